@@ -1,0 +1,57 @@
+//! Events: what happened, to what, and why. Ids are assigned in commit order, so that a reader who remembers the last one it saw
+//! misses nothing.
+
+use crate::{ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub id: i64,
+    pub at: Timestamp,
+    /// None: of the system, seen by system admins alone.
+    pub project_id: Option<ProjectId>,
+    /// `noun.verb`: `instance.create_accepted`, `instance.running`, `image.active`, `host.disconnected`.
+    pub kind: String,
+    /// `instance`, `image`, `host`, `project`, ….
+    pub object_kind: String,
+    pub object_id: String,
+    /// One sentence for people.
+    pub message: String,
+    /// Of the request that caused it; empty when none did.
+    pub request_id: String,
+    /// Small JSON object with the facts: states from and to, durations.
+    pub data: serde_json::Value,
+}
+
+/// What a writer says; the id is assigned by the commit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewEvent {
+    pub at: Timestamp,
+    pub project_id: Option<ProjectId>,
+    pub kind: String,
+    pub object_kind: String,
+    pub object_id: String,
+    pub message: String,
+    pub request_id: String,
+    pub data: serde_json::Value,
+}
+
+/// One line of the audit log: who asked for what, and what came of it. Append-only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub id: crate::AuditId,
+    pub at: Timestamp,
+    /// `user:<id>` or `api_key:<id>` or `system`.
+    pub principal: String,
+    /// The name at that time, for people.
+    pub principal_name: String,
+    pub project_id: Option<ProjectId>,
+    /// `instance.create`, ….
+    pub action: String,
+    pub object_kind: String,
+    pub object_id: String,
+    pub request_id: String,
+    /// `accepted`, `denied` or `failed`.
+    pub outcome: String,
+    pub detail: String,
+}

@@ -1,0 +1,64 @@
+//! Why an instance is where it is, or why nothing would take it.
+
+use crate::{HostId, Timestamp, flavor::Size};
+use serde::{Deserialize, Serialize};
+
+/// Why a host was passed over. The order is the order in which filters run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rejection {
+    Disconnected,
+    Cordoned,
+    Zone,
+    Tags,
+    CpuFeatures,
+    Vcpus,
+    Memory,
+    Disk,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RejectionCount {
+    pub filter: Rejection,
+    pub hosts: u32,
+}
+
+/// The host that came nearest, and what it lacks of each resource (0: enough).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NearestFit {
+    /// Left out for tenants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_id: Option<HostId>,
+    pub lacks: Size,
+}
+
+/// One decision of the scheduler.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementRecord {
+    pub at: Timestamp,
+    pub hosts_considered: u32,
+    /// Hosts that could have taken it.
+    pub candidates: u32,
+    pub rejected: Vec<RejectionCount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<HostId>,
+    /// The chosen host's score, for people: "leaves 2 vCPUs, 512 MiB".
+    #[serde(default)]
+    pub score: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nearest: Option<NearestFit>,
+    /// One sentence.
+    pub summary: String,
+}
+
+impl PlacementRecord {
+    /// What a tenant may see: counts and what would fit, no host.
+    #[must_use]
+    pub fn redacted(mut self) -> Self {
+        self.chosen = None;
+        if let Some(nearest) = &mut self.nearest {
+            nearest.host_id = None;
+        }
+        self
+    }
+}

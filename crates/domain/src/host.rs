@@ -1,0 +1,100 @@
+//! Hosts: what the operator decided (schedulable, zone, overcommit) and what their agents reported.
+
+use crate::{HostId, Timestamp, flavor::Size};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What a host's agent says of its machine. Stored as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostFacts {
+    pub cpu_model: String,
+    pub cpu_vendor: String,
+    pub cpu_features: Vec<String>,
+    pub architecture: String,
+    pub sockets: u32,
+    pub cores: u32,
+    pub threads: u32,
+    pub numa_nodes: u32,
+    pub kernel: String,
+    pub qemu_version: String,
+    /// `kvm` or `tcg`.
+    pub accelerator: String,
+    /// Why, when it isn't KVM.
+    pub accelerator_reason: String,
+    pub agent_version: String,
+}
+
+/// Memory that one QEMU takes beside the guest's own, MiB: `fixed + per_vcpu * vcpus + per_gib * memory_gib`. It is claimed with the
+/// instance, so that a host full on paper doesn't swap in practice. The host's agent says the figures (they depend on the accelerator).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct MemoryOverhead {
+    pub fixed_mib: u64,
+    pub per_vcpu_mib: u64,
+    pub per_gib_mib: u64,
+}
+
+impl MemoryOverhead {
+    /// The memory that an instance of `size` claims on its host, MiB.
+    #[must_use]
+    pub fn claim_mib(&self, size: Size) -> u64 {
+        let grown = self.per_gib_mib.saturating_mul(size.memory_mib).div_ceil(1024);
+        size.memory_mib
+            .saturating_add(self.fixed_mib)
+            .saturating_add(self.per_vcpu_mib.saturating_mul(u64::from(size.vcpus)))
+            .saturating_add(grown)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostState {
+    /// Its agent is connected.
+    Up,
+    /// Its agent isn't. Instances go on; nothing new is placed.
+    Disconnected,
+}
+
+impl HostState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Disconnected => "disconnected",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "up" => Some(Self::Up),
+            "disconnected" => Some(Self::Disconnected),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub id: HostId,
+    pub name: String,
+    pub zone: String,
+    pub tags: BTreeMap<String, String>,
+    pub state: HostState,
+    /// Cordoned: keeps what it has, gets nothing new.
+    pub cordoned: bool,
+    pub cordon_reason: String,
+    /// What instances may take in total, the host's own needs already left out. Memory claims include QEMU's overhead.
+    pub capacity: Size,
+    /// vCPUs per hardware thread, in thousandths: 4000 is 4 vCPUs a thread. Already multiplied into `capacity.vcpus`.
+    pub cpu_overcommit_permille: u32,
+    pub used: Size,
+    pub overhead: MemoryOverhead,
+    pub facts: HostFacts,
+    /// Rises with cordon, tags and zone.
+    pub generation: i64,
+    /// Rises in each transaction that changes what this host must be.
+    pub revision: i64,
+    pub registered_at: Timestamp,
+    /// Of the last change of `state`.
+    pub state_changed_at: Timestamp,
+}

@@ -1,0 +1,116 @@
+//! Images: what a root disk starts from (`disk`), or a kernel with its initrd (`kernel`). Their bytes are parts, each addressed by its
+//! SHA-256.
+
+use crate::{ImageId, Name, ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageKind {
+    /// Boots from a disk through the firmware. One part: `disk`.
+    Disk,
+    /// Boots directly. Parts: `kernel` and `initrd`.
+    Kernel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImagePartKind {
+    Disk,
+    Kernel,
+    Initrd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskFormat {
+    Qcow2,
+    Raw,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageState {
+    /// Waits for its parts; has a deadline.
+    Queued,
+    Active,
+    Deleting,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    Private,
+    /// Every project may use it; only a system admin makes one.
+    Public,
+}
+
+macro_rules! texts {
+    ($($ty:ident { $($variant:ident => $text:literal),+ $(,)? })+) => {$(
+        impl $ty {
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                match text { $($text => Some(Self::$variant),)+ _ => None }
+            }
+        }
+    )+};
+}
+
+texts! {
+    ImageKind { Disk => "disk", Kernel => "kernel" }
+    ImagePartKind { Disk => "disk", Kernel => "kernel", Initrd => "initrd" }
+    DiskFormat { Qcow2 => "qcow2", Raw => "raw" }
+    ImageState { Queued => "queued", Active => "active", Deleting => "deleting" }
+    Visibility { Private => "private", Public => "public" }
+}
+
+impl ImageKind {
+    #[must_use]
+    pub fn parts(self) -> &'static [ImagePartKind] {
+        match self {
+            Self::Disk => &[ImagePartKind::Disk],
+            Self::Kernel => &[ImagePartKind::Kernel, ImagePartKind::Initrd],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImagePart {
+    pub kind: ImagePartKind,
+    /// Lower-case hex.
+    pub sha256: String,
+    pub size_bytes: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    pub id: ImageId,
+    pub project_id: ProjectId,
+    pub name: Name,
+    pub visibility: Visibility,
+    pub kind: ImageKind,
+    /// Of the `disk` part; `raw` for kernel images.
+    pub format: DiskFormat,
+    /// The kernel's command line, for kernel images.
+    pub cmdline: String,
+    /// The smallest root disk that holds it (the image's virtual size, rounded up).
+    pub min_disk_gib: u64,
+    pub min_memory_mib: u64,
+    pub state: ImageState,
+    pub parts: Vec<ImagePart>,
+    pub reason: String,
+    pub deadline_at: Option<Timestamp>,
+    pub generation: i64,
+    pub created_at: Timestamp,
+}
+
+/// Whether a project may use an image.
+#[must_use]
+pub fn usable_by(image: &Image, project_id: ProjectId) -> bool {
+    image.project_id == project_id || image.visibility == Visibility::Public
+}

@@ -1,0 +1,297 @@
+//! An instance: what its owner wants ([`InstanceSpec`]), what a host last said of it ([`InstanceStatus`]), and the one table of which
+//! state may follow which ([`InstanceState::valid_transition`]).
+//!
+//! Desired state is level-triggered: power is a level, a reboot is a counter that the host catches up with (`boot_seq`), a rebuild is
+//! another (`root_seq`). So a command that is repeated, lost or delivered after a restart does the same as one that arrived once.
+
+use crate::{DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp, explain::PlacementRecord, flavor::Size};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InstanceState {
+    /// Accepted and placed; its host doesn't know of it yet.
+    Pending,
+    /// Being placed (again).
+    Scheduling,
+    /// Its host prepares disks or starts QEMU.
+    Building,
+    Running,
+    Paused,
+    Stopped,
+    Suspended,
+    Migrating,
+    Recovering,
+    Resizing,
+    Rebuilding,
+    Deleting,
+    /// Never stored: the row is gone. It ends timelines and streams.
+    Deleted,
+    Error,
+}
+
+impl InstanceState {
+    pub const ALL: [Self; 14] = [
+        Self::Pending,
+        Self::Scheduling,
+        Self::Building,
+        Self::Running,
+        Self::Paused,
+        Self::Stopped,
+        Self::Suspended,
+        Self::Migrating,
+        Self::Recovering,
+        Self::Resizing,
+        Self::Rebuilding,
+        Self::Deleting,
+        Self::Deleted,
+        Self::Error,
+    ];
+
+    /// States that may last. Every other one has a deadline.
+    pub const FINAL: [Self; 6] =
+        [Self::Running, Self::Paused, Self::Stopped, Self::Suspended, Self::Deleted, Self::Error];
+
+    /// States in which the instance's claim on its host stands. Only a deleted instance holds nothing.
+    #[must_use]
+    pub fn holds_capacity(self) -> bool {
+        self != Self::Deleted
+    }
+
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        Self::FINAL.contains(&self)
+    }
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Scheduling => "scheduling",
+            Self::Building => "building",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Suspended => "suspended",
+            Self::Migrating => "migrating",
+            Self::Recovering => "recovering",
+            Self::Resizing => "resizing",
+            Self::Rebuilding => "rebuilding",
+            Self::Deleting => "deleting",
+            Self::Deleted => "deleted",
+            Self::Error => "error",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == text)
+    }
+
+    /// Whether `to` may follow `from`. Staying is always allowed. docs/states.md is generated from this function.
+    #[must_use]
+    pub fn valid_transition(from: Self, to: Self) -> bool {
+        use InstanceState as S;
+        if from == to {
+            return true;
+        }
+        match (from, to) {
+            (S::Deleted, _) => false,
+            // Deletion may begin anywhere and, once begun, only ends.
+            (S::Deleting, _) => to == S::Deleted,
+            (_, S::Deleting) => true,
+            (_, S::Deleted) => false,
+            // Anything may fail, and a failed one is tried again from its desired state.
+            (_, S::Error) => true,
+            (S::Error, S::Building | S::Running | S::Stopped | S::Paused | S::Rebuilding | S::Scheduling) => true,
+            (S::Error, S::Pending | S::Suspended | S::Migrating | S::Recovering | S::Resizing) => false,
+            // A host may report a later state without our having seen the ones between.
+            (S::Pending | S::Scheduling, S::Scheduling | S::Building | S::Running | S::Stopped | S::Paused) => true,
+            (S::Building, S::Running | S::Stopped | S::Paused | S::Scheduling) => true,
+            (
+                S::Running,
+                S::Paused | S::Stopped | S::Suspended | S::Migrating | S::Recovering | S::Building | S::Rebuilding,
+            ) => true,
+            (S::Paused, S::Running | S::Stopped | S::Recovering | S::Building | S::Rebuilding) => true,
+            (
+                S::Stopped,
+                S::Building | S::Running | S::Paused | S::Resizing | S::Rebuilding | S::Scheduling | S::Recovering,
+            ) => true,
+            (S::Suspended, S::Building | S::Running | S::Stopped | S::Recovering) => true,
+            (S::Migrating, S::Running | S::Paused | S::Stopped | S::Recovering) => true,
+            (S::Recovering, S::Scheduling | S::Building | S::Running | S::Stopped) => true,
+            (S::Resizing, S::Stopped | S::Building | S::Running) => true,
+            (S::Rebuilding, S::Building | S::Running | S::Stopped | S::Paused) => true,
+            (
+                S::Pending
+                | S::Scheduling
+                | S::Building
+                | S::Running
+                | S::Paused
+                | S::Stopped
+                | S::Suspended
+                | S::Migrating
+                | S::Recovering
+                | S::Resizing
+                | S::Rebuilding,
+                _,
+            ) => false,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Power {
+    #[default]
+    On,
+    Off,
+    Paused,
+}
+
+/// What happens when QEMU ends although it should run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCrash {
+    #[default]
+    Restart,
+    Stop,
+}
+
+/// What happens when the host is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnHostLoss {
+    #[default]
+    Wait,
+    Restart,
+    Recreate,
+}
+
+/// What the owner wants. Stored whole as JSON, sent whole to the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceSpec {
+    pub size: Size,
+    /// The flavor's name at creation or the last resize; empty when sizes were given explicitly.
+    #[serde(default)]
+    pub flavor: String,
+    pub image_id: ImageId,
+    pub power: Power,
+    /// Raised by each reboot; the host reboots until what it did catches up.
+    #[serde(default)]
+    pub boot_seq: u64,
+    /// Whether the reboot that raised `boot_seq` last is a reset (true) or asks the guest first (false).
+    #[serde(default)]
+    pub boot_hard: bool,
+    /// Raised by each rebuild; the host makes the root disk anew from `image_id`.
+    #[serde(default)]
+    pub root_seq: u64,
+    /// How long a stop waits for the guest before QEMU is ended, seconds. 0 ends it at once.
+    #[serde(default = "default_stop_timeout_secs")]
+    pub stop_timeout_secs: u32,
+    #[serde(default)]
+    pub on_crash: OnCrash,
+    #[serde(default)]
+    pub on_host_loss: OnHostLoss,
+    /// The public keys themselves: deleting a stored key changes no instance.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    /// Bytes as given, base64.
+    #[serde(default)]
+    pub user_data_base64: String,
+    #[serde(default)]
+    pub zone: Option<String>,
+    #[serde(default)]
+    pub deleted: bool,
+}
+
+#[must_use]
+pub fn default_stop_timeout_secs() -> u32 {
+    30
+}
+
+/// What was last observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    pub state: InstanceState,
+    /// What is being done right now, for people: "fetching image (41 %)". Empty when nothing is.
+    pub step: String,
+    /// Why it is in `error`, or why it waits.
+    pub reason: String,
+    /// The desired generation that the host has caught up with.
+    pub observed_generation: i64,
+    /// When the state stops being plausible: past it, a reason is shown and the reconciler acts.
+    pub deadline_at: Option<Timestamp>,
+    /// When QEMU was last started.
+    pub started_at: Option<Timestamp>,
+    /// When the guest last said that it is up.
+    pub guest_up_at: Option<Timestamp>,
+    /// Unexpected ends of QEMU since the instance was created.
+    pub crash_count: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub project_id: ProjectId,
+    pub name: Name,
+    pub tags: BTreeMap<String, String>,
+    /// Rises with every desired-state write; also the ETag.
+    pub generation: i64,
+    /// Rises each time the instance is given to a host.
+    pub epoch: i64,
+    pub host_id: Option<HostId>,
+    pub root_disk_id: Option<DiskId>,
+    pub spec: InstanceSpec,
+    pub status: InstanceStatus,
+    /// How its place was chosen.
+    pub placement: Option<PlacementRecord>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// The fence of a report: stored only if greater than what was stored, equal is a repeat.
+/// `start` is the agent's start number from its ledger, `counter` rises within one start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct ReportFence {
+    pub epoch: i64,
+    pub generation: i64,
+    pub start: i64,
+    pub counter: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use InstanceState as S;
+
+    #[test]
+    fn deletion_is_one_way_and_reachable_from_everywhere() {
+        for from in S::ALL {
+            assert_eq!(S::valid_transition(from, S::Deleting), from != S::Deleted, "{from:?}");
+            if !matches!(from, S::Deleted | S::Deleting) {
+                assert!(!S::valid_transition(from, S::Deleted), "{from:?} must pass through deleting");
+                assert!(!S::valid_transition(S::Deleting, from));
+            }
+        }
+    }
+
+    #[test]
+    fn every_state_that_is_not_final_can_reach_one() {
+        for from in S::ALL {
+            let mut seen = vec![from];
+            let mut i = 0;
+            while i < seen.len() {
+                for to in S::ALL {
+                    if S::valid_transition(seen[i], to) && !seen.contains(&to) {
+                        seen.push(to);
+                    }
+                }
+                i += 1;
+            }
+            assert!(seen.iter().any(|s| s.is_final()), "{from:?} is a trap");
+            assert_eq!(S::parse(from.as_str()), Some(from));
+        }
+    }
+}

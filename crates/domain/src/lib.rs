@@ -1,0 +1,22 @@
+//! The nouns of the cloud and the rules that need no I/O: ids, names, states and their transitions, specs, quotas, the
+//! authorization policy and the error table. Everything else in the workspace may depend on this crate; it depends on none of them.
+
+pub mod event;
+pub mod explain;
+pub mod flavor;
+pub mod host;
+pub mod id;
+pub mod image;
+pub mod instance;
+pub mod limits;
+pub mod name;
+pub mod policy;
+pub mod problem;
+pub mod quota;
+pub mod ssh_key;
+pub mod time;
+
+pub use id::*;
+pub use name::Name;
+pub use problem::{ErrorKind, FieldError, Problem};
+pub use time::Timestamp;

@@ -1,0 +1,24 @@
+//! Bounds on what a request may carry. Past them the answer is a 400 or 413 that names the bound.
+
+/// User data of an instance, bytes before any encoding (the EC2 and NoCloud habit is 16 KiB; cloud-init copes with this).
+pub const USER_DATA_BYTES: usize = 64 * 1024;
+pub const SSH_KEYS_PER_INSTANCE: usize = 32;
+pub const SSH_KEY_BYTES: usize = 16 * 1024;
+pub const TAGS_PER_OBJECT: usize = 64;
+pub const TAG_KEY_BYTES: usize = 128;
+pub const TAG_VALUE_BYTES: usize = 256;
+pub const DESCRIPTION_BYTES: usize = 1024;
+pub const KERNEL_CMDLINE_BYTES: usize = 1024;
+/// Instances in one `count` request.
+pub const CREATE_COUNT: u32 = 100;
+pub const PAGE_DEFAULT: u32 = 100;
+pub const PAGE_MAX: u32 = 1000;
+/// A JSON request body.
+pub const BODY_BYTES: usize = 1024 * 1024;
+pub const VCPUS_MAX: u32 = 256;
+pub const MEMORY_MIB_MIN: u64 = 64;
+pub const MEMORY_MIB_MAX: u64 = 16 * 1024 * 1024;
+pub const DISK_GIB_MAX: u64 = 64 * 1024;
+pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
+/// `?timeout=` of `?wait=`, seconds.
+pub const WAIT_SECS_MAX: u64 = 600;

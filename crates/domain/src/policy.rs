@@ -1,0 +1,134 @@
+//! Who may do what: one pure function. The gateway asks it before every route; a test enumerates all routes and fails for one that
+//! has no unauthorized case.
+
+use crate::{ProjectId, UserId};
+use serde::{Deserialize, Serialize};
+
+/// A user's role in one project; each includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Sees everything of the project but secrets and consoles.
+    Reader,
+    /// Makes, changes and deletes its objects.
+    Member,
+    /// Also its members.
+    Admin,
+}
+
+impl Role {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Member => "member",
+            Self::Admin => "admin",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "reader" => Some(Self::Reader),
+            "member" => Some(Self::Member),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// Who asks, as far as the policy cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    pub user_id: UserId,
+    pub system_admin: bool,
+    /// Roles by project. An API key bound to a project carries only that one.
+    pub roles: Vec<(ProjectId, Role)>,
+}
+
+impl Principal {
+    #[must_use]
+    pub fn role_in(&self, project_id: ProjectId) -> Option<Role> {
+        self.roles.iter().find(|(p, _)| *p == project_id).map(|(_, r)| *r)
+    }
+}
+
+/// What is asked. A closed list: a new route names one of these or adds one, and the table below must then decide it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Read objects of a project.
+    ProjectRead,
+    /// Make, change, delete objects of a project; consoles.
+    ProjectWrite,
+    /// Members of a project.
+    ProjectManage,
+    /// Own password, own API keys, whoami.
+    SelfService,
+    /// Read the catalog: flavors, public images.
+    CatalogRead,
+    /// Hosts, users, projects, quotas' limits, flavors, public images, the whole audit log.
+    SystemManage,
+}
+
+/// What it is asked of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resource {
+    Project(ProjectId),
+    System,
+}
+
+/// The answer. `Hidden` is a 404: one may not know that the thing exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    Allow,
+    Deny,
+    Hidden,
+}
+
+#[must_use]
+pub fn decide(principal: &Principal, action: Action, resource: Resource) -> Decision {
+    if principal.system_admin {
+        return Decision::Allow;
+    }
+    match (action, resource) {
+        (Action::SelfService | Action::CatalogRead, _) => Decision::Allow,
+        (Action::SystemManage, _) | (_, Resource::System) => Decision::Deny,
+        (Action::ProjectRead | Action::ProjectWrite | Action::ProjectManage, Resource::Project(id)) => {
+            let needed = match action {
+                Action::ProjectRead | Action::SelfService | Action::CatalogRead => Role::Reader,
+                Action::ProjectWrite => Role::Member,
+                Action::ProjectManage | Action::SystemManage => Role::Admin,
+            };
+            match principal.role_in(id) {
+                None => Decision::Hidden,
+                Some(role) if role >= needed => Decision::Allow,
+                Some(_) => Decision::Deny,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_include_the_lower_ones_and_strangers_see_nothing() {
+        let (mine, other) = (ProjectId::new(), ProjectId::new());
+        let who = |role| Principal { user_id: UserId::new(), system_admin: false, roles: vec![(mine, role)] };
+        use Action::{ProjectManage, ProjectRead, ProjectWrite, SystemManage};
+        for (role, action, expected) in [
+            (Role::Reader, ProjectRead, Decision::Allow),
+            (Role::Reader, ProjectWrite, Decision::Deny),
+            (Role::Member, ProjectWrite, Decision::Allow),
+            (Role::Member, ProjectManage, Decision::Deny),
+            (Role::Admin, ProjectManage, Decision::Allow),
+            (Role::Admin, SystemManage, Decision::Deny),
+        ] {
+            assert_eq!(decide(&who(role), action, Resource::Project(mine)), expected, "{role:?} {action:?}");
+        }
+        assert_eq!(decide(&who(Role::Admin), ProjectRead, Resource::Project(other)), Decision::Hidden);
+        let root = Principal { user_id: UserId::new(), system_admin: true, roles: vec![] };
+        assert_eq!(decide(&root, SystemManage, Resource::System), Decision::Allow);
+    }
+}

@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# Asks apt and dpkg about packages, and unpacks one without installing it. Needs say.sh.
+
+# Prints the version that is installed, or nothing.
+deb_installed() {
+    local answer
+    answer=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$1" 2>/dev/null) || return 0
+    [[ $answer != installed\ * ]] || printf '%s\n' "${answer#installed }"
+}
+
+# Prints the version that apt would install, by its pins and without the network. Fails when it knows none.
+deb_candidate() {
+    local version
+    version=$(LC_ALL=C apt-cache policy "$1" 2>/dev/null | awk '/^  Candidate:/ { print $2 }')
+    [[ -n $version && $version != '(none)' ]] || return 1
+    printf '%s\n' "$version"
+}
+
+# deb_depends PACKAGE VERSION: the names it depends on, one per line.
+deb_depends() {
+    LC_ALL=C apt-cache show "$1=$2" | awk '/^Depends:/ { sub(/^Depends: */, ""); n = split($0, names, /, */)
+        for (i = 1; i <= n; i++) { sub(/[ (|].*/, "", names[i]); print names[i] } exit }'
+}
+
+# deb_fetch PACKAGE VERSION WORK_DIR TREE: downloads the package into WORK_DIR and unpacks it under TREE. apt checks the
+# signatures of what it downloads; it does so as user _apt where that may write, so the place is made its own.
+deb_fetch() {
+    local package=$1 version=$2 place=$3/deb tree=$4
+    mkdir -p "$place"
+    (cd "$place" && apt-get -qq -o APT::Sandbox::User=root download "$package=$version" >&2) ||
+        die "cannot download $package $version" "is there a network? then: apt-get update, and again"
+    dpkg-deb -x "$place/${package}"_*.deb "$tree"
+    rm -rf "$place"
+}
