@@ -1,0 +1,13 @@
+//! Compiles the .proto files without a system protoc.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let files = [
+        "proto/iaas/cluster/v1/cluster.proto",
+        "proto/iaas/agent/v1/agent.proto",
+        "proto/iaas/storage/v1/storage.proto",
+    ];
+    let descriptors = protox::compile(files, ["proto"])?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! Instances on the wire.
+
+use super::{InvalidMessage, missing, parse, parse_optional, unknown};
+use crate::cluster::v1 as pb;
+use domain::{
+    Timestamp,
+    flavor::Size,
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
+};
+
+#[must_use]
+pub fn size_to_pb(size: Size) -> pb::Size {
+    pb::Size { vcpus: size.vcpus, memory_mib: size.memory_mib, disk_gib: size.disk_gib }
+}
+
+#[must_use]
+pub fn size_from_pb(size: pb::Size) -> Size {
+    Size { vcpus: size.vcpus, memory_mib: size.memory_mib, disk_gib: size.disk_gib }
+}
+
+macro_rules! enums {
+    ($($to:ident, $from:ident: $domain:ident <=> $pb:ident { $($variant:ident = $wire:ident),+ $(,)? })+) => {$(
+        #[must_use]
+        pub fn $to(value: $domain) -> pb::$pb {
+            match value { $($domain::$variant => pb::$pb::$wire),+ }
+        }
+
+        pub fn $from(value: i32) -> Result<$domain, InvalidMessage> {
+            match pb::$pb::try_from(value) {
+                $(Ok(pb::$pb::$wire) => Ok($domain::$variant),)+
+                Ok(pb::$pb::Unspecified) | Err(_) => Err(unknown(stringify!($domain), value)),
+            }
+        }
+    )+};
+}
+
+enums! {
+    state_to_pb, state_from_pb: InstanceState <=> InstanceState {
+        Pending = Pending, Scheduling = Scheduling, Building = Building, Running = Running, Paused = Paused, Stopped = Stopped,
+        Suspended = Suspended, Migrating = Migrating, Recovering = Recovering, Resizing = Resizing, Rebuilding = Rebuilding,
+        Deleting = Deleting, Deleted = Deleted, Error = Error,
+    }
+    power_to_pb, power_from_pb: Power <=> Power { On = On, Off = Off, Paused = Paused }
+    on_crash_to_pb, on_crash_from_pb: OnCrash <=> OnCrash { Restart = Restart, Stop = Stop }
+    on_host_loss_to_pb, on_host_loss_from_pb: OnHostLoss <=> OnHostLoss { Wait = Wait, Restart = Restart, Recreate = Recreate }
+}
+
+#[must_use]
+pub fn spec_to_pb(spec: &InstanceSpec) -> pb::InstanceSpec {
+    pb::InstanceSpec {
+        size: Some(size_to_pb(spec.size)),
+        flavor: spec.flavor.clone(),
+        image_id: spec.image_id.to_string(),
+        power: power_to_pb(spec.power).into(),
+        boot_seq: spec.boot_seq,
+        boot_hard: spec.boot_hard,
+        root_seq: spec.root_seq,
+        stop_timeout_secs: spec.stop_timeout_secs,
+        on_crash: on_crash_to_pb(spec.on_crash).into(),
+        on_host_loss: on_host_loss_to_pb(spec.on_host_loss).into(),
+        ssh_keys: spec.ssh_keys.clone(),
+        user_data_base64: spec.user_data_base64.clone(),
+        zone: spec.zone.clone(),
+        deleted: spec.deleted,
+    }
+}
+
+pub fn spec_from_pb(spec: pb::InstanceSpec) -> Result<InstanceSpec, InvalidMessage> {
+    Ok(InstanceSpec {
+        size: size_from_pb(spec.size.ok_or_else(|| missing("spec.size"))?),
+        flavor: spec.flavor,
+        image_id: parse("spec.image_id", &spec.image_id)?,
+        power: power_from_pb(spec.power)?,
+        boot_seq: spec.boot_seq,
+        boot_hard: spec.boot_hard,
+        root_seq: spec.root_seq,
+        stop_timeout_secs: spec.stop_timeout_secs,
+        on_crash: on_crash_from_pb(spec.on_crash)?,
+        on_host_loss: on_host_loss_from_pb(spec.on_host_loss)?,
+        ssh_keys: spec.ssh_keys,
+        user_data_base64: spec.user_data_base64,
+        zone: spec.zone,
+        deleted: spec.deleted,
+    })
+}
+
+#[must_use]
+pub fn instance_to_pb(instance: &Instance) -> pb::Instance {
+    let status = &instance.status;
+    pb::Instance {
+        id: instance.id.to_string(),
+        project_id: instance.project_id.to_string(),
+        name: instance.name.to_string(),
+        tags: instance.tags.clone().into_iter().collect(),
+        generation: instance.generation,
+        epoch: instance.epoch,
+        host_id: instance.host_id.map(|id| id.to_string()).unwrap_or_default(),
+        root_disk_id: instance.root_disk_id.map(|id| id.to_string()).unwrap_or_default(),
+        spec: Some(spec_to_pb(&instance.spec)),
+        status: Some(pb::InstanceStatus {
+            state: state_to_pb(status.state).into(),
+            step: status.step.clone(),
+            reason: status.reason.clone(),
+            observed_generation: status.observed_generation,
+            deadline_at: status.deadline_at.map(|t| t.0),
+            started_at: status.started_at.map(|t| t.0),
+            guest_up_at: status.guest_up_at.map(|t| t.0),
+            crash_count: status.crash_count,
+        }),
+        placement_json: instance.placement.as_ref().and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default(),
+        created_at: instance.created_at.0,
+        updated_at: instance.updated_at.0,
+    }
+}
+
+pub fn instance_from_pb(instance: pb::Instance) -> Result<Instance, InvalidMessage> {
+    let status = instance.status.ok_or_else(|| missing("status"))?;
+    let placement = if instance.placement_json.is_empty() {
+        None
+    } else {
+        let parsed = serde_json::from_str(&instance.placement_json);
+        Some(parsed.map_err(|e| InvalidMessage { field: "placement_json", detail: e.to_string() })?)
+    };
+    Ok(Instance {
+        id: parse("id", &instance.id)?,
+        project_id: parse("project_id", &instance.project_id)?,
+        name: parse("name", &instance.name)?,
+        tags: instance.tags.into_iter().collect(),
+        generation: instance.generation,
+        epoch: instance.epoch,
+        host_id: parse_optional("host_id", &instance.host_id)?,
+        root_disk_id: parse_optional("root_disk_id", &instance.root_disk_id)?,
+        spec: spec_from_pb(instance.spec.ok_or_else(|| missing("spec"))?)?,
+        status: InstanceStatus {
+            state: state_from_pb(status.state)?,
+            step: status.step,
+            reason: status.reason,
+            observed_generation: status.observed_generation,
+            deadline_at: status.deadline_at.map(Timestamp),
+            started_at: status.started_at.map(Timestamp),
+            guest_up_at: status.guest_up_at.map(Timestamp),
+            crash_count: status.crash_count,
+        },
+        placement,
+        created_at: Timestamp(instance.created_at),
+        updated_at: Timestamp(instance.updated_at),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{HostId, ImageId, InstanceId, ProjectId};
+
+    #[test]
+    fn an_instance_survives_the_wire() {
+        let size = Size { vcpus: 2, memory_mib: 512, disk_gib: 3 };
+        for state in InstanceState::ALL {
+            let instance = Instance {
+                id: InstanceId::new(),
+                project_id: ProjectId::new(),
+                name: "web-1".parse().expect("a name"),
+                tags: [("role".to_owned(), "web".to_owned())].into(),
+                generation: 7,
+                epoch: 2,
+                host_id: Some(HostId::new()),
+                root_disk_id: None,
+                spec: InstanceSpec {
+                    size,
+                    flavor: "small".into(),
+                    image_id: ImageId::new(),
+                    power: Power::Paused,
+                    boot_seq: 3,
+                    boot_hard: true,
+                    root_seq: 1,
+                    stop_timeout_secs: 9,
+                    on_crash: OnCrash::Stop,
+                    on_host_loss: OnHostLoss::Recreate,
+                    ssh_keys: vec!["ssh-ed25519 AAAA".into()],
+                    user_data_base64: "aGk=".into(),
+                    zone: Some("a".into()),
+                    deleted: true,
+                },
+                status: InstanceStatus {
+                    state,
+                    step: "x".into(),
+                    reason: "y".into(),
+                    observed_generation: 6,
+                    deadline_at: Some(Timestamp(5)),
+                    started_at: None,
+                    guest_up_at: Some(Timestamp(4)),
+                    crash_count: 1,
+                },
+                placement: None,
+                created_at: Timestamp(1),
+                updated_at: Timestamp(2),
+            };
+            assert_eq!(instance_from_pb(instance_to_pb(&instance)), Ok(instance));
+        }
+    }
+
+    #[test]
+    fn what_does_not_parse_names_the_field() {
+        let bad = pb::Instance {
+            status: Some(pb::InstanceStatus { state: 1, ..Default::default() }),
+            id: "x".into(),
+            ..Default::default()
+        };
+        assert_eq!(instance_from_pb(bad).map_err(|e| e.field), Err("id"));
+        assert!(state_from_pb(0).is_err() && state_from_pb(99).is_err());
+    }
+}
