@@ -1,0 +1,119 @@
+//! The links between roles, for real: in process, plain TCP, mutual TLS, and a certificate that changes under a running server.
+
+use proto::storage::v1::{
+    ConfirmDisksRequest, ReleaseDisksRequest, ReleaseDisksResponse, storage_manager_client::StorageManagerClient,
+};
+use service_kit::{
+    context::CallContext,
+    tls::{Ca, CertFiles, ClientTls, ServerTls},
+    transport::{self, GrpcListener, GrpcTarget, PeerIdentity},
+};
+use std::{path::Path, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, server::NamedService};
+
+/// Answers ReleaseDisks with the caller's name in the metadata, everything else with UNIMPLEMENTED.
+#[derive(Clone)]
+struct WhoAreYou;
+
+impl NamedService for WhoAreYou {
+    const NAME: &'static str = "iaas.storage.v1.StorageManager";
+}
+
+impl tonic::codegen::Service<http::Request<tonic::body::Body>> for WhoAreYou {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = std::convert::Infallible;
+    type Future = tonic::codegen::BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        struct Answer;
+        impl tonic::server::UnaryService<ReleaseDisksRequest> for Answer {
+            type Response = ReleaseDisksResponse;
+            type Future = tonic::codegen::BoxFuture<Response<ReleaseDisksResponse>, Status>;
+            fn call(&mut self, request: Request<ReleaseDisksRequest>) -> Self::Future {
+                let peer = request.extensions().get::<PeerIdentity>().cloned();
+                let context = CallContext::extract(&request);
+                Box::pin(async move {
+                    let mut response = Response::new(ReleaseDisksResponse {});
+                    let name = peer.map_or("none".to_owned(), |p| p.common_name.unwrap_or_else(|| format!("in_process={}", p.in_process)));
+                    let metadata = response.metadata_mut();
+                    metadata.insert("peer", name.parse().expect("ascii"));
+                    metadata.insert("seen-request-id", context.request_id.parse().expect("ascii"));
+                    Ok(response)
+                })
+            }
+        }
+        Box::pin(async move {
+            if request.uri().path() != "/iaas.storage.v1.StorageManager/ReleaseDisks" {
+                return Ok(Status::unimplemented("not in this test").into_http());
+            }
+            let codec = tonic_prost::ProstCodec::default();
+            Ok(tonic::server::Grpc::new(codec).unary(Answer, request).await)
+        })
+    }
+}
+
+async fn serve(listener: GrpcListener) -> CancellationToken {
+    let shutdown = CancellationToken::new();
+    let router = tonic::transport::Server::builder().add_service(WhoAreYou);
+    tokio::spawn(transport::serve(router, listener, shutdown.clone()));
+    shutdown
+}
+
+async fn ask(target: &GrpcTarget) -> Result<(String, String), Status> {
+    let mut client = StorageManagerClient::new(target.channel().expect("a target"));
+    let context = CallContext { request_id: "req-7".into(), ..CallContext::default() };
+    let answer = tokio::time::timeout(Duration::from_secs(20), client.release_disks(context.request(ReleaseDisksRequest::default())));
+    let answer = answer.await.expect("answered in time")?;
+    let get = |key| answer.metadata().get(key).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    Ok((get("peer"), get("seen-request-id")))
+}
+
+#[tokio::test]
+async fn in_process_calls_carry_their_context_and_refusals() {
+    let (listener, target) = transport::in_process();
+    let shutdown = serve(listener).await;
+    assert_eq!(ask(&target).await.expect("answered"), ("in_process=true".into(), "req-7".into()));
+    let mut client = StorageManagerClient::new(target.channel().expect("a target"));
+    let refused = client.confirm_disks(ConfirmDisksRequest::default()).await.expect_err("unimplemented");
+    assert_eq!(refused.code(), tonic::Code::Unimplemented);
+    shutdown.cancel();
+}
+
+async fn tls_pair(dir: &Path) -> (CertFiles, CertFiles) {
+    let ca = Ca::open_or_create(&dir.join("ca")).expect("a CA");
+    let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
+    let hour = Duration::from_secs(3600);
+    let server = ca.issue_files(&dir.join("server"), "storage-manager", &names, hour).expect("issued");
+    let client = ca.issue_files(&dir.join("client"), "cluster-manager", &[], hour).expect("issued");
+    (server, client)
+}
+
+#[tokio::test]
+async fn mutual_tls_names_the_caller_and_refuses_strangers() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (server, client) = tls_pair(dir.path()).await;
+    let tls = ServerTls::new(server.clone(), &[b"h2"]).expect("server tls");
+    let listener = GrpcListener::tcp("127.0.0.1:0".parse().expect("addr"), Some(tls)).await.expect("bound");
+    let url = format!("https://{}", listener.local_addr().expect("tcp"));
+    let shutdown = serve(listener).await;
+    let target = |files| GrpcTarget::Tcp { url: url.clone(), tls: Some(ClientTls::new(files).expect("client tls")) };
+    assert_eq!(ask(&target(client.clone())).await.expect("answered").0, "cluster-manager");
+
+    // A certificate of another CA is refused, and so is plain text.
+    let foreign_dir = tempfile::tempdir().expect("tempdir");
+    let (_, mut foreign) = tls_pair(foreign_dir.path()).await;
+    foreign.peers_ca = client.peers_ca.clone();
+    assert!(ask(&target(foreign)).await.is_err());
+    assert!(ask(&GrpcTarget::Tcp { url: url.replace("https", "http"), tls: None }).await.is_err());
+
+    // The server's certificate is replaced: the next connection gets the new one, without a restart.
+    let ca = Ca::open_or_create(&dir.path().join("ca")).expect("the same CA");
+    ca.issue_files(&dir.path().join("server"), "storage-manager", &["elsewhere.example".to_owned()], Duration::from_secs(60)).expect("issued");
+    assert!(ask(&target(client)).await.is_err(), "the new certificate doesn't name 127.0.0.1");
+    shutdown.cancel();
+}
