@@ -32,3 +32,7 @@ deb_fetch() {
     dpkg-deb -x "$place/${package}"_*.deb "$tree"
     rm -rf "$place"
 }
+
+# Prints "URI SUITE COMPONENT" of each package list that this machine's apt is configured with.
+# shellcheck disable=SC2016 # apt fills these in
+apt_sources() { apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' | sort -u; }
