@@ -18,8 +18,8 @@ deb_candidate() {
 
 # deb_depends PACKAGE VERSION: the names it depends on, one per line.
 deb_depends() {
-    LC_ALL=C apt-cache show "$1=$2" | awk '/^Depends:/ { sub(/^Depends: */, ""); n = split($0, names, /, */)
-        for (i = 1; i <= n; i++) { sub(/[ (|].*/, "", names[i]); print names[i] } exit }'
+    LC_ALL=C apt-cache show "$1=$2" | awk '/^Depends:/ && !seen++ { sub(/^Depends: */, ""); n = split($0, names, /, */)
+        for (i = 1; i <= n; i++) { sub(/[ (|].*/, "", names[i]); print names[i] } }'
 }
 
 # deb_fetch PACKAGE VERSION WORK_DIR TREE: downloads the package into WORK_DIR and unpacks it under TREE. apt checks the
