@@ -1,0 +1,40 @@
+//! What benches and end-to-end tests share: the real `iaasd` as a process of its own, and a caller of its REST API that costs little.
+
+mod rest;
+mod server;
+
+use anyhow::Context;
+pub use rest::Rest;
+pub use server::{Server, bin_dir};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// An address that was free a moment ago.
+pub fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// Until /readyz says so, 60 s at most.
+pub async fn wait_ready(base: &str) -> anyhow::Result<()> {
+    let client = reqwest::Client::new();
+    let ready = async {
+        loop {
+            let answer = client.get(format!("{base}/readyz")).send().await;
+            if answer.is_ok_and(|r| r.status().is_success()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ready).await.context("the API didn't get ready within 60 s")
+}
+
+/// The directory of the built guest image `tiny` (vmlinuz, initramfs.cpio.gz, cmdline), or why there is none.
+pub fn guest_dir() -> Result<PathBuf, String> {
+    let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../target/guest/tiny");
+    let dir = std::env::var_os("IAAS_TEST_GUEST_DIR").map_or(workspace, PathBuf::from);
+    if dir.join("vmlinuz").exists() {
+        Ok(dir)
+    } else {
+        Err(format!("{} has no guest image: run deploy/guest/tiny/build", dir.display()))
+    }
+}
