@@ -23,12 +23,11 @@ deb_depends() {
 }
 
 # deb_fetch PACKAGE VERSION WORK_DIR TREE: downloads the package into WORK_DIR and unpacks it under TREE. apt checks the
-# signatures of what it downloads; it does so as user _apt where that may write, so the place is made its own.
+# signatures of what it downloads.
 deb_fetch() {
     local package=$1 version=$2 place=$3/deb tree=$4
     mkdir -p "$place"
-    (cd "$place" && apt-get -qq -o APT::Sandbox::User=root download "$package=$version" >&2) ||
-        die "cannot download $package $version" "is there a network? then: apt-get update, and again"
+    (cd "$place" && apt-get -qq -o APT::Sandbox::User=root download "$package=$version" >&2) || return 1
     dpkg-deb -x "$place/${package}"_*.deb "$tree"
     rm -rf "$place"
 }

@@ -105,7 +105,8 @@ apt_ready() {
         die "packages are missing, and this is not Debian" "install what ${BASH_SOURCE[0]} lists by your system's own means"
     fi
     note "refreshing the package lists"
-    apt_run update
+    # A source that is down need not be the one we want: what is missing then shows at the installation.
+    (apt_run update) || note "not all package lists could be refreshed: going on with what is there"
     APT_LISTS_FRESH=yes
 }
 
@@ -126,6 +127,9 @@ apt_run() {
             die "another package manager has been running for over a minute" "wait for it to end, then again" ;;
         *'Temporary failure resolving'* | *'Could not connect'* | *'Failed to fetch'* | *'Could not resolve'*)
             die "apt-get $1: the package mirror cannot be reached (see above)" "check the network and /etc/apt/sources.list.d, then again" ;;
+        *'Unable to locate package'* | *'has no installation candidate'*)
+            die "apt-get $1: the package lists lack a package (see above)" \
+                "is the network there, and Debian's own source in /etc/apt/sources.list.d? then again" ;;
         *'No space left on device'*) die "apt-get $1: the disk is full" "make room, then again" ;;
         *'dpkg was interrupted'*) die "an earlier installation was cut off" "run: dpkg --configure -a   then again" ;;
         *) die "apt-get $1 failed (see above)" ;;
