@@ -1,0 +1,58 @@
+//! API keys: found by their prefix, proven by the SHA-256 of the rest. Written by the api-gateway.
+
+use crate::{ReadError, Store};
+use domain::{ApiKeyId, Name, ProjectId, Timestamp, UserId, policy::Role};
+
+op! {
+    ApiKeyInsert {
+        id: ApiKeyId,
+        user_id: UserId,
+        /// Bound to this project alone; `None`: all of its user's.
+        project_id: Option<ProjectId>,
+        name: Name,
+        prefix: String,
+        /// Lower-case hex.
+        secret_hash: String,
+        /// At most this role; `None`: its user's.
+        role: Option<Role>,
+        expires_at: Option<Timestamp>,
+        created_at: Timestamp,
+    }
+    on api_key, Insert by (id):
+    "INSERT INTO api_key (id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at)
+     SELECT r.id, r.user_id, r.project_id, r.name, r.prefix, r.secret_hash, r.role, r.expires_at, r.created_at FROM {rows}"
+}
+
+op! {
+    ApiKeyDelete { id: ApiKeyId, user_id: UserId }
+    on api_key, Change by (id):
+    "DELETE FROM api_key WHERE (id, user_id) IN (SELECT r.id, r.user_id FROM {rows})"
+}
+
+row! {
+    pub struct ApiKeyRow {
+        pub id: ApiKeyId,
+        pub user_id: UserId,
+        pub project_id: Option<ProjectId>,
+        pub name: Name,
+        pub prefix: String,
+        pub secret_hash: String,
+        pub role: Option<Role>,
+        pub expires_at: Option<Timestamp>,
+        pub created_at: Timestamp,
+    }
+}
+
+impl Store {
+    pub async fn api_key_find_by_prefix(&self, prefix: &str) -> Result<Option<ApiKeyRow>, ReadError> {
+        let sql = "SELECT id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at
+            FROM api_key WHERE prefix = $1";
+        self.pool().fetch_optional(sql, [prefix.into()]).await
+    }
+
+    pub async fn api_key_list(&self, user_id: UserId) -> Result<Vec<ApiKeyRow>, ReadError> {
+        let sql = "SELECT id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at
+            FROM api_key WHERE user_id = $1 ORDER BY id";
+        self.pool().fetch_all(sql, [user_id.into()]).await
+    }
+}

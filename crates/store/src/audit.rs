@@ -1,0 +1,123 @@
+//! The audit log: who asked for what, and what came of it. Append-only; every service writes it in the transaction of the change.
+
+use crate::{
+    Page, ReadError, Store,
+    engine::{
+        rows::Column,
+        unit::{Class, Kind, OpKind, target_of},
+    },
+};
+use domain::{AuditId, ProjectId, Timestamp, event::AuditEntry};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// Appends one line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditInsert(pub AuditEntry);
+
+impl Serialize for AuditInsert {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let entry = &self.0;
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &entry.id.json())?;
+        map.serialize_entry("at", &entry.at.json())?;
+        map.serialize_entry("principal", &entry.principal)?;
+        map.serialize_entry("principal_name", &entry.principal_name)?;
+        map.serialize_entry("project_id", &entry.project_id.json())?;
+        map.serialize_entry("action", &entry.action)?;
+        map.serialize_entry("object_kind", &entry.object_kind)?;
+        map.serialize_entry("object_id", &entry.object_id)?;
+        map.serialize_entry("request_id", &entry.request_id)?;
+        map.serialize_entry("outcome", &entry.outcome)?;
+        map.serialize_entry("detail", &entry.detail)?;
+        map.end()
+    }
+}
+
+impl OpKind for AuditInsert {
+    const KIND: Kind = Kind {
+        name: "AuditInsert",
+        table: "audit",
+        class: Class::Insert,
+        guard: None,
+        columns: &[
+            ("id", AuditId::TYPE),
+            ("at", Timestamp::TYPE),
+            ("principal", String::TYPE),
+            ("principal_name", String::TYPE),
+            ("project_id", ProjectId::TYPE),
+            ("action", String::TYPE),
+            ("object_kind", String::TYPE),
+            ("object_id", String::TYPE),
+            ("request_id", String::TYPE),
+            ("outcome", String::TYPE),
+            ("detail", String::TYPE),
+        ],
+        sql: "INSERT INTO audit (id, at, principal, principal_name, project_id, action, object_kind, object_id, request_id,
+                outcome, detail)
+            SELECT r.id, r.at, r.principal, r.principal_name, r.project_id, r.action, r.object_kind, r.object_id, r.request_id,
+                r.outcome, r.detail FROM {rows}",
+        ensure: None,
+    };
+
+    fn target(&self) -> u64 {
+        target_of("audit", self.0.id)
+    }
+}
+
+row! {
+    struct AuditRow {
+        id: AuditId,
+        at: Timestamp,
+        principal: String,
+        principal_name: String,
+        project_id: Option<ProjectId>,
+        action: String,
+        object_kind: String,
+        object_id: String,
+        request_id: String,
+        outcome: String,
+        detail: String,
+    }
+}
+
+impl From<AuditRow> for AuditEntry {
+    fn from(row: AuditRow) -> Self {
+        Self {
+            id: row.id,
+            at: row.at,
+            principal: row.principal,
+            principal_name: row.principal_name,
+            project_id: row.project_id,
+            action: row.action,
+            object_kind: row.object_kind,
+            object_id: row.object_id,
+            request_id: row.request_id,
+            outcome: row.outcome,
+            detail: row.detail,
+        }
+    }
+}
+
+impl Store {
+    /// Of one project, or (`None`) of all and of the system.
+    pub async fn audit_list(&self, project_id: Option<ProjectId>, page: Page) -> Result<Vec<AuditEntry>, ReadError> {
+        let (after, limit) = (page.after_text().into(), page.limit.into());
+        let rows: Vec<AuditRow> = match project_id {
+            Some(project_id) => {
+                let sql =
+                    "SELECT id, at, principal, principal_name, project_id, action, object_kind, object_id, request_id,
+                        outcome, detail
+                    FROM audit WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+                self.pool().fetch_all(sql, [project_id.into(), after, limit]).await?
+            }
+            None => {
+                let sql =
+                    "SELECT id, at, principal, principal_name, project_id, action, object_kind, object_id, request_id,
+                        outcome, detail
+                    FROM audit WHERE id > $1 ORDER BY id LIMIT $2";
+                self.pool().fetch_all(sql, [after, limit]).await?
+            }
+        };
+        Ok(rows.into_iter().map(AuditEntry::from).collect())
+    }
+}

@@ -1,0 +1,164 @@
+//! Instances' disks: reservations first, then attachments. Written by the storage-manager.
+//!
+//! `reserved` (with an expiry) → `confirmed` (the owner committed) → `releasing` (the owner's deletion was accepted; quota given back) → the
+//! row goes when the host proved that the disk is gone. Storage usage counts what is reserved or confirmed. An op that goes together with a
+//! [`crate::StorageUsageAdd`] is guarded, so that a repeat can't count twice.
+
+use crate::{Page, ReadError, Store, engine::read::text_array};
+use domain::{DiskId, HostId, InstanceId, ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+use sqlx::AssertSqlSafe;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskState {
+    /// Waits for its owner's commit; expires.
+    Reserved,
+    Confirmed,
+    /// Its owner is being deleted; waits for proof from the host.
+    Releasing,
+}
+
+impl DiskState {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Confirmed => "confirmed",
+            Self::Releasing => "releasing",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "reserved" => Some(Self::Reserved),
+            "confirmed" => Some(Self::Confirmed),
+            "releasing" => Some(Self::Releasing),
+            _ => None,
+        }
+    }
+}
+
+op! {
+    /// A reservation, attached nowhere. One that stands already is `DiskExists`: take it as done.
+    DiskInsert {
+        id: DiskId,
+        project_id: ProjectId,
+        instance_id: InstanceId,
+        role: String,
+        pool: String,
+        size_gib: u64,
+        expires_at: Timestamp,
+        generation: i64,
+        created_at: Timestamp,
+    }
+    on disk, Insert by (id), guard DiskExists:
+    "INSERT INTO disk (id, project_id, instance_id, role, pool, size_gib, host_id, epoch, state, expires_at, generation,
+        created_at)
+     SELECT r.id, r.project_id, r.instance_id, r.role, r.pool, r.size_gib, NULL, 0, 'reserved', r.expires_at, r.generation,
+        r.created_at
+     FROM {rows} WHERE TRUE ON CONFLICT (id) DO NOTHING"
+}
+
+op! {
+    /// The owner committed: attached to this host in this epoch. An epoch never falls. Repeating it succeeds; a reservation that is gone
+    /// fails.
+    DiskConfirm { id: DiskId, instance_id: InstanceId, host_id: HostId, epoch: i64 }
+    on disk, Change by (id), guard DiskState:
+    "UPDATE disk SET state = 'confirmed', expires_at = NULL, host_id = r.host_id, epoch = r.epoch FROM {rows}
+     WHERE disk.id = r.id AND disk.instance_id = r.instance_id AND disk.epoch <= r.epoch
+     AND disk.state IN ('reserved', 'confirmed')"
+}
+
+op! {
+    /// Fenced by the generation that asked for it: must be greater than the stored one, which it becomes.
+    DiskResize { id: DiskId, size_gib: u64, generation: i64 }
+    on disk, Change by (id), guard DiskState:
+    "UPDATE disk SET size_gib = r.size_gib, generation = r.generation FROM {rows}
+     WHERE disk.id = r.id AND disk.generation < r.generation AND disk.state IN ('reserved', 'confirmed')"
+}
+
+op! {
+    /// All disks of the instance, none of them releasing already.
+    DiskRelease { instance_id: InstanceId }
+    on disk, Change by (instance_id), guard DiskState:
+    "UPDATE disk SET state = 'releasing', expires_at = NULL
+     WHERE instance_id IN (SELECT r.instance_id FROM {rows}) AND state <> 'releasing'"
+}
+
+op! {
+    /// A reservation that nobody confirmed in time goes.
+    DiskExpire { id: DiskId, at: Timestamp }
+    on disk, Change by (id), guard DiskState:
+    "DELETE FROM disk WHERE id IN (SELECT r.id FROM {rows}) AND state = 'reserved'
+     AND expires_at <= (SELECT max(r.at) FROM {rows})"
+}
+
+op! {
+    /// The rows of all disks of the instance go; at least one.
+    DiskForget { instance_id: InstanceId }
+    on disk, Change by (instance_id), guard DiskState:
+    "DELETE FROM disk WHERE instance_id IN (SELECT r.instance_id FROM {rows})"
+}
+
+row! {
+    #[derive(Eq)]
+    pub struct DiskRow {
+        pub id: DiskId,
+        pub project_id: ProjectId,
+        pub instance_id: InstanceId,
+        /// `root`.
+        pub role: String,
+        /// `local`.
+        pub pool: String,
+        pub size_gib: u64,
+        /// Where it is attached.
+        pub host_id: Option<HostId>,
+        /// The instance's epoch there.
+        pub epoch: i64,
+        pub state: DiskState,
+        pub expires_at: Option<Timestamp>,
+        pub generation: i64,
+        pub created_at: Timestamp,
+    }
+}
+
+macro_rules! disk_columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, project_id, instance_id, role, pool, size_gib, host_id, epoch, state, expires_at, generation, ",
+            "created_at FROM disk ",
+            $rest
+        )
+    };
+}
+
+impl Store {
+    pub async fn disk_find(&self, id: DiskId) -> Result<Option<DiskRow>, ReadError> {
+        self.pool().fetch_optional(disk_columns!("WHERE id = $1"), [id.into()]).await
+    }
+
+    /// By id.
+    pub async fn disk_list_of_instance(&self, instance_id: InstanceId) -> Result<Vec<DiskRow>, ReadError> {
+        self.pool().fetch_all(disk_columns!("WHERE instance_id = $1 ORDER BY id"), [instance_id.into()]).await
+    }
+
+    pub async fn disk_load_many_of_instances(&self, ids: &[InstanceId]) -> Result<Vec<DiskRow>, ReadError> {
+        let sql = format!(disk_columns!("WHERE instance_id IN {} ORDER BY id"), self.pool().texts(1));
+        self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await
+    }
+
+    /// Reservations that nobody confirmed in time, the longest overdue first.
+    pub async fn disk_expired(&self, now: Timestamp, limit: u32) -> Result<Vec<DiskRow>, ReadError> {
+        let sql = disk_columns!(
+            "WHERE expires_at IS NOT NULL AND expires_at <= $1 AND state = 'reserved' ORDER BY expires_at, id LIMIT $2"
+        );
+        self.pool().fetch_all(sql, [now.into(), limit.into()]).await
+    }
+
+    pub async fn disk_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<DiskRow>, ReadError> {
+        let sql = disk_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
+        self.pool().fetch_all(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await
+    }
+}

@@ -1,0 +1,151 @@
+//! The schema's named constraints, and the errors they are. PostgreSQL says a violated constraint's name; SQLite says the columns of a
+//! UNIQUE one, the name of a CHECK, and nothing at all of a foreign key (then the parents are looked up, see `engine/sqlite.rs`).
+//! A test reads both schemas' catalogs and fails for a constraint that isn't here.
+
+/// Which rule of the schema a unit broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Constraint {
+    ProjectName,
+    UserName,
+    ApiKeyName,
+    ApiKeyPrefix,
+    SshKeyName,
+    FlavorName,
+    HostName,
+    InstanceName,
+    ImageName,
+    /// The instance has a disk of that role already.
+    DiskRole,
+    /// The operation was committed before: read its outcome.
+    OperationRepeated,
+    /// The principal used the key before.
+    IdempotencyRepeated,
+    /// The table's name.
+    PrimaryKey(&'static str),
+    /// The constraint's name, `<table>_<parent>_fk`: the parent isn't there.
+    ForeignKey(&'static str),
+    /// More was given back than was taken: a defect of the caller.
+    UsedNotNegative,
+    /// `event_head` has one row.
+    EventHeadOne,
+}
+
+/// One constraint of the schema: its name on PostgreSQL, what SQLite's message says, and what it means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConstraintName {
+    pub name: &'static str,
+    /// After `UNIQUE constraint failed: ` or `CHECK constraint failed: `. For a foreign key: `table.column -> parent`.
+    pub sqlite: &'static str,
+    pub constraint: Constraint,
+}
+
+const fn named(name: &'static str, sqlite: &'static str, constraint: Constraint) -> ConstraintName {
+    ConstraintName { name, sqlite, constraint }
+}
+
+macro_rules! ids {
+    ($($table:literal . $column:literal),+) => { [$(named(
+        concat!($table, "_pkey"),
+        concat!($table, ".", $column),
+        Constraint::PrimaryKey($table),
+    )),+] };
+}
+
+macro_rules! parents {
+    ($($name:literal = $table:literal . $column:literal -> $parent:literal),+ $(,)?) => { [$(named(
+        $name,
+        concat!($table, ".", $column, " -> ", $parent),
+        Constraint::ForeignKey($name),
+    )),+] };
+}
+
+/// Every constraint of the schema.
+pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
+    &[
+        named("project_name_unique", "project.name", Constraint::ProjectName),
+        named("user_account_name_unique", "user_account.name", Constraint::UserName),
+        named("api_key_name_unique", "api_key.user_id, api_key.name", Constraint::ApiKeyName),
+        named("api_key_prefix_unique", "api_key.prefix", Constraint::ApiKeyPrefix),
+        named("ssh_key_name_unique", "ssh_key.project_id, ssh_key.name", Constraint::SshKeyName),
+        named("flavor_name_unique", "flavor.name", Constraint::FlavorName),
+        named("host_name_unique", "host.name", Constraint::HostName),
+        named("instance_name_unique", "instance.project_id, instance.name", Constraint::InstanceName),
+        named("image_name_unique", "image.project_id, image.name", Constraint::ImageName),
+        named("disk_role_unique", "disk.instance_id, disk.role", Constraint::DiskRole),
+        named("identity_operation_pk", "identity_operation.id", Constraint::OperationRepeated),
+        named("compute_operation_pk", "compute_operation.id", Constraint::OperationRepeated),
+        named("storage_operation_pk", "storage_operation.id", Constraint::OperationRepeated),
+        named("idempotency_pk", "idempotency.principal, idempotency.idem_key", Constraint::IdempotencyRepeated),
+        named(
+            "role_binding_pk",
+            "role_binding.project_id, role_binding.user_id",
+            Constraint::PrimaryKey("role_binding"),
+        ),
+        named("orphan_pk", "orphan.host_id, orphan.instance_id", Constraint::PrimaryKey("orphan")),
+        named("host_used_not_negative", "host_used_not_negative", Constraint::UsedNotNegative),
+        named("compute_usage_not_negative", "compute_usage_not_negative", Constraint::UsedNotNegative),
+        named("storage_usage_not_negative", "storage_usage_not_negative", Constraint::UsedNotNegative),
+        named("event_head_one", "event_head_one", Constraint::EventHeadOne),
+    ],
+    &ids![
+        "project"."id",
+        "user_account"."id",
+        "api_key"."id",
+        "refresh_token"."secret_hash",
+        "signing_key"."kid",
+        "ssh_key"."id",
+        "flavor"."id",
+        "quota_limit"."project_id",
+        "host"."id",
+        "instance"."id",
+        "compute_usage"."project_id",
+        "image"."id",
+        "disk"."id",
+        "storage_usage"."project_id",
+        "event_head"."one",
+        "event"."id",
+        "audit"."id"
+    ],
+    &parents![
+        "role_binding_project_fk" = "role_binding"."project_id" -> "project",
+        "role_binding_user_fk" = "role_binding"."user_id" -> "user_account",
+        "api_key_user_fk" = "api_key"."user_id" -> "user_account",
+        "api_key_project_fk" = "api_key"."project_id" -> "project",
+        "refresh_token_user_fk" = "refresh_token"."user_id" -> "user_account",
+        "ssh_key_project_fk" = "ssh_key"."project_id" -> "project",
+        "quota_limit_project_fk" = "quota_limit"."project_id" -> "project",
+        "instance_project_fk" = "instance"."project_id" -> "project",
+        "compute_usage_project_fk" = "compute_usage"."project_id" -> "project",
+        "image_project_fk" = "image"."project_id" -> "project",
+        "disk_project_fk" = "disk"."project_id" -> "project",
+        "storage_usage_project_fk" = "storage_usage"."project_id" -> "project",
+    ],
+];
+
+fn all() -> impl Iterator<Item = &'static ConstraintName> {
+    NAMED_CONSTRAINTS.iter().flat_map(|part| part.iter())
+}
+
+pub(crate) fn by_name(name: &str) -> Option<Constraint> {
+    all().find(|c| c.name == name).map(|c| c.constraint)
+}
+
+pub(crate) fn by_sqlite_text(text: &str) -> Option<Constraint> {
+    all().find(|c| c.sqlite == text).map(|c| c.constraint)
+}
+
+/// A foreign key of a table: its name, its column, its parent table.
+pub(crate) struct Parent {
+    pub name: &'static str,
+    pub column: &'static str,
+    pub table: &'static str,
+}
+
+/// The parents that a new row of `table` must have.
+pub(crate) fn parents_of(table: &str) -> impl Iterator<Item = Parent> {
+    all().filter_map(move |c| {
+        let (child, parent) = c.sqlite.split_once(" -> ")?;
+        let (child_table, column) = child.split_once('.')?;
+        (child_table == table).then_some(Parent { name: c.name, column, table: parent })
+    })
+}

@@ -1,0 +1,109 @@
+//! What a commit or a read can fail with. Callers decide by kind, never by text.
+
+use super::constraint::Constraint;
+use std::{error::Error, sync::Arc};
+
+/// The database's own error. Shared, because all units of a batch that fails get it.
+pub type Cause = Arc<dyn Error + Send + Sync + 'static>;
+
+/// Conditions in the `WHERE` of an op: a guarded op that touched fewer rows than it names fails its unit with one of these.
+/// The caller reads what is there now to word the problem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Guard {
+    /// The host isn't up, is cordoned, or has less room than is claimed.
+    HostCapacity,
+    ComputeQuota,
+    StorageQuota,
+    /// Another generation or state than expected, or the row is gone.
+    InstanceGeneration,
+    /// The report isn't newer than the stored one, is of another epoch, or was decided on another generation.
+    InstanceObserved,
+    /// Deletion: the row is gone already, or was given another epoch.
+    InstanceEpoch,
+    HostGeneration,
+    ImageGeneration,
+    /// Deletion: an instance that isn't being deleted uses it, or it is gone already.
+    ImageInUse,
+    /// The reservation stands already: a repeat. Its quota was counted then.
+    DiskExists,
+    /// Not in a state that allows the change, or gone.
+    DiskState,
+    ProjectGeneration,
+    /// Deletion: it has instances, images or disks, or it is gone already.
+    ProjectInUse,
+    UserGeneration,
+    QuotaGeneration,
+    /// Used already, expired or revoked.
+    RefreshToken,
+}
+
+/// Why a unit wasn't applied. Nothing of it was.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    #[error("the change breaks the constraint {0:?}")]
+    Constraint(Constraint),
+    #[error("the guard {0:?} doesn't hold")]
+    Guard(Guard),
+    /// Locked, gone or full for longer than a commit waits. Worth a retry; the outcome may be unknown, which is what operation ids are for.
+    #[error("the database is not available")]
+    Unavailable(#[source] Cause),
+    /// A defect: here or in the data.
+    #[error("the database refused a statement")]
+    Internal(#[source] Cause),
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    #[error("the database is not available")]
+    Unavailable(#[source] Cause),
+    #[error("the database refused a query, or holds what can't be read")]
+    Internal(#[source] Cause),
+}
+
+/// The writer is gone: the store was closed.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the store is closed")]
+pub(crate) struct Closed;
+
+/// A unit waited for the writer longer than it may.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("waited {0} s for the database")]
+pub(crate) struct WaitedTooLong(pub u64);
+
+/// What one attempt at a statement or transaction met, by what the writer does next.
+#[derive(Debug, Clone)]
+pub(crate) enum Failure {
+    /// Some unit of the batch is guilty.
+    Constraint(Constraint),
+    Guard(Guard),
+    /// Deadlock, serialization: the same batch again, at once.
+    Conflict(Cause),
+    /// Locked or gone: the same batch again, later.
+    Away(Cause),
+    /// Full or read-only: tell the callers.
+    Refused(Cause),
+    /// Cut off between the commit and its answer.
+    Unknown(Cause),
+    Internal(Cause),
+}
+
+impl Failure {
+    /// Whether a part of the batch may do better than the whole.
+    pub(crate) fn has_guilty_unit(&self) -> bool {
+        match self {
+            Self::Constraint(_) | Self::Guard(_) | Self::Internal(_) => true,
+            Self::Conflict(_) | Self::Away(_) | Self::Refused(_) | Self::Unknown(_) => false,
+        }
+    }
+
+    pub(crate) fn into_commit_error(self) -> CommitError {
+        match self {
+            Self::Constraint(constraint) => CommitError::Constraint(constraint),
+            Self::Guard(guard) => CommitError::Guard(guard),
+            Self::Conflict(cause) | Self::Away(cause) | Self::Refused(cause) | Self::Unknown(cause) => {
+                CommitError::Unavailable(cause)
+            }
+            Self::Internal(cause) => CommitError::Internal(cause),
+        }
+    }
+}

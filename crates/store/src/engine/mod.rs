@@ -1,0 +1,147 @@
+//! The machinery that the aggregates stand on: units and ops as data, the writer that batches them, one session per database, and reads.
+
+// First, because the macros of these two are used by all.
+#[macro_use]
+pub(crate) mod rows;
+#[macro_use]
+pub(crate) mod unit;
+
+pub(crate) mod batch;
+pub(crate) mod constraint;
+pub(crate) mod error;
+pub(crate) mod postgres;
+pub(crate) mod read;
+pub(crate) mod sqlite;
+
+pub use constraint::Constraint;
+pub use error::{Cause, CommitError, Guard, ReadError};
+
+use batch::{Job, Request};
+use error::{Closed, WaitedTooLong};
+use read::Pool;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use unit::{Prepared, Unit};
+
+/// How long a commit waits for a database that is locked or gone.
+pub(crate) const COMMIT_WAIT: Duration = Duration::from_secs(35);
+/// How long a readiness check waits for the writer.
+const PING_WAIT: Duration = Duration::from_secs(2);
+/// Units that may wait for the writer; more wait to be let in.
+pub(crate) const QUEUE: usize = 8192;
+
+/// What the writer did since the store was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoreCounters {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Units answered, whatever the answer.
+    pub units: u64,
+    /// Batches that had a guilty unit and were halved.
+    pub batch_reruns: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub commits: AtomicU64,
+    pub units: AtomicU64,
+    pub batch_reruns: AtomicU64,
+}
+
+/// A cheap handle on the database: reads from a pool, writes through one queue.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub pool: Pool,
+    pub writer: mpsc::Sender<Request>,
+    pub counters: Arc<Counters>,
+    pub events: watch::Receiver<i64>,
+    pub commit_wait: Duration,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("counters", &self.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    pub(crate) fn from_inner(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.inner.pool
+    }
+
+    /// Applies a unit, whole or not at all. `Ok`: it is durable. While the database is locked or gone this waits, 35 s at most.
+    ///
+    /// A caller that stops waiting (drops the future) doesn't stop the unit.
+    pub async fn commit(&self, unit: Unit) -> Result<(), CommitError> {
+        if unit.is_empty() {
+            return Ok(());
+        }
+        let unit = Prepared::new(&unit).map_err(|e| CommitError::Internal(Arc::new(e)))?;
+        let deadline = Instant::now() + self.inner.commit_wait;
+        let (answer, answered) = oneshot::channel();
+        match tokio::time::timeout_at(deadline.into(), self.inner.writer.reserve()).await {
+            Ok(Ok(permit)) => permit.send(Request::Commit(Job { unit, deadline, answer })),
+            Ok(Err(_)) => return Err(CommitError::Unavailable(Arc::new(Closed))),
+            Err(_) => {
+                let waited = WaitedTooLong(self.inner.commit_wait.as_secs());
+                return Err(CommitError::Unavailable(Arc::new(waited)));
+            }
+        }
+        answered.await.unwrap_or_else(|_| Err(CommitError::Unavailable(Arc::new(Closed))))
+    }
+
+    /// Whether reads and writes work: one query, and one transaction begun by the writer in its turn. Waits 2 s at most.
+    pub async fn ping(&self) -> Result<(), ReadError> {
+        let work = async {
+            self.pool().fetch_one::<read::Count>("SELECT last_id AS n FROM event_head", []).await?;
+            let (answer, answered) = oneshot::channel();
+            let closed = || ReadError::Unavailable(Arc::new(Closed));
+            self.inner.writer.send(Request::Ping(answer)).await.map_err(|_| closed())?;
+            answered.await.map_err(|_| closed())?.map_err(ReadError::Unavailable)
+        };
+        match tokio::time::timeout(PING_WAIT, work).await {
+            Ok(result) => result,
+            Err(_) => Err(ReadError::Unavailable(Arc::new(WaitedTooLong(PING_WAIT.as_secs())))),
+        }
+    }
+
+    #[must_use]
+    pub fn counters(&self) -> StoreCounters {
+        let counters = &self.inner.counters;
+        StoreCounters {
+            commits: counters.commits.load(Ordering::Relaxed),
+            units: counters.units.load(Ordering::Relaxed),
+            batch_reruns: counters.batch_reruns.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The id of the last event that this process committed (0: none yet). A hint to look; other processes' events don't move it.
+    #[must_use]
+    pub fn event_watch(&self) -> watch::Receiver<i64> {
+        self.inner.events.clone()
+    }
+
+    /// Commits what is queued, folds SQLite's log back into the file, and closes. Later commits on other handles are `Unavailable`.
+    pub async fn close(self) {
+        let (answer, answered) = oneshot::channel();
+        if self.inner.writer.send(Request::Close(answer)).await.is_ok() {
+            // An error means that the writer ended already.
+            let _ = answered.await;
+        }
+        self.pool().close().await;
+    }
+}

@@ -1,0 +1,173 @@
+//! Reads: one SQL text, run on whichever pool is there.
+
+use super::{
+    error::{Failure, ReadError},
+    postgres,
+    rows::Column,
+};
+use sqlx::{FromRow, PgPool, SqlSafeStr, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+use std::sync::Arc;
+
+pub(crate) enum Pool {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+/// A value for `$n`.
+#[derive(Debug, Clone)]
+pub(crate) enum Bind {
+    Text(String),
+    Int(i64),
+}
+
+impl From<&str> for Bind {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Bind {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+macro_rules! binds {
+    (text: $($text:ty),+; int: $($int:ty),+) => {
+        $(impl From<$text> for Bind {
+            fn from(value: $text) -> Self {
+                Self::Text(value.to_string())
+            }
+        })+
+        $(impl From<$int> for Bind {
+            fn from(value: $int) -> Self {
+                Self::Int(Column::json(&value))
+            }
+        })+
+    };
+}
+binds! {
+    text: domain::ProjectId, domain::UserId, domain::ApiKeyId, domain::SshKeyId, domain::FlavorId, domain::HostId,
+          domain::InstanceId, domain::ImageId, domain::DiskId, domain::OperationId;
+    int: i64, u32, domain::Timestamp
+}
+
+/// A row type that both databases can give.
+pub(crate) trait BothRow: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
+impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> BothRow for T {}
+
+row! {
+    /// `SELECT … AS n`.
+    pub(crate) struct Count { pub n: i64 }
+}
+
+row! {
+    /// `SELECT id …`.
+    pub(crate) struct IdRow { pub id: String }
+}
+
+/// Runs a query with its binds on the pool that is there.
+macro_rules! fetch {
+    ($pool:expr, $row:ty, $sql:expr, $binds:expr, $fetch:ident) => {
+        match $pool {
+            Pool::Sqlite(pool) => {
+                let mut query = sqlx::query_as::<sqlx::Sqlite, $row>($sql);
+                for bind in $binds {
+                    query = match bind {
+                        Bind::Text(text) => query.bind(text),
+                        Bind::Int(int) => query.bind(int),
+                    };
+                }
+                query.$fetch(pool).await
+            }
+            Pool::Postgres(pool) => {
+                let mut query = sqlx::query_as::<sqlx::Postgres, $row>($sql);
+                for bind in $binds {
+                    query = match bind {
+                        Bind::Text(text) => query.bind(text),
+                        Bind::Int(int) => query.bind(int),
+                    };
+                }
+                query.$fetch(pool).await
+            }
+        }
+        .map_err(read_error)
+    };
+}
+
+impl Pool {
+    pub(crate) async fn fetch_all<T: BothRow>(
+        &self,
+        sql: impl SqlSafeStr,
+        binds: impl IntoIterator<Item = Bind> + Send,
+    ) -> Result<Vec<T>, ReadError> {
+        fetch!(self, T, sql, binds, fetch_all)
+    }
+
+    pub(crate) async fn fetch_optional<T: BothRow>(
+        &self,
+        sql: impl SqlSafeStr,
+        binds: impl IntoIterator<Item = Bind> + Send,
+    ) -> Result<Option<T>, ReadError> {
+        fetch!(self, T, sql, binds, fetch_optional)
+    }
+
+    pub(crate) async fn fetch_one<T: BothRow>(
+        &self,
+        sql: impl SqlSafeStr,
+        binds: impl IntoIterator<Item = Bind> + Send,
+    ) -> Result<T, ReadError> {
+        fetch!(self, T, sql, binds, fetch_one)
+    }
+
+    pub(crate) async fn close(&self) {
+        match self {
+            Self::Sqlite(pool) => pool.close().await,
+            Self::Postgres(pool) => pool.close().await,
+        }
+    }
+
+    /// The one of two texts that this database understands, for the few places where they differ: JSON in columns.
+    pub(crate) fn pick<T>(&self, sqlite: T, postgres: T) -> T {
+        match self {
+            Self::Sqlite(_) => sqlite,
+            Self::Postgres(_) => postgres,
+        }
+    }
+
+    /// A subquery that gives the texts of the JSON array in parameter `n`.
+    pub(crate) fn texts(&self, n: usize) -> String {
+        self.pick(
+            format!("(SELECT value FROM json_each(${n}))"),
+            format!("(SELECT jsonb_array_elements_text(${n}::jsonb))"),
+        )
+    }
+}
+
+/// The JSON array that [`Pool::texts`] reads.
+pub(crate) fn text_array<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> Bind {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    Bind::Text(serde_json::Value::from(items).to_string())
+}
+
+fn read_error(error: sqlx::Error) -> ReadError {
+    if let sqlx::Error::Database(database) = &error
+        && database.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
+    {
+        // The primary result code is the low byte: busy, locked, out of memory, I/O error, full, can't open.
+        let code: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
+        return match code & 0xff {
+            5 | 6 | 7 | 10 | 13 | 14 => ReadError::Unavailable(Arc::new(error)),
+            _ => ReadError::Internal(Arc::new(error)),
+        };
+    }
+    match postgres::classify(error) {
+        Failure::Conflict(cause) | Failure::Away(cause) | Failure::Refused(cause) | Failure::Unknown(cause) => {
+            ReadError::Unavailable(cause)
+        }
+        Failure::Internal(cause) => ReadError::Internal(cause),
+        other @ (Failure::Constraint(_) | Failure::Guard(_)) => {
+            ReadError::Internal(Arc::new(other.into_commit_error()))
+        }
+    }
+}

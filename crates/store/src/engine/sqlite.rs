@@ -1,0 +1,190 @@
+//! SQLite: one writer thread on rusqlite. sqlx hands each statement to another thread and back, which at this size of statement costs more
+//! than the statement; here the thread that merges is the thread that writes.
+
+use super::{
+    batch::Session,
+    constraint::{Constraint, by_name, by_sqlite_text, parents_of},
+    error::Failure,
+    unit::{KINDS, Kind},
+};
+use rusqlite::{Connection, ErrorCode, ffi};
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+/// How long one statement waits for another process's lock. The writer itself waits longer, by trying again.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// Each kind's statements, rendered once.
+static STATEMENTS: LazyLock<Vec<(String, Option<String>)>> = LazyLock::new(|| {
+    KINDS.iter().map(|kind| (kind.sqlite(kind.sql), kind.ensure.map(|text| kind.sqlite(text)))).collect()
+});
+
+pub(crate) struct SqliteSession {
+    connection: Connection,
+}
+
+/// A connection that writes: durable at each commit, foreign keys enforced.
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // Fold the log back each 32 MiB instead of each 4: a fold costs two more fsyncs inside some commit.
+    connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.set_prepared_statement_cache_capacity(256);
+    Ok(connection)
+}
+
+impl SqliteSession {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self { connection }
+    }
+
+    fn execute(&self, sql: &str) -> Result<(), Failure> {
+        self.connection.prepare_cached(sql).and_then(|mut s| s.execute([])).map(drop).map_err(classify)
+    }
+
+    fn run_now(&self, kind: usize, rows: &str) -> Result<u64, Failure> {
+        let (sql, ensure) = &STATEMENTS[kind];
+        let execute = |sql: &str| -> Result<usize, Failure> {
+            self.connection
+                .prepare_cached(sql)
+                .and_then(|mut statement| statement.execute([rows]))
+                .map_err(|e| self.classify_of(&KINDS[kind], rows, e))
+        };
+        if let Some(ensure) = ensure {
+            execute(ensure)?;
+        }
+        execute(sql).map(|touched| u64::try_from(touched).unwrap_or(u64::MAX))
+    }
+
+    /// SQLite doesn't say which foreign key failed: look which parent is missing, before the rollback.
+    fn classify_of(&self, kind: &Kind, rows: &str, error: rusqlite::Error) -> Failure {
+        let foreign = matches!(
+            &error,
+            rusqlite::Error::SqliteFailure(ffi::Error { extended_code: ffi::SQLITE_CONSTRAINT_FOREIGNKEY, .. }, _)
+        );
+        if !foreign {
+            return classify(error);
+        }
+        for parent in parents_of(kind.table).filter(|p| kind.columns.iter().any(|(name, _)| *name == p.column)) {
+            let (column, table) = (parent.column, parent.table);
+            let sql = kind.sqlite(&format!(
+                "SELECT EXISTS (SELECT 1 FROM {{rows}} WHERE r.{column} IS NOT NULL \
+                 AND NOT EXISTS (SELECT 1 FROM {table} AS p WHERE p.id = r.{column}))"
+            ));
+            match self.connection.query_row(&sql, [rows], |row| row.get::<_, bool>(0)) {
+                Ok(true) => return Failure::Constraint(Constraint::ForeignKey(parent.name)),
+                Ok(false) => {}
+                Err(e) => return classify(e),
+            }
+        }
+        // A child row forbids the change.
+        Failure::Constraint(Constraint::ForeignKey(kind.table))
+    }
+}
+
+impl Session for SqliteSession {
+    async fn begin(&mut self) -> Result<(), Failure> {
+        // Immediate: waits for the write lock here, where nothing is lost by trying again.
+        self.execute("BEGIN IMMEDIATE")
+    }
+
+    async fn savepoint(&mut self) -> Result<(), Failure> {
+        self.execute("SAVEPOINT part")
+    }
+
+    async fn release(&mut self) -> Result<(), Failure> {
+        self.execute("RELEASE part")
+    }
+
+    async fn undo_to_savepoint(&mut self) -> Result<(), Failure> {
+        self.execute("ROLLBACK TO part")?;
+        self.execute("RELEASE part")
+    }
+
+    async fn run(&mut self, kind: usize, rows: &str) -> Result<u64, Failure> {
+        self.run_now(kind, rows)
+    }
+
+    async fn event_ids(&mut self, count: i64) -> Result<i64, Failure> {
+        self.connection
+            .prepare_cached("UPDATE event_head SET last_id = last_id + ?1 RETURNING last_id")
+            .and_then(|mut statement| statement.query_row([count], |row| row.get(0)))
+            .map_err(classify)
+    }
+
+    async fn commit(&mut self) -> Result<(), Failure> {
+        self.execute("COMMIT")
+    }
+
+    async fn rollback(&mut self) {
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+    }
+
+    async fn resolve(&mut self) -> Result<bool, Failure> {
+        // The answer of a commit can't be lost inside one process.
+        Ok(false)
+    }
+
+    async fn pause(&mut self, time: Duration) {
+        // This thread is the writer's own.
+        std::thread::sleep(time);
+    }
+
+    async fn finish(&mut self) {
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+            tracing::warn!(%error, "the log could not be folded into the database; the next start does it");
+        }
+    }
+}
+
+/// What the writer does about an error.
+pub(crate) fn classify(error: rusqlite::Error) -> Failure {
+    let rusqlite::Error::SqliteFailure(code, text) = &error else { return Failure::Internal(Arc::new(error)) };
+    match code.code {
+        ErrorCode::ConstraintViolation => {
+            match text.as_deref().and_then(|text| constraint_in(code.extended_code, text)) {
+                Some(constraint) => Failure::Constraint(constraint),
+                None => Failure::Internal(Arc::new(error)),
+            }
+        }
+        ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
+            Failure::Away(Arc::new(error))
+        }
+        ErrorCode::DiskFull
+        | ErrorCode::ReadOnly
+        | ErrorCode::SystemIoFailure
+        | ErrorCode::CannotOpen
+        | ErrorCode::PermissionDenied
+        | ErrorCode::OutOfMemory => Failure::Refused(Arc::new(error)),
+        _ => Failure::Internal(Arc::new(error)),
+    }
+}
+
+fn constraint_in(extended_code: i32, text: &str) -> Option<Constraint> {
+    let (_, what) = text.split_once(" constraint failed: ")?;
+    match extended_code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY => by_sqlite_text(what),
+        ffi::SQLITE_CONSTRAINT_CHECK => by_name(what),
+        _ => None,
+    }
+}
+
+/// The kinds' statements, for the test of their plans.
+#[cfg(test)]
+pub(crate) fn statements() -> impl Iterator<Item = (&'static Kind, &'static str)> {
+    KINDS.iter().zip(STATEMENTS.iter()).flat_map(|(kind, (sql, ensure))| {
+        std::iter::once((kind, sql.as_str())).chain(ensure.as_deref().map(|e| (kind, e)))
+    })
+}

@@ -1,0 +1,191 @@
+//! Hosts: what the operator decided, what their agents reported, and what is claimed on them. Written by the cluster-manager.
+//!
+//! Claims are sums (`*_used`), guarded by capacity in the statement that adds to them, so creates on one host don't conflict with each
+//! other: only cordon, tags, zone and overcommit are fenced by the host's generation. Each op that changes what the host must be raises its
+//! `revision`.
+
+use crate::{Page, ReadError, Store};
+use domain::{
+    HostId, Name, Timestamp,
+    flavor::Size,
+    host::{Host, HostFacts, HostState, MemoryOverhead},
+};
+use std::collections::BTreeMap;
+
+op! {
+    /// Registration: a new host, or a known one (by id) that says what it is now. A known one keeps its name, zone, tags, overcommit,
+    /// cordon, usage and generation: those are the operator's and the manager's.
+    HostUpsert {
+        id: HostId,
+        name: Name,
+        zone: String,
+        tags: BTreeMap<String, String>,
+        state: HostState,
+        /// Hardware threads that instances may use; capacity is this times the overcommit.
+        threads: u32,
+        memory_mib: u64,
+        disk_gib: u64,
+        cpu_overcommit_permille: u32,
+        overhead: MemoryOverhead,
+        facts: HostFacts,
+        at: Timestamp,
+    }
+    on host, Insert by (id):
+    "INSERT INTO host (id, name, zone, tags, state, cordoned, cordon_reason, vcpus, memory_mib, disk_gib,
+        cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision,
+        registered_at, state_changed_at)
+     SELECT r.id, r.name, r.zone, r.tags, r.state, FALSE, '', r.threads * r.cpu_overcommit_permille / 1000, r.memory_mib,
+        r.disk_gib, r.cpu_overcommit_permille, 0, 0, 0, r.overhead, r.facts, 1, 0, r.at, r.at
+     FROM {rows} WHERE TRUE
+     ON CONFLICT (id) DO UPDATE SET
+        vcpus = (SELECT r.threads FROM {rows} WHERE r.id = excluded.id) * host.cpu_overcommit_permille / 1000,
+        memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, overhead = excluded.overhead,
+        facts = excluded.facts,
+        state_changed_at = CASE WHEN host.state = excluded.state THEN host.state_changed_at
+            ELSE excluded.state_changed_at END,
+        state = excluded.state"
+}
+
+op! {
+    HostStateSet { id: HostId, state: HostState, at: Timestamp }
+    on host, Change by (id):
+    "UPDATE host SET state = r.state, state_changed_at = r.at FROM {rows}
+     WHERE host.id = r.id AND host.state <> r.state"
+}
+
+op! {
+    /// What the operator decides. Raises the generation.
+    HostChange {
+        id: HostId,
+        expected_generation: i64,
+        cordoned: bool,
+        cordon_reason: String,
+        zone: String,
+        tags: BTreeMap<String, String>,
+        cpu_overcommit_permille: u32,
+        /// Threads times the overcommit.
+        vcpus: u32,
+    }
+    on host, Change by (id), guard HostGeneration:
+    "UPDATE host SET cordoned = r.cordoned, cordon_reason = r.cordon_reason, zone = r.zone, tags = r.tags,
+        cpu_overcommit_permille = r.cpu_overcommit_permille, vcpus = r.vcpus, generation = r.expected_generation + 1
+     FROM {rows} WHERE host.id = r.id AND host.generation = r.expected_generation"
+}
+
+op! {
+    /// Takes room on a host that is up and not cordoned, within its capacity. An amount of 0 always fits.
+    HostClaim { host_id: HostId, vcpus: u32, memory_mib: u64, disk_gib: u64 }
+    on host, Add by (host_id), guard HostCapacity:
+    "UPDATE host SET vcpus_used = host.vcpus_used + c.vcpus, memory_mib_used = host.memory_mib_used + c.memory_mib,
+        disk_gib_used = host.disk_gib_used + c.disk_gib, revision = host.revision + c.claims
+     FROM (SELECT r.host_id, CAST(sum(r.vcpus) AS BIGINT) AS vcpus, CAST(sum(r.memory_mib) AS BIGINT) AS memory_mib,
+            CAST(sum(r.disk_gib) AS BIGINT) AS disk_gib, count(*) AS claims FROM {rows} GROUP BY r.host_id) AS c
+     WHERE host.id = c.host_id AND host.state = 'up' AND NOT host.cordoned
+     AND (c.vcpus = 0 OR host.vcpus_used + c.vcpus <= host.vcpus)
+     AND (c.memory_mib = 0 OR host.memory_mib_used + c.memory_mib <= host.memory_mib)
+     AND (c.disk_gib = 0 OR host.disk_gib_used + c.disk_gib <= host.disk_gib)"
+}
+
+op! {
+    /// Gives room back. The unit must hold a fence of its own (an [`crate::InstanceDelete`], an [`crate::InstanceDesired`]), so that it
+    /// is given back once.
+    HostUnclaim { host_id: HostId, vcpus: u32, memory_mib: u64, disk_gib: u64 }
+    on host, Add by (host_id):
+    "UPDATE host SET vcpus_used = host.vcpus_used - c.vcpus, memory_mib_used = host.memory_mib_used - c.memory_mib,
+        disk_gib_used = host.disk_gib_used - c.disk_gib, revision = host.revision + c.claims
+     FROM (SELECT r.host_id, CAST(sum(r.vcpus) AS BIGINT) AS vcpus, CAST(sum(r.memory_mib) AS BIGINT) AS memory_mib,
+            CAST(sum(r.disk_gib) AS BIGINT) AS disk_gib, count(*) AS claims FROM {rows} GROUP BY r.host_id) AS c
+     WHERE host.id = c.host_id"
+}
+
+op! {
+    /// Raises the revision by one: what the host must be changed.
+    HostRevision { host_id: HostId }
+    on host, Add by (host_id):
+    "UPDATE host SET revision = host.revision + c.changes
+     FROM (SELECT r.host_id, count(*) AS changes FROM {rows} GROUP BY r.host_id) AS c
+     WHERE host.id = c.host_id"
+}
+
+row! {
+    struct HostRow {
+        id: HostId,
+        name: String,
+        zone: String,
+        tags: BTreeMap<String, String>,
+        state: HostState,
+        cordoned: bool,
+        cordon_reason: String,
+        vcpus: u32,
+        memory_mib: u64,
+        disk_gib: u64,
+        cpu_overcommit_permille: u32,
+        vcpus_used: u32,
+        memory_mib_used: u64,
+        disk_gib_used: u64,
+        overhead: MemoryOverhead,
+        facts: HostFacts,
+        generation: i64,
+        revision: i64,
+        registered_at: Timestamp,
+        state_changed_at: Timestamp,
+    }
+}
+
+impl From<HostRow> for Host {
+    fn from(row: HostRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            zone: row.zone,
+            tags: row.tags,
+            state: row.state,
+            cordoned: row.cordoned,
+            cordon_reason: row.cordon_reason,
+            capacity: Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib },
+            cpu_overcommit_permille: row.cpu_overcommit_permille,
+            used: Size { vcpus: row.vcpus_used, memory_mib: row.memory_mib_used, disk_gib: row.disk_gib_used },
+            overhead: row.overhead,
+            facts: row.facts,
+            generation: row.generation,
+            revision: row.revision,
+            registered_at: row.registered_at,
+            state_changed_at: row.state_changed_at,
+        }
+    }
+}
+
+macro_rules! host_columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, name, zone, tags, state, cordoned, cordon_reason, vcpus, memory_mib, disk_gib, ",
+            "cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision, ",
+            "registered_at, state_changed_at FROM host ",
+            $rest
+        )
+    };
+}
+
+impl Store {
+    pub async fn host_find(&self, id: HostId) -> Result<Option<Host>, ReadError> {
+        let row: Option<HostRow> = self.pool().fetch_optional(host_columns!("WHERE id = $1"), [id.into()]).await?;
+        Ok(row.map(Host::from))
+    }
+
+    pub async fn host_find_by_name(&self, name: &str) -> Result<Option<Host>, ReadError> {
+        let row: Option<HostRow> = self.pool().fetch_optional(host_columns!("WHERE name = $1"), [name.into()]).await?;
+        Ok(row.map(Host::from))
+    }
+
+    /// All.
+    pub async fn host_list(&self) -> Result<Vec<Host>, ReadError> {
+        let rows: Vec<HostRow> = self.pool().fetch_all(host_columns!("ORDER BY id"), []).await?;
+        Ok(rows.into_iter().map(Host::from).collect())
+    }
+
+    pub async fn host_list_page(&self, page: Page) -> Result<Vec<Host>, ReadError> {
+        let sql = host_columns!("WHERE id > $1 ORDER BY id LIMIT $2");
+        let rows: Vec<HostRow> = self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await?;
+        Ok(rows.into_iter().map(Host::from).collect())
+    }
+}

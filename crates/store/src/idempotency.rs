@@ -1,0 +1,110 @@
+//! Idempotency keys and the outcomes of operations. The api-gateway commits (principal, key) → operation before it calls; the owning
+//! service inserts the operation's id with its outcome in the transaction of the change. So after any crash a repeat finds either the
+//! outcome or nothing done. An outcome is base64 of the answer as the owning service encodes it.
+
+use crate::{ReadError, Store};
+use domain::{OperationId, Timestamp};
+
+op! {
+    IdempotencyInsert {
+        /// `user:<id>` or `api_key:<id>`.
+        principal: String,
+        idem_key: String,
+        /// Of method, path and body, lower-case hex.
+        body_hash: String,
+        operation_id: OperationId,
+        /// Ids that the operation's new objects get.
+        new_ids: Vec<String>,
+        created_at: Timestamp,
+    }
+    on idempotency, Insert by (principal, idem_key):
+    "INSERT INTO idempotency (principal, idem_key, body_hash, operation_id, new_ids, created_at)
+     SELECT r.principal, r.idem_key, r.body_hash, r.operation_id, r.new_ids, r.created_at FROM {rows}"
+}
+
+op! {
+    IdempotencyExpire { before: Timestamp }
+    on idempotency, Change by (before):
+    "DELETE FROM idempotency WHERE created_at < (SELECT max(r.before) FROM {rows})"
+}
+
+op! {
+    /// Of the api-gateway.
+    IdentityOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
+    on identity_operation, Insert by (id):
+    "INSERT INTO identity_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+}
+
+op! {
+    /// Of the cluster-manager.
+    ComputeOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
+    on compute_operation, Insert by (id):
+    "INSERT INTO compute_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+}
+
+op! {
+    /// Of the storage-manager.
+    StorageOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
+    on storage_operation, Insert by (id):
+    "INSERT INTO storage_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+}
+
+op! {
+    IdentityOperationExpire { before: Timestamp }
+    on identity_operation, Change by (before):
+    "DELETE FROM identity_operation WHERE created_at < (SELECT max(r.before) FROM {rows})"
+}
+
+op! {
+    ComputeOperationExpire { before: Timestamp }
+    on compute_operation, Change by (before):
+    "DELETE FROM compute_operation WHERE created_at < (SELECT max(r.before) FROM {rows})"
+}
+
+op! {
+    StorageOperationExpire { before: Timestamp }
+    on storage_operation, Change by (before):
+    "DELETE FROM storage_operation WHERE created_at < (SELECT max(r.before) FROM {rows})"
+}
+
+row! {
+    pub struct IdempotencyRow {
+        pub principal: String,
+        pub idem_key: String,
+        pub body_hash: String,
+        pub operation_id: OperationId,
+        pub new_ids: Vec<String>,
+        pub created_at: Timestamp,
+    }
+}
+
+row! {
+    struct OutcomeRow { outcome: String }
+}
+
+/// Whose outcomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OperationTable {
+    Identity,
+    Compute,
+    Storage,
+}
+
+impl Store {
+    pub async fn idempotency_find(&self, principal: &str, key: &str) -> Result<Option<IdempotencyRow>, ReadError> {
+        let sql = "SELECT principal, idem_key, body_hash, operation_id, new_ids, created_at
+            FROM idempotency WHERE principal = $1 AND idem_key = $2";
+        self.pool().fetch_optional(sql, [principal.into(), key.into()]).await
+    }
+
+    /// The outcome, if the operation was committed.
+    pub async fn operation_find(&self, table: OperationTable, id: OperationId) -> Result<Option<String>, ReadError> {
+        let sql = match table {
+            OperationTable::Identity => "SELECT outcome FROM identity_operation WHERE id = $1",
+            OperationTable::Compute => "SELECT outcome FROM compute_operation WHERE id = $1",
+            OperationTable::Storage => "SELECT outcome FROM storage_operation WHERE id = $1",
+        };
+        let row: Option<OutcomeRow> = self.pool().fetch_optional(sql, [id.into()]).await?;
+        Ok(row.map(|row| row.outcome))
+    }
+}

@@ -1,0 +1,162 @@
+//! Images: their rows; the bytes are in the object store, by SHA-256. Written by the storage-manager.
+
+use crate::{Page, ReadError, Store, engine::read::text_array};
+use domain::{
+    ImageId, Name, ProjectId, Timestamp,
+    image::{DiskFormat, Image, ImageKind, ImagePart, ImageState, Visibility},
+};
+use sqlx::AssertSqlSafe;
+use std::collections::BTreeSet;
+
+op! {
+    /// Starts at generation 1.
+    ImageInsert {
+        id: ImageId,
+        project_id: ProjectId,
+        name: Name,
+        visibility: Visibility,
+        kind: ImageKind,
+        format: DiskFormat,
+        cmdline: String,
+        min_disk_gib: u64,
+        min_memory_mib: u64,
+        state: ImageState,
+        parts: Vec<ImagePart>,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        created_at: Timestamp,
+    }
+    on image, Insert by (id):
+    "INSERT INTO image (id, project_id, name, visibility, kind, format, cmdline, min_disk_gib, min_memory_mib, state, parts,
+        reason, deadline_at, generation, created_at)
+     SELECT r.id, r.project_id, r.name, r.visibility, r.kind, r.format, r.cmdline, r.min_disk_gib, r.min_memory_mib, r.state,
+        r.parts, r.reason, r.deadline_at, 1, r.created_at
+     FROM {rows}"
+}
+
+op! {
+    /// Raises the generation.
+    ImageChange {
+        id: ImageId,
+        expected_generation: i64,
+        state: ImageState,
+        parts: Vec<ImagePart>,
+        format: DiskFormat,
+        min_disk_gib: u64,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+    }
+    on image, Change by (id), guard ImageGeneration:
+    "UPDATE image SET state = r.state, parts = r.parts, format = r.format, min_disk_gib = r.min_disk_gib, reason = r.reason,
+        deadline_at = r.deadline_at, generation = r.expected_generation + 1
+     FROM {rows} WHERE image.id = r.id AND image.generation = r.expected_generation"
+}
+
+op! {
+    /// Only when all instances that use it are being deleted (else, or when it is gone already: `ImageInUse`).
+    ImageDelete { id: ImageId }
+    on image, Change by (id), guard ImageInUse:
+    "DELETE FROM image WHERE id IN (SELECT r.id FROM {rows})
+     AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.image_id = image.id AND instance.state <> 'deleting')"
+}
+
+row! {
+    struct ImageRow {
+        id: ImageId,
+        project_id: ProjectId,
+        name: Name,
+        visibility: Visibility,
+        kind: ImageKind,
+        format: DiskFormat,
+        cmdline: String,
+        min_disk_gib: u64,
+        min_memory_mib: u64,
+        state: ImageState,
+        parts: Vec<ImagePart>,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        generation: i64,
+        created_at: Timestamp,
+    }
+}
+
+row! {
+    struct PartsRow { parts: Vec<ImagePart> }
+}
+
+impl From<ImageRow> for Image {
+    fn from(row: ImageRow) -> Self {
+        Self {
+            id: row.id,
+            project_id: row.project_id,
+            name: row.name,
+            visibility: row.visibility,
+            kind: row.kind,
+            format: row.format,
+            cmdline: row.cmdline,
+            min_disk_gib: row.min_disk_gib,
+            min_memory_mib: row.min_memory_mib,
+            state: row.state,
+            parts: row.parts,
+            reason: row.reason,
+            deadline_at: row.deadline_at,
+            generation: row.generation,
+            created_at: row.created_at,
+        }
+    }
+}
+
+macro_rules! image_columns {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, project_id, name, visibility, kind, format, cmdline, min_disk_gib, min_memory_mib, state, parts, ",
+            "reason, deadline_at, generation, created_at FROM image ",
+            $rest
+        )
+    };
+}
+
+impl Store {
+    /// Of any project: whether the caller may use it is `domain::image::usable_by`.
+    pub async fn image_find(&self, id: ImageId) -> Result<Option<Image>, ReadError> {
+        let row: Option<ImageRow> = self.pool().fetch_optional(image_columns!("WHERE id = $1"), [id.into()]).await?;
+        Ok(row.map(Image::from))
+    }
+
+    /// The project's own of that name, else the oldest public one.
+    pub async fn image_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Image>, ReadError> {
+        let sql = image_columns!(
+            "WHERE name = $2 AND (project_id = $1 OR visibility = 'public')
+             ORDER BY CASE WHEN project_id = $1 THEN 0 ELSE 1 END, id LIMIT 1"
+        );
+        let row: Option<ImageRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
+        Ok(row.map(Image::from))
+    }
+
+    /// Those that the project may use: its own and public ones.
+    pub async fn image_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Image>, ReadError> {
+        let sql = image_columns!("WHERE (project_id = $1 OR visibility = 'public') AND id > $2 ORDER BY id LIMIT $3");
+        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
+        let rows: Vec<ImageRow> = self.pool().fetch_all(sql, binds).await?;
+        Ok(rows.into_iter().map(Image::from).collect())
+    }
+
+    pub(crate) async fn image_load_many(&self, ids: &[ImageId]) -> Result<Vec<Image>, ReadError> {
+        let sql = format!(image_columns!("WHERE id IN {}"), self.pool().texts(1));
+        let rows: Vec<ImageRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
+        Ok(rows.into_iter().map(Image::from).collect())
+    }
+
+    /// Those whose deadline has passed, the longest overdue first.
+    pub async fn image_deadline_passed(&self, now: Timestamp) -> Result<Vec<Image>, ReadError> {
+        let sql = image_columns!("WHERE deadline_at IS NOT NULL AND deadline_at <= $1 ORDER BY deadline_at, id");
+        let rows: Vec<ImageRow> = self.pool().fetch_all(sql, [now.into()]).await?;
+        Ok(rows.into_iter().map(Image::from).collect())
+    }
+
+    /// The SHA-256 of every part that some image refers to: the objects to keep.
+    pub async fn image_hashes(&self) -> Result<BTreeSet<String>, ReadError> {
+        let rows: Vec<PartsRow> = self.pool().fetch_all("SELECT parts FROM image", []).await?;
+        Ok(rows.into_iter().flat_map(|row| row.parts).map(|part| part.sha256).collect())
+    }
+}

@@ -1,0 +1,323 @@
+//! Instances: desired state, what their hosts last reported, and what they claim. Written by the cluster-manager.
+//!
+//! Every write is fenced in its `WHERE`. A desired-state write names the generation it was decided on and raises it; a report names the
+//! epoch it is of and the generation the manager decided on, and is stored only if its fence (epoch, generation, start, counter) is
+//! greater than the stored one; a deletion names the epoch whose end was proven.
+
+mod list;
+
+use crate::{DiskRow, ReadError, Store, engine::read::text_array};
+use domain::{
+    DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
+    explain::PlacementRecord,
+    flavor::Size,
+    image::Image,
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, ReportFence},
+};
+pub use list::{HostClaims, InstanceFilter};
+use sqlx::AssertSqlSafe;
+use std::collections::{BTreeMap, HashMap};
+
+op! {
+    /// Never observed, never crashed, its quota held.
+    InstanceInsert {
+        id: InstanceId,
+        project_id: ProjectId,
+        name: Name,
+        tags: BTreeMap<String, String>,
+        generation: i64,
+        epoch: i64,
+        host_id: Option<HostId>,
+        root_disk_id: Option<DiskId>,
+        image_id: ImageId,
+        spec: InstanceSpec,
+        placement: Option<PlacementRecord>,
+        claim_vcpus: u32,
+        /// With QEMU's overhead.
+        claim_memory_mib: u64,
+        claim_disk_gib: u64,
+        state: InstanceState,
+        step: String,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        created_at: Timestamp,
+    }
+    on instance, Insert by (id):
+    "INSERT INTO instance (id, project_id, name, tags, generation, epoch, host_id, root_disk_id, image_id, spec, placement,
+        claim_vcpus, claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at,
+        guest_up_at, crash_count, observed_epoch, observed_generation, observed_start, observed_counter, created_at,
+        updated_at)
+     SELECT r.id, r.project_id, r.name, r.tags, r.generation, r.epoch, r.host_id, r.root_disk_id, r.image_id, r.spec,
+        r.placement, r.claim_vcpus, r.claim_memory_mib, r.claim_disk_gib, FALSE, r.state, r.step, r.reason, r.deadline_at,
+        NULL, NULL, 0, 0, 0, 0, 0, r.created_at, r.created_at
+     FROM {rows}"
+}
+
+op! {
+    /// A change of desired state: the whole of it, decided on `expected_generation` (and, where given, `expected_state`). The generation
+    /// becomes `expected_generation + 1`. An epoch never falls.
+    InstanceDesired {
+        id: InstanceId,
+        expected_generation: i64,
+        expected_state: Option<InstanceState>,
+        name: Name,
+        tags: BTreeMap<String, String>,
+        spec: InstanceSpec,
+        image_id: ImageId,
+        epoch: i64,
+        host_id: Option<HostId>,
+        root_disk_id: Option<DiskId>,
+        placement: Option<PlacementRecord>,
+        claim_vcpus: u32,
+        claim_memory_mib: u64,
+        claim_disk_gib: u64,
+        quota_released: bool,
+        state: InstanceState,
+        step: String,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        at: Timestamp,
+    }
+    on instance, Change by (id), guard InstanceGeneration:
+    "UPDATE instance SET generation = r.expected_generation + 1, name = r.name, tags = r.tags, spec = r.spec,
+        image_id = r.image_id, epoch = r.epoch, host_id = r.host_id, root_disk_id = r.root_disk_id,
+        placement = r.placement, claim_vcpus = r.claim_vcpus, claim_memory_mib = r.claim_memory_mib,
+        claim_disk_gib = r.claim_disk_gib, quota_released = r.quota_released, state = r.state, step = r.step,
+        reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation
+     AND instance.epoch <= r.epoch AND (r.expected_state IS NULL OR instance.state = r.expected_state)"
+}
+
+op! {
+    /// A host's report, newer than the stored one, of this epoch, decided on the row's generation `seen_generation`.
+    InstanceObserved {
+        id: InstanceId,
+        epoch: i64,
+        /// The desired generation that the host has caught up with.
+        generation: i64,
+        seen_generation: i64,
+        start: i64,
+        counter: i64,
+        state: InstanceState,
+        step: String,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        started_at: Option<Timestamp>,
+        guest_up_at: Option<Timestamp>,
+        crash_count: u32,
+        at: Timestamp,
+    }
+    on instance, Change by (id), guard InstanceObserved:
+    "UPDATE instance SET observed_epoch = r.epoch, observed_generation = r.generation, observed_start = r.start,
+        observed_counter = r.counter, state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at,
+        started_at = r.started_at, guest_up_at = r.guest_up_at, crash_count = r.crash_count, updated_at = r.at
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.seen_generation AND instance.epoch = r.epoch
+     AND (instance.observed_epoch, instance.observed_generation, instance.observed_start, instance.observed_counter)
+        < (r.epoch, r.generation, r.start, r.counter)"
+}
+
+op! {
+    /// The manager's own view: a deadline passed, what it waits for. The generation stays.
+    InstanceProgress {
+        id: InstanceId,
+        expected_generation: i64,
+        state: InstanceState,
+        step: String,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        at: Timestamp,
+    }
+    on instance, Change by (id), guard InstanceGeneration:
+    "UPDATE instance SET state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation"
+}
+
+op! {
+    /// The row goes, once: its claim is given back in the same unit.
+    InstanceDelete { id: InstanceId, epoch: i64 }
+    on instance, Change by (id), guard InstanceEpoch:
+    "DELETE FROM instance WHERE (id, epoch) IN (SELECT r.id, r.epoch FROM {rows})"
+}
+
+/// An instance with what only its owner needs. Reads as the [`Instance`] it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceRow {
+    pub instance: Instance,
+    /// What it claims on its host; memory with QEMU's overhead.
+    pub claim: Size,
+    /// Its quota was given back: its deletion was accepted.
+    pub quota_released: bool,
+    /// Of the last stored report.
+    pub fence: ReportFence,
+}
+
+impl std::ops::Deref for InstanceRow {
+    type Target = Instance;
+    fn deref(&self) -> &Instance {
+        &self.instance
+    }
+}
+
+impl From<InstanceRow> for Instance {
+    fn from(row: InstanceRow) -> Self {
+        row.instance
+    }
+}
+
+/// What an agent's delta needs of one instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DesiredRow {
+    pub instance: InstanceRow,
+    /// By id.
+    pub disks: Vec<DiskRow>,
+    /// `None` when it is gone: only an instance that is being deleted may outlive its image.
+    pub image: Option<Image>,
+}
+
+row! {
+    struct Columns {
+        id: InstanceId,
+        project_id: ProjectId,
+        name: Name,
+        tags: BTreeMap<String, String>,
+        generation: i64,
+        epoch: i64,
+        host_id: Option<HostId>,
+        root_disk_id: Option<DiskId>,
+        spec: InstanceSpec,
+        placement: Option<PlacementRecord>,
+        claim_vcpus: u32,
+        claim_memory_mib: u64,
+        claim_disk_gib: u64,
+        quota_released: bool,
+        state: InstanceState,
+        step: String,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        started_at: Option<Timestamp>,
+        guest_up_at: Option<Timestamp>,
+        crash_count: u32,
+        observed_epoch: i64,
+        observed_generation: i64,
+        observed_start: i64,
+        observed_counter: i64,
+        created_at: Timestamp,
+        updated_at: Timestamp,
+    }
+}
+
+impl From<Columns> for InstanceRow {
+    fn from(row: Columns) -> Self {
+        let status = InstanceStatus {
+            state: row.state,
+            step: row.step,
+            reason: row.reason,
+            observed_generation: row.observed_generation,
+            deadline_at: row.deadline_at,
+            started_at: row.started_at,
+            guest_up_at: row.guest_up_at,
+            crash_count: row.crash_count,
+        };
+        let instance = Instance {
+            id: row.id,
+            project_id: row.project_id,
+            name: row.name,
+            tags: row.tags,
+            generation: row.generation,
+            epoch: row.epoch,
+            host_id: row.host_id,
+            root_disk_id: row.root_disk_id,
+            spec: row.spec,
+            status,
+            placement: row.placement,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        };
+        Self {
+            instance,
+            claim: Size { vcpus: row.claim_vcpus, memory_mib: row.claim_memory_mib, disk_gib: row.claim_disk_gib },
+            quota_released: row.quota_released,
+            fence: ReportFence {
+                epoch: row.observed_epoch,
+                generation: row.observed_generation,
+                start: row.observed_start,
+                counter: row.observed_counter,
+            },
+        }
+    }
+}
+
+macro_rules! instance_columns {
+    ($rest:expr) => {
+        concat!(
+            "SELECT id, project_id, name, tags, generation, epoch, host_id, root_disk_id, spec, placement, claim_vcpus, ",
+            "claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at, guest_up_at, ",
+            "crash_count, observed_epoch, observed_generation, observed_start, observed_counter, created_at, updated_at ",
+            "FROM instance ",
+            $rest
+        )
+    };
+}
+pub(crate) use instance_columns;
+
+impl Store {
+    /// `project_id`: it must be of this project; `None`: of any.
+    pub async fn instance_find(
+        &self,
+        project_id: Option<ProjectId>,
+        id: InstanceId,
+    ) -> Result<Option<InstanceRow>, ReadError> {
+        let row: Option<Columns> = self.pool().fetch_optional(instance_columns!("WHERE id = $1"), [id.into()]).await?;
+        Ok(row.filter(|row| project_id.is_none_or(|p| p == row.project_id)).map(InstanceRow::from))
+    }
+
+    pub async fn instance_find_by_name(
+        &self,
+        project_id: ProjectId,
+        name: &str,
+    ) -> Result<Option<InstanceRow>, ReadError> {
+        let sql = instance_columns!("WHERE project_id = $1 AND name = $2");
+        let row: Option<Columns> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
+        Ok(row.map(InstanceRow::from))
+    }
+
+    /// Those that exist, by id.
+    pub async fn instance_load_many(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, ReadError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let texts = self.pool().texts(1);
+        let sql = format!(instance_columns!("WHERE id IN {} ORDER BY id"), texts);
+        let rows: Vec<Columns> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
+        Ok(rows.into_iter().map(InstanceRow::from).collect())
+    }
+
+    /// The fence of the last stored report; `None`: no such instance.
+    pub async fn instance_fence(&self, id: InstanceId) -> Result<Option<ReportFence>, ReadError> {
+        Ok(self.instance_find(None, id).await?.map(|row| row.fence))
+    }
+
+    /// Those that exist, by id, with their disks and images: three queries. The instances are read first, so what goes with them is as
+    /// new or newer.
+    pub async fn desired_load_many(&self, ids: &[InstanceId]) -> Result<Vec<DesiredRow>, ReadError> {
+        let instances = self.instance_load_many(ids).await?;
+        if instances.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut disks: HashMap<InstanceId, Vec<DiskRow>> = HashMap::new();
+        for disk in self.disk_load_many_of_instances(ids).await? {
+            disks.entry(disk.instance_id).or_default().push(disk);
+        }
+        let mut image_ids: Vec<ImageId> = instances.iter().map(|row| row.spec.image_id).collect();
+        image_ids.sort_unstable();
+        image_ids.dedup();
+        let images: HashMap<ImageId, Image> =
+            self.image_load_many(&image_ids).await?.into_iter().map(|image| (image.id, image)).collect();
+        let desired = instances.into_iter().map(|instance| DesiredRow {
+            disks: disks.remove(&instance.id).unwrap_or_default(),
+            image: images.get(&instance.spec.image_id).cloned(),
+            instance,
+        });
+        Ok(desired.collect())
+    }
+}

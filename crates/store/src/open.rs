@@ -1,0 +1,317 @@
+//! Opening: the database is created where it can be, brought to this binary's schema under an exclusive lock, and refused when it is newer.
+//!
+//! The runner is our own because both databases must behave alike: one table `schema_version` with each migration's checksum, each migration
+//! in a transaction of its own, one lock around the decision (`BEGIN EXCLUSIVE`; an advisory lock), so that any number of processes may start at
+//! once.
+
+use crate::{
+    Store, StoreConfig,
+    engine::{
+        COMMIT_WAIT, Cause, Counters, Inner, QUEUE,
+        batch::{Session, Writer},
+        error::Failure,
+        postgres::{self, PostgresSession},
+        read::Pool,
+        sqlite::{self, SqliteSession},
+    },
+};
+use domain::Timestamp;
+use rusqlite::OptionalExtension;
+use sha2::{Digest, Sha256};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+};
+use std::{
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::{mpsc, watch};
+
+struct Migration {
+    version: i64,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sqlite: include_str!("../../../migrations/sqlite/0001_initial.sql"),
+    postgres: include_str!("../../../migrations/postgres/0001_initial.sql"),
+}];
+
+/// The schema that this binary needs.
+pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
+
+const VERSION_TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_version (
+    version    BIGINT PRIMARY KEY NOT NULL,
+    checksum   TEXT NOT NULL,
+    applied_at BIGINT NOT NULL
+)";
+
+/// `iaas` and `schema`, so that no other user of the server's advisory locks is likely to take the same.
+const MIGRATION_LOCK: i64 = 0x6961_6173_7363_6865;
+/// How long another process may take to migrate, or hold a SQLite file.
+const OPEN_WAIT: Duration = Duration::from_secs(30);
+/// How long a read waits for a connection or a lock.
+const READ_WAIT: Duration = Duration::from_secs(5);
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "`{scheme}` is not a database this can use: give sqlite:///absolute/path.db or postgres://user@host/database"
+    )]
+    Scheme { scheme: String },
+    #[error("the database URL is not valid")]
+    Url(#[source] Cause),
+    #[error("the directory or file {} can't be made", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "the database has schema {found}, this binary knows {known}: it was used by a newer version; start that version, or restore a backup"
+    )]
+    NewerSchema { found: i64, known: i64 },
+    #[error("migration {version} was changed after it had been applied to this database")]
+    ChangedMigration { version: i64 },
+    #[error("migration {version} failed; nothing of it was applied")]
+    Migration {
+        version: i64,
+        #[source]
+        source: Cause,
+    },
+    #[error("the database is not available")]
+    Unavailable(#[source] Cause),
+    #[error("the database can't be used")]
+    Unusable(#[source] Cause),
+}
+
+impl Store {
+    /// Creates (SQLite), migrates and opens. Must run inside a tokio runtime.
+    pub async fn open(config: &StoreConfig) -> Result<Self, OpenError> {
+        Self::open_waiting(config, COMMIT_WAIT).await
+    }
+
+    pub(crate) async fn open_waiting(config: &StoreConfig, commit_wait: Duration) -> Result<Self, OpenError> {
+        let url = config.url.as_str();
+        if let Some(path) = url.strip_prefix("sqlite://") {
+            open_sqlite(Path::new(path), config, commit_wait).await
+        } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+            let options = PgConnectOptions::from_str(url).map_err(|e| OpenError::Url(Arc::new(e)))?;
+            open_postgres(options.disable_statement_logging(), config, commit_wait).await
+        } else {
+            let scheme = url.split(':').next().unwrap_or_default().chars().take(40).collect();
+            Err(OpenError::Scheme { scheme })
+        }
+    }
+
+    /// Starts the writer; `run` puts it where it works.
+    fn start<S: Session>(
+        pool: Pool,
+        session: S,
+        config: &StoreConfig,
+        commit_wait: Duration,
+        run: impl FnOnce(Writer<S>) -> Result<(), OpenError>,
+    ) -> Result<Self, OpenError> {
+        let (writer, queue) = mpsc::channel(QUEUE);
+        let (events_sender, events) = watch::channel(0);
+        let counters = Arc::new(Counters::default());
+        run(Writer {
+            session,
+            queue,
+            counters: counters.clone(),
+            events: events_sender,
+            batch_max: config.batch_max.max(1),
+            commit_wait,
+        })?;
+        Ok(Self::from_inner(Inner { pool, writer, counters, events, commit_wait }))
+    }
+}
+
+async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -> Result<Store, OpenError> {
+    let owned = path.to_owned();
+    let connection = tokio::task::spawn_blocking(move || sqlite_prepare(&owned))
+        .await
+        .map_err(|e| OpenError::Unusable(Arc::new(e)))??;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .busy_timeout(READ_WAIT)
+        .pragma("query_only", "on")
+        .statement_cache_capacity(256)
+        .disable_statement_logging();
+    let pool = SqlitePoolOptions::new()
+        .max_connections(config.readers.max(1))
+        .acquire_timeout(READ_WAIT)
+        .test_before_acquire(false)
+        .max_lifetime(None)
+        .connect_with(options)
+        .await
+        .map_err(|e| OpenError::Unavailable(Arc::new(e)))?;
+    Store::start(Pool::Sqlite(pool), SqliteSession::new(connection), config, commit_wait, |writer| {
+        let thread = std::thread::Builder::new().name("store-writer".into());
+        let started = thread.spawn(move || futures::executor::block_on(writer.run()));
+        started.map(drop).map_err(|e| OpenError::Unusable(Arc::new(e)))
+    })
+}
+
+async fn open_postgres(
+    options: PgConnectOptions,
+    config: &StoreConfig,
+    commit_wait: Duration,
+) -> Result<Store, OpenError> {
+    postgres_migrate(&options).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(config.readers.max(1))
+        .acquire_timeout(READ_WAIT)
+        .connect_lazy_with(options.clone().application_name("iaas-reader").statement_cache_capacity(256));
+    let session = PostgresSession::new(postgres::writer_options(&options));
+    Store::start(Pool::Postgres(pool), session, config, commit_wait, |writer| {
+        tokio::spawn(writer.run());
+        Ok(())
+    })
+}
+
+fn checksum(sql: &str) -> String {
+    hex::encode(Sha256::digest(sql))
+}
+
+/// The next migration to run on a database that says this of itself; an error when it isn't ours to touch.
+fn next_migration(
+    applied: &[(i64, String)],
+    text: impl Fn(&Migration) -> &'static str,
+) -> Result<Option<&'static Migration>, OpenError> {
+    let found = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
+    if found > SCHEMA_VERSION {
+        return Err(OpenError::NewerSchema { found, known: SCHEMA_VERSION });
+    }
+    for migration in MIGRATIONS {
+        match applied.iter().find(|(version, _)| *version == migration.version) {
+            Some((version, sum)) if *sum != checksum(text(migration)) => {
+                return Err(OpenError::ChangedMigration { version: *version });
+            }
+            Some(_) => {}
+            None => return Ok(Some(migration)),
+        }
+    }
+    Ok(None)
+}
+
+/// The writer's connection to a migrated database. Another process may hold the file for a while: try again.
+fn sqlite_prepare(path: &Path) -> Result<rusqlite::Connection, OpenError> {
+    let file_error = |source| OpenError::File { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(file_error)?;
+    }
+    // It holds password hashes: its owner's alone. SQLite gives its side files the same mode.
+    let mut file = std::fs::OpenOptions::new();
+    file.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(file_error)?;
+    let started = Instant::now();
+    loop {
+        let attempt = sqlite::connect(path).map_err(|e| open_error(sqlite::classify(e))).and_then(|mut connection| {
+            while sqlite_migrate_one(&mut connection)? {}
+            Ok(connection)
+        });
+        match attempt {
+            Err(OpenError::Unavailable(_)) if started.elapsed() < OPEN_WAIT => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// Runs one migration under the exclusive lock; false when there was none to run.
+fn sqlite_migrate_one(connection: &mut rusqlite::Connection) -> Result<bool, OpenError> {
+    let failed = |e| open_error(sqlite::classify(e));
+    // A database that is up to date is only read: an old process may be writing to it.
+    if next_migration(&sqlite_applied(connection).map_err(failed)?, |m| m.sqlite)?.is_none() {
+        return Ok(false);
+    }
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive).map_err(failed)?;
+    transaction.execute_batch(VERSION_TABLE).map_err(failed)?;
+    let Some(migration) = next_migration(&sqlite_applied(&transaction).map_err(failed)?, |m| m.sqlite)? else {
+        return Ok(false);
+    };
+    let version = migration.version;
+    let migrated = transaction.execute_batch(migration.sqlite).and_then(|()| {
+        let row = (version, checksum(migration.sqlite), Timestamp::now().0);
+        transaction.execute("INSERT INTO schema_version (version, checksum, applied_at) VALUES (?1, ?2, ?3)", row)
+    });
+    migrated.map_err(|e| OpenError::Migration { version, source: Arc::new(e) })?;
+    transaction.commit().map_err(failed)?;
+    tracing::info!(version, "the database was migrated");
+    Ok(true)
+}
+
+fn sqlite_applied(connection: &rusqlite::Connection) -> rusqlite::Result<Vec<(i64, String)>> {
+    let there =
+        connection.query_row("SELECT 1 FROM sqlite_schema WHERE name = 'schema_version'", [], |_| Ok(())).optional()?;
+    if there.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut statement = connection.prepare("SELECT version, checksum FROM schema_version")?;
+    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
+async fn postgres_migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
+    let failed = |e| open_error(postgres::classify(e));
+    let connect = tokio::time::timeout(OPEN_WAIT, options.connect());
+    let mut connection = match connect.await {
+        Ok(connected) => connected.map_err(failed)?,
+        Err(elapsed) => return Err(OpenError::Unavailable(Arc::new(elapsed))),
+    };
+    // Held by the session: released however this ends, because the connection is closed.
+    sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut connection).await.map_err(failed)?;
+    let result = postgres_migrate_locked(&mut connection).await;
+    let closed = connection.close().await.map_err(failed);
+    result.and(closed)
+}
+
+async fn postgres_migrate_locked(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let failed = |e| open_error(postgres::classify(e));
+    // Looked up first: CREATE TABLE IF NOT EXISTS asks for a right that an up-to-date database's user needn't have.
+    let there: bool = sqlx::query_scalar("SELECT to_regclass('schema_version') IS NOT NULL")
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed)?;
+    if !there {
+        sqlx::raw_sql(VERSION_TABLE).execute(&mut *connection).await.map_err(failed)?;
+    }
+    loop {
+        let applied: Vec<(i64, String)> = sqlx::query_as("SELECT version, checksum FROM schema_version")
+            .fetch_all(&mut *connection)
+            .await
+            .map_err(failed)?;
+        let Some(migration) = next_migration(&applied, |m| m.postgres)? else { return Ok(()) };
+        let version = migration.version;
+        let migrated = async {
+            let mut transaction = connection.begin().await?;
+            sqlx::raw_sql(AssertSqlSafe(migration.postgres)).execute(&mut *transaction).await?;
+            sqlx::query("INSERT INTO schema_version (version, checksum, applied_at) VALUES ($1, $2, $3)")
+                .bind(version)
+                .bind(checksum(migration.postgres))
+                .bind(Timestamp::now().0)
+                .execute(&mut *transaction)
+                .await?;
+            transaction.commit().await
+        };
+        migrated.await.map_err(|e| OpenError::Migration { version, source: Arc::new(e) })?;
+        tracing::info!(version, "the database was migrated");
+    }
+}
+
+fn open_error(failure: Failure) -> OpenError {
+    match failure {
+        Failure::Away(cause) | Failure::Conflict(cause) | Failure::Unknown(cause) => OpenError::Unavailable(cause),
+        Failure::Refused(cause) | Failure::Internal(cause) => OpenError::Unusable(cause),
+        other @ (Failure::Constraint(_) | Failure::Guard(_)) => {
+            OpenError::Unusable(Arc::new(other.into_commit_error()))
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Orphans: what a host runs and the database doesn't know. Written by the cluster-manager; kept and shown until the host says that it is
+//! gone, or the instance is known again.
+
+use crate::{ReadError, Store};
+use domain::{HostId, InstanceId, Timestamp};
+
+op! {
+    OrphanPut { host_id: HostId, instance_id: InstanceId, epoch: i64, detail: String, seen_at: Timestamp }
+    on orphan, Insert by (host_id, instance_id):
+    "INSERT INTO orphan (host_id, instance_id, epoch, detail, seen_at)
+     SELECT r.host_id, r.instance_id, r.epoch, r.detail, r.seen_at FROM {rows} WHERE TRUE
+     ON CONFLICT (host_id, instance_id) DO UPDATE SET epoch = excluded.epoch, detail = excluded.detail,
+        seen_at = excluded.seen_at"
+}
+
+op! {
+    OrphanDelete { host_id: HostId, instance_id: InstanceId }
+    on orphan, Change by (host_id, instance_id):
+    "DELETE FROM orphan WHERE (host_id, instance_id) IN (SELECT r.host_id, r.instance_id FROM {rows})"
+}
+
+row! {
+    pub struct OrphanRow {
+        pub host_id: HostId,
+        pub instance_id: InstanceId,
+        pub epoch: i64,
+        pub detail: String,
+        pub seen_at: Timestamp,
+    }
+}
+
+impl Store {
+    /// All, by host.
+    pub async fn orphan_list(&self) -> Result<Vec<OrphanRow>, ReadError> {
+        let sql = "SELECT host_id, instance_id, epoch, detail, seen_at FROM orphan ORDER BY host_id, instance_id";
+        self.pool().fetch_all(sql, []).await
+    }
+}

@@ -1,0 +1,116 @@
+//! Projects, and who has which role in them. Written by the api-gateway. A project is deleted only when nothing is left in it; its
+//! bindings, keys, limit and usage rows go with it.
+
+use crate::{Page, ReadError, Store};
+use domain::{Name, ProjectId, Timestamp, UserId, policy::Role};
+
+op! {
+    /// Starts at generation 1.
+    ProjectInsert { id: ProjectId, name: Name, description: String, created_at: Timestamp }
+    on project, Insert by (id):
+    "INSERT INTO project (id, name, description, generation, created_at)
+     SELECT r.id, r.name, r.description, 1, r.created_at FROM {rows}"
+}
+
+op! {
+    ProjectUpdate { id: ProjectId, expected_generation: i64, name: Name, description: String }
+    on project, Change by (id), guard ProjectGeneration:
+    "UPDATE project SET name = r.name, description = r.description, generation = r.expected_generation + 1
+     FROM {rows} WHERE project.id = r.id AND project.generation = r.expected_generation"
+}
+
+op! {
+    /// Only when it has no instances, images or disks (else, or when it is gone already: `ProjectInUse`).
+    ProjectDelete { id: ProjectId }
+    on project, Change by (id), guard ProjectInUse:
+    "DELETE FROM project WHERE id IN (SELECT r.id FROM {rows})
+     AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.project_id = project.id)
+     AND NOT EXISTS (SELECT 1 FROM image WHERE image.project_id = project.id)
+     AND NOT EXISTS (SELECT 1 FROM disk WHERE disk.project_id = project.id)"
+}
+
+op! {
+    /// Gives the role, or replaces the one there is.
+    RoleBindingPut { project_id: ProjectId, user_id: UserId, role: Role, created_at: Timestamp }
+    on role_binding, Insert by (project_id, user_id):
+    "INSERT INTO role_binding (project_id, user_id, role, created_at)
+     SELECT r.project_id, r.user_id, r.role, r.created_at FROM {rows} WHERE TRUE
+     ON CONFLICT (project_id, user_id) DO UPDATE SET role = excluded.role"
+}
+
+op! {
+    RoleBindingDelete { project_id: ProjectId, user_id: UserId }
+    on role_binding, Change by (project_id, user_id):
+    "DELETE FROM role_binding WHERE (project_id, user_id) IN (SELECT r.project_id, r.user_id FROM {rows})"
+}
+
+row! {
+    pub struct ProjectRow {
+        pub id: ProjectId,
+        pub name: Name,
+        pub description: String,
+        pub generation: i64,
+        pub created_at: Timestamp,
+    }
+}
+
+row! {
+    pub struct RoleBindingRow {
+        pub project_id: ProjectId,
+        pub user_id: UserId,
+        pub role: Role,
+        pub created_at: Timestamp,
+    }
+}
+
+row! {
+    /// A binding with its user's name.
+    pub struct RoleMemberRow {
+        pub project_id: ProjectId,
+        pub user_id: UserId,
+        pub user_name: Name,
+        pub role: Role,
+        pub created_at: Timestamp,
+    }
+}
+
+impl Store {
+    pub async fn project_find(&self, id: ProjectId) -> Result<Option<ProjectRow>, ReadError> {
+        let sql = "SELECT id, name, description, generation, created_at FROM project WHERE id = $1";
+        self.pool().fetch_optional(sql, [id.into()]).await
+    }
+
+    pub async fn project_find_by_name(&self, name: &str) -> Result<Option<ProjectRow>, ReadError> {
+        let sql = "SELECT id, name, description, generation, created_at FROM project WHERE name = $1";
+        self.pool().fetch_optional(sql, [name.into()]).await
+    }
+
+    pub async fn project_list(&self, page: Page) -> Result<Vec<ProjectRow>, ReadError> {
+        let sql =
+            "SELECT id, name, description, generation, created_at FROM project WHERE id > $1 ORDER BY id LIMIT $2";
+        self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await
+    }
+
+    /// Those in which the user has a role.
+    pub async fn project_list_of_user(&self, user_id: UserId, page: Page) -> Result<Vec<ProjectRow>, ReadError> {
+        let sql = "SELECT p.id, p.name, p.description, p.generation, p.created_at
+            FROM project AS p JOIN role_binding AS b ON b.project_id = p.id
+            WHERE b.user_id = $1 AND p.id > $2 ORDER BY p.id LIMIT $3";
+        self.pool().fetch_all(sql, [user_id.into(), page.after_text().into(), page.limit.into()]).await
+    }
+
+    /// Ordered by project.
+    pub async fn role_binding_list_of_user(&self, user_id: UserId) -> Result<Vec<RoleBindingRow>, ReadError> {
+        let sql =
+            "SELECT project_id, user_id, role, created_at FROM role_binding WHERE user_id = $1 ORDER BY project_id";
+        self.pool().fetch_all(sql, [user_id.into()]).await
+    }
+
+    /// Ordered by user.
+    pub async fn role_binding_list_of_project(&self, project_id: ProjectId) -> Result<Vec<RoleMemberRow>, ReadError> {
+        let sql = "SELECT b.project_id, b.user_id, u.name AS user_name, b.role, b.created_at
+            FROM role_binding AS b JOIN user_account AS u ON u.id = b.user_id
+            WHERE b.project_id = $1 ORDER BY b.user_id";
+        self.pool().fetch_all(sql, [project_id.into()]).await
+    }
+}
