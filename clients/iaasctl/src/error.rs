@@ -1,0 +1,138 @@
+//! An error as a person reads it, and its exit code.
+
+use crate::exit;
+use client::ClientError;
+use std::{io, path::PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    #[error("{0}")]
+    Client(#[source] ClientError),
+    #[error("{detail}")]
+    Usage { detail: String, hint: Option<String> },
+    #[error("{detail}")]
+    Failed { detail: String, hint: Option<String>, code: u8 },
+    #[error("cannot {action} {}", path.display())]
+    File {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is not a profile file", path.display())]
+    Profile {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error("cannot write to stdout")]
+    Stdout(#[source] io::Error),
+    #[error("the terminal can't be used")]
+    Terminal(#[source] io::Error),
+    /// All was said already; the code is left.
+    #[error("see above")]
+    Said { code: u8 },
+}
+
+/// Every command asks the server, and its errors are all shown the same way.
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl CliError {
+    pub fn usage(detail: impl Into<String>) -> Self {
+        Self::Usage { detail: detail.into(), hint: None }
+    }
+
+    #[must_use]
+    pub fn with_hint(self, text: impl Into<String>) -> Self {
+        match self {
+            Self::Usage { detail, .. } => Self::Usage { detail, hint: Some(text.into()) },
+            Self::Failed { detail, code, .. } => Self::Failed { detail, hint: Some(text.into()), code },
+            other => other,
+        }
+    }
+
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Client(error) => exit::of_client(error),
+            Self::Usage { .. } => exit::USAGE,
+            Self::Failed { code, .. } | Self::Said { code } => *code,
+            // The reader has gone: what it read is what it wanted.
+            Self::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => exit::OK,
+            Self::File { .. } | Self::Profile { .. } | Self::Stdout(_) | Self::Terminal(_) => exit::FAILURE,
+        }
+    }
+
+    /// On stderr: what failed and why, each wrong field, what to do, and the id to ask an administrator with.
+    pub fn print(&self) {
+        if matches!(self, Self::Said { .. }) || self.exit_code() == exit::OK {
+            return;
+        }
+        eprint!("{}", self.render());
+    }
+
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = format!("error: {self}");
+        let mut cause = match self {
+            // Its text is the client error's own.
+            Self::Client(error) => std::error::Error::source(error),
+            _ => std::error::Error::source(self),
+        };
+        while let Some(error) = cause {
+            text.push_str(&format!(": {error}"));
+            cause = error.source();
+        }
+        text.push('\n');
+        if let Self::Client(ClientError::Problem(problem)) = self {
+            if problem.errors.len() > 1 {
+                for field in &problem.errors {
+                    text.push_str(&format!("  {}: {}\n", field.field, field.detail));
+                }
+            }
+            if let Some(explain) = &problem.explain {
+                for rejection in &explain.rejected {
+                    let filter = serde_json::to_value(rejection.filter).unwrap_or_default();
+                    let filter = filter.as_str().unwrap_or_default().to_owned();
+                    text.push_str(&format!("  {} of {} hosts: {filter}\n", rejection.hosts, explain.hosts_considered));
+                }
+                if let Some(nearest) = &explain.nearest {
+                    let lacks = &nearest.lacks;
+                    text.push_str(&format!(
+                        "  the nearest host lacks {} vCPUs, {} MiB memory, {} GiB disk\n",
+                        lacks.vcpus, lacks.memory_mib, lacks.disk_gib
+                    ));
+                }
+            }
+        }
+        if let Some(hint) = self.hint() {
+            text.push_str(&format!("hint: {hint}\n"));
+        }
+        if let Self::Client(ClientError::Problem(problem)) = self
+            && !problem.request_id.is_empty()
+        {
+            text.push_str(&format!("request id: {}\n", problem.request_id));
+        }
+        text
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Client(ClientError::Problem(problem)) => problem.hint.clone(),
+            Self::Client(ClientError::LoggedOut) => Some("log in with `iaasctl login`, or set IAAS_TOKEN".to_owned()),
+            Self::Client(ClientError::Unreachable { .. }) => {
+                Some("is iaasd running, and is the URL right? `iaasctl doctor` looks".to_owned())
+            }
+            Self::Client(ClientError::WaitTimedOut { .. }) => {
+                Some("it goes on in the background: `iaasctl instance timeline NAME` shows how far it is".to_owned())
+            }
+            Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
+            Self::Profile { .. } => Some("correct it, or move it away and log in again".to_owned()),
+            _ => None,
+        }
+    }
+}

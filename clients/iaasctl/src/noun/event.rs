@@ -1,0 +1,47 @@
+//! `event`: the stream of what happens.
+
+use crate::{context::Context, error::CliError};
+use clap::Subcommand;
+use client::event::EventMessage;
+
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// Print events as they happen, until interrupted; nothing is lost when the connection is
+    Follow {
+        /// Begin behind this event's id (0: as far back as the server keeps them) instead of now
+        #[arg(long, value_name = "ID")]
+        after: Option<i64>,
+        /// End after so many events
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Only kinds that begin with this (`instance.`)
+        #[arg(long, value_name = "PREFIX")]
+        kind: Option<String>,
+        /// Of every project (system admins)
+        #[arg(long)]
+        all_projects: bool,
+    },
+}
+
+pub(super) async fn run(context: Context, command: EventCommand) -> Result<(), CliError> {
+    let EventCommand::Follow { after, count, kind, all_projects } = command;
+    let mut events = context.client()?.events(after, all_projects);
+    let mut seen = 0;
+    while count.is_none_or(|count| seen < count) {
+        match events.next().await? {
+            EventMessage::Reset => {
+                context.note("the server no longer keeps all events since then: some are missing here");
+            }
+            EventMessage::Event(event) => {
+                if kind.as_ref().is_some_and(|prefix| !event.kind.starts_with(prefix.as_str())) {
+                    continue;
+                }
+                seen += 1;
+                let line =
+                    format!("{}  {}  {}  {}  {}", event.id, event.at, event.kind, event.object_id, event.message);
+                context.out.stream_item(&event, &line)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! `flavor`: named sizes.
+
+use super::{create_and_show, delete_each};
+use crate::{
+    cli::IfNotExists,
+    context::Context,
+    error::CliError,
+    size::{parse_gib, parse_mib},
+};
+use clap::Subcommand;
+use client::model::FlavorCreate;
+
+#[derive(Debug, Subcommand)]
+pub enum FlavorCommand {
+    /// Make a flavor (system admins)
+    Create {
+        name: String,
+        #[arg(long, value_name = "N")]
+        vcpus: u32,
+        /// With a unit: `512MiB`, `2GiB`
+        #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
+        memory: u64,
+        /// With a unit: `10GiB`; 0 for none
+        #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
+        disk: u64,
+        #[arg(long, default_value = "", hide_default_value = true)]
+        description: String,
+        #[command(flatten)]
+        exists: IfNotExists,
+    },
+    /// All flavors
+    List,
+    /// Show a flavor
+    Show { flavor: String },
+    /// Delete flavors; instances keep their sizes
+    Delete {
+        #[arg(required = true)]
+        flavors: Vec<String>,
+    },
+}
+
+pub(super) async fn run(context: Context, command: FlavorCommand) -> Result<(), CliError> {
+    let client = context.client()?;
+    match command {
+        FlavorCommand::Create { name, vcpus, memory, disk, description, exists } => {
+            let request = FlavorCreate { name: name.clone(), vcpus, memory_mib: memory, disk_gib: disk, description };
+            create_and_show(&context, client.flavor_create(&request), exists.if_not_exists, client.flavor(&name)).await
+        }
+        FlavorCommand::List => context.out.list(&client.flavors().all().await?),
+        FlavorCommand::Show { flavor } => context.out.one(&client.flavor(&flavor).await?),
+        FlavorCommand::Delete { flavors } => {
+            delete_each(&context, "flavor", &flavors, |name| client.flavor_delete(name)).await
+        }
+    }
+}

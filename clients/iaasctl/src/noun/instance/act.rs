@@ -1,0 +1,224 @@
+//! Verbs that act on one or many instances.
+
+use super::wait;
+use crate::{
+    cli::{SizeArgs, WaitState},
+    context::Context,
+    error::CliError,
+    noun::Failures,
+    output::Format,
+    size::parse_duration,
+};
+use clap::{ArgGroup, Args};
+use client::{
+    Client, Mutation, WaitTarget,
+    model::{Instance, InstanceResize, InstanceStop},
+};
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["instances", "all"]))]
+pub struct ActArgs {
+    /// By name or id
+    #[arg(value_name = "INSTANCE")]
+    instances: Vec<String>,
+    /// Every instance of the project
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    wait: crate::cli::WaitArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").required(true).args(["instances", "all"]))]
+pub struct StopArgs {
+    /// By name or id
+    #[arg(value_name = "INSTANCE")]
+    instances: Vec<String>,
+    /// Every instance of the project
+    #[arg(long)]
+    all: bool,
+    /// How long the guest may take before it is ended
+    #[arg(long, value_parser = parse_duration, value_name = "TIME", conflicts_with = "hard")]
+    timeout: Option<Duration>,
+    /// Don't ask the guest at all
+    #[arg(long)]
+    hard: bool,
+    /// Wait until they are stopped, or in another state
+    #[arg(long, value_enum, num_args = 0..=1, value_name = "STATE")]
+    wait: Option<Option<WaitState>>,
+    /// How long to wait
+    #[arg(long, value_parser = parse_duration, default_value = "5m", value_name = "TIME")]
+    wait_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct RebootArgs {
+    #[command(flatten)]
+    act: ActArgs,
+    /// Reset it like a button would, without asking the guest
+    #[arg(long)]
+    hard: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ResizeArgs {
+    instance: String,
+    #[command(flatten)]
+    size: SizeArgs,
+    #[command(flatten)]
+    wait: crate::cli::WaitArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RebuildArgs {
+    instance: String,
+    /// Another image; without it, its own
+    #[arg(long)]
+    image: Option<String>,
+    #[command(flatten)]
+    wait: crate::cli::WaitArgs,
+}
+
+/// The instances that a command names, or all.
+async fn which(client: &Client, names: Vec<String>, all: bool) -> Result<Vec<String>, CliError> {
+    if !all {
+        return Ok(names);
+    }
+    Ok(client.instances().all().await?.into_iter().map(|i| i.name).collect())
+}
+
+/// Asks for a change of each, then waits for each; one that fails doesn't keep the others.
+async fn act(
+    context: &Context,
+    client: &Client,
+    names: &[String],
+    target: Option<WaitTarget>,
+    timeout: Duration,
+    change: impl Fn(&str) -> Mutation<Instance>,
+) -> Result<(), CliError> {
+    let mut failures = Failures::default();
+    let mut changed = Vec::new();
+    for name in names {
+        match context.change(change(name)).await {
+            Ok(Some(instance)) => changed.push(instance),
+            Ok(None) => {}
+            Err(error) => failures.add(name, error, names.len()),
+        }
+    }
+    let mut shown = Vec::new();
+    for instance in changed {
+        let Some(target) = target else {
+            shown.push(instance);
+            continue;
+        };
+        match wait::one(context, client, &instance.id.to_string(), target, timeout).await {
+            Ok(now) => shown.extend(now),
+            Err(error) => failures.add(&instance.name, error, names.len()),
+        }
+    }
+    if !shown.is_empty() || (names.is_empty() && !context.dry_run) {
+        context.out.list(&shown)?;
+    }
+    failures.end()
+}
+
+/// The state that `--wait` without one means.
+fn target(wait: Option<Option<WaitState>>, leads_to: WaitState) -> Option<WaitTarget> {
+    wait.map(|state| state.unwrap_or(leads_to).target())
+}
+
+pub(super) async fn start(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
+    let names = which(client, args.instances, args.all).await?;
+    let target = target(args.wait.wait, WaitState::Running);
+    act(context, client, &names, target, args.wait.wait_timeout, |name| client.instance_start(name)).await
+}
+
+pub(super) async fn pause(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
+    let names = which(client, args.instances, args.all).await?;
+    let target = target(args.wait.wait, WaitState::Paused);
+    act(context, client, &names, target, args.wait.wait_timeout, |name| client.instance_pause(name)).await
+}
+
+pub(super) async fn resume(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
+    let names = which(client, args.instances, args.all).await?;
+    let target = target(args.wait.wait, WaitState::Running);
+    act(context, client, &names, target, args.wait.wait_timeout, |name| client.instance_resume(name)).await
+}
+
+pub(super) async fn reboot(context: &Context, client: &Client, args: RebootArgs) -> Result<(), CliError> {
+    let names = which(client, args.act.instances, args.act.all).await?;
+    let target = target(args.act.wait.wait, WaitState::Running);
+    let reboot = |name: &str| client.instance_reboot(name, args.hard);
+    act(context, client, &names, target, args.act.wait.wait_timeout, reboot).await
+}
+
+pub(super) async fn stop(context: &Context, client: &Client, args: StopArgs) -> Result<(), CliError> {
+    let names = which(client, args.instances, args.all).await?;
+    let timeout_secs = args.timeout.map(|t| u32::try_from(t.as_secs()).unwrap_or(u32::MAX));
+    let how = InstanceStop { timeout_secs, hard: args.hard };
+    let target = target(args.wait, WaitState::Stopped);
+    act(context, client, &names, target, args.wait_timeout, |name| client.instance_stop(name, how)).await
+}
+
+pub(super) async fn resize(context: &Context, client: &Client, args: ResizeArgs) -> Result<(), CliError> {
+    let size = InstanceResize {
+        flavor: args.size.flavor,
+        vcpus: args.size.vcpus,
+        memory_mib: args.size.memory,
+        disk_gib: args.size.disk,
+    };
+    if size == InstanceResize::default() {
+        return Err(CliError::usage("no size was given").with_hint("--flavor NAME, or --vcpus, --memory, --disk"));
+    }
+    let target = target(args.wait.wait, WaitState::Stopped);
+    let resize = |name: &str| client.instance_resize(name, &size);
+    act(context, client, &[args.instance], target, args.wait.wait_timeout, resize).await
+}
+
+pub(super) async fn rebuild(context: &Context, client: &Client, args: RebuildArgs) -> Result<(), CliError> {
+    let target = target(args.wait.wait, WaitState::Running);
+    let rebuild = |name: &str| client.instance_rebuild(name, args.image.as_deref());
+    act(context, client, &[args.instance], target, args.wait.wait_timeout, rebuild).await
+}
+
+pub(super) async fn delete(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
+    let names = which(client, args.instances, args.all).await?;
+    let mut failures = Failures::default();
+    let (mut deleting, mut shown) = (Vec::new(), Vec::new());
+    for name in &names {
+        // The id, before the name may be given to another.
+        let id = match client.instance(name).await {
+            Ok(instance) => instance.id.to_string(),
+            Err(error) => {
+                failures.add(name, error.into(), names.len());
+                continue;
+            }
+        };
+        match context.change(client.instance_delete(&id)).await {
+            Ok(Some(instance)) => {
+                deleting.push((name, id));
+                shown.extend(instance);
+            }
+            Ok(None) => {}
+            Err(error) => failures.add(name, error, names.len()),
+        }
+    }
+    let target = target(args.wait.wait, WaitState::Deleted);
+    for (name, id) in deleting {
+        let gone = match target {
+            None => Ok(None),
+            Some(target) => wait::one(context, client, &id, target, args.wait.wait_timeout).await,
+        };
+        match gone {
+            Ok(_) if target.is_some() => context.note(&format!("instance {name} deleted")),
+            Ok(_) => context.note(&format!("instance {name} is being deleted")),
+            Err(error) => failures.add(name, error, names.len()),
+        }
+    }
+    // Nothing is left to look at but what programs may want.
+    if context.out.format != Format::Table && target.is_none() && !context.dry_run {
+        context.out.list(&shown)?;
+    }
+    failures.end()
+}

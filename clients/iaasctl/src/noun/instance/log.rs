@@ -1,0 +1,84 @@
+//! `instance log`: what the guest printed.
+
+use crate::{error::CliError, output::print_bytes};
+use clap::Args;
+use client::{Client, ClientError, LogFrom};
+use std::time::Duration;
+
+#[derive(Debug, Args)]
+pub struct LogArgs {
+    instance: String,
+    /// Only the last lines
+    #[arg(long, value_name = "LINES")]
+    tail: Option<usize>,
+    /// Go on as the guest prints, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+}
+
+/// All that a host keeps is asked for with this.
+const EVERYTHING: u64 = 64 << 20;
+/// Bytes asked for per line wanted, and at least.
+const PER_LINE: u64 = 512;
+const AT_LEAST: u64 = 64 * 1024;
+/// Before a lost connection is made again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+pub(super) async fn run(client: &Client, args: LogArgs) -> Result<(), CliError> {
+    let tail_bytes = match args.tail {
+        None => EVERYTHING,
+        Some(lines) => (lines as u64).saturating_mul(PER_LINE).clamp(AT_LEAST, EVERYTHING),
+    };
+    let mut log = client.instance_log(&args.instance, LogFrom::Tail(tail_bytes), false).await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = log.chunk().await? {
+        text.extend_from_slice(&chunk);
+    }
+    print_bytes(args.tail.map_or(&text[..], |lines| last_lines(&text, lines)))?;
+    if !args.follow {
+        return Ok(());
+    }
+    let mut offset = log.next_offset().unwrap_or(text.len() as u64);
+    loop {
+        match follow(client, &args.instance, &mut offset).await {
+            // The server ends a stream when the instance stops or itself restarts; the log may go on.
+            Ok(()) | Err(CliError::Client(ClientError::Lost { .. })) => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+async fn follow(client: &Client, instance: &str, offset: &mut u64) -> Result<(), CliError> {
+    let mut log = client.instance_log(instance, LogFrom::Offset(*offset), true).await?;
+    while let Some(chunk) = log.chunk().await? {
+        print_bytes(&chunk)?;
+        *offset = log.next_offset().unwrap_or(*offset);
+    }
+    Ok(())
+}
+
+/// The last `lines` lines; a last one that isn't ended yet counts.
+fn last_lines(text: &[u8], lines: usize) -> &[u8] {
+    if lines == 0 {
+        return &[];
+    }
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let start = body.iter().enumerate().rev().filter(|(_, b)| **b == b'\n').nth(lines - 1);
+    start.map_or(text, |(at, _)| &text[at + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_counted_from_the_end() {
+        let text = b"one\ntwo\nthree\n";
+        assert_eq!(last_lines(text, 2), b"two\nthree\n");
+        assert_eq!(last_lines(text, 3), text);
+        assert_eq!(last_lines(text, 9), text);
+        assert_eq!(last_lines(text, 0), b"");
+        assert_eq!(last_lines(b"one\nprompt# ", 1), b"prompt# ");
+        assert_eq!(last_lines(b"", 5), b"");
+    }
+}

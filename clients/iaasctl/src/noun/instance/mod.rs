@@ -1,0 +1,236 @@
+//! `instance`: virtual machines.
+
+mod act;
+mod console;
+mod create;
+mod log;
+mod wait;
+
+pub use act::{ActArgs, RebootArgs, RebuildArgs, ResizeArgs, StopArgs};
+pub use create::CreateArgs;
+pub use log::LogArgs;
+
+use crate::{
+    cli::WaitArgs,
+    context::Context,
+    error::CliError,
+    output::{Format, print},
+    size::parse_tag,
+};
+use clap::{Args, Subcommand, ValueEnum};
+use client::{Client, model::InstanceChange};
+use domain::instance::OnCrash;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnCrashName {
+    Restart,
+    Stop,
+}
+
+impl OnCrashName {
+    #[must_use]
+    pub fn on_crash(self) -> OnCrash {
+        match self {
+            Self::Restart => OnCrash::Restart,
+            Self::Stop => OnCrash::Stop,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum InstanceCommand {
+    /// Make instances
+    Create(CreateArgs),
+    /// The project's instances
+    List(ListArgs),
+    /// Show an instance
+    Show { instance: String },
+    /// Give an instance another name
+    Rename { instance: String, name: String },
+    /// Set or remove tags
+    Tag {
+        instance: String,
+        /// KEY=VALUE sets, KEY- removes
+        #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
+        tags: Vec<String>,
+    },
+    /// What happens when QEMU ends although it should run
+    OnCrash {
+        instance: String,
+        #[arg(value_enum)]
+        what: OnCrashName,
+    },
+    /// Delete instances and their disks
+    Delete(ActArgs),
+    /// Start instances
+    Start(ActArgs),
+    /// Stop instances: the guest is asked, and ended when it takes too long
+    Stop(StopArgs),
+    /// Reboot instances
+    Reboot(RebootArgs),
+    /// Stop the vCPUs, keeping the memory
+    Pause(ActArgs),
+    /// Let paused instances go on
+    Resume(ActArgs),
+    /// Give a stopped instance another size
+    Resize(ResizeArgs),
+    /// Start over with a fresh root disk
+    Rebuild(RebuildArgs),
+    /// Type at the serial console; Ctrl-] leaves
+    Console { instance: String },
+    /// What the guest printed on its serial console
+    Log(LogArgs),
+    /// What happened to an instance, and why
+    Timeline { instance: String },
+    /// Why it is where it is, or why it isn't running
+    Explain { instance: String },
+    /// Wait for an instance to reach a state
+    Wait {
+        instance: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only in this state; repeat it for several
+    #[arg(long, value_name = "STATE")]
+    state: Vec<String>,
+    /// Only names that begin with this
+    #[arg(long, value_name = "PREFIX")]
+    name: Option<String>,
+    /// Only made from this image
+    #[arg(long)]
+    image: Option<String>,
+    /// Only with this tag; repeat it for several
+    #[arg(long = "tag", value_parser = parse_tag, value_name = "KEY=VALUE")]
+    tags: Vec<(String, String)>,
+    /// Only on this host (system admins)
+    #[arg(long)]
+    host: Option<String>,
+    /// Of every project (system admins)
+    #[arg(long)]
+    all_projects: bool,
+}
+
+pub(super) async fn run(context: Context, command: InstanceCommand) -> Result<(), CliError> {
+    let client = context.client()?;
+    match command {
+        InstanceCommand::Create(args) => create::run(&context, &client, args).await,
+        InstanceCommand::List(args) => list(&context, &client, args).await,
+        InstanceCommand::Show { instance } => context.out.one(&client.instance(&instance).await?),
+        InstanceCommand::Rename { instance, name } => {
+            let change = InstanceChange { name: Some(name), ..InstanceChange::default() };
+            context.change_and_show(client.instance_change(&instance, &change)).await
+        }
+        InstanceCommand::Tag { instance, tags } => tag(&context, &client, &instance, &tags).await,
+        InstanceCommand::OnCrash { instance, what } => {
+            let change = InstanceChange { on_crash: Some(what.on_crash()), ..InstanceChange::default() };
+            context.change_and_show(client.instance_change(&instance, &change)).await
+        }
+        InstanceCommand::Delete(args) => act::delete(&context, &client, args).await,
+        InstanceCommand::Start(args) => act::start(&context, &client, args).await,
+        InstanceCommand::Stop(args) => act::stop(&context, &client, args).await,
+        InstanceCommand::Reboot(args) => act::reboot(&context, &client, args).await,
+        InstanceCommand::Pause(args) => act::pause(&context, &client, args).await,
+        InstanceCommand::Resume(args) => act::resume(&context, &client, args).await,
+        InstanceCommand::Resize(args) => act::resize(&context, &client, args).await,
+        InstanceCommand::Rebuild(args) => act::rebuild(&context, &client, args).await,
+        InstanceCommand::Console { instance } => console::run(&context, &client, &instance).await,
+        InstanceCommand::Log(args) => log::run(&client, args).await,
+        InstanceCommand::Timeline { instance } => context.out.list(&client.instance_timeline(&instance).all().await?),
+        InstanceCommand::Explain { instance } => explain(&context, &client, &instance).await,
+        InstanceCommand::Wait { instance, wait } => wait::run(&context, &client, &instance, wait).await,
+    }
+}
+
+async fn list(context: &Context, client: &Client, args: ListArgs) -> Result<(), CliError> {
+    let mut listing = client.instances();
+    let one = [("name", args.name), ("image", args.image), ("host", args.host)];
+    for (name, value) in one.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+        listing = listing.query(name, value);
+    }
+    for state in &args.state {
+        listing = listing.query("state", state);
+    }
+    for (key, value) in &args.tags {
+        listing = listing.query("tag", format!("{key}:{value}"));
+    }
+    if args.all_projects {
+        listing = listing.query("all_projects", true);
+    }
+    context.out.list(&listing.all().await?)
+}
+
+/// The new tags are made from the ones that were read, so the change is made only if nobody changed them meanwhile.
+async fn tag(context: &Context, client: &Client, instance: &str, edits: &[String]) -> Result<(), CliError> {
+    let before = client.instance(instance).await?;
+    let mut tags = before.tags;
+    for edit in edits {
+        match edit.strip_suffix('-').filter(|_| !edit.contains('=')) {
+            Some(key) => {
+                tags.remove(key);
+            }
+            None => {
+                let (key, value) = parse_tag(edit).map_err(CliError::usage)?;
+                tags.insert(key, value);
+            }
+        }
+    }
+    let change = InstanceChange { tags: Some(tags), ..InstanceChange::default() };
+    context.change_and_show(client.instance_change(instance, &change).if_match(before.generation)).await
+}
+
+async fn explain(context: &Context, client: &Client, instance: &str) -> Result<(), CliError> {
+    let explained = client.instance_explain(instance).await?;
+    if context.out.format != Format::Table {
+        return context.out.value(&explained);
+    }
+    print(&render_explained(&explained, 0))
+}
+
+/// The server's words as indented lines; empty ones are left out.
+fn render_explained(value: &serde_json::Value, depth: usize) -> String {
+    use serde_json::Value;
+    let indent = "  ".repeat(depth);
+    let scalar = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    match value {
+        Value::Object(map) => map.iter().fold(String::new(), |text, (key, value)| match value {
+            Value::Null => text,
+            Value::String(s) if s.is_empty() => text,
+            Value::Array(items) if items.is_empty() => text,
+            Value::Object(_) | Value::Array(_) => {
+                text + &format!("{indent}{}:\n{}", key.replace('_', " "), render_explained(value, depth + 1))
+            }
+            scalar_value => text + &format!("{indent}{}: {}\n", key.replace('_', " "), scalar(scalar_value)),
+        }),
+        Value::Array(items) => items.iter().fold(String::new(), |text, item| {
+            let inner = render_explained(item, 0);
+            let one_line = inner.lines().map(str::trim).collect::<Vec<_>>().join(", ");
+            text + &format!("{indent}- {one_line}\n")
+        }),
+        other => format!("{indent}{}\n", scalar(other)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_explanation_reads_as_lines() {
+        let value = serde_json::json!({
+            "summary": "2 hosts looked at",
+            "reason": "",
+            "placement": { "hosts_considered": 2, "rejected": [{ "filter": "memory", "hosts": 2 }] },
+        });
+        let text = render_explained(&value, 0);
+        let expected = "placement:\n  hosts considered: 2\n  rejected:\n    - filter: memory, hosts: 2\n";
+        assert!(text.contains(expected) && text.contains("summary: 2 hosts looked at\n"), "{text}");
+        assert!(!text.contains("reason"));
+    }
+}

@@ -1,0 +1,103 @@
+//! `project`: projects and their members.
+
+use super::{create_and_show, delete_each};
+use crate::{cli::IfNotExists, context::Context, error::CliError};
+use clap::{Subcommand, ValueEnum};
+use client::model::{ProjectChange, ProjectCreate};
+use domain::policy::Role;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    /// Sees everything but secrets and consoles
+    Reader,
+    /// Makes, changes and deletes objects
+    Member,
+    /// Also manages the members
+    Admin,
+}
+
+impl RoleName {
+    #[must_use]
+    pub fn role(self) -> Role {
+        match self {
+            Self::Reader => Role::Reader,
+            Self::Member => Role::Member,
+            Self::Admin => Role::Admin,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ProjectCommand {
+    /// Make a project (system admins)
+    Create {
+        name: String,
+        #[arg(long, default_value = "", hide_default_value = true)]
+        description: String,
+        #[command(flatten)]
+        exists: IfNotExists,
+    },
+    /// The projects you may see
+    List,
+    /// Show a project
+    Show { project: String },
+    /// Rename or describe a project
+    Set {
+        project: String,
+        #[arg(long)]
+        name: Option<String>,
+        #[arg(long)]
+        description: Option<String>,
+    },
+    /// Delete empty projects
+    Delete {
+        #[arg(required = true)]
+        projects: Vec<String>,
+    },
+    /// Who may do what in a project
+    #[command(subcommand)]
+    Member(MemberCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
+    /// The members of a project
+    List { project: String },
+    /// Give a user a role, or another one
+    Set {
+        project: String,
+        user: String,
+        #[arg(long, value_enum)]
+        role: RoleName,
+    },
+    /// Take a user's role away
+    Remove { project: String, user: String },
+}
+
+pub(super) async fn run(context: Context, command: ProjectCommand) -> Result<(), CliError> {
+    let client = context.client()?;
+    match command {
+        ProjectCommand::Create { name, description, exists } => {
+            let request = ProjectCreate { name: name.clone(), description };
+            let mutation = client.project_create(&request);
+            create_and_show(&context, mutation, exists.if_not_exists, client.project(&name)).await
+        }
+        ProjectCommand::List => context.out.list(&client.projects().all().await?),
+        ProjectCommand::Show { project } => context.out.one(&client.project(&project).await?),
+        ProjectCommand::Set { project, name, description } => {
+            context.change_and_show(client.project_change(&project, &ProjectChange { name, description })).await
+        }
+        ProjectCommand::Delete { projects } => {
+            delete_each(&context, "project", &projects, |name| client.project_delete(name)).await
+        }
+        ProjectCommand::Member(MemberCommand::List { project }) => {
+            context.out.list(&client.project_members(&project).all().await?)
+        }
+        ProjectCommand::Member(MemberCommand::Set { project, user, role }) => {
+            context.change_and_show(client.project_member_put(&project, &user, role.role())).await
+        }
+        ProjectCommand::Member(MemberCommand::Remove { project, user }) => {
+            context.change(client.project_member_delete(&project, &user)).await.map(drop)
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `quota`: limits and usage.
+
+use crate::{
+    context::Context,
+    error::CliError,
+    output::Format,
+    size::{parse_gib, parse_mib},
+    view::quota_lines,
+};
+use clap::Subcommand;
+use client::model::{Quota, QuotaChange};
+
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// What a project may hold and holds
+    Show {
+        /// Without it: the project in use
+        project: Option<String>,
+    },
+    /// Change limits (system admins)
+    Set {
+        project: String,
+        #[arg(long, value_name = "N")]
+        instances: Option<u32>,
+        #[arg(long, value_name = "N")]
+        vcpus: Option<u32>,
+        /// With a unit: `64GiB`
+        #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
+        memory: Option<u64>,
+        /// With a unit: `500GiB`
+        #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
+        disk: Option<u64>,
+    },
+}
+
+pub(super) async fn run(context: Context, command: QuotaCommand) -> Result<(), CliError> {
+    let client = context.client()?;
+    match command {
+        QuotaCommand::Show { project } => {
+            let project = project.or_else(|| context.project.clone()).ok_or_else(|| {
+                CliError::usage("no project was given")
+                    .with_hint("iaasctl quota show PROJECT, or iaasctl config set project")
+            })?;
+            show(&context, &client.quota(&project).await?)
+        }
+        QuotaCommand::Set { project, instances, vcpus, memory, disk } => {
+            let amount = |x: Option<u64>| x.map(|x| i64::try_from(x).unwrap_or(i64::MAX));
+            let change = QuotaChange {
+                instances: instances.map(i64::from),
+                vcpus: vcpus.map(i64::from),
+                memory_mib: amount(memory),
+                disk_gib: amount(disk),
+            };
+            if change == QuotaChange::default() {
+                return Err(CliError::usage("nothing to change").with_hint("iaasctl quota set --help"));
+            }
+            match context.change(client.quota_set(&project, &change)).await? {
+                Some(quota) => show(&context, &quota),
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+fn show(context: &Context, quota: &Quota) -> Result<(), CliError> {
+    match context.out.format {
+        Format::Table => context.out.list(&quota_lines(quota)),
+        Format::Json | Format::Yaml => context.out.value(quota),
+    }
+}

@@ -1,0 +1,80 @@
+//! Secrets: from a file, from stdin, or typed unseen at a terminal.
+
+use crate::error::CliError;
+use crossterm::{
+    event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers, read},
+    terminal,
+};
+use std::{
+    io::{self, IsTerminal, Read},
+    path::Path,
+};
+
+/// The terminal reads keys one by one while this lives; however it ends, the terminal is as it was.
+#[derive(Debug)]
+pub struct RawMode(());
+
+impl RawMode {
+    pub fn enter() -> Result<Self, CliError> {
+        terminal::enable_raw_mode().map_err(CliError::Terminal)?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+/// A secret's first line: from `file` (`-` is stdin), else typed.
+pub fn secret(file: Option<&Path>, label: &str) -> Result<String, CliError> {
+    let text = match file {
+        Some(path) if path == Path::new("-") => {
+            let mut text = String::new();
+            let read = io::stdin().take(64 * 1024).read_to_string(&mut text);
+            read.map_err(|source| CliError::File { action: "read", path: "stdin".into(), source })?;
+            text
+        }
+        Some(path) => std::fs::read_to_string(path).map_err(|source| CliError::File {
+            action: "read",
+            path: path.to_owned(),
+            source,
+        })?,
+        None if io::stdin().is_terminal() => typed(label)?,
+        None => {
+            return Err(CliError::usage(format!("no {label} was given, and there is no terminal to ask on"))
+                .with_hint("give it in a file with --password-file (`-` reads stdin)"));
+        }
+    };
+    let line = text.lines().next().unwrap_or_default().to_owned();
+    if line.is_empty() { Err(CliError::usage(format!("the {label} is empty"))) } else { Ok(line) }
+}
+
+fn typed(label: &str) -> Result<String, CliError> {
+    eprint!("{label}: ");
+    let raw = RawMode::enter()?;
+    let mut text = String::new();
+    let result = loop {
+        let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) =
+            read().map_err(CliError::Terminal)?
+        else {
+            continue;
+        };
+        match code {
+            KeyCode::Enter => break Ok(text),
+            KeyCode::Char('c' | 'd') if modifiers.contains(KeyModifiers::CONTROL) => {
+                break Err(CliError::usage(format!("no {label} was typed")));
+            }
+            KeyCode::Char('u') if modifiers.contains(KeyModifiers::CONTROL) => text.clear(),
+            KeyCode::Char(c) => text.push(c),
+            KeyCode::Backspace => {
+                text.pop();
+            }
+            _ => {}
+        }
+    };
+    drop(raw);
+    eprintln!();
+    result
+}

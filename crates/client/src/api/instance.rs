@@ -1,0 +1,147 @@
+use crate::{
+    Client, ClientError, Listing, Mutation,
+    http::{Call, header_text, segment},
+    model::{Event, Instance, InstanceChange, InstanceCreate, InstanceResize, InstanceStop, Page},
+};
+use bytes::Bytes;
+use reqwest::Method;
+use serde::Serialize;
+
+/// Where to begin in an instance's console log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFrom {
+    /// The last so many bytes.
+    Tail(u64),
+    /// A place that an earlier read ended at.
+    Offset(u64),
+}
+
+/// What a guest printed, as a stream of bytes.
+#[derive(Debug)]
+pub struct ConsoleLog {
+    client: Client,
+    answer: reqwest::Response,
+    next_offset: Option<u64>,
+}
+
+impl ConsoleLog {
+    /// More bytes; `None` at the end of what there is now (or, followed, when the server ended it).
+    pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
+        let chunk = self.answer.chunk().await.map_err(|e| self.client.lost(e))?;
+        if let (Some(next), Some(bytes)) = (&mut self.next_offset, &chunk) {
+            *next += bytes.len() as u64;
+        }
+        Ok(chunk)
+    }
+
+    /// Where to go on after what was read. `None`: the server didn't say where it began.
+    #[must_use]
+    pub fn next_offset(&self) -> Option<u64> {
+        self.next_offset
+    }
+}
+
+#[derive(Serialize)]
+struct CreateMany<'a> {
+    #[serde(flatten)]
+    one: &'a InstanceCreate,
+    count: u32,
+}
+
+impl Client {
+    /// Filters: `state`, `name`, `image`, `tag` (`k:v`), and for system admins `host` and `all_projects`.
+    pub fn instances(&self) -> Listing<Instance> {
+        Listing::new(self, "/v1/instances")
+    }
+
+    pub async fn instance(&self, instance: &str) -> Result<Instance, ClientError> {
+        self.json(&Call::get(format!("/v1/instances/{}", segment(instance)), &[])).await
+    }
+
+    pub fn instance_create(&self, request: &InstanceCreate) -> Mutation<Instance> {
+        Mutation::new(self, Method::POST, "/v1/instances").body(request)
+    }
+
+    /// `count` instances named `name-1` to `name-N`: all, or none.
+    pub fn instance_create_many(&self, request: &InstanceCreate, count: u32) -> Mutation<Page<Instance>> {
+        Mutation::new(self, Method::POST, "/v1/instances").body(&CreateMany { one: request, count })
+    }
+
+    pub fn instance_change(&self, instance: &str, change: &InstanceChange) -> Mutation<Instance> {
+        Mutation::new(self, Method::PATCH, format!("/v1/instances/{}", segment(instance))).body(change)
+    }
+
+    /// `None`: it is gone already (asked to wait for that).
+    pub fn instance_delete(&self, instance: &str) -> Mutation<Option<Instance>> {
+        Mutation::new(self, Method::DELETE, format!("/v1/instances/{}", segment(instance)))
+    }
+
+    fn instance_act(&self, instance: &str, action: &str) -> Mutation<Instance> {
+        Mutation::new(self, Method::POST, format!("/v1/instances/{}/{action}", segment(instance)))
+    }
+
+    pub fn instance_start(&self, instance: &str) -> Mutation<Instance> {
+        self.instance_act(instance, "start")
+    }
+
+    pub fn instance_stop(&self, instance: &str, how: InstanceStop) -> Mutation<Instance> {
+        self.instance_act(instance, "stop").body(&how)
+    }
+
+    pub fn instance_reboot(&self, instance: &str, hard: bool) -> Mutation<Instance> {
+        self.instance_act(instance, "reboot").body(&serde_json::json!({ "hard": hard }))
+    }
+
+    pub fn instance_pause(&self, instance: &str) -> Mutation<Instance> {
+        self.instance_act(instance, "pause")
+    }
+
+    pub fn instance_resume(&self, instance: &str) -> Mutation<Instance> {
+        self.instance_act(instance, "resume")
+    }
+
+    pub fn instance_resize(&self, instance: &str, size: &InstanceResize) -> Mutation<Instance> {
+        self.instance_act(instance, "resize").body(size)
+    }
+
+    /// With a fresh root disk, from its own image or another.
+    pub fn instance_rebuild(&self, instance: &str, image: Option<&str>) -> Mutation<Instance> {
+        let body = image.map_or_else(|| serde_json::json!({}), |image| serde_json::json!({ "image": image }));
+        self.instance_act(instance, "rebuild").body(&body)
+    }
+
+    /// What happened to it, oldest first.
+    pub fn instance_timeline(&self, instance: &str) -> Listing<Event> {
+        Listing::new(self, format!("/v1/instances/{}/timeline", segment(instance)))
+    }
+
+    /// Why it is where it is, or why it isn't running; the server's words.
+    pub async fn instance_explain(&self, instance: &str) -> Result<serde_json::Value, ClientError> {
+        self.json(&Call::get(format!("/v1/instances/{}/explain", segment(instance)), &[])).await
+    }
+
+    /// The console log; `follow` goes on as the guest prints.
+    pub async fn instance_log(&self, instance: &str, from: LogFrom, follow: bool) -> Result<ConsoleLog, ClientError> {
+        let mut query = vec![match from {
+            LogFrom::Tail(bytes) => ("tail_bytes".to_owned(), bytes.to_string()),
+            LogFrom::Offset(offset) => ("offset".to_owned(), offset.to_string()),
+        }];
+        if follow {
+            query.push(("follow".to_owned(), "true".to_owned()));
+        }
+        let mut call = Call::get(format!("/v1/instances/{}/console-log", segment(instance)), &query);
+        if follow {
+            call.answer_within = None;
+        }
+        let answer = self.send(&call).await?;
+        // Without `follow` the header is the offset behind the whole body; with it, the place where the body begins is known only
+        // when it was asked for.
+        let said: Option<u64> = header_text(&answer, "x-next-offset").parse().ok();
+        let next_offset = match (follow, from) {
+            (true, LogFrom::Offset(offset)) => Some(offset),
+            (true, LogFrom::Tail(_)) => None,
+            (false, _) => said.and_then(|end| end.checked_sub(answer.content_length().unwrap_or(0))),
+        };
+        Ok(ConsoleLog { client: self.clone(), answer, next_offset })
+    }
+}

@@ -1,0 +1,74 @@
+use crate::{
+    Client, ClientError, Listing, Mutation,
+    http::{Call, segment},
+    model::{AuditEntry, Host, HostChange},
+};
+use domain::Timestamp;
+use reqwest::Method;
+use std::time::{Duration, Instant};
+
+/// What a look at the server itself says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerLook {
+    pub status: u16,
+    pub took: Duration,
+    /// The server's clock (the `Date` header, whole seconds), Unix seconds.
+    pub server_clock: Option<i64>,
+    pub body: serde_json::Value,
+}
+
+impl Client {
+    pub fn hosts(&self) -> Listing<Host> {
+        Listing::new(self, "/v1/hosts")
+    }
+
+    pub async fn host(&self, host: &str) -> Result<Host, ClientError> {
+        self.json(&Call::get(format!("/v1/hosts/{}", segment(host)), &[])).await
+    }
+
+    pub fn host_change(&self, host: &str, change: &HostChange) -> Mutation<Host> {
+        Mutation::new(self, Method::PATCH, format!("/v1/hosts/{}", segment(host))).body(change)
+    }
+
+    pub fn audit(&self) -> Listing<AuditEntry> {
+        Listing::new(self, "/v1/audit")
+    }
+
+    /// Asks an unauthenticated path (`/healthz`, `/readyz`) once, whatever the status.
+    pub async fn look(&self, path: &str) -> Result<ServerLook, ClientError> {
+        let started = Instant::now();
+        let unreachable = |source| ClientError::Unreachable { url: self.base_url().to_owned(), source };
+        let request = self.http.get(self.url(path)?).timeout(Duration::from_secs(10));
+        let answer = request.send().await.map_err(unreachable)?;
+        let (status, took) = (answer.status().as_u16(), started.elapsed());
+        let server_clock = crate::http::header_text(&answer, "date");
+        let text = answer.text().await.map_err(unreachable)?;
+        Ok(ServerLook {
+            status,
+            took,
+            server_clock: http_date(&server_clock),
+            body: serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
+        })
+    }
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7) as Unix seconds.
+fn http_date(text: &str) -> Option<i64> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_ascii_whitespace().skip(1);
+    let (day, month, year, clock) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|m| *m == month)? + 1;
+    let at: Timestamp = format!("{year}-{month:02}-{day:0>2}T{clock}Z").parse().ok()?;
+    Some(at.0 / 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_date_header_is_read() {
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(http_date("yesterday"), None);
+    }
+}

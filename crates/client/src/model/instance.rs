@@ -1,0 +1,158 @@
+//! Instances, and what is asked of them.
+
+use domain::{
+    DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
+    instance::{InstanceState, OnCrash, OnHostLoss, Power},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub project_id: ProjectId,
+    pub name: String,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    pub generation: i64,
+    #[serde(default)]
+    pub epoch: i64,
+    /// For system admins.
+    #[serde(default)]
+    pub host_id: Option<HostId>,
+    pub state: InstanceState,
+    /// What is being done right now.
+    #[serde(default)]
+    pub step: String,
+    /// Why it is in `error`, or why it waits.
+    #[serde(default)]
+    pub reason: String,
+    pub power: Power,
+    pub image_id: ImageId,
+    #[serde(default)]
+    pub flavor: Option<String>,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+    #[serde(default)]
+    pub zone: Option<String>,
+    #[serde(default)]
+    pub on_crash: OnCrash,
+    #[serde(default)]
+    pub on_host_loss: OnHostLoss,
+    /// Fingerprints.
+    #[serde(default)]
+    pub ssh_keys: Vec<String>,
+    #[serde(default)]
+    pub root_disk_id: Option<DiskId>,
+    #[serde(default)]
+    pub observed_generation: i64,
+    #[serde(default)]
+    pub deadline_at: Option<Timestamp>,
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    #[serde(default)]
+    pub guest_up_at: Option<Timestamp>,
+    #[serde(default)]
+    pub crash_count: u32,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+/// A new instance: an image, and a flavor or sizes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InstanceCreate {
+    pub name: String,
+    pub image: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u64>,
+    /// Names of stored keys.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_data_base64: Option<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_crash: Option<OnCrash>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_host_loss: Option<OnHostLoss>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub power: Option<Power>,
+}
+
+impl InstanceCreate {
+    #[must_use]
+    pub fn new(name: impl Into<String>, image: impl Into<String>) -> Self {
+        Self { name: name.into(), image: image.into(), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn flavor(mut self, flavor: impl Into<String>) -> Self {
+        self.flavor = Some(flavor.into());
+        self
+    }
+
+    #[must_use]
+    pub fn size(mut self, vcpus: u32, memory_mib: u64, disk_gib: u64) -> Self {
+        (self.vcpus, self.memory_mib, self.disk_gib) = (Some(vcpus), Some(memory_mib), Some(disk_gib));
+        self
+    }
+
+    /// A script or a cloud-init document.
+    #[must_use]
+    pub fn user_data(mut self, bytes: &[u8]) -> Self {
+        use base64::{Engine, engine::general_purpose::STANDARD};
+        self.user_data_base64 = Some(STANDARD.encode(bytes));
+        self
+    }
+}
+
+/// A changed description; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InstanceChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_crash: Option<OnCrash>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InstanceStop {
+    /// How long the guest may take before it is ended, seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_secs: Option<u32>,
+    /// Not asking the guest at all.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub hard: bool,
+}
+
+/// A new size: a flavor, or numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct InstanceResize {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flavor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleTicket {
+    pub ticket: String,
+    pub url: String,
+    pub expires_at: Timestamp,
+}

@@ -1,0 +1,49 @@
+//! What the API's JSON looks like, from a caller's side. Answers tolerate fields that this version doesn't know.
+
+mod catalog;
+mod identity;
+mod instance;
+mod system;
+
+pub use catalog::*;
+pub use identity::*;
+pub use instance::*;
+pub use system::*;
+
+use domain::explain::PlacementRecord;
+use serde::{Deserialize, Serialize};
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    #[serde(default = "Option::default")]
+    pub next_cursor: Option<String>,
+}
+
+/// What a change would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Plan {
+    pub summary: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementRecord>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_left: Option<QuotaAmounts>,
+    pub touches: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PlanAnswer {
+    pub(crate) plan: Plan,
+}
+
+/// An amount of each resource that quotas count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QuotaAmounts {
+    pub instances: i64,
+    pub vcpus: i64,
+    pub memory_mib: i64,
+    pub disk_gib: i64,
+}

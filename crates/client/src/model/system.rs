@@ -1,0 +1,100 @@
+//! What operators look at: hosts, events, the audit log.
+
+use domain::{HostId, ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Sizes as the API says them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Size {
+    pub vcpus: u64,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    pub id: HostId,
+    pub name: String,
+    #[serde(default)]
+    pub zone: String,
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// `up` or `disconnected`.
+    pub state: String,
+    pub cordoned: bool,
+    #[serde(default)]
+    pub cordon_reason: String,
+    pub capacity: Size,
+    pub used: Size,
+    #[serde(default)]
+    pub cpu_overcommit: f64,
+    /// What its agent says of the machine.
+    #[serde(default)]
+    pub facts: serde_json::Value,
+    #[serde(default)]
+    pub generation: i64,
+    #[serde(default)]
+    pub registered_at: Option<Timestamp>,
+    #[serde(default)]
+    pub state_changed_at: Option<Timestamp>,
+    /// Whatever else the server says.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct HostChange {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cordoned: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cordon_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tags: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_overcommit: Option<f64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    pub id: i64,
+    pub at: Timestamp,
+    #[serde(default)]
+    pub project_id: Option<ProjectId>,
+    /// `noun.verb`.
+    pub kind: String,
+    #[serde(default)]
+    pub object_kind: String,
+    #[serde(default)]
+    pub object_id: String,
+    #[serde(default)]
+    pub message: String,
+    #[serde(default)]
+    pub request_id: String,
+    #[serde(default)]
+    pub data: serde_json::Value,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AuditEntry {
+    pub id: String,
+    pub at: Timestamp,
+    pub principal: String,
+    #[serde(default)]
+    pub principal_name: String,
+    #[serde(default)]
+    pub project_id: Option<ProjectId>,
+    pub action: String,
+    #[serde(default)]
+    pub object_kind: String,
+    #[serde(default)]
+    pub object_id: String,
+    #[serde(default)]
+    pub request_id: String,
+    pub outcome: String,
+    #[serde(default)]
+    pub detail: String,
+}
