@@ -1,1 +1,93 @@
+//! The REST API: the only thing tenants talk to. Identity, policy, limits, idempotency, audit, events.
+//!
+//! - `http`: from the socket to a route and back; the strict extractors; problems.
+//! - `auth`: who asks, and whether they may.
+//! - `app`: what routes work with; the one way to run a mutation.
+//! - `routes`, `view`: one file per noun, what it does and what its JSON looks like.
+//!
+//! Reads go to the store; changes of instances, hosts and images go to their services by gRPC; the gateway writes what is its own
+//! (projects, users, keys, flavors, limits) in one commit each.
 
+pub mod app;
+pub mod auth;
+mod config;
+pub mod http;
+pub mod routes;
+pub mod view;
+
+pub use config::{AccessLog, ApiConfig, Config, IdentityConfig};
+
+use crate::{
+    app::{App, events::EventHub, sweep},
+    auth::{Auth, bootstrap, master_key::MasterKey},
+    http::server::Server,
+};
+use anyhow::Context;
+use service_kit::{metrics::MetricsHandle, transport::GrpcTarget};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+/// What the gateway needs of the process around it.
+pub struct Deps {
+    pub store: Store,
+    pub cluster: GrpcTarget,
+    pub storage: GrpcTarget,
+    pub metrics: MetricsHandle,
+}
+
+/// Binds, makes the first user if there is none, and serves until `shutdown`; then drains.
+pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+    bind(config, deps, shutdown).await?.run().await
+}
+
+/// A gateway that has its port and is ready to run.
+pub struct Gateway {
+    app: App,
+    router: axum::Router,
+    server: Server,
+    shutdown: CancellationToken,
+}
+
+/// As [`serve`], in two steps, for whoever must know the address first (port 0).
+pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<Gateway> {
+    service_kit::install_crypto();
+    let master = MasterKey::open_or_create(&config.identity.master_key_path()).context("the master key")?;
+    let server = Server::bind(&config).await?;
+    let auth = Auth::new(&config, Arc::new(master));
+    let (cluster, storage) = (deps.cluster.channel()?, deps.storage.channel()?);
+    let app = App::new(config, deps.store, cluster, storage, auth, deps.metrics, shutdown.clone());
+    app.auth().keyring.rotate(app.store()).await.map_err(|e| e.into_problem()).context("the signing keys")?;
+    bootstrap::ensure_admin(&app).await.map_err(|e| e.into_problem()).context("the first user")?;
+    let (router, api) = routes::build();
+    app.set_openapi(serde_json::to_vec(&api).context("the OpenAPI document")?.into());
+    Ok(Gateway { router: router.with_state(app.clone()), app, server, shutdown })
+}
+
+impl Gateway {
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.server.local_addr()
+    }
+
+    /// Serves until the shutdown token ends, then drains.
+    pub async fn run(self) -> anyhow::Result<()> {
+        let Self { app, router, server, shutdown } = self;
+        let drain = Duration::from_secs(app.config().api.drain_timeout_secs);
+        let tasks = app.tasks().clone();
+        let events = tasks.spawn({
+            let (app, shutdown) = (app.clone(), shutdown.clone());
+            async move { EventHub::run(app.events(), shutdown).await }
+        });
+        let sweeper = tasks.spawn(sweep::run(app.clone(), shutdown.clone()));
+        tracing::info!(address = ?server.local_addr(), tls = app.config().api.uses_tls(), "the API is served");
+        server.serve(app, router, shutdown).await;
+        tasks.close();
+        if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = tasks.len(), "some streams didn't end in time and are cut");
+            events.abort();
+            sweeper.abort();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! What the store and the other services fail with, as problems.
+
+use crate::http::problem::{ApiError, chain};
+use domain::{ErrorKind, Problem};
+use store::{CommitError, Constraint, Guard, ReadError};
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        match &error {
+            ReadError::Unavailable(_) => {
+                tracing::warn!(cause = chain(&error), "a read failed");
+                database_unavailable().into()
+            }
+            ReadError::Internal(_) => Self::internal("a read failed", &error),
+        }
+    }
+}
+
+impl From<CommitError> for ApiError {
+    /// The general wording; a route that knows which object it was says so itself, with the cases it expects.
+    fn from(error: CommitError) -> Self {
+        match &error {
+            CommitError::Unavailable(_) => {
+                tracing::warn!(cause = chain(&error), "a commit failed");
+                database_unavailable().into()
+            }
+            CommitError::Internal(_) => Self::internal("a commit failed", &error),
+            CommitError::Constraint(constraint) => match broken_constraint(*constraint) {
+                Some(problem) => problem.into(),
+                None => Self::internal("a commit broke a constraint that the code should keep", &error),
+            },
+            CommitError::Guard(guard) => match failed_guard(*guard) {
+                Some(problem) => problem.into(),
+                None => Self::internal("a commit failed on a guard that isn't the gateway's", &error),
+            },
+        }
+    }
+}
+
+impl From<tonic::Status> for ApiError {
+    fn from(status: tonic::Status) -> Self {
+        let problem = proto::status::from_status(&status);
+        if matches!(problem.kind, ErrorKind::Internal | ErrorKind::Unavailable) {
+            tracing::warn!(code = ?status.code(), message = status.message(), "a call to another service failed");
+        }
+        problem.into()
+    }
+}
+
+fn database_unavailable() -> Problem {
+    let mut problem = Problem::new(ErrorKind::Unavailable, "database_unavailable", "the database doesn't answer now")
+        .with_hint("try again in a few seconds, with the same Idempotency-Key");
+    problem.retry_after_secs = Some(2);
+    problem
+}
+
+fn taken(noun: &str) -> Problem {
+    Problem::new(ErrorKind::AlreadyExists, "name_taken", format!("a {noun} of that name exists already"))
+        .with_hint("choose another name, or use the existing object")
+}
+
+fn broken_constraint(constraint: Constraint) -> Option<Problem> {
+    match constraint {
+        Constraint::ProjectName => Some(taken("project")),
+        Constraint::UserName => Some(taken("user")),
+        Constraint::ApiKeyName => Some(taken("API key")),
+        Constraint::SshKeyName => Some(taken("SSH key")),
+        Constraint::FlavorName => Some(taken("flavor")),
+        Constraint::HostName => Some(taken("host")),
+        Constraint::InstanceName => Some(taken("instance")),
+        Constraint::ImageName => Some(taken("image")),
+        // The parent was deleted between the look and the commit.
+        Constraint::ForeignKey(_) => Some(
+            Problem::new(ErrorKind::NotFound, "parent_not_found", "the object that this belongs to is gone")
+                .with_hint("it was deleted meanwhile: list what there is"),
+        ),
+        Constraint::ApiKeyPrefix
+        | Constraint::DiskRole
+        | Constraint::OperationRepeated
+        | Constraint::IdempotencyRepeated
+        | Constraint::PrimaryKey(_)
+        | Constraint::UsedNotNegative
+        | Constraint::EventHeadOne => None,
+    }
+}
+
+fn failed_guard(guard: Guard) -> Option<Problem> {
+    match guard {
+        Guard::ProjectGeneration | Guard::UserGeneration | Guard::QuotaGeneration => Some(
+            Problem::new(ErrorKind::StaleGeneration, "stale_generation", "the object changed meanwhile")
+                .with_hint("read it again and decide anew"),
+        ),
+        Guard::ProjectInUse => Some(
+            Problem::new(
+                ErrorKind::InvalidState,
+                "project_in_use",
+                "the project has instances, images or disks, or was deleted just now",
+            )
+            .with_hint("delete its instances and images first; a disk goes with its instance"),
+        ),
+        Guard::RefreshToken
+        | Guard::HostCapacity
+        | Guard::ComputeQuota
+        | Guard::StorageQuota
+        | Guard::InstanceGeneration
+        | Guard::InstanceObserved
+        | Guard::InstanceEpoch
+        | Guard::HostGeneration
+        | Guard::ImageGeneration
+        | Guard::ImageInUse
+        | Guard::DiskExists
+        | Guard::DiskState => None,
+    }
+}

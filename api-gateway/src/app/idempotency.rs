@@ -1,0 +1,188 @@
+//! Idempotency keys: the same request with the same key does its work once and gets the same answer.
+//!
+//! **Problem.** A client that lost the answer repeats the request, perhaps while the first one still runs, perhaps at another gateway,
+//! perhaps after a crash. **Rejected:** storing the answer after the work (a crash between the two does the work twice), and a lock in
+//! the database (a crash leaves it).
+//!
+//! What holds instead:
+//! 1. Before another service is called, one commit says what the key means: the request's hash, an operation id and the ids of the
+//!    objects. A repeat means the same operation on the same objects, whoever runs it.
+//! 2. The owner of the object inserts the operation id, unique, with the outcome, in the transaction of the change. So the change
+//!    happens once, and its first answer can be found by the operation id for 24 hours.
+//! 3. For the gateway's own objects both are one transaction.
+//! 4. Repeats at once in one process wait for the first; in two processes the unique rows decide.
+//!
+//! A request that failed left no outcome: its repeat runs again, as the same operation.
+
+use crate::{
+    app::App,
+    auth::scope::Caller,
+    http::{intent::Intent, problem::ApiError},
+};
+use domain::{ErrorKind, OperationId, Problem, Timestamp};
+use service_kit::context::CallContext;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+use store::{CommitError, Constraint, IdempotencyInsert, Unit};
+use tokio::sync::OwnedMutexGuard;
+use uuid::Uuid;
+
+/// The keys that are being worked on in this process.
+#[derive(Default)]
+pub struct InFlight {
+    keys: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// Held while a key is worked on.
+pub struct KeyLock {
+    _held: OwnedMutexGuard<()>,
+}
+
+impl InFlight {
+    pub(crate) async fn lock(&self, principal: &str, key: &str) -> KeyLock {
+        let mutex = {
+            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            if keys.len() > 1024 {
+                keys.retain(|_, weak| weak.strong_count() > 0);
+            }
+            let slot = keys.entry((principal.to_owned(), key.to_owned())).or_default();
+            match slot.upgrade() {
+                Some(mutex) => mutex,
+                None => {
+                    let mutex = Arc::new(tokio::sync::Mutex::new(()));
+                    *slot = Arc::downgrade(&mutex);
+                    mutex
+                }
+            }
+        };
+        KeyLock { _held: mutex.lock_owned().await }
+    }
+}
+
+/// What a key was found to mean.
+pub(crate) struct Known {
+    pub operation_id: OperationId,
+    pub ids: Vec<Uuid>,
+}
+
+/// What an earlier request with the key meant, if there was one; a different request under the key is refused.
+pub(crate) async fn find(app: &App, principal: &str, key: &str, request_hash: &str) -> Result<Option<Known>, ApiError> {
+    let Some(row) = app.store().idempotency_find(principal, key).await? else { return Ok(None) };
+    if row.body_hash != app.auth().keyring.master().mark(request_hash) {
+        return Err(Problem::new(
+            ErrorKind::KeyReused,
+            "key_reused",
+            "this Idempotency-Key was used for another request",
+        )
+        .with_hint("use a new key for each new request; the same one only to repeat a request")
+        .into());
+    }
+    let ids = row.new_ids.iter().map(|text| text.parse()).collect::<Result<Vec<Uuid>, _>>();
+    let ids = ids.map_err(|error| ApiError::internal("an idempotency row holds no ids", &error))?;
+    Ok(Some(Known { operation_id: row.operation_id, ids }))
+}
+
+pub(crate) fn row(
+    app: &App,
+    principal: &str,
+    intent: &Intent,
+    operation_id: OperationId,
+    ids: &[Uuid],
+) -> Option<IdempotencyInsert> {
+    let key = intent.key.as_ref()?;
+    Some(IdempotencyInsert {
+        principal: principal.to_owned(),
+        idem_key: key.key.clone(),
+        body_hash: app.auth().keyring.master().mark(&key.request_hash),
+        operation_id,
+        new_ids: ids.iter().map(Uuid::to_string).collect(),
+        created_at: Timestamp::now(),
+    })
+}
+
+/// The right to run a mutation of an object that another service owns: the context to call with, and the ids that the request means.
+pub struct Ticket {
+    pub context: CallContext,
+    /// What `ids` returned when the key was used first.
+    pub ids: Vec<Uuid>,
+    /// The request came before: the owner will answer with the first outcome.
+    pub repeated: bool,
+    if_match: Option<i64>,
+    _lock: Option<KeyLock>,
+}
+
+impl Ticket {
+    /// Opens a mutation. `ids` says which objects the request means (new ids for a create, the found one for a change): with a key it
+    /// is asked only the first time and remembered, so that a repeat works on the same objects even when names have moved since.
+    /// Without a key nothing is committed.
+    pub async fn open<F, Fut>(app: &App, caller: &Caller, intent: &Intent, ids: F) -> Result<Self, ApiError>
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = Result<Vec<Uuid>, ApiError>>,
+    {
+        let ticket = |operation_id, ids, repeated, lock| Self {
+            context: caller.context(operation_id, intent.dry_run),
+            ids,
+            repeated,
+            if_match: intent.if_match,
+            _lock: lock,
+        };
+        let Some(key) = &intent.key else {
+            return Ok(ticket(None, ids().await?, false, None));
+        };
+        let principal = &caller.identity.label;
+        let lock = app.in_flight().lock(principal, &key.key).await;
+        if let Some(known) = find(app, principal, &key.key, &key.request_hash).await? {
+            return Ok(ticket(Some(known.operation_id), known.ids, true, Some(lock)));
+        }
+        let ids = ids().await?;
+        let operation_id = OperationId::new();
+        let unit = row(app, principal, intent, operation_id, &ids).into_iter().fold(Unit::new(), Unit::op);
+        match app.store().commit(unit).await {
+            Ok(()) => Ok(ticket(Some(operation_id), ids, false, Some(lock))),
+            // The same request at another gateway was faster.
+            Err(CommitError::Constraint(Constraint::IdempotencyRepeated)) => {
+                let known = find(app, principal, &key.key, &key.request_hash).await?;
+                let known = known.ok_or_else(|| Problem::unavailable("the idempotency key is in motion"))?;
+                Ok(ticket(Some(known.operation_id), known.ids, true, Some(lock)))
+            }
+            Err(other) => Err(other.into()),
+        }
+    }
+
+    /// The message with the call's context.
+    pub fn request<T>(&self, message: T) -> tonic::Request<T> {
+        self.context.request(message)
+    }
+
+    /// A refusal of the owner. A generation that moved is a 412 when the request said `If-Match`.
+    #[must_use]
+    pub fn refused(&self, status: tonic::Status) -> ApiError {
+        let mut problem = ApiError::from(status).into_problem();
+        if problem.kind == ErrorKind::StaleGeneration && self.if_match.is_some() {
+            problem.kind = ErrorKind::PreconditionFailed;
+            problem.code = "precondition_failed".to_owned();
+        }
+        problem.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_key_is_worked_on_by_one_at_a_time() {
+        let in_flight = InFlight::default();
+        let first = in_flight.lock("user:a", "k").await;
+        let other = in_flight.lock("user:b", "k").await;
+        let second = in_flight.lock("user:a", "k");
+        tokio::pin!(second);
+        assert!(futures::poll!(&mut second).is_pending());
+        drop(first);
+        drop(second.await);
+        drop(other);
+    }
+}

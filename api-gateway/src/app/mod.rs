@@ -1,0 +1,128 @@
+//! What routes work with: the store, the other services, authentication, events; and the one way to run a mutation.
+
+pub mod events;
+pub mod failure;
+pub mod idempotency;
+pub mod mutate;
+pub mod sweep;
+pub mod wait;
+
+use crate::{auth::Auth, config::Config};
+use events::EventHub;
+use idempotency::InFlight;
+use proto::{
+    cluster::v1::cluster_manager_client::ClusterManagerClient,
+    storage::v1::storage_manager_client::StorageManagerClient,
+};
+use service_kit::metrics::MetricsHandle;
+use std::sync::Arc;
+use store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Channel;
+
+/// A cheap handle, given to every route as its state.
+#[derive(Clone)]
+pub struct App(Arc<Inner>);
+
+pub struct Inner {
+    config: Config,
+    store: Store,
+    cluster: ClusterManagerClient<Channel>,
+    storage: StorageManagerClient<Channel>,
+    auth: Auth,
+    events: EventHub,
+    in_flight: InFlight,
+    metrics: MetricsHandle,
+    shutdown: CancellationToken,
+    tasks: TaskTracker,
+    openapi: std::sync::OnceLock<bytes::Bytes>,
+}
+
+impl App {
+    pub fn new(
+        config: Config,
+        store: Store,
+        cluster: Channel,
+        storage: Channel,
+        auth: Auth,
+        metrics: MetricsHandle,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let events = EventHub::new(store.clone(), &config.api);
+        let max = proto::MESSAGE_BYTES_MAX;
+        Self(Arc::new(Inner {
+            cluster: ClusterManagerClient::new(cluster).max_decoding_message_size(max).max_encoding_message_size(max),
+            storage: StorageManagerClient::new(storage).max_decoding_message_size(max).max_encoding_message_size(max),
+            config,
+            store,
+            auth,
+            events,
+            in_flight: InFlight::default(),
+            metrics,
+            shutdown,
+            tasks: TaskTracker::new(),
+            openapi: std::sync::OnceLock::new(),
+        }))
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// A client of the cluster-manager; cloning a channel is cheap, the connection is shared.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterManagerClient<Channel> {
+        self.0.cluster.clone()
+    }
+
+    #[must_use]
+    pub fn storage(&self) -> StorageManagerClient<Channel> {
+        self.0.storage.clone()
+    }
+
+    #[must_use]
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
+    }
+
+    #[must_use]
+    pub fn events(&self) -> &EventHub {
+        &self.0.events
+    }
+
+    #[must_use]
+    pub fn metrics(&self) -> &MetricsHandle {
+        &self.0.metrics
+    }
+
+    /// Ends when the process is asked to stop: streams end with it.
+    #[must_use]
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.shutdown
+    }
+
+    /// For tasks that outlive their request (WebSockets, pumps): a stop waits for them.
+    #[must_use]
+    pub fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
+    }
+
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.0.in_flight
+    }
+
+    pub(crate) fn set_openapi(&self, document: bytes::Bytes) {
+        let _ = self.0.openapi.set(document);
+    }
+
+    #[must_use]
+    pub fn openapi(&self) -> bytes::Bytes {
+        self.0.openapi.get().cloned().unwrap_or_default()
+    }
+}

@@ -1,0 +1,81 @@
+//! `?wait=…&timeout=…`: looks at an object until it is as wished, woken by its events.
+
+use crate::{app::App, http::problem::ApiError};
+use domain::{ErrorKind, Problem, limits};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a wait lasts when the request doesn't say.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Looks again without an event, should one go amiss.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// What a look found.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Look<T> {
+    /// As wished, or never to be.
+    Done(T),
+    NotYet(T),
+}
+
+/// Looks until `Done`, at most `timeout`; then the last look is returned, whatever it was.
+pub async fn until<T, F, Fut>(app: &App, object_id: &str, timeout: Duration, mut look: F) -> Result<Look<T>, ApiError>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<Look<T>, ApiError>>,
+{
+    let deadline = Instant::now() + timeout;
+    let watch = app.events().watch_object(object_id).await?;
+    loop {
+        let seen = look().await?;
+        if matches!(seen, Look::Done(_)) || Instant::now() >= deadline || app.shutdown().is_cancelled() {
+            return Ok(seen);
+        }
+        tokio::select! {
+            () = watch.changed() => {}
+            () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
+            () = app.shutdown().cancelled() => {}
+        }
+    }
+}
+
+/// `60s`, `1500ms`, `2m` or plain seconds.
+pub fn parse_timeout(text: Option<&str>) -> Result<Duration, Problem> {
+    let Some(text) = text else { return Ok(DEFAULT_TIMEOUT) };
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let millis = match (number.parse::<u64>(), unit) {
+        (Ok(n), "ms") => Some(n),
+        (Ok(n), "s" | "") => n.checked_mul(1000),
+        (Ok(n), "m") => n.checked_mul(60_000),
+        _ => None,
+    };
+    let max = limits::WAIT_SECS_MAX;
+    millis.filter(|ms| *ms <= max * 1000).map(Duration::from_millis).ok_or_else(|| {
+        Problem::invalid("timeout", format!("a time like 30s, 1500ms or 2m is expected, at most {max}s"))
+    })
+}
+
+/// The 504 of a wait that ended before the object was as wished. `what` names object and wish: "instance web is not running".
+#[must_use]
+pub fn timed_out(what: &str, state: &str, step: &str) -> Problem {
+    let doing = if step.is_empty() { String::new() } else { format!(", step: {step}") };
+    Problem::new(ErrorKind::DeadlineExceeded, "wait_timeout", format!("{what} yet (state: {state}{doing})"))
+        .with_hint("the change goes on: read the object, or wait again with GET ?wait=")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_people_write() {
+        for (text, ms) in [("60s", 60_000), ("1500ms", 1500), ("2m", 120_000), ("5", 5000), ("0s", 0)] {
+            assert_eq!(parse_timeout(Some(text)), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        assert_eq!(parse_timeout(None), Ok(DEFAULT_TIMEOUT));
+        for bad in ["", "s", "-1s", "1h", "1.5s", "601s", "99999999999999999999"] {
+            assert!(parse_timeout(Some(bad)).is_err(), "{bad}");
+        }
+    }
+}

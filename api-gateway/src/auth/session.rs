@@ -1,0 +1,149 @@
+//! Logins and refresh tokens.
+//!
+//! A refresh token is used once and gives the next one of its family. One that comes twice was copied: whoever holds the newer one may
+//! be the thief, so the whole family ends and the user logs in again. Only SHA-256 of the tokens are stored.
+
+use crate::{
+    app::App,
+    auth::{api_key, token},
+    http::problem::ApiError,
+};
+use domain::{AuditId, ErrorKind, Name, Problem, Timestamp, UserId, event::AuditEntry};
+use std::net::IpAddr;
+use store::{AuditInsert, CommitError, Guard, RefreshFamilyRevoke, RefreshTokenInsert, RefreshTokenUse, Unit};
+
+pub struct Tokens {
+    pub access_token: String,
+    pub refresh_token: String,
+    pub expires_in: u64,
+}
+
+const MARK: &str = "rt_";
+
+fn wrong_login() -> Problem {
+    Problem::new(ErrorKind::Unauthenticated, "login_failed", "there is no such user, or the password is wrong")
+}
+
+fn wrong_refresh() -> Problem {
+    Problem::new(ErrorKind::Unauthenticated, "refresh_token_invalid", "the refresh token is not valid any more")
+        .with_hint("log in again: iaasctl login, or POST /v1/auth/login")
+}
+
+fn session_audit(
+    user_id: UserId,
+    name: &str,
+    action: &str,
+    outcome: &str,
+    detail: &str,
+    request_id: &str,
+) -> AuditInsert {
+    AuditInsert(AuditEntry {
+        id: AuditId::new(),
+        at: Timestamp::now(),
+        principal: format!("user:{user_id}"),
+        principal_name: name.to_owned(),
+        project_id: None,
+        action: action.to_owned(),
+        object_kind: "session".to_owned(),
+        object_id: user_id.to_string(),
+        request_id: request_id.to_owned(),
+        outcome: outcome.to_owned(),
+        detail: detail.to_owned(),
+    })
+}
+
+/// A refresh token of `family` as a row, and its text.
+fn refresh_row(app: &App, user_id: UserId, family: &str) -> (RefreshTokenInsert, String) {
+    let text = format!("{MARK}{}", api_key::random_hex::<32>());
+    let now = Timestamp::now();
+    let row = RefreshTokenInsert {
+        secret_hash: api_key::sha256_hex(text.as_bytes()),
+        family: family.to_owned(),
+        user_id,
+        expires_at: now.plus_secs(app.config().identity.refresh_token_hours * 3600),
+        created_at: now,
+    };
+    (row, text)
+}
+
+fn tokens(app: &App, user_id: UserId, refresh_token: String) -> Result<Tokens, ApiError> {
+    let expires_in = app.config().identity.access_token_secs;
+    let access_token = token::issue(&app.auth().keyring, user_id, expires_in)?;
+    Ok(Tokens { access_token, refresh_token, expires_in })
+}
+
+/// Password login. A wrong name and a wrong password cost and say the same.
+pub async fn login(
+    app: &App,
+    name: &str,
+    password: String,
+    peer: IpAddr,
+    request_id: &str,
+) -> Result<Tokens, ApiError> {
+    app.auth().throttle.attempt(name, peer)?;
+    let user = match name.parse::<Name>() {
+        Ok(name) => app.store().user_find_by_name(name.as_str()).await?,
+        Err(_) => None,
+    };
+    let stored = user.as_ref().map(|u| u.password_hash.clone());
+    let matches = app.auth().passwords.verify(stored, password).await?;
+    let Some(user) = user else { return Err(wrong_login().into()) };
+    let user_name = user.name.to_string();
+    if !matches || !user.enabled {
+        let detail = format!("{} from {peer}", if matches { "the user is disabled" } else { "wrong password" });
+        let audit = session_audit(user.id, &user_name, "session.login", "denied", &detail, request_id);
+        app.store().commit(Unit::new().op(audit)).await?;
+        return Err(wrong_login().into());
+    }
+    app.auth().throttle.succeeded(name, peer);
+    let family = uuid::Uuid::now_v7().to_string();
+    let (row, text) = refresh_row(app, user.id, &family);
+    let audit = session_audit(user.id, &user_name, "session.login", "accepted", &format!("from {peer}"), request_id);
+    app.store().commit(Unit::new().op(row).op(audit)).await?;
+    tokens(app, user.id, text)
+}
+
+/// The next pair of tokens for a refresh token, which is used up.
+pub async fn refresh(app: &App, text: &str, request_id: &str) -> Result<Tokens, ApiError> {
+    let hash = api_key::sha256_hex(text.as_bytes());
+    let found = app.store().refresh_token_find(&hash).await?.ok_or_else(wrong_refresh)?;
+    let now = Timestamp::now();
+    if found.used_at.is_some() {
+        return Err(reused(app, found.user_id, &found.family, request_id).await?);
+    }
+    let user = app.store().user_find(found.user_id).await?.filter(|u| u.enabled);
+    let Some(user) = user.filter(|_| found.expires_at > now) else { return Err(wrong_refresh().into()) };
+    let (row, next) = refresh_row(app, user.id, &found.family);
+    let unit = Unit::new().op(RefreshTokenUse { secret_hash: hash, used_at: now }).op(row);
+    match app.store().commit(unit).await {
+        Ok(()) => tokens(app, user.id, next),
+        Err(CommitError::Guard(Guard::RefreshToken)) => {
+            Err(reused(app, found.user_id, &found.family, request_id).await?)
+        }
+        Err(other) => Err(other.into()),
+    }
+}
+
+async fn reused(app: &App, user_id: UserId, family: &str, request_id: &str) -> Result<ApiError, ApiError> {
+    let detail = "a refresh token came twice: its family is revoked";
+    tracing::warn!(%user_id, "{detail}");
+    let audit = session_audit(user_id, "", "session.refresh", "denied", detail, request_id);
+    app.store().commit(Unit::new().op(RefreshFamilyRevoke { family: family.to_owned() }).op(audit)).await?;
+    Ok(Problem::new(
+        ErrorKind::Unauthenticated,
+        "refresh_token_reused",
+        "this refresh token was used before; for safety all tokens of that login are revoked",
+    )
+    .with_hint("log in again; if you didn't use it twice, change your password")
+    .into())
+}
+
+/// Ends the login that the refresh token belongs to. Knowing nothing of it is fine: it is over either way.
+pub async fn logout(app: &App, text: &str, request_id: &str) -> Result<(), ApiError> {
+    let hash = api_key::sha256_hex(text.as_bytes());
+    if let Some(found) = app.store().refresh_token_find(&hash).await? {
+        let audit = session_audit(found.user_id, "", "session.logout", "accepted", "", request_id);
+        app.store().commit(Unit::new().op(RefreshFamilyRevoke { family: found.family }).op(audit)).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Everything between the socket and a route's function: connections, request ids, limits, the strict extractors, and the one
+//! place where a refusal becomes an answer.
+
+pub mod body;
+pub mod edge;
+pub mod etag;
+pub mod intent;
+pub mod page;
+pub mod path;
+pub mod problem;
+pub mod query;
+pub mod reply;
+pub mod scope;
+pub mod server;

@@ -1,0 +1,195 @@
+//! The listener: accepts, does TLS where the address asks for it, and drains on shutdown.
+//!
+//! hyper-util's connection builder is driven here rather than by `axum::serve`, for TCP_NODELAY, header timeouts, TLS whose certificate
+//! changes under it, and a drain with a deadline that also covers event streams and WebSockets (both end when the shutdown token does).
+
+use crate::{
+    app::App,
+    config::Config,
+    http::edge::{self, Edge},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto, graceful::GracefulShutdown},
+};
+use service_kit::tls::{Ca, CertFiles, ServerTls, TlsError};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// A client that hasn't sent its request's head, or finished its handshake, by then is hung up on.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(10 * 24 * 3600);
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    #[error("can't listen on {addr} (api.listen): is another process using the port?")]
+    Listen {
+        addr: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the API's TLS can't be set up")]
+    Tls(#[source] TlsError),
+}
+
+pub struct Server {
+    listener: TcpListener,
+    tls: Option<ServerTls>,
+    /// Of the built-in CA, when the certificate is its own: to be renewed.
+    own_certificate: Option<OwnCertificate>,
+    max_connections: usize,
+    drain: Duration,
+}
+
+struct OwnCertificate {
+    ca: Ca,
+    dir: std::path::PathBuf,
+    names: Vec<String>,
+}
+
+impl OwnCertificate {
+    fn issue(&self) -> Result<CertFiles, TlsError> {
+        let mut files = self.ca.issue_files(&self.dir, "api", &self.names, CERTIFICATE_LIFETIME)?;
+        // Clients of the API bring tokens, no certificate.
+        files.peers_ca = None;
+        Ok(files)
+    }
+}
+
+impl Server {
+    /// Binds, so that a port in use is an error of the start and the address is known before serving.
+    pub async fn bind(config: &Config) -> Result<Self, ServerError> {
+        let addr = config.api.listen;
+        let listener = TcpListener::bind(addr).await.map_err(|source| ServerError::Listen { addr, source })?;
+        let (tls, own_certificate) = tls(config).map_err(ServerError::Tls)?;
+        Ok(Self {
+            listener,
+            tls,
+            own_certificate,
+            max_connections: config.api.max_connections,
+            drain: Duration::from_secs(config.api.drain_timeout_secs),
+        })
+    }
+
+    #[must_use]
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.listener.local_addr().ok()
+    }
+
+    /// Accepts until `shutdown`, then waits for what is in progress, at most the drain timeout.
+    pub async fn serve(self, app: App, router: axum::Router, shutdown: CancellationToken) {
+        let edge = Arc::new(Edge::new(app, router, self.tls.is_some()));
+        let graceful = GracefulShutdown::new();
+        let connections = TaskTracker::new();
+        let slots = Arc::new(Semaphore::new(self.max_connections));
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+        builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+        let builder = Arc::new(builder);
+        let mut renewal =
+            tokio::time::interval_at(tokio::time::Instant::now() + CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL);
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            let (stream, peer) = tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = renewal.tick(), if self.own_certificate.is_some() => {
+                    if let Some(Err(error)) = self.own_certificate.as_ref().map(OwnCertificate::issue) {
+                        tracing::error!(%error, "the API's certificate can't be renewed");
+                    }
+                    continue;
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // Out of file descriptors, mostly: waiting is all that helps.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            let _ = stream.set_nodelay(true);
+            let (edge, builder, tls) = (Arc::clone(&edge), Arc::clone(&builder), self.tls.clone());
+            let watcher = graceful.watcher();
+            connections.spawn(async move {
+                match tls {
+                    None => converse(&builder, watcher, TokioIo::new(stream), edge, peer).await,
+                    Some(tls) => {
+                        if let Some(stream) = handshake(&tls, stream).await {
+                            converse(&builder, watcher, TokioIo::new(stream), edge, peer).await;
+                        }
+                    }
+                }
+                drop(slot);
+            });
+        }
+        drop(self.listener);
+        connections.close();
+        let drained = async {
+            graceful.shutdown().await;
+            connections.wait().await;
+        };
+        if tokio::time::timeout(self.drain, drained).await.is_err() {
+            tracing::warn!(connections = connections.len(), "some requests didn't end in time and are cut");
+        }
+    }
+}
+
+async fn handshake(
+    tls: &ServerTls,
+    stream: TcpStream,
+) -> Option<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static> {
+    match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn converse<I>(
+    builder: &auto::Builder<TokioExecutor>,
+    watcher: hyper_util::server::graceful::Watcher,
+    io: I,
+    edge: Arc<Edge>,
+    peer: SocketAddr,
+) where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let service = hyper::service::service_fn(move |request| {
+        let edge = Arc::clone(&edge);
+        async move { Ok::<_, std::convert::Infallible>(edge::handle(&edge, peer.ip(), request).await) }
+    });
+    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+fn tls(config: &Config) -> Result<(Option<ServerTls>, Option<OwnCertificate>), TlsError> {
+    const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
+    if !config.api.uses_tls() {
+        return Ok((None, None));
+    }
+    service_kit::install_crypto();
+    if let (Some(cert), Some(key)) = (&config.api.tls_certificate, &config.api.tls_key) {
+        let files = CertFiles { cert: cert.clone(), key: key.clone(), peers_ca: None };
+        return Ok((Some(ServerTls::new(files, ALPN)?), None));
+    }
+    let dir = config.api.ca_dir.clone().unwrap_or_else(|| config.identity.state_dir.join("ca"));
+    let mut names = config.api.tls_names.clone();
+    names.push(config.api.listen.ip().to_string());
+    names.push("localhost".to_owned());
+    names.sort();
+    names.dedup();
+    let own = OwnCertificate { ca: Ca::open_or_create(&dir)?, dir: config.identity.state_dir.join("tls"), names };
+    let tls = ServerTls::new(own.issue()?, ALPN)?;
+    Ok((Some(tls), Some(own)))
+}

@@ -1,0 +1,65 @@
+//! API keys.
+
+use super::project::RoleView;
+use domain::{ApiKeyId, Name, ProjectId, Timestamp};
+use serde::{Deserialize, Serialize};
+use store::ApiKeyRow;
+use utoipa::ToSchema;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = ApiKey)]
+pub struct ApiKeyView {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: ApiKeyId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// What the key starts with, behind `iaas_`: to recognise it by.
+    pub prefix: String,
+    /// The one project it works in; null: all of yours.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub project_id: Option<ProjectId>,
+    /// The most it may do; null: what you may.
+    pub role: Option<RoleView>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<ApiKeyRow> for ApiKeyView {
+    fn from(row: ApiKeyRow) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            prefix: row.prefix,
+            project_id: row.project_id,
+            role: row.role.map(RoleView::from),
+            expires_at: row.expires_at,
+            created_at: row.created_at,
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ApiKeyCreated {
+    #[serde(flatten)]
+    pub key: ApiKeyView,
+    /// The whole key, for `Authorization: Bearer …`. It is not shown again.
+    pub secret: String,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKeyCreate {
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// Id or name of the one project it works in; all of yours unless given.
+    #[serde(default)]
+    pub project: Option<String>,
+    /// The most it may do there.
+    #[serde(default)]
+    pub role: Option<RoleView>,
+    #[serde(default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+}

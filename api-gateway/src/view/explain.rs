@@ -1,0 +1,162 @@
+//! Why an instance is where it is, or why it isn't running, in words. Pure: what is known of it in, one paragraph out.
+//!
+//! A tenant reads no host's name or id here. A system admin reads the host's name and what is wrong with it.
+
+use super::{
+    instance::{InstanceView, Viewer},
+    timeline::TimelineItem,
+};
+use domain::{
+    explain::{PlacementRecord, Rejection},
+    host::{Host, HostState},
+    instance::{Instance, InstanceState, Power},
+};
+use serde::Serialize;
+use std::fmt::Write as _;
+use utoipa::ToSchema;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Explain)]
+pub struct ExplainView {
+    pub instance: InstanceView,
+    /// How its place was chosen; for tenants without hosts.
+    #[schema(value_type = Option<Object>)]
+    pub placement: Option<PlacementRecord>,
+    /// Why it is where it is, why it isn't running, what would make it fit.
+    pub why: String,
+    /// What happened to it last, the newest last.
+    pub timeline: Vec<TimelineItem>,
+}
+
+impl ExplainView {
+    #[must_use]
+    pub fn new(instance: Instance, host: Option<&Host>, timeline: Vec<TimelineItem>, viewer: Viewer) -> Self {
+        let why = why(&instance, host.filter(|_| viewer == Viewer::SystemAdmin));
+        let placement = match viewer {
+            Viewer::SystemAdmin => instance.placement.clone(),
+            Viewer::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
+        };
+        Self { placement, why, timeline, instance: InstanceView::new(instance, viewer) }
+    }
+}
+
+/// One paragraph. `host` only for those who may know of it.
+#[must_use]
+pub fn why(instance: &Instance, host: Option<&Host>) -> String {
+    let mut text = what_it_is(instance);
+    let status = &instance.status;
+    if !status.reason.is_empty() && status.state != InstanceState::Error {
+        let _ = write!(text, " {}.", sentence(&status.reason));
+    }
+    if let Some(deadline) = status.deadline_at {
+        let _ = write!(text, " If nothing is heard of it by {deadline}, it is shown here, and asked for again.");
+    }
+    if status.crash_count > 0 {
+        let _ = write!(text, " It ended unexpectedly {} time(s) so far.", status.crash_count);
+    }
+    if let Some(record) = &instance.placement {
+        text.push_str(&where_it_is(record));
+    } else if instance.host_id.is_none() {
+        text.push_str(" It has no place yet.");
+    }
+    if let Some(host) = host {
+        text.push_str(&on_host(host));
+    }
+    text
+}
+
+fn what_it_is(instance: &Instance) -> String {
+    let (name, status) = (&instance.name, &instance.status);
+    let step = if status.step.is_empty() { String::new() } else { format!(" (now: {})", status.step) };
+    match status.state {
+        InstanceState::Running => match (instance.spec.power, status.started_at) {
+            (Power::Off, _) => format!("{name} is running and was asked to stop{step}."),
+            (Power::Paused, _) => format!("{name} is running and was asked to pause{step}."),
+            (Power::On, Some(at)) => match status.guest_up_at {
+                Some(up) if up >= at => format!("{name} is running since {at}, and its guest is up since {up}{step}."),
+                _ => format!("{name} is running since {at}; its guest hasn't said yet that it is up{step}."),
+            },
+            (Power::On, None) => format!("{name} is running{step}."),
+        },
+        InstanceState::Stopped => match instance.spec.power {
+            Power::Off => format!("{name} is stopped, as it was asked to be{step}."),
+            Power::On | Power::Paused => {
+                format!("{name} is stopped although it was asked to run{step}: it ended by itself; start it again.")
+            }
+        },
+        InstanceState::Paused => match instance.spec.power {
+            Power::Paused => format!("{name} is paused, as it was asked to be{step}."),
+            Power::On | Power::Off => format!("{name} is paused and was asked to be otherwise{step}."),
+        },
+        InstanceState::Error => {
+            format!("{name} is in error: {}. Its desired state stands: start, stop or rebuild it to try again, or delete it.", sentence(&status.reason))
+        }
+        InstanceState::Deleting => format!("{name} is being deleted{step}; its host must prove that it is gone."),
+        InstanceState::Deleted => format!("{name} is deleted."),
+        InstanceState::Pending
+        | InstanceState::Scheduling
+        | InstanceState::Building
+        | InstanceState::Suspended
+        | InstanceState::Migrating
+        | InstanceState::Recovering
+        | InstanceState::Resizing
+        | InstanceState::Rebuilding => format!("{name} is {}{step}.", status.state.as_str()),
+    }
+}
+
+/// Without the full stop that the text around adds.
+fn sentence(text: &str) -> &str {
+    text.trim().trim_end_matches('.')
+}
+
+fn where_it_is(record: &PlacementRecord) -> String {
+    let mut text = format!(" Placement, {}: {}", record.at, sentence(&record.summary));
+    if record.candidates > 0 && !record.score.is_empty() {
+        let _ = write!(text, " (its place {})", record.score);
+    }
+    text.push('.');
+    if !record.rejected.is_empty() {
+        let passed: Vec<String> = record.rejected.iter().map(|r| format!("{} {}", r.hosts, because(r.filter))).collect();
+        let _ = write!(text, " Hosts passed over: {}.", passed.join(", "));
+    }
+    if let Some(nearest) = record.nearest.as_ref().filter(|_| record.candidates == 0) {
+        let lacks: Vec<String> = [
+            (u64::from(nearest.lacks.vcpus), "vCPUs"),
+            (nearest.lacks.memory_mib, "MiB of memory"),
+            (nearest.lacks.disk_gib, "GiB of disk"),
+        ]
+        .into_iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, what)| format!("{n} {what}"))
+        .collect();
+        if !lacks.is_empty() {
+            let _ = write!(text, " It would fit if the nearest host had {} more.", lacks.join(" and "));
+        }
+    }
+    text
+}
+
+fn because(filter: Rejection) -> &'static str {
+    match filter {
+        Rejection::Disconnected => "not connected",
+        Rejection::Cordoned => "cordoned",
+        Rejection::Zone => "in another zone",
+        Rejection::Tags => "without the tags asked for",
+        Rejection::CpuFeatures => "without the CPU features asked for",
+        Rejection::Vcpus => "without enough vCPUs",
+        Rejection::Memory => "without enough memory",
+        Rejection::Disk => "without enough disk",
+    }
+}
+
+fn on_host(host: &Host) -> String {
+    let mut text = format!(" Its host is {}", host.name);
+    match (host.state, host.cordoned) {
+        (HostState::Up, false) => text.push('.'),
+        (HostState::Up, true) => text.push_str(", which is cordoned: it keeps what it has and gets nothing new."),
+        (HostState::Disconnected, _) => {
+            let _ = write!(text, ", whose agent is not connected since {}.", host.state_changed_at);
+        }
+    }
+    text
+}

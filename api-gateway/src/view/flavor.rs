@@ -1,0 +1,75 @@
+//! Flavors.
+
+use domain::{
+    FlavorId, Name, Problem, Timestamp,
+    flavor::{Flavor, Size},
+    limits,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Flavor)]
+pub struct FlavorView {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: FlavorId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    /// 0: no root disk (for kernel images, which run from memory).
+    pub disk_gib: u64,
+    pub description: String,
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<Flavor> for FlavorView {
+    fn from(flavor: Flavor) -> Self {
+        Self {
+            id: flavor.id,
+            name: flavor.name,
+            vcpus: flavor.size.vcpus,
+            memory_mib: flavor.size.memory_mib,
+            disk_gib: flavor.size.disk_gib,
+            description: flavor.description,
+            generation: flavor.generation,
+            created_at: flavor.created_at,
+        }
+    }
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlavorCreate {
+    #[schema(value_type = String)]
+    pub name: Name,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+    #[serde(default)]
+    pub description: String,
+}
+
+impl FlavorCreate {
+    pub fn size(&self) -> Result<Size, Problem> {
+        let size = Size { vcpus: self.vcpus, memory_mib: self.memory_mib, disk_gib: self.disk_gib };
+        check_size(size).map(|()| size)
+    }
+}
+
+/// Refuses sizes that no instance can have. Fields are named as they stand at the top of a body.
+pub fn check_size(size: Size) -> Result<(), Problem> {
+    if !(1..=limits::VCPUS_MAX).contains(&size.vcpus) {
+        return Err(Problem::invalid("/vcpus", format!("1 to {} is expected", limits::VCPUS_MAX)));
+    }
+    if !(limits::MEMORY_MIB_MIN..=limits::MEMORY_MIB_MAX).contains(&size.memory_mib) {
+        let detail = format!("{} to {} is expected", limits::MEMORY_MIB_MIN, limits::MEMORY_MIB_MAX);
+        return Err(Problem::invalid("/memory_mib", detail));
+    }
+    if size.disk_gib > limits::DISK_GIB_MAX {
+        return Err(Problem::invalid("/disk_gib", format!("0 to {} is expected", limits::DISK_GIB_MAX)));
+    }
+    Ok(())
+}

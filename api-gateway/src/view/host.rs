@@ -1,0 +1,113 @@
+//! Hosts, for system admins.
+
+use super::names::HostStateName;
+use domain::{
+    HostId, Timestamp,
+    flavor::Size,
+    host::{Host, HostFacts, HostState, MemoryOverhead},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Host)]
+pub struct HostView {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: HostId,
+    pub name: String,
+    pub zone: String,
+    pub tags: BTreeMap<String, String>,
+    #[schema(value_type = HostStateName)]
+    pub state: HostState,
+    /// Keeps what it has, gets nothing new.
+    pub cordoned: bool,
+    pub cordon_reason: String,
+    /// What instances may take in total.
+    pub capacity: SizeView,
+    /// What they take; memory with QEMU's overhead.
+    pub used: SizeView,
+    /// vCPUs per hardware thread.
+    pub cpu_overcommit: f64,
+    pub overhead: MemoryOverheadView,
+    /// What its agent says of the machine.
+    #[schema(value_type = Object)]
+    pub facts: HostFacts,
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub registered_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub state_changed_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = Size)]
+pub struct SizeView {
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+impl From<Size> for SizeView {
+    fn from(size: Size) -> Self {
+        let Size { vcpus, memory_mib, disk_gib } = size;
+        Self { vcpus, memory_mib, disk_gib }
+    }
+}
+
+/// Memory that one QEMU takes beside the guest's own: `fixed + per_vcpu * vcpus + per_gib * memory_gib`, MiB.
+#[derive(Serialize, ToSchema)]
+#[schema(as = MemoryOverhead)]
+pub struct MemoryOverheadView {
+    pub fixed_mib: u64,
+    pub per_vcpu_mib: u64,
+    pub per_gib_mib: u64,
+}
+
+impl From<MemoryOverhead> for MemoryOverheadView {
+    fn from(overhead: MemoryOverhead) -> Self {
+        let MemoryOverhead { fixed_mib, per_vcpu_mib, per_gib_mib } = overhead;
+        Self { fixed_mib, per_vcpu_mib, per_gib_mib }
+    }
+}
+
+impl From<Host> for HostView {
+    fn from(host: Host) -> Self {
+        Self {
+            id: host.id,
+            name: host.name,
+            zone: host.zone,
+            tags: host.tags,
+            state: host.state,
+            cordoned: host.cordoned,
+            cordon_reason: host.cordon_reason,
+            capacity: host.capacity.into(),
+            used: host.used.into(),
+            cpu_overcommit: f64::from(host.cpu_overcommit_permille) / 1000.0,
+            overhead: host.overhead.into(),
+            facts: host.facts,
+            generation: host.generation,
+            registered_at: host.registered_at,
+            state_changed_at: host.state_changed_at,
+        }
+    }
+}
+
+/// What isn't named stays.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostChange {
+    #[serde(default)]
+    pub cordoned: Option<bool>,
+    /// Why, for the other operators.
+    #[serde(default)]
+    pub cordon_reason: Option<String>,
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// Replaces all tags.
+    #[serde(default)]
+    pub tags: Option<BTreeMap<String, String>>,
+    /// vCPUs per hardware thread, 0.1 to 100, to three decimals.
+    #[serde(default)]
+    pub cpu_overcommit: Option<f64>,
+}

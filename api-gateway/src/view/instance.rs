@@ -1,0 +1,162 @@
+//! Instances as a caller sees them.
+
+use super::names::{InstanceStateName, OnCrashName, OnHostLossName, PowerName};
+use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
+use domain::{
+    DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
+    instance::{Instance, InstanceState, OnCrash, OnHostLoss, Power},
+    ssh_key,
+};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+/// Who looks. Hosts are the operator's affair: a tenant's view names none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Viewer {
+    Tenant,
+    SystemAdmin,
+}
+
+impl Viewer {
+    #[must_use]
+    pub fn of(caller: &crate::auth::scope::Caller) -> Self {
+        if caller.system_admin() { Self::SystemAdmin } else { Self::Tenant }
+    }
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Instance)]
+pub struct InstanceView {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: InstanceId,
+    #[schema(value_type = String, format = "uuid")]
+    pub project_id: ProjectId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    pub tags: BTreeMap<String, String>,
+    /// Rises with every change that is asked for; also the ETag.
+    pub generation: i64,
+    /// Rises each time it is given to a host. For system admins only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+    /// For system admins only, else null.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub host_id: Option<HostId>,
+    #[schema(value_type = InstanceStateName)]
+    pub state: InstanceState,
+    /// What is being done right now; empty when nothing is.
+    pub step: String,
+    /// Why it is in `error`, or why it waits.
+    pub reason: String,
+    /// What is wanted of it.
+    #[schema(value_type = PowerName)]
+    pub power: Power,
+    #[schema(value_type = String, format = "uuid")]
+    pub image_id: ImageId,
+    /// Null when the sizes were given explicitly.
+    pub flavor: Option<String>,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    /// 0: no root disk.
+    pub disk_gib: u64,
+    pub zone: Option<String>,
+    #[schema(value_type = OnCrashName)]
+    pub on_crash: OnCrash,
+    #[schema(value_type = OnHostLossName)]
+    pub on_host_loss: OnHostLoss,
+    /// Fingerprint and comment of each: "SHA256:… ann@laptop".
+    pub ssh_keys: Vec<String>,
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub root_disk_id: Option<DiskId>,
+    /// The generation that its host has caught up with.
+    pub observed_generation: i64,
+    /// When the state stops being plausible; null for states that may last.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline_at: Option<Timestamp>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Timestamp>,
+    /// When the guest itself last said that it is up.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub guest_up_at: Option<Timestamp>,
+    /// Unexpected ends since it was created.
+    pub crash_count: u32,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+}
+
+impl InstanceView {
+    #[must_use]
+    pub fn new(instance: Instance, viewer: Viewer) -> Self {
+        let Instance {
+            id,
+            project_id,
+            name,
+            tags,
+            generation,
+            epoch,
+            host_id,
+            root_disk_id,
+            spec,
+            status,
+            placement: _,
+            created_at,
+            updated_at,
+        } = instance;
+        let admin = viewer == Viewer::SystemAdmin;
+        Self {
+            id,
+            project_id,
+            name,
+            tags,
+            generation,
+            epoch: admin.then_some(epoch),
+            host_id: host_id.filter(|_| admin),
+            state: status.state,
+            step: status.step,
+            reason: status.reason,
+            power: spec.power,
+            image_id: spec.image_id,
+            flavor: Some(spec.flavor).filter(|name| !name.is_empty()),
+            vcpus: spec.size.vcpus,
+            memory_mib: spec.size.memory_mib,
+            disk_gib: spec.size.disk_gib,
+            zone: spec.zone,
+            on_crash: spec.on_crash,
+            on_host_loss: spec.on_host_loss,
+            ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),
+            root_disk_id,
+            observed_generation: status.observed_generation,
+            deadline_at: status.deadline_at,
+            started_at: status.started_at,
+            guest_up_at: status.guest_up_at,
+            crash_count: status.crash_count,
+            created_at,
+            updated_at,
+        }
+    }
+}
+
+/// A key as `ssh-keygen -l` tells keys apart: its fingerprint and its comment.
+fn fingerprint_line(line: &str) -> String {
+    let (line, fingerprint) = match ssh_key::parse_public_key(line) {
+        Ok(parsed) => parsed,
+        // Stored before a rule got stricter: still told apart.
+        Err(_) => {
+            (line.to_owned(), format!("SHA256:{}", BASE64_STANDARD_NO_PAD.encode(Sha256::digest(line.as_bytes()))))
+        }
+    };
+    match line.splitn(3, ' ').nth(2) {
+        Some(comment) => format!("{fingerprint} {comment}"),
+        None => fingerprint,
+    }
+}
+
+/// Several at once.
+#[derive(Serialize, ToSchema)]
+pub struct InstancesView {
+    pub items: Vec<InstanceView>,
+}

@@ -1,0 +1,48 @@
+//! What a dry run answers.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+#[derive(Serialize, ToSchema)]
+pub struct DryRun {
+    /// Always true: nothing was changed.
+    pub dry_run: bool,
+    pub plan: PlanView,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Plan)]
+pub struct PlanView {
+    /// One sentence.
+    pub summary: String,
+    /// Where it would be placed and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub placement: Option<domain::explain::PlacementRecord>,
+    /// The project's quota left afterwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_left: Option<QuotaAmountsView>,
+    /// Each object that would be changed.
+    pub touches: Vec<String>,
+}
+
+/// An amount of each resource.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = QuotaAmounts)]
+pub struct QuotaAmountsView {
+    pub instances: i64,
+    pub vcpus: i64,
+    pub memory_mib: i64,
+    pub disk_gib: i64,
+}
+
+impl From<domain::quota::QuotaAmounts> for QuotaAmountsView {
+    fn from(amounts: domain::quota::QuotaAmounts) -> Self {
+        Self {
+            instances: amounts.instances,
+            vcpus: amounts.vcpus,
+            memory_mib: amounts.memory_mib,
+            disk_gib: amounts.disk_gib,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Quotas.
+
+use super::plan::QuotaAmountsView;
+use domain::{Problem, quota::QuotaAmounts};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Quota)]
+pub struct QuotaView {
+    pub limits: QuotaAmountsView,
+    pub used: QuotaAmountsView,
+}
+
+/// What isn't named stays.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuotaPut {
+    #[serde(default)]
+    pub instances: Option<i64>,
+    #[serde(default)]
+    pub vcpus: Option<i64>,
+    #[serde(default)]
+    pub memory_mib: Option<i64>,
+    #[serde(default)]
+    pub disk_gib: Option<i64>,
+}
+
+/// More than any cloud has, and far from what overflows a sum.
+const AMOUNT_MAX: i64 = 1 << 40;
+
+impl QuotaPut {
+    pub fn applied_to(&self, now: QuotaAmounts) -> Result<QuotaAmounts, Problem> {
+        let pick = |field: &str, given: Option<i64>, now: i64| match given {
+            None => Ok(now),
+            Some(n) if (0..=AMOUNT_MAX).contains(&n) => Ok(n),
+            Some(_) => Err(Problem::invalid(format!("/{field}"), format!("0 to {AMOUNT_MAX} is expected"))),
+        };
+        Ok(QuotaAmounts {
+            instances: pick("instances", self.instances, now.instances)?,
+            vcpus: pick("vcpus", self.vcpus, now.vcpus)?,
+            memory_mib: pick("memory_mib", self.memory_mib, now.memory_mib)?,
+            disk_gib: pick("disk_gib", self.disk_gib, now.disk_gib)?,
+        })
+    }
+}
