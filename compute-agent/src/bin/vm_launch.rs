@@ -1,0 +1,7 @@
+//! The launch shim alone, for this crate's tests; in production the same code is `iaasd vm-launch`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    compute_agent::qemu::shim::shim_main()
+}

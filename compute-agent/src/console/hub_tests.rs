@@ -1,0 +1,99 @@
+//! The hub against a socket that stands for QEMU's chardev; the real one is in `tests/vm`.
+
+use tokio::net::UnixListener;
+
+use super::*;
+
+const SOON: Duration = Duration::from_secs(5);
+
+struct Serial {
+    _dir: tempfile::TempDir,
+    listener: UnixListener,
+    hub: ConsoleHub,
+}
+
+fn serial() -> Serial {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let socket = dir.path().join("serial");
+    let listener = UnixListener::bind(&socket).expect("bound");
+    let hub = ConsoleHub::start(socket, ConsoleLog::new(dir.path().join("log")), 1 << 20);
+    Serial { _dir: dir, listener, hub }
+}
+
+impl Serial {
+    async fn accept(&self) -> UnixStream {
+        tokio::time::timeout(SOON, self.listener.accept()).await.expect("in time").expect("accepted").0
+    }
+}
+
+async fn collect(watcher: &mut Watcher, until: &[u8]) -> (Vec<u8>, u64) {
+    let (mut seen, mut skipped) = (vec![], 0);
+    while !seen.ends_with(until) {
+        match tokio::time::timeout(SOON, watcher.next()).await.expect("in time").expect("open") {
+            Output::Data(bytes) => seen.extend_from_slice(&bytes),
+            Output::Skipped(pieces) => skipped += pieces,
+        }
+    }
+    (seen, skipped)
+}
+
+#[tokio::test]
+async fn all_watchers_see_all_and_anyone_can_type() {
+    let serial = serial();
+    let (mut a, mut b) = (serial.hub.watch(), serial.hub.watch());
+    let mut guest = serial.accept().await;
+    guest.write_all(b"login: ").await.expect("written");
+    assert_eq!(collect(&mut a, b": ").await, (b"login: ".to_vec(), 0));
+    assert_eq!(collect(&mut b, b": ").await, (b"login: ".to_vec(), 0));
+    serial.hub.write(Bytes::from_static(b"root\n")).await.expect("typed");
+    let mut typed = [0; 5];
+    tokio::time::timeout(SOON, guest.read_exact(&mut typed)).await.expect("in time").expect("read");
+    assert_eq!(&typed, b"root\n");
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_told_what_it_missed_and_holds_nobody_up() {
+    let serial = serial();
+    let (mut slow, mut quick) = (serial.hub.watch(), serial.hub.watch());
+    let mut guest = serial.accept().await;
+    let total = 4 << 20;
+    let (sent, (seen, skipped)) = tokio::join!(
+        async {
+            tokio::time::timeout(SOON, async {
+                guest.write_all(&vec![b'x'; total]).await?;
+                guest.write_all(b"\nend").await
+            })
+            .await
+        },
+        collect(&mut quick, b"\nend")
+    );
+    sent.expect("the guest is never held up").expect("written");
+    assert!(seen.len() as u64 + skipped * READ_BYTES as u64 >= total as u64);
+    let (seen, skipped) = collect(&mut slow, b"\nend").await;
+    assert!(skipped > 0 && seen.len() < total, "{skipped} skipped, {} seen", seen.len());
+}
+
+#[tokio::test]
+async fn the_up_line_is_reported_once_per_boot_across_a_lost_connection() {
+    let serial = serial();
+    let mut up = serial.hub.guest_up();
+    let mut guest = serial.accept().await;
+    guest.write_all(b"iaas-guest: up a 1.5\r\niaas-guest: up b 2\r\n").await.expect("written");
+    let seen = tokio::time::timeout(SOON, up.wait_for(Option::is_some)).await.expect("in time").expect("open").clone();
+    assert_eq!(seen, Some(GuestUp { hostname: "a".into(), uptime_seconds: 1.5 }));
+    drop(guest);
+    serial.hub.rearm();
+    let mut guest = serial.accept().await;
+    guest.write_all(b"iaas-guest: up c 3\n").await.expect("written");
+    let seen = tokio::time::timeout(SOON, up.wait_for(Option::is_some)).await.expect("in time").expect("open").clone();
+    assert_eq!(seen.expect("some").hostname, "c");
+}
+
+#[tokio::test]
+async fn dropping_the_hub_closes_the_connection() {
+    let serial = serial();
+    let mut guest = serial.accept().await;
+    drop(serial.hub);
+    let end = tokio::time::timeout(SOON, guest.read(&mut [0; 8])).await.expect("in time");
+    assert!(matches!(end, Ok(0) | Err(_)));
+}

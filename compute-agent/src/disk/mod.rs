@@ -1,0 +1,7 @@
+//! An instance's disks on a local file system: overlays on cached images ([`overlay`]), their end ([`erase`]), and the
+//! config drive ([`config_drive`], written by [`iso`]).
+
+pub mod config_drive;
+pub mod erase;
+pub mod iso;
+pub mod overlay;

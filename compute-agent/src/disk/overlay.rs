@@ -1,0 +1,310 @@
+//! Disk images by `qemu-img`, with the formats always named.
+//!
+//! `qemu-img` as a child process (8 ms for an overlay) and no own writer: the format's details belong to QEMU, and what
+//! it wrote it can read. Every child dies with the future that waits for it and has a deadline. Nothing is ever probed:
+//! whoever uploaded an image must not choose what it is opened as. Overlays are created with `-u`, without opening
+//! the backing image: its format and size are known from when it was verified, and it saves the time.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::process::Command;
+
+use super::erase::sync_dir;
+use crate::qemu::argv::DiskFormat;
+
+/// For commands that write metadata only.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Error)]
+pub enum DiskError {
+    #[error("there is no space left for {path}")]
+    NoSpace { path: PathBuf },
+    #[error("{program} can't be run")]
+    Run {
+        program: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{program} {action} {path} didn't end within {} s", TIMEOUT.as_secs())]
+    Timeout { program: PathBuf, action: &'static str, path: PathBuf },
+    #[error("qemu-img {action} {path} failed: {stderr}")]
+    Failed { action: &'static str, path: PathBuf, stderr: String },
+    #[error("qemu-img's description of {path} can't be read")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: serde_json::Error,
+    },
+    #[error("{path} has {len} bytes, more than {size_bytes}: a disk never shrinks")]
+    Shrink { path: PathBuf, len: u64, size_bytes: u64 },
+    #[error("{path} can't be accessed")]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl DiskError {
+    /// An I/O error on a path, told apart where the disk is full.
+    pub fn io(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path: path.to_path_buf() },
+            _ => Self::Io { path: path.to_path_buf(), source },
+        }
+    }
+}
+
+/// Who may open a disk's file: mode 0600 for this uid and gid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// What an image's header says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct ImageInfo {
+    pub format: String,
+    #[serde(rename = "virtual-size")]
+    pub virtual_size_bytes: u64,
+    /// Space taken on the file system.
+    #[serde(rename = "actual-size", default)]
+    pub actual_size_bytes: u64,
+    pub backing_filename: Option<PathBuf>,
+    #[serde(default)]
+    pub format_specific: FormatSpecific,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub struct FormatSpecific {
+    #[serde(default)]
+    pub data: FormatData,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FormatData {
+    /// A qcow2 that keeps its data in another file.
+    pub data_file: Option<String>,
+}
+
+/// `qemu-img`, of the same version as the QEMU that will open the images.
+#[derive(Debug, Clone)]
+pub struct QemuImg {
+    binary: PathBuf,
+}
+
+impl QemuImg {
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self { binary: binary.into() }
+    }
+
+    /// A new qcow2 disk over an immutable image, durable with its directory entry when this returns. An existing file is
+    /// replaced.
+    pub async fn create_overlay(
+        &self,
+        backing: &Path,
+        backing_format: DiskFormat,
+        size_bytes: u64,
+        dest: &Path,
+        owner: Owner,
+    ) -> Result<(), DiskError> {
+        let backing =
+            [OsStr::new("-u"), "-b".as_ref(), backing.as_os_str(), "-F".as_ref(), backing_format.as_str().as_ref()];
+        self.create(DiskFormat::Qcow2, &backing, size_bytes, dest, owner).await
+    }
+
+    /// A new disk that reads as zeros.
+    pub async fn create_blank(
+        &self,
+        format: DiskFormat,
+        size_bytes: u64,
+        dest: &Path,
+        owner: Owner,
+    ) -> Result<(), DiskError> {
+        self.create(format, &[], size_bytes, dest, owner).await
+    }
+
+    async fn create(
+        &self,
+        format: DiskFormat,
+        extra: &[&OsStr],
+        size_bytes: u64,
+        dest: &Path,
+        owner: Owner,
+    ) -> Result<(), DiskError> {
+        let size = size_bytes.to_string();
+        let options: &[&str] = match format {
+            DiskFormat::Qcow2 => &["create", "-q", "-f", "qcow2", "-o", "preallocation=off,lazy_refcounts=off"],
+            DiskFormat::Raw => &["create", "-q", "-f", "raw", "-o", "preallocation=off"],
+        };
+        let mut args: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
+        args.extend(extra);
+        args.extend([dest.as_os_str(), size.as_ref()]);
+        self.run("create", dest, &args).await?;
+        let dest = dest.to_path_buf();
+        blocking(move || {
+            chown(&dest, Some(owner.uid), Some(owner.gid))
+                .and_then(|()| std::fs::set_permissions(&dest, std::fs::Permissions::from_mode(0o600)))
+                .and_then(|()| std::fs::File::open(&dest)?.sync_all())
+                .and_then(|()| sync_dir(&dest))
+                .map_err(|source| DiskError::io(&dest, source))
+        })
+        .await
+    }
+
+    /// Grows a disk that nobody has open; a running guest's is grown by QMP `block_resize`.
+    pub async fn resize(&self, path: &Path, format: DiskFormat, size_bytes: u64) -> Result<(), DiskError> {
+        let len = self.info(path, format).await?.virtual_size_bytes;
+        if len > size_bytes {
+            return Err(DiskError::Shrink { path: path.to_path_buf(), len, size_bytes });
+        }
+        let size = size_bytes.to_string();
+        let args = [
+            "resize".as_ref(),
+            "-q".as_ref(),
+            "-f".as_ref(),
+            format.as_str().as_ref(),
+            path.as_os_str(),
+            size.as_ref(),
+        ];
+        self.run("resize", path, &args).await.map(drop)
+    }
+
+    /// The header, read as `format` and without opening a backing file; also while a QEMU has it open.
+    pub async fn info(&self, path: &Path, format: DiskFormat) -> Result<ImageInfo, DiskError> {
+        let args = [
+            "info".as_ref(),
+            "-U".as_ref(),
+            "--output=json".as_ref(),
+            "-f".as_ref(),
+            format.as_str().as_ref(),
+            path.as_os_str(),
+        ];
+        let stdout = self.run("info", path, &args).await?;
+        serde_json::from_slice(&stdout).map_err(|source| DiskError::Unreadable { path: path.to_path_buf(), source })
+    }
+
+    async fn run(&self, action: &'static str, path: &Path, args: &[&OsStr]) -> Result<Vec<u8>, DiskError> {
+        let child =
+            Command::new(&self.binary).args(args).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true).output();
+        let program = || self.binary.clone();
+        let output = match tokio::time::timeout(TIMEOUT, child).await {
+            Ok(result) => result.map_err(|source| DiskError::Run { program: program(), source })?,
+            Err(_) => return Err(DiskError::Timeout { program: program(), action, path: path.to_path_buf() }),
+        };
+        if output.status.success() {
+            return Ok(output.stdout);
+        }
+        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        // The one failure with a meaning of its own; qemu-img has no exit code for it, and LC_ALL fixes the words.
+        if ["No space left on device", "Disk quota exceeded"].iter().any(|text| stderr.contains(text)) {
+            return Err(DiskError::NoSpace { path: path.to_path_buf() });
+        }
+        Err(DiskError::Failed { action, path: path.to_path_buf(), stderr })
+    }
+}
+
+/// Whether files in this directory can be opened with O_DIRECT; some network and memory file systems refuse.
+pub fn supports_direct(dir: &Path) -> Result<bool, DiskError> {
+    use rustix::fs::{Mode, OFlags, open};
+    let path = dir.join(format!(".direct-{}", uuid::Uuid::new_v4().simple()));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+    let made = open(&path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| DiskError::io(&path, errno.into()))?;
+    drop(made);
+    let direct = open(&path, OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC, Mode::empty());
+    std::fs::remove_file(&path).map_err(|source| DiskError::io(&path, source))?;
+    match direct {
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::INVAL) => Ok(false),
+        Err(errno) => Err(DiskError::io(&path, errno.into())),
+    }
+}
+
+/// Runs file system calls where they may block.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
+) -> Result<T, DiskError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+    const OWNER: Owner = Owner { uid: 64_055, gid: 64_055 };
+
+    fn qemu_img() -> Option<QemuImg> {
+        let found = ["/usr/bin/qemu-img", "/usr/local/bin/qemu-img"].iter().find(|path| Path::new(path).exists());
+        if found.is_none() {
+            println!("not run: qemu-img is not installed");
+        }
+        found.map(|path| QemuImg::new(*path))
+    }
+
+    #[tokio::test]
+    async fn overlays_grow_never_shrink_and_name_their_backing() {
+        let Some(img) = qemu_img() else { return };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (base, disk) = (dir.path().join("base,1"), dir.path().join("disk"));
+        img.create_blank(DiskFormat::Raw, MIB, &base, OWNER).await.expect("created");
+        img.create_overlay(&base, DiskFormat::Raw, 4 * MIB, &disk, OWNER).await.expect("created");
+        let info = img.info(&disk, DiskFormat::Qcow2).await.expect("readable");
+        assert_eq!((info.format.as_str(), info.virtual_size_bytes), ("qcow2", 4 * MIB));
+        assert_eq!(info.backing_filename.as_deref(), Some(base.as_path()));
+        assert!(info.format_specific.data.data_file.is_none() && info.actual_size_bytes < MIB, "{info:?}");
+        let mode = std::fs::metadata(&disk).expect("there");
+        assert_eq!((mode.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&mode)), (0o600, OWNER.uid));
+
+        img.resize(&disk, DiskFormat::Qcow2, 8 * MIB).await.expect("grown");
+        assert_eq!(img.info(&disk, DiskFormat::Qcow2).await.expect("readable").virtual_size_bytes, 8 * MIB);
+        assert!(matches!(img.resize(&disk, DiskFormat::Qcow2, MIB).await, Err(DiskError::Shrink { .. })));
+        assert!(supports_direct(dir.path()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_lies_about_its_format_and_what_is_missing_fail_with_qemu_imgs_words() {
+        let Some(img) = qemu_img() else { return };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("raw");
+        std::fs::write(&path, [0; 512]).expect("written");
+        let error = img.info(&path, DiskFormat::Qcow2).await.expect_err("no qcow2");
+        assert!(error.to_string().contains("qcow2 format"), "{error}");
+        let error = img.info(&dir.path().join("none"), DiskFormat::Raw).await.expect_err("nothing there");
+        assert!(error.to_string().contains("No such file"), "{error}");
+        let missing = QemuImg::new("/nonexistent/qemu-img");
+        assert!(matches!(missing.info(&path, DiskFormat::Raw).await, Err(DiskError::Run { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_told_apart() {
+        let Some(img) = qemu_img() else { return };
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "none"])
+            .arg(dir.path())
+            .status()
+            .is_ok_and(|status| status.success());
+        if !mounted {
+            return println!("not run: mounting a small file system takes root");
+        }
+        std::fs::write(dir.path().join("filler"), vec![1; 60 << 10]).expect("fits");
+        let result = img.create_blank(DiskFormat::Qcow2, 1 << 40, &dir.path().join("disk"), OWNER).await;
+        let unmounted = std::process::Command::new("umount").arg(dir.path()).status().expect("umount runs");
+        assert!(unmounted.success());
+        assert!(matches!(result, Err(DiskError::NoSpace { .. })), "{result:?}");
+    }
+}

@@ -1,0 +1,193 @@
+//! What this host is, as the scheduler and the operator want to know it. Everything comes from `/proc`, `/sys` and two
+//! system calls; parsing is pure and takes text.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+#[derive(Debug, Error)]
+#[error("{path} can't be read, so this host can't be described")]
+pub struct FactsError {
+    pub path: PathBuf,
+    #[source]
+    pub source: io::Error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    pub hostname: String,
+    /// As `uname -r`.
+    pub kernel_release: String,
+    pub boot_id: String,
+    pub cpu: CpuFacts,
+    pub numa_nodes: Vec<NumaNode>,
+    pub memory_total_mib: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuFacts {
+    pub vendor: String,
+    pub model: String,
+    /// Sorted.
+    pub flags: Vec<String>,
+    pub sockets: u32,
+    /// All sockets together.
+    pub cores: u32,
+    /// Logical CPUs that are online.
+    pub threads: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumaNode {
+    pub id: u32,
+    /// As the kernel lists them: `0-3,8`.
+    pub cpus: String,
+    pub memory_total_mib: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpace {
+    pub total_bytes: u64,
+    /// For unprivileged writers.
+    pub available_bytes: u64,
+}
+
+fn read(path: &str) -> Result<String, FactsError> {
+    fs::read_to_string(path).map_err(|source| FactsError { path: path.into(), source })
+}
+
+impl HostFacts {
+    /// Reads them all; takes about a millisecond.
+    pub fn gather() -> Result<Self, FactsError> {
+        Ok(Self {
+            hostname: read("/proc/sys/kernel/hostname")?.trim().to_owned(),
+            kernel_release: kernel_release()?,
+            boot_id: read("/proc/sys/kernel/random/boot_id")?.trim().to_owned(),
+            cpu: parse_cpuinfo(&read("/proc/cpuinfo")?),
+            numa_nodes: numa_nodes(Path::new("/sys/devices/system/node")),
+            memory_total_mib: meminfo_mib(&read("/proc/meminfo")?, "MemTotal"),
+        })
+    }
+}
+
+/// As `uname -r`.
+pub fn kernel_release() -> Result<String, FactsError> {
+    Ok(read("/proc/sys/kernel/osrelease")?.trim().to_owned())
+}
+
+/// Memory that could be given out without swapping, by the kernel's own estimate.
+pub fn memory_available_mib() -> Result<u64, FactsError> {
+    Ok(meminfo_mib(&read("/proc/meminfo")?, "MemAvailable"))
+}
+
+/// The file system that holds this directory.
+pub fn disk_space(dir: &Path) -> Result<DiskSpace, FactsError> {
+    let stat =
+        rustix::fs::statvfs(dir).map_err(|errno| FactsError { path: dir.to_path_buf(), source: errno.into() })?;
+    Ok(DiskSpace { total_bytes: stat.f_blocks * stat.f_frsize, available_bytes: stat.f_bavail * stat.f_frsize })
+}
+
+/// Time since boot, suspended time included: the only clock that leases are measured with.
+pub fn boottime_now() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn parse_cpuinfo(text: &str) -> CpuFacts {
+    let mut facts = CpuFacts::default();
+    let (mut sockets, mut cores) = (BTreeSet::new(), BTreeSet::new());
+    for cpu in text.split("\n\n").filter(|block| !block.trim().is_empty()) {
+        let field = |name: &str| {
+            cpu.lines()
+                .filter_map(|line| line.split_once(':'))
+                .find(|(key, _)| key.trim() == name)
+                .map(|(_, v)| v.trim())
+        };
+        if field("processor").is_none() {
+            continue;
+        }
+        facts.threads += 1;
+        let socket = field("physical id").unwrap_or("0");
+        // Without a core id every logical CPU is a core of its own.
+        let core = field("core id").or(field("processor")).unwrap_or("0");
+        sockets.insert(socket.to_owned());
+        cores.insert((socket.to_owned(), core.to_owned()));
+        if facts.threads == 1 {
+            facts.vendor = field("vendor_id").unwrap_or("unknown").to_owned();
+            facts.model = field("model name").unwrap_or("unknown").to_owned();
+            facts.flags = field("flags").unwrap_or("").split_ascii_whitespace().map(str::to_owned).collect();
+            facts.flags.sort_unstable();
+        }
+    }
+    facts.sockets = sockets.len() as u32;
+    facts.cores = cores.len() as u32;
+    facts
+}
+
+/// A field of `/proc/meminfo` or of a node's `meminfo`, whose lines begin with `Node N`.
+fn meminfo_mib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.split_once(name)?.1.strip_prefix(':'));
+    line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
+    let Ok(entries) = fs::read_dir(dir) else { return vec![] };
+    let mut nodes: Vec<NumaNode> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
+            let cpus = fs::read_to_string(entry.path().join("cpulist")).ok()?.trim().to_owned();
+            let memory = fs::read_to_string(entry.path().join("meminfo")).ok()?;
+            Some(NumaNode { id, cpus, memory_total_mib: meminfo_mib(&memory, "MemTotal") })
+        })
+        .collect();
+    nodes.sort_unstable_by_key(|node| node.id);
+    nodes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpus_are_counted_by_socket_core_and_thread() {
+        let cpu = |n: u32, socket: u32, core: u32| {
+            format!(
+                "processor\t: {n}\nvendor_id\t: GenuineIntel\nmodel name\t: X\nphysical id\t: {socket}\ncore id\t: {core}\n\
+                 flags\t\t: vmx fpu\n"
+            )
+        };
+        let text = [cpu(0, 0, 0), cpu(1, 0, 0), cpu(2, 0, 1), cpu(3, 1, 0)].join("\n");
+        let facts = parse_cpuinfo(&text);
+        assert_eq!((facts.sockets, facts.cores, facts.threads), (2, 3, 4));
+        assert_eq!(facts.flags, ["fpu", "vmx"]);
+        let bare = parse_cpuinfo("processor\t: 0\n\nprocessor\t: 1\n\n");
+        assert_eq!((bare.sockets, bare.cores, bare.threads), (1, 2, 2));
+        assert_eq!(bare.vendor, "unknown");
+    }
+
+    #[test]
+    fn memory_is_read_from_both_forms() {
+        assert_eq!(meminfo_mib("MemFree: 1 kB\nMemTotal:       2097152 kB\n", "MemTotal"), 2048);
+        assert_eq!(meminfo_mib("Node 0 MemTotal:  1048576 kB\n", "MemTotal"), 1024);
+        assert_eq!(meminfo_mib("", "MemTotal"), 0);
+    }
+
+    #[test]
+    fn this_host_has_all_of_it() {
+        let facts = HostFacts::gather().expect("readable");
+        assert!(!facts.hostname.is_empty() && !facts.kernel_release.is_empty() && facts.boot_id.len() == 36);
+        assert!(facts.cpu.threads >= facts.cpu.cores && facts.cpu.cores >= facts.cpu.sockets && facts.cpu.sockets > 0);
+        assert!(facts.memory_total_mib >= memory_available_mib().expect("readable"));
+        let space = disk_space(Path::new("/")).expect("readable");
+        assert!(space.total_bytes >= space.available_bytes);
+        assert!(disk_space(Path::new("/nonexistent")).is_err());
+        let before = boottime_now();
+        assert!(boottime_now() >= before);
+    }
+}

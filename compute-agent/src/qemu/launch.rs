@@ -1,0 +1,221 @@
+//! Starts QEMU so that it outlives the agent: limited, unprivileged, in its own session, observed from the first moment.
+//!
+//! The work is done by the [`super::shim`]; here it is started, bounded in time and understood. What a caller gets is
+//! either a [`ProcessRef`] of a QEMU whose exec succeeded, or an error that says which step failed on what. That QEMU itself refuses to go on (a locked disk, a missing CPU feature) shows later, when
+//! [`wait_ready`] finds the process gone instead of a QMP socket: its own words are in the error then.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::process::Command;
+
+use super::argv::{SpecError, VmSpec, render_argv};
+use super::process::{ProcessError, ProcessRef};
+use super::shim::{LaunchReply, LaunchSpec, Step};
+use crate::qmp::{QmpClient, QmpError};
+
+/// How long the steps from fork to exec may take. Entering a frozen cgroup is what makes them take for ever.
+const SHIM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open files of one QEMU: disks, sockets, eventfds of its queues, with room for hotplug.
+const OPEN_FILES_MAX: u64 = 4096;
+const STDERR_TAIL_BYTES: u64 = 4096;
+
+/// Where and as whom one QEMU runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placement {
+    pub uid: u32,
+    pub gid: u32,
+    pub supplementary_gids: Vec<u32>,
+    /// `cgroup.procs` files, from [`crate::host::cgroup::Group::procs_files`].
+    pub cgroup_procs: Vec<PathBuf>,
+    pub pid_namespace: Option<PathBuf>,
+    /// Gets QEMU's stdout and stderr.
+    pub stderr: PathBuf,
+}
+
+/// How to run the shim: a program and the arguments before stdin takes over.
+#[derive(Debug, Clone)]
+pub struct Launcher {
+    qemu: PathBuf,
+    shim: PathBuf,
+    shim_args: Vec<String>,
+}
+
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    #[error("the machine can't be described to QEMU")]
+    Spec(#[source] SpecError),
+    #[error("the socket {path} of an earlier run can't be removed")]
+    StaleSocket {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the launch program {shim} can't be run")]
+    Shim {
+        shim: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the launch program ended without a usable answer: {output:?}")]
+    ShimAnswer { output: String },
+    #[error("starting QEMU failed at {step:?} ({subject})")]
+    Step {
+        step: Step,
+        subject: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("QEMU was not started within {} s; is its cgroup frozen?", SHIM_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+#[derive(Debug, Error)]
+pub enum ReadyError {
+    #[error("QEMU ended before it could be spoken to; it said: {stderr}")]
+    Ended { stderr: String },
+    #[error("QEMU didn't open {socket} within {after:?}; it said: {stderr}")]
+    Timeout { socket: PathBuf, after: Duration, stderr: String },
+    #[error("QEMU runs, but its monitor can't be spoken to")]
+    Qmp(#[source] QmpError),
+    #[error("QEMU can't be observed")]
+    Process(#[source] ProcessError),
+}
+
+impl Launcher {
+    /// Runs `shim shim_args…`; in production the running binary itself with `vm-launch`.
+    pub fn new(qemu: impl Into<PathBuf>, shim: impl Into<PathBuf>, shim_args: &[&str]) -> Self {
+        let shim_args = shim_args.iter().map(|arg| (*arg).to_owned()).collect();
+        Self { qemu: qemu.into(), shim: shim.into(), shim_args }
+    }
+
+    /// This very binary with the argument `vm-launch`, even when its file has been replaced by an upgrade.
+    pub fn this_binary(qemu: impl Into<PathBuf>) -> Self {
+        Self::new(qemu, "/proc/self/exe", &["vm-launch"])
+    }
+
+    /// Returns when QEMU's exec has succeeded. Stale sockets of an earlier run are removed first.
+    ///
+    /// When the future is dropped, or ends in a timeout, a QEMU may still have come to life in the instant before: what
+    /// is in the instance's cgroup is the truth, and [`crate::host::cgroup::Group::kill_all`] ends it.
+    pub async fn launch(&self, spec: &VmSpec, placement: &Placement) -> Result<ProcessRef, LaunchError> {
+        spec.check().map_err(LaunchError::Spec)?;
+        for socket in [&spec.qmp_socket, &spec.serial_socket] {
+            match std::fs::remove_file(socket) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(LaunchError::StaleSocket { path: socket.clone(), source });
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        // `check` made sure that every path is UTF-8, and the rest is text anyway.
+        let args = render_argv(spec).into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+        self.start(&LaunchSpec {
+            program: self.qemu.clone(),
+            args,
+            uid: placement.uid,
+            gid: placement.gid,
+            supplementary_gids: placement.supplementary_gids.clone(),
+            cgroup_procs: placement.cgroup_procs.clone(),
+            pid_namespace: placement.pid_namespace.clone(),
+            stderr: placement.stderr.clone(),
+            open_files_max: OPEN_FILES_MAX,
+        })
+        .await
+    }
+
+    /// As [`Self::launch`], for any program.
+    pub async fn start(&self, spec: &LaunchSpec) -> Result<ProcessRef, LaunchError> {
+        let shim_error = |source| LaunchError::Shim { shim: self.shim.clone(), source };
+        let mut shim = Command::new(&self.shim)
+            .args(&self.shim_args)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(shim_error)?;
+        let talk = async {
+            let text = serde_json::to_vec(spec).map_err(io::Error::from)?;
+            let mut stdin = shim.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+            stdin.write_all(&text).await?;
+            drop(stdin);
+            let mut output = Vec::new();
+            shim.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.read_to_end(&mut output).await?;
+            shim.wait().await?;
+            Ok(output)
+        };
+        let output = match tokio::time::timeout(SHIM_TIMEOUT, talk).await {
+            Ok(result) => result.map_err(shim_error)?,
+            Err(_) => return Err(LaunchError::Timeout),
+        };
+        match serde_json::from_slice(&output) {
+            Ok(LaunchReply::Started(process)) => Ok(process),
+            Ok(LaunchReply::Failed { step, subject, errno }) => {
+                Err(LaunchError::Step { step, subject, source: io::Error::from_raw_os_error(errno) })
+            }
+            Err(_) => Err(LaunchError::ShimAnswer { output: String::from_utf8_lossy(&output).into_owned() }),
+        }
+    }
+}
+
+/// Connects to the monitor that QEMU is about to open, or has open (adoption); ends early, with QEMU's own words, when
+/// the process ends. QEMU opens the monitor before its disks, so only the answered handshake counts.
+pub async fn wait_ready(
+    process: &ProcessRef,
+    qmp_socket: &Path,
+    stderr: &Path,
+    timeout: Duration,
+) -> Result<QmpClient, ReadyError> {
+    let ended = || ReadyError::Ended { stderr: stderr_tail(stderr) };
+    let Some(handle) = process.open().map_err(ReadyError::Process)? else { return Err(ended()) };
+    let connected = tokio::select! {
+        connected = tokio::time::timeout(timeout, connect(qmp_socket, timeout)) => connected,
+        exit = handle.wait_exit() => return Err(exit.map_or_else(ReadyError::Process, |()| ended())),
+    };
+    match connected {
+        Ok(Ok(client)) => Ok(client),
+        Ok(Err(QmpError::Closed)) => {
+            // QEMU is on its way out, and its last words are complete when it is gone.
+            let exit = tokio::time::timeout(timeout, handle.wait_exit()).await;
+            Err(if exit.is_ok() { ended() } else { ReadyError::Qmp(QmpError::Closed) })
+        }
+        Ok(Err(error)) => Err(ReadyError::Qmp(error)),
+        Err(_) => {
+            let stderr = stderr_tail(stderr);
+            Err(ReadyError::Timeout { socket: qmp_socket.to_path_buf(), after: timeout, stderr })
+        }
+    }
+}
+
+/// Tries until the socket is there. A failed connect costs microseconds; a watch on the directory would cost more code
+/// than time.
+async fn connect(socket: &Path, timeout: Duration) -> Result<QmpClient, QmpError> {
+    const RETRY: Duration = Duration::from_millis(2);
+    loop {
+        match UnixStream::connect(socket).await {
+            Ok(stream) => return QmpClient::over(stream, timeout).await,
+            Err(_) => tokio::time::sleep(RETRY).await,
+        }
+    }
+}
+
+/// The last lines that QEMU wrote to its stderr file, at most 4 KiB; empty when there is none.
+pub fn stderr_tail(path: &Path) -> String {
+    use std::io::{Read, Seek, SeekFrom};
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(path)?;
+        let len = file.metadata()?.len();
+        file.seek(SeekFrom::Start(len.saturating_sub(STDERR_TAIL_BYTES)))?;
+        let mut tail = Vec::new();
+        file.take(STDERR_TAIL_BYTES).read_to_end(&mut tail)?;
+        Ok(tail)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
+}

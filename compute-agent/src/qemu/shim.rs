@@ -1,0 +1,226 @@
+//! The few steps between the agent and QEMU's exec, in a process of its own: `iaasd vm-launch`.
+//!
+//! Joining a PID namespace takes a fork after `setns`, and between fork and exec only async-signal-safe calls are sound
+//! while other threads exist: the agent has many. `pre_exec` hooks in the agent were rejected for that, and because a
+//! hook that fails tells nothing but an errno. So the agent starts this program, single-threaded and without a runtime,
+//! with a JSON [`LaunchSpec`] on stdin; it joins the cgroups, enters the namespace, forks; the child becomes its own
+//! session, drops every privilege and execs; the parent waits for the exec's outcome, writes a [`LaunchReply`] to stdout
+//! and ends. The child is then nobody's but init's.
+//!
+//! Order matters:
+//! - cgroups first, as root, so that nothing of QEMU ever runs outside its limits (or its freezer);
+//! - files below 0 to 2 are marked close-on-exec: nothing leaks in, and the status pipe closes by itself at exec;
+//! - groups, then gid, then uid, then `no_new_privs`; a failing step ends the launch, none is skipped.
+
+use std::convert::Infallible;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use nix::sched::{CloneFlags, setns};
+use nix::unistd::{ForkResult, Gid, Uid, fork, setgroups, setresgid, setresuid, setsid};
+use rustix::process::{Resource, Rlimit, setrlimit};
+use serde::{Deserialize, Serialize};
+
+use super::process::ProcessRef;
+
+/// What the shim is told. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    /// Neither is 0: QEMU never runs as root.
+    pub uid: u32,
+    pub gid: u32,
+    /// For example the group that may open `/dev/kvm`.
+    pub supplementary_gids: Vec<u32>,
+    /// `cgroup.procs` files to join, one per hierarchy.
+    pub cgroup_procs: Vec<PathBuf>,
+    /// A PID namespace to be born into, such as `/proc/N/ns/pid` or a bind mount of one.
+    pub pid_namespace: Option<PathBuf>,
+    /// Gets stdout and stderr; created with mode 0600, emptied.
+    pub stderr: PathBuf,
+    /// RLIMIT_NOFILE, both values.
+    pub open_files_max: u64,
+}
+
+/// What the shim answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LaunchReply {
+    /// The exec succeeded.
+    Started(ProcessRef),
+    /// A step failed, and nothing runs.
+    Failed { step: Step, subject: String, errno: i32 },
+}
+
+/// The steps in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    ReadSpec,
+    CloseFiles,
+    JoinCgroup,
+    /// ENOMEM here means that the namespace's init has ended.
+    EnterPidNamespace,
+    OpenStderr,
+    Fork,
+    NewSession,
+    Limits,
+    DropPrivileges,
+    Exec,
+    Identify,
+}
+
+struct Failure {
+    step: Step,
+    subject: String,
+    source: io::Error,
+}
+
+/// Makes the error of one step.
+fn failed(step: Step, subject: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Failure {
+    let subject = subject.as_ref().display().to_string();
+    move |source| Failure { step, subject, source }
+}
+
+/// The whole program. Call it before any thread is started.
+pub fn shim_main() -> ExitCode {
+    let reply = match launch() {
+        Ok(process) => LaunchReply::Started(process),
+        Err(Failure { step, subject, source }) => {
+            LaunchReply::Failed { step, subject, errno: source.raw_os_error().unwrap_or(nix::libc::EIO) }
+        }
+    };
+    let text = serde_json::to_vec(&reply).unwrap_or_default();
+    match io::stdout().write_all(&text).and_then(|()| io::stdout().flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn launch() -> Result<ProcessRef, Failure> {
+    let spec = read_spec().map_err(failed(Step::ReadSpec, "stdin"))?;
+    close_files_on_exec().map_err(failed(Step::CloseFiles, "/proc/self/fd"))?;
+    for procs in &spec.cgroup_procs {
+        // "0" stands for the writer, whatever its number is in this namespace.
+        let join = || OpenOptions::new().write(true).open(procs)?.write_all(b"0");
+        join().map_err(failed(Step::JoinCgroup, procs))?;
+    }
+    if let Some(path) = &spec.pid_namespace {
+        let enter = || Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWPID)?);
+        enter().map_err(failed(Step::EnterPidNamespace, path))?;
+    }
+    let stderr = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(&spec.stderr)
+        .map_err(failed(Step::OpenStderr, &spec.stderr))?;
+    let (mut status, status_writer) = io::pipe().map_err(failed(Step::Fork, "pipe"))?;
+
+    // SAFETY: this process has one thread (it is called before any is started), so the child may do whatever the parent
+    // could.
+    let forked = unsafe { fork() };
+    let forked = forked.map_err(|errno| match (&spec.pid_namespace, errno) {
+        // What the kernel says to a fork into a namespace whose init has ended.
+        (Some(path), nix::errno::Errno::ENOMEM) => failed(Step::EnterPidNamespace, path)(errno.into()),
+        _ => failed(Step::Fork, "fork")(errno.into()),
+    });
+    match forked? {
+        ForkResult::Child => {
+            drop(status);
+            let failure = become_qemu(&spec, stderr);
+            let errno = failure.source.raw_os_error().unwrap_or(nix::libc::EIO);
+            let reply = LaunchReply::Failed { step: failure.step, subject: failure.subject, errno };
+            let mut status_writer = status_writer;
+            let told = status_writer.write_all(&serde_json::to_vec(&reply).unwrap_or_default());
+            #[expect(clippy::disallowed_methods, reason = "the forked child must not run on as a second shim")]
+            std::process::exit(if told.is_ok() { 126 } else { 127 });
+        }
+        ForkResult::Parent { child } => {
+            drop(status_writer);
+            // Identified before the outcome is known: a QEMU that execs and ends at once is a zombie by then.
+            let identified = ProcessRef::of_pid(child.as_raw());
+            let mut outcome = Vec::new();
+            status.read_to_end(&mut outcome).map_err(failed(Step::Exec, &spec.program))?;
+            if outcome.is_empty() {
+                return identified.map_err(failed(Step::Identify, &spec.program));
+            }
+            match serde_json::from_slice(&outcome) {
+                Ok(LaunchReply::Failed { step, subject, errno }) => {
+                    Err(Failure { step, subject, source: io::Error::from_raw_os_error(errno) })
+                }
+                Ok(LaunchReply::Started(_)) | Err(_) => {
+                    Err(failed(Step::Exec, &spec.program)(io::ErrorKind::InvalidData.into()))
+                }
+            }
+        }
+    }
+}
+
+fn read_spec() -> io::Result<LaunchSpec> {
+    let mut text = Vec::new();
+    io::stdin().lock().read_to_end(&mut text)?;
+    let spec: LaunchSpec =
+        serde_json::from_slice(&text).map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))?;
+    if spec.uid == 0 || spec.gid == 0 || spec.supplementary_gids.contains(&0) {
+        return Err(io::Error::from_raw_os_error(nix::libc::EPERM));
+    }
+    Ok(spec)
+}
+
+fn close_files_on_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        if fd <= 2 {
+            continue;
+        }
+        // SAFETY: the number was just listed as open; that of the listing itself may be closed again by the time the
+        // loop ends, but not while it runs, and only a flag is set.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC)?;
+    }
+    Ok(())
+}
+
+/// Runs in the child; returns only when a step failed.
+fn become_qemu(spec: &LaunchSpec, stderr: File) -> Failure {
+    let prepare = || -> Result<Infallible, Failure> {
+        setsid().map_err(|errno| failed(Step::NewSession, "setsid")(errno.into()))?;
+        let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
+        setrlimit(Resource::Nofile, limit(spec.open_files_max))
+            .and_then(|()| setrlimit(Resource::Core, limit(0)))
+            .map_err(|errno| failed(Step::Limits, "setrlimit")(errno.into()))?;
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        drop_privileges(spec).map_err(failed(Step::DropPrivileges, format!("uid {}", spec.uid)))?;
+        let out = stderr.try_clone().map_err(failed(Step::OpenStderr, &spec.stderr))?;
+        let source = Command::new(&spec.program)
+            .args(&spec.args)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(stderr)
+            .exec();
+        Err(failed(Step::Exec, &spec.program)(source))
+    };
+    let Err(failure) = prepare();
+    failure
+}
+
+fn drop_privileges(spec: &LaunchSpec) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(spec.uid), Gid::from_raw(spec.gid));
+    let groups: Vec<Gid> = spec.supplementary_gids.iter().copied().map(Gid::from_raw).collect();
+    setgroups(&groups)?;
+    setresgid(gid, gid, gid)?;
+    setresuid(uid, uid, uid)?;
+    rustix::thread::set_no_new_privs(true)?;
+    Ok(())
+}

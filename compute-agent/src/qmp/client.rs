@@ -1,0 +1,265 @@
+//! One QMP connection.
+//!
+//! One task reads and one writes; whoever executes a command leaves a place for the answer under the command's id, and
+//! waits for a bounded time. An answer that comes too late finds no place and is dropped: the connection stays usable,
+//! for QEMU answers in order, and ids tell answers apart. QEMU serves one connection per monitor socket: a second one
+//! waits until the first is closed, so [`QmpClient::connect`] times out against a monitor that somebody else holds.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use super::wire::{Decoder, Event, Message, WireError};
+
+/// For commands that QEMU answers from memory.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// Events kept for a subscriber that is behind.
+const EVENTS_KEPT: usize = 256;
+
+#[derive(Debug, Error)]
+pub enum QmpError {
+    #[error("the monitor {path} can't be connected to")]
+    Connect {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("what answered on the monitor socket isn't QMP: {found}")]
+    NotQmp { found: String },
+    #[error("QEMU closed the monitor connection")]
+    Closed,
+    #[error("QEMU didn't answer {command} within {after:?}")]
+    Timeout { command: String, after: Duration },
+    #[error("QEMU refused {command}: {desc} ({class})")]
+    Refused { command: String, class: String, desc: String },
+    #[error("QEMU's answer to {command} has an unexpected shape")]
+    Shape {
+        command: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+impl QmpError {
+    /// Whether QEMU itself said no, as against not having been reached.
+    pub fn refused(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+}
+
+type Answer = Result<Value, (String, String)>;
+
+/// Cheap to clone; the connection closes with its last clone.
+#[derive(Debug, Clone)]
+pub struct QmpClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Whole lines; a caller that gives up leaves none half written.
+    writer: mpsc::Sender<String>,
+    pending: Arc<Mutex<Pending>>,
+    next_id: AtomicU64,
+    events: broadcast::Sender<Event>,
+    closed: watch::Receiver<bool>,
+    version: Value,
+    reader: AbortHandle,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+    closed: bool,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl QmpClient {
+    /// Connects, reads the greeting and leaves negotiation mode.
+    pub async fn connect(path: &Path, timeout: Duration) -> Result<Self, QmpError> {
+        let connect = UnixStream::connect(path);
+        let failed = |source| QmpError::Connect { path: path.to_path_buf(), source };
+        let stream = match tokio::time::timeout(timeout, connect).await {
+            Ok(result) => result.map_err(failed)?,
+            Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
+        };
+        Self::over(stream, timeout).await
+    }
+
+    /// As [`Self::connect`], over a stream that is connected already (see [`crate::qemu::launch::wait_ready`]).
+    pub async fn over(stream: UnixStream, timeout: Duration) -> Result<Self, QmpError> {
+        let (mut read, writer) = stream.into_split();
+        let mut decoder = Decoder::default();
+        let greeting = tokio::time::timeout(timeout, read_message(&mut read, &mut decoder)).await;
+        let version = match greeting {
+            Err(_) => return Err(QmpError::Timeout { command: "the connection".into(), after: timeout }),
+            Ok(Err(_)) => return Err(QmpError::Closed),
+            Ok(Ok(Ok(Message::Greeting { version }))) => version,
+            Ok(Ok(other)) => return Err(QmpError::NotQmp { found: format!("{other:?}").chars().take(120).collect() }),
+        };
+        let (events, _) = broadcast::channel(EVENTS_KEPT);
+        let (closed_tx, closed) = watch::channel(false);
+        let pending = Arc::new(Mutex::new(Pending::default()));
+        let reading = read_loop(read, decoder, pending.clone(), events.clone(), closed_tx);
+        let reader = tokio::spawn(reading).abort_handle();
+        let (lines, waiting) = mpsc::channel(16);
+        tokio::spawn(write_loop(writer, waiting));
+        let client = Self {
+            shared: Arc::new(Shared {
+                writer: lines,
+                pending,
+                next_id: AtomicU64::new(1),
+                events,
+                closed,
+                version,
+                reader,
+            }),
+        };
+        client.execute("qmp_capabilities", Value::Null, timeout).await?;
+        Ok(client)
+    }
+
+    /// Runs a command; `arguments` is an object, or null for none.
+    pub async fn execute(&self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {
+        let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut request = json!({"execute": command, "id": id});
+        if !arguments.is_null() {
+            request["arguments"] = arguments;
+        }
+        let line = format!("{request}\n");
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut pending = self.pending();
+            if pending.closed {
+                return Err(QmpError::Closed);
+            }
+            pending.answers.insert(id, sender);
+        }
+        // Taken back when this future ends, whichever way.
+        let _place = Place { pending: &self.shared.pending, id };
+        let talk = async {
+            self.shared.writer.send(line).await.map_err(|_| QmpError::Closed)?;
+            receiver.await.map_err(|_| QmpError::Closed)
+        };
+        match tokio::time::timeout(timeout, talk).await {
+            Ok(Ok(Ok(value))) => Ok(value),
+            Ok(Ok(Err((class, desc)))) => Err(QmpError::Refused { command: command.into(), class, desc }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(QmpError::Timeout { command: command.into(), after: timeout }),
+        }
+    }
+
+    /// Events from now on. A subscriber that falls more than 256 behind is told how many it lost and should ask
+    /// `query-status`.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Returns when the connection has ended: QEMU's end, or soon after.
+    pub async fn closed(&self) {
+        let mut closed = self.shared.closed.clone();
+        // An error means that the reader is gone, which is the same.
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
+    /// What the greeting said: `{"qemu": {"major", "minor", "micro"}, "package"}`.
+    pub fn greeting_version(&self) -> &Value {
+        &self.shared.version
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Place<'a> {
+    pending: &'a Mutex<Pending>,
+    id: u64,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner).answers.remove(&self.id);
+    }
+}
+
+/// The next message, or the wire error in its place; `Err` when the stream has ended.
+async fn read_message(read: &mut OwnedReadHalf, decoder: &mut Decoder) -> io::Result<Result<Message, WireError>> {
+    let mut chunk = [0; 4096];
+    loop {
+        match decoder.next_message() {
+            Ok(Some(message)) => return Ok(Ok(message)),
+            Ok(None) => {}
+            Err(error) => return Ok(Err(error)),
+        }
+        match read.read(&mut chunk).await? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => decoder.push(&chunk[..n]),
+        }
+    }
+}
+
+/// Ends, and so closes its half, when the last client is gone or QEMU is.
+async fn write_loop(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<String>) {
+    while let Some(line) = lines.recv().await {
+        if writer.write_all(line.as_bytes()).await.is_err() {
+            break;
+        }
+    }
+}
+
+async fn read_loop(
+    mut read: OwnedReadHalf,
+    mut decoder: Decoder,
+    pending: Arc<Mutex<Pending>>,
+    events: broadcast::Sender<Event>,
+    closed: watch::Sender<bool>,
+) {
+    while let Ok(message) = read_message(&mut read, &mut decoder).await {
+        let (id, answer) = match message {
+            Ok(Message::Return { id, value }) => (id, Ok(value)),
+            Ok(Message::Error { id, class, desc }) => (id, Err((class, desc))),
+            Ok(Message::Event(event)) => {
+                // No subscriber is no error.
+                let _ = events.send(event);
+                continue;
+            }
+            Ok(Message::Greeting { .. } | Message::Unknown) => continue,
+            Err(WireError::NotJson(text)) => {
+                tracing::warn!(text, "a line from QEMU's monitor is no JSON");
+                continue;
+            }
+            Err(WireError::TooLong) => break,
+        };
+        let place = id.and_then(|id| pending.lock().unwrap_or_else(PoisonError::into_inner).answers.remove(&id));
+        if let Some(place) = place {
+            // Its owner may have given up in this moment.
+            let _ = place.send(answer);
+        }
+    }
+    let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+    pending.closed = true;
+    pending.answers.clear();
+    drop(pending);
+    let _ = closed.send(true);
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

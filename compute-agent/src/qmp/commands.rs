@@ -1,0 +1,215 @@
+//! The commands we use, typed. Each takes QEMU at its word: what it refuses is a [`QmpError::Refused`].
+
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+
+use super::client::{COMMAND_TIMEOUT, QmpClient, QmpError};
+
+/// What QEMU says the machine does; the names are QEMU's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunState {
+    Running,
+    /// Stopped by `stop`.
+    Paused,
+    /// Started with `-S` and not yet told to go on.
+    Prelaunch,
+    /// The guest has powered itself off.
+    Shutdown,
+    GuestPanicked,
+    /// A disk error stopped it: most often the host's disk is full.
+    IoError,
+    /// KVM couldn't go on.
+    InternalError,
+    Suspended,
+    /// Of another kind or a newer QEMU.
+    Other(String),
+}
+
+impl RunState {
+    fn parse(name: &str) -> Self {
+        match name {
+            "running" => Self::Running,
+            "paused" => Self::Paused,
+            "prelaunch" => Self::Prelaunch,
+            "shutdown" => Self::Shutdown,
+            "guest-panicked" => Self::GuestPanicked,
+            "io-error" => Self::IoError,
+            "internal-error" => Self::InternalError,
+            "suspended" => Self::Suspended,
+            other => Self::Other(other.into()),
+        }
+    }
+
+    /// The guest has ended, and only `system_reset` or `quit` leads on.
+    pub fn ended(&self) -> bool {
+        match self {
+            Self::Shutdown | Self::GuestPanicked | Self::InternalError => true,
+            Self::Running | Self::Paused | Self::Prelaunch | Self::IoError | Self::Suspended | Self::Other(_) => false,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RunState {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|name| Self::parse(&name))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Status {
+    #[serde(rename = "status")]
+    pub state: RunState,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Cpu {
+    pub cpu_index: u32,
+    /// The host's thread id, in QEMU's PID namespace.
+    pub thread_id: i32,
+}
+
+/// One device with a disk, from `query-block`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BlockDevice {
+    /// The path of the device in the machine; it contains the id given on the command line.
+    pub qdev: Option<String>,
+    #[serde(default)]
+    pub inserted: Option<BlockInserted>,
+    #[serde(rename = "io-status", default)]
+    pub io_status: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BlockInserted {
+    #[serde(rename = "node-name")]
+    pub node_name: Option<String>,
+    pub file: String,
+    #[serde(rename = "drv")]
+    pub driver: String,
+    #[serde(rename = "ro")]
+    pub read_only: bool,
+    pub image: BlockImage,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BlockImage {
+    #[serde(rename = "virtual-size")]
+    pub virtual_size_bytes: u64,
+}
+
+impl QmpClient {
+    async fn run(&self, command: &str, arguments: Value) -> Result<(), QmpError> {
+        self.execute(command, arguments, COMMAND_TIMEOUT).await.map(drop)
+    }
+
+    async fn query<T: for<'de> Deserialize<'de>>(&self, command: &str, timeout: Duration) -> Result<T, QmpError> {
+        let value = self.execute(command, Value::Null, timeout).await?;
+        serde_json::from_value(value).map_err(|source| QmpError::Shape { command: command.into(), source })
+    }
+
+    pub async fn query_status(&self) -> Result<RunState, QmpError> {
+        Ok(self.query::<Status>("query-status", COMMAND_TIMEOUT).await?.state)
+    }
+
+    /// Stops the vCPUs; repeating it changes nothing.
+    pub async fn stop(&self) -> Result<(), QmpError> {
+        self.run("stop", Value::Null).await
+    }
+
+    /// Lets the vCPUs run; refused after the guest's end.
+    pub async fn cont(&self) -> Result<(), QmpError> {
+        self.run("cont", Value::Null).await
+    }
+
+    /// Presses the power button: the guest shuts down if it listens, so the caller sets itself a deadline.
+    pub async fn system_powerdown(&self) -> Result<(), QmpError> {
+        self.run("system_powerdown", Value::Null).await
+    }
+
+    /// Presses the reset button. A machine that holds still after its guest's end stays `paused` until [`Self::cont`].
+    pub async fn system_reset(&self) -> Result<(), QmpError> {
+        self.run("system_reset", Value::Null).await
+    }
+
+    /// Ends QEMU. It may close the connection before its answer arrives, which is no error.
+    pub async fn quit(&self) -> Result<(), QmpError> {
+        match self.run("quit", Value::Null).await {
+            Err(QmpError::Closed) => Ok(()),
+            other => other,
+        }
+    }
+
+    pub async fn query_cpus_fast(&self) -> Result<Vec<Cpu>, QmpError> {
+        self.query("query-cpus-fast", COMMAND_TIMEOUT).await
+    }
+
+    pub async fn query_block(&self) -> Result<Vec<BlockDevice>, QmpError> {
+        self.query("query-block", COMMAND_TIMEOUT).await
+    }
+
+    /// Grows a disk while its guest runs; the node is [`crate::qemu::argv::block_node`].
+    pub async fn block_resize(&self, node: &str, size_bytes: u64) -> Result<(), QmpError> {
+        self.run("block_resize", json!({"node-name": node, "size": size_bytes})).await
+    }
+
+    /// Opens a block node; `options` as in `-blockdev`.
+    pub async fn blockdev_add(&self, options: Value) -> Result<(), QmpError> {
+        self.run("blockdev-add", options).await
+    }
+
+    pub async fn blockdev_del(&self, node: &str) -> Result<(), QmpError> {
+        self.run("blockdev-del", json!({"node-name": node})).await
+    }
+
+    /// Plugs a device; `options` as in `-device`.
+    pub async fn device_add(&self, options: Value) -> Result<(), QmpError> {
+        self.run("device_add", options).await
+    }
+
+    /// Asks the guest to let a device go; it is gone when the event `DEVICE_DELETED` says so.
+    pub async fn device_del(&self, id: &str) -> Result<(), QmpError> {
+        self.run("device_del", json!({"id": id})).await
+    }
+
+    /// `major.minor.micro`.
+    pub async fn query_version(&self) -> Result<String, QmpError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            qemu: Triple,
+        }
+        #[derive(Deserialize)]
+        struct Triple {
+            major: u32,
+            minor: u32,
+            micro: u32,
+        }
+        let Triple { major, minor, micro } = self.query::<Answer>("query-version", COMMAND_TIMEOUT).await?.qemu;
+        Ok(format!("{major}.{minor}.{micro}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_and_block_devices_of_any_release_are_read() {
+        let state = |text: &str| serde_json::from_str::<Status>(text).expect("readable").state;
+        assert_eq!(state(r#"{"status": "running", "running": true, "singlestep": false}"#), RunState::Running);
+        assert_eq!(state(r#"{"status": "guest-panicked", "running": false}"#), RunState::GuestPanicked);
+        assert_eq!(state(r#"{"status": "colo"}"#), RunState::Other("colo".into()));
+        assert!(RunState::Shutdown.ended() && !RunState::IoError.ended());
+        let devices: Vec<BlockDevice> = serde_json::from_str(
+            r#"[{"device": "", "qdev": "/machine/peripheral/vd-1/virtio-backend", "type": "unknown", "io-status": "ok",
+                "inserted": {"ro": false, "drv": "qcow2", "file": "/d", "node-name": "disk-1", "future": {},
+                    "image": {"virtual-size": 1048576, "filename": "/d", "format": "qcow2"}}},
+               {"device": "cd0", "removable": true}]"#,
+        )
+        .expect("readable");
+        assert_eq!(devices[0].inserted.as_ref().expect("a disk").image.virtual_size_bytes, 1 << 20);
+        assert!(devices[1].inserted.is_none());
+    }
+}

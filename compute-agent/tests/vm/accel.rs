@@ -1,0 +1,78 @@
+//! The accelerators of this machine, measured; and KVM itself, as far as it goes here.
+
+use compute_agent::qemu::accel::{AccelSetting, Stage, decide};
+use compute_agent::qemu::argv::Accel;
+use compute_agent::qemu::probe::{Prober, kvm_access_gid};
+use compute_agent::qemu::version::find_qemu;
+
+use crate::rig::{GID, Room, UID, launcher, qemu};
+
+async fn prober(room: &Room) -> Option<Prober> {
+    let qemu = find_qemu(Some(&qemu()?)).await.expect("a QEMU that will do");
+    Some(Prober {
+        launcher: launcher(&qemu.binary),
+        qemu_version: qemu.version,
+        uid: UID,
+        gid: GID,
+        work_dir: room.dir.path().into(),
+        cache_file: room.dir.path().join("accelerator.json"),
+        kernel: None,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_probe_guest_runs_to_its_end_under_tcg() {
+    let room = Room::make().await;
+    let Some(prober) = prober(&room).await else { return };
+    let run = prober.run(Accel::TCG, vec![]).await.expect("prepared");
+    assert_eq!(run.stage, Stage::Kernel, "{run:?}");
+    assert!(run.loops_ms.is_some_and(|ms| ms > 0.0) && run.failure.is_none(), "{run:?}");
+    assert!(std::fs::read_dir(room.dir.path()).expect("there").count() == 1, "only `run` is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_boot_sector_runs_under_kvm_through_the_same_launch() {
+    let room = Room::make().await;
+    let Some(prober) = prober(&room).await else { return };
+    let gid = match kvm_access_gid(GID) {
+        Ok(gid) => gid,
+        Err(error) => return println!("not run: {error}"),
+    };
+    let accel = Accel::Kvm { cpu_flags: vec!["arch-capabilities=off".into()] };
+    let run = prober.run(accel, vec![gid]).await.expect("prepared");
+    println!("under KVM: {run:?}");
+    assert!(run.stage >= Stage::Real, "the boot sector itself runs wherever /dev/kvm opens: {run:?}");
+    assert!(run.stage == Stage::Kernel || run.failure.is_some(), "what ended it is told: {run:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_decision_follows_the_measurement_and_is_remembered_for_this_boot() {
+    let room = Room::make().await;
+    let Some(mut prober) = prober(&room).await else { return };
+    let probed = prober.probe().await.expect("measured");
+    let expected = decide(AccelSetting::Auto, &probed);
+    println!("{expected:#?}");
+    match &expected.accel {
+        Accel::Kvm { .. } => assert!(expected.measured.kvm_ms < expected.measured.tcg_ms, "{expected:?}"),
+        Accel::Tcg { .. } => assert!(!expected.warnings.is_empty(), "a fall back to emulation is told: {expected:?}"),
+    }
+    let first = prober.accelerator(AccelSetting::Auto).await.expect("decided");
+    assert_eq!(first.accel, expected.accel);
+
+    // Remembered: a launcher that can't launch isn't asked. (Without /dev/kvm nothing is, for it may appear.)
+    prober.launcher = compute_agent::qemu::launch::Launcher::new("/nonexistent", "/nonexistent", &[]);
+    let again = prober.accelerator(AccelSetting::Auto).await.expect("decided");
+    assert_eq!(again.accel, first.accel);
+    assert_eq!(prober.accelerator(AccelSetting::Tcg).await.expect("decided").accel, Accel::TCG);
+    if prober.cache_file.exists() {
+        assert_eq!(again, first);
+        let forced = prober.accelerator(AccelSetting::Kvm).await.expect("decided");
+        assert!(matches!(forced.accel, Accel::Kvm { .. }));
+        // Of another boot, it counts for nothing.
+        let text = std::fs::read_to_string(&prober.cache_file).expect("readable");
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("readable");
+        std::fs::write(&prober.cache_file, text.replace(boot_id.trim(), "another")).expect("written");
+        let anew = prober.accelerator(AccelSetting::Auto).await.expect("decided");
+        assert!(anew.measured.tcg_ms.is_none() && !anew.warnings.is_empty(), "measured anew, and failed: {anew:?}");
+    }
+}
