@@ -117,10 +117,13 @@ op! {
 }
 
 op! {
-    /// The manager's own view: a deadline passed, what it waits for. The generation stays.
+    /// The manager's own view: a deadline passed, what it waits for. The generation stays. Decided on the report that was stored last
+    /// (`seen_start`, `seen_counter`): what a host says meanwhile is never covered by what was thought before.
     InstanceProgress {
         id: InstanceId,
         expected_generation: i64,
+        seen_start: i64,
+        seen_counter: i64,
         state: InstanceState,
         step: String,
         reason: String,
@@ -129,7 +132,8 @@ op! {
     }
     on instance, Change by (id), guard InstanceGeneration:
     "UPDATE instance SET state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
-     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation"
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation
+     AND instance.observed_start = r.seen_start AND instance.observed_counter = r.seen_counter"
 }
 
 op! {

@@ -115,6 +115,15 @@ impl Store {
         Ok(instance_ids(rows))
     }
 
+    /// Instances that are gone while their disks still have rows: the storage-manager wasn't told, or didn't hear it. Reservations are
+    /// left out: their instance may be on its way.
+    pub async fn instance_list_gone_with_disks(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
+        let sql = "SELECT DISTINCT instance_id AS id FROM disk WHERE state <> 'reserved'
+            AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = disk.instance_id) ORDER BY instance_id LIMIT $1";
+        let rows: Vec<IdRow> = self.pool().fetch_all(sql, [limit.into()]).await?;
+        Ok(instance_ids(rows))
+    }
+
     /// What instances claim, by host: the invariant checker compares it with what hosts count as used.
     pub async fn instance_host_claims(&self) -> Result<Vec<HostClaims>, ReadError> {
         let sql = "SELECT host_id, count(*) AS instances, CAST(sum(claim_vcpus) AS BIGINT) AS vcpus,
