@@ -149,21 +149,45 @@ impl tonic::transport::server::Connected for Conn {
 
     fn connect_info(&self) -> PeerIdentity {
         match self {
-            Self::InProcess(_) => PeerIdentity { in_process: true, common_name: None },
-            Self::Plain(_) => PeerIdentity { in_process: false, common_name: None },
-            Self::Tls(stream) => {
-                PeerIdentity { in_process: false, common_name: crate::tls::peer_common_name(stream.get_ref().1) }
-            }
+            Self::InProcess(_) => PeerIdentity::InProcess,
+            Self::Plain(_) => PeerIdentity::Loopback,
+            Self::Tls(stream) => PeerIdentity::Certified {
+                // The verifier demands a certificate; one without a name has no role.
+                common_name: crate::tls::peer_common_name(stream.get_ref().1).unwrap_or_default(),
+            },
         }
     }
 }
 
 /// Who is at the other end: in a request's extensions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PeerIdentity {
-    pub in_process: bool,
-    /// Of the verified client certificate.
-    pub common_name: Option<String>,
+pub enum PeerIdentity {
+    InProcess,
+    /// Plain TCP, which is allowed on loopback alone.
+    Loopback,
+    /// By mutual TLS.
+    Certified {
+        common_name: String,
+    },
+}
+
+/// Refuses a call whose peer's certificate names none of `roles`. In-process peers and loopback without TLS are trusted: they are
+/// this machine's administrator. A certificate `<role>` or `<role>:<id>` has that role.
+pub fn require_role<T>(request: &tonic::Request<T>, roles: &[&str]) -> Result<(), tonic::Status> {
+    let Some(peer) = request.extensions().get::<PeerIdentity>() else {
+        return Err(tonic::Status::permission_denied("a call without a known peer"));
+    };
+    match peer {
+        PeerIdentity::InProcess | PeerIdentity::Loopback => Ok(()),
+        PeerIdentity::Certified { common_name } => {
+            let role = common_name.split(':').next().unwrap_or_default();
+            if roles.contains(&role) {
+                return Ok(());
+            }
+            tracing::warn!(peer = common_name, "a call of a role that may not make it was refused");
+            Err(tonic::Status::permission_denied(format!("`{common_name}` may not make this call")))
+        }
+    }
 }
 
 macro_rules! each {

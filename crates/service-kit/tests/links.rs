@@ -36,10 +36,16 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for WhoAreYou {
             type Future = tonic::codegen::BoxFuture<Response<ReleaseDisksResponse>, Status>;
             fn call(&mut self, request: Request<ReleaseDisksRequest>) -> Self::Future {
                 let peer = request.extensions().get::<PeerIdentity>().cloned();
+                let allowed = transport::require_role(&request, &["cluster-manager"]);
                 let context = CallContext::extract(&request);
                 Box::pin(async move {
                     let mut response = Response::new(ReleaseDisksResponse {});
-                    let name = peer.map_or("none".to_owned(), |p| p.common_name.unwrap_or_else(|| format!("in_process={}", p.in_process)));
+                    allowed?;
+                    let name = match peer {
+                        Some(PeerIdentity::Certified { common_name }) => common_name,
+                        Some(other) => format!("{other:?}"),
+                        None => "none".to_owned(),
+                    };
                     let metadata = response.metadata_mut();
                     metadata.insert("peer", name.parse().expect("ascii"));
                     metadata.insert("seen-request-id", context.request_id.parse().expect("ascii"));
@@ -67,7 +73,10 @@ async fn serve(listener: GrpcListener) -> CancellationToken {
 async fn ask(target: &GrpcTarget) -> Result<(String, String), Status> {
     let mut client = StorageManagerClient::new(target.channel().expect("a target"));
     let context = CallContext { request_id: "req-7".into(), ..CallContext::default() };
-    let answer = tokio::time::timeout(Duration::from_secs(20), client.release_disks(context.request(ReleaseDisksRequest::default())));
+    let answer = tokio::time::timeout(
+        Duration::from_secs(20),
+        client.release_disks(context.request(ReleaseDisksRequest::default())),
+    );
     let answer = answer.await.expect("answered in time")?;
     let get = |key| answer.metadata().get(key).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
     Ok((get("peer"), get("seen-request-id")))
@@ -77,7 +86,7 @@ async fn ask(target: &GrpcTarget) -> Result<(String, String), Status> {
 async fn in_process_calls_carry_their_context_and_refusals() {
     let (listener, target) = transport::in_process();
     let shutdown = serve(listener).await;
-    assert_eq!(ask(&target).await.expect("answered"), ("in_process=true".into(), "req-7".into()));
+    assert_eq!(ask(&target).await.expect("answered"), ("InProcess".into(), "req-7".into()));
     let mut client = StorageManagerClient::new(target.channel().expect("a target"));
     let refused = client.confirm_disks(ConfirmDisksRequest::default()).await.expect_err("unimplemented");
     assert_eq!(refused.code(), tonic::Code::Unimplemented);
@@ -104,6 +113,13 @@ async fn mutual_tls_names_the_caller_and_refuses_strangers() {
     let target = |files| GrpcTarget::Tcp { url: url.clone(), tls: Some(ClientTls::new(files).expect("client tls")) };
     assert_eq!(ask(&target(client.clone())).await.expect("answered").0, "cluster-manager");
 
+    // A certificate of our CA for a role that may not make this call is refused, by name.
+    let ca = Ca::open_or_create(&dir.path().join("ca")).expect("the same CA");
+    let agent =
+        ca.issue_files(&dir.path().join("agent"), "compute-agent", &[], Duration::from_secs(3600)).expect("issued");
+    let refused = ask(&target(agent)).await.expect_err("another role");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+
     // A certificate of another CA is refused, and so is plain text.
     let foreign_dir = tempfile::tempdir().expect("tempdir");
     let (_, mut foreign) = tls_pair(foreign_dir.path()).await;
@@ -113,7 +129,13 @@ async fn mutual_tls_names_the_caller_and_refuses_strangers() {
 
     // The server's certificate is replaced: the next connection gets the new one, without a restart.
     let ca = Ca::open_or_create(&dir.path().join("ca")).expect("the same CA");
-    ca.issue_files(&dir.path().join("server"), "storage-manager", &["elsewhere.example".to_owned()], Duration::from_secs(60)).expect("issued");
+    ca.issue_files(
+        &dir.path().join("server"),
+        "storage-manager",
+        &["elsewhere.example".to_owned()],
+        Duration::from_secs(60),
+    )
+    .expect("issued");
     assert!(ask(&target(client)).await.is_err(), "the new certificate doesn't name 127.0.0.1");
     shutdown.cancel();
 }
