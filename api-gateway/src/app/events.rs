@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use store::Store;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 /// Events the ring holds for slow subscribers.
@@ -37,6 +37,8 @@ pub struct EventHub {
     /// The id of the last event handed out; `None` while nobody waits.
     position: tokio::sync::Mutex<Option<i64>>,
     interest: Notify,
+    /// Streams that may yet be opened.
+    slots: Arc<Semaphore>,
 }
 
 struct Waiting {
@@ -79,7 +81,14 @@ impl EventHub {
             waiters: Mutex::default(),
             position: tokio::sync::Mutex::new(None),
             interest: Notify::new(),
+            slots: Arc::new(Semaphore::new(config.max_event_streams)),
         }
+    }
+
+    /// A place for one more stream, if there is one.
+    #[must_use]
+    pub fn slot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.slots).try_acquire_owned().ok()
     }
 
     /// Every event committed from now on. Read the database up to its end after this, then take from here what has a higher id.

@@ -1,9 +1,11 @@
 //! What routes work with: the store, the other services, authentication, events; and the one way to run a mutation.
 
+pub mod event_stream;
 pub mod events;
 pub mod failure;
 pub mod idempotency;
 pub mod mutate;
+pub mod readiness;
 pub mod sweep;
 pub mod wait;
 
@@ -29,6 +31,8 @@ pub struct Inner {
     store: Store,
     cluster: ClusterManagerClient<Channel>,
     storage: StorageManagerClient<Channel>,
+    /// The same two, for readiness.
+    channels: (Channel, Channel),
     auth: Auth,
     events: EventHub,
     in_flight: InFlight,
@@ -50,7 +54,9 @@ impl App {
     ) -> Self {
         let events = EventHub::new(store.clone(), &config.api);
         let max = proto::MESSAGE_BYTES_MAX;
+        let channels = (cluster.clone(), storage.clone());
         Self(Arc::new(Inner {
+            channels,
             cluster: ClusterManagerClient::new(cluster).max_decoding_message_size(max).max_encoding_message_size(max),
             storage: StorageManagerClient::new(storage).max_decoding_message_size(max).max_encoding_message_size(max),
             config,
@@ -84,6 +90,11 @@ impl App {
     #[must_use]
     pub fn storage(&self) -> StorageManagerClient<Channel> {
         self.0.storage.clone()
+    }
+
+    /// To the cluster-manager and the storage-manager.
+    pub(crate) fn channels(&self) -> &(Channel, Channel) {
+        &self.0.channels
     }
 
     #[must_use]

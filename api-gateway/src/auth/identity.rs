@@ -169,6 +169,26 @@ impl Identities {
         Ok(identity)
     }
 
+    /// Who they are now, for requests that last: `None` when they may no longer be here.
+    pub async fn again(&self, app: &App, before: &Identity) -> Result<Option<Arc<Identity>>, ApiError> {
+        let api_key = match &before.api_key {
+            None => None,
+            Some(key) => {
+                let kept = app.store().api_key_list(before.user_id).await?.iter().any(|row| row.id == key.id);
+                if !kept || key.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+                    return Ok(None);
+                }
+                Some(Arc::new(key.clone()))
+            }
+        };
+        let credential = Credential { user_id: before.user_id, api_key, expires_at: None };
+        match self.identity(app, &credential).await {
+            Ok(identity) => Ok(Some(identity)),
+            Err(error) if error.problem().kind == ErrorKind::Unauthenticated => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The project of that id or name, if there is one.
     pub async fn project(&self, app: &App, key: &str) -> Result<Option<Arc<ProjectRef>>, ApiError> {
         if let Some(known) = self.projects.get(key) {

@@ -78,6 +78,12 @@ impl Caller {
         self.identity.principal.system_admin
     }
 
+    /// Whether the request says which project it means.
+    #[must_use]
+    pub fn names_project(&self) -> bool {
+        self.project_key.is_some()
+    }
+
     #[must_use]
     pub fn request_id(&self) -> &str {
         &self.scope.request_id

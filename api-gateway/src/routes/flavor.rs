@@ -84,12 +84,7 @@ async fn create(
 /// Shows a flavor.
 #[utoipa::path(get, path = "/v1/flavors/{flavor}", tag = "flavors",
     params(("flavor" = String, Path, description = "Id or name.")), responses((status = 200, body = FlavorView)))]
-async fn show(
-    State(app): State<App>,
-    _: Caller,
-    Path(flavor): Path<String>,
-    _: Query<ProjectParams>,
-) -> ApiResult {
+async fn show(State(app): State<App>, _: Caller, Path(flavor): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let flavor = fetch(&app, &flavor).await?;
     reply::object(StatusCode::OK, flavor.generation, &FlavorView::from(flavor))
 }

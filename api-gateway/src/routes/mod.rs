@@ -1,12 +1,15 @@
 //! All routes, and the API's description that is made of them. One file per noun; how to add one: docs/how-to/add-a-route.md.
 
 pub mod api_key;
+pub mod audit;
 pub mod auth;
+pub mod events;
 pub mod flavor;
 pub mod member;
 pub mod project;
 pub mod quota;
 pub mod ssh_key;
+pub mod system;
 pub mod user;
 pub mod whoami;
 
@@ -58,6 +61,9 @@ fn all() -> OpenApiRouter<App> {
         .merge(api_key::routes())
         .merge(ssh_key::routes())
         .merge(flavor::routes())
+        .merge(events::routes())
+        .merge(audit::routes())
+        .merge(system::routes())
 }
 
 /// The router, and the OpenAPI 3.1 document of its routes.

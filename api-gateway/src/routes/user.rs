@@ -82,12 +82,7 @@ async fn create(
 /// Shows a user.
 #[utoipa::path(get, path = "/v1/users/{user}", tag = "users", params(("user" = String, Path, description = "Id or name.")),
     responses((status = 200, body = UserView)))]
-async fn show(
-    State(app): State<App>,
-    _: SystemAdmin,
-    Path(user): Path<String>,
-    _: Query<ProjectParams>,
-) -> ApiResult {
+async fn show(State(app): State<App>, _: SystemAdmin, Path(user): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let row = fetch(&app, &user).await?;
     reply::object(StatusCode::OK, row.generation, &UserView::from(row))
 }

@@ -1,0 +1,289 @@
+//! One subscriber's events, as server-sent events: what the database has behind the id they name, then what the hub hands out.
+//!
+//! - Nothing is lost: the subscription to the hub begins before the database is read, and what both have is sent once.
+//! - Nothing grows: a task fills a channel of a few chunks; a reader that takes none for [`SLOW_AFTER`] is disconnected and resumes with
+//!   `Last-Event-ID`. A reader that only lags behind the hub's ring is served from the database.
+//! - Nothing leaks: what a subscriber may see is asked anew with every keep-alive, so a lost role ends the stream.
+//! - An id that is past retention (or from the future) gets `event: reset`: the reader must list anew, and goes on from now.
+
+use crate::{
+    app::{App, events::BATCH},
+    auth::identity::Identity,
+    http::problem::ApiError,
+};
+use bytes::Bytes;
+use domain::{
+    ErrorKind, Problem, ProjectId,
+    event::Event,
+    policy::{self, Action, Decision, Resource},
+};
+use serde::Serialize;
+use std::{convert::Infallible, sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
+
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+const SLOW_AFTER: Duration = Duration::from_secs(20);
+/// Chunks between the task and the socket.
+const CHUNKS: usize = 8;
+/// Events rendered into one chunk before it is handed on, bytes.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Which events a subscriber wants.
+#[derive(Debug, Clone)]
+pub enum Wanted {
+    /// All that they may see.
+    Visible,
+    Project(ProjectId),
+}
+
+pub struct Subscription {
+    pub identity: Arc<Identity>,
+    pub wanted: Wanted,
+    /// The last id seen; `None` starts now.
+    pub after: Option<i64>,
+}
+
+/// What the stream may carry at this moment.
+enum Filter {
+    All,
+    Projects(Vec<ProjectId>),
+}
+
+impl Filter {
+    /// `None`: nothing any more.
+    fn of(identity: &Identity, wanted: &Wanted) -> Option<Self> {
+        let may_read = |id: ProjectId| {
+            policy::decide(&identity.principal, Action::ProjectRead, Resource::Project(id)) == Decision::Allow
+        };
+        match wanted {
+            Wanted::Project(id) => may_read(*id).then(|| Self::Projects(vec![*id])),
+            Wanted::Visible if identity.principal.system_admin => Some(Self::All),
+            Wanted::Visible => Some(Self::Projects(
+                identity.principal.roles.iter().map(|(id, _)| *id).filter(|id| may_read(*id)).collect(),
+            )),
+        }
+    }
+
+    fn passes(&self, event: &Event) -> bool {
+        match self {
+            Self::All => true,
+            Self::Projects(projects) => event.project_id.is_some_and(|id| projects.contains(&id)),
+        }
+    }
+
+    /// For the database: one project is an index there.
+    fn one(&self) -> Option<ProjectId> {
+        match self {
+            Self::Projects(projects) if projects.len() == 1 => projects.first().copied(),
+            Self::All | Self::Projects(_) => None,
+        }
+    }
+}
+
+/// Why the task stops; the reader sees the end of the stream and comes back.
+#[derive(Debug)]
+enum End {
+    ReaderGone,
+    ReaderSlow,
+    NotAllowed,
+    Shutdown,
+    Failed(ApiError),
+}
+
+impl From<ApiError> for End {
+    fn from(error: ApiError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<store::ReadError> for End {
+    fn from(error: store::ReadError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Opens the stream. The first chunk says from which id it starts, so that a reader cut off before its first event loses nothing.
+pub async fn open(
+    app: &App,
+    subscription: Subscription,
+    slot: OwnedSemaphorePermit,
+) -> Result<mpsc::Receiver<Result<Bytes, Infallible>>, ApiError> {
+    let filter = Filter::of(&subscription.identity, &subscription.wanted).ok_or_else(|| {
+        Problem::new(ErrorKind::PermissionDenied, "permission_denied", "this needs a role in the project")
+    })?;
+    let receiver = app.events().subscribe().await?;
+    let (oldest, newest) = app.store().event_head().await?;
+    let mut chunk = String::from("retry: 1000\n");
+    let sent = match subscription.after {
+        None => newest,
+        Some(after) if after + 1 < oldest || after > newest => {
+            chunk.push_str(&format!(
+                "id: {newest}\nevent: reset\ndata: {{\"reason\":\"the id {after} is not kept\",\"oldest\":{oldest},\"newest\":{newest}}}\n\n"
+            ));
+            newest
+        }
+        Some(after) => after,
+    };
+    chunk.push_str(&format!("id: {sent}\n\n"));
+    let (tx, rx) = mpsc::channel(CHUNKS);
+    let pump = Pump {
+        app: app.clone(),
+        identity: subscription.identity,
+        wanted: subscription.wanted,
+        filter,
+        sent,
+        out: Out { tx, chunk },
+    };
+    app.tasks().spawn(async move {
+        let end = pump.run(receiver).await;
+        drop(slot);
+        match end {
+            End::Failed(error) => tracing::warn!(problem = %error.problem(), "an event stream ended"),
+            End::ReaderGone | End::ReaderSlow | End::NotAllowed | End::Shutdown => {
+                tracing::debug!(?end, "an event stream ended");
+            }
+        }
+    });
+    Ok(rx)
+}
+
+struct Out {
+    tx: mpsc::Sender<Result<Bytes, Infallible>>,
+    chunk: String,
+}
+
+impl Out {
+    fn event(&mut self, event: &Event) {
+        let json = serde_json::to_string(&EventJson::from(event)).unwrap_or_default();
+        self.chunk.push_str(&format!("id: {}\nevent: {}\ndata: {json}\n\n", event.id, event.kind));
+    }
+
+    /// Hands the chunk on; waits for a reader that is busy, not for one that sleeps.
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.chunk));
+        match self.tx.send_timeout(Ok(bytes), SLOW_AFTER).await {
+            Ok(()) => Ok(()),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::ReaderGone),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::ReaderSlow),
+        }
+    }
+
+    async fn flush_if_full(&mut self) -> Result<(), End> {
+        if self.chunk.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
+    }
+}
+
+struct Pump {
+    app: App,
+    identity: Arc<Identity>,
+    wanted: Wanted,
+    filter: Filter,
+    /// Every visible event up to this id was sent.
+    sent: i64,
+    out: Out,
+}
+
+impl Pump {
+    async fn run(mut self, mut receiver: broadcast::Receiver<Arc<Event>>) -> End {
+        match self.pump(&mut receiver).await {
+            Err(end) => end,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn pump(&mut self, receiver: &mut broadcast::Receiver<Arc<Event>>) -> Result<Infallible, End> {
+        self.catch_up().await?;
+        let shutdown = self.app.shutdown().clone();
+        let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Err(End::Shutdown),
+                () = self.out.tx.closed() => return Err(End::ReaderGone),
+                _ = keep_alive.tick() => self.keep_alive().await?,
+                received = receiver.recv() => match received {
+                    Ok(event) => {
+                        self.take(&event);
+                        // Whatever else is there goes into the same chunk.
+                        while self.out.chunk.len() < CHUNK_BYTES {
+                            match receiver.try_recv() {
+                                Ok(event) => self.take(&event),
+                                Err(_) => break,
+                            }
+                        }
+                        self.out.flush().await?;
+                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await?,
+                    Err(broadcast::error::RecvError::Closed) => return Err(End::Shutdown),
+                }
+            }
+        }
+    }
+
+    /// Sends what the database has behind `sent`.
+    async fn catch_up(&mut self) -> Result<(), End> {
+        loop {
+            let events = self.app.store().event_after(self.sent, self.filter.one(), BATCH).await?;
+            let last_page = events.len() < BATCH as usize;
+            for event in &events {
+                self.take(event);
+                self.out.flush_if_full().await?;
+            }
+            self.out.flush().await?;
+            if last_page {
+                return Ok(());
+            }
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        if event.id <= self.sent {
+            return;
+        }
+        self.sent = event.id;
+        if self.filter.passes(event) {
+            self.out.event(event);
+        }
+    }
+
+    async fn keep_alive(&mut self) -> Result<(), End> {
+        let current = self.app.auth().identities.again(&self.app, &self.identity).await?;
+        let filter = current.as_ref().and_then(|identity| Filter::of(identity, &self.wanted));
+        let (Some(identity), Some(filter)) = (current, filter) else { return Err(End::NotAllowed) };
+        (self.identity, self.filter) = (identity, filter);
+        self.out.chunk.push_str(": keep-alive\n\n");
+        self.out.flush().await
+    }
+}
+
+/// An event as JSON.
+#[derive(Serialize)]
+struct EventJson<'a> {
+    id: i64,
+    at: domain::Timestamp,
+    project_id: Option<ProjectId>,
+    kind: &'a str,
+    object_kind: &'a str,
+    object_id: &'a str,
+    message: &'a str,
+    request_id: &'a str,
+    data: &'a serde_json::Value,
+}
+
+impl<'a> From<&'a Event> for EventJson<'a> {
+    fn from(event: &'a Event) -> Self {
+        Self {
+            id: event.id,
+            at: event.at,
+            project_id: event.project_id,
+            kind: &event.kind,
+            object_kind: &event.object_kind,
+            object_id: &event.object_id,
+            message: &event.message,
+            request_id: &event.request_id,
+            data: &event.data,
+        }
+    }
+}

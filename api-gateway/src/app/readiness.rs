@@ -1,0 +1,65 @@
+//! Readiness tests the path that work takes: a read and a write of the database, and a call to each service behind the API.
+
+use crate::{
+    app::App,
+    http::{problem::ApiError, problem::ApiResult, reply},
+    view::health::{Check, Readiness},
+};
+use domain::{ErrorKind, Problem};
+use http::{StatusCode, uri::PathAndQuery};
+use std::time::Duration;
+use tonic::{Code, Request, client::Grpc, transport::Channel};
+use tonic_prost::ProstCodec;
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+pub async fn check(app: &App) -> ApiResult {
+    if app.shutdown().is_cancelled() {
+        return Err(Problem::new(ErrorKind::Unavailable, "shutting_down", "the server is stopping").into());
+    }
+    let (database, cluster, storage) = tokio::join!(
+        database(app),
+        service("cluster-manager", app.channels().0.clone()),
+        service("storage-manager", app.channels().1.clone())
+    );
+    let checks = vec![database, cluster, storage];
+    let ready = checks.iter().all(|c| c.ok);
+    if ready {
+        return reply::json(StatusCode::OK, &Readiness { ready, checks });
+    }
+    let failed: Vec<_> = checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.name, c.detail)).collect();
+    let mut problem = Problem::new(ErrorKind::Unavailable, "not_ready", failed.join("; "))
+        .with_hint("iaasctl doctor says what is wrong and what to do");
+    problem.retry_after_secs = Some(1);
+    Err(ApiError::from(problem))
+}
+
+async fn database(app: &App) -> Check {
+    let detail = match tokio::time::timeout(PATIENCE, app.store().ping()).await {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error)) => crate::http::problem::chain(&error),
+        Err(_) => "no answer".to_owned(),
+    };
+    Check { name: "database", ok: detail.is_empty(), detail }
+}
+
+/// Calls a method that no service has: `unimplemented` is an answer of a server that serves, anything about the link is not.
+async fn service(name: &'static str, channel: Channel) -> Check {
+    let call = async {
+        let mut grpc = Grpc::new(channel);
+        grpc.ready().await.map_err(|_| tonic::Status::unavailable("not connected"))?;
+        let path = PathAndQuery::from_static("/iaas.Readiness/Probe");
+        grpc.unary::<(), (), _>(Request::new(()), path, ProstCodec::default()).await.map(|_| ())
+    };
+    let detail = match tokio::time::timeout(PATIENCE, call).await {
+        Err(_) => "no answer".to_owned(),
+        Ok(Ok(())) => String::new(),
+        Ok(Err(status)) => match status.code() {
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
+                "the service doesn't answer".to_owned()
+            }
+            _ => String::new(),
+        },
+    };
+    Check { name, ok: detail.is_empty(), detail }
+}
