@@ -72,34 +72,38 @@ op! {
 }
 
 op! {
-    /// Fenced by the generation that asked for it: must be greater than the stored one, which it becomes.
-    DiskResize { id: DiskId, size_gib: u64, generation: i64 }
+    /// Decided on the row as `expected_generation` had it, so that the usage that goes along is the real difference. Its generation
+    /// becomes that of the change that asked for it.
+    DiskResize { id: DiskId, expected_generation: i64, size_gib: u64, generation: i64 }
     on disk, Change by (id), guard DiskState:
     "UPDATE disk SET size_gib = r.size_gib, generation = r.generation FROM {rows}
-     WHERE disk.id = r.id AND disk.generation < r.generation AND disk.state IN ('reserved', 'confirmed')"
+     WHERE disk.id = r.id AND disk.generation = r.expected_generation AND r.generation > r.expected_generation
+     AND disk.state IN ('reserved', 'confirmed')"
 }
 
 op! {
-    /// All disks of the instance, none of them releasing already.
-    DiskRelease { instance_id: InstanceId }
-    on disk, Change by (instance_id), guard DiskState:
-    "UPDATE disk SET state = 'releasing', expires_at = NULL
-     WHERE instance_id IN (SELECT r.instance_id FROM {rows}) AND state <> 'releasing'"
-}
-
-op! {
-    /// A reservation that nobody confirmed in time goes.
-    DiskExpire { id: DiskId, at: Timestamp }
+    /// Not releasing already; decided on `expected_generation`, as its size is what usage gets back.
+    DiskRelease { id: DiskId, expected_generation: i64 }
     on disk, Change by (id), guard DiskState:
-    "DELETE FROM disk WHERE id IN (SELECT r.id FROM {rows}) AND state = 'reserved'
-     AND expires_at <= (SELECT max(r.at) FROM {rows})"
+    "UPDATE disk SET state = 'releasing', expires_at = NULL FROM {rows}
+     WHERE disk.id = r.id AND disk.generation = r.expected_generation AND disk.state <> 'releasing'"
 }
 
 op! {
-    /// The rows of all disks of the instance go; at least one.
-    DiskForget { instance_id: InstanceId }
-    on disk, Change by (instance_id), guard DiskState:
-    "DELETE FROM disk WHERE instance_id IN (SELECT r.instance_id FROM {rows})"
+    /// A reservation that nobody confirmed in time goes. Decided on `expected_generation`, as its size is what usage gets back.
+    DiskExpire { id: DiskId, expected_generation: i64, at: Timestamp }
+    on disk, Change by (id), guard DiskState:
+    "DELETE FROM disk WHERE id IN (SELECT r.id FROM {rows})
+     AND (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})
+     AND state = 'reserved' AND expires_at <= (SELECT max(r.at) FROM {rows})"
+}
+
+op! {
+    /// The row goes. Decided on `expected_state` and `expected_generation`: whether and how much usage gets back.
+    DiskForget { id: DiskId, expected_state: DiskState, expected_generation: i64 }
+    on disk, Change by (id), guard DiskState:
+    "DELETE FROM disk WHERE id IN (SELECT r.id FROM {rows})
+     AND (id, state, generation) IN (SELECT r.id, r.expected_state, r.expected_generation FROM {rows})"
 }
 
 row! {
@@ -137,6 +141,11 @@ macro_rules! disk_columns {
 impl Store {
     pub async fn disk_find(&self, id: DiskId) -> Result<Option<DiskRow>, ReadError> {
         self.pool().fetch_optional(disk_columns!("WHERE id = $1"), [id.into()]).await
+    }
+
+    pub async fn disk_load_many(&self, ids: &[DiskId]) -> Result<Vec<DiskRow>, ReadError> {
+        let sql = format!(disk_columns!("WHERE id IN {} ORDER BY id"), self.pool().texts(1));
+        self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await
     }
 
     /// By id.

@@ -1,6 +1,9 @@
 //! Images: their rows; the bytes are in the object store, by SHA-256. Written by the storage-manager.
 
-use crate::{Page, ReadError, Store, engine::read::text_array};
+use crate::{
+    Page, ReadError, Store,
+    engine::read::{Count, text_array},
+};
 use domain::{
     ImageId, Name, ProjectId, Timestamp,
     image::{DiskFormat, Image, ImageKind, ImagePart, ImageState, Visibility},
@@ -152,6 +155,20 @@ impl Store {
         let sql = image_columns!("WHERE deadline_at IS NOT NULL AND deadline_at <= $1 ORDER BY deadline_at, id");
         let rows: Vec<ImageRow> = self.pool().fetch_all(sql, [now.into()]).await?;
         Ok(rows.into_iter().map(Image::from).collect())
+    }
+
+    /// Those whose deletion was begun.
+    pub async fn image_deleting(&self) -> Result<Vec<Image>, ReadError> {
+        let sql = image_columns!("WHERE state = 'deleting' ORDER BY id");
+        let rows: Vec<ImageRow> = self.pool().fetch_all(sql, []).await?;
+        Ok(rows.into_iter().map(Image::from).collect())
+    }
+
+    /// Instances that keep it from being deleted.
+    pub async fn image_use_count(&self, id: ImageId) -> Result<i64, ReadError> {
+        let sql = "SELECT count(*) AS n FROM instance WHERE image_id = $1 AND state <> 'deleting'";
+        let count: Count = self.pool().fetch_one(sql, [id.into()]).await?;
+        Ok(count.n)
     }
 
     /// The SHA-256 of every part that some image refers to: the objects to keep.
