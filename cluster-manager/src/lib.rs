@@ -1,1 +1,120 @@
+//! The cluster-manager: hosts, placement, and the life of instances.
+//!
+//! A request ([`grpc`]) changes desired state in one unit and returns. The reconciler ([`reconcile`]) brings what was asked to the
+//! instance's host, over the stream that the host's agent holds ([`agents`]), and what agents report comes back into the rows, fenced.
+//! Where an instance goes ([`scheduler`]), what a change makes of it ([`lifecycle`]) and what it needs next ([`reconcile::plan`],
+//! [`reconcile::report`]) are pure; everything else only loads, calls and writes.
+//!
+//! Nothing in memory is the truth: after a start the inventory is read from the rows and every instance that isn't settled is looked at
+//! by the same reconciler.
 
+pub mod agents;
+pub mod coalesce;
+mod config;
+mod console;
+mod expire;
+#[cfg(test)]
+mod fixture;
+pub mod grpc;
+pub mod invariants;
+pub mod lifecycle;
+pub mod manager;
+mod operation;
+pub mod reconcile;
+pub mod scheduler;
+pub mod storage;
+
+pub use config::Config;
+
+use agents::{ingest, ingest::Ingest, liveness, service::AgentLinkService};
+use anyhow::Context as _;
+use domain::instance::InstanceState;
+use grpc::ClusterManagerService;
+use manager::Manager;
+use proto::{agent::v1::agent_link_server::AgentLinkServer, cluster::v1::cluster_manager_server::ClusterManagerServer};
+use scheduler::Inventory;
+use service_kit::transport::{self, GrpcListener, GrpcTarget};
+use std::sync::Arc;
+use storage::Storage;
+use store::{InstanceFilter, Store};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What this service is given.
+pub struct Deps {
+    pub store: Store,
+    pub listener: GrpcListener,
+    pub storage: GrpcTarget,
+}
+
+const RESUME_PAGE: u32 = 1000;
+
+/// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
+pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let tasks = TaskTracker::new();
+    let channel = deps.storage.channel().context("the storage-manager's address")?;
+    let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);
+    let hosts = deps.store.host_list().await.context("the hosts can't be read")?;
+    let (ingest, reports) = Ingest::channel();
+    let manager = Arc::new(Manager::new(
+        config,
+        deps.store,
+        Inventory::new(&hosts),
+        storage,
+        ingest,
+        tasks.clone(),
+        shutdown.clone(),
+    ));
+    for host in hosts.iter().filter(|h| h.state == domain::host::HostState::Up) {
+        manager.agents.expect(host.id);
+    }
+    resume(&manager).await.context("the instances can't be read")?;
+    tasks.spawn(ingest::run(Arc::clone(&manager), reports));
+    tasks.spawn(reconcile::instance::run(Arc::clone(&manager)));
+    tasks.spawn(liveness::watch(Arc::clone(&manager)));
+    tasks.spawn(invariants::run(Arc::clone(&manager)));
+    tasks.spawn(invariants::sweep(Arc::clone(&manager)));
+    tasks.spawn(expire::run(Arc::clone(&manager)));
+
+    let limit = proto::MESSAGE_BYTES_MAX;
+    let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(&manager)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let agents = AgentLinkServer::new(AgentLinkService(Arc::clone(&manager)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let router = tonic::transport::Server::builder()
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024)
+        .add_service(cluster)
+        .add_service(agents);
+    let served = transport::serve(router, deps.listener, shutdown).await;
+    // The tasks hold the manager, and it the ends of the channels that other tasks read from.
+    drop(manager);
+    tasks.close();
+    tasks.wait().await;
+    served.context("the gRPC server failed")
+}
+
+/// Everything that isn't settled is looked at, as if it had just been asked for.
+async fn resume(manager: &Manager) -> Result<(), store::ReadError> {
+    let unsettled: Vec<InstanceState> = InstanceState::ALL.into_iter().filter(|s| !s.is_final()).collect();
+    let mut filter = InstanceFilter { state: unsettled, limit: RESUME_PAGE, ..InstanceFilter::default() };
+    let mut resumed = 0;
+    loop {
+        let rows = manager.store.instance_list(&filter).await?;
+        filter.after = rows.last().map(|row| row.instance.id);
+        resumed += rows.len();
+        for row in &rows {
+            let starts = !row.instance.spec.deleted;
+            if let Some(host_id) = row.instance.host_id.filter(|_| starts) {
+                manager.inventory().start_begins(host_id, row.instance.id);
+            }
+        }
+        manager.signal.wake(rows.iter().map(|row| row.instance.id), None);
+        if rows.len() < RESUME_PAGE as usize {
+            break;
+        }
+    }
+    tracing::info!(hosts = manager.inventory().len(), instances_resumed = resumed, "the cluster-manager starts");
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! What an agent is told of an instance.
+
+use crate::{manager::Manager, manager::read_problem, reconcile::plan::wanted_disk};
+use domain::{HostId, Problem, image::Image, instance::Instance};
+use proto::{
+    agent::v1 as pb,
+    convert::{image_to_desired, spec_to_pb},
+};
+use store::{DiskRow, DiskState};
+
+/// Whether a host may be told of an instance: nothing unconfirmed is bound or started, and a deletion is always told.
+#[must_use]
+pub fn deliverable(instance: &Instance, disks: &[DiskRow]) -> bool {
+    instance.host_id.is_some()
+        && (instance.spec.deleted
+            || wanted_disk(instance).is_none()
+            || disks.iter().any(|d| {
+                Some(d.id) == instance.root_disk_id && d.state == DiskState::Confirmed && d.epoch == instance.epoch
+            }))
+}
+
+#[must_use]
+pub fn render_desired(
+    instance: &Instance,
+    disks: &[DiskRow],
+    image: Option<&Image>,
+    request_id: &str,
+) -> pb::DesiredInstance {
+    pb::DesiredInstance {
+        instance_id: instance.id.to_string(),
+        project_id: instance.project_id.to_string(),
+        name: instance.name.to_string(),
+        epoch: instance.epoch,
+        generation: instance.generation,
+        spec: Some(spec_to_pb(&instance.spec)),
+        disks: disks
+            .iter()
+            .map(|d| pb::DesiredDisk {
+                disk_id: d.id.to_string(),
+                role: d.role.clone(),
+                pool: d.pool.clone(),
+                size_gib: d.size_gib,
+                epoch: d.epoch,
+            })
+            .collect(),
+        image: image.map(image_to_desired),
+        request_id: request_id.to_owned(),
+    }
+}
+
+/// Everything that a host must be, with the revision it is of. The revision is read first: what is committed meanwhile comes again as
+/// a delta.
+pub async fn load_snapshot(manager: &Manager, host_id: HostId) -> Result<(i64, Vec<pb::DesiredInstance>), Problem> {
+    let revision = manager.revision(host_id);
+    let ids = manager.store.instance_list_of_host(host_id).await.map_err(|e| read_problem(&e))?;
+    let rows = manager.store.desired_load_many(&ids).await.map_err(|e| read_problem(&e))?;
+    let instances = rows
+        .iter()
+        .filter(|row| row.instance.host_id == Some(host_id) && deliverable(&row.instance.instance, &row.disks))
+        .map(|row| render_desired(&row.instance.instance, &row.disks, row.image.as_ref(), ""))
+        .collect();
+    Ok((revision, instances))
+}

@@ -1,0 +1,331 @@
+//! Stores what agents report: many reports, one read, one commit.
+//!
+//! All hosts' reports come through one bounded channel into one task. It takes what is there, reads the rows of all those instances in
+//! one query, decides purely ([`crate::reconcile::report`]), hands one unit per instance to the store (which makes one transaction of
+//! them), and acknowledges after the commit. One task, one batch at a time: so no two decisions on one instance race, and the fence in
+//! the `WHERE` clause only ever has to stop what is stale. What can't be stored because the database is away is tried again, and
+//! meanwhile the channel fills and the agents' streams wait: nothing is dropped, nothing grows without bound.
+
+use super::link::Link;
+use crate::{
+    manager::Manager,
+    reconcile::report::{Observation, Scene, Stale, Verdict, plan_report},
+};
+use domain::{
+    HostId, InstanceId, Timestamp,
+    flavor::Size,
+    instance::{Instance, InstanceState},
+};
+use proto::{agent::v1 as pb, convert::spec_to_pb};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use store::{CommitError, Guard, InstanceRow, Unit};
+use tokio::sync::mpsc;
+
+const BATCH_MAX: usize = 512;
+const CHANNEL: usize = 4096;
+/// A decision on a row that changed meanwhile is made again this often; then the agent's repeat will do.
+const ATTEMPTS: u32 = 5;
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+
+/// A report and where it came from.
+pub struct Incoming {
+    pub link: Arc<Link>,
+    pub seen: Observation,
+}
+
+pub struct Ingest {
+    tx: mpsc::Sender<Incoming>,
+}
+
+impl Ingest {
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::Receiver<Incoming>) {
+        let (tx, rx) = mpsc::channel(CHANNEL);
+        (Self { tx }, rx)
+    }
+
+    pub async fn send(&self, incoming: Incoming) {
+        // Closed: the service stops; unacknowledged reports come again.
+        let _ = self.tx.send(incoming).await;
+    }
+}
+
+pub async fn run(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    loop {
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            taken = rx.recv_many(&mut batch, BATCH_MAX) => if taken == 0 { return },
+        }
+        metrics::counter!("iaas_reports_total").increment(batch.len() as u64);
+        let began = Instant::now();
+        let mut todo = newest(&mut batch);
+        let mut attempt = 0;
+        while !todo.is_empty() {
+            attempt += 1;
+            match store_batch(&manager, todo).await {
+                Ok(again) if attempt < ATTEMPTS => todo = again,
+                Ok(again) => {
+                    for work in &again {
+                        tracing::warn!(instance_id = %work.seen.instance_id, "a report met a changing row too often");
+                    }
+                    break;
+                }
+                Err(again) => {
+                    todo = again;
+                    attempt = 0;
+                    tokio::select! {
+                        () = manager.shutdown.cancelled() => return,
+                        () = tokio::time::sleep(RETRY_EVERY) => {}
+                    }
+                }
+            }
+        }
+        metrics::histogram!("iaas_report_batch_seconds").record(began.elapsed().as_secs_f64());
+    }
+}
+
+/// What is to be stored for one instance, and whom to tell.
+struct Work {
+    link: Arc<Link>,
+    seen: Observation,
+    acks: Vec<pb::ReportAck>,
+}
+
+/// Reports say all that is true of an instance, so of several the newest counts, and answers for all.
+fn newest(batch: &mut Vec<Incoming>) -> Vec<Work> {
+    let mut by_instance: HashMap<(HostId, InstanceId), Work> = HashMap::new();
+    for Incoming { link, seen } in batch.drain(..) {
+        let ack = ack_of(&seen);
+        match by_instance.get_mut(&(link.host_id, seen.instance_id)) {
+            None => {
+                let key = (link.host_id, seen.instance_id);
+                by_instance.insert(key, Work { link, seen, acks: vec![ack] });
+            }
+            Some(work) => {
+                work.acks.push(ack);
+                let order = |o: &Observation| (o.fence.epoch, o.fence.start, o.fence.counter);
+                // The proof of a deletion is never covered by anything.
+                let proof = work.seen.state == InstanceState::Deleted && work.seen.fence.epoch == seen.fence.epoch;
+                if order(&seen) >= order(&work.seen) && !proof {
+                    work.link = link;
+                    work.seen = seen;
+                }
+            }
+        }
+    }
+    by_instance.into_values().collect()
+}
+
+fn ack_of(seen: &Observation) -> pb::ReportAck {
+    pb::ReportAck {
+        instance_id: seen.instance_id.to_string(),
+        epoch: seen.fence.epoch,
+        generation: seen.fence.generation,
+        start: seen.fence.start,
+        counter: seen.fence.counter,
+    }
+}
+
+/// Stores one batch. `Ok`: what must be decided again, because its row changed meanwhile. `Err`: what could not be stored at all.
+async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Vec<Work>> {
+    let ids: Vec<InstanceId> = todo.iter().map(|w| w.seen.instance_id).collect();
+    let rows = match manager.store.instance_load_many(&ids).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "reports can't be compared with their rows yet");
+            return Err(todo);
+        }
+    };
+    let rows: HashMap<InstanceId, InstanceRow> = rows.into_iter().map(|row| (row.instance.id, row)).collect();
+    let now = Timestamp::now();
+    let mut settled: Vec<Settled> = Vec::new();
+    for work in todo {
+        let row = rows.get(&work.seen.instance_id);
+        let scene = Scene { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.link.host_id) };
+        let verdict = plan_report(work.link.host_id, row.map(|r| &r.instance), &work.seen, scene);
+        let unit = unit_of(&work, row, &verdict, now);
+        settled.push(Settled { work, row: row.cloned(), verdict, unit });
+    }
+    let commits = settled.iter_mut().map(|s| {
+        let unit = std::mem::take(&mut s.unit);
+        async { if unit.is_empty() { Ok(()) } else { manager.store.commit(unit).await } }
+    });
+    let outcomes = futures::future::join_all(commits).await;
+
+    let (mut again, mut failed, mut forget) = (Vec::new(), Vec::new(), Vec::new());
+    for (settled, outcome) in settled.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => {
+                if let Some(id) = apply(manager, &settled) {
+                    forget.push(id);
+                }
+                settled.work.link.acknowledge(settled.work.acks);
+            }
+            Err(CommitError::Guard(Guard::InstanceObserved | Guard::InstanceEpoch)) => {
+                match stale(manager, &settled).await {
+                    Some(true) => {
+                        count_stale(Stale::Generation);
+                        settled.work.link.acknowledge(settled.work.acks);
+                    }
+                    Some(false) => again.push(settled.work),
+                    None => failed.push(settled.work),
+                }
+            }
+            Err(error @ CommitError::Unavailable(_)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a report can't be stored yet");
+                failed.push(settled.work);
+            }
+            Err(error) => {
+                // A defect: acknowledged all the same, or it would come back for ever.
+                let id = settled.work.seen.instance_id;
+                tracing::error!(instance_id = %id, error = &error as &dyn std::error::Error, "a report was refused by the store");
+                settled.work.link.acknowledge(settled.work.acks);
+            }
+        }
+    }
+    if !forget.is_empty()
+        && let Err(problem) = manager.storage.forget(&forget).await
+    {
+        // The sweep for disks without an instance repeats it.
+        tracing::warn!(%problem, disks_of = forget.len(), "disks of deleted instances will be forgotten later");
+    }
+    if failed.is_empty() {
+        return Ok(again);
+    }
+    failed.append(&mut again);
+    Err(failed)
+}
+
+struct Settled {
+    work: Work,
+    row: Option<InstanceRow>,
+    verdict: Verdict,
+    unit: Unit,
+}
+
+/// Whether the guard failed because the report is old (true) or because the row changed since it was read. None: unknown.
+async fn stale(manager: &Manager, settled: &Settled) -> Option<bool> {
+    let id = settled.work.seen.instance_id;
+    let rows = manager.store.instance_load_many(&[id]).await.ok()?;
+    let now = rows.first().map(|r| (r.instance.generation, r.instance.epoch));
+    let then = settled.row.as_ref().map(|r| (r.instance.generation, r.instance.epoch));
+    Some(now == then)
+}
+
+fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Timestamp) -> Unit {
+    let (host_id, id) = (work.link.host_id, work.seen.instance_id);
+    match (verdict, row) {
+        (Verdict::Store { fence, status, events }, Some(row)) => {
+            let mut unit = Unit::new().op(store::InstanceObserved {
+                id,
+                epoch: fence.epoch,
+                generation: fence.generation,
+                seen_generation: row.instance.generation,
+                start: fence.start,
+                counter: fence.counter,
+                state: status.state,
+                step: status.step.clone(),
+                reason: status.reason.clone(),
+                deadline_at: status.deadline_at,
+                started_at: status.started_at,
+                guest_up_at: status.guest_up_at,
+                crash_count: status.crash_count,
+                at: now,
+            });
+            unit.extend(events.iter().cloned().map(store::EventInsert));
+            unit
+        }
+        (Verdict::Gone { events }, Some(row)) => {
+            let mut unit =
+                Unit::new().op(store::InstanceDelete { id, epoch: row.instance.epoch }).op(unclaim(host_id, row.claim));
+            unit.extend(events.iter().cloned().map(store::EventInsert));
+            unit
+        }
+        (Verdict::Orphan { detail }, _) => Unit::new().op(store::OrphanPut {
+            host_id,
+            instance_id: id,
+            epoch: work.seen.fence.epoch,
+            detail: detail.clone(),
+            seen_at: now,
+        }),
+        (Verdict::OrphanGone, _) => Unit::new().op(store::OrphanDelete { host_id, instance_id: id }),
+        (Verdict::Refuse(_) | Verdict::LetGo | Verdict::Store { .. } | Verdict::Gone { .. }, _) => Unit::new(),
+    }
+}
+
+pub fn unclaim(host_id: HostId, claim: Size) -> store::HostUnclaim {
+    store::HostUnclaim { host_id, vcpus: claim.vcpus, memory_mib: claim.memory_mib, disk_gib: claim.disk_gib }
+}
+
+/// What follows a stored report in memory. Answers the instance whose disks are to be forgotten.
+fn apply(manager: &Manager, settled: &Settled) -> Option<InstanceId> {
+    let (id, host_id) = (settled.work.seen.instance_id, settled.work.link.host_id);
+    match &settled.verdict {
+        Verdict::Store { status, .. } => {
+            if status.state.is_final() {
+                manager.inventory().start_ends(host_id, id);
+            }
+            if let Some(row) = &settled.row
+                && row.instance.status.started_at.is_none()
+                && status.state == InstanceState::Running
+            {
+                let millis = Timestamp::now().millis_since(row.instance.created_at);
+                metrics::histogram!("iaas_instance_accepted_to_running_seconds").record(millis as f64 / 1000.0);
+            }
+            None
+        }
+        Verdict::Gone { .. } => {
+            let row = settled.row.as_ref()?;
+            let mut inventory = manager.inventory();
+            inventory.unclaim(host_id, row.claim);
+            inventory.start_ends(host_id, id);
+            drop(inventory);
+            metrics::counter!("iaas_instances_deleted_total").increment(1);
+            tracing::info!(instance_id = %id, %host_id, epoch = row.instance.epoch, "an instance is gone from its host");
+            Some(id)
+        }
+        Verdict::LetGo => {
+            let row = settled.row.as_ref().map(|r| &r.instance);
+            settled.work.link.deliver([(id, let_go(id, row, settled.work.seen.fence.epoch))]);
+            None
+        }
+        Verdict::Refuse(stale) => {
+            count_stale(*stale);
+            tracing::debug!(instance_id = %id, %host_id, fence = ?settled.work.seen.fence, stale = stale.as_str(), "a report came too late");
+            None
+        }
+        Verdict::Orphan { detail } => {
+            metrics::counter!("iaas_orphan_reports_total").increment(1);
+            tracing::warn!(instance_id = %id, %host_id, detail, "a host reports what isn't bound to it");
+            None
+        }
+        Verdict::OrphanGone => None,
+    }
+}
+
+fn count_stale(stale: Stale) {
+    metrics::counter!("iaas_reports_refused_total", "reason" => stale.as_str()).increment(1);
+}
+
+/// A tombstone of the epoch that a host still holds, although the instance has left it.
+#[must_use]
+pub fn let_go(id: InstanceId, row: Option<&Instance>, epoch: i64) -> pb::DesiredInstance {
+    pb::DesiredInstance {
+        instance_id: id.to_string(),
+        project_id: row.map(|r| r.project_id.to_string()).unwrap_or_default(),
+        name: row.map(|r| r.name.to_string()).unwrap_or_default(),
+        epoch,
+        generation: row.map_or(i64::MAX, |r| r.generation),
+        spec: row.map(|r| {
+            let mut spec = spec_to_pb(&r.spec);
+            spec.deleted = true;
+            spec
+        }),
+        ..pb::DesiredInstance::default()
+    }
+}

@@ -1,0 +1,192 @@
+//! What happens when an agent says Hello: its host's row, its place in the inventory, and what it holds that nobody knows of.
+
+use super::{ingest, link::Link};
+use crate::{manager::Manager, manager::read_problem, reconcile::report::Verdict};
+use domain::{
+    ErrorKind, HostId, InstanceId, Problem, Timestamp,
+    event::NewEvent,
+    flavor::Size,
+    host::{Host, HostFacts, HostState, MemoryOverhead},
+    instance::Instance,
+};
+use proto::{
+    agent::v1 as pb,
+    convert::{parse, size_from_pb},
+};
+use std::{collections::HashMap, sync::Arc};
+use store::{CommitError, Constraint, Unit};
+
+/// Registers the host (or takes over what changed of it) and puts its link in place of an older one.
+pub async fn register(manager: &Arc<Manager>, hello: pb::Hello) -> Result<Arc<Link>, Problem> {
+    let host_id: HostId = parse("hello.host_id", &hello.host_id)?;
+    let known = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?;
+    let host = describe(host_id, &hello, known.as_ref())?;
+    let comes = known.as_ref().is_none_or(|h| h.state != HostState::Up);
+    let mut unit = Unit::new().op(store::HostUpsert {
+        id: host_id,
+        name: parse("hello.name", &hello.name)?,
+        zone: host.zone.clone(),
+        tags: host.tags.clone(),
+        state: HostState::Up,
+        threads: host.facts.threads,
+        memory_mib: host.capacity.memory_mib,
+        disk_gib: host.capacity.disk_gib,
+        cpu_overcommit_permille: host.cpu_overcommit_permille,
+        overhead: host.overhead,
+        facts: host.facts.clone(),
+        at: Timestamp::now(),
+    });
+    if comes {
+        let message = format!("host {} is up", host.name);
+        unit.push(store::EventInsert(host_event(&host, if known.is_some() { "up" } else { "registered" }, message)));
+    }
+    manager.store.commit(unit).await.map_err(|error| refused(&error, &host.name))?;
+    // Read back: claims and the operator's decisions are the row's.
+    let row = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?.ok_or_else(Problem::internal)?;
+    manager.inventory().put_host(&row);
+
+    let link = Arc::new(Link::new(
+        host_id,
+        row.name.clone(),
+        manager.agents.next_connection(),
+        manager.config.agent_queue_max,
+        manager.shutdown.child_token(),
+    ));
+    manager.agents.enter(Arc::clone(&link));
+    tracing::info!(
+        %host_id, host = row.name, agent_start = hello.start, agent_revision = hello.revision, revision = row.revision,
+        holdings = hello.holdings.len(), "a host's agent connected"
+    );
+    review_holdings(manager, &link, &hello.holdings).await?;
+    // Those that waited for this host say so no longer once they are looked at.
+    let ids = manager.store.instance_list_of_host(host_id).await.map_err(|e| read_problem(&e))?;
+    manager.signal.wake(ids, None);
+    Ok(link)
+}
+
+/// The host as the row shall say it. What the operator decides (zone, tags, overcommit) is the agent's word only at first.
+fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<Host, Problem> {
+    let capacity = size_from_pb(hello.capacity.ok_or_else(|| Problem::invalid("hello.capacity", "is missing"))?);
+    let facts: HostFacts =
+        serde_json::from_str(&hello.facts_json).map_err(|e| Problem::invalid("hello.facts_json", e.to_string()))?;
+    let permille = known.map_or(hello.cpu_overcommit_permille, |h| h.cpu_overcommit_permille).max(1);
+    let now = Timestamp::now();
+    Ok(Host {
+        id: host_id,
+        name: known.map_or_else(|| hello.name.clone(), |h| h.name.clone()),
+        zone: known.map_or_else(|| hello.zone.clone(), |h| h.zone.clone()),
+        tags: known.map(|h| h.tags.clone()).unwrap_or_default(),
+        state: HostState::Up,
+        cordoned: known.is_some_and(|h| h.cordoned),
+        cordon_reason: known.map(|h| h.cordon_reason.clone()).unwrap_or_default(),
+        capacity: Size { vcpus: overcommitted(capacity.vcpus, permille), ..capacity },
+        cpu_overcommit_permille: permille,
+        used: known.map(|h| h.used).unwrap_or_default(),
+        overhead: MemoryOverhead {
+            fixed_mib: hello.overhead_fixed_mib,
+            per_vcpu_mib: hello.overhead_per_vcpu_mib,
+            per_gib_mib: hello.overhead_per_gib_mib,
+        },
+        facts: HostFacts { threads: capacity.vcpus, ..facts },
+        generation: known.map_or(1, |h| h.generation),
+        revision: known.map_or(0, |h| h.revision),
+        registered_at: known.map_or(now, |h| h.registered_at),
+        state_changed_at: known.filter(|h| h.state == HostState::Up).map_or(now, |h| h.state_changed_at),
+    })
+}
+
+/// vCPUs that `threads` hardware threads carry.
+#[must_use]
+pub fn overcommitted(threads: u32, permille: u32) -> u32 {
+    u32::try_from(u64::from(threads) * u64::from(permille) / 1000).unwrap_or(u32::MAX)
+}
+
+fn refused(error: &CommitError, name: &str) -> Problem {
+    match error {
+        CommitError::Constraint(Constraint::HostName) => {
+            Problem::new(ErrorKind::AlreadyExists, "host_name_taken", format!("another host is named `{name}` already"))
+                .with_hint("give this host another name in its agent's configuration")
+        }
+        CommitError::Unavailable(_) => Problem::unavailable("the database doesn't answer now"),
+        CommitError::Constraint(_) | CommitError::Guard(_) | CommitError::Internal(_) => {
+            tracing::error!(error = error as &dyn std::error::Error, host = name, "a host can't be registered");
+            Problem::internal()
+        }
+    }
+}
+
+#[must_use]
+pub fn host_event(host: &Host, verb: &str, message: String) -> NewEvent {
+    NewEvent {
+        at: Timestamp::now(),
+        project_id: None,
+        kind: format!("host.{verb}"),
+        object_kind: "host".to_owned(),
+        object_id: host.id.to_string(),
+        message,
+        request_id: String::new(),
+        data: serde_json::json!({ "name": host.name }),
+    }
+}
+
+/// What an agent holds is compared with what is bound to its host: the rest is recorded as orphan, or told to let go when it is of an
+/// epoch that its instance has left. Nothing is ever deleted because it isn't known.
+async fn review_holdings(manager: &Manager, link: &Link, holdings: &[pb::Holding]) -> Result<(), Problem> {
+    let mut held: HashMap<InstanceId, &pb::Holding> = HashMap::new();
+    for holding in holdings {
+        held.insert(parse("holding.instance_id", &holding.instance_id)?, holding);
+    }
+    let ids: Vec<InstanceId> = held.keys().copied().collect();
+    let rows = manager.store.instance_load_many(&ids).await.map_err(|e| read_problem(&e))?;
+    let rows: HashMap<InstanceId, Instance> = rows.into_iter().map(|r| (r.instance.id, r.instance)).collect();
+    let mut unit = Unit::new();
+    let now = Timestamp::now();
+    for (id, holding) in &held {
+        let row = rows.get(id);
+        match review(link.host_id, row, holding) {
+            Some(Verdict::Orphan { detail }) => unit.push(store::OrphanPut {
+                host_id: link.host_id,
+                instance_id: *id,
+                epoch: holding.epoch,
+                detail,
+                seen_at: now,
+            }),
+            Some(Verdict::LetGo) => link.deliver([(*id, ingest::let_go(*id, row, holding.epoch))]),
+            Some(_) | None => {}
+        }
+    }
+    for orphan in manager.store.orphan_list().await.map_err(|e| read_problem(&e))? {
+        if orphan.host_id == link.host_id && held.get(&orphan.instance_id).is_none_or(|h| h.tombstone) {
+            unit.push(store::OrphanDelete { host_id: orphan.host_id, instance_id: orphan.instance_id });
+        }
+    }
+    if !unit.is_empty() {
+        manager.store.commit(unit).await.map_err(|error| refused(&error, &link.host_name))?;
+    }
+    Ok(())
+}
+
+/// None: it is as it should be (a snapshot follows), or a tombstone.
+fn review(host_id: HostId, row: Option<&Instance>, holding: &pb::Holding) -> Option<Verdict> {
+    if holding.tombstone {
+        return None;
+    }
+    match row {
+        None => Some(Verdict::Orphan { detail: "no instance of this id exists".to_owned() }),
+        Some(row) if row.host_id == Some(host_id) => None,
+        Some(row) if holding.epoch < row.epoch => Some(Verdict::LetGo),
+        Some(_) => Some(Verdict::Orphan { detail: "the instance is bound to another host".to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overcommit_is_in_thousandths() {
+        assert_eq!(overcommitted(8, 4000), 32);
+        assert_eq!(overcommitted(3, 500), 1);
+        assert_eq!(overcommitted(u32::MAX, 2000), u32::MAX);
+    }
+}

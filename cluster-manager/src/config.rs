@@ -1,0 +1,113 @@
+//! The section `[cluster]` of the configuration.
+
+use crate::reconcile::deadline::Deadlines;
+use serde::{Deserialize, Serialize};
+use service_kit::config::ConfigError;
+use std::time::Duration;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// An agent that hasn't been heard for this long is treated as gone and its stream is closed, milliseconds. Agents send a heartbeat
+    /// each second.
+    pub heartbeat_timeout_ms: u64,
+    /// How long a host may be without its agent before it is shown as disconnected and gets nothing new, milliseconds. An agent's
+    /// restart should fit in.
+    pub disconnect_grace_ms: u64,
+    /// How often instances whose deadline passed are looked at, milliseconds.
+    pub reconcile_interval_ms: u64,
+    /// How long a disk's reservation stands before its instance is committed and it is confirmed, seconds.
+    pub reservation_ttl_secs: u32,
+    /// How long one call to the storage-manager may take, seconds.
+    pub storage_timeout_secs: u64,
+    /// How often everything is checked for what was left behind, seconds. 0: never.
+    pub leak_check_secs: u64,
+    /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
+    pub operation_keep_hours: u64,
+    /// How long a host's agent may take to open a console, milliseconds.
+    pub console_open_timeout_ms: u64,
+    /// Console sessions and followed logs open at once.
+    pub console_sessions_max: usize,
+    /// Instances whose changes wait for one slow agent; past it the agent gets a new snapshot instead.
+    pub agent_queue_max: usize,
+    /// How long each state may last: a table of its own, `[cluster.deadlines]`.
+    pub deadlines: Deadlines,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            heartbeat_timeout_ms: 5000,
+            disconnect_grace_ms: 3000,
+            reconcile_interval_ms: 1000,
+            reservation_ttl_secs: 120,
+            storage_timeout_secs: 10,
+            leak_check_secs: 60,
+            operation_keep_hours: 24,
+            console_open_timeout_ms: 10_000,
+            console_sessions_max: 256,
+            agent_queue_max: 4096,
+            deadlines: Deadlines::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Everything that is wrong with it.
+    #[must_use]
+    pub fn validate(&self) -> Vec<ConfigError> {
+        let d = &self.deadlines;
+        let at_least_one = [
+            ("disconnect_grace_ms", self.disconnect_grace_ms),
+            ("reconcile_interval_ms", self.reconcile_interval_ms),
+            ("reservation_ttl_secs", u64::from(self.reservation_ttl_secs)),
+            ("storage_timeout_secs", self.storage_timeout_secs),
+            ("operation_keep_hours", self.operation_keep_hours),
+            ("console_open_timeout_ms", self.console_open_timeout_ms),
+            ("console_sessions_max", self.console_sessions_max as u64),
+            ("agent_queue_max", self.agent_queue_max as u64),
+            ("deadlines.pending_secs", d.pending_secs),
+            ("deadlines.building_secs", d.building_secs),
+            ("deadlines.rebuilding_secs", d.rebuilding_secs),
+            ("deadlines.resizing_secs", d.resizing_secs),
+            ("deadlines.settle_secs", d.settle_secs),
+            ("deadlines.deleting_secs", d.deleting_secs),
+        ];
+        let mut errors: Vec<ConfigError> = at_least_one
+            .into_iter()
+            .filter(|(_, value)| *value == 0)
+            .map(|(key, _)| ConfigError::new(format!("cluster.{key}"), "must be at least 1"))
+            .collect();
+        if self.heartbeat_timeout_ms < 2000 {
+            errors.push(ConfigError::new(
+                "cluster.heartbeat_timeout_ms",
+                "must be at least 2000: agents send a heartbeat each second",
+            ));
+        }
+        errors
+    }
+
+    pub(crate) fn heartbeat_timeout(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_timeout_ms)
+    }
+
+    pub(crate) fn disconnect_grace(&self) -> Duration {
+        Duration::from_millis(self.disconnect_grace_ms)
+    }
+
+    pub(crate) fn storage_timeout(&self) -> Duration {
+        Duration::from_secs(self.storage_timeout_secs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_all_errors_are_reported_at_once() {
+        assert_eq!(Config::default().validate(), vec![]);
+        let bad = Config { heartbeat_timeout_ms: 1, agent_queue_max: 0, ..Config::default() };
+        assert_eq!(bad.validate().len(), 2);
+    }
+}

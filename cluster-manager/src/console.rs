@@ -1,0 +1,222 @@
+//! Where a caller who wants a console and the agent that has it meet.
+//!
+//! Agents listen on nothing, so a session is asked for on the agent's stream and the agent calls back. The session's id is random and
+//! used once: who presents it is the agent that was asked. Both sides' bytes pass through bounded channels; when either side ends, the
+//! other does.
+
+use crate::{agents::link::Link, manager::Manager};
+use domain::{ErrorKind, HostId, InstanceId, Problem, ProjectId, instance::Instance};
+use proto::{
+    agent::v1::{self as agent, console_up::Up},
+    cluster::v1::{self as pb, console_input::Input},
+    convert::parse,
+    status::{from_status, to_status},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Status, Streaming};
+
+/// Messages on their way to a reader that is slower than the guest.
+const BUFFERED: usize = 64;
+
+/// What the agent's side hands to the caller's.
+struct Joined {
+    from_agent: Streaming<agent::ConsoleUp>,
+    to_agent: mpsc::Sender<agent::ConsoleDown>,
+    ended: CancellationToken,
+}
+
+pub struct Sessions {
+    waiting: Mutex<HashMap<String, oneshot::Sender<Joined>>>,
+    slots: Arc<Semaphore>,
+}
+
+impl Sessions {
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { waiting: Mutex::default(), slots: Arc::new(Semaphore::new(max)) }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Joined>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn expect(&self, session_id: &str) -> (oneshot::Receiver<Joined>, Expected<'_>) {
+        let (tx, rx) = oneshot::channel();
+        self.waiting().insert(session_id.to_owned(), tx);
+        (rx, Expected { sessions: self, session_id: session_id.to_owned() })
+    }
+}
+
+/// Forgets a session that nobody joined.
+struct Expected<'a> {
+    sessions: &'a Sessions,
+    session_id: String,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.sessions.waiting().remove(&self.session_id);
+    }
+}
+
+/// What the caller's stream is made of.
+pub struct Opened {
+    joined: Joined,
+    from_caller: Streaming<pb::ConsoleInput>,
+    slot: OwnedSemaphorePermit,
+    guard: DropGuard,
+}
+
+/// The caller's side: finds the instance's host, asks its agent to call back, and waits for it.
+pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput>) -> Result<Opened, Problem> {
+    let first = from_caller.message().await.map_err(|s| from_status(&s))?;
+    let Some(pb::ConsoleInput { input: Some(Input::Open(open)) }) = first else {
+        return Err(Problem::invalid("open", "the first message opens the console"));
+    };
+    let project_id: ProjectId = parse("project_id", &open.project_id)?;
+    let instance_id: InstanceId = parse("instance_id", &open.instance_id)?;
+    let instance = manager
+        .store
+        .instance_find(Some(project_id), instance_id)
+        .await
+        .map_err(|e| crate::manager::read_problem(&e))?
+        .ok_or_else(|| Problem::not_found("instance", instance_id))?;
+    let (host_id, link) = link_of(manager, &instance)?;
+    let Ok(slot) = Arc::clone(&manager.consoles.slots).try_acquire_owned() else {
+        return Err(Problem::new(
+            ErrorKind::RateLimited,
+            "too_many_consoles",
+            format!("{} consoles are open, the most at once", manager.config.console_sessions_max),
+        )
+        .with_hint("close one, or ask your administrator to raise cluster.console_sessions_max"));
+    };
+    let session_id = uuid::Uuid::new_v4().to_string();
+    let (joined, _expected) = manager.consoles.expect(&session_id);
+    link.open_session(agent::OpenSession { session_id, open: Some(open) });
+    let timeout = Duration::from_millis(manager.config.console_open_timeout_ms);
+    let joined = tokio::select! {
+        joined = tokio::time::timeout(timeout, joined) => joined,
+        () = link.closed.cancelled() => {
+            return Err(disconnected(&instance, &manager.host_name(host_id)));
+        }
+    };
+    let Ok(Ok(joined)) = joined else {
+        return Err(Problem::new(
+            ErrorKind::DeadlineExceeded,
+            "console_timeout",
+            format!("the host of {} didn't open its console within {} ms", instance.name, timeout.as_millis()),
+        )
+        .with_hint("try again; if it stays, look at the host's compute-agent"));
+    };
+    let guard = joined.ended.clone().drop_guard();
+    Ok(Opened { joined, from_caller, slot, guard })
+}
+
+fn link_of(manager: &Manager, instance: &Instance) -> Result<(HostId, Arc<Link>), Problem> {
+    let host_id = instance
+        .host_id
+        .ok_or_else(|| Problem::invalid_state(format!("instance {} is on no host yet", instance.name)))?;
+    let link = manager.agents.find(host_id).ok_or_else(|| disconnected(instance, &manager.host_name(host_id)))?;
+    Ok((host_id, link))
+}
+
+fn disconnected(instance: &Instance, host: &str) -> Problem {
+    let mut problem =
+        Problem::unavailable(format!("the console of {} can't be reached: its host is disconnected", instance.name));
+    problem.code = "host_disconnected".to_owned();
+    tracing::debug!(instance_id = %instance.id, host, "a console was asked for on a disconnected host");
+    problem.with_hint("the instance itself may well be running; try again when its host is back")
+}
+
+impl Opened {
+    /// Bytes for the caller, until either side ends.
+    pub fn run(
+        self,
+        shutdown: CancellationToken,
+    ) -> impl futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send {
+        let Self { joined, mut from_caller, slot, guard } = self;
+        let Joined { mut from_agent, to_agent, ended } = joined;
+        // The caller's input on its own: a caller who sends nothing, or ends sending to follow a log, still reads.
+        let input_ended = ended.clone();
+        tokio::spawn(async move {
+            loop {
+                let input = tokio::select! {
+                    () = input_ended.cancelled() => return,
+                    input = from_caller.message() => input,
+                };
+                match input {
+                    Ok(Some(pb::ConsoleInput { input: Some(Input::Data(data)) })) => {
+                        if to_agent.send(agent::ConsoleDown { data }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(Some(_)) => {}
+                    // A caller who is gone ends the session; one that only stopped sending doesn't.
+                    Err(_) => return input_ended.cancel(),
+                    Ok(None) => return input_ended.cancelled().await,
+                }
+            }
+        });
+        async_stream::stream! {
+            let (_slot, _guard) = (slot, guard);
+            loop {
+                let up = tokio::select! {
+                    () = ended.cancelled() => break,
+                    () = shutdown.cancelled() => break,
+                    up = from_agent.message() => up,
+                };
+                match up {
+                    Ok(Some(agent::ConsoleUp { up: Some(Up::Output(output)) })) => yield Ok(output),
+                    Ok(Some(agent::ConsoleUp { up: Some(Up::Error(error)) })) => {
+                        let problem = Problem::invalid_state(format!("the console can't be opened: {}", error.detail));
+                        yield Err(to_status(&problem));
+                        break;
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(_) => {
+                        yield Err(to_status(&Problem::unavailable("the console's host went away")));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The agent's side: its call back, with the session's id first.
+pub async fn agent_side(
+    manager: &Manager,
+    mut from_agent: Streaming<agent::ConsoleUp>,
+) -> Result<impl futures::Stream<Item = Result<agent::ConsoleDown, Status>> + Send + use<>, Problem> {
+    let timeout = Duration::from_millis(manager.config.console_open_timeout_ms);
+    let first = tokio::time::timeout(timeout, from_agent.message()).await;
+    let Ok(Ok(Some(agent::ConsoleUp { up: Some(Up::Start(start)) }))) = first else {
+        return Err(Problem::invalid("start", "the first message names the session"));
+    };
+    let caller = manager.consoles.waiting().remove(&start.session_id);
+    let (to_agent, mut from_caller) = mpsc::channel(BUFFERED);
+    let ended = CancellationToken::new();
+    let joined = Joined { from_agent, to_agent, ended: ended.clone() };
+    let gone = || Problem::not_found("console session", &start.session_id);
+    caller.ok_or_else(gone)?.send(joined).map_err(|_| gone())?;
+    let shutdown = manager.shutdown.clone();
+    Ok(async_stream::stream! {
+        let _guard = ended.clone().drop_guard();
+        loop {
+            let down = tokio::select! {
+                () = ended.cancelled() => break,
+                () = shutdown.cancelled() => break,
+                down = from_caller.recv() => down,
+            };
+            let Some(down) = down else { break };
+            yield Ok(down);
+        }
+    })
+}

@@ -1,0 +1,22 @@
+//! Forgets the answers of operations that no idempotency key can ask for any more.
+
+use crate::manager::Manager;
+use domain::Timestamp;
+use std::{sync::Arc, time::Duration};
+use store::Unit;
+
+const EVERY: Duration = Duration::from_secs(600);
+
+pub async fn run(manager: Arc<Manager>) {
+    let keep_ms = i64::try_from(manager.config.operation_keep_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX);
+    loop {
+        let before = Timestamp(Timestamp::now().0.saturating_sub(keep_ms));
+        if let Err(error) = manager.store.commit(Unit::new().op(store::ComputeOperationExpire { before })).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "old operations can't be forgotten now");
+        }
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Rows for the unit tests of pure modules.
+
+use domain::{
+    DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
+    flavor::Size,
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
+};
+
+pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+pub fn instance(state: InstanceState) -> Instance {
+    Instance {
+        id: InstanceId::new(),
+        project_id: ProjectId::new(),
+        name: "web".parse().expect("a name"),
+        tags: Default::default(),
+        generation: 3,
+        epoch: 2,
+        host_id: Some(HostId::new()),
+        root_disk_id: Some(DiskId::new()),
+        spec: InstanceSpec {
+            size: Size { vcpus: 2, memory_mib: 1024, disk_gib: 10 },
+            flavor: "small".into(),
+            image_id: ImageId::new(),
+            power: match state {
+                InstanceState::Stopped => Power::Off,
+                InstanceState::Paused => Power::Paused,
+                _ => Power::On,
+            },
+            boot_seq: 0,
+            boot_hard: false,
+            root_seq: 0,
+            stop_timeout_secs: 30,
+            on_crash: OnCrash::Restart,
+            on_host_loss: OnHostLoss::Wait,
+            ssh_keys: vec![],
+            user_data_base64: String::new(),
+            zone: None,
+            deleted: state == InstanceState::Deleting,
+        },
+        status: InstanceStatus {
+            state,
+            step: String::new(),
+            reason: String::new(),
+            observed_generation: if state.is_final() { 3 } else { 2 },
+            deadline_at: (!state.is_final()).then(|| NOW.plus_secs(60)),
+            started_at: None,
+            guest_up_at: None,
+            crash_count: 0,
+        },
+        placement: None,
+        created_at: NOW,
+        updated_at: NOW,
+    }
+}

@@ -1,0 +1,498 @@
+//! Changes of one instance, its deletion among them: read, decide purely ([`crate::lifecycle::change`]), claim what it takes more, and
+//! commit with the generation and the state it was decided on in the `WHERE` clause.
+
+use super::answer::{self, Deed};
+use crate::{
+    agents::ingest::unclaim,
+    lifecycle::{
+        change::{Change, Scene, plan_change},
+        check::{check_image, check_size, check_tags},
+    },
+    manager::{Manager, read_problem},
+    reconcile::plan::resize_generation,
+    scheduler::{Placed, Request, decide::hint, filter, inventory::minus},
+};
+use domain::{
+    ErrorKind, InstanceId, Problem, ProjectId, Timestamp,
+    explain::{NearestFit, PlacementRecord, RejectionCount},
+    flavor::Size,
+    instance::{Instance, InstanceState, Power},
+    quota::QuotaAmounts,
+};
+use proto::{
+    cluster::v1 as pb,
+    convert::{instance_to_pb, on_crash_from_pb, parse, power_from_pb, size_from_pb},
+};
+use service_kit::context::CallContext;
+use store::{CommitError, Constraint, Guard, InstanceRow, Unit};
+
+/// A change that meets a report's write is decided again this often.
+const ATTEMPTS: usize = 5;
+
+pub async fn change(
+    manager: &Manager,
+    context: &CallContext,
+    request: pb::ChangeInstanceRequest,
+) -> Result<pb::ChangeInstanceResponse, Problem> {
+    let target = Target {
+        project_id: parse("project_id", &request.project_id)?,
+        id: parse("instance_id", &request.instance_id)?,
+        expected_generation: request.expected_generation,
+    };
+    let change = parse_change(request.change)?;
+    answer::once(manager, context, async {
+        let (instance, plan) = run(manager, context, &target, &change).await?;
+        Ok(pb::ChangeInstanceResponse { instance: Some(instance_to_pb(&instance)), plan })
+    })
+    .await
+}
+
+pub async fn delete(
+    manager: &Manager,
+    context: &CallContext,
+    request: pb::DeleteInstanceRequest,
+) -> Result<pb::DeleteInstanceResponse, Problem> {
+    let target = Target {
+        project_id: parse("project_id", &request.project_id)?,
+        id: parse("instance_id", &request.instance_id)?,
+        expected_generation: request.expected_generation,
+    };
+    answer::once(manager, context, async {
+        let (instance, plan) = run(manager, context, &target, &Change::Delete).await?;
+        Ok(pb::DeleteInstanceResponse { instance: Some(instance_to_pb(&instance)), plan })
+    })
+    .await
+}
+
+struct Target {
+    project_id: ProjectId,
+    id: InstanceId,
+    /// 0: any.
+    expected_generation: i64,
+}
+
+fn parse_change(change: Option<pb::change_instance_request::Change>) -> Result<Change, Problem> {
+    use pb::change_instance_request::Change as Asked;
+    Ok(match change.ok_or_else(|| Problem::invalid("change", "is missing"))? {
+        Asked::Describe(describe) => Change::Describe {
+            name: describe.name.as_deref().map(|n| parse("name", n)).transpose()?,
+            tags: describe.replace_tags.then(|| describe.tags.into_iter().collect()),
+            on_crash: describe.on_crash.map(on_crash_from_pb).transpose()?,
+        },
+        Asked::SetPower(set) => {
+            Change::SetPower { power: power_from_pb(set.power)?, stop_timeout_secs: set.stop_timeout_secs }
+        }
+        Asked::Reboot(reboot) => Change::Reboot { hard: reboot.hard },
+        Asked::Resize(resize) => Change::Resize {
+            size: size_from_pb(resize.size.ok_or_else(|| Problem::invalid("size", "is missing"))?),
+            flavor: resize.flavor,
+        },
+        Asked::Rebuild(rebuild) => Change::Rebuild { image_id: parse("image_id", &rebuild.image_id)? },
+    })
+}
+
+async fn run(
+    manager: &Manager,
+    context: &CallContext,
+    target: &Target,
+    change: &Change,
+) -> Result<(Instance, Option<pb::Plan>), Problem> {
+    for _ in 0..ATTEMPTS {
+        let row = find(manager, target).await?;
+        let now = Timestamp::now();
+        let host = row.instance.host_id;
+        let (starts, away) = (host.map_or(0, |id| manager.starts(id)), host.and_then(|id| away(manager, id)));
+        let scene = Scene { now, deadlines: &manager.config.deadlines, starts, waiting_for: away.as_deref() };
+        let Some(next) = plan_change(&row.instance, change, scene)? else {
+            let plan = context.dry_run.then(|| nothing_to_do(&row.instance));
+            return Ok((row.instance, plan));
+        };
+        check(manager, change, &next).await?;
+        if context.dry_run {
+            let plan = rehearse(manager, change, &row, &next).await?;
+            return Ok((row.instance, Some(plan)));
+        }
+        match commit(manager, context, change, &row, &next, now).await? {
+            Some(next) => return Ok((next, None)),
+            // The row changed under the decision.
+            None if target.expected_generation == 0 => {}
+            None => {
+                let found = find(manager, target).await?;
+                tracing::debug!(instance_id = %target.id, generation = found.instance.generation, "decided again");
+            }
+        }
+    }
+    Err(Problem::new(ErrorKind::StaleGeneration, "conflict", "the instance kept changing meanwhile")
+        .with_hint("read it again, and repeat the change if it still makes sense"))
+}
+
+async fn find(manager: &Manager, target: &Target) -> Result<InstanceRow, Problem> {
+    let rows = manager.store.instance_load_many(&[target.id]).await.map_err(|e| read_problem(&e))?;
+    let row = rows
+        .into_iter()
+        .find(|row| row.instance.project_id == target.project_id)
+        .ok_or_else(|| Problem::not_found("instance", target.id))?;
+    let (expected, is) = (target.expected_generation, row.instance.generation);
+    if expected != 0 && expected != is {
+        return Err(Problem::new(
+            ErrorKind::PreconditionFailed,
+            "stale_generation",
+            format!("instance {} is at generation {is}, not {expected}", row.instance.name),
+        )
+        .with_hint("read it again, and repeat the change if it still makes sense"));
+    }
+    Ok(row)
+}
+
+/// The host's name, while it isn't connected.
+fn away(manager: &Manager, host_id: domain::HostId) -> Option<String> {
+    manager.inventory().find(host_id).filter(|h| !h.up).map(|h| h.name.clone())
+}
+
+/// What the change asks beyond the instance's own state.
+async fn check(manager: &Manager, change: &Change, next: &Instance) -> Result<(), Problem> {
+    match change {
+        Change::Describe { tags, .. } => check_tags(tags.as_ref().unwrap_or(&next.tags)),
+        Change::Resize { size, .. } => {
+            check_size(*size)?;
+            let image = manager.image(next.spec.image_id).await?;
+            // Its image may be gone by now; what it needed of a size is then unknown, and the disk is made already.
+            image.map_or(Ok(()), |i| check_image(i.id, Some(&i), next.project_id, *size))
+        }
+        Change::Rebuild { image_id } => {
+            let image = manager.image(*image_id).await?;
+            check_image(*image_id, image.as_ref(), next.project_id, next.spec.size)
+        }
+        Change::SetPower { .. } | Change::Reboot { .. } | Change::Delete => Ok(()),
+    }
+}
+
+/// What a resize claims on the instance's host, and what it gives back.
+struct Resized {
+    claim: Size,
+    more: Size,
+    less: Size,
+}
+
+fn resized(manager: &Manager, row: &InstanceRow, next: &Instance) -> Option<Resized> {
+    let host_id = row.instance.host_id?;
+    if row.instance.spec.size == next.spec.size {
+        return None;
+    }
+    let claim = manager.inventory().find(host_id)?.claim_of(next.spec.size);
+    Some(Resized { claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
+}
+
+/// Commits. `None`: the row isn't as it was when the change was decided.
+async fn commit(
+    manager: &Manager,
+    context: &CallContext,
+    change: &Change,
+    row: &InstanceRow,
+    next: &Instance,
+    now: Timestamp,
+) -> Result<Option<Instance>, Problem> {
+    let resized = resized(manager, row, next);
+    let grown_gib = next.spec.size.disk_gib > row.instance.spec.size.disk_gib;
+    let held = match (&resized, next.host_id) {
+        (Some(resized), Some(host_id)) => Some(Growth::hold(manager, host_id, resized.more, &next.spec.size, now)?),
+        _ => None,
+    };
+    if grown_gib && let Some(disk_id) = next.root_disk_id {
+        // Quota first, so that its refusal is the answer. If the commit below fails, the reconciler puts the size back.
+        let disk = manager.store.disk_find(disk_id).await.map_err(|e| read_problem(&e))?;
+        let generation = resize_generation(next.generation, disk.map_or(0, |d| d.generation));
+        manager.storage.resize(disk_id, next.id, next.spec.size.disk_gib, generation).await?;
+    }
+    let (unit, usage) = unit(context, change, row, next, resized.as_ref(), now);
+    match manager.store.commit(unit).await {
+        Ok(()) => {
+            after_commit(manager, context, change, row, next, resized.as_ref(), held);
+            return Ok(Some(next.clone()));
+        }
+        Err(error) => {
+            drop(held);
+            if grown_gib {
+                manager.signal.wake([next.id], None);
+            }
+            match error {
+                CommitError::Guard(Guard::InstanceGeneration) => Ok(None),
+                CommitError::Guard(Guard::HostCapacity) => {
+                    if let Some(host_id) = next.host_id {
+                        manager.refresh_host(host_id).await;
+                    }
+                    Err(Problem::new(
+                        ErrorKind::NoCapacity,
+                        "no_capacity",
+                        format!("the host of {} has no room for this size, or takes nothing new now", next.name),
+                    )
+                    .with_hint("choose a smaller size, or create a new instance elsewhere"))
+                }
+                CommitError::Guard(Guard::ComputeQuota) => {
+                    Err(answer::quota_problem(manager, next.project_id, &usage).await)
+                }
+                CommitError::Constraint(Constraint::InstanceName) => {
+                    Err(Problem::already_exists("instance", &next.name))
+                }
+                CommitError::Guard(_)
+                | CommitError::Constraint(_)
+                | CommitError::Unavailable(_)
+                | CommitError::Internal(_) => Err(answer::commit_problem(&error)),
+            }
+        }
+    }
+}
+
+/// Tentatively claimed growth on the instance's own host; given back when dropped.
+struct Growth<'a> {
+    manager: &'a Manager,
+    placed: Placed,
+    firm: bool,
+}
+
+impl<'a> Growth<'a> {
+    fn hold(
+        manager: &'a Manager,
+        host_id: domain::HostId,
+        more: Size,
+        size: &Size,
+        now: Timestamp,
+    ) -> Result<Self, Problem> {
+        let mut inventory = manager.inventory();
+        if let Some(host) = inventory.find(host_id) {
+            let short = minus(more, host.free());
+            let asks = Request { size: *size, ..Request::default() };
+            let closed = filter::reject(host, &asks).filter(|f| *f < domain::explain::Rejection::Vcpus);
+            if more != Size::default() && (short != Size::default() || closed.is_some()) {
+                let filter = closed.unwrap_or(if short.vcpus > 0 {
+                    domain::explain::Rejection::Vcpus
+                } else if short.memory_mib > 0 {
+                    domain::explain::Rejection::Memory
+                } else {
+                    domain::explain::Rejection::Disk
+                });
+                let record = PlacementRecord {
+                    at: now,
+                    hosts_considered: 1,
+                    candidates: 0,
+                    rejected: vec![RejectionCount { filter, hosts: 1 }],
+                    chosen: None,
+                    score: String::new(),
+                    nearest: Some(NearestFit { host_id: Some(host_id), lacks: short }),
+                    summary: format!("the instance's host can't take the new size: it is {}", filter::describe(filter)),
+                };
+                let mut problem =
+                    Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone()).with_hint(hint(&record));
+                problem.explain = Some(record.redacted());
+                return Err(problem);
+            }
+        }
+        inventory.claim_tentatively(host_id, more);
+        Ok(Self { manager, placed: Placed { host_id, claim: more }, firm: false })
+    }
+
+    fn make_firm(mut self) {
+        self.firm = true;
+        self.manager.inventory().make_firm(self.placed.host_id, self.placed.claim);
+    }
+}
+
+impl Drop for Growth<'_> {
+    fn drop(&mut self) {
+        if !self.firm {
+            self.manager.inventory().give_back(self.placed.host_id, self.placed.claim);
+        }
+    }
+}
+
+/// The change as one unit, and what it asks of the quota.
+fn unit(
+    context: &CallContext,
+    change: &Change,
+    row: &InstanceRow,
+    next: &Instance,
+    resized: Option<&Resized>,
+    now: Timestamp,
+) -> (Unit, QuotaAmounts) {
+    let old = &row.instance;
+    let (before, after) = (QuotaAmounts::of_instances(old.spec.size, 1), QuotaAmounts::of_instances(next.spec.size, 1));
+    let deleting = matches!(change, Change::Delete);
+    let usage = match (deleting, row.quota_released) {
+        (true, false) => answer::minus(QuotaAmounts::default(), before),
+        (true, true) => QuotaAmounts::default(),
+        (false, _) => answer::minus(after, before),
+    };
+    let claim = resized.map_or(row.claim, |r| r.claim);
+    let mut unit = Unit::new().op(store::InstanceDesired {
+        id: next.id,
+        expected_generation: old.generation,
+        expected_state: Some(old.status.state),
+        name: next.name.clone(),
+        tags: next.tags.clone(),
+        spec: next.spec.clone(),
+        image_id: next.spec.image_id,
+        epoch: next.epoch,
+        host_id: next.host_id,
+        root_disk_id: next.root_disk_id,
+        placement: next.placement.clone(),
+        claim_vcpus: claim.vcpus,
+        claim_memory_mib: claim.memory_mib,
+        claim_disk_gib: claim.disk_gib,
+        quota_released: row.quota_released || deleting,
+        state: next.status.state,
+        step: next.status.step.clone(),
+        reason: next.status.reason.clone(),
+        deadline_at: next.status.deadline_at,
+        at: now,
+    });
+    if (usage.instances, usage.vcpus, usage.memory_mib) != (0, 0, 0) {
+        unit.push(store::ComputeUsageAdd {
+            project_id: next.project_id,
+            instances: usage.instances,
+            vcpus: usage.vcpus,
+            memory_mib: usage.memory_mib,
+        });
+    }
+    if let Some(host_id) = next.host_id {
+        unit.push(store::HostRevision { host_id });
+        if let Some(resized) = resized {
+            if resized.more != Size::default() {
+                unit.push(super::create::claim(&Placed { host_id, claim: resized.more }));
+            }
+            if resized.less != Size::default() {
+                unit.push(unclaim(host_id, resized.less));
+            }
+        }
+    }
+    let answer = instance_to_pb(next);
+    if deleting {
+        answer::remember(&mut unit, context, &pb::DeleteInstanceResponse { instance: Some(answer), plan: None }, now);
+    } else {
+        answer::remember(&mut unit, context, &pb::ChangeInstanceResponse { instance: Some(answer), plan: None }, now);
+    }
+    let data = serde_json::json!({
+        "from": old.status.state.as_str(), "to": next.status.state.as_str(), "generation": next.generation, "epoch": next.epoch,
+    });
+    Deed {
+        project_id: Some(next.project_id),
+        noun: "instance",
+        object_id: next.id.to_string(),
+        verb: change.verb(),
+        message: describe(change, next),
+        data,
+        now,
+        context,
+    }
+    .record(&mut unit);
+    (unit, usage)
+}
+
+/// What follows a committed change in memory.
+fn after_commit(
+    manager: &Manager,
+    context: &CallContext,
+    change: &Change,
+    row: &InstanceRow,
+    next: &Instance,
+    resized: Option<&Resized>,
+    held: Option<Growth<'_>>,
+) {
+    if let Some(host_id) = next.host_id {
+        let grew = resized.is_some_and(|r| r.more != Size::default());
+        match held {
+            Some(held) if grew => held.make_firm(),
+            Some(_) | None => {}
+        }
+        let mut inventory = manager.inventory();
+        inventory.raise_revision(host_id);
+        if let Some(resized) = resized
+            && resized.less != Size::default()
+        {
+            inventory.unclaim(host_id, resized.less);
+        }
+        match next.status.state {
+            InstanceState::Building | InstanceState::Rebuilding => inventory.start_begins(host_id, next.id),
+            InstanceState::Deleting => inventory.start_ends(host_id, next.id),
+            InstanceState::Pending
+            | InstanceState::Scheduling
+            | InstanceState::Running
+            | InstanceState::Paused
+            | InstanceState::Stopped
+            | InstanceState::Suspended
+            | InstanceState::Migrating
+            | InstanceState::Recovering
+            | InstanceState::Resizing
+            | InstanceState::Deleted
+            | InstanceState::Error => {}
+        }
+    }
+    tracing::info!(
+        instance_id = %next.id, generation = next.generation, epoch = next.epoch, from = row.instance.status.state.as_str(),
+        to = next.status.state.as_str(), change = change.verb(), "an instance's desired state changed"
+    );
+    manager.signal.wake([next.id], Some(context.request_id.as_str().into()));
+}
+
+fn describe(change: &Change, next: &Instance) -> String {
+    let name = &next.name;
+    match change {
+        Change::Describe { .. } => format!("{name} is described anew"),
+        Change::SetPower { power: Power::On, .. } => format!("{name} is to be on"),
+        Change::SetPower { power: Power::Off, .. } => format!("{name} is to be off"),
+        Change::SetPower { power: Power::Paused, .. } => format!("{name} is to be paused"),
+        Change::Reboot { hard: true } => format!("{name} is to be reset"),
+        Change::Reboot { hard: false } => format!("{name} is to reboot"),
+        Change::Resize { size, .. } => {
+            format!("{name} is to have {} vCPUs, {} MiB, {} GiB", size.vcpus, size.memory_mib, size.disk_gib)
+        }
+        Change::Rebuild { image_id } => format!("{name} is to be made anew from image {image_id}"),
+        Change::Delete => format!("{name} is to be deleted"),
+    }
+}
+
+fn nothing_to_do(instance: &Instance) -> pb::Plan {
+    pb::Plan { summary: format!("nothing would change: {} is so already", instance.name), ..pb::Plan::default() }
+}
+
+async fn rehearse(manager: &Manager, change: &Change, row: &InstanceRow, next: &Instance) -> Result<pb::Plan, Problem> {
+    let old = &row.instance;
+    let (limit, used) = answer::quota(manager, next.project_id).await?;
+    let (before, after) = (QuotaAmounts::of_instances(old.spec.size, 1), QuotaAmounts::of_instances(next.spec.size, 1));
+    let usage = match change {
+        Change::Delete => answer::minus(QuotaAmounts::default(), before),
+        Change::Describe { .. }
+        | Change::SetPower { .. }
+        | Change::Reboot { .. }
+        | Change::Resize { .. }
+        | Change::Rebuild { .. } => answer::minus(after, before),
+    };
+    if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &usage) {
+        return Err(problem);
+    }
+    if next.name != old.name {
+        let taken = manager.store.instance_find_by_name(next.project_id, next.name.as_str()).await;
+        if taken.map_err(|e| read_problem(&e))?.is_some() {
+            return Err(Problem::already_exists("instance", &next.name));
+        }
+    }
+    if let (Some(resized), Some(host_id)) = (resized(manager, row, next), next.host_id) {
+        // Held and given back: the check is that of the real thing.
+        drop(Growth::hold(manager, host_id, resized.more, &next.spec.size, Timestamp::now())?);
+    }
+    let left = answer::minus(answer::minus(limit, used), usage);
+    let mut touches = vec![format!("instance {} ({})", old.name, old.id)];
+    if matches!(change, Change::Delete | Change::Rebuild { .. })
+        && let Some(disk_id) = old.root_disk_id
+    {
+        touches.push(format!("disk {disk_id}: its content is lost"));
+    }
+    Ok(pb::Plan {
+        summary: describe(change, next),
+        placement_json: String::new(),
+        instances_left: left.instances,
+        vcpus_left: left.vcpus,
+        memory_mib_left: left.memory_mib,
+        disk_gib_left: left.disk_gib,
+        touches,
+    })
+}

@@ -1,0 +1,401 @@
+//! Creation: reserve the disks, find the places, claim and commit everything in one unit. All or none, and a refusal leaves nothing.
+
+use super::{
+    answer::{self, Deed},
+    place::Places,
+};
+use crate::{
+    lifecycle::check::{check_image, check_spec, check_tags},
+    manager::{Manager, read_problem},
+    scheduler::{Placed, Request, decide},
+    storage::{LOCAL_POOL, ROOT},
+};
+use domain::{
+    DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
+    explain::PlacementRecord,
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus},
+    limits,
+    quota::QuotaAmounts,
+};
+use proto::{
+    cluster::v1 as pb,
+    convert::{instance_to_pb, parse, parse_optional, spec_from_pb},
+    storage::v1 as storage,
+};
+use service_kit::context::CallContext;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Instant,
+};
+use store::{CommitError, Constraint, Guard, Unit};
+
+/// Times that a create whose host was taken by another looks for a new place.
+const ATTEMPTS: usize = 5;
+
+/// A request whose ids and names are well-formed.
+struct Wanted {
+    project_id: ProjectId,
+    instances: Vec<One>,
+    spec: InstanceSpec,
+    tags: BTreeMap<String, String>,
+}
+
+struct One {
+    id: InstanceId,
+    name: Name,
+    root_disk_id: Option<DiskId>,
+}
+
+pub async fn create(
+    manager: &Manager,
+    context: &CallContext,
+    request: pb::CreateInstancesRequest,
+) -> Result<pb::CreateInstancesResponse, Problem> {
+    let began = Instant::now();
+    let wanted = parse_request(request)?;
+    let answer = answer::once(manager, context, attempt(manager, context, &wanted)).await;
+    metrics::histogram!("iaas_create_seconds").record(began.elapsed().as_secs_f64());
+    answer
+}
+
+fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem> {
+    let mut spec = spec_from_pb(request.spec.ok_or_else(|| Problem::invalid("spec", "is missing"))?)?;
+    (spec.deleted, spec.boot_seq, spec.root_seq) = (false, 0, 0);
+    let has_disk = spec.size.disk_gib > 0;
+    let mut instances = Vec::with_capacity(request.instances.len());
+    for new in &request.instances {
+        let root_disk_id = parse_optional("root_disk_id", &new.root_disk_id)?;
+        instances.push(One {
+            id: parse("id", &new.id)?,
+            name: parse("name", &new.name)?,
+            root_disk_id: if has_disk { Some(root_disk_id.unwrap_or_else(DiskId::new)) } else { None },
+        });
+    }
+    let wanted = Wanted {
+        project_id: parse("project_id", &request.project_id)?,
+        instances,
+        spec,
+        tags: request.tags.into_iter().collect(),
+    };
+    let (count, most) = (wanted.instances.len(), limits::CREATE_COUNT as usize);
+    if count == 0 || count > most {
+        return Err(Problem::invalid("count", format!("must be 1 to {most}")));
+    }
+    let mut names = HashSet::new();
+    if let Some(twice) = wanted.instances.iter().find(|i| !names.insert(&i.name)) {
+        return Err(Problem::invalid("name", format!("`{}` is given twice", twice.name)));
+    }
+    Ok(wanted)
+}
+
+async fn attempt(
+    manager: &Manager,
+    context: &CallContext,
+    wanted: &Wanted,
+) -> Result<pb::CreateInstancesResponse, Problem> {
+    check_spec(&wanted.spec)?;
+    check_tags(&wanted.tags)?;
+    let image_id = wanted.spec.image_id;
+    check_image(image_id, manager.image(image_id).await?.as_ref(), wanted.project_id, wanted.spec.size)?;
+    if context.dry_run {
+        return rehearse(manager, wanted).await;
+    }
+    manager.storage.reserve(reservations(wanted)).await?;
+    match place_and_commit(manager, context, wanted).await {
+        Ok(answer) => Ok(answer),
+        Err(Failed { problem, reservations: Reservations::GiveBack }) => {
+            give_back(manager, context, wanted).await;
+            Err(problem)
+        }
+        Err(Failed { problem, reservations: Reservations::LeaveToExpire }) => Err(problem),
+    }
+}
+
+/// What happens to the disks reserved for a create that failed.
+enum Reservations {
+    /// It is certain that nothing was committed.
+    GiveBack,
+    /// It may have been, now or by an earlier try: what isn't confirmed expires.
+    LeaveToExpire,
+}
+
+struct Failed {
+    problem: Problem,
+    reservations: Reservations,
+}
+
+fn for_certain(problem: Problem) -> Failed {
+    Failed { problem, reservations: Reservations::GiveBack }
+}
+
+async fn give_back(manager: &Manager, context: &CallContext, wanted: &Wanted) {
+    if wanted.spec.size.disk_gib == 0 {
+        return;
+    }
+    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
+    // A repeat fails because its first try succeeded: those disks are in use.
+    match manager.store.instance_load_many(&ids).await {
+        Ok(rows) if rows.is_empty() => {}
+        Ok(_) | Err(_) => return,
+    }
+    if let Err(problem) = manager.storage.forget(&ids).await {
+        tracing::info!(request_id = context.request_id, %problem, "reservations of a refused create are left to expire");
+    }
+}
+
+fn reservations(wanted: &Wanted) -> Vec<storage::DiskReservation> {
+    let disk = |one: &One| {
+        Some(storage::DiskReservation {
+            disk_id: one.root_disk_id?.to_string(),
+            instance_id: one.id.to_string(),
+            project_id: wanted.project_id.to_string(),
+            role: ROOT.to_owned(),
+            pool: LOCAL_POOL.to_owned(),
+            size_gib: wanted.spec.size.disk_gib,
+        })
+    };
+    wanted.instances.iter().filter_map(disk).collect()
+}
+
+async fn place_and_commit(
+    manager: &Manager,
+    context: &CallContext,
+    wanted: &Wanted,
+) -> Result<pb::CreateInstancesResponse, Failed> {
+    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
+    let mut request = Request { size: wanted.spec.size, zone: wanted.spec.zone.clone(), ..Request::default() };
+    for _ in 0..ATTEMPTS {
+        let now = Timestamp::now();
+        let places = Places::find(manager, &ids, &request, now).map_err(for_certain)?;
+        let instances: Vec<(Instance, Placed)> = wanted
+            .instances
+            .iter()
+            .zip(&places.places)
+            .map(|(one, (_, placed, record))| (render(manager, wanted, one, *placed, record.clone(), now), *placed))
+            .collect();
+        let answer = pb::CreateInstancesResponse {
+            instances: instances.iter().map(|(i, _)| instance_to_pb(i)).collect(),
+            plan: None,
+        };
+        let unit = unit(context, wanted, &instances, &answer, now);
+        let error = match manager.store.commit(unit).await {
+            Ok(()) => {
+                places.make_firm();
+                manager.signal.wake(ids.iter().copied(), Some(context.request_id.as_str().into()));
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        let hosts: HashSet<HostId> = places.places.iter().map(|(_, p, _)| p.host_id).collect();
+        drop(places);
+        match error {
+            CommitError::Guard(Guard::HostCapacity) => {
+                // Memory was behind the rows (another's claim, a cordon, a lost host). Look again; if memory can't be brought up now
+                // because other claims are on their way, look elsewhere.
+                metrics::counter!("iaas_placement_conflicts_total").increment(1);
+                for host_id in hosts {
+                    manager.refresh_host(host_id).await;
+                    if !request.avoid.contains(&host_id) {
+                        request.avoid.push(host_id);
+                    }
+                }
+                if request.avoid.len() >= manager.inventory().len() {
+                    request.avoid.clear();
+                }
+            }
+            CommitError::Guard(Guard::ComputeQuota) => {
+                let asked = asked(wanted);
+                return Err(for_certain(answer::quota_problem(manager, wanted.project_id, &asked).await));
+            }
+            CommitError::Constraint(Constraint::InstanceName) => {
+                return Err(for_certain(name_taken(manager, wanted).await));
+            }
+            CommitError::Constraint(Constraint::ForeignKey(_)) => {
+                return Err(for_certain(Problem::not_found("project", wanted.project_id)));
+            }
+            CommitError::Unavailable(_)
+            | CommitError::Guard(_)
+            | CommitError::Constraint(_)
+            | CommitError::Internal(_) => {
+                for host_id in hosts {
+                    manager.refresh_host(host_id).await;
+                }
+                let problem = answer::commit_problem(&error);
+                return Err(Failed { problem, reservations: Reservations::LeaveToExpire });
+            }
+        }
+    }
+    Err(for_certain(
+        Problem::new(
+            ErrorKind::Unavailable,
+            "placement_contended",
+            format!("the place was taken by others {ATTEMPTS} times in a row"),
+        )
+        .with_hint("try again"),
+    ))
+}
+
+fn asked(wanted: &Wanted) -> QuotaAmounts {
+    let count = u32::try_from(wanted.instances.len()).unwrap_or(u32::MAX);
+    QuotaAmounts::of_instances(wanted.spec.size, count)
+}
+
+async fn name_taken(manager: &Manager, wanted: &Wanted) -> Problem {
+    for one in &wanted.instances {
+        match manager.store.instance_find_by_name(wanted.project_id, one.name.as_str()).await {
+            Ok(Some(_)) => return Problem::already_exists("instance", &one.name),
+            Ok(None) => {}
+            Err(error) => return read_problem(&error),
+        }
+    }
+    // Freed between the refusal and the look.
+    Problem::already_exists("instance", &wanted.instances[0].name)
+}
+
+fn render(
+    manager: &Manager,
+    wanted: &Wanted,
+    one: &One,
+    placed: Placed,
+    record: PlacementRecord,
+    now: Timestamp,
+) -> Instance {
+    Instance {
+        id: one.id,
+        project_id: wanted.project_id,
+        name: one.name.clone(),
+        tags: wanted.tags.clone(),
+        generation: 1,
+        epoch: 1,
+        host_id: Some(placed.host_id),
+        root_disk_id: one.root_disk_id,
+        spec: wanted.spec.clone(),
+        status: InstanceStatus {
+            state: InstanceState::Pending,
+            step: "waiting for its host".to_owned(),
+            reason: String::new(),
+            observed_generation: 0,
+            deadline_at: manager.config.deadlines.of(InstanceState::Pending, manager.starts(placed.host_id), now),
+            started_at: None,
+            guest_up_at: None,
+            crash_count: 0,
+        },
+        placement: Some(record),
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn unit(
+    context: &CallContext,
+    wanted: &Wanted,
+    instances: &[(Instance, Placed)],
+    answer: &pb::CreateInstancesResponse,
+    now: Timestamp,
+) -> Unit {
+    let mut unit = Unit::new();
+    let asked = asked(wanted);
+    unit.push(store::ComputeUsageAdd {
+        project_id: wanted.project_id,
+        instances: asked.instances,
+        vcpus: asked.vcpus,
+        memory_mib: asked.memory_mib,
+    });
+    for (instance, placed) in instances {
+        unit.push(claim(placed));
+        unit.push(insert(instance, placed));
+        let data = serde_json::json!({ "to": InstanceState::Pending.as_str(), "generation": 1, "epoch": 1 });
+        Deed {
+            project_id: Some(wanted.project_id),
+            noun: "instance",
+            object_id: instance.id.to_string(),
+            verb: "create",
+            message: format!("{} was accepted and placed", instance.name),
+            data,
+            now,
+            context,
+        }
+        .record(&mut unit);
+    }
+    answer::remember(&mut unit, context, answer, now);
+    unit
+}
+
+pub fn claim(placed: &Placed) -> store::HostClaim {
+    store::HostClaim {
+        host_id: placed.host_id,
+        vcpus: placed.claim.vcpus,
+        memory_mib: placed.claim.memory_mib,
+        disk_gib: placed.claim.disk_gib,
+    }
+}
+
+fn insert(instance: &Instance, placed: &Placed) -> store::InstanceInsert {
+    let Instance { id, project_id, name, tags, generation, epoch, host_id, root_disk_id, spec, status, .. } =
+        instance.clone();
+    store::InstanceInsert {
+        id,
+        project_id,
+        name,
+        tags,
+        generation,
+        epoch,
+        host_id,
+        root_disk_id,
+        image_id: spec.image_id,
+        spec,
+        placement: instance.placement.clone(),
+        claim_vcpus: placed.claim.vcpus,
+        claim_memory_mib: placed.claim.memory_mib,
+        claim_disk_gib: placed.claim.disk_gib,
+        state: status.state,
+        step: status.step,
+        reason: status.reason,
+        deadline_at: status.deadline_at,
+        created_at: instance.created_at,
+    }
+}
+
+/// A dry run: all checks, the plan, no change.
+async fn rehearse(manager: &Manager, wanted: &Wanted) -> Result<pb::CreateInstancesResponse, Problem> {
+    for one in &wanted.instances {
+        let taken = manager.store.instance_find_by_name(wanted.project_id, one.name.as_str()).await;
+        if taken.map_err(|e| read_problem(&e))?.is_some() {
+            return Err(Problem::already_exists("instance", &one.name));
+        }
+    }
+    let (limit, used) = answer::quota(manager, wanted.project_id).await?;
+    let asked = asked(wanted);
+    if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &asked) {
+        return Err(problem);
+    }
+    let request = Request { size: wanted.spec.size, zone: wanted.spec.zone.clone(), ..Request::default() };
+    let now = Timestamp::now();
+    // The first one's record. The others need the first one's claim to be decided, which is why they are held for a moment.
+    let record = match wanted.instances.len() {
+        1 => {
+            let decision = decide(&mut manager.inventory(), &request, now);
+            if decision.placed.is_none() {
+                return Err(super::place::no_capacity(decision.record, 0, 1));
+            }
+            decision.record
+        }
+        _ => {
+            let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
+            Places::find(manager, &ids, &request, now)?.places[0].2.clone()
+        }
+    };
+    let left = answer::minus(answer::minus(limit, used), asked);
+    Ok(pb::CreateInstancesResponse {
+        instances: vec![],
+        plan: Some(pb::Plan {
+            summary: format!("{} instance(s) would be created: {}", wanted.instances.len(), record.summary),
+            placement_json: serde_json::to_string(&record.redacted()).unwrap_or_default(),
+            instances_left: left.instances,
+            vcpus_left: left.vcpus,
+            memory_mib_left: left.memory_mib,
+            disk_gib_left: left.disk_gib,
+            touches: wanted.instances.iter().map(|i| format!("instance {} ({})", i.name, i.id)).collect(),
+        }),
+    })
+}

@@ -1,0 +1,84 @@
+//! What the api-gateway asks of this service. Each call is a file; this one only receives and answers.
+
+mod answer;
+mod change;
+mod create;
+mod host;
+mod place;
+
+use crate::{console, manager::Manager};
+use domain::Problem;
+use proto::{
+    cluster::v1::{self as pb, cluster_manager_server::ClusterManager},
+    status::to_status,
+};
+use service_kit::context::CallContext;
+use std::{pin::Pin, sync::Arc};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
+
+#[derive(Clone)]
+pub struct ClusterManagerService(pub Arc<Manager>);
+
+fn answered<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|problem| to_status(&problem))
+}
+
+macro_rules! call {
+    ($self:ident, $request:ident, $name:literal, $handler:path) => {{
+        let context = CallContext::extract(&$request);
+        let span = tracing::info_span!($name, request_id = context.request_id);
+        let message = $request.into_inner();
+        // In a task of its own: a caller who goes away in the middle must not leave a commit without what follows it in memory.
+        let manager = Arc::clone(&$self.0);
+        let work = async move { $handler(&manager, &context, message).await }.instrument(span);
+        match $self.0.tasks.spawn(work).await {
+            Ok(result) => answered(result),
+            Err(error) => {
+                tracing::error!(%error, call = $name, "a call died");
+                answered(Err(Problem::internal()))
+            }
+        }
+    }};
+}
+
+#[tonic::async_trait]
+impl ClusterManager for ClusterManagerService {
+    async fn create_instances(
+        &self,
+        request: Request<pb::CreateInstancesRequest>,
+    ) -> Result<Response<pb::CreateInstancesResponse>, Status> {
+        call!(self, request, "create_instances", create::create)
+    }
+
+    async fn change_instance(
+        &self,
+        request: Request<pb::ChangeInstanceRequest>,
+    ) -> Result<Response<pb::ChangeInstanceResponse>, Status> {
+        call!(self, request, "change_instance", change::change)
+    }
+
+    async fn delete_instance(
+        &self,
+        request: Request<pb::DeleteInstanceRequest>,
+    ) -> Result<Response<pb::DeleteInstanceResponse>, Status> {
+        call!(self, request, "delete_instance", change::delete)
+    }
+
+    async fn change_host(
+        &self,
+        request: Request<pb::ChangeHostRequest>,
+    ) -> Result<Response<pb::ChangeHostResponse>, Status> {
+        call!(self, request, "change_host", host::change)
+    }
+
+    type ConsoleStream = Pin<Box<dyn futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send>>;
+
+    async fn console(
+        &self,
+        request: Request<Streaming<pb::ConsoleInput>>,
+    ) -> Result<Response<Self::ConsoleStream>, Status> {
+        let opened = console::open(&self.0, request.into_inner()).await.map_err(|p| to_status(&p))?;
+        Ok(Response::new(Box::pin(opened.run(self.0.shutdown.clone()))))
+    }
+}

@@ -1,0 +1,69 @@
+//! Places for the instances of one request, all or none, held tentatively until its commit.
+
+use crate::{
+    manager::Manager,
+    scheduler::{Placed, Request, decide, decide::hint},
+};
+use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
+
+/// Tentative claims. Dropped without [`Self::make_firm`] they are given back.
+pub struct Places<'a> {
+    manager: &'a Manager,
+    pub places: Vec<(InstanceId, Placed, PlacementRecord)>,
+    firm: bool,
+}
+
+impl<'a> Places<'a> {
+    /// One place for each id, or the problem with the record of the one that found none.
+    pub fn find(manager: &'a Manager, ids: &[InstanceId], request: &Request, now: Timestamp) -> Result<Self, Problem> {
+        let mut held = Self { manager, places: Vec::with_capacity(ids.len()), firm: false };
+        {
+            let mut inventory = manager.inventory();
+            for id in ids {
+                let decision = decide(&mut inventory, request, now);
+                let Some(placed) = decision.placed else {
+                    let found = held.places.len();
+                    drop(inventory);
+                    metrics::counter!("iaas_placements_refused_total").increment(1);
+                    return Err(no_capacity(decision.record, found, ids.len()));
+                };
+                inventory.claim_tentatively(placed.host_id, placed.claim);
+                inventory.start_begins(placed.host_id, *id);
+                held.places.push((*id, placed, decision.record));
+            }
+        }
+        metrics::counter!("iaas_placements_total").increment(ids.len() as u64);
+        Ok(held)
+    }
+
+    /// The commit succeeded.
+    pub fn make_firm(mut self) {
+        self.firm = true;
+        let mut inventory = self.manager.inventory();
+        for (_, placed, _) in &self.places {
+            inventory.make_firm(placed.host_id, placed.claim);
+        }
+    }
+}
+
+impl Drop for Places<'_> {
+    fn drop(&mut self) {
+        if self.firm {
+            return;
+        }
+        let mut inventory = self.manager.inventory();
+        for (id, placed, _) in &self.places {
+            inventory.give_back(placed.host_id, placed.claim);
+            inventory.start_ends(placed.host_id, *id);
+        }
+    }
+}
+
+/// The 507. The record is as a tenant may see it: this answer goes to whoever asked.
+pub fn no_capacity(record: PlacementRecord, found: usize, asked: usize) -> Problem {
+    let partly = if asked > 1 { format!("{found} of {asked} would fit; for the next, ") } else { String::new() };
+    let mut problem = Problem::new(ErrorKind::NoCapacity, "no_capacity", format!("{partly}{}", record.summary));
+    problem.hint = Some(hint(&record));
+    problem.explain = Some(record.redacted());
+    problem
+}

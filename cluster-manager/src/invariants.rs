@@ -1,0 +1,75 @@
+//! Walks everything that is claimed and looks for what was left behind.
+//!
+//! The store's report is a set of queries that must all come back empty. Between two services' commits something can look left behind
+//! for a moment, so only what two looks in a row name is a leak: it is logged once, and counted. `iaas_leaks` says how many stand now,
+//! `iaas_leaks_total` how many there ever were: always 0, or a person must look.
+//!
+//! One thing is repaired rather than reported: disks whose instance is proven gone, left by a crash between the deletion of its row and
+//! the word to the storage-manager.
+
+use crate::manager::Manager;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use store::{Leak, ReadError};
+
+const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_MAX: u32 = 1000;
+
+/// What two looks in a row, `apart` from each other, both name.
+pub async fn check(manager: &Manager, apart: Duration) -> Result<Vec<Leak>, ReadError> {
+    let first = manager.store.leak_report().await?;
+    if first.is_empty() {
+        return Ok(first);
+    }
+    tokio::time::sleep(apart).await;
+    let again = manager.store.leak_report().await?;
+    Ok(again.into_iter().filter(|leak| first.contains(leak)).collect())
+}
+
+pub async fn run(manager: Arc<Manager>) {
+    let every = manager.config.leak_check_secs;
+    if every == 0 {
+        return;
+    }
+    metrics::counter!("iaas_leaks_total").absolute(0);
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    loop {
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            () = tokio::time::sleep(Duration::from_secs(every)) => {}
+        }
+        let leaks = match check(&manager, Duration::from_secs(2)).await {
+            Ok(leaks) => leaks,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the leak check can't read the database now");
+                continue;
+            }
+        };
+        metrics::gauge!("iaas_leaks").set(leaks.len() as f64);
+        let now: BTreeSet<String> = leaks.iter().map(|l| format!("{}: {}", l.kind.as_str(), l.detail)).collect();
+        for leak in now.difference(&known) {
+            metrics::counter!("iaas_leaks_total").increment(1);
+            tracing::error!(leak, "something was left behind");
+        }
+        known = now;
+    }
+}
+
+/// Repeats the word to the storage-manager for disks whose instance is gone.
+pub async fn sweep(manager: Arc<Manager>) {
+    loop {
+        match manager.store.instance_list_gone_with_disks(SWEEP_MAX).await {
+            Ok(ids) if ids.is_empty() => {}
+            Ok(ids) => match manager.storage.forget(&ids).await {
+                Ok(()) => tracing::info!(instances = ids.len(), "disks of instances that are gone were forgotten"),
+                Err(problem) => tracing::warn!(%problem, "disks of instances that are gone can't be forgotten yet"),
+            },
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the disk sweep can't read the database now");
+            }
+        }
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+    }
+}

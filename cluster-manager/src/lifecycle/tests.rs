@@ -1,0 +1,155 @@
+use super::{
+    change::{Change, Scene, plan_change},
+    check::{check_image, check_size, check_spec},
+};
+use crate::{
+    fixture::{NOW, instance},
+    reconcile::deadline::Deadlines,
+};
+use domain::{
+    ErrorKind, ImageId, Problem, ProjectId,
+    flavor::Size,
+    image::{DiskFormat, Image, ImageKind, ImageState, Visibility},
+    instance::{Instance, InstanceState as S, OnHostLoss, Power},
+};
+
+fn run(row: &Instance, change: &Change) -> Result<Option<Instance>, Problem> {
+    let deadlines = Deadlines::default();
+    plan_change(row, change, Scene { now: NOW, deadlines: &deadlines, starts: 0, waiting_for: None })
+}
+
+fn changes() -> Vec<Change> {
+    let power = |power| Change::SetPower { power, stop_timeout_secs: None };
+    vec![
+        Change::Describe { name: Some("other".parse().expect("a name")), tags: None, on_crash: None },
+        power(Power::On),
+        power(Power::Off),
+        power(Power::Paused),
+        Change::SetPower { power: Power::Off, stop_timeout_secs: Some(0) },
+        Change::Reboot { hard: false },
+        Change::Resize { size: Size { vcpus: 4, memory_mib: 2048, disk_gib: 20 }, flavor: String::new() },
+        Change::Rebuild { image_id: ImageId::new() },
+        Change::Delete,
+    ]
+}
+
+#[test]
+fn every_change_in_every_state_is_a_valid_step_a_repeat_or_a_clear_refusal() {
+    for state in S::ALL.into_iter().filter(|s| *s != S::Deleted) {
+        for change in changes() {
+            let row = instance(state);
+            match run(&row, &change) {
+                Ok(Some(next)) => {
+                    assert_eq!(next.generation, row.generation + 1);
+                    assert_eq!((next.epoch, next.host_id), (row.epoch, row.host_id), "no change moves an instance");
+                    assert!(
+                        S::valid_transition(state, next.status.state),
+                        "{state:?} {change:?} -> {:?}",
+                        next.status.state
+                    );
+                    assert!(next.status.state.is_final() || next.status.deadline_at.is_some());
+                    // The same again changes nothing more, but for what counts.
+                    let again = run(&next, &change);
+                    let counts =
+                        matches!(change, Change::Reboot { .. } | Change::Rebuild { .. } | Change::Resize { .. });
+                    let failed = next.status.state == S::Error;
+                    assert!(counts || failed || matches!(again, Ok(None)), "{state:?} {change:?}: {again:?}");
+                }
+                Ok(None) => assert!(!matches!(change, Change::Delete) || row.spec.deleted),
+                Err(problem) => {
+                    assert_eq!(problem.kind, ErrorKind::InvalidState, "{state:?} {change:?}");
+                    assert!(problem.detail.contains("web"), "names the object: {}", problem.detail);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_each_state_refuses() {
+    let refuses = |state, change: &Change| run(&instance(state), change).is_err();
+    let [_, _, _, pause, _, reboot, resize, rebuild, delete] = changes().try_into().expect("nine");
+    for state in [S::Stopped, S::Pending, S::Building, S::Error, S::Deleting] {
+        assert!(refuses(state, &pause) && refuses(state, &reboot), "{state:?}");
+    }
+    for state in [S::Running, S::Paused, S::Building, S::Error, S::Deleting] {
+        assert!(refuses(state, &resize), "{state:?}");
+    }
+    assert!(refuses(S::Pending, &rebuild) && !refuses(S::Running, &rebuild) && !refuses(S::Error, &rebuild));
+    assert!(S::ALL.into_iter().filter(|s| *s != S::Deleted).all(|s| !refuses(s, &delete)));
+}
+
+#[test]
+fn a_resize_grows_the_disk_but_never_shrinks_it_or_makes_one() {
+    let row = instance(S::Stopped);
+    let to = |disk_gib| Change::Resize { size: Size { disk_gib, ..row.spec.size }, flavor: String::new() };
+    assert_eq!(run(&row, &to(9)).expect_err("smaller").code, "disk_shrink");
+    let grown = run(&row, &to(11)).expect("larger").expect("a change");
+    assert_eq!((grown.status.state, grown.spec.size.disk_gib), (S::Resizing, 11));
+    let mut diskless = row.clone();
+    (diskless.root_disk_id, diskless.spec.size.disk_gib) = (None, 0);
+    assert_eq!(run(&diskless, &to(1)).expect_err("no disk").code, "no_root_disk");
+}
+
+#[test]
+fn starting_what_ended_by_itself_counts_a_boot() {
+    let mut crashed = instance(S::Stopped);
+    crashed.spec.power = Power::On;
+    let start = Change::SetPower { power: Power::On, stop_timeout_secs: None };
+    let next = run(&crashed, &start).expect("allowed").expect("a change");
+    assert_eq!((next.spec.boot_seq, next.status.state), (1, S::Building));
+    let next = run(&instance(S::Stopped), &start).expect("allowed").expect("a change");
+    assert_eq!((next.spec.boot_seq, next.spec.power), (0, Power::On));
+}
+
+#[test]
+fn a_change_for_a_host_that_is_away_says_what_it_waits_for() {
+    let deadlines = Deadlines::default();
+    let scene = Scene { now: NOW, deadlines: &deadlines, starts: 0, waiting_for: Some("h1") };
+    let next = plan_change(&instance(S::Running), &Change::Delete, scene).expect("allowed").expect("a change");
+    assert_eq!((next.status.state, next.status.reason.as_str()), (S::Deleting, "waiting for host h1 to connect again"));
+}
+
+#[test]
+fn sizes_images_and_policies_that_cannot_be_are_refused_with_what_to_do() {
+    let wrong = check_size(Size { vcpus: 0, memory_mib: 1, disk_gib: u64::MAX }).expect_err("all three");
+    assert_eq!(wrong.errors.len(), 3, "every wrong field at once");
+
+    let mut spec = instance(S::Running).spec;
+    spec.on_host_loss = OnHostLoss::Restart;
+    assert_eq!(check_spec(&spec).expect_err("local").code, "local_disk");
+    spec.size.disk_gib = 0;
+    assert_eq!(check_spec(&spec), Ok(()));
+    spec.user_data_base64 = "A".repeat(100_000);
+    assert_eq!(check_spec(&spec).expect_err("long").errors[0].field, "user_data");
+
+    let (id, project_id) = (ImageId::new(), ProjectId::new());
+    let mut image = Image {
+        id,
+        project_id,
+        name: "debian".parse().expect("a name"),
+        visibility: Visibility::Private,
+        kind: ImageKind::Disk,
+        format: DiskFormat::Qcow2,
+        cmdline: String::new(),
+        min_disk_gib: 2,
+        min_memory_mib: 256,
+        state: ImageState::Active,
+        parts: vec![],
+        reason: String::new(),
+        deadline_at: None,
+        generation: 1,
+        created_at: NOW,
+    };
+    let size = Size { vcpus: 1, memory_mib: 256, disk_gib: 2 };
+    let code = |image: Option<&Image>, project, size| check_image(id, image, project, size).err().map(|p| p.code);
+    assert_eq!(code(Some(&image), project_id, size), None);
+    assert_eq!(code(None, project_id, size).as_deref(), Some("image_not_found"));
+    assert_eq!(code(Some(&image), ProjectId::new(), size).as_deref(), Some("image_not_found"), "of others: hidden");
+    assert_eq!(code(Some(&image), project_id, Size { disk_gib: 1, ..size }).as_deref(), Some("size_too_small"));
+    assert_eq!(code(Some(&image), project_id, Size { memory_mib: 255, ..size }).as_deref(), Some("size_too_small"));
+    image.state = ImageState::Queued;
+    assert_eq!(code(Some(&image), project_id, size).as_deref(), Some("image_not_active"));
+    (image.state, image.kind, image.visibility) = (ImageState::Active, ImageKind::Kernel, Visibility::Public);
+    assert_eq!(code(Some(&image), ProjectId::new(), Size { disk_gib: 0, ..size }), None);
+}

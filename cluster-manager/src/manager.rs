@@ -1,0 +1,134 @@
+//! What all parts of this service share.
+
+use crate::{
+    agents::{ingest::Ingest, registry::Registry},
+    coalesce::Coalescer,
+    config::Config,
+    console::Sessions,
+    operation::InFlight,
+    reconcile::signal::Signal,
+    scheduler::Inventory,
+    storage::Storage,
+};
+use domain::{HostId, ImageId, Problem, image::Image};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use store::{ReadError, Store};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Images read in one go.
+const IMAGES_MAX: usize = 256;
+
+pub struct Manager {
+    pub config: Config,
+    pub store: Store,
+    /// Never held across an await.
+    inventory: Mutex<Inventory>,
+    pub agents: Registry,
+    pub ingest: Ingest,
+    pub storage: Storage,
+    pub signal: Signal,
+    pub operations: InFlight,
+    pub consoles: Sessions,
+    pub images: Coalescer<ImageId, Result<Option<Image>, ReadError>>,
+    pub tasks: TaskTracker,
+    /// Ends streams and background work.
+    pub shutdown: CancellationToken,
+}
+
+impl Manager {
+    pub fn new(
+        config: Config,
+        store: Store,
+        inventory: Inventory,
+        storage: Storage,
+        ingest: Ingest,
+        tasks: TaskTracker,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let reader = store.clone();
+        let images = Coalescer::start(&tasks, IMAGES_MAX, move |ids: Vec<ImageId>| {
+            let store = reader.clone();
+            async move { find_images(&store, &ids).await }
+        });
+        Self {
+            consoles: Sessions::new(config.console_sessions_max),
+            config,
+            store,
+            inventory: Mutex::new(inventory),
+            agents: Registry::default(),
+            ingest,
+            storage,
+            signal: Signal::default(),
+            operations: InFlight::default(),
+            images,
+            tasks,
+            shutdown,
+        }
+    }
+
+    pub fn inventory(&self) -> MutexGuard<'_, Inventory> {
+        self.inventory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The desired-state revision of a host, as far as it is committed.
+    #[must_use]
+    pub fn revision(&self, host_id: HostId) -> i64 {
+        self.inventory().find(host_id).map_or(0, |h| h.revision)
+    }
+
+    #[must_use]
+    pub fn host_name(&self, host_id: HostId) -> String {
+        self.inventory().find(host_id).map_or_else(|| host_id.to_string(), |h| h.name.clone())
+    }
+
+    /// Starts in progress on a host: what its agent says, and what it can't know of yet.
+    #[must_use]
+    pub fn starts(&self, host_id: HostId) -> u32 {
+        let placed = self.inventory().find(host_id).map_or(0, |h| h.starts_in_progress());
+        let told = self.agents.find(host_id).map_or(0, |link| link.last_heard().1.starts_in_progress);
+        placed.max(told)
+    }
+
+    /// Takes over what a host's row says, if memory isn't ahead of it.
+    pub async fn refresh_host(&self, host_id: HostId) {
+        let Some(moment) = self.inventory().moment(host_id) else { return };
+        match self.store.host_find(host_id).await {
+            Ok(Some(row)) => {
+                self.inventory().refresh(moment, &row);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be read"),
+        }
+    }
+
+    pub async fn image(&self, id: ImageId) -> Result<Option<Image>, Problem> {
+        match self.images.call(id).await {
+            Ok(found) => found.map_err(|e| read_problem(&e)),
+            Err(stopped) => Err(Problem::unavailable(stopped.to_string())),
+        }
+    }
+}
+
+/// Concurrent creates mostly name the same few images: each is read once per round.
+async fn find_images(store: &Store, ids: &[ImageId]) -> Vec<Result<Option<Image>, ReadError>> {
+    let mut distinct = ids.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let found = futures::future::join_all(distinct.iter().map(|id| store.image_find(*id))).await;
+    ids.iter().map(|id| found[distinct.partition_point(|d| d < id)].clone()).collect()
+}
+
+/// What a caller is told when a read fails. Logged here, once.
+#[must_use]
+pub fn read_problem(error: &ReadError) -> Problem {
+    match error {
+        ReadError::Unavailable(_) => {
+            tracing::warn!(error = error as &dyn std::error::Error, "the database can't be read");
+            Problem::unavailable("the database doesn't answer now")
+        }
+        ReadError::Internal(_) => {
+            tracing::error!(error = error as &dyn std::error::Error, "a read failed");
+            Problem::internal()
+        }
+    }
+}

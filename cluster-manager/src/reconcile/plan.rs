@@ -1,0 +1,178 @@
+//! What an instance needs next. Pure: its row, its disks, its image and its host in, one idempotent step out.
+//!
+//! There is no list of steps that a create or a delete goes through and no memory of how far it came: each look at the rows gives the
+//! first thing that isn't as it must be. The first run, a retry, a restart and a repair are therefore the same code, and a crash
+//! between two steps is nothing special.
+
+use super::deadline::Deadlines;
+use domain::{
+    HostId, Timestamp,
+    instance::{Instance, InstanceState},
+};
+
+/// The storage-manager's row of a disk, as far as the plan cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskView {
+    pub size_gib: u64,
+    pub state: DiskStage,
+    pub host_id: Option<HostId>,
+    pub epoch: i64,
+    pub generation: i64,
+}
+
+/// The generation under which a disk is resized: that of the change, or higher when the disk was resized for a change that failed.
+#[must_use]
+pub fn resize_generation(instance_generation: i64, disk_generation: i64) -> i64 {
+    instance_generation.max(disk_generation + 1)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DiskStage {
+    Reserved,
+    Confirmed,
+    Releasing,
+}
+
+/// What is known of the instance's host at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostView<'a> {
+    pub name: &'a str,
+    pub connected: bool,
+    pub starts: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    pub instance: &'a Instance,
+    /// Its root disk's row, if there is one.
+    pub disk: Option<&'a DiskView>,
+    pub image_found: bool,
+    pub host: Option<HostView<'a>>,
+    /// What the last step of this instance failed with, if it did.
+    pub trouble: Option<&'a str>,
+}
+
+/// One step. All are idempotent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing to do until something changes.
+    Rest,
+    /// The reservation is gone (or never was): make it again.
+    ReserveDisk,
+    /// Bind the disk to the instance's host and epoch. Nothing is delivered before.
+    ConfirmDisk,
+    /// The disk's row has another size than the instance was promised.
+    ResizeDisk { size_gib: u64, generation: i64 },
+    /// The deletion stands: storage may give the quota back.
+    ReleaseDisk,
+    /// Tell the host what the instance must be.
+    Deliver,
+    /// No host ever had it: nothing needs proof.
+    Remove,
+    /// Show this, and (with a deadline) look again then.
+    Show { state: InstanceState, step: String, reason: String, deadline_at: Option<Timestamp> },
+}
+
+#[must_use]
+pub fn plan_step(subject: Subject<'_>, deadlines: &Deadlines, now: Timestamp) -> Step {
+    if let Some(show) = plan_show(subject, deadlines, now) {
+        return show;
+    }
+    let Subject { instance, disk, .. } = subject;
+    if instance.spec.deleted {
+        return match (disk, instance.host_id) {
+            (Some(d), _) if d.state != DiskStage::Releasing => Step::ReleaseDisk,
+            (_, None) => Step::Remove,
+            (_, Some(_)) => Step::Deliver,
+        };
+    }
+    let Some(host_id) = instance.host_id else { return Step::Rest };
+    if instance.status.state == InstanceState::Error && !subject.image_found {
+        return Step::Rest;
+    }
+    if let Some(size_gib) = wanted_disk(instance) {
+        match disk {
+            None => return Step::ReserveDisk,
+            // Only a deletion releases, and deletions don't come back.
+            Some(d) if d.state == DiskStage::Releasing => return Step::Rest,
+            Some(d) if d.state == DiskStage::Reserved => return Step::ConfirmDisk,
+            Some(d) if d.epoch != instance.epoch || d.host_id != Some(host_id) => return Step::ConfirmDisk,
+            Some(d) if d.size_gib != size_gib => {
+                return Step::ResizeDisk { size_gib, generation: resize_generation(instance.generation, d.generation) };
+            }
+            Some(_) => {}
+        }
+    }
+    if caught_up(instance) { Step::Rest } else { Step::Deliver }
+}
+
+/// The size of the root disk that the instance must have, GiB.
+#[must_use]
+pub fn wanted_disk(instance: &Instance) -> Option<u64> {
+    (instance.root_disk_id.is_some() && instance.spec.size.disk_gib > 0).then_some(instance.spec.size.disk_gib)
+}
+
+/// The host did all that the latest generation asks.
+#[must_use]
+pub fn caught_up(instance: &Instance) -> bool {
+    instance.status.state.is_final() && instance.status.observed_generation == instance.generation
+}
+
+/// Whether the row must show something else than it does: why it waits, or that it took too long.
+fn plan_show(subject: Subject<'_>, deadlines: &Deadlines, now: Timestamp) -> Option<Step> {
+    let Subject { instance, host, .. } = subject;
+    let status = &instance.status;
+    let show = |state, reason: String, deadline_at| {
+        let same = state == status.state && reason == status.reason && deadline_at == status.deadline_at;
+        (!same).then(|| Step::Show { state, step: status.step.clone(), reason, deadline_at })
+    };
+    if !instance.spec.deleted && !subject.image_found && !caught_up(instance) && status.state != InstanceState::Error {
+        return show(InstanceState::Error, format!("its image {} no longer exists", instance.spec.image_id), None);
+    }
+    let deadline = status.deadline_at?;
+    let overdue = deadline <= now;
+    let disconnected = host.filter(|h| !h.connected);
+    if let Some(host) = disconnected {
+        // Nobody's fault: it waits for its host, and says so. The next look is when the host connects, or later.
+        let reason = format!("waiting for host {} to connect again", host.name);
+        if status.reason != reason || overdue {
+            return show(status.state, reason, Some(now.plus_secs(wait_secs(deadlines, status.state))));
+        }
+        return None;
+    }
+    if !overdue {
+        return None;
+    }
+    let trouble = subject.trouble.map(|t| format!(": {t}")).unwrap_or_default();
+    let doing = if status.step.is_empty() { String::new() } else { format!(" (last step: {})", status.step) };
+    match status.state {
+        // Only proof ends a deletion, however long it takes.
+        InstanceState::Deleting => show(
+            InstanceState::Deleting,
+            format!("the host hasn't confirmed yet that it is gone{trouble}; asked again"),
+            deadlines.of(InstanceState::Deleting, 0, now),
+        ),
+        InstanceState::Pending
+        | InstanceState::Scheduling
+        | InstanceState::Building
+        | InstanceState::Recovering
+        | InstanceState::Rebuilding
+        | InstanceState::Resizing
+        | InstanceState::Migrating => show(
+            InstanceState::Error,
+            format!("not done in time while {}{doing}{trouble}; its host keeps trying", status.state.as_str()),
+            None,
+        ),
+        // A change of something that lasts: it is asked for again, and says so.
+        InstanceState::Running | InstanceState::Paused | InstanceState::Stopped | InstanceState::Suspended => show(
+            status.state,
+            format!("the host hasn't done the last change yet{doing}{trouble}; asked again"),
+            Some(now.plus_secs(deadlines.settle_secs)),
+        ),
+        InstanceState::Error | InstanceState::Deleted => show(status.state, status.reason.clone(), None),
+    }
+}
+
+fn wait_secs(deadlines: &Deadlines, state: InstanceState) -> u64 {
+    if state == InstanceState::Deleting { deadlines.deleting_secs } else { deadlines.settle_secs }
+}

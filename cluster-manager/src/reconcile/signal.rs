@@ -1,0 +1,60 @@
+//! Which instances want to be looked at. A set, not a queue: being woken twice is being woken once, and nothing but the id is said.
+
+use domain::InstanceId;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::Notify;
+
+/// Of the request that woke it, to follow it through the logs up to the agent. Decides nothing.
+pub type RequestId = Option<Arc<str>>;
+
+#[derive(Default)]
+pub struct Signal {
+    dirty: Mutex<HashMap<InstanceId, RequestId>>,
+    wake: Notify,
+}
+
+impl Signal {
+    pub fn wake(&self, ids: impl IntoIterator<Item = InstanceId>, request_id: RequestId) {
+        {
+            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+            for id in ids {
+                let known = dirty.entry(id).or_default();
+                if request_id.is_some() {
+                    known.clone_from(&request_id);
+                }
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    /// Up to `max` ids, those in `busy` left for later.
+    pub fn take(&self, max: usize, busy: impl Fn(InstanceId) -> bool) -> Vec<(InstanceId, RequestId)> {
+        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids: Vec<InstanceId> = dirty.keys().copied().filter(|id| !busy(*id)).take(max).collect();
+        ids.into_iter().filter_map(|id| dirty.remove_entry(&id)).collect()
+    }
+
+    pub async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waking_twice_is_waking_once_and_the_busy_wait() {
+        let (signal, a, b) = (Signal::default(), InstanceId::new(), InstanceId::new());
+        signal.wake([a, b], Some("r".into()));
+        signal.wake([a], None);
+        signal.woken().await;
+        let taken = signal.take(10, |id| id == b);
+        assert_eq!(taken, vec![(a, Some("r".into()))]);
+        assert_eq!(signal.take(10, |_| false).len(), 1);
+        assert!(signal.take(10, |_| false).is_empty());
+    }
+}

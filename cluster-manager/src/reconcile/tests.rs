@@ -1,0 +1,218 @@
+use super::{
+    deadline::Deadlines,
+    plan::{DiskStage, DiskView, HostView, Step, Subject, plan_step},
+    report::{Observation, Scene, Stale, Verdict, plan_report},
+};
+use crate::fixture::{NOW, instance};
+use domain::{
+    HostId, Timestamp,
+    instance::{Instance, InstanceState as S, ReportFence},
+};
+use proptest::prelude::*;
+
+fn seen(row: &Instance, state: S, converged: bool) -> Observation {
+    Observation {
+        instance_id: row.id,
+        fence: ReportFence { epoch: row.epoch, generation: row.generation, start: 1, counter: 1 },
+        state,
+        step: String::new(),
+        reason: String::new(),
+        converged,
+        started_at: None,
+        guest_up_at: None,
+        crash_count: 0,
+        exec_ms: None,
+    }
+}
+
+fn scene(deadlines: &Deadlines) -> Scene<'_> {
+    Scene { now: NOW, deadlines, starts: 0 }
+}
+
+fn report(row: &Instance, seen: &Observation) -> Verdict {
+    plan_report(row.host_id.expect("placed"), Some(row), seen, scene(&Deadlines::default()))
+}
+
+fn any_state() -> impl Strategy<Value = S> {
+    proptest::sample::select(S::ALL.to_vec())
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_host_says_the_row_stays_sound(
+        from in any_state(), to in any_state(), converged in any::<bool>(), lag in 0_i64..2, crashes in 0_u32..3,
+        reason in "[a-z]{0,5}", step in "[a-z]{0,5}",
+    ) {
+        prop_assume!(from != S::Deleted);
+        let row = instance(from);
+        let mut seen = seen(&row, to, converged);
+        seen.fence.generation -= lag;
+        (seen.crash_count, seen.reason, seen.step) = (crashes, reason, step);
+        match report(&row, &seen) {
+            Verdict::Store { fence, status, events } => {
+                prop_assert!(S::valid_transition(from, status.state), "{from:?} -> {:?}", status.state);
+                prop_assert!(status.state != S::Deleted, "only proof ends a row");
+                prop_assert_eq!(row.spec.deleted, status.state == S::Deleting);
+                prop_assert!(status.state.is_final() || status.deadline_at.is_some(), "no state without an end");
+                prop_assert!(status.observed_generation >= row.status.observed_generation, "generations never fall");
+                prop_assert!(status.observed_generation <= row.generation);
+                prop_assert_eq!(fence.generation, status.observed_generation);
+                prop_assert!(status.state != S::Error || !status.reason.is_empty(), "an error says why");
+                let kind = "instance.".to_owned() + status.state.as_str();
+                prop_assert!(status.state == from || events.iter().any(|e| e.kind == kind), "no event of its change");
+                if lag > 0 && !from.is_final() {
+                    prop_assert_eq!(status.state, from, "a host that hasn't read the change can't undo what it shows");
+                }
+            }
+            Verdict::Gone { .. } => prop_assert!(row.spec.deleted && to == S::Deleted),
+            Verdict::Refuse(Stale::Generation) => prop_assert!(seen.fence.generation < row.status.observed_generation),
+            other => prop_assert!(false, "{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn reports_of_another_epoch_host_or_future_change_nothing() {
+    let row = instance(S::Running);
+    let base = seen(&row, S::Stopped, true);
+    let with = |epoch: i64, generation: i64| {
+        let mut seen = base.clone();
+        (seen.fence.epoch, seen.fence.generation) = (epoch, generation);
+        report(&row, &seen)
+    };
+    assert_eq!(with(row.epoch - 1, row.generation), Verdict::Refuse(Stale::Epoch));
+    assert_eq!(with(row.epoch + 1, row.generation), Verdict::Refuse(Stale::Unknown));
+    assert_eq!(with(row.epoch, row.generation + 1), Verdict::Refuse(Stale::Unknown));
+    assert_eq!(with(row.epoch, row.generation - 1), Verdict::Refuse(Stale::Generation));
+    let (deadlines, other) = (Deadlines::default(), HostId::new());
+    let from = |row: Option<&Instance>, seen: &Observation| plan_report(other, row, seen, scene(&deadlines));
+    assert!(matches!(from(Some(&row), &base), Verdict::Orphan { .. }));
+    assert!(matches!(from(None, &base), Verdict::Orphan { .. }));
+    let mut old = base.clone();
+    old.fence.epoch -= 1;
+    assert_eq!(from(Some(&row), &old), Verdict::LetGo);
+    let gone = seen(&row, S::Deleted, true);
+    assert_eq!(from(None, &gone), Verdict::OrphanGone, "nothing to keep");
+    assert_eq!(from(Some(&row), &gone), Verdict::OrphanGone, "another host's word ends nothing here");
+}
+
+#[test]
+fn a_first_run_says_how_long_it_took_and_a_guest_is_announced_once() {
+    let mut row = instance(S::Building);
+    row.created_at = Timestamp(NOW.0 - 1500);
+    let mut up = seen(&row, S::Running, true);
+    up.guest_up_at = Some(NOW);
+    let Verdict::Store { status, events, .. } = report(&row, &up) else { panic!() };
+    assert_eq!((status.state, status.observed_generation, status.deadline_at), (S::Running, row.generation, None));
+    assert_eq!(events[0].data["accepted_to_running_ms"], 1500);
+    assert_eq!(events.iter().filter(|e| e.kind == "instance.guest_up").count(), 1);
+    row.status = status;
+    let Verdict::Store { events, .. } = report(&row, &up) else { panic!() };
+    assert_eq!(events, vec![]);
+}
+
+#[test]
+fn progress_gives_time_and_complaints_do_not() {
+    let row = instance(S::Building);
+    let mut fetching = seen(&row, S::Building, false);
+    fetching.step = "fetching image (41 %)".into();
+    let Verdict::Store { status, .. } = report(&row, &fetching) else { panic!() };
+    assert_eq!(status.deadline_at, Some(NOW.plus_secs(Deadlines::default().building_secs)));
+    fetching.reason = "no route to the storage-manager".into();
+    let Verdict::Store { status, .. } = report(&row, &fetching) else { panic!() };
+    assert_eq!(status.deadline_at, row.status.deadline_at);
+}
+
+fn confirmed(row: &Instance) -> DiskView {
+    DiskView { size_gib: 10, state: DiskStage::Confirmed, host_id: row.host_id, epoch: row.epoch, generation: 1 }
+}
+
+const UP: HostView<'_> = HostView { name: "h1", connected: true, starts: 0 };
+const AWAY: HostView<'_> = HostView { name: "h1", connected: false, starts: 0 };
+
+fn subject<'a>(instance: &'a Instance, disk: Option<&'a DiskView>, host: HostView<'a>) -> Subject<'a> {
+    Subject { instance, disk, image_found: true, host: Some(host), trouble: None }
+}
+
+fn step(row: &Instance, disk: Option<&DiskView>, host: HostView<'_>, now: Timestamp) -> Step {
+    plan_step(subject(row, disk, host), &Deadlines::default(), now)
+}
+
+#[test]
+fn nothing_is_delivered_before_its_disk_is_bound_to_this_host_and_epoch() {
+    let row = instance(S::Pending);
+    assert_eq!(step(&row, None, UP, NOW), Step::ReserveDisk);
+    let reserved = DiskView { state: DiskStage::Reserved, host_id: None, epoch: 0, ..confirmed(&row) };
+    assert_eq!(step(&row, Some(&reserved), UP, NOW), Step::ConfirmDisk);
+    let elsewhere = DiskView { host_id: Some(HostId::new()), ..confirmed(&row) };
+    assert_eq!(step(&row, Some(&elsewhere), UP, NOW), Step::ConfirmDisk);
+    let before = DiskView { epoch: 1, ..confirmed(&row) };
+    assert_eq!(step(&row, Some(&before), UP, NOW), Step::ConfirmDisk);
+    let small = DiskView { size_gib: 5, generation: 9, ..confirmed(&row) };
+    assert_eq!(step(&row, Some(&small), UP, NOW), Step::ResizeDisk { size_gib: 10, generation: 10 });
+    assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), Step::Deliver);
+    let mut from_memory = row.clone();
+    from_memory.root_disk_id = None;
+    assert_eq!(step(&from_memory, None, UP, NOW), Step::Deliver);
+    let running = instance(S::Running);
+    assert_eq!(step(&running, Some(&confirmed(&running)), UP, NOW), Step::Rest);
+}
+
+#[test]
+fn a_deletion_releases_then_tells_the_host_and_waits_for_proof_however_long() {
+    let row = instance(S::Deleting);
+    assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), Step::ReleaseDisk);
+    let releasing = DiskView { state: DiskStage::Releasing, ..confirmed(&row) };
+    assert_eq!(step(&row, Some(&releasing), UP, NOW), Step::Deliver);
+    assert_eq!(step(&row, None, UP, NOW), Step::Deliver, "no disk is no proof");
+    let late = NOW.plus_secs(10_000);
+    let Step::Show { state: S::Deleting, deadline_at: Some(at), reason, .. } = step(&row, None, UP, late) else {
+        panic!()
+    };
+    assert!(at > late && reason.contains("hasn't confirmed"), "{reason}");
+    let Step::Show { state: S::Deleting, reason, .. } = step(&row, Some(&releasing), AWAY, NOW) else { panic!() };
+    assert_eq!(reason, "waiting for host h1 to connect again");
+    let mut homeless = row;
+    homeless.host_id = None;
+    assert_eq!(step(&homeless, None, UP, NOW), Step::Remove);
+}
+
+#[test]
+fn past_its_deadline_every_wait_is_shown_and_none_is_silent() {
+    let late = NOW.plus_secs(10_000);
+    for state in S::ALL.into_iter().filter(|s| *s != S::Deleted) {
+        let mut row = instance(state);
+        row.status.deadline_at = Some(NOW);
+        row.status.observed_generation = 2;
+        for host in [UP, AWAY] {
+            let shown = step(&row, Some(&confirmed(&row)), host, late);
+            let Step::Show { state: next, reason, deadline_at, .. } = shown else { panic!("{state:?}: {shown:?}") };
+            assert!(S::valid_transition(state, next), "{state:?} -> {next:?}");
+            assert!(!reason.is_empty() || state == S::Error, "{state:?}");
+            assert_eq!(
+                deadline_at.is_some_and(|at| at > late),
+                next != S::Error || !host.connected,
+                "{state:?} {host:?}"
+            );
+            // What was shown isn't shown again at once.
+            row.status.state = next;
+            (row.status.reason, row.status.deadline_at) = (reason, deadline_at);
+            assert!(!matches!(step(&row, Some(&confirmed(&row)), host, late), Step::Show { .. }), "{state:?}");
+            row = instance(state);
+            row.status.deadline_at = Some(NOW);
+            row.status.observed_generation = 2;
+        }
+    }
+}
+
+#[test]
+fn an_instance_whose_image_vanished_says_so() {
+    let row = instance(S::Pending);
+    let disk = confirmed(&row);
+    let subject = Subject { image_found: false, ..subject(&row, Some(&disk), UP) };
+    let Step::Show { state: S::Error, reason, deadline_at: None, .. } = plan_step(subject, &Deadlines::default(), NOW)
+    else {
+        panic!()
+    };
+    assert!(reason.contains("no longer exists"), "{reason}");
+}
