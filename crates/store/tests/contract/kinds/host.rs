@@ -1,0 +1,95 @@
+use crate::fixture::{Lab, T0, at, claim, first, host_upsert, name, unclaim};
+use domain::{
+    HostId, InstanceId,
+    flavor::Size,
+    host::{HostFacts, HostState},
+};
+use std::collections::BTreeMap;
+use store::*;
+
+pub async fn walk(lab: &Lab) {
+    let upsert = host_upsert("alpha");
+    let alpha = upsert.id;
+    lab.one(upsert.clone()).await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!(host.capacity, Size { vcpus: 20, memory_mib: 20_000, disk_gib: 100 });
+    assert_eq!(
+        (host.facts.clone(), host.overhead, host.tags.clone()),
+        (upsert.facts.clone(), upsert.overhead, upsert.tags.clone())
+    );
+    assert_eq!((host.generation, host.revision, host.used), (1, 0, Size::default()));
+    let twin = HostUpsert { id: HostId::new(), ..upsert.clone() };
+    assert_eq!(lab.constraint(twin).await, Constraint::HostName);
+
+    let change = HostChange {
+        id: alpha,
+        expected_generation: 1,
+        cordoned: true,
+        cordon_reason: "new disk".into(),
+        zone: "b".into(),
+        tags: BTreeMap::new(),
+        cpu_overcommit_permille: 2000,
+        vcpus: 10,
+    };
+    lab.one(change.clone()).await;
+    assert_eq!(lab.guard(change.clone()).await, Guard::HostGeneration);
+    assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is cordoned");
+    // It registers again, with more threads: what the operator decided stays.
+    let again = HostUpsert {
+        threads: 7,
+        memory_mib: 30_000,
+        zone: "z".into(),
+        at: at(5),
+        facts: HostFacts { kernel: "6.12".into(), ..HostFacts::default() },
+        ..upsert.clone()
+    };
+    lab.one(again).await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!((host.capacity.vcpus, host.capacity.memory_mib), (14, 30_000));
+    assert_eq!((host.zone.as_str(), host.cordoned, host.cordon_reason.as_str()), ("b", true, "new disk"));
+    assert_eq!((host.generation, host.cpu_overcommit_permille, host.facts.kernel.as_str()), (2, 2000, "6.12"));
+    assert_eq!((host.registered_at, host.state_changed_at), (T0, T0));
+    lab.one(HostChange { expected_generation: 2, cordoned: false, vcpus: 14, ..change }).await;
+
+    lab.one(HostStateSet { id: alpha, state: HostState::Disconnected, at: at(7) }).await;
+    assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is not up");
+    lab.one(HostStateSet { id: alpha, state: HostState::Disconnected, at: at(8) }).await;
+    assert_eq!(lab.host_find(alpha).await.unwrap().unwrap().state_changed_at, at(7), "nothing changed the second time");
+    lab.one(HostUpsert { at: at(9), ..upsert }).await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!((host.state, host.state_changed_at, host.capacity.vcpus), (HostState::Up, at(9), 10));
+
+    // Two claims in one unit are summed before they are checked.
+    let half = HostClaim { host_id: alpha, vcpus: 6, memory_mib: 0, disk_gib: 0 };
+    assert!(matches!(
+        lab.try_commit(Unit::new().op(half.clone()).op(half)).await,
+        Err(CommitError::Guard(Guard::HostCapacity))
+    ));
+    lab.all(Unit::new().op(claim(alpha)).op(claim(alpha)).op(HostRevision { host_id: alpha })).await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!((host.used.vcpus, host.used.disk_gib, host.revision), (4, 20, 3));
+    assert_eq!(lab.guard(HostClaim { disk_gib: 81, ..claim(alpha) }).await, Guard::HostCapacity);
+    assert_eq!(lab.guard(HostClaim { memory_mib: 19_000, ..claim(alpha) }).await, Guard::HostCapacity);
+    assert_eq!(lab.guard(HostClaim { vcpus: 7, ..claim(alpha) }).await, Guard::HostCapacity);
+    assert_eq!(lab.guard(claim(HostId::new())).await, Guard::HostCapacity);
+    lab.all(Unit::new().op(unclaim(alpha)).op(unclaim(alpha))).await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!((host.used, host.revision), (Size::default(), 5));
+    assert_eq!(lab.constraint(unclaim(alpha)).await, Constraint::UsedNotNegative);
+
+    let beta = lab.host("beta").await;
+    assert_eq!(lab.host_find_by_name("beta").await.unwrap().unwrap().id, beta);
+    assert_eq!(lab.host_find_by_name("gamma").await.unwrap(), None);
+    assert_eq!(lab.host_list().await.unwrap().iter().map(|h| h.id).collect::<Vec<_>>(), [alpha, beta]);
+    let page = Page { after: Some(alpha.to_string()), limit: 1 };
+    assert_eq!(lab.host_list_page(page).await.unwrap()[0].id, beta);
+    assert_eq!(lab.host_list_page(first(1)).await.unwrap()[0].name, name("alpha").as_str());
+
+    let orphan = OrphanPut { host_id: beta, instance_id: InstanceId::new(), epoch: 3, detail: "?".into(), seen_at: T0 };
+    lab.one(orphan.clone()).await;
+    lab.one(OrphanPut { epoch: 4, seen_at: at(1), ..orphan.clone() }).await;
+    let rows = lab.orphan_list().await.unwrap();
+    assert_eq!((rows.len(), rows[0].epoch, rows[0].seen_at), (1, 4, at(1)));
+    lab.one(OrphanDelete { host_id: beta, instance_id: orphan.instance_id }).await;
+    assert!(lab.orphan_list().await.unwrap().is_empty());
+}

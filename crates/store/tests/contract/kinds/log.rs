@@ -1,0 +1,40 @@
+use crate::fixture::{Lab, T0, at, audit, event, first};
+use domain::event::NewEvent;
+use store::*;
+
+pub async fn walk(lab: &Lab) {
+    let project = lab.project("log").await;
+    let (_, start) = lab.event_head().await.unwrap();
+    let mut watch = lab.event_watch();
+    watch.mark_unchanged();
+    let null = EventInsert(NewEvent { data: serde_json::Value::Null, ..event(None, "two", "second").0 });
+    lab.all(Unit::new().op(event(Some(project), "one", "first")).op(null).op(event(Some(project), "one", "third")))
+        .await;
+    watch.changed().await.expect("the writer lives");
+    assert_eq!(*watch.borrow(), start + 3);
+    assert_eq!(lab.event_head().await.unwrap().1, start + 3);
+    let all = lab.event_after(start, None, 10).await.unwrap();
+    let told: Vec<_> = all.iter().map(|e| (e.id - start, e.message.as_str())).collect();
+    assert_eq!(told, [(1, "first"), (2, "second"), (3, "third")]);
+    assert_eq!((all[0].data["nested"]["a"][2].as_bool(), all[0].at), (Some(true), T0));
+    assert_eq!((all[1].project_id, all[1].data.clone()), (None, serde_json::json!({})));
+    let mine = lab.event_after(start, Some(project), 10).await.unwrap();
+    assert_eq!(mine.iter().map(|e| e.id - start).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(lab.event_after(start, None, 2).await.unwrap().len(), 2);
+    let timeline = lab.event_of_object("one", start + 1, 10).await.unwrap();
+    assert_eq!(timeline.iter().map(|e| e.message.as_str()).collect::<Vec<_>>(), ["third"]);
+
+    let later = EventInsert(NewEvent { at: at(50), ..event(None, "three", "later").0 });
+    lab.one(later).await;
+    lab.one(EventExpire { before: at(50) }).await;
+    assert_eq!(lab.event_head().await.unwrap(), (start + 4, start + 4));
+    lab.one(EventExpire { before: at(51) }).await;
+    assert_eq!(lab.event_head().await.unwrap(), (start + 5, start + 4), "the next one is the oldest there will be");
+
+    let (line, system) = (audit(Some(project), "one"), audit(None, "two"));
+    lab.all(Unit::new().op(line.clone()).op(system.clone())).await;
+    assert_eq!(lab.constraint(line.clone()).await, Constraint::PrimaryKey("audit"));
+    assert_eq!(lab.audit_list(Some(project), first(9)).await.unwrap(), [line.0.clone()]);
+    let page = Page { after: Some(line.0.id.to_string()), limit: 9 };
+    assert_eq!(lab.audit_list(None, page).await.unwrap(), [system.0]);
+}

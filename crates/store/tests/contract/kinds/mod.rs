@@ -1,0 +1,11 @@
+//! A walk through each aggregate: its ops with their guards and constraints, and its reads.
+
+pub mod catalog;
+pub mod disk;
+pub mod host;
+pub mod identity;
+pub mod image;
+pub mod instance;
+pub mod leak;
+pub mod log;
+pub mod quota;

@@ -1,0 +1,13 @@
+//! The contract of the store, run on SQLite and on a real PostgreSQL: every op, every read, every constraint, batches with a guilty unit,
+//! concurrent writers, migrations, and a database that goes away and comes back.
+
+mod batch;
+mod coverage;
+mod durability;
+mod event;
+mod fixture;
+mod kinds;
+mod migration;
+mod outage;
+mod schema;
+mod server;
