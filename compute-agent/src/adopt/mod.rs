@@ -1,0 +1,173 @@
+//! What runs on this host although this agent didn't start it: the QEMUs of the agent before it.
+//!
+//! The problem: the agent may be killed between any two instructions, also between a QEMU's exec and the ledger's note of it. A pid
+//! file can't help (it is written after the exec too), and asking the control groups alone fails where none are mounted. So the
+//! process table itself is asked: a QEMU of ours has the path of its monitor socket on its command line, and that path names the
+//! instance. What it was started as was written beside its disk *before* the exec ([`Launched`]).
+//!
+//! Invariants: a QEMU in our run directory is never started twice, and never killed for not being in the ledger: it is kept and
+//! reported as an orphan. Directories that hold a disk are never removed for it either.
+
+mod launched;
+
+pub use launched::{Launched, LaunchedError};
+
+use crate::{
+    ledger::{Held, Ledger, Version},
+    qemu::process::ProcessRef,
+    reconcile::layout::{self, Paths},
+};
+use domain::InstanceId;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+};
+
+/// A QEMU of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub instance_id: InstanceId,
+    pub process: ProcessRef,
+}
+
+/// Which instance a command line is of: the one whose monitor socket it names. Pure.
+#[must_use]
+pub fn instance_of(cmdline: &[u8], vms_dir: &Path) -> Option<InstanceId> {
+    let prefix = format!("path={}/", vms_dir.display());
+    let suffix = format!("/{}", layout::QMP_SOCKET);
+    cmdline.split(|&b| b == 0).find_map(|arg| {
+        let arg = std::str::from_utf8(arg).ok()?;
+        let (_, rest) = arg.split_once(&prefix)?;
+        let (id, tail) = rest.split_at_checked(36)?;
+        tail.starts_with(&suffix).then(|| id.parse().ok())?
+    })
+}
+
+/// All QEMUs whose sockets are in this run directory.
+#[must_use]
+pub fn running_qemus(run_dir: &Path) -> Vec<Found> {
+    let vms_dir = layout::vms_dir(run_dir);
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+    let found = pids.filter_map(|pid| {
+        // First the identity, then the command line: what is read is then of that process, or of none.
+        let process = ProcessRef::of_pid(pid).ok()?;
+        let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let instance_id = instance_of(&cmdline, &vms_dir)?;
+        process.alive().then_some(Found { instance_id, process })
+    });
+    found.collect()
+}
+
+/// Something of an instance that the ledger doesn't have. Kept and reported, for a person to decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    pub instance_id: InstanceId,
+    /// As it was started; zero when that isn't known.
+    pub version: Version,
+    /// Whether a QEMU runs for it.
+    pub runs: bool,
+}
+
+/// What the start of the agent finds.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// By instance, for their tasks. Two QEMUs of one instance would be two machines on one disk, which QEMU's own locks prevent.
+    pub found: HashMap<InstanceId, Found>,
+    pub orphans: Vec<Orphan>,
+}
+
+/// Looks at everything of ours on this host, and removes what is safely nobody's: sockets without a process, instance directories
+/// without a disk. Blocking.
+#[must_use]
+pub fn look_around(ledger: &Ledger, state_dir: &Path, run_dir: &Path) -> Findings {
+    let found: HashMap<InstanceId, Found> =
+        running_qemus(run_dir).into_iter().map(|found| (found.instance_id, found)).collect();
+    let live = |id: InstanceId| matches!(ledger.held(id).as_deref(), Some(Held::Live(_)));
+    let mut orphans = BTreeMap::new();
+    for id in found.keys().filter(|id| !live(**id)) {
+        orphans.insert(*id, true);
+    }
+    for id in ids_in(&layout::instances_dir(state_dir)).filter(|id| !live(*id) && !found.contains_key(id)) {
+        let dir = Paths::new(state_dir, run_dir, id).dir;
+        if holds_disk(&dir) {
+            tracing::error!(instance_id = %id, dir = %dir.display(), "the ledger doesn't know this directory; it is kept for its disk");
+            orphans.insert(id, false);
+        } else {
+            tracing::info!(instance_id = %id, dir = %dir.display(), "removing what was left half-built");
+            remove(&dir);
+        }
+    }
+    for id in ids_in(&layout::vms_dir(run_dir)).filter(|id| !live(*id) && !found.contains_key(id)) {
+        remove(&Paths::new(state_dir, run_dir, id).run_dir);
+    }
+    let orphan = |(instance_id, runs)| {
+        let launched = Launched::read(&Paths::new(state_dir, run_dir, instance_id).launch()).ok();
+        let version = launched.map(|l| l.version).unwrap_or_default();
+        if runs {
+            tracing::error!(%instance_id, "a QEMU runs that the ledger doesn't know; it is kept and reported as an orphan");
+        }
+        Orphan { instance_id, version, runs }
+    };
+    Findings { orphans: orphans.into_iter().map(orphan).collect(), found }
+}
+
+fn ids_in(dir: &Path) -> impl Iterator<Item = InstanceId> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn holds_disk(dir: &Path) -> bool {
+    let mut entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.any(|entry| entry.file_name().to_str().and_then(layout::root_seq_of).is_some())
+}
+
+fn remove(dir: &Path) {
+    if let Err(error) = fs::remove_dir_all(dir) {
+        tracing::warn!(dir = %dir.display(), %error, "a leftover can't be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_line_tells_its_instance() {
+        let id = InstanceId::new();
+        let vms = Path::new("/run/iaas/compute/vms");
+        let line = |path: String| {
+            format!("qemu-system-x86_64\0-chardev\0socket,id=qmp,path={path},server=on\0-S").into_bytes()
+        };
+        assert_eq!(instance_of(&line(format!("/run/iaas/compute/vms/{id}/qmp.sock")), vms), Some(id));
+        for other in [
+            format!("/run/other/vms/{id}/qmp.sock"),
+            format!("/run/iaas/compute/vms/{id}/serial.sock"),
+            "/run/iaas/compute/vms/short/qmp.sock".to_owned(),
+            format!("/run/iaas/compute/vms/{id}"),
+        ] {
+            assert_eq!(instance_of(&line(other.clone()), vms), None, "{other}");
+        }
+        assert_eq!(instance_of(b"\xff\xfe\0path=", vms), None);
+    }
+
+    #[test]
+    fn what_is_nobodys_goes_and_disks_stay() {
+        let (state, run) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+        let (ledger, _) = Ledger::open(state.path()).expect("opened");
+        let paths = || Paths::new(state.path(), run.path(), InstanceId::new());
+        let (half, whole) = (paths(), paths());
+        for p in [&half, &whole] {
+            fs::create_dir_all(&p.dir).expect("made");
+            fs::create_dir_all(&p.run_dir).expect("made");
+        }
+        fs::write(half.dir.join("root-0.qcow2.new"), b"").expect("written");
+        fs::write(whole.root_disk(3), b"data").expect("written");
+        let findings = look_around(&ledger, state.path(), run.path());
+        assert!(!half.dir.exists() && !half.run_dir.exists() && !whole.run_dir.exists());
+        assert!(whole.root_disk(3).exists(), "somebody's data");
+        assert_eq!(findings.orphans.len(), 1);
+        assert!(!findings.orphans[0].runs && findings.found.is_empty());
+    }
+}

@@ -1,0 +1,143 @@
+//! The section `[compute]` of the configuration file.
+
+use crate::qemu::accel::AccelSetting;
+use serde::{Deserialize, Serialize};
+use service_kit::config::ConfigError;
+use std::path::PathBuf;
+
+/// Instance directories and sockets are `<run_dir>/vms/<36 characters>/<name>`; the kernel takes 107 bytes for a socket's path.
+const RUN_DIR_BYTES_MAX: usize = 48;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The host's name as people see it. Empty: the machine's hostname.
+    pub host_name: String,
+    /// The zone the host is in; instances may ask for one.
+    pub zone: String,
+    /// The ledger, disks and the image cache: everything that must survive a reboot. Root alone may read it.
+    pub state_dir: PathBuf,
+    /// Sockets of running instances; may be a tmpfs. At most 48 bytes long (a limit of Unix sockets).
+    pub run_dir: PathBuf,
+    /// Memory kept for the host itself, MiB: never given to instances.
+    pub reserve_memory_mib: u64,
+    /// Disk space kept free on the file system of `state_dir`, GiB: never given to instances.
+    pub reserve_disk_gib: u64,
+    /// vCPUs per hardware thread, in thousandths: 4000 sells four vCPUs per thread.
+    pub cpu_overcommit_permille: u32,
+    /// `auto` measures KVM against emulation and takes what works and is faster; `kvm`; `tcg` (emulation).
+    pub accelerator: AccelSetting,
+    /// Path of qemu-system-x86_64. Unset: from PATH.
+    pub qemu: Option<PathBuf>,
+    /// The first of the unprivileged user (and group) ids that QEMUs run under, one each. Nothing else may use them.
+    pub uid_first: u32,
+    /// How many there are; also the most instances that run at once.
+    pub uid_count: u32,
+    /// The control group below which each instance gets its own, without a leading slash. With systemd: a slice with Delegate=yes.
+    pub cgroup_parent: String,
+    /// A PID namespace that QEMUs are born into (/proc/N/ns/pid or a bind mount of one). Unset: the agent's own.
+    pub pid_namespace: Option<PathBuf>,
+    /// Space for cached images, GiB; the least recently used go first, those that instances use never.
+    pub image_cache_gib: u64,
+    /// How much of each instance's console output is kept, KiB.
+    pub console_log_kib: u64,
+    /// Starts of instances that are prepared at once. 0: twice the hardware threads, at least 4.
+    pub parallel_starts: u32,
+    /// The program that starts QEMU unprivileged, called with `vm-launch`. Unset: the running binary itself.
+    pub launch_program: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host_name: String::new(),
+            zone: "default".into(),
+            state_dir: "/var/lib/iaas/compute".into(),
+            run_dir: "/run/iaas/compute".into(),
+            reserve_memory_mib: 1024,
+            reserve_disk_gib: 5,
+            cpu_overcommit_permille: 4000,
+            accelerator: AccelSetting::Auto,
+            qemu: None,
+            uid_first: 600_000,
+            uid_count: 10_000,
+            cgroup_parent: "iaas".into(),
+            pid_namespace: None,
+            image_cache_gib: 20,
+            console_log_kib: 1024,
+            parallel_starts: 0,
+            launch_program: None,
+        }
+    }
+}
+
+impl Config {
+    /// Everything that is wrong, not only the first.
+    #[must_use]
+    pub fn validate(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        let mut check = |good: bool, key: &str, detail: &str| {
+            if !good {
+                errors.push(ConfigError::new(format!("compute.{key}"), detail));
+            }
+        };
+        let plain = |path: &PathBuf| {
+            let text = path.to_str().unwrap_or_default();
+            path.is_absolute() && !text.contains(',') && !text.chars().any(char::is_control)
+        };
+        check(!self.zone.is_empty(), "zone", "must not be empty");
+        check(plain(&self.state_dir), "state_dir", "must be an absolute path without commas and control characters");
+        check(plain(&self.run_dir), "run_dir", "must be an absolute path without commas and control characters");
+        check(
+            self.run_dir.as_os_str().len() <= RUN_DIR_BYTES_MAX,
+            "run_dir",
+            "must have at most 48 bytes: sockets below it have long names, and a socket's path is limited to 107",
+        );
+        check(self.state_dir != self.run_dir, "run_dir", "must differ from state_dir");
+        check(
+            (100..=64_000).contains(&self.cpu_overcommit_permille),
+            "cpu_overcommit_permille",
+            "must be from 100 (a tenth of a vCPU per thread) to 64000",
+        );
+        check(
+            self.uid_first >= 1000,
+            "uid_first",
+            "must be at least 1000: QEMU runs neither as root nor as a system user",
+        );
+        check(self.uid_count >= 2, "uid_count", "must be at least 2");
+        check(self.uid_first.checked_add(self.uid_count).is_some(), "uid_count", "reaches beyond the largest user id");
+        let group = self.cgroup_parent.trim_matches('/');
+        let inside = !group.is_empty() && group.split('/').all(|part| !matches!(part, "" | "." | ".."));
+        check(inside, "cgroup_parent", "must name a group, such as `iaas` or `machine.slice/iaas`");
+        check(self.image_cache_gib >= 1, "image_cache_gib", "must be at least 1");
+        check(
+            (16..=1024 * 1024).contains(&self.console_log_kib),
+            "console_log_kib",
+            "must be from 16 to 1048576 (a GiB)",
+        );
+        errors
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine_and_all_errors_come_at_once() {
+        assert_eq!(Config::default().validate(), []);
+        let bad = Config {
+            zone: String::new(),
+            run_dir: format!("/{}", "x".repeat(60)).into(),
+            state_dir: "relative".into(),
+            uid_first: 0,
+            cgroup_parent: "../up".into(),
+            image_cache_gib: 0,
+            ..Config::default()
+        };
+        let keys: Vec<String> = bad.validate().into_iter().map(|e| e.key).collect();
+        for key in ["zone", "run_dir", "state_dir", "uid_first", "cgroup_parent", "image_cache_gib"] {
+            assert!(keys.contains(&format!("compute.{key}")), "{key} in {keys:?}");
+        }
+    }
+}

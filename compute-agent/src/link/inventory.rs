@@ -1,0 +1,160 @@
+//! What this host is and has, for Hello and for heartbeats.
+
+use crate::{
+    adopt::Orphan,
+    config::Config,
+    host::facts::{self, HostFacts},
+    ledger::{Held, Version},
+    qemu::{argv::Accel, overhead::overhead_mib},
+    reconcile::{context::Context, hypervisor::Hypervisor},
+};
+use domain::host::MemoryOverhead;
+use proto::{agent::v1 as pb, cluster::v1::Size};
+use std::sync::atomic::Ordering;
+
+#[derive(Debug, thiserror::Error)]
+#[error("this host can't be described")]
+pub struct InventoryError(#[source] facts::FactsError);
+
+/// QEMU's own memory as the figures that the manager claims by.
+#[must_use]
+pub fn overhead(accel: &Accel) -> MemoryOverhead {
+    let base = overhead_mib(accel, 0, 0);
+    MemoryOverhead {
+        fixed_mib: base,
+        per_vcpu_mib: overhead_mib(accel, 1, 0) - base,
+        per_gib_mib: overhead_mib(accel, 0, 1024) - base,
+    }
+}
+
+/// What instances may take, before CPU overcommit.
+#[must_use]
+pub fn capacity(config: &Config, threads: u32, memory_total_mib: u64, disk_total_bytes: u64) -> Size {
+    Size {
+        vcpus: threads,
+        memory_mib: memory_total_mib.saturating_sub(config.reserve_memory_mib),
+        disk_gib: (disk_total_bytes >> 30).saturating_sub(config.reserve_disk_gib + config.image_cache_gib),
+    }
+}
+
+/// A host without a QEMU that will do says so, and has no room.
+pub fn hello(
+    context: &Context,
+    hypervisor: Result<&Hypervisor, String>,
+    orphans: &[Orphan],
+) -> Result<pb::Hello, InventoryError> {
+    let config = &context.config;
+    let machine = HostFacts::gather().map_err(InventoryError)?;
+    let space = facts::disk_space(&config.state_dir).map_err(InventoryError)?;
+    let (accel, qemu_version, accelerator, accelerator_reason) = match &hypervisor {
+        Ok(h) => {
+            let why = match h.accel.accel {
+                Accel::Kvm { .. } => String::new(),
+                Accel::Tcg { .. } => h.accel.reason.clone(),
+            };
+            (h.accel.accel.clone(), h.qemu.version.to_string(), h.accel.accel.name().to_owned(), why)
+        }
+        Err(reason) => (Accel::TCG, String::new(), String::new(), reason.clone()),
+    };
+    let mut capacity = capacity(config, machine.cpu.threads, machine.memory_total_mib, space.total_bytes);
+    if hypervisor.is_err() {
+        capacity = Size { vcpus: 0, memory_mib: 0, disk_gib: 0 };
+    }
+    let overhead = overhead(&accel);
+    let facts = domain::host::HostFacts {
+        cpu_model: machine.cpu.model,
+        cpu_vendor: machine.cpu.vendor,
+        cpu_features: machine.cpu.flags,
+        architecture: std::env::consts::ARCH.into(),
+        sockets: machine.cpu.sockets,
+        cores: machine.cpu.cores,
+        threads: machine.cpu.threads,
+        numa_nodes: u32::try_from(machine.numa_nodes.len()).unwrap_or(u32::MAX),
+        kernel: machine.kernel_release,
+        qemu_version,
+        accelerator,
+        accelerator_reason,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+    };
+    let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };
+    Ok(pb::Hello {
+        host_id: context.ledger.host_id().to_string(),
+        name,
+        zone: config.zone.clone(),
+        start: context.ledger.start(),
+        capacity: Some(capacity),
+        cpu_overcommit_permille: config.cpu_overcommit_permille,
+        facts_json: serde_json::to_string(&facts).unwrap_or_default(),
+        overhead_fixed_mib: overhead.fixed_mib,
+        overhead_per_vcpu_mib: overhead.per_vcpu_mib,
+        overhead_per_gib_mib: overhead.per_gib_mib,
+        revision: context.ledger.revision(),
+        holdings: holdings(context, orphans),
+    })
+}
+
+fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {
+    let holding = |instance_id: domain::InstanceId, Version { epoch, generation }, tombstone| pb::Holding {
+        instance_id: instance_id.to_string(),
+        epoch,
+        generation,
+        tombstone,
+    };
+    let held = context.ledger.all();
+    // An orphan that the manager has given to this host meanwhile is none any more; one that runs is no tombstone, whatever is held.
+    let live = |id| matches!(context.ledger.held(id).as_deref(), Some(Held::Live(_)));
+    let orphans: Vec<&Orphan> = orphans.iter().filter(|orphan| !live(orphan.instance_id)).collect();
+    let known = held.iter().filter(|h| !orphans.iter().any(|o| o.runs && o.instance_id == h.instance_id()));
+    known
+        .map(|h| holding(h.instance_id(), h.version(), matches!(**h, Held::Buried(_))))
+        .chain(
+            orphans
+                .iter()
+                .filter(|o| o.runs || context.ledger.held(o.instance_id).is_none())
+                .map(|o| holding(o.instance_id, o.version, false)),
+        )
+        .collect()
+}
+
+/// For people and metrics; zero where it can't be read.
+#[must_use]
+pub fn heartbeat(context: &Context) -> pb::Heartbeat {
+    let running =
+        context.ledger.all().iter().filter(|h| matches!(&***h, Held::Live(e) if e.done.process.is_some())).count();
+    let heartbeat = pb::Heartbeat {
+        disk_free_bytes: facts::disk_space(&context.config.state_dir).map_or(0, |space| space.available_bytes),
+        memory_available_mib: facts::memory_available_mib().unwrap_or(0),
+        instances_running: u32::try_from(running).unwrap_or(u32::MAX),
+        starts_in_progress: context.starts_in_progress.load(Ordering::Relaxed),
+    };
+    metrics::gauge!("iaas_host_instances_running").set(f64::from(heartbeat.instances_running));
+    metrics::gauge!("iaas_host_starts_in_progress").set(f64::from(heartbeat.starts_in_progress));
+    metrics::gauge!("iaas_host_disk_free_bytes").set(heartbeat.disk_free_bytes as f64);
+    metrics::gauge!("iaas_host_memory_available_bytes").set((heartbeat.memory_available_mib << 20) as f64);
+    heartbeat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::qemu::overhead::overhead_mib;
+
+    #[test]
+    fn the_figures_say_what_the_model_says() {
+        for accel in [Accel::TCG, Accel::Kvm { cpu_flags: vec![] }] {
+            let figures = overhead(&accel);
+            for (vcpus, memory_mib) in [(1, 128), (4, 1024), (32, 65_536), (3, 1500)] {
+                let size = domain::flavor::Size { vcpus, memory_mib, disk_gib: 0 };
+                assert_eq!(figures.claim_mib(size) - memory_mib, overhead_mib(&accel, vcpus, memory_mib), "{size:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_reserve_is_never_sold() {
+        let config = Config { reserve_memory_mib: 1000, reserve_disk_gib: 5, image_cache_gib: 10, ..Config::default() };
+        let size = capacity(&config, 4, 8000, 100 << 30);
+        assert_eq!((size.vcpus, size.memory_mib, size.disk_gib), (4, 7000, 85));
+        assert_eq!(capacity(&config, 4, 10, 0).memory_mib, 0);
+    }
+}

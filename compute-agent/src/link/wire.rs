@@ -1,0 +1,128 @@
+//! The wire's messages as the ledger's words, and observations as messages. Pure; nothing of the wire is trusted.
+
+use super::outbox::Numbered;
+use crate::ledger::{Desired, DesiredImage, RootDisk, Version};
+use domain::image::{DiskFormat, ImageKind, ImagePart, ImagePartKind};
+use proto::{
+    agent::v1 as pb,
+    convert::{InvalidMessage, parse, spec_from_pb, state_to_pb},
+};
+
+fn unknown(field: &'static str, value: &str) -> InvalidMessage {
+    InvalidMessage { field, detail: format!("unknown value {value}") }
+}
+
+pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidMessage> {
+    let missing = |field| InvalidMessage { field, detail: "is missing".to_owned() };
+    let spec = spec_from_pb(desired.spec.ok_or_else(|| missing("spec"))?)?;
+    let image = desired.image.ok_or_else(|| missing("image"))?;
+    let part = |part: pb::ImagePart| {
+        let kind = ImagePartKind::parse(&part.kind).ok_or_else(|| unknown("image.part.kind", &part.kind))?;
+        Ok(ImagePart { kind, sha256: part.sha256, size_bytes: part.size_bytes })
+    };
+    let root_disk = match desired.disks.into_iter().find(|disk| disk.role == "root") {
+        None => None,
+        Some(disk) => Some(RootDisk {
+            disk_id: parse("disk.disk_id", &disk.disk_id)?,
+            size_gib: disk.size_gib,
+            epoch: disk.epoch,
+        }),
+    };
+    Ok(Desired {
+        instance_id: parse("instance_id", &desired.instance_id)?,
+        project_id: desired.project_id,
+        name: desired.name,
+        version: Version { epoch: desired.epoch, generation: desired.generation },
+        spec,
+        // A size without a disk is a kernel image that runs from memory.
+        root_disk: root_disk.filter(|disk| disk.size_gib > 0),
+        image: DesiredImage {
+            image_id: parse("image.image_id", &image.image_id)?,
+            kind: ImageKind::parse(&image.kind).ok_or_else(|| unknown("image.kind", &image.kind))?,
+            format: DiskFormat::parse(&image.format).ok_or_else(|| unknown("image.format", &image.format))?,
+            cmdline: image.cmdline,
+            parts: image.parts.into_iter().map(part).collect::<Result<_, _>>()?,
+        },
+        request_id: desired.request_id,
+    })
+}
+
+#[must_use]
+pub fn report_to_pb(report: &Numbered, start: i64) -> pb::Report {
+    let seen = &report.observation;
+    pb::Report {
+        instance_id: seen.instance_id.to_string(),
+        epoch: seen.version.epoch,
+        generation: seen.version.generation,
+        start,
+        counter: report.counter,
+        state: state_to_pb(seen.state).into(),
+        step: seen.step.clone(),
+        reason: seen.reason.clone(),
+        converged: seen.converged,
+        started_at: seen.started_at.map(|at| at.0),
+        guest_up_at: seen.guest_up_at.map(|at| at.0),
+        crash_count: seen.crash_count,
+        exec_ms: seen.exec_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use domain::{DiskId, ImageId, InstanceId};
+    use proto::cluster::v1::{InstanceSpec, OnCrash, OnHostLoss, Power, Size};
+
+    fn message() -> pb::DesiredInstance {
+        let image_id = ImageId::new().to_string();
+        pb::DesiredInstance {
+            instance_id: InstanceId::new().to_string(),
+            project_id: "p".into(),
+            name: "web".into(),
+            epoch: 2,
+            generation: 3,
+            spec: Some(InstanceSpec {
+                size: Some(Size { vcpus: 1, memory_mib: 128, disk_gib: 1 }),
+                image_id: image_id.clone(),
+                power: Power::On.into(),
+                on_crash: OnCrash::Stop.into(),
+                on_host_loss: OnHostLoss::Wait.into(),
+                ..Default::default()
+            }),
+            disks: vec![pb::DesiredDisk {
+                disk_id: DiskId::new().to_string(),
+                role: "root".into(),
+                pool: "local".into(),
+                size_gib: 1,
+                epoch: 2,
+            }],
+            image: Some(pb::DesiredImage {
+                image_id,
+                kind: "disk".into(),
+                format: "qcow2".into(),
+                cmdline: String::new(),
+                parts: vec![pb::ImagePart { kind: "disk".into(), sha256: "ab".repeat(32), size_bytes: 9 }],
+            }),
+            request_id: "r".into(),
+        }
+    }
+
+    #[test]
+    fn a_command_is_understood_whole_or_says_what_is_wrong() {
+        let desired = desired_from_pb(message()).expect("understood");
+        assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
+        assert!(desired.root_disk.is_some() && desired.image.part(ImagePartKind::Disk).is_some());
+        let mut diskless = message();
+        diskless.disks.clear();
+        assert_eq!(desired_from_pb(diskless).expect("understood").root_disk, None);
+        let wrong = |change: fn(&mut pb::DesiredInstance)| {
+            let mut bad = message();
+            change(&mut bad);
+            desired_from_pb(bad).map(|_| ()).map_err(|e| e.field)
+        };
+        assert_eq!(wrong(|m| m.instance_id = "../../etc".into()), Err("instance_id"));
+        assert_eq!(wrong(|m| m.spec = None), Err("spec"));
+        assert_eq!(wrong(|m| m.disks[0].disk_id = "x".into()), Err("disk.disk_id"));
+        assert_eq!(wrong(|m| m.image.as_mut().expect("image").kind = "tape".into()), Err("image.kind"));
+    }
+}

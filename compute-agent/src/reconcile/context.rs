@@ -1,0 +1,182 @@
+//! What all instances' tasks share.
+
+use super::{
+    hypervisor::{Hypervisor, HypervisorCell, HypervisorError},
+    layout::{self, Paths},
+    users::Users,
+};
+use crate::{
+    adopt::Found,
+    config::Config,
+    console::{ConsoleHub, ConsoleLog},
+    host::cgroup::Cgroups,
+    images::ImageCache,
+    ledger::{Ledger, Version},
+    link::outbox::{Observation, Outbox},
+};
+use domain::InstanceId;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
+    time::Instant,
+};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// When the agent learned of a version, for `exec_ms`.
+#[derive(Debug, Clone, Copy)]
+pub struct Learned {
+    pub version: Version,
+    pub at: Instant,
+}
+
+pub struct Context {
+    pub config: Config,
+    pub ledger: Arc<Ledger>,
+    pub images: Arc<ImageCache>,
+    pub cgroups: Cgroups,
+    pub users: Users,
+    pub hypervisor: HypervisorCell,
+    /// Disks below the state directory may bypass the page cache.
+    pub direct: bool,
+    pub boot_id: String,
+    /// Permits of starts that are being prepared.
+    pub starts: Arc<Semaphore>,
+    pub starts_in_progress: AtomicU32,
+    /// QEMUs that were found running at the start and that no task has taken yet.
+    pub found: Mutex<HashMap<InstanceId, Found>>,
+    pub learned: Mutex<HashMap<InstanceId, Learned>>,
+    outbox: Mutex<Outbox>,
+    /// Something is to be sent.
+    pub outbox_filled: Notify,
+    consoles: Mutex<HashMap<InstanceId, ConsoleHub>>,
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+    born: Instant,
+}
+
+/// What [`Context::new`] is given.
+pub struct Parts {
+    pub config: Config,
+    pub ledger: Arc<Ledger>,
+    pub images: Arc<ImageCache>,
+    pub cgroups: Cgroups,
+    pub users: Users,
+    pub direct: bool,
+    pub boot_id: String,
+    pub found: HashMap<InstanceId, Found>,
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+}
+
+impl Context {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, ledger, images, cgroups, users, direct, boot_id, found, tasks, shutdown } = parts;
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let starts = match config.parallel_starts {
+            0 => (2 * threads).max(4),
+            n => usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
+        };
+        Self {
+            config,
+            ledger,
+            images,
+            cgroups,
+            users,
+            hypervisor: HypervisorCell::default(),
+            direct,
+            boot_id,
+            starts: Arc::new(Semaphore::new(starts)),
+            starts_in_progress: AtomicU32::new(0),
+            found: Mutex::new(found),
+            learned: Mutex::default(),
+            outbox: Mutex::default(),
+            outbox_filled: Notify::new(),
+            consoles: Mutex::default(),
+            tasks,
+            shutdown,
+            born: Instant::now(),
+        }
+    }
+
+    /// Milliseconds of the agent's own monotonic clock.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The instant of a time of [`Self::now_ms`].
+    #[must_use]
+    pub fn instant(&self, ms: u64) -> tokio::time::Instant {
+        (self.born + std::time::Duration::from_millis(ms)).into()
+    }
+
+    #[must_use]
+    pub fn paths(&self, instance_id: InstanceId) -> Paths {
+        Paths::new(&self.config.state_dir, &self.config.run_dir, instance_id)
+    }
+
+    pub async fn hypervisor(&self) -> Result<Arc<Hypervisor>, HypervisorError> {
+        self.hypervisor.get(&self.config, self.users.probe()).await
+    }
+
+    pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reports what was seen, if it is news.
+    pub fn post(&self, observation: Observation) {
+        if self.outbox().post(observation) {
+            self.outbox_filled.notify_one();
+        }
+    }
+
+    /// The console of an instance that runs.
+    #[must_use]
+    pub fn console(&self, instance_id: InstanceId) -> Option<ConsoleHub> {
+        self.lock_consoles().get(&instance_id).cloned()
+    }
+
+    pub fn put_console(&self, instance_id: InstanceId, hub: ConsoleHub) {
+        self.lock_consoles().insert(instance_id, hub);
+    }
+
+    pub fn drop_console(&self, instance_id: InstanceId) {
+        self.lock_consoles().remove(&instance_id);
+    }
+
+    #[must_use]
+    pub fn console_log(&self, instance_id: InstanceId) -> ConsoleLog {
+        ConsoleLog::new(self.paths(instance_id).console_log())
+    }
+
+    /// When this version was learned; none when it was before the agent's start.
+    #[must_use]
+    pub fn learned_at(&self, instance_id: InstanceId, version: Version) -> Option<Instant> {
+        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        learned.get(&instance_id).filter(|l| l.version == version).map(|l| l.at)
+    }
+
+    pub fn take_found(&self, instance_id: InstanceId) -> Option<Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance_id)
+    }
+
+    fn lock_consoles(&self) -> MutexGuard<'_, HashMap<InstanceId, ConsoleHub>> {
+        self.consoles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Directories that must exist.
+    pub fn ensure_dirs(config: &Config) -> std::io::Result<()> {
+        use std::os::unix::fs::DirBuilderExt;
+        let dirs = [
+            config.state_dir.clone(),
+            config.run_dir.clone(),
+            layout::instances_dir(&config.state_dir),
+            layout::images_dir(&config.state_dir),
+            layout::vms_dir(&config.run_dir),
+        ];
+        // Instances' users pass through, and list nothing.
+        dirs.iter().try_for_each(|dir| std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir))
+    }
+}

@@ -1,0 +1,123 @@
+//! Makes the host what the ledger says: one task per instance, all of the same kind, woken by anything and told nothing.
+//!
+//! A task loops: look ([`observe`]), decide ([`plan`], pure), do one step ([`act`]), look again. It is woken by a change of the
+//! ledger, the end of the process, an event of QEMU's monitor, the guest's up line and a timer, and never learns which of these it
+//! was. The first run, a retry, a restart of the agent and a restart of the host are the same code.
+//!
+//! A queue of commands was rejected: what a command meant when it was sent is not what its instance needs when its turn comes.
+
+mod act;
+pub mod context;
+pub mod hypervisor;
+mod launch;
+pub mod layout;
+mod observe;
+pub mod plan;
+mod task;
+pub mod users;
+
+pub(crate) use act::chain;
+
+use self::{context::Context, task::Task};
+use crate::{
+    ledger::{Decision, Held, Version},
+    link::outbox::Observation,
+};
+use context::Learned;
+use domain::{InstanceId, instance::InstanceState};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+use tokio::sync::Notify;
+
+/// The tasks by instance.
+pub struct Reconciler {
+    context: Arc<Context>,
+    wakers: Arc<Mutex<HashMap<InstanceId, Arc<Notify>>>>,
+}
+
+impl Reconciler {
+    /// Starts a task for everything alive in the ledger.
+    #[must_use]
+    pub fn start(context: Arc<Context>) -> Self {
+        let reconciler = Self { context, wakers: Arc::default() };
+        for held in reconciler.context.ledger.all() {
+            if let Held::Live(entry) = &*held {
+                reconciler.wake(entry.desired.instance_id);
+            }
+        }
+        reconciler
+    }
+
+    /// The ledger took these (or didn't). `learned_at`: when they arrived.
+    pub fn changed(&self, outcomes: &[crate::ledger::Outcome], learned_at: Instant) {
+        for outcome in outcomes {
+            let (instance_id, version) = (outcome.instance_id, outcome.version);
+            match outcome.decision {
+                Decision::Take => {
+                    let learned = Learned { version, at: learned_at };
+                    self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(instance_id, learned);
+                    self.wake(instance_id);
+                }
+                Decision::Rebury | Decision::Repeat => self.say_again(instance_id),
+                Decision::Refuse { held } => {
+                    tracing::warn!(%instance_id, ?version, ?held, "refused: older than what this host was told already");
+                    self.say_again(instance_id);
+                }
+            }
+        }
+    }
+
+    /// The manager asks about something it was told already.
+    fn say_again(&self, instance_id: InstanceId) {
+        match self.context.ledger.held(instance_id).as_deref() {
+            Some(Held::Buried(tombstone)) => {
+                self.context.post(deleted(instance_id, tombstone.version));
+                self.context.outbox().repeat(instance_id);
+            }
+            Some(Held::Live(_)) | None => self.context.outbox().repeat(instance_id),
+        }
+        self.context.outbox_filled.notify_one();
+    }
+
+    /// Wakes the instance's task, which is started when there is none.
+    fn wake(&self, instance_id: InstanceId) {
+        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(waker) = wakers.get(&instance_id) {
+            return waker.notify_one();
+        }
+        let waker = Arc::new(Notify::new());
+        wakers.insert(instance_id, Arc::clone(&waker));
+        let task = Task::new(Arc::clone(&self.context), instance_id, waker);
+        let (context, wakers) = (Arc::clone(&self.context), Arc::clone(&self.wakers));
+        self.context.tasks.spawn(task::run(task, move || {
+            // Under the lock that `wake` takes: an instance given anew meanwhile finds either this task or none.
+            let mut wakers = wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            let buried = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
+            if buried {
+                wakers.remove(&instance_id);
+                context.learned.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance_id);
+            }
+            buried
+        }));
+    }
+}
+
+/// That nothing of the instance is left here.
+#[must_use]
+pub fn deleted(instance_id: InstanceId, version: Version) -> Observation {
+    Observation {
+        instance_id,
+        version,
+        state: InstanceState::Deleted,
+        step: String::new(),
+        reason: String::new(),
+        converged: true,
+        started_at: None,
+        guest_up_at: None,
+        crash_count: 0,
+        exec_ms: None,
+    }
+}

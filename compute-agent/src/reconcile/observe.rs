@@ -1,0 +1,201 @@
+//! What is really there of one instance. Reads only.
+
+use super::{
+    layout,
+    plan::{DiskSeen, Machine, ProcessSeen, Seen},
+    task::{Live, Task},
+};
+use crate::{
+    adopt::Launched,
+    disk::config_drive::GuestConfig,
+    ledger::{Desired, Entry, Held},
+    qmp::RunState,
+};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use sha2::{Digest, Sha256};
+use std::{fs, io::Read, path::Path};
+
+impl Task {
+    /// At the start of the task: a QEMU that was found running and isn't the recorded one is taken over.
+    pub(super) fn adopt(&mut self) {
+        let Some(found) = self.context.take_found(self.instance_id) else { return };
+        let held = self.context.ledger.held(self.instance_id);
+        let Some(Held::Live(entry)) = held.as_deref() else { return };
+        tracing::info!(instance_id = %self.instance_id, pid = found.process.pid, "adopting a running QEMU");
+        if entry.done.process.as_ref().is_some_and(|running| running.process == found.process) {
+            return;
+        }
+        let launched = Launched::read(&self.paths.launch()).unwrap_or_else(|error| {
+            tracing::warn!(instance_id = %self.instance_id, %error, "what this QEMU was started as isn't known; taken as desired");
+            let spec = &entry.desired.spec;
+            Launched {
+                version: entry.desired.version,
+                boot_seq: entry.done.boot_seq,
+                root_seq: spec.root_seq,
+                vcpus: spec.size.vcpus,
+                memory_mib: spec.size.memory_mib,
+                disk_gib: spec.size.disk_gib,
+                console_offset: 0,
+                started_at: domain::Timestamp::now(),
+            }
+        });
+        self.live.unrecorded = Some((launched.running(found.process, None), launched.boot_seq));
+    }
+
+    pub(super) async fn observe(&mut self, entry: &Entry) -> Seen {
+        let process = self.observe_process(entry).await;
+        let sum = self.config_sum(&entry.desired);
+        let config_drive = self.paths.config_drive(&sum);
+        let group = self.context.cgroups.group(&self.instance_id.to_string());
+        let anything = self.paths.dir.exists()
+            || self.paths.run_dir.exists()
+            || group.procs_files().iter().any(|file| file.exists());
+        Seen {
+            process,
+            disks: disks(&self.paths.dir),
+            image: entry.desired.image.parts.iter().all(|part| self.context.images.has(part)),
+            config_drive: config_drive.exists(),
+            anything,
+            boot_id: self.context.boot_id.clone(),
+        }
+    }
+
+    async fn observe_process(&mut self, entry: &Entry) -> ProcessSeen {
+        let alive = match &entry.done.process {
+            Some(running) => {
+                if self.live.handle.is_none() {
+                    self.live.handle = match running.process.open() {
+                        Ok(handle) => handle,
+                        Err(error) => {
+                            tracing::warn!(instance_id = %self.instance_id, %error, "its end will be seen late");
+                            None
+                        }
+                    };
+                }
+                running.process.alive()
+            }
+            None => false,
+        };
+        if !alive {
+            self.live = Live { unrecorded: self.live.unrecorded.take(), ..Live::default() };
+            self.context.drop_console(self.instance_id);
+            return ProcessSeen::None;
+        }
+        let Some(qmp) = &self.live.qmp else { return ProcessSeen::Silent };
+        match qmp.query_status().await {
+            Ok(state) => ProcessSeen::Speaking(machine(&state)),
+            Err(error) => {
+                tracing::debug!(instance_id = %self.instance_id, %error, "its monitor is lost");
+                self.live.qmp = None;
+                self.live.events = None;
+                ProcessSeen::Silent
+            }
+        }
+    }
+
+    /// Names the content of the config drive that is wanted.
+    pub(super) fn config_sum(&mut self, desired: &Desired) -> String {
+        if let Some((version, sum)) = &self.config_sum
+            && *version == desired.version
+        {
+            return sum.clone();
+        }
+        let sum = sum_of(&guest_config(desired));
+        self.config_sum = Some((desired.version, sum.clone()));
+        sum
+    }
+}
+
+/// What the guest is told about itself.
+pub(super) fn guest_config(desired: &Desired) -> GuestConfig {
+    GuestConfig {
+        instance_id: desired.instance_id.to_string(),
+        hostname: desired.name.clone(),
+        ssh_keys: desired.spec.ssh_keys.clone(),
+        // The gateway checked it; what isn't base64 is no user data.
+        user_data: BASE64.decode(&desired.spec.user_data_base64).unwrap_or_default(),
+    }
+}
+
+fn sum_of(config: &GuestConfig) -> String {
+    let mut sum = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        sum.update((bytes.len() as u64).to_le_bytes());
+        sum.update(bytes);
+    };
+    part(config.instance_id.as_bytes());
+    part(config.hostname.as_bytes());
+    config.ssh_keys.iter().for_each(|key| part(key.as_bytes()));
+    part(&config.user_data);
+    hex::encode(&sum.finalize()[..8])
+}
+
+fn machine(state: &RunState) -> Machine {
+    match state {
+        RunState::Running | RunState::Suspended => Machine::Running,
+        RunState::Paused => Machine::Paused,
+        RunState::Prelaunch => Machine::Prelaunch,
+        RunState::Shutdown => Machine::PoweredOff,
+        RunState::GuestPanicked => Machine::Panicked,
+        RunState::IoError => Machine::IoError,
+        RunState::InternalError => Machine::Broken,
+        RunState::Other(_) => Machine::Between,
+    }
+}
+
+/// The root disks in an instance's directory, by ascending root_seq.
+fn disks(dir: &Path) -> Vec<DiskSeen> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut disks: Vec<DiskSeen> = entries
+        .filter_map(|entry| {
+            let root_seq = layout::root_seq_of(entry.file_name().to_str()?)?;
+            Some(DiskSeen { root_seq, size_gib: qcow2_size_bytes(&entry.path()).unwrap_or(0) >> 30 })
+        })
+        .collect();
+    disks.sort_by_key(|disk| disk.root_seq);
+    disks
+}
+
+/// The guest's size of a qcow2: bytes 24 to 31 of its header, big-endian (QEMU's docs/interop/qcow2.rst). Running `qemu-img info` at
+/// each look would cost more than all the rest of it.
+fn qcow2_size_bytes(path: &Path) -> Option<u64> {
+    let mut header = [0; 32];
+    fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
+    let size = header.last_chunk::<8>()?;
+    header.starts_with(b"QFI\xfb").then(|| u64::from_be_bytes(*size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_read_from_names_and_headers() {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut header = b"QFI\xfb\0\0\0\x03".to_vec();
+        header.resize(24, 0);
+        header.extend((5_u64 << 30).to_be_bytes());
+        fs::write(dir.path().join("root-10.qcow2"), &header).expect("written");
+        fs::write(dir.path().join("root-2.qcow2"), b"short").expect("written");
+        fs::write(dir.path().join("root-3.qcow2.new"), &header).expect("written");
+        let seen = [DiskSeen { root_seq: 2, size_gib: 0 }, DiskSeen { root_seq: 10, size_gib: 5 }];
+        assert_eq!(disks(dir.path()), seen);
+        assert_eq!(disks(&dir.path().join("none")), []);
+    }
+
+    #[test]
+    fn the_sum_tells_contents_apart() {
+        let config = |keys: &[&str], data: &[u8]| {
+            sum_of(&GuestConfig {
+                instance_id: "i".into(),
+                hostname: "h".into(),
+                ssh_keys: keys.iter().map(|k| (*k).to_owned()).collect(),
+                user_data: data.to_vec(),
+            })
+        };
+        assert_eq!(config(&["a"], b"b"), config(&["a"], b"b"));
+        assert_ne!(config(&["a"], b"b"), config(&["ab"], b""));
+        assert_ne!(config(&["a", "b"], b""), config(&["ab"], b""));
+        assert_eq!(config(&[], b"").len(), 16);
+    }
+}

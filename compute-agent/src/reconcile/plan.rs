@@ -1,0 +1,598 @@
+//! What to do next about one instance, and what to say of it. Pure: (what the ledger says, what is really there, what was tried,
+//! the time) in, one step out.
+//!
+//! The problem: commands, crashes, restarts of the agent and of the host arrive in any order and at any point of any other one. A
+//! script per command ("to reboot: ask, wait, start") breaks when it is cut in the middle, so there is none: after every step and
+//! every event the whole question is asked again, and only the difference between *wanted* and *seen* answers it. What a step left
+//! half-done looks to the next run like anything else that isn't as it should be.
+//!
+//! Choices that aren't obvious:
+//! - **A guest that powers itself off stays off.** QEMU holds still in `shutdown`; the halt is written to the ledger before QEMU is
+//!   ended, and is shown as `stopped` with the reason, although `power` is still on. It is lifted by a higher `boot_seq` (the
+//!   manager raises it for a start of an instance that is down) and by `power` having been off in between. A guest that ended
+//!   because *we* pressed its power button isn't such a guest.
+//! - **Reboots are counters.** `done.boot_seq` catches up with `spec.boot_seq` by a reset, or by a graceful stop and a new start; a
+//!   start does with it at once.
+//! - **Which root disk is the right one is in its name** (`root_seq`), so that no crash can make a rebuild happen twice or not at
+//!   all. A disk of a *higher* number than asked for is kept: a manager restored from a backup must not cost anyone's data.
+//! - **A rebuild fetches first**: when the new image can't be had, the instance goes on with its old disk.
+//! - **A QEMU that is gone is a crash unless something wanted it gone**: the desired state, our own quit, or a boot of the host.
+//! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
+
+use crate::ledger::{Desired, Done, Entry, Halt, HaltCause, Running};
+use domain::instance::{InstanceState, Power};
+
+/// A QEMU that ended sooner than this after its start crashed quickly.
+pub const QUICK_CRASH_MS: i64 = 60_000;
+/// So many quick crashes in a row are a loop.
+pub const CRASH_LOOP: u32 = 5;
+/// The power button is pressed again this often: a guest that is still booting misses the first.
+const ASK_AGAIN_MS: u64 = 3_000;
+/// Attempts to speak with a QEMU before one that should end is killed.
+const SILENT_ATTEMPTS: u32 = 3;
+/// After a disk error stopped the guest, it is let go on this often.
+const IO_RETRY_MS: u64 = 10_000;
+
+/// What is really there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub process: ProcessSeen,
+    /// Root disks on the host, by ascending root_seq; more than one in the middle of a rebuild.
+    pub disks: Vec<DiskSeen>,
+    /// All parts of the desired image are in the cache.
+    pub image: bool,
+    /// A config drive with the desired content exists.
+    pub config_drive: bool,
+    /// A directory, a cgroup or a file of it exists.
+    pub anything: bool,
+    /// This boot of the host.
+    pub boot_id: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSeen {
+    pub root_seq: u64,
+    pub size_gib: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessSeen {
+    /// None that the ledger names, nor one in the instance's own cgroup.
+    None,
+    /// It runs, and we aren't connected to its monitor.
+    Silent,
+    Speaking(Machine),
+}
+
+/// What QMP says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machine {
+    /// Made, and no instruction run yet.
+    Prelaunch,
+    Running,
+    Paused,
+    PoweredOff,
+    Panicked,
+    /// A disk of the host failed or is full.
+    IoError,
+    /// QEMU or KVM gave up.
+    Broken,
+    /// Something between, that passes by itself.
+    Between,
+}
+
+/// What the task has tried, forgotten at a restart of the agent. Times are milliseconds of a monotonic clock.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Effort {
+    pub failure: Option<Failure>,
+    /// The power button was pressed in this life of QEMU: first, and last.
+    pub asked: Option<(u64, u64)>,
+    /// We ended this QEMU ourselves.
+    pub ending: bool,
+    /// This QEMU was started by this agent and hasn't answered yet.
+    pub fresh: bool,
+    /// After a crash: not before this.
+    pub start_not_before: u64,
+    /// When the guest was last let go on after a disk error.
+    pub io_retried: Option<u64>,
+    /// What was shown last.
+    pub shown: Option<InstanceState>,
+    /// "41 %", of the running fetch.
+    pub fetched: Option<String>,
+    /// Why the last QEMU ended, when somebody knows.
+    pub broken: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub step: StepKind,
+    pub reason: String,
+    /// A fault shows as `error`; otherwise it passes by itself (a service is away).
+    pub fault: bool,
+    pub attempts: u32,
+    pub retry_at: u64,
+}
+
+/// The closed list of things that are done about an instance. Each may be repeated and cut off anywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing, until something happens or `Plan::wake_at`.
+    Wait,
+    /// The recorded QEMU is gone: write down what that was.
+    Settle(Exit),
+    /// Write that it stays down.
+    Halt {
+        cause: HaltCause,
+        reason: String,
+    },
+    /// Write that it no longer does.
+    LiftHalt,
+    /// Connect to QEMU's monitor and serial port.
+    Attach,
+    FetchImage,
+    /// Make what is missing, at once.
+    Prepare {
+        disk: bool,
+        config_drive: bool,
+    },
+    GrowDisk,
+    Launch,
+    Cont,
+    Pause,
+    /// Press the power button.
+    Powerdown,
+    /// Press the reset button.
+    Reset,
+    /// Write that this boot_seq is done with.
+    Booted,
+    /// End QEMU, for a reason that is no fault of its own.
+    Kill(Cause),
+    /// Destroy a root disk that is no longer wanted, unreadably.
+    DestroyDisk {
+        root_seq: u64,
+    },
+    /// Remove whatever else is left: directories, console log, cgroup.
+    RemoveLeftovers,
+    /// Replace the entry by its tombstone.
+    Bury,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepKind {
+    Ledger,
+    Attach,
+    FetchImage,
+    Prepare,
+    GrowDisk,
+    Launch,
+    Control,
+    Kill,
+    Remove,
+}
+
+impl Step {
+    /// What a failure is remembered under.
+    #[must_use]
+    pub fn kind(&self) -> StepKind {
+        match self {
+            Self::Wait | Self::Settle(_) | Self::Halt { .. } | Self::LiftHalt | Self::Booted | Self::Bury => {
+                StepKind::Ledger
+            }
+            Self::Attach => StepKind::Attach,
+            Self::FetchImage => StepKind::FetchImage,
+            Self::Prepare { .. } => StepKind::Prepare,
+            Self::GrowDisk => StepKind::GrowDisk,
+            Self::Launch => StepKind::Launch,
+            Self::Cont | Self::Pause | Self::Powerdown | Self::Reset => StepKind::Control,
+            Self::Kill(_) => StepKind::Kill,
+            Self::DestroyDisk { .. } | Self::RemoveLeftovers => StepKind::Remove,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It should be off.
+    Off,
+    Delete,
+    Rebuild,
+    Reboot,
+    Resize,
+    /// The guest ended, and QEMU only holds still.
+    Ended,
+    /// The guest or QEMU broke: this is a crash.
+    Broken(&'static str),
+}
+
+/// What the end of a QEMU was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Something wanted it.
+    Expected,
+    /// The host was started anew.
+    HostRestarted,
+    /// It ended before its monitor answered.
+    FailedStart,
+    Crashed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub step: Step,
+    pub shown: Shown,
+    /// For [`Step::Wait`]: ask again then, at the latest.
+    pub wake_at: Option<u64>,
+}
+
+/// What is said of the instance while the step is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    pub state: InstanceState,
+    pub step: String,
+    pub reason: String,
+    pub converged: bool,
+}
+
+/// How long a start waits after the n-th quick crash in a row, ms.
+#[must_use]
+pub fn crash_backoff_ms(quick_crashes: u32) -> u64 {
+    match quick_crashes {
+        0 | 1 => 0,
+        n => 500 << (n - 2).min(6),
+    }
+}
+
+/// How long a failed step waits before its n-th repetition, ms: 0.5 s to 30 s.
+#[must_use]
+pub fn retry_backoff_ms(attempts: u32) -> u64 {
+    (250_u64 << attempts.min(8)).min(30_000)
+}
+
+#[must_use]
+pub fn plan(entry: &Entry, seen: &Seen, effort: &Effort, now: u64) -> Plan {
+    let question = Question { desired: &entry.desired, done: &entry.done, seen, effort, now };
+    question.hold_back(question.answer())
+}
+
+struct Question<'a> {
+    desired: &'a Desired,
+    done: &'a Done,
+    seen: &'a Seen,
+    effort: &'a Effort,
+    now: u64,
+}
+
+impl Question<'_> {
+    fn answer(&self) -> Plan {
+        let spec = &self.desired.spec;
+        if let (Some(running), ProcessSeen::None) = (&self.done.process, self.seen.process) {
+            return self.say(Step::Settle(self.exit_of(running)), self.between(), "");
+        }
+        if spec.deleted {
+            return self.delete();
+        }
+        if spec.power == Power::Off && self.done.halt.is_some() {
+            return self.say(Step::LiftHalt, self.between(), "");
+        }
+        if let Some(halt) = &self.done.halt
+            && self.lifts(halt)
+        {
+            return self.say(Step::LiftHalt, self.between(), "");
+        }
+        match self.seen.process {
+            ProcessSeen::None => self.down(),
+            ProcessSeen::Silent => self.silent(),
+            ProcessSeen::Speaking(machine) => self.up(machine),
+        }
+    }
+
+    /// Whether what the desired state says now makes the halted instance start again.
+    fn lifts(&self, halt: &Halt) -> bool {
+        match halt.cause {
+            HaltCause::GuestPowerOff | HaltCause::Crash => self.desired.spec.boot_seq > halt.boot_seq,
+            // Any change may be the cure.
+            HaltCause::CrashLoop => self.desired.version > halt.version,
+        }
+    }
+
+    /// Whether this QEMU was to go on.
+    fn wants(&self, running: &Running) -> bool {
+        let spec = &self.desired.spec;
+        !spec.deleted
+            && spec.power != Power::Off
+            && self.done.halt.is_none()
+            && running.root_seq >= spec.root_seq
+            && self.done.boot_seq >= spec.boot_seq
+            && self.fits(running)
+    }
+
+    fn fits(&self, running: &Running) -> bool {
+        let size = self.desired.spec.size;
+        running.vcpus == size.vcpus && running.memory_mib == size.memory_mib && running.disk_gib >= size.disk_gib
+    }
+
+    fn exit_of(&self, running: &Running) -> Exit {
+        if running.process.boot_id != self.seen.boot_id {
+            return Exit::HostRestarted;
+        }
+        if self.effort.broken.is_none() && (self.effort.ending || !self.wants(running)) {
+            return Exit::Expected;
+        }
+        if self.effort.fresh { Exit::FailedStart } else { Exit::Crashed }
+    }
+
+    fn rebuilding(&self) -> bool {
+        self.desired.spec.root_seq > self.done.root_seq && self.done.started_at.is_some()
+    }
+
+    /// The state to show while something is under way.
+    fn between(&self) -> InstanceState {
+        let spec = &self.desired.spec;
+        if spec.deleted {
+            return InstanceState::Deleting;
+        }
+        let state = match self.seen.process {
+            _ if self.rebuilding() => InstanceState::Rebuilding,
+            ProcessSeen::Speaking(Machine::Running | Machine::Between) => InstanceState::Running,
+            ProcessSeen::Speaking(Machine::Paused | Machine::IoError) => InstanceState::Paused,
+            // About to go; what comes next says what it was.
+            ProcessSeen::Speaking(Machine::PoweredOff | Machine::Panicked | Machine::Broken) => {
+                self.effort.shown.unwrap_or(InstanceState::Running)
+            }
+            ProcessSeen::None if spec.power == Power::Off || self.done.halt.is_some() => {
+                // A first preparation is a building, also of what then stays off.
+                let building = self.effort.shown == Some(InstanceState::Building);
+                if building { InstanceState::Building } else { InstanceState::Stopped }
+            }
+            // Adopted, or its monitor is lost for a moment: nothing changed for its owner.
+            ProcessSeen::Silent if !self.effort.fresh => match self.effort.shown {
+                Some(InstanceState::Paused) => InstanceState::Paused,
+                Some(_) | None => InstanceState::Running,
+            },
+            _ => InstanceState::Building,
+        };
+        match self.effort.shown {
+            Some(before) if !InstanceState::valid_transition(before, state) => InstanceState::Building,
+            Some(_) | None => state,
+        }
+    }
+
+    fn say(&self, step: Step, state: InstanceState, doing: impl Into<String>) -> Plan {
+        let shown = Shown { state, step: doing.into(), reason: String::new(), converged: false };
+        Plan { step, shown, wake_at: None }
+    }
+
+    fn settled(&self, state: InstanceState, reason: impl Into<String>) -> Plan {
+        let shown = Shown { state, step: String::new(), reason: reason.into(), converged: true };
+        Plan { step: Step::Wait, shown, wake_at: None }
+    }
+
+    fn delete(&self) -> Plan {
+        let say = |step, doing: &str| self.say(step, InstanceState::Deleting, doing);
+        if self.seen.process != ProcessSeen::None {
+            return say(Step::Kill(Cause::Delete), "ending QEMU");
+        }
+        if let Some(disk) = self.seen.disks.first() {
+            return say(Step::DestroyDisk { root_seq: disk.root_seq }, "destroying the disk");
+        }
+        if self.seen.anything {
+            return say(Step::RemoveLeftovers, "removing what is left");
+        }
+        say(Step::Bury, "")
+    }
+
+    fn silent(&self) -> Plan {
+        let spec = &self.desired.spec;
+        let given_up =
+            self.effort.failure.as_ref().is_some_and(|f| f.step == StepKind::Attach && f.attempts >= SILENT_ATTEMPTS);
+        let unwanted = self.done.process.as_ref().is_none_or(|running| !self.wants(running));
+        if unwanted && (given_up || (spec.power == Power::Off && spec.stop_timeout_secs == 0)) {
+            return self.say(Step::Kill(Cause::Off), self.between(), "ending QEMU, which doesn't answer");
+        }
+        self.say(Step::Attach, self.between(), "waiting for QEMU")
+    }
+
+    fn up(&self, machine: Machine) -> Plan {
+        let spec = &self.desired.spec;
+        let (booted, fits, root) = match &self.done.process {
+            Some(running) => {
+                (self.done.boot_seq >= spec.boot_seq, self.fits(running), running.root_seq >= spec.root_seq)
+            }
+            // Found in the instance's cgroup, unrecorded: what it was started as isn't known.
+            None => (true, true, true),
+        };
+        if !root {
+            if !self.seen.image {
+                return self.say(Step::FetchImage, self.between(), self.fetching());
+            }
+            return self.say(Step::Kill(Cause::Rebuild), self.between(), "ending QEMU for the rebuild");
+        }
+        match machine {
+            Machine::PoweredOff if spec.power != Power::Off && booted && fits && self.effort.asked.is_none() => {
+                if self.done.halt.is_some() {
+                    return self.say(Step::Kill(Cause::Ended), InstanceState::Stopped, "ending QEMU");
+                }
+                let reason = "the guest powered itself off; start it to bring it up again".to_owned();
+                return self.say(Step::Halt { cause: HaltCause::GuestPowerOff, reason }, self.between(), "");
+            }
+            Machine::PoweredOff => return self.say(Step::Kill(Cause::Ended), self.between(), "ending QEMU"),
+            Machine::Panicked | Machine::Broken if spec.power != Power::Off && booted => {
+                let what = match machine {
+                    Machine::Panicked => "the guest's kernel panicked",
+                    _ => "QEMU met an internal error",
+                };
+                return self.say(Step::Kill(Cause::Broken(what)), self.between(), "ending QEMU");
+            }
+            Machine::Panicked | Machine::Broken => {
+                return self.say(Step::Kill(Cause::Ended), self.between(), "ending QEMU");
+            }
+            Machine::Between => {
+                return Plan { wake_at: Some(self.now + 500), ..self.say(Step::Wait, self.between(), "") };
+            }
+            Machine::Prelaunch | Machine::Running | Machine::Paused | Machine::IoError => {}
+        }
+        if self.done.halt.is_some() {
+            return self.say(Step::Kill(Cause::Ended), InstanceState::Stopped, "ending QEMU");
+        }
+        if spec.power == Power::Off {
+            return self.end_gracefully(machine, Cause::Off, "stopping");
+        }
+        if !fits {
+            return self.end_gracefully(machine, Cause::Resize, "stopping to take the new size");
+        }
+        if !booted {
+            return match machine {
+                // Not a single instruction ran: that is as fresh as a boot gets.
+                Machine::Prelaunch => self.say(Step::Booted, self.between(), ""),
+                Machine::Running if !spec.boot_hard && spec.stop_timeout_secs > 0 => {
+                    self.end_gracefully(machine, Cause::Reboot, "rebooting")
+                }
+                Machine::Running | Machine::Paused | Machine::IoError | Machine::PoweredOff => {
+                    self.say(Step::Reset, self.between(), "resetting")
+                }
+                Machine::Panicked | Machine::Broken | Machine::Between => unreachable!("answered above"),
+            };
+        }
+        self.run_or_pause(machine)
+    }
+
+    fn run_or_pause(&self, machine: Machine) -> Plan {
+        let paused = self.desired.spec.power == Power::Paused;
+        match machine {
+            Machine::Running if paused => self.say(Step::Pause, InstanceState::Running, "pausing"),
+            Machine::Running => self.settled(InstanceState::Running, ""),
+            Machine::Prelaunch | Machine::Paused if paused => self.settled(InstanceState::Paused, ""),
+            Machine::IoError if paused => self.settled(InstanceState::Paused, ""),
+            Machine::Prelaunch => self.say(Step::Cont, InstanceState::Building, "starting"),
+            Machine::Paused => self.say(Step::Cont, InstanceState::Paused, "resuming"),
+            Machine::IoError => {
+                let retry_at = self.effort.io_retried.map_or(self.now, |at| at + IO_RETRY_MS);
+                let step = if self.now >= retry_at { Step::Cont } else { Step::Wait };
+                let mut plan = self.say(step, InstanceState::Error, "");
+                plan.shown.reason =
+                    "a disk error on the host stopped the guest (is its disk full?); it goes on when writing works again".into();
+                plan.wake_at = Some(retry_at.max(self.now + 1));
+                plan
+            }
+            Machine::PoweredOff | Machine::Panicked | Machine::Broken | Machine::Between => {
+                unreachable!("answered before")
+            }
+        }
+    }
+
+    /// Asks the guest to end, again and again, and ends QEMU at the deadline.
+    fn end_gracefully(&self, machine: Machine, cause: Cause, doing: &str) -> Plan {
+        let timeout_ms = u64::from(self.desired.spec.stop_timeout_secs) * 1000;
+        let state = self.between();
+        match machine {
+            Machine::Running if timeout_ms > 0 => {}
+            // A stopped guest hears no power button.
+            Machine::Paused if timeout_ms > 0 => return self.say(Step::Cont, state, doing),
+            _ => return self.say(Step::Kill(cause), state, doing),
+        }
+        let doing = format!("{doing} (the guest may take {} s)", timeout_ms / 1000);
+        let Some((first, last)) = self.effort.asked else { return self.say(Step::Powerdown, state, doing) };
+        let deadline = first + timeout_ms;
+        if self.now >= deadline {
+            return self.say(Step::Kill(cause), state, "the guest didn't stop in time; ending QEMU");
+        }
+        let again = last + ASK_AGAIN_MS;
+        if self.now >= again {
+            return self.say(Step::Powerdown, state, doing);
+        }
+        Plan { wake_at: Some(deadline.min(again)), ..self.say(Step::Wait, state, doing) }
+    }
+
+    fn fetching(&self) -> String {
+        match &self.effort.fetched {
+            Some(part) => format!("fetching the image ({part})"),
+            None => "fetching the image".to_owned(),
+        }
+    }
+
+    /// No QEMU.
+    fn down(&self) -> Plan {
+        let spec = &self.desired.spec;
+        let starts = spec.power != Power::Off && self.done.halt.is_none();
+        let newest = self.seen.disks.last();
+        let disk_right = self.desired.root_disk.is_none() || newest.is_some_and(|d| d.root_seq >= spec.root_seq);
+        let root_written = self.done.root_seq >= spec.root_seq;
+        if !disk_right || !root_written || (starts && !self.seen.config_drive) {
+            let needs_image = !disk_right || starts;
+            if needs_image && !self.seen.image {
+                return self.say(Step::FetchImage, self.preparing(), self.fetching());
+            }
+            let step = Step::Prepare { disk: !disk_right, config_drive: starts && !self.seen.config_drive };
+            return self.say(step, self.preparing(), "preparing");
+        }
+        if let [stale, _newer, ..] = self.seen.disks.as_slice() {
+            return self.say(
+                Step::DestroyDisk { root_seq: stale.root_seq },
+                self.preparing(),
+                "destroying the old disk",
+            );
+        }
+        if self.desired.root_disk.is_some() && newest.is_some_and(|d| d.size_gib < spec.size.disk_gib) {
+            return self.say(Step::GrowDisk, self.preparing(), "growing the disk");
+        }
+        if let Some(halt) = &self.done.halt {
+            return match halt.cause {
+                HaltCause::GuestPowerOff | HaltCause::Crash => {
+                    self.settled(InstanceState::Stopped, halt.reason.clone())
+                }
+                HaltCause::CrashLoop => {
+                    let mut plan = self.settled(InstanceState::Error, halt.reason.clone());
+                    plan.shown.converged = false;
+                    plan
+                }
+            };
+        }
+        if !starts {
+            return self.settled(InstanceState::Stopped, "");
+        }
+        if !self.seen.image && self.desired.image.kind == domain::image::ImageKind::Kernel {
+            return self.say(Step::FetchImage, self.preparing(), self.fetching());
+        }
+        if self.now < self.effort.start_not_before {
+            let mut plan = self.say(Step::Wait, self.preparing(), "starting again after a crash");
+            plan.shown.reason = self.effort.broken.clone().unwrap_or_default();
+            plan.wake_at = Some(self.effort.start_not_before);
+            return plan;
+        }
+        self.say(Step::Launch, self.preparing(), "starting QEMU")
+    }
+
+    /// The state while disks are made and QEMU is started.
+    fn preparing(&self) -> InstanceState {
+        if self.rebuilding() {
+            return self.between();
+        }
+        if self.desired.spec.power == Power::Off && self.done.started_at.is_some() {
+            return InstanceState::Stopped;
+        }
+        InstanceState::Building
+    }
+
+    /// A step that failed waits for its turn, and its failure is shown.
+    fn hold_back(&self, mut plan: Plan) -> Plan {
+        let Some(failure) = &self.effort.failure else { return plan };
+        if plan.step == Step::Wait || plan.step.kind() != failure.step {
+            return plan;
+        }
+        if plan.shown.reason.is_empty() {
+            plan.shown.reason.clone_from(&failure.reason);
+        }
+        if failure.fault && !self.desired.spec.deleted {
+            plan.shown.state = InstanceState::Error;
+        }
+        if self.now < failure.retry_at {
+            plan.step = Step::Wait;
+            plan.wake_at = Some(failure.retry_at);
+        }
+        plan
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

@@ -1,0 +1,683 @@
+//! One row per situation, and then a world that is tormented at random and must always come to rest as its owner wants.
+
+use super::*;
+use crate::{
+    ledger::{DesiredImage, RootDisk, Version},
+    qemu::process::ProcessRef,
+};
+use domain::{
+    DiskId, ImageId, InstanceId, Timestamp,
+    flavor::Size,
+    image::{DiskFormat, ImageKind},
+    instance::{InstanceSpec, OnCrash, OnHostLoss},
+};
+use proptest::prelude::*;
+
+const BOOT: &str = "this-boot";
+
+fn entry(disk: bool) -> Entry {
+    let image_id = ImageId::new();
+    let size = Size { vcpus: 1, memory_mib: 128, disk_gib: if disk { 2 } else { 0 } };
+    Entry {
+        desired: Desired {
+            instance_id: InstanceId::new(),
+            project_id: "p".into(),
+            name: "web".into(),
+            version: Version { epoch: 1, generation: 1 },
+            spec: InstanceSpec {
+                size,
+                flavor: String::new(),
+                image_id,
+                power: Power::On,
+                boot_seq: 0,
+                boot_hard: false,
+                root_seq: 0,
+                stop_timeout_secs: 30,
+                on_crash: OnCrash::Restart,
+                on_host_loss: OnHostLoss::Wait,
+                ssh_keys: vec![],
+                user_data_base64: String::new(),
+                zone: None,
+                deleted: false,
+            },
+            root_disk: disk.then(|| RootDisk { disk_id: DiskId::new(), size_gib: 2, epoch: 1 }),
+            image: DesiredImage {
+                image_id,
+                kind: ImageKind::Kernel,
+                format: DiskFormat::Raw,
+                cmdline: String::new(),
+                parts: vec![],
+            },
+            request_id: String::new(),
+        },
+        done: Done::default(),
+    }
+}
+
+fn running(entry: &Entry) -> Running {
+    let size = entry.desired.spec.size;
+    Running {
+        process: ProcessRef { pid: 1, start_time_ticks: 1, boot_id: BOOT.into() },
+        vcpus: size.vcpus,
+        memory_mib: size.memory_mib,
+        disk_gib: size.disk_gib,
+        root_seq: entry.desired.spec.root_seq,
+        started_at: Timestamp(0),
+        exec_ms: None,
+        console_offset: 0,
+    }
+}
+
+fn nothing() -> Seen {
+    Seen {
+        process: ProcessSeen::None,
+        disks: vec![],
+        image: false,
+        config_drive: false,
+        anything: false,
+        boot_id: BOOT.into(),
+    }
+}
+
+/// An instance that runs as it should.
+fn up() -> (Entry, Seen, Effort) {
+    let mut e = entry(true);
+    e.done.process = Some(running(&e));
+    e.done.started_at = Some(Timestamp(0));
+    let seen = Seen {
+        process: ProcessSeen::Speaking(Machine::Running),
+        disks: vec![DiskSeen { root_seq: 0, size_gib: 2 }],
+        image: true,
+        config_drive: true,
+        anything: true,
+        boot_id: BOOT.into(),
+    };
+    (e, seen, Effort { shown: Some(InstanceState::Running), ..Effort::default() })
+}
+
+/// An instance that is off, as it should.
+fn off() -> (Entry, Seen, Effort) {
+    let (mut e, mut seen, mut effort) = up();
+    e.desired.spec.power = Power::Off;
+    e.done.process = None;
+    seen.process = ProcessSeen::None;
+    effort.shown = Some(InstanceState::Stopped);
+    (e, seen, effort)
+}
+
+fn step(situation: &(Entry, Seen, Effort), now: u64) -> (Step, InstanceState) {
+    let plan = plan(&situation.0, &situation.1, &situation.2, now);
+    (plan.step, plan.shown.state)
+}
+
+#[test]
+fn a_create_fetches_prepares_starts_and_runs() {
+    let mut s = (entry(true), nothing(), Effort::default());
+    assert_eq!(step(&s, 0), (Step::FetchImage, InstanceState::Building));
+    s.1.image = true;
+    assert_eq!(step(&s, 0), (Step::Prepare { disk: true, config_drive: true }, InstanceState::Building));
+    s.1.config_drive = true;
+    assert_eq!(
+        step(&s, 0).0,
+        Step::Prepare { disk: true, config_drive: false },
+        "a part that is there isn't made again"
+    );
+    s.1.disks = vec![DiskSeen { root_seq: 0, size_gib: 2 }];
+    assert_eq!(step(&s, 0), (Step::Launch, InstanceState::Building));
+    s.0.done.process = Some(running(&s.0));
+    s.1.process = ProcessSeen::Silent;
+    s.2 = Effort { shown: Some(InstanceState::Building), fresh: true, ..Effort::default() };
+    assert_eq!(step(&s, 0), (Step::Attach, InstanceState::Building));
+    s.1.process = ProcessSeen::Speaking(Machine::Prelaunch);
+    assert_eq!(step(&s, 0), (Step::Cont, InstanceState::Building));
+    s.1.process = ProcessSeen::Speaking(Machine::Running);
+    let rest = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!((rest.step, rest.shown.state, rest.shown.converged), (Step::Wait, InstanceState::Running, true));
+}
+
+#[test]
+fn a_create_that_is_off_gets_its_disk_and_stays_off() {
+    let mut s = (entry(true), nothing(), Effort::default());
+    s.0.desired.spec.power = Power::Off;
+    s.1.image = true;
+    assert_eq!(step(&s, 0), (Step::Prepare { disk: true, config_drive: false }, InstanceState::Building));
+    s.1.disks = vec![DiskSeen { root_seq: 0, size_gib: 2 }];
+    assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Stopped));
+}
+
+#[test]
+fn a_stop_asks_asks_again_and_then_ends() {
+    let mut s = up();
+    s.0.desired.spec.power = Power::Off;
+    assert_eq!(step(&s, 100), (Step::Powerdown, InstanceState::Running));
+    s.2.asked = Some((100, 100));
+    let waiting = plan(&s.0, &s.1, &s.2, 200);
+    assert_eq!((waiting.step, waiting.wake_at, waiting.shown.converged), (Step::Wait, Some(3_100), false));
+    assert_eq!(step(&s, 3_100).0, Step::Powerdown, "it may have been booting");
+    assert_eq!(step(&s, 30_100).0, Step::Kill(Cause::Off));
+    s.1.process = ProcessSeen::Speaking(Machine::PoweredOff);
+    assert_eq!(step(&s, 3_200).0, Step::Kill(Cause::Ended));
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 3_300).0, Step::Settle(Exit::Expected));
+    s.0.done.process = None;
+    assert_eq!(step(&s, 3_300), (Step::Wait, InstanceState::Stopped));
+}
+
+#[test]
+fn a_hard_stop_ends_at_once_and_a_shorter_timeout_counts_at_once() {
+    let mut s = up();
+    s.0.desired.spec.power = Power::Off;
+    s.2.asked = Some((0, 0));
+    assert_eq!(step(&s, 1_000).0, Step::Wait);
+    s.0.desired.spec.stop_timeout_secs = 0;
+    assert_eq!(step(&s, 1_000).0, Step::Kill(Cause::Off));
+}
+
+#[test]
+fn a_paused_guest_must_run_to_stop() {
+    let mut s = up();
+    s.0.desired.spec.power = Power::Off;
+    s.1.process = ProcessSeen::Speaking(Machine::Paused);
+    assert_eq!(step(&s, 0).0, Step::Cont);
+    s.1.process = ProcessSeen::Speaking(Machine::Prelaunch);
+    assert_eq!(step(&s, 0).0, Step::Kill(Cause::Off), "nothing ran yet");
+}
+
+#[test]
+fn pause_and_resume() {
+    let mut s = up();
+    s.0.desired.spec.power = Power::Paused;
+    assert_eq!(step(&s, 0), (Step::Pause, InstanceState::Running));
+    s.1.process = ProcessSeen::Speaking(Machine::Paused);
+    assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Paused));
+    s.0.desired.spec.power = Power::On;
+    assert_eq!(step(&s, 0), (Step::Cont, InstanceState::Paused));
+}
+
+#[test]
+fn a_hard_reboot_resets_and_a_graceful_one_stops_and_starts() {
+    let mut s = up();
+    s.0.desired.spec.boot_seq = 1;
+    s.0.desired.spec.boot_hard = true;
+    assert_eq!(step(&s, 0).0, Step::Reset);
+    s.0.desired.spec.boot_hard = false;
+    assert_eq!(step(&s, 0), (Step::Powerdown, InstanceState::Running));
+    s.2.asked = Some((0, 0));
+    assert_eq!(step(&s, 30_000).0, Step::Kill(Cause::Reboot), "and hard at the deadline");
+    s.1.process = ProcessSeen::Speaking(Machine::PoweredOff);
+    assert_eq!(step(&s, 500).0, Step::Kill(Cause::Ended));
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 500).0, Step::Settle(Exit::Expected));
+    s.0.done.process = None;
+    assert_eq!(step(&s, 500).0, Step::Launch);
+    let (mut off, seen, effort) = off();
+    off.desired.spec.boot_seq = 9;
+    assert_eq!(step(&(off, seen, effort), 0), (Step::Wait, InstanceState::Stopped), "what is off doesn't boot");
+}
+
+#[test]
+fn a_resize_of_a_running_one_stops_it_grows_and_starts() {
+    let mut s = up();
+    s.0.desired.spec.size = Size { vcpus: 2, memory_mib: 256, disk_gib: 5 };
+    assert_eq!(step(&s, 0).0, Step::Powerdown);
+    s.1.process = ProcessSeen::None;
+    s.0.done.process = None;
+    assert_eq!(step(&s, 0).0, Step::GrowDisk);
+    s.1.disks[0].size_gib = 5;
+    assert_eq!(step(&s, 0).0, Step::Launch);
+    let mut s = off();
+    s.0.desired.spec.size.disk_gib = 5;
+    assert_eq!(step(&s, 0), (Step::GrowDisk, InstanceState::Stopped));
+    s.0.desired.spec.size.disk_gib = 1;
+    assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Stopped), "a disk never shrinks");
+}
+
+#[test]
+fn a_rebuild_fetches_first_then_replaces_the_disk() {
+    let mut s = up();
+    s.0.desired.spec.root_seq = 1;
+    s.1.image = false;
+    assert_eq!(step(&s, 0), (Step::FetchImage, InstanceState::Rebuilding));
+    s.1.image = true;
+    assert_eq!(step(&s, 0), (Step::Kill(Cause::Rebuild), InstanceState::Rebuilding));
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
+    s.0.done.process = None;
+    assert_eq!(step(&s, 0), (Step::Prepare { disk: true, config_drive: false }, InstanceState::Rebuilding));
+    s.0.done.root_seq = 1;
+    s.1.disks.push(DiskSeen { root_seq: 1, size_gib: 2 });
+    assert_eq!(step(&s, 0).0, Step::DestroyDisk { root_seq: 0 });
+    s.1.disks.remove(0);
+    assert_eq!(step(&s, 0).0, Step::Launch);
+    // A manager that came back from a backup asks for an older one: nobody's data is destroyed.
+    s.0.desired.spec.root_seq = 0;
+    assert_eq!(step(&s, 0).0, Step::Launch);
+}
+
+#[test]
+fn a_delete_ends_destroys_removes_and_buries() {
+    let mut s = up();
+    s.0.desired.spec.deleted = true;
+    assert_eq!(step(&s, 0), (Step::Kill(Cause::Delete), InstanceState::Deleting));
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
+    s.0.done.process = None;
+    assert_eq!(step(&s, 0), (Step::DestroyDisk { root_seq: 0 }, InstanceState::Deleting));
+    s.1.disks.clear();
+    assert_eq!(step(&s, 0).0, Step::RemoveLeftovers);
+    s.1.anything = false;
+    assert_eq!(step(&s, 0).0, Step::Bury);
+    s.1.process = ProcessSeen::Silent;
+    assert_eq!(step(&s, 0).0, Step::Kill(Cause::Delete), "also one that doesn't answer");
+}
+
+#[test]
+fn a_crash_is_told_from_ends_that_were_wanted() {
+    let mut s = up();
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::Crashed));
+    s.2.fresh = true;
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::FailedStart));
+    s.2.ending = true;
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
+    s.2 = Effort { broken: Some("the guest's kernel panicked".into()), ending: true, ..Effort::default() };
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::Crashed));
+    s.1.boot_id = "next-boot".into();
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::HostRestarted));
+}
+
+#[test]
+fn panics_and_broken_machines_are_crashes() {
+    for machine in [Machine::Panicked, Machine::Broken] {
+        let mut s = up();
+        s.1.process = ProcessSeen::Speaking(machine);
+        assert!(matches!(step(&s, 0).0, Step::Kill(Cause::Broken(_))), "{machine:?}");
+        s.0.desired.spec.power = Power::Off;
+        assert_eq!(step(&s, 0).0, Step::Kill(Cause::Ended));
+    }
+}
+
+#[test]
+fn a_start_after_a_crash_waits_its_time() {
+    let mut s = up();
+    s.0.done.process = None;
+    s.1.process = ProcessSeen::None;
+    s.2.start_not_before = 1_000;
+    s.2.broken = Some("killed".into());
+    let waiting = plan(&s.0, &s.1, &s.2, 400);
+    assert_eq!((waiting.step, waiting.wake_at, waiting.shown.reason.as_str()), (Step::Wait, Some(1_000), "killed"));
+    assert_eq!(step(&s, 1_000).0, Step::Launch);
+    assert_eq!(crash_backoff_ms(1), 0, "the first restart is at once");
+    assert!((2..30).all(|n| crash_backoff_ms(n) <= crash_backoff_ms(n + 1) && crash_backoff_ms(n) <= 32_000));
+}
+
+#[test]
+fn a_guest_that_powers_itself_off_stays_off_until_started() {
+    let mut s = up();
+    s.1.process = ProcessSeen::Speaking(Machine::PoweredOff);
+    let Step::Halt { cause: HaltCause::GuestPowerOff, reason } = step(&s, 0).0 else { panic!("halts") };
+    s.0.done.halt = Some(Halt {
+        cause: HaltCause::GuestPowerOff,
+        boot_seq: 0,
+        version: s.0.desired.version,
+        reason,
+        at: Timestamp(0),
+    });
+    assert_eq!(step(&s, 0).0, Step::Kill(Cause::Ended));
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
+    s.0.done.process = None;
+    let rest = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!((rest.step, rest.shown.state, rest.shown.converged), (Step::Wait, InstanceState::Stopped, true));
+    assert!(rest.shown.reason.contains("powered itself off"));
+    s.0.desired.version.generation += 1;
+    assert_eq!(step(&s, 0).0, Step::Wait, "a new name starts nothing");
+    let mut started = s.clone();
+    started.0.desired.spec.boot_seq = 1;
+    assert_eq!(step(&started, 0).0, Step::LiftHalt);
+    s.0.desired.spec.power = Power::Off;
+    assert_eq!(step(&s, 0).0, Step::LiftHalt);
+}
+
+#[test]
+fn a_guest_that_ended_because_we_asked_comes_back_when_it_is_wanted_again() {
+    let mut s = up();
+    s.2.asked = Some((0, 0));
+    assert_eq!(step(&s, 10), (Step::Wait, InstanceState::Running), "nothing to undo");
+    s.1.process = ProcessSeen::Speaking(Machine::PoweredOff);
+    assert_eq!(step(&s, 10).0, Step::Kill(Cause::Ended));
+    s.2.ending = true;
+    s.1.process = ProcessSeen::None;
+    assert_eq!(step(&s, 10).0, Step::Settle(Exit::Expected));
+}
+
+#[test]
+fn a_crash_loop_is_an_error_until_anything_changes() {
+    let mut s = up();
+    s.0.done.process = None;
+    s.1.process = ProcessSeen::None;
+    s.0.done.halt = Some(Halt {
+        cause: HaltCause::CrashLoop,
+        boot_seq: 0,
+        version: s.0.desired.version,
+        reason: "5 crashes".into(),
+        at: Timestamp(0),
+    });
+    let rest = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!((rest.step, rest.shown.state, rest.shown.converged), (Step::Wait, InstanceState::Error, false));
+    s.0.desired.version.generation += 1;
+    assert_eq!(step(&s, 0).0, Step::LiftHalt);
+}
+
+#[test]
+fn a_failed_step_waits_and_shows_why_and_holds_up_nothing_else() {
+    let mut s = (entry(true), nothing(), Effort::default());
+    let mut failure = Failure {
+        step: StepKind::FetchImage,
+        reason: "the image's SHA-256 doesn't match".into(),
+        fault: true,
+        attempts: 1,
+        retry_at: 5_000,
+    };
+    s.2.failure = Some(failure.clone());
+    let waiting = plan(&s.0, &s.1, &s.2, 100);
+    assert_eq!((waiting.step, waiting.shown.state, waiting.wake_at), (Step::Wait, InstanceState::Error, Some(5_000)));
+    assert_eq!(waiting.shown.reason, failure.reason);
+    assert_eq!(step(&s, 5_000), (Step::FetchImage, InstanceState::Error), "tried again, still in error");
+    failure.fault = false;
+    s.2.failure = Some(failure);
+    assert_eq!(step(&s, 100), (Step::Wait, InstanceState::Building), "what passes by itself is no error");
+    s.0.desired.spec.deleted = true;
+    assert_eq!(step(&s, 100).0, Step::Bury);
+    assert!((1..40).all(|n| (500..=30_000).contains(&retry_backoff_ms(n))));
+}
+
+#[test]
+fn a_silent_qemu_is_asked_again_and_ended_only_when_unwanted() {
+    let mut s = up();
+    s.1.process = ProcessSeen::Silent;
+    let silent = |attempts| Failure {
+        step: StepKind::Attach,
+        reason: "QEMU doesn't answer".into(),
+        fault: false,
+        attempts,
+        retry_at: 0,
+    };
+    s.2.failure = Some(silent(50));
+    assert_eq!(step(&s, 1).0, Step::Attach, "a guest that may well run isn't ended for our being deaf");
+    s.0.desired.spec.power = Power::Off;
+    assert_eq!(step(&s, 1).0, Step::Kill(Cause::Off));
+    s.2.failure = Some(silent(1));
+    assert_eq!(step(&s, 1).0, Step::Attach);
+    s.0.desired.spec.stop_timeout_secs = 0;
+    assert_eq!(step(&s, 1).0, Step::Kill(Cause::Off));
+}
+
+#[test]
+fn a_full_disk_stops_the_guest_until_it_can_write_again() {
+    let mut s = up();
+    s.1.process = ProcessSeen::Speaking(Machine::IoError);
+    assert_eq!(step(&s, 50), (Step::Cont, InstanceState::Error));
+    s.2.io_retried = Some(50);
+    let waiting = plan(&s.0, &s.1, &s.2, 60);
+    assert_eq!((waiting.step, waiting.wake_at), (Step::Wait, Some(10_050)));
+    assert_eq!(step(&s, 10_050).0, Step::Cont);
+}
+
+/// A host of one instance: steps do what they do on a real one, trouble comes between them.
+struct World {
+    entry: Entry,
+    seen: Seen,
+    effort: Effort,
+    now: u64,
+    pid: i32,
+    /// Launches since the last time the instance was wanted off; two at once would be two machines on one disk.
+    alive: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Trouble {
+    AgentRestarts,
+    HostRestarts,
+    QemuDies,
+    GuestPowersOff,
+    GuestPanics,
+    Power(u8),
+    Reboot(bool),
+    Rebuild,
+    Resize,
+    ImageEvicted,
+    Steps(u8),
+}
+
+impl World {
+    fn step(&mut self) -> Plan {
+        let plan = plan(&self.entry, &self.seen, &self.effort, self.now);
+        if let Some(before) = self.effort.shown {
+            let to = plan.shown.state;
+            assert!(InstanceState::valid_transition(before, to), "{before:?} → {to:?} by {:?}", plan.step);
+        }
+        self.effort.shown = Some(plan.shown.state);
+        self.act(&plan.step);
+        if plan.step == Step::Wait {
+            self.now = plan.wake_at.unwrap_or(self.now + 1).max(self.now + 1);
+        }
+        plan
+    }
+
+    fn act(&mut self, step: &Step) {
+        let spec = self.entry.desired.spec.clone();
+        let done = &mut self.entry.done;
+        match step {
+            Step::Wait | Step::Bury => {}
+            Step::Settle(exit) => {
+                done.process = None;
+                if matches!(exit, Exit::Crashed | Exit::FailedStart) {
+                    done.crash_count += 1;
+                    self.effort.start_not_before = self.now + 10;
+                }
+                self.effort = Effort {
+                    start_not_before: self.effort.start_not_before,
+                    shown: self.effort.shown,
+                    ..Effort::default()
+                };
+            }
+            Step::Halt { cause, reason } => {
+                done.halt = Some(Halt {
+                    cause: *cause,
+                    boot_seq: spec.boot_seq,
+                    version: self.entry.desired.version,
+                    reason: reason.clone(),
+                    at: Timestamp(0),
+                });
+            }
+            Step::LiftHalt => done.halt = None,
+            Step::Attach => {
+                self.seen.process = ProcessSeen::Speaking(Machine::Running);
+                self.effort.fresh = false;
+            }
+            Step::FetchImage => self.seen.image = true,
+            Step::Prepare { disk, config_drive } => {
+                assert_eq!(self.seen.process, ProcessSeen::None, "no disk is made under a running guest");
+                if *disk {
+                    self.seen.disks.push(DiskSeen { root_seq: spec.root_seq, size_gib: spec.size.disk_gib });
+                }
+                self.seen.config_drive |= config_drive;
+                self.seen.anything = true;
+                done.root_seq = spec.root_seq;
+            }
+            Step::GrowDisk => {
+                assert_eq!(self.seen.process, ProcessSeen::None);
+                self.seen.disks.last_mut().expect("a disk").size_gib = spec.size.disk_gib;
+            }
+            Step::Launch => {
+                assert_eq!(self.alive, 0, "one machine at a time");
+                self.alive = 1;
+                self.pid += 1;
+                let mut process = running(&self.entry);
+                process.process.pid = self.pid;
+                let done = &mut self.entry.done;
+                done.process = Some(process);
+                done.boot_seq = spec.boot_seq;
+                done.started_at = Some(Timestamp(0));
+                self.seen.process = ProcessSeen::Silent;
+                self.effort.fresh = true;
+            }
+            Step::Cont => self.seen.process = ProcessSeen::Speaking(Machine::Running),
+            Step::Pause => self.seen.process = ProcessSeen::Speaking(Machine::Paused),
+            Step::Powerdown => {
+                let first = self.effort.asked.map_or(self.now, |(first, _)| first);
+                self.effort.asked = Some((first, self.now));
+                // Every other guest listens.
+                if self.pid % 2 == 0 {
+                    self.seen.process = ProcessSeen::Speaking(Machine::PoweredOff);
+                }
+            }
+            Step::Reset => done.boot_seq = spec.boot_seq,
+            Step::Booted => done.boot_seq = spec.boot_seq,
+            Step::Kill(cause) => {
+                self.effort.ending = true;
+                if let Cause::Broken(what) = cause {
+                    self.effort.broken = Some((*what).to_owned());
+                }
+                self.seen.process = ProcessSeen::None;
+                self.alive = 0;
+            }
+            Step::DestroyDisk { root_seq } => {
+                assert_eq!(self.seen.process, ProcessSeen::None);
+                self.seen.disks.retain(|d| d.root_seq != *root_seq);
+            }
+            Step::RemoveLeftovers => self.seen.anything = false,
+        }
+    }
+
+    fn trouble(&mut self, trouble: &Trouble) {
+        let speaking = matches!(self.seen.process, ProcessSeen::Speaking(_));
+        let alive = self.seen.process != ProcessSeen::None;
+        let spec = &mut self.entry.desired.spec;
+        let before = spec.clone();
+        match trouble {
+            Trouble::AgentRestarts => {
+                self.effort = Effort::default();
+                if alive {
+                    self.seen.process = ProcessSeen::Silent;
+                }
+            }
+            Trouble::HostRestarts => {
+                self.effort = Effort::default();
+                self.seen.process = ProcessSeen::None;
+                self.seen.boot_id.push('+');
+                self.alive = 0;
+            }
+            Trouble::QemuDies => {
+                self.seen.process = ProcessSeen::None;
+                self.alive = 0;
+            }
+            Trouble::GuestPowersOff if speaking => self.seen.process = ProcessSeen::Speaking(Machine::PoweredOff),
+            Trouble::GuestPanics if speaking => self.seen.process = ProcessSeen::Speaking(Machine::Panicked),
+            Trouble::GuestPowersOff | Trouble::GuestPanics => {}
+            Trouble::Power(n) => {
+                spec.power = [Power::On, Power::Off, Power::Paused][usize::from(*n) % 3];
+                // As the manager does it: a start of what is down is a new boot.
+                spec.boot_seq += u64::from(spec.power == Power::On && self.entry.done.halt.is_some());
+            }
+            Trouble::Reboot(hard) => {
+                spec.boot_seq += 1;
+                spec.boot_hard = *hard;
+            }
+            Trouble::Rebuild => {
+                spec.root_seq += 1;
+                self.seen.image = false;
+            }
+            Trouble::Resize => spec.size.disk_gib += 1,
+            Trouble::ImageEvicted => self.seen.image = alive,
+            Trouble::Steps(n) => {
+                for _ in 0..*n {
+                    self.step();
+                }
+            }
+        }
+        if self.entry.desired.spec != before {
+            self.entry.desired.version.generation += 1;
+        }
+    }
+
+    /// Until nothing is left to do; never by more steps than a sane host would take.
+    fn come_to_rest(&mut self) -> Shown {
+        for _ in 0..200 {
+            let plan = self.step();
+            if plan.step == Step::Bury || (plan.step == Step::Wait && plan.wake_at.is_none()) {
+                return plan.shown;
+            }
+        }
+        panic!("never comes to rest: {:?} {:?}", plan(&self.entry, &self.seen, &self.effort, self.now), self.entry);
+    }
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    prop_oneof![
+        1 => Just(Trouble::AgentRestarts),
+        1 => Just(Trouble::HostRestarts),
+        1 => Just(Trouble::QemuDies),
+        1 => Just(Trouble::GuestPowersOff),
+        1 => Just(Trouble::GuestPanics),
+        2 => (0u8..3).prop_map(Trouble::Power),
+        2 => any::<bool>().prop_map(Trouble::Reboot),
+        1 => Just(Trouble::Rebuild),
+        1 => Just(Trouble::Resize),
+        1 => Just(Trouble::ImageEvicted),
+        8 => (0u8..12).prop_map(Trouble::Steps),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_happens_it_comes_to_rest_as_wanted(
+        disk in any::<bool>(),
+        troubles in proptest::collection::vec(trouble(), 0..40),
+        deleted in any::<bool>(),
+    ) {
+        let mut world = World {
+            entry: entry(disk),
+            seen: nothing(),
+            effort: Effort::default(),
+            now: 0,
+            pid: 0,
+            alive: 0,
+        };
+        for t in &troubles {
+            world.trouble(t);
+        }
+        if deleted {
+            world.entry.desired.spec.deleted = true;
+            world.entry.desired.version.generation += 1;
+        }
+        let shown = world.come_to_rest();
+        let spec = &world.entry.desired.spec;
+        if deleted {
+            prop_assert_eq!(shown.state, InstanceState::Deleting);
+            prop_assert!(!world.seen.anything && world.seen.disks.is_empty() && world.alive == 0);
+            return Ok(());
+        }
+        prop_assert!(shown.converged);
+        let expected = match spec.power {
+            _ if world.entry.done.halt.is_some() => InstanceState::Stopped,
+            Power::On => InstanceState::Running,
+            Power::Paused => InstanceState::Paused,
+            Power::Off => InstanceState::Stopped,
+        };
+        prop_assert_eq!(shown.state, expected);
+        prop_assert_eq!(world.alive == 1, expected != InstanceState::Stopped);
+        prop_assert_eq!(world.seen.disks.len(), usize::from(disk));
+        if disk {
+            prop_assert!(world.seen.disks[0].root_seq >= spec.root_seq && world.seen.disks[0].size_gib >= spec.size.disk_gib);
+        }
+        if expected != InstanceState::Stopped {
+            prop_assert!(world.entry.done.boot_seq >= spec.boot_seq);
+        }
+        // And stays there.
+        prop_assert_eq!(world.come_to_rest(), shown);
+    }
+}

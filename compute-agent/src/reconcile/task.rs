@@ -1,0 +1,320 @@
+//! The loop of one instance.
+
+use super::{
+    context::Context,
+    layout::Paths,
+    plan::{Effort, Failure, Plan, Shown, Step, StepKind, plan, retry_backoff_ms},
+};
+use crate::{
+    console::GuestUp,
+    ledger::{Entry, Held, Running, Version},
+    link::outbox::Observation,
+    qemu::process::ProcessHandle,
+    qmp::{Event, QmpClient},
+};
+use domain::{InstanceId, Timestamp};
+use std::{future::pending, sync::Arc, sync::atomic::Ordering, time::Duration};
+use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
+
+/// Looks again without being woken: what no event tells (a disk that a person removed) is seen by then.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// After the ledger couldn't be written.
+const LEDGER_RETRY: Duration = Duration::from_secs(1);
+
+pub(super) struct Task {
+    pub context: Arc<Context>,
+    pub instance_id: InstanceId,
+    pub paths: Paths,
+    pub effort: Effort,
+    pub live: Live,
+    pub waker: Arc<Notify>,
+    /// The version that the effort is about.
+    version: Version,
+    /// Held while a start is prepared.
+    permit: Option<StartPermit>,
+    /// Of the config drive's content, for a version.
+    pub config_sum: Option<(Version, String)>,
+}
+
+/// What is connected to the running QEMU.
+#[derive(Default)]
+pub(super) struct Live {
+    pub handle: Option<ProcessHandle>,
+    pub qmp: Option<QmpClient>,
+    pub events: Option<broadcast::Receiver<Event>>,
+    pub guest_up: Option<watch::Receiver<Option<GuestUp>>>,
+    pub guest_up_at: Option<Timestamp>,
+    /// A QEMU that runs and isn't in the ledger yet, and the boot_seq it did.
+    pub unrecorded: Option<(Running, u64)>,
+}
+
+struct StartPermit {
+    context: Arc<Context>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for StartPermit {
+    fn drop(&mut self) {
+        self.context.starts_in_progress.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Task {
+    pub(super) fn new(context: Arc<Context>, instance_id: InstanceId, waker: Arc<Notify>) -> Self {
+        let paths = context.paths(instance_id);
+        Self {
+            context,
+            instance_id,
+            paths,
+            effort: Effort::default(),
+            live: Live::default(),
+            waker,
+            version: Version::default(),
+            permit: None,
+            config_sum: None,
+        }
+    }
+}
+
+/// Runs until the instance is buried (and `retire` agrees that no new one came) or the agent shuts down.
+pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
+    let shutdown = task.context.shutdown.clone();
+    task.adopt();
+    while !shutdown.is_cancelled() {
+        let held = task.context.ledger.held(task.instance_id);
+        let entry = match held.as_deref() {
+            Some(Held::Live(entry)) => entry,
+            Some(Held::Buried(tombstone)) => {
+                task.context.post(super::deleted(task.instance_id, tombstone.version));
+                if retire() {
+                    return;
+                }
+                continue;
+            }
+            None if retire() => return,
+            None => continue,
+        };
+        if task.live.unrecorded.is_some() {
+            task.record_running().await;
+            continue;
+        }
+        if task.version != entry.desired.version {
+            // A new word: what failed for the old one is tried at once.
+            task.version = entry.desired.version;
+            task.effort.failure = None;
+        }
+        task.note_guest_up();
+        let seen = task.observe(entry).await;
+        let Plan { step, shown, wake_at } = plan(entry, &seen, &task.effort, task.context.now_ms());
+        task.report(entry, &shown);
+        if step == Step::Wait {
+            task.permit = None;
+            task.record_guest_up(entry).await;
+            task.wait(wake_at).await;
+            continue;
+        }
+        if heavy(&step) {
+            task.take_permit().await;
+        }
+        let outcome = task.act(entry, &step).await;
+        task.learn(&step, outcome);
+    }
+}
+
+/// Steps that a host full of starts must not do all at once.
+fn heavy(step: &Step) -> bool {
+    match step.kind() {
+        StepKind::Prepare | StepKind::GrowDisk | StepKind::Launch => true,
+        StepKind::Ledger
+        | StepKind::Attach
+        | StepKind::FetchImage
+        | StepKind::Control
+        | StepKind::Kill
+        | StepKind::Remove => false,
+    }
+}
+
+impl Task {
+    async fn take_permit(&mut self) {
+        if self.permit.is_some() {
+            return;
+        }
+        // The semaphore is never closed.
+        if let Ok(permit) = Arc::clone(&self.context.starts).acquire_owned().await {
+            self.context.starts_in_progress.fetch_add(1, Ordering::Relaxed);
+            self.permit = Some(StartPermit { context: Arc::clone(&self.context), _permit: permit });
+        }
+    }
+
+    /// Remembers how a step went.
+    fn learn(&mut self, step: &Step, outcome: Result<(), super::act::StepError>) {
+        let kind = step.kind();
+        let before = self.effort.failure.take_if(|f| f.step == kind);
+        let Err(error) = outcome else { return };
+        let attempts = before.map_or(1, |f| f.attempts + 1);
+        let retry_at = self.context.now_ms() + retry_backoff_ms(attempts);
+        let (reason, fault) = (error.reason, error.fault);
+        if attempts == 1 {
+            tracing::warn!(instance_id = %self.instance_id, epoch = self.version.epoch, generation = self.version.generation,
+                ?step, reason, "a step failed and will be repeated");
+        }
+        self.effort.failure = Some(Failure { step: kind, reason, fault, attempts, retry_at });
+        self.permit = None;
+    }
+
+    pub(super) fn report(&mut self, entry: &Entry, shown: &Shown) {
+        if self.effort.shown != Some(shown.state) {
+            tracing::info!(instance_id = %self.instance_id, epoch = entry.desired.version.epoch,
+                generation = entry.desired.version.generation, request_id = entry.desired.request_id,
+                state = shown.state.as_str(), reason = shown.reason, "instance");
+        }
+        self.effort.shown = Some(shown.state);
+        let done = &entry.done;
+        let up = done.process.is_some();
+        self.context.post(Observation {
+            instance_id: self.instance_id,
+            version: entry.desired.version,
+            state: shown.state,
+            step: shown.step.clone(),
+            reason: shown.reason.clone(),
+            converged: shown.converged,
+            started_at: done.started_at,
+            guest_up_at: self.live.guest_up_at.or(done.guest_up_at).filter(|_| up),
+            crash_count: done.crash_count,
+            exec_ms: done.process.as_ref().and_then(|running| running.exec_ms),
+        });
+    }
+
+    /// The hub saw the up line.
+    fn note_guest_up(&mut self) {
+        let Some(up) = self.live.guest_up.as_mut() else { return };
+        if up.borrow_and_update().is_some() && self.live.guest_up_at.is_none() {
+            self.live.guest_up_at = Some(Timestamp::now());
+        }
+    }
+
+    /// Written after it was reported: nobody waits for the disk.
+    async fn record_guest_up(&mut self, entry: &Entry) {
+        let at = self.live.guest_up_at;
+        if at.is_none() || entry.done.guest_up_at == at || entry.done.process.is_none() {
+            return;
+        }
+        if let Err(error) = self.context.ledger.record(self.instance_id, |done| done.guest_up_at = at).await {
+            tracing::warn!(instance_id = %self.instance_id, %error, "the guest's up line isn't recorded");
+        }
+    }
+
+    /// A QEMU that runs without being in the ledger gets there before anything else is done about it.
+    async fn record_running(&mut self) {
+        let Some((running, boot_seq)) = self.live.unrecorded.clone() else { return };
+        let root_seq = running.root_seq;
+        let started_at = Some(running.started_at);
+        let recorded = self.context.ledger.record(self.instance_id, |done| {
+            done.process = Some(running);
+            done.boot_seq = done.boot_seq.max(boot_seq);
+            done.root_seq = done.root_seq.max(root_seq);
+            done.started_at = started_at;
+            done.guest_up_at = None;
+        });
+        match recorded.await {
+            Ok(()) => self.live.unrecorded = None,
+            Err(error) => {
+                tracing::error!(instance_id = %self.instance_id, %error, "a running QEMU isn't recorded yet");
+                tokio::select! {
+                    () = tokio::time::sleep(LEDGER_RETRY) => {}
+                    () = self.context.shutdown.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Until anything may have changed.
+    async fn wait(&mut self, wake_at: Option<u64>) {
+        let timer = match wake_at {
+            Some(at) => self.context.instant(at),
+            None => tokio::time::Instant::now() + LOOK_AGAIN,
+        };
+        let Live { handle, qmp, events, guest_up, guest_up_at, .. } = &mut self.live;
+        let exit = async {
+            match handle {
+                // An error can't be waited for either; the timer looks.
+                Some(handle) => match handle.wait_exit().await {
+                    Ok(()) => (),
+                    Err(_) => pending().await,
+                },
+                None => pending().await,
+            }
+        };
+        let closed = async {
+            match qmp {
+                Some(qmp) => qmp.closed().await,
+                None => pending().await,
+            }
+        };
+        let up = async {
+            match guest_up {
+                Some(up) if guest_up_at.is_none() => {
+                    let came = up.wait_for(Option::is_some).await.is_ok();
+                    if !came {
+                        pending().await
+                    }
+                }
+                Some(_) | None => pending().await,
+            }
+        };
+        let shutdown = self.context.shutdown.clone();
+        let event = tokio::select! {
+            () = self.waker.notified() => None,
+            () = exit => None,
+            () = closed => None,
+            () = up => None,
+            event = telling_event(events) => event,
+            () = tokio::time::sleep_until(timer) => None,
+            () = shutdown.cancelled() => None,
+        };
+        if event.is_some_and(|event| event.name == "RESET") {
+            self.guest_boots().await;
+        }
+    }
+
+    /// The guest booted anew: its up line is awaited again.
+    pub(super) async fn guest_boots(&mut self) {
+        if let Some(hub) = self.context.console(self.instance_id) {
+            hub.rearm();
+        }
+        self.live.guest_up_at = None;
+        let offset = self.console_end();
+        let recorded = self.context.ledger.record(self.instance_id, |done| {
+            done.guest_up_at = None;
+            if let Some(running) = &mut done.process {
+                running.console_offset = offset;
+            }
+        });
+        if let Err(error) = recorded.await {
+            tracing::warn!(instance_id = %self.instance_id, %error, "the guest's reboot isn't recorded");
+        }
+    }
+
+    /// Where the console's output ends by now.
+    pub(super) fn console_end(&self) -> u64 {
+        self.context.console_log(self.instance_id).extent().map_or(0, |extent| extent.end)
+    }
+}
+
+/// The next event that changes something for us; a guest can make QEMU send others at will.
+async fn telling_event(events: &mut Option<broadcast::Receiver<Event>>) -> Option<Event> {
+    let Some(events) = events else { return pending().await };
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                let telling = ["STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "BLOCK_IO_ERROR"];
+                if telling.contains(&event.name.as_str()) {
+                    return Some(event);
+                }
+            }
+            // Lost some: look.
+            Err(broadcast::error::RecvError::Lagged(_)) => return None,
+            Err(broadcast::error::RecvError::Closed) => return pending().await,
+        }
+    }
+}

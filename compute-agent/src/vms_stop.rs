@@ -1,0 +1,137 @@
+//! Stops every VM of this host without the control plane: `iaasd vms stop`, for a shutdown of the machine or the end of an
+//! installation.
+//!
+//! What the ledger says must be stays as it is, so the next start of the agent brings up what must run. The ledger is opened as the
+//! agent opens it: while an agent runs, it would start again what is stopped here, so then this is refused.
+
+use crate::{
+    adopt::{Found, running_qemus},
+    config::Config,
+    host::cgroup::Cgroups,
+    ledger::{Held, Ledger, LedgerError},
+    qmp::{QmpClient, RunState},
+    reconcile::{chain, layout::Paths},
+};
+use domain::InstanceId;
+use std::time::Duration;
+
+/// No guest gets longer, whatever its own timeout.
+const GRACE_MAX: Duration = Duration::from_secs(60);
+/// One without a ledger entry gets this long.
+const GRACE_UNKNOWN: Duration = Duration::from_secs(10);
+const QMP_TIMEOUT: Duration = Duration::from_secs(3);
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The power button is pressed again this often.
+const ASK_AGAIN: Duration = Duration::from_secs(3);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// The guest shut down when asked.
+    Gracefully,
+    /// It didn't in its time, or couldn't be asked.
+    Hard,
+    /// It runs on.
+    Failed { reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    pub instance_id: InstanceId,
+    /// Empty when the ledger doesn't know it.
+    pub name: String,
+    pub stopped: Stopped,
+}
+
+/// What was done, an entry for each VM that ran.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    pub vms: Vec<Outcome>,
+}
+
+impl Report {
+    /// Nothing of ours runs any more.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.vms.iter().all(|vm| !matches!(vm.stopped, Stopped::Failed { .. }))
+    }
+}
+
+/// Stops them all at once, each within its own `stop_timeout_secs` (at most a minute), then hard.
+pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
+    let (found, state_dir) = (running_qemus(&config.run_dir), config.state_dir.clone());
+    if found.is_empty() && !state_dir.join("ledger").exists() {
+        return Ok(Report::default());
+    }
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(&state_dir)).await;
+    let (ledger, _) = opened.map_err(|_| LedgerError::Closed)??;
+    let stops = found.into_iter().map(|found| stop_one(config, &ledger, found));
+    let vms = futures::future::join_all(stops).await;
+    for held in ledger.all() {
+        // Wanted, and not a crash: the next start of the agent must not count it as one.
+        if let Held::Live(entry) = &*held
+            && entry.done.process.as_ref().is_some_and(|running| !running.process.alive())
+        {
+            ledger
+                .record(entry.desired.instance_id, |done| {
+                    done.process = None;
+                    done.guest_up_at = None;
+                })
+                .await?;
+        }
+    }
+    Ok(Report { vms })
+}
+
+async fn stop_one(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
+    let instance_id = found.instance_id;
+    let held = ledger.held(instance_id);
+    let (name, grace) = match held.as_deref() {
+        Some(Held::Live(entry)) => {
+            let own = Duration::from_secs(entry.desired.spec.stop_timeout_secs.into());
+            (entry.desired.name.clone(), own.min(GRACE_MAX))
+        }
+        Some(Held::Buried(_)) | None => (String::new(), GRACE_UNKNOWN),
+    };
+    let paths = Paths::new(&config.state_dir, &config.run_dir, instance_id);
+    let graceful = match QmpClient::connect(&paths.qmp_socket(), QMP_TIMEOUT).await {
+        Ok(qmp) => ask(&found, &qmp, grace).await,
+        Err(_) => false,
+    };
+    let end = async {
+        found.process.kill().await.map_err(|e| chain(&e))?;
+        if let Ok(cgroups) = Cgroups::detect(&config.cgroup_parent) {
+            cgroups.group(&instance_id.to_string()).kill_all().await.map_err(|e| chain(&e))?;
+        }
+        Ok(())
+    };
+    let stopped = match end.await {
+        Err(reason) => Stopped::Failed { reason },
+        Ok(()) if graceful => Stopped::Gracefully,
+        Ok(()) => Stopped::Hard,
+    };
+    Outcome { instance_id, name, stopped }
+}
+
+/// True when the guest shut down by itself in its time. QEMU is asked to end in any case, so that it writes out what it holds.
+async fn ask(found: &Found, qmp: &QmpClient, grace: Duration) -> bool {
+    let guest_ended = async {
+        let mut events = qmp.events();
+        // One that is paused hears nothing.
+        let _ = qmp.cont().await;
+        loop {
+            match qmp.query_status().await {
+                Ok(RunState::Shutdown) => return,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+            let _ = qmp.system_powerdown().await;
+            let shutdown = async { while events.recv().await.is_ok_and(|event| event.name != "SHUTDOWN") {} };
+            let _ = tokio::time::timeout(ASK_AGAIN, shutdown).await;
+        }
+    };
+    let graceful = !grace.is_zero() && tokio::time::timeout(grace, guest_ended).await.is_ok();
+    if qmp.quit().await.is_ok() {
+        let _ = tokio::time::timeout(QUIT_TIMEOUT, found.process.wait_exit()).await;
+    }
+    graceful
+}
