@@ -1,1 +1,200 @@
-fn main() {}
+//! The one server binary. It parses, wires and runs; what a role does is in the role's crate.
+
+mod certs;
+mod config;
+mod ops;
+mod roles;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use compute_agent::{doctor::Level, vms_stop::Stopped};
+use config::Config;
+use roles::Role;
+use std::{fs::File, path::PathBuf, process::ExitCode};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// The control plane's server. Exit codes: 0 asked to stop; 1 failed; 2 wrong usage or configuration.
+#[derive(Debug, Parser)]
+#[command(name = "iaasd", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// The configuration file; every key is explained in deploy/examples/iaasd.toml.
+    #[arg(long, global = true, default_value = "/etc/iaas/iaasd.toml", env = "IAAS_CONFIG")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run every role in this process.
+    All,
+    /// Run the API alone.
+    ApiGateway,
+    /// Run the cluster-manager alone.
+    ClusterManager,
+    /// Run the storage-manager alone.
+    StorageManager,
+    /// Run this host's compute-agent alone.
+    ComputeAgent,
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Certificates from the built-in CA.
+    #[command(subcommand)]
+    Certs(certs::CertsCommand),
+    /// Say what is wrong with this host, and what to do.
+    Doctor {
+        /// One JSON object per finding.
+        #[arg(long)]
+        json: bool,
+    },
+    /// This host's virtual machines, without the control plane.
+    #[command(subcommand)]
+    Vms(VmsCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check the file; all errors are shown at once.
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+enum VmsCommand {
+    /// Stop every VM of this host: the guest is asked, then QEMU is ended. What should run runs again at the next start of iaasd.
+    Stop,
+}
+
+fn main() -> ExitCode {
+    // QEMU is started through this binary, re-executed: it must be single-threaded then, so before anything else.
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == "vm-launch") {
+        return compute_agent::qemu::shim::shim_main();
+    }
+    let cli = Cli::parse();
+    match cli.command {
+        Command::Certs(command) => {
+            service_kit::install_crypto();
+            return report(certs::run(command));
+        }
+        Command::Config(ConfigCommand::Check)
+        | Command::All
+        | Command::ApiGateway
+        | Command::ClusterManager
+        | Command::StorageManager
+        | Command::ComputeAgent
+        | Command::Doctor { .. }
+        | Command::Vms(_) => {}
+    }
+    let config = match Config::load(&cli.config) {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("iaasd: {errors}");
+            return ExitCode::from(2);
+        }
+    };
+    let role = match cli.command {
+        Command::All => Role::All,
+        Command::ApiGateway => Role::ApiGateway,
+        Command::ClusterManager => Role::ClusterManager,
+        Command::StorageManager => Role::StorageManager,
+        Command::ComputeAgent => Role::ComputeAgent,
+        Command::Config(ConfigCommand::Check) => {
+            println!("{}: fine", cli.config.display());
+            return ExitCode::SUCCESS;
+        }
+        Command::Doctor { json } => return report(doctor(&config, json)),
+        Command::Vms(VmsCommand::Stop) => return report(vms_stop(&config)),
+        Command::Certs(_) => return ExitCode::SUCCESS,
+    };
+    report(serve(role, config))
+}
+
+fn report(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("iaasd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(role: Role, config: Config) -> anyhow::Result<()> {
+    service_kit::telemetry::init(config.log.format, &config.log.filter);
+    service_kit::install_crypto();
+    let _lock = lock(&config, role)?;
+    runtime()?.block_on(async {
+        let shutdown = CancellationToken::new();
+        let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let stop = shutdown.clone();
+        tokio::spawn(async move {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+            tracing::info!("stopping; instances keep running");
+            stop.cancel();
+        });
+        tracing::info!(role = role.as_str(), version = env!("CARGO_PKG_VERSION"), "starting");
+        let result = roles::run(role, config, shutdown).await;
+        match &result {
+            Ok(()) => tracing::info!("stopped"),
+            Err(error) => tracing::error!(error = format!("{error:#}"), "stopped by an error"),
+        }
+        result
+    })
+}
+
+/// One process per role and run directory: two would fight over the same sockets and ledgers.
+fn lock(config: &Config, role: Role) -> anyhow::Result<nix::fcntl::Flock<File>> {
+    let dir = &config.paths.run;
+    std::fs::create_dir_all(dir).with_context(|| format!("paths.run: {}", dir.display()))?;
+    let path = dir.join(format!("{}.lock", role.as_str()));
+    let file = File::create(&path).with_context(|| format!("{}", path.display()))?;
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, errno)| anyhow::anyhow!("another iaasd {} holds {} ({errno})", role.as_str(), path.display()))
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("iaasd")
+        .build()
+        .context("the runtime can't start")
+}
+
+fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
+    service_kit::install_crypto();
+    let findings = runtime()?.block_on(compute_agent::doctor::doctor(&config.compute));
+    for finding in &findings {
+        let level = match finding.level {
+            Level::Ok => "ok",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        if json {
+            println!("{}", serde_json::json!({"level": level, "what": finding.what, "hint": finding.hint}));
+        } else {
+            println!("{level:8} {}", finding.what);
+            if !finding.hint.is_empty() {
+                println!("         {}", finding.hint);
+            }
+        }
+    }
+    anyhow::ensure!(findings.iter().all(|f| f.level != Level::Error), "this host can't run instances as it is");
+    Ok(())
+}
+
+fn vms_stop(config: &Config) -> anyhow::Result<()> {
+    service_kit::telemetry::init(config.log.format, "warn");
+    let report = runtime()?.block_on(compute_agent::vms_stop::stop_all(&config.compute))?;
+    for vm in &report.vms {
+        let name = if vm.name.is_empty() { "(not in the ledger)" } else { &vm.name };
+        let how = match &vm.stopped {
+            Stopped::Gracefully => "shut down",
+            Stopped::Hard => "ended: the guest didn't shut down in its time",
+            Stopped::Failed { reason } => reason,
+        };
+        println!("{} {name}: {how}", vm.instance_id);
+    }
+    anyhow::ensure!(report.complete(), "some VMs still run");
+    Ok(())
+}

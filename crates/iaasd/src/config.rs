@@ -1,0 +1,239 @@
+//! The one configuration file: its sections, and what one section's emptiness takes from another (paths).
+
+use serde::{Deserialize, Serialize};
+use service_kit::{
+    config::{self, ConfigError, ConfigErrors},
+    telemetry::LogFormat,
+};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use store::StoreConfig;
+
+/// `[paths]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// What must survive a restart: database, images, disks, ledgers, keys.
+    pub state: PathBuf,
+    /// What need not: sockets, the pid file.
+    pub run: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { state: "/var/lib/iaas".into(), run: "/run/iaas".into() }
+    }
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `auto` (pretty on a terminal, else JSON), `pretty` or `json`.
+    pub format: LogFormat,
+    /// As in `info,cluster_manager=debug`. The environment's IAAS_LOG wins.
+    pub filter: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+    }
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Database {
+    /// `sqlite:///path` or `postgres://user:password@host/database`. Empty: `sqlite://<paths.state>/iaas.db`.
+    pub url: String,
+    /// Connections for reading.
+    pub readers: u32,
+}
+
+impl Default for Database {
+    fn default() -> Self {
+        Self { url: String::new(), readers: 4 }
+    }
+}
+
+/// `[links]`: how roles in processes of their own reach each other. `iaasd all` needs none of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Links {
+    /// Where the cluster-manager listens, as in `10.0.0.1:7481`. Empty: 127.0.0.1:7481.
+    pub cluster_listen: String,
+    /// Where the storage-manager listens. Empty: 127.0.0.1:7482.
+    pub storage_listen: String,
+    /// Where the others find the cluster-manager, as in `https://manager.example:7481`. Empty: the listen address.
+    pub cluster_url: String,
+    /// Where the others find the storage-manager.
+    pub storage_url: String,
+    /// A directory with `<role>.pem`, `<role>.key` and `ca.pem` (made by `iaasd certs issue`). Empty: plain text, allowed on loopback alone.
+    pub tls_dir: PathBuf,
+    /// Where a role without the API serves /metrics, /healthz and /readyz, as in `127.0.0.1:9481`. Empty: nowhere.
+    pub ops_listen: String,
+}
+
+/// The whole file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub paths: Paths,
+    pub log: Log,
+    pub database: Database,
+    pub links: Links,
+    pub api: api_gateway::ApiConfig,
+    pub identity: api_gateway::IdentityConfig,
+    pub cluster: cluster_manager::Config,
+    pub storage: storage_manager::Config,
+    pub compute: compute_agent::Config,
+}
+
+const SECTIONS: &[&str] = &["paths", "log", "store", "links", "api", "identity", "cluster", "storage", "compute"];
+
+impl Config {
+    /// Reads and checks a file. All of its errors come back at once.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let file = config::read_table(path)?;
+        let mut errors = config::unknown_sections(&file, SECTIONS);
+        macro_rules! section {
+            ($name:literal) => {{
+                let (section, wrong) = config::check_section(&file, $name);
+                errors.extend(wrong);
+                section
+            }};
+        }
+        let mut config = Self {
+            paths: section!("paths"),
+            log: section!("log"),
+            database: section!("store"),
+            links: section!("links"),
+            api: section!("api"),
+            identity: section!("identity"),
+            cluster: section!("cluster"),
+            storage: section!("storage"),
+            compute: section!("compute"),
+        };
+        config.fill_paths(&file);
+        errors.extend(config.validate());
+        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { file: path.display().to_string(), errors }) }
+    }
+
+    /// Everything lives below `[paths]` unless its own section says otherwise.
+    fn fill_paths(&mut self, file: &toml::Table) {
+        let (state, run) = (&self.paths.state, &self.paths.run);
+        let given = |section: &str, key: &str| file.get(section).and_then(|s| s.get(key)).is_some();
+        let below = |path: &mut PathBuf, section: &str, key: &str, default: PathBuf| {
+            if !given(section, key) {
+                *path = default;
+            }
+        };
+        below(&mut self.identity.state_dir, "identity", "state_dir", state.join("identity"));
+        below(&mut self.storage.directory, "storage", "directory", state.join("images"));
+        below(&mut self.compute.state_dir, "compute", "state_dir", state.join("compute"));
+        below(&mut self.compute.run_dir, "compute", "run_dir", run.join("compute"));
+        self.api.ca_dir.get_or_insert_with(|| state.join("ca"));
+        let default = |text: &mut String, value: String| {
+            if text.is_empty() {
+                *text = value;
+            }
+        };
+        default(&mut self.database.url, format!("sqlite://{}", state.join("iaas.db").display()));
+        let scheme = if self.links.tls_dir.as_os_str().is_empty() { "http" } else { "https" };
+        default(&mut self.links.cluster_listen, "127.0.0.1:7481".to_owned());
+        default(&mut self.links.storage_listen, "127.0.0.1:7482".to_owned());
+        let (cluster, storage) = (&self.links.cluster_listen, &self.links.storage_listen);
+        default(&mut self.links.cluster_url, format!("{scheme}://{cluster}"));
+        default(&mut self.links.storage_url, format!("{scheme}://{storage}"));
+    }
+
+    fn validate(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        for (key, path) in [("paths.state", &self.paths.state), ("paths.run", &self.paths.run)] {
+            if !path.is_absolute() {
+                errors.push(ConfigError::new(key, "must be an absolute path"));
+            }
+        }
+        if !self.database.url.starts_with("sqlite://") && !self.database.url.starts_with("postgres://") {
+            errors.push(ConfigError::new("store.url", "must begin with sqlite:// or postgres://"));
+        }
+        if !(1..=64).contains(&self.database.readers) {
+            errors.push(ConfigError::new("store.readers", "must be 1 to 64"));
+        }
+        let plain = self.links.tls_dir.as_os_str().is_empty();
+        for (key, text, tls_too) in [
+            ("links.cluster_listen", &self.links.cluster_listen, true),
+            ("links.storage_listen", &self.links.storage_listen, true),
+            ("links.ops_listen", &self.links.ops_listen, false),
+        ] {
+            match text.parse::<SocketAddr>() {
+                Ok(addr) if tls_too && plain && !addr.ip().is_loopback() => {
+                    errors.push(ConfigError::new(
+                        key,
+                        "is not loopback: set links.tls_dir (see `iaasd certs issue --help`)",
+                    ));
+                }
+                Ok(_) => {}
+                Err(_) if text.is_empty() => {}
+                Err(_) => errors.push(ConfigError::new(key, format!("`{text}` is not ADDRESS:PORT"))),
+            }
+        }
+        errors.extend(self.api.validate());
+        errors.extend(self.identity.validate());
+        errors.extend(self.cluster.validate());
+        errors.extend(self.storage.validate());
+        errors.extend(self.compute.validate());
+        errors
+    }
+
+    #[must_use]
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig { readers: self.database.readers, ..StoreConfig::new(self.database.url.clone()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Serialize;
+
+    /// Keys of a section as its default writes them. Keys without a default (`Option`) are left out by TOML.
+    fn keys<T: Default + Serialize>(section: &str) -> Vec<(String, String)> {
+        let table = toml::Table::try_from(T::default()).expect("a section is a table");
+        table.keys().map(|key| (section.to_owned(), key.clone())).collect()
+    }
+
+    #[test]
+    fn the_example_explains_every_key_and_shows_its_default() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/iaasd.toml");
+        let text = std::fs::read_to_string(&path).expect("the example");
+        // Its keys are commented out, each with its default: uncommented it must be valid, whole.
+        let uncommented: String = text
+            .lines()
+            .map(|l| l.strip_prefix("#").filter(|l| !l.starts_with(' ')).unwrap_or(l))
+            .fold(String::new(), |all, l| all + l + "\n");
+        let dir = tempfile::tempdir().expect("tempdir");
+        let whole = dir.path().join("iaasd.toml");
+        std::fs::write(&whole, &uncommented).expect("written");
+        if let Err(errors) = Config::load(&whole) {
+            panic!("{errors}");
+        }
+        let file: toml::Table = uncommented.parse().expect("TOML");
+        let all = [
+            keys::<Paths>("paths"),
+            keys::<Log>("log"),
+            keys::<Database>("store"),
+            keys::<Links>("links"),
+            keys::<api_gateway::ApiConfig>("api"),
+            keys::<api_gateway::IdentityConfig>("identity"),
+            keys::<cluster_manager::Config>("cluster"),
+            keys::<storage_manager::Config>("storage"),
+            keys::<compute_agent::Config>("compute"),
+        ];
+        for (section, key) in all.concat() {
+            assert!(file.get(&section).and_then(|s| s.get(&key)).is_some(), "{section}.{key} is not in the example");
+        }
+    }
+}
