@@ -1,1 +1,53 @@
+//! The persistent object manager: images (their rows, and their bytes by SHA-256) and the rows of instances' disks.
+//!
+//! Images come from people and are not trusted: [`object::inspect`] decides what is an image. Disks are rows here and files on hosts:
+//! the cluster-manager reserves them before it commits an instance, confirms them after, releases them when a deletion is accepted (the
+//! quota is given back then) and forgets them when the host proved that the bytes are gone. What was reserved and never confirmed
+//! expires ([`reconcile`]).
+//!
+//! Writes the tables `image`, `disk`, `storage_usage` and `storage_operation`.
 
+pub mod config;
+mod grpc;
+pub mod object;
+pub mod plan;
+pub mod reconcile;
+
+pub use config::Config;
+
+use anyhow::Context;
+use grpc::StorageService;
+use object::ObjectDir;
+use proto::storage::v1::storage_manager_server::StorageManagerServer;
+use reconcile::Reconciler;
+use service_kit::transport::{self, GrpcListener};
+use store::Store;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What it is given.
+pub struct Deps {
+    pub store: Store,
+    pub listener: GrpcListener,
+}
+
+/// Serves until `shutdown`, then finishes the calls in progress.
+pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let Deps { store, listener } = deps;
+    let objects = ObjectDir::open(&config.directory)
+        .await
+        .with_context(|| format!("the object store at {} can't be opened", config.directory.display()))?;
+    let reconciler = Reconciler::new(store.clone(), objects.clone(), &config);
+    let service = StorageService::new(store, objects, config, reconciler.waker());
+    let tasks = TaskTracker::new();
+    tasks.spawn(reconciler.run(shutdown.clone()));
+    tasks.close();
+    let server = StorageManagerServer::new(service)
+        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
+    let router = tonic::transport::Server::builder().add_service(server);
+    let served = transport::serve(router, listener, shutdown.clone()).await;
+    // The server may have ended by itself: then nothing else goes on either.
+    shutdown.cancel();
+    tasks.wait().await;
+    served.context("the storage-manager's server failed")
+}

@@ -1,0 +1,275 @@
+//! Disks' rows and the quota they take. Every call may be repeated: it compares what is asked with what is there, and changes the
+//! difference in one transaction, fenced so that usage moves exactly with the rows. Whoever was faster only makes us look again.
+
+use super::{StorageService, failure};
+use crate::plan::{self, ConfirmPlan};
+use domain::{DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, limits, quota::QuotaAmounts};
+use proto::{convert::parse, storage::v1 as pb};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use store::{
+    CommitError, Constraint, DiskConfirm, DiskForget, DiskInsert, DiskRelease, DiskResize, DiskRow, DiskState, Guard,
+    StorageUsageAdd, Unit,
+};
+
+/// How long a reservation stands when the caller doesn't say, seconds; and the longest.
+const TTL_SECS: u64 = 60;
+const TTL_SECS_MAX: u64 = 3600;
+/// The only pool there is yet.
+const POOL_LOCAL: &str = "local";
+const ROLE_BYTES_MAX: usize = 32;
+
+fn reservation(disk: &pb::DiskReservation, now: Timestamp, ttl_secs: u64) -> Result<DiskRow, Problem> {
+    let role_ok = (1..=ROLE_BYTES_MAX).contains(&disk.role.len()) && disk.role.bytes().all(|b| b.is_ascii_graphic());
+    if !role_ok {
+        return Err(Problem::invalid("role", "must be a short word"));
+    }
+    if disk.pool != POOL_LOCAL {
+        return Err(Problem::invalid("pool", format!("there is no pool `{}`, only `{POOL_LOCAL}`", disk.pool)));
+    }
+    check_size(disk.size_gib)?;
+    Ok(DiskRow {
+        id: parse("disk_id", &disk.disk_id)?,
+        project_id: parse("project_id", &disk.project_id)?,
+        instance_id: parse("instance_id", &disk.instance_id)?,
+        role: disk.role.clone(),
+        pool: disk.pool.clone(),
+        size_gib: disk.size_gib,
+        host_id: None,
+        epoch: 0,
+        state: DiskState::Reserved,
+        expires_at: Some(now.plus_secs(ttl_secs)),
+        generation: 1,
+        created_at: now,
+    })
+}
+
+fn check_size(size_gib: u64) -> Result<(), Problem> {
+    if size_gib > limits::DISK_GIB_MAX {
+        return Err(Problem::invalid("size_gib", format!("must be at most {}", limits::DISK_GIB_MAX)));
+    }
+    Ok(())
+}
+
+fn instance_ids(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {
+    let ids: BTreeSet<InstanceId> = texts.iter().map(|text| parse("instance_ids", text)).collect::<Result<_, _>>()?;
+    Ok(ids.into_iter().collect())
+}
+
+/// Adds (or with `sign` -1 gives back) what is in `sums`.
+fn move_usage(unit: &mut Unit, sums: &BTreeMap<ProjectId, i64>, sign: i64) {
+    for (project_id, disk_gib) in sums.iter().filter(|(_, gib)| **gib != 0) {
+        unit.push(StorageUsageAdd { project_id: *project_id, disk_gib: sign * disk_gib });
+    }
+}
+
+impl StorageService {
+    async fn load(&self, ids: impl IntoIterator<Item = DiskId>) -> Result<HashMap<DiskId, DiskRow>, Problem> {
+        let ids: Vec<DiskId> = ids.into_iter().collect();
+        let rows = self.store.disk_load_many(&ids).await.map_err(failure::of_read)?;
+        Ok(rows.into_iter().map(|row| (row.id, row)).collect())
+    }
+
+    /// All or none. What stands already is not counted again.
+    pub(super) async fn disks_reserve(
+        &self,
+        request: pb::ReserveDisksRequest,
+    ) -> Result<pb::ReserveDisksResponse, Problem> {
+        let ttl_secs = match u64::from(request.ttl_secs) {
+            0 => TTL_SECS,
+            asked => asked.min(TTL_SECS_MAX),
+        };
+        let now = Timestamp::now();
+        let asked: Vec<DiskRow> =
+            request.disks.iter().map(|disk| reservation(disk, now, ttl_secs)).collect::<Result<_, _>>()?;
+        for _ in 0..failure::TRIES {
+            let there = self.load(asked.iter().map(|disk| disk.id)).await?;
+            let mut fresh: Vec<&DiskRow> = Vec::new();
+            for disk in &asked {
+                match there.get(&disk.id) {
+                    Some(standing) => plan::same_reservation(standing, disk)?,
+                    None if fresh.iter().any(|f| f.id == disk.id) => {}
+                    None => fresh.push(disk),
+                }
+            }
+            let sums = plan::usage_by_project(fresh.iter().copied());
+            let mut unit = Unit::new();
+            move_usage(&mut unit, &sums, 1);
+            unit.extend(fresh.iter().map(|disk| insertion(disk)));
+            match self.store.commit(unit).await {
+                Ok(()) => return Ok(pb::ReserveDisksResponse {}),
+                // A repeat of this call won.
+                Err(CommitError::Guard(Guard::DiskExists)) => {}
+                Err(CommitError::Guard(Guard::StorageQuota)) => {
+                    if let Some(problem) = self.quota_problem(&sums).await? {
+                        return Err(problem);
+                    }
+                }
+                Err(CommitError::Constraint(Constraint::DiskRole)) => {
+                    return Err(Problem::new(
+                        ErrorKind::AlreadyExists,
+                        "disk_role_taken",
+                        "the instance has a disk of that role already",
+                    ));
+                }
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("the project's storage"))
+    }
+
+    /// The figures as they are now; `None` when there is room meanwhile.
+    async fn quota_problem(&self, asked: &BTreeMap<ProjectId, i64>) -> Result<Option<Problem>, Problem> {
+        for (project_id, disk_gib) in asked {
+            let limit = self.store.quota_limit_find(*project_id).await.map_err(failure::of_read)?;
+            let limit = limit.map(|row| row.limit).unwrap_or_default();
+            let used = self.store.quota_usage(*project_id).await.map_err(failure::of_read)?;
+            let asked = QuotaAmounts { disk_gib: *disk_gib, ..QuotaAmounts::default() };
+            if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &asked) {
+                return Ok(Some(problem));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) async fn disks_confirm(
+        &self,
+        request: pb::ConfirmDisksRequest,
+    ) -> Result<pb::ConfirmDisksResponse, Problem> {
+        let mut asked: BTreeMap<DiskId, DiskConfirm> = BTreeMap::new();
+        for disk in &request.disks {
+            let confirm = DiskConfirm {
+                id: parse("disk_id", &disk.disk_id)?,
+                instance_id: parse("instance_id", &disk.instance_id)?,
+                host_id: parse("host_id", &disk.host_id)?,
+                epoch: disk.epoch,
+            };
+            asked.insert(confirm.id, confirm);
+        }
+        // Most stand: try first, look only when one doesn't.
+        let mut unit = Unit::new();
+        unit.extend(asked.values().cloned());
+        match self.store.commit(unit).await {
+            Ok(()) => return Ok(pb::ConfirmDisksResponse::default()),
+            Err(CommitError::Guard(Guard::DiskState)) => {}
+            Err(error) => return Err(failure::of_commit(error)),
+        }
+        for _ in 0..failure::TRIES {
+            let there = self.load(asked.keys().copied()).await?;
+            let mut unit = Unit::new();
+            let mut expired_disk_ids = Vec::new();
+            for confirm in asked.values() {
+                match plan::plan_confirm(there.get(&confirm.id), confirm) {
+                    ConfirmPlan::Confirm => unit.push(confirm.clone()),
+                    ConfirmPlan::Done => {}
+                    ConfirmPlan::Expired => expired_disk_ids.push(confirm.id.to_string()),
+                }
+            }
+            match self.store.commit(unit).await {
+                Ok(()) => return Ok(pb::ConfirmDisksResponse { expired_disk_ids }),
+                Err(CommitError::Guard(Guard::DiskState)) => {}
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("a disk"))
+    }
+
+    pub(super) async fn disk_resize(&self, request: pb::ResizeDiskRequest) -> Result<pb::ResizeDiskResponse, Problem> {
+        let (disk_id, instance_id): (DiskId, InstanceId) =
+            (parse("disk_id", &request.disk_id)?, parse("instance_id", &request.instance_id)?);
+        check_size(request.size_gib)?;
+        for _ in 0..failure::TRIES {
+            let there = self.store.disk_find(disk_id).await.map_err(failure::of_read)?;
+            let disk = there
+                .filter(|disk| disk.instance_id == instance_id)
+                .ok_or_else(|| Problem::not_found("disk", disk_id))?;
+            if disk.state == DiskState::Releasing {
+                return Err(Problem::invalid_state(format!("the disk {disk_id} is being released")));
+            }
+            if disk.generation == request.generation && disk.size_gib == request.size_gib {
+                return Ok(pb::ResizeDiskResponse {});
+            }
+            if disk.generation >= request.generation {
+                return Err(Problem::new(
+                    ErrorKind::StaleGeneration,
+                    "stale_generation",
+                    format!("the disk {disk_id} was resized by a later change"),
+                ));
+            }
+            let sums = BTreeMap::from([(disk.project_id, plan::gib(request.size_gib) - plan::gib(disk.size_gib))]);
+            let mut unit = Unit::new().op(DiskResize {
+                id: disk_id,
+                expected_generation: disk.generation,
+                size_gib: request.size_gib,
+                generation: request.generation,
+            });
+            move_usage(&mut unit, &sums, 1);
+            match self.store.commit(unit).await {
+                Ok(()) => return Ok(pb::ResizeDiskResponse {}),
+                Err(CommitError::Guard(Guard::DiskState)) => {}
+                Err(CommitError::Guard(Guard::StorageQuota)) => {
+                    if let Some(problem) = self.quota_problem(&sums).await? {
+                        return Err(problem);
+                    }
+                }
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("the disk"))
+    }
+
+    pub(super) async fn disks_release(
+        &self,
+        request: pb::ReleaseDisksRequest,
+    ) -> Result<pb::ReleaseDisksResponse, Problem> {
+        let ids = instance_ids(&request.instance_ids)?;
+        for _ in 0..failure::TRIES {
+            let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(failure::of_read)?;
+            let mut unit = Unit::new();
+            move_usage(&mut unit, &plan::usage_by_project(&rows), -1);
+            for disk in rows.iter().filter(|disk| disk.state != DiskState::Releasing) {
+                unit.push(DiskRelease { id: disk.id, expected_generation: disk.generation });
+            }
+            match self.store.commit(unit).await {
+                Ok(()) => return Ok(pb::ReleaseDisksResponse {}),
+                Err(CommitError::Guard(Guard::DiskState)) => {}
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("a disk"))
+    }
+
+    pub(super) async fn disks_forget(
+        &self,
+        request: pb::ForgetDisksRequest,
+    ) -> Result<pb::ForgetDisksResponse, Problem> {
+        let ids = instance_ids(&request.instance_ids)?;
+        for _ in 0..failure::TRIES {
+            let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(failure::of_read)?;
+            let mut unit = Unit::new();
+            move_usage(&mut unit, &plan::usage_by_project(&rows), -1);
+            for disk in &rows {
+                unit.push(DiskForget { id: disk.id, expected_state: disk.state, expected_generation: disk.generation });
+            }
+            match self.store.commit(unit).await {
+                Ok(()) => return Ok(pb::ForgetDisksResponse {}),
+                Err(CommitError::Guard(Guard::DiskState)) => {}
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("a disk"))
+    }
+}
+
+fn insertion(disk: &DiskRow) -> DiskInsert {
+    DiskInsert {
+        id: disk.id,
+        project_id: disk.project_id,
+        instance_id: disk.instance_id,
+        role: disk.role.clone(),
+        pool: disk.pool.clone(),
+        size_gib: disk.size_gib,
+        expires_at: disk.expires_at.unwrap_or(disk.created_at),
+        generation: disk.generation,
+        created_at: disk.created_at,
+    }
+}

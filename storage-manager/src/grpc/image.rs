@@ -1,0 +1,203 @@
+//! Images' rows: made queued, deleted when nothing uses them.
+
+use super::{
+    StorageService, failure,
+    operation::{self, ImageWords},
+};
+use crate::plan;
+use domain::{
+    ErrorKind, ImageId, Name, Problem, ProjectId, Timestamp,
+    image::{DiskFormat, Image, ImageKind, ImageState, Visibility},
+};
+use proto::{
+    convert::{image_to_pb, parse},
+    storage::v1 as pb,
+};
+use service_kit::context::CallContext;
+use store::{CommitError, Constraint, Guard, ImageChange, ImageDelete, ImageInsert, Unit};
+
+fn known<T>(field: &'static str, value: Option<T>, text: &str, choices: &str) -> Result<T, Problem> {
+    value.ok_or_else(|| Problem::invalid(field, format!("`{text}` is none of: {choices}")))
+}
+
+fn requested(request: &pb::CreateImageRequest, now: Timestamp, deadline_secs: u64) -> Result<Image, Problem> {
+    let kind = known("kind", ImageKind::parse(&request.kind), &request.kind, "disk, kernel")?;
+    let format = match (kind, request.format.as_str()) {
+        // A kernel and an initrd have no format.
+        (ImageKind::Kernel, "" | "raw") => DiskFormat::Raw,
+        (ImageKind::Kernel, _) => return Err(Problem::invalid("format", "is for disk images")),
+        (ImageKind::Disk, "") => return Err(Problem::invalid("format", "a disk image needs one: qcow2 or raw")),
+        (ImageKind::Disk, text) => known("format", DiskFormat::parse(text), text, "qcow2, raw")?,
+    };
+    let visibility = match request.visibility.as_str() {
+        "" => Visibility::Private,
+        text => known("visibility", Visibility::parse(text), text, "private, public")?,
+    };
+    let image = Image {
+        id: parse("id", &request.id)?,
+        project_id: parse("project_id", &request.project_id)?,
+        name: parse::<Name>("name", &request.name)?,
+        visibility,
+        kind,
+        format,
+        cmdline: request.cmdline.clone(),
+        min_disk_gib: 0,
+        min_memory_mib: request.min_memory_mib,
+        state: ImageState::Queued,
+        parts: Vec::new(),
+        reason: "waits for its parts to be uploaded".to_owned(),
+        deadline_at: Some(now.plus_secs(deadline_secs)),
+        generation: 1,
+        created_at: now,
+    };
+    plan::check_image(&image)?;
+    Ok(image)
+}
+
+impl StorageService {
+    pub(super) async fn image_create(
+        &self,
+        context: CallContext,
+        request: pb::CreateImageRequest,
+    ) -> Result<pb::CreateImageResponse, Problem> {
+        let now = Timestamp::now();
+        let image = requested(&request, now, self.config.image_deadline_secs)?;
+        let id = image.id.to_string();
+        let response = pb::CreateImageResponse { image: Some(image_to_pb(&image)) };
+        if context.dry_run {
+            let same = self.store.image_find_by_name(image.project_id, image.name.as_str()).await;
+            let taken = same.map_err(failure::of_read)?.is_some_and(|i| i.project_id == image.project_id);
+            return if taken { Err(Problem::already_exists("image", &image.name)) } else { Ok(response) };
+        }
+        let mut unit = Unit::new();
+        operation::record(&mut unit, &context, &response, now);
+        let words = ImageWords {
+            project_id: image.project_id,
+            image_id: &id,
+            event: "image.queued",
+            message: format!("the image {} waits for its parts", image.name),
+            data: serde_json::json!({ "kind": image.kind.as_str(), "format": image.format.as_str() }),
+        };
+        unit.push(operation::event(&context, words, now));
+        unit.push(operation::audit(&context, image.project_id, "image.create", &id, image.name.to_string(), now));
+        let name = image.name.clone();
+        unit.push(ImageInsert {
+            id: image.id,
+            project_id: image.project_id,
+            name: image.name,
+            visibility: image.visibility,
+            kind: image.kind,
+            format: image.format,
+            cmdline: image.cmdline,
+            min_disk_gib: image.min_disk_gib,
+            min_memory_mib: image.min_memory_mib,
+            state: image.state,
+            parts: image.parts,
+            reason: image.reason,
+            deadline_at: image.deadline_at,
+            created_at: image.created_at,
+        });
+        match self.store.commit(unit).await {
+            Ok(()) => Ok(response),
+            Err(CommitError::Constraint(Constraint::OperationRepeated)) => {
+                self.outcome(context.operation_id).await?.ok_or_else(Problem::internal)
+            }
+            Err(CommitError::Constraint(Constraint::ImageName)) => Err(Problem::already_exists("image", name)),
+            Err(CommitError::Constraint(Constraint::PrimaryKey("image"))) => Err(Problem::already_exists("image", id)),
+            Err(error) => Err(failure::of_commit(error)),
+        }
+    }
+
+    /// An image that the project owns; others are none of its business.
+    pub(super) async fn image_owned(&self, project_id: ProjectId, image_id: ImageId) -> Result<Image, Problem> {
+        let found = self.store.image_find(image_id).await.map_err(failure::of_read)?;
+        found.filter(|i| i.project_id == project_id).ok_or_else(|| Problem::not_found("image", image_id))
+    }
+
+    pub(super) async fn image_delete(
+        &self,
+        context: CallContext,
+        request: pb::DeleteImageRequest,
+    ) -> Result<pb::DeleteImageResponse, Problem> {
+        let (project_id, image_id) =
+            (parse("project_id", &request.project_id)?, parse::<ImageId>("image_id", &request.image_id)?);
+        for _ in 0..failure::TRIES {
+            if let Some(done) = self.outcome(context.operation_id).await? {
+                return Ok(done);
+            }
+            let image = self.image_owned(project_id, image_id).await?;
+            if request.expected_generation != 0 && request.expected_generation != image.generation {
+                return Err(changed_since(&image));
+            }
+            if let Some(problem) = self.image_in_use(&image).await? {
+                return Err(problem);
+            }
+            if context.dry_run {
+                return Ok(pb::DeleteImageResponse {});
+            }
+            match self.store.commit(deletion(&context, &image)).await {
+                Ok(()) => {
+                    self.wake.notify_one();
+                    return Ok(pb::DeleteImageResponse {});
+                }
+                // Somebody was faster: what is there now decides.
+                Err(
+                    CommitError::Guard(Guard::ImageGeneration | Guard::ImageInUse)
+                    | CommitError::Constraint(Constraint::OperationRepeated),
+                ) => {}
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("the image"))
+    }
+
+    async fn image_in_use(&self, image: &Image) -> Result<Option<Problem>, Problem> {
+        let users = self.store.image_use_count(image.id).await.map_err(failure::of_read)?;
+        Ok((users > 0).then(|| {
+            let (noun, verb) = if users == 1 { ("instance", "uses") } else { ("instances", "use") };
+            Problem::new(
+                ErrorKind::InvalidState,
+                "image_in_use",
+                format!("{users} {noun} {verb} the image {}", image.name),
+            )
+            .with_hint("delete them first: `iaasctl instance list --image NAME` shows them")
+        }))
+    }
+}
+
+fn changed_since(image: &Image) -> Problem {
+    Problem::new(
+        ErrorKind::PreconditionFailed,
+        "precondition_failed",
+        format!("the image {} is at generation {} by now", image.name, image.generation),
+    )
+    .with_hint("read it again, and decide on what you see")
+}
+
+/// The row goes at once, fenced by its generation; its objects are swept when nothing names them any more.
+fn deletion(context: &CallContext, image: &Image) -> Unit {
+    let (now, id) = (Timestamp::now(), image.id.to_string());
+    let mut unit = Unit::new();
+    operation::record(&mut unit, context, &pb::DeleteImageResponse {}, now);
+    let words = ImageWords {
+        project_id: image.project_id,
+        image_id: &id,
+        event: "image.deleted",
+        message: format!("the image {} was deleted", image.name),
+        data: serde_json::json!({}),
+    };
+    unit.push(operation::event(context, words, now));
+    unit.push(operation::audit(context, image.project_id, "image.delete", &id, image.name.to_string(), now));
+    unit.push(ImageChange {
+        id: image.id,
+        expected_generation: image.generation,
+        state: ImageState::Deleting,
+        parts: image.parts.clone(),
+        format: image.format,
+        min_disk_gib: image.min_disk_gib,
+        reason: String::new(),
+        deadline_at: None,
+    });
+    unit.push(ImageDelete { id: image.id });
+    unit
+}

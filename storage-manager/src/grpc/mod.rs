@@ -1,0 +1,117 @@
+//! The gRPC service. Each call is a module's function that returns a [`Problem`]; here alone it becomes a status.
+
+mod disk;
+mod failure;
+mod image;
+mod object;
+mod operation;
+mod upload;
+
+use crate::{Config, object::ObjectDir};
+use domain::Problem;
+use proto::{
+    status::to_status,
+    storage::v1::{self as pb, storage_manager_server::StorageManager},
+};
+use service_kit::context::CallContext;
+use std::{pin::Pin, sync::Arc};
+use store::Store;
+use tokio::sync::{Notify, Semaphore};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+pub(crate) struct StorageService {
+    store: Store,
+    objects: ObjectDir,
+    config: Config,
+    /// Wakes the reconcilers.
+    wake: Arc<Notify>,
+    uploads: Arc<Semaphore>,
+}
+
+impl StorageService {
+    pub(crate) fn new(store: Store, objects: ObjectDir, config: Config, wake: Arc<Notify>) -> Self {
+        let uploads = Arc::new(Semaphore::new(config.uploads_max));
+        Self { store, objects, config, wake, uploads }
+    }
+}
+
+fn answer<T>(call: &'static str, result: Result<T, Problem>) -> Result<Response<T>, Status> {
+    let outcome = match &result {
+        Ok(_) => "ok",
+        Err(problem) => problem.kind.as_str(),
+    };
+    metrics::counter!("iaas_storage_calls_total", "call" => call, "outcome" => outcome).increment(1);
+    result.map(Response::new).map_err(|problem| to_status(&problem))
+}
+
+#[tonic::async_trait]
+impl StorageManager for StorageService {
+    async fn create_image(
+        &self,
+        request: Request<pb::CreateImageRequest>,
+    ) -> Result<Response<pb::CreateImageResponse>, Status> {
+        let context = CallContext::extract(&request);
+        answer("create_image", self.image_create(context, request.into_inner()).await)
+    }
+
+    async fn upload_image(
+        &self,
+        request: Request<Streaming<pb::UploadImageRequest>>,
+    ) -> Result<Response<pb::UploadImageResponse>, Status> {
+        let context = CallContext::extract(&request);
+        answer("upload_image", self.image_upload(context, request.into_inner()).await)
+    }
+
+    async fn delete_image(
+        &self,
+        request: Request<pb::DeleteImageRequest>,
+    ) -> Result<Response<pb::DeleteImageResponse>, Status> {
+        let context = CallContext::extract(&request);
+        answer("delete_image", self.image_delete(context, request.into_inner()).await)
+    }
+
+    async fn reserve_disks(
+        &self,
+        request: Request<pb::ReserveDisksRequest>,
+    ) -> Result<Response<pb::ReserveDisksResponse>, Status> {
+        answer("reserve_disks", self.disks_reserve(request.into_inner()).await)
+    }
+
+    async fn confirm_disks(
+        &self,
+        request: Request<pb::ConfirmDisksRequest>,
+    ) -> Result<Response<pb::ConfirmDisksResponse>, Status> {
+        answer("confirm_disks", self.disks_confirm(request.into_inner()).await)
+    }
+
+    async fn resize_disk(
+        &self,
+        request: Request<pb::ResizeDiskRequest>,
+    ) -> Result<Response<pb::ResizeDiskResponse>, Status> {
+        answer("resize_disk", self.disk_resize(request.into_inner()).await)
+    }
+
+    async fn release_disks(
+        &self,
+        request: Request<pb::ReleaseDisksRequest>,
+    ) -> Result<Response<pb::ReleaseDisksResponse>, Status> {
+        answer("release_disks", self.disks_release(request.into_inner()).await)
+    }
+
+    async fn forget_disks(
+        &self,
+        request: Request<pb::ForgetDisksRequest>,
+    ) -> Result<Response<pb::ForgetDisksResponse>, Status> {
+        answer("forget_disks", self.disks_forget(request.into_inner()).await)
+    }
+
+    type FetchObjectStream = Pin<Box<dyn Stream<Item = Result<pb::FetchObjectResponse, Status>> + Send>>;
+
+    async fn fetch_object(
+        &self,
+        request: Request<pb::FetchObjectRequest>,
+    ) -> Result<Response<Self::FetchObjectStream>, Status> {
+        answer("fetch_object", self.object_fetch(request.into_inner()).await)
+    }
+}

@@ -1,0 +1,289 @@
+//! One part of an image, from the first byte to the row that names it.
+//!
+//! Nothing is believed: the size and the hash that the sender announces are compared with what arrived, and the content is inspected
+//! before it is published under its hash. Until the row commits, nothing names the bytes; cut anywhere, the temporary file or (later)
+//! the sweep of garbage takes them.
+
+use super::{
+    StorageService, failure,
+    operation::{self, ImageWords},
+};
+use crate::{
+    object::{self, Staged, inspect, qemu_img},
+    plan::{self, PartPlan},
+};
+use domain::{
+    ErrorKind, ImageId, Problem, ProjectId, Timestamp,
+    image::{DiskFormat, Image, ImagePart, ImagePartKind, ImageState},
+};
+use proto::{
+    convert::{image_to_pb, parse},
+    storage::v1::{self as pb, upload_image_request::Message},
+};
+use service_kit::context::CallContext;
+use std::time::{Duration, Instant};
+use store::{CommitError, Constraint, Guard, ImageChange, Unit};
+use tonic::{Status, Streaming};
+
+/// A kernel or an initrd is held in memory by QEMU.
+const BOOT_PART_BYTES_MAX: u64 = 1 << 30;
+
+/// What the sender said first.
+struct Opened {
+    project_id: ProjectId,
+    image_id: ImageId,
+    part: ImagePartKind,
+    /// Empty: not said.
+    sha256: String,
+    /// 0: not said.
+    size_bytes: u64,
+}
+
+impl Opened {
+    fn parse(open: &pb::UploadOpen) -> Result<Self, Problem> {
+        let part = ImagePartKind::parse(&open.part)
+            .ok_or_else(|| Problem::invalid("part", format!("`{}` is none of: disk, kernel, initrd", open.part)))?;
+        if !open.sha256.is_empty() {
+            object::parse_sha256(&open.sha256).map_err(|e| e.problem())?;
+        }
+        Ok(Self {
+            project_id: parse("project_id", &open.project_id)?,
+            image_id: parse("image_id", &open.image_id)?,
+            part,
+            sha256: open.sha256.clone(),
+            size_bytes: open.size_bytes,
+        })
+    }
+
+    fn bytes_max(&self, part_gib_max: u64) -> u64 {
+        let most = part_gib_max << 30;
+        match self.part {
+            ImagePartKind::Disk => most,
+            ImagePartKind::Kernel | ImagePartKind::Initrd => most.min(BOOT_PART_BYTES_MAX),
+        }
+    }
+}
+
+fn too_large(bytes_max: u64) -> Problem {
+    Problem::new(ErrorKind::PayloadTooLarge, "image_too_large", format!("the part is larger than {bytes_max} bytes"))
+        .with_hint(
+            "make it smaller (qcow2 leaves out what is empty), or ask an administrator to raise storage.part_gib_max",
+        )
+}
+
+fn cut(status: &Status) -> Problem {
+    tracing::info!(code = ?status.code(), "an upload was cut by its sender");
+    Problem::new(ErrorKind::InvalidArgument, "upload_cut", "the upload was cut before its end; nothing of it was kept")
+        .with_hint("send it again")
+}
+
+impl StorageService {
+    pub(super) async fn image_upload(
+        &self,
+        context: CallContext,
+        mut stream: Streaming<pb::UploadImageRequest>,
+    ) -> Result<pb::UploadImageResponse, Problem> {
+        let Ok(_permit) = self.uploads.try_acquire() else {
+            return Err(Problem::unavailable(format!("{} uploads are in progress", self.config.uploads_max)));
+        };
+        let started = Instant::now();
+        let first = self.next(&mut stream).await?;
+        let Some(Message::Open(open)) = first else {
+            return Err(Problem::invalid("open", "the first message must open the upload"));
+        };
+        let opened = Opened::parse(&open)?;
+        let image = self.admit(&opened).await?;
+        let staged = self.receive(&opened, image.id, &mut stream).await?;
+        metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
+        let min_disk_gib = inspect_staged(&opened, image.format, &staged).await?;
+        let part = ImagePart { kind: opened.part, sha256: staged.sha256.clone(), size_bytes: staged.size_bytes };
+        self.objects.publish(staged).await.map_err(|e| failure::of_object(&e))?;
+        let answer = self.add_part(&context, &opened, part, min_disk_gib).await;
+        metrics::histogram!("iaas_storage_upload_seconds").record(started.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// The next message; `None` at the end of the stream.
+    async fn next(&self, stream: &mut Streaming<pb::UploadImageRequest>) -> Result<Option<Message>, Problem> {
+        let stall = Duration::from_secs(self.config.upload_stall_secs);
+        match tokio::time::timeout(stall, stream.message()).await {
+            Ok(Ok(None)) => Ok(None),
+            Ok(Ok(Some(request))) => {
+                request.message.map(Some).ok_or_else(|| Problem::invalid("message", "an empty message"))
+            }
+            Ok(Err(status)) => Err(cut(&status)),
+            Err(_) => Err(Problem::new(
+                ErrorKind::DeadlineExceeded,
+                "upload_stalled",
+                format!("nothing came for {} s; nothing of the upload was kept", stall.as_secs()),
+            )
+            .with_hint("send it again")),
+        }
+    }
+
+    /// Refuses at once what can't succeed, before any byte is taken.
+    async fn admit(&self, opened: &Opened) -> Result<Image, Problem> {
+        let image = self.image_owned(opened.project_id, opened.image_id).await?;
+        let unknown = ImagePart { kind: opened.part, sha256: opened.sha256.clone(), size_bytes: opened.size_bytes };
+        // Without an announced hash a part that is there may still be this one.
+        let may_repeat = opened.sha256.is_empty() && image.parts.iter().any(|p| p.kind == opened.part);
+        if !may_repeat {
+            plan::plan_part(&image, unknown, 0)?;
+        }
+        let most = opened.bytes_max(self.config.part_gib_max);
+        if opened.size_bytes > most {
+            return Err(too_large(most));
+        }
+        self.extend_deadline(image.id).await?;
+        Ok(image)
+    }
+
+    /// Takes all bytes into a temporary file, and compares them with what was announced.
+    async fn receive(
+        &self,
+        opened: &Opened,
+        image_id: ImageId,
+        stream: &mut Streaming<pb::UploadImageRequest>,
+    ) -> Result<Staged, Problem> {
+        let most = opened.bytes_max(self.config.part_gib_max);
+        let mut upload = self.objects.begin().await.map_err(|e| failure::of_object(&e))?;
+        let mut taken = 0u64;
+        let look_every = Duration::from_secs(self.config.image_deadline_secs / 8);
+        let mut looked_at = Instant::now();
+        while let Some(message) = self.next(stream).await? {
+            let Message::Chunk(chunk) = message else {
+                return Err(Problem::invalid("message", "an upload is opened once"));
+            };
+            taken += chunk.len() as u64;
+            if taken > most {
+                return Err(too_large(most));
+            }
+            upload.write(chunk).await.map_err(|e| failure::of_object(&e))?;
+            if looked_at.elapsed() >= look_every {
+                looked_at = Instant::now();
+                self.extend_deadline(image_id).await?;
+            }
+        }
+        let staged = upload.finish().await.map_err(|e| failure::of_object(&e))?;
+        if opened.size_bytes != 0 && staged.size_bytes != opened.size_bytes {
+            return Err(Problem::new(
+                ErrorKind::InvalidArgument,
+                "size_mismatch",
+                format!("{} bytes were announced and {} came; nothing was kept", opened.size_bytes, staged.size_bytes),
+            )
+            .with_hint("send it again"));
+        }
+        if !opened.sha256.is_empty() && staged.sha256 != opened.sha256 {
+            return Err(Problem::new(
+                ErrorKind::InvalidArgument,
+                "sha256_mismatch",
+                format!("what came has the SHA-256 {}, not {}; nothing was kept", staged.sha256, opened.sha256),
+            )
+            .with_hint("compute the SHA-256 of the file again, and send it again"));
+        }
+        Ok(staged)
+    }
+
+    /// Keeps a queued image from expiring under its upload.
+    async fn extend_deadline(&self, image_id: ImageId) -> Result<(), Problem> {
+        for _ in 0..failure::TRIES {
+            let now = Timestamp::now();
+            let found = self.store.image_find(image_id).await.map_err(failure::of_read)?;
+            let image = found.ok_or_else(|| Problem::not_found("image", image_id))?;
+            if !plan::deadline_due(&image, now, self.config.image_deadline_secs) {
+                return Ok(());
+            }
+            let deadline_at = Some(now.plus_secs(self.config.image_deadline_secs));
+            match self.store.commit(Unit::new().op(change(&Image { deadline_at, ..image.clone() }, &image))).await {
+                Ok(()) => return Ok(()),
+                Err(CommitError::Guard(Guard::ImageGeneration)) => {}
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("the image"))
+    }
+
+    /// The image names the published bytes; with all its parts it is active.
+    async fn add_part(
+        &self,
+        context: &CallContext,
+        opened: &Opened,
+        part: ImagePart,
+        min_disk_gib: u64,
+    ) -> Result<pb::UploadImageResponse, Problem> {
+        for _ in 0..failure::TRIES {
+            let image = self.image_owned(opened.project_id, opened.image_id).await?;
+            let next = match plan::plan_part(&image, part.clone(), min_disk_gib)? {
+                PartPlan::Repeat => return Ok(pb::UploadImageResponse { image: Some(image_to_pb(&image)) }),
+                PartPlan::Add(next) => next,
+            };
+            let response = pb::UploadImageResponse { image: Some(image_to_pb(&next)) };
+            match self.store.commit(addition(context, &next, &image, &part, &response)).await {
+                Ok(()) => return Ok(response),
+                Err(CommitError::Guard(Guard::ImageGeneration)) => {}
+                Err(CommitError::Constraint(Constraint::OperationRepeated)) => {
+                    return self.outcome(context.operation_id).await?.ok_or_else(Problem::internal);
+                }
+                Err(error) => return Err(failure::of_commit(error)),
+            }
+        }
+        Err(failure::contended("the image"))
+    }
+}
+
+fn change(next: &Image, image: &Image) -> ImageChange {
+    ImageChange {
+        id: image.id,
+        expected_generation: image.generation,
+        state: next.state,
+        parts: next.parts.clone(),
+        format: next.format,
+        min_disk_gib: next.min_disk_gib,
+        reason: next.reason.clone(),
+        deadline_at: next.deadline_at,
+    }
+}
+
+fn addition(
+    context: &CallContext,
+    next: &Image,
+    image: &Image,
+    part: &ImagePart,
+    response: &pb::UploadImageResponse,
+) -> Unit {
+    let (now, id) = (Timestamp::now(), image.id.to_string());
+    let mut unit = Unit::new().op(change(next, image));
+    operation::record(&mut unit, context, response, now);
+    let (event, message) = match next.state {
+        ImageState::Active => ("image.active", format!("the image {} is active", image.name)),
+        ImageState::Queued | ImageState::Deleting => {
+            ("image.part_uploaded", format!("the image {} has its {}", image.name, part.kind.as_str()))
+        }
+    };
+    let data = serde_json::json!({
+        "part": part.kind.as_str(), "sha256": part.sha256, "size_bytes": part.size_bytes, "min_disk_gib": next.min_disk_gib,
+    });
+    let words = ImageWords { project_id: image.project_id, image_id: &id, event, message, data };
+    unit.push(operation::event(context, words, now));
+    let detail = format!("{} {}", part.kind.as_str(), part.sha256);
+    unit.push(operation::audit(context, image.project_id, "image.upload", &id, detail, now));
+    unit
+}
+
+/// The verdict on the content; the smallest root disk for it, GiB.
+async fn inspect_staged(opened: &Opened, format: DiskFormat, staged: &Staged) -> Result<u64, Problem> {
+    let head = staged.head(inspect::HEAD_BYTES).await.map_err(|e| failure::of_object(&e))?;
+    let sound = inspect::inspect(opened.part, format, &head, staged.size_bytes).map_err(|refused| refused.problem())?;
+    drop(head);
+    if opened.part == ImagePartKind::Disk && format == DiskFormat::Qcow2 {
+        let checked = qemu_img::check_qcow2(|| std::fs::File::open(staged.path()), sound.virtual_bytes).await;
+        match checked {
+            Ok(verdict) => verdict.map_err(|refused| refused.problem())?,
+            Err(error) => {
+                tracing::error!(error = %error, cause = ?std::error::Error::source(&error), "an image can't be inspected");
+                return Err(Problem::unavailable("the image can't be inspected now"));
+            }
+        }
+    }
+    Ok(sound.min_disk_gib())
+}
