@@ -2,6 +2,7 @@
 //! through a gRPC status ([`status`]).
 
 pub mod convert;
+pub mod port_socket;
 pub mod status;
 
 /// Bytes of one gRPC message, on every client and server: a snapshot of a host with thousands of instances fits.
@@ -18,6 +19,13 @@ pub mod cluster {
 pub mod agent {
     pub mod v1 {
         tonic::include_proto!("iaas.agent.v1");
+    }
+}
+
+#[allow(clippy::all, clippy::pedantic, rustdoc::all, unreachable_pub)]
+pub mod network {
+    pub mod v1 {
+        tonic::include_proto!("iaas.network.v1");
     }
 }
 

@@ -43,8 +43,8 @@ macro_rules! ids {
 }
 
 ids! {
-    ApiKeyId, AuditId, DiskId, FlavorId, HostId, ImageId, InstanceId,
+    ApiKeyId, AuditId, DiskId, FlavorId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId,
     /// One accepted mutation. Unique per owning service, so that a repeat after a crash finds its answer.
     OperationId,
-    ProjectId, SshKeyId, UserId,
+    PortId, ProjectId, RouterId, SecurityGroupId, SshKeyId, SubnetId, UserId,
 }

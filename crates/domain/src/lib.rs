@@ -10,6 +10,7 @@ pub mod image;
 pub mod instance;
 pub mod limits;
 pub mod name;
+pub mod network;
 pub mod policy;
 pub mod problem;
 pub mod quota;

@@ -2,6 +2,7 @@
 
 mod image;
 mod instance;
+pub mod network;
 
 pub use image::{image_from_pb, image_to_desired, image_to_pb};
 pub use instance::{

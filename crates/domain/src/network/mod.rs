@@ -1,0 +1,12 @@
+//! Networks: addresses, subnets, ports and security rules, and the rules about them that need no I/O.
+//!
+//! Which address is free, and who gets it, is the resource-manager's allocator; how packets flow is the network-agent's. Both
+//! trust what is parsed and validated here.
+
+mod addr;
+mod rule;
+mod subnet;
+
+pub use addr::{Cidr, InvalidAddress, IpRange, MacAddr, Vni};
+pub use rule::{Direction, Ethertype, InvalidRule, Match, PortRange, Protocol, Remote, SecurityRule};
+pub use subnet::{HostRoute, InvalidSubnet, MTU_MAX, MTU_MIN, SubnetSpec, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6};
