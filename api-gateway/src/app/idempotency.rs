@@ -163,6 +163,8 @@ impl Ticket {
         let mut problem = ApiError::from(status).into_problem();
         if problem.kind == ErrorKind::StaleGeneration && self.if_match.is_some() {
             problem.kind = ErrorKind::PreconditionFailed;
+        }
+        if problem.kind == ErrorKind::PreconditionFailed {
             problem.code = "precondition_failed".to_owned();
         }
         problem.into()

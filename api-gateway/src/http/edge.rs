@@ -220,7 +220,7 @@ mod tests {
             request_id(&headers)
         };
         assert_eq!(id("deploy-2026.01:7"), "deploy-2026.01:7");
-        for bad in ["short", "with space in it", "<script>alert</script>", "ünïcode-ünïcode"] {
+        for bad in ["short", "with space in it", "<script>alert</script>", "semi;colon;and/slash"] {
             assert_ne!(id(bad), bad);
         }
     }

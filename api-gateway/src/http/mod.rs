@@ -2,6 +2,7 @@
 //! place where a refusal becomes an answer.
 
 pub mod body;
+pub mod codes;
 pub mod edge;
 pub mod etag;
 pub mod intent;

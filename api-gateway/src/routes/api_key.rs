@@ -81,7 +81,7 @@ async fn create(
         if intent.dry_run {
             let keys = app.store().api_key_list(caller.identity.user_id).await?;
             if keys.iter().any(|key| key.name == body.name) {
-                return Err(Problem::already_exists("API key", &body.name).into());
+                return Err(Problem::already_exists("api key", &body.name).into());
             }
         }
         let made = api_key::generate();
@@ -140,7 +140,7 @@ async fn fetch(app: &App, caller: &Caller, key: &str) -> Result<ApiKeyRow, ApiEr
     let rows = app.store().api_key_list(caller.identity.user_id).await?;
     let id = key.parse::<ApiKeyId>().ok();
     let found = rows.into_iter().find(|row| Some(row.id) == id || row.name.as_str() == key);
-    found.ok_or_else(|| Problem::not_found("API key", key.chars().take(64).collect::<String>()).into())
+    found.ok_or_else(|| Problem::not_found("api key", key.chars().take(64).collect::<String>()).into())
 }
 
 fn deed(action: &'static str, event: &'static str, what: &str, caller: &Caller, row: &ApiKeyRow) -> Deed {

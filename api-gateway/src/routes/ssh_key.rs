@@ -55,7 +55,7 @@ async fn create(
         let parsed = parse_public_key(&body.public_key);
         let (public_key, fingerprint) = parsed.map_err(|e| Problem::invalid("/public_key", e.to_string()))?;
         if intent.dry_run && app.store().ssh_key_find_by_name(scope.id(), body.name.as_str()).await?.is_some() {
-            return Err(Problem::already_exists("SSH key", &body.name).into());
+            return Err(Problem::already_exists("ssh key", &body.name).into());
         }
         let key = SshKey {
             id: SshKeyId::new(),
@@ -121,7 +121,7 @@ pub async fn fetch(app: &App, project_id: ProjectId, key: &str) -> Result<SshKey
         Ok(id) => app.store().ssh_key_find(project_id, id).await?,
         Err(_) => app.store().ssh_key_find_by_name(project_id, key).await?,
     };
-    found.ok_or_else(|| Problem::not_found("SSH key", key.chars().take(64).collect::<String>()).into())
+    found.ok_or_else(|| Problem::not_found("ssh key", key.chars().take(64).collect::<String>()).into())
 }
 
 fn deed(action: &'static str, event: &'static str, what: &str, key: &SshKey) -> Deed {

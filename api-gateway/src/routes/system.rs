@@ -26,7 +26,7 @@ async fn healthz(_: Anyone) -> ApiResult {
 
 /// Whether it can do its work: the database reads and writes, the services behind it answer. 503 when not.
 #[utoipa::path(get, path = "/readyz", tag = "system",
-    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+    responses((status = 200, body = Readiness)))]
 async fn readyz(State(app): State<App>, _: Anyone) -> ApiResult {
     readiness::check(&app).await
 }

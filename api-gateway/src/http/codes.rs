@@ -1,0 +1,237 @@
+//! Every `code` that an error can carry. docs/errors.md is made of this; a test finds codes in the sources that aren't here.
+
+use domain::ErrorKind;
+use std::fmt::Write as _;
+
+pub struct Code {
+    pub code: &'static str,
+    pub kinds: &'static [ErrorKind],
+    /// What it means and what to do.
+    pub meaning: &'static str,
+}
+
+const fn code(code: &'static str, kinds: &'static [ErrorKind], meaning: &'static str) -> Code {
+    Code { code, kinds, meaning }
+}
+
+use ErrorKind as K;
+
+/// Sorted by code.
+pub const CODES: &[Code] = &[
+    code("api_key_not_found", &[K::NotFound], "You have no API key of that id or name."),
+    code(
+        "bad_cursor",
+        &[K::InvalidArgument],
+        "The cursor isn't ours, or belongs to another list or other filters. Start again without one.",
+    ),
+    code("bad_idempotency_key", &[K::InvalidArgument], "`Idempotency-Key` isn't 1 to 255 visible ASCII characters."),
+    code("bad_if_match", &[K::InvalidArgument], "`If-Match` isn't one ETag of this server, like `\"7\"`."),
+    code("body_incomplete", &[K::InvalidArgument], "The request's body ended before its time. Nothing was done."),
+    code("conflict", &[K::StaleGeneration], "Another change of the object won. Read it again and decide anew."),
+    code("console_session_not_found", &[K::NotFound], "The console's session is over. Ask for a new one."),
+    code("console_timeout", &[K::DeadlineExceeded], "The instance's host didn't answer the console's request in time."),
+    code(
+        "database_unavailable",
+        &[K::Unavailable],
+        "The database doesn't answer. Repeat with the same `Idempotency-Key`.",
+    ),
+    code(
+        "deadline_exceeded",
+        &[K::DeadlineExceeded],
+        "A service took too long; the outcome is unknown. Repeat with the same `Idempotency-Key`.",
+    ),
+    code("disk_not_found", &[K::NotFound], "There is no such disk: its reservation expired, or its instance is gone."),
+    code("disk_role_taken", &[K::AlreadyExists], "The instance has a disk of that role already."),
+    code("disk_shrink", &[K::InvalidArgument], "A disk can't become smaller."),
+    code("flavor_not_found", &[K::NotFound], "There is no flavor of that id or name."),
+    code(
+        "host_disconnected",
+        &[K::Unavailable],
+        "The instance's host isn't connected. The instance goes on; its console and log can't be reached now.",
+    ),
+    code("host_name_taken", &[K::AlreadyExists], "Another host is registered under that name."),
+    code("host_not_found", &[K::NotFound], "There is no host of that id or name."),
+    code("image_in_use", &[K::InvalidState], "Instances use the image. Delete them first."),
+    code(
+        "image_not_active",
+        &[K::InvalidState],
+        "The image isn't active: some of its parts are missing, or it is being deleted.",
+    ),
+    code("image_not_found", &[K::NotFound], "There is no image of that id or name in the project, and no public one."),
+    code(
+        "image_refused",
+        &[K::InvalidArgument],
+        "The image's content isn't what it says, or refers to files outside itself.",
+    ),
+    code("image_too_large", &[K::PayloadTooLarge], "The part is larger than the installation takes."),
+    code("instance_not_found", &[K::NotFound], "There is no instance of that id or name in the project."),
+    code("internal", &[K::Internal], "An error on our side, logged under the request id."),
+    code("invalid_argument", &[K::InvalidArgument], "Something in the request is wrong: `errors` names the fields."),
+    code("invalid_state", &[K::InvalidState], "The object's state doesn't allow this."),
+    code(
+        "key_restricted",
+        &[K::PermissionDenied],
+        "An API key bound to a project, a role or a time can't manage API keys.",
+    ),
+    code("key_reused", &[K::KeyReused], "The `Idempotency-Key` was used for another request. Use a new one."),
+    code(
+        "local_disk",
+        &[K::InvalidState],
+        "`on_host_loss: restart` needs a disk that outlives its host; a local pool's doesn't.",
+    ),
+    code("login_failed", &[K::Unauthenticated], "There is no such user, it is disabled, or the password is wrong."),
+    code(
+        "login_throttled",
+        &[K::RateLimited],
+        "Too many wrong passwords for this user from this address. `Retry-After` says how long to wait.",
+    ),
+    code("malformed_json", &[K::InvalidArgument], "The body isn't JSON."),
+    code("member_not_found", &[K::NotFound], "That user isn't in the project."),
+    code(
+        "method_not_allowed",
+        &[K::MethodNotAllowed],
+        "The path is there, the method isn't. `Allow` names those that are.",
+    ),
+    code("name_taken", &[K::AlreadyExists], "Another object of the kind has the name."),
+    code(
+        "no_capacity",
+        &[K::NoCapacity],
+        "No host has room for it now. `explain` says why each was passed over, and what would fit.",
+    ),
+    code(
+        "no_root_disk",
+        &[K::InvalidArgument],
+        "The instance has no root disk, so it can't be resized to have one, or rebuilt.",
+    ),
+    code("not_found", &[K::NotFound], "There is no such object."),
+    code("not_oneself", &[K::InvalidState], "You can't delete yourself or take your own administration away."),
+    code("not_ready", &[K::Unavailable], "Something the API needs doesn't work; the detail says what."),
+    code("parent_not_found", &[K::NotFound], "What the object would belong to was deleted meanwhile."),
+    code(
+        "part_exists",
+        &[K::InvalidState],
+        "The image has that part already, with other bytes. An image's content never changes: make a new image.",
+    ),
+    code("payload_too_large", &[K::PayloadTooLarge], "The body is larger than the route takes."),
+    code("permission_denied", &[K::PermissionDenied], "Your role doesn't allow this; the detail says which would."),
+    code(
+        "placement_contended",
+        &[K::Unavailable],
+        "Others took the room again and again while this was placed. Repeat it.",
+    ),
+    code(
+        "precondition_failed",
+        &[K::PreconditionFailed],
+        "The object isn't at the generation that `If-Match` names. Read it again.",
+    ),
+    code("project_in_use", &[K::InvalidState], "The project has instances, images or disks. Delete them first."),
+    code("project_not_found", &[K::NotFound], "There is no project of that id or name, or you aren't in it."),
+    code(
+        "project_required",
+        &[K::InvalidArgument],
+        "You are in none or several projects: say which with `?project=` or `X-Iaas-Project`.",
+    ),
+    code(
+        "quota_exceeded",
+        &[K::QuotaExceeded],
+        "The project's quota is reached; the detail says which and by how much.",
+    ),
+    code("rate_limited", &[K::RateLimited], "Too many requests a second. `Retry-After` says when to return."),
+    code(
+        "refresh_token_invalid",
+        &[K::Unauthenticated],
+        "The refresh token is unknown, expired or revoked. Log in again.",
+    ),
+    code(
+        "refresh_token_reused",
+        &[K::Unauthenticated],
+        "The refresh token was used before, so all of that login's are revoked. Log in again.",
+    ),
+    code(
+        "request_timeout",
+        &[K::DeadlineExceeded],
+        "The request took longer than the server allows; its outcome is unknown.",
+    ),
+    code("route_not_found", &[K::NotFound], "There is nothing at that path."),
+    code("session_required", &[K::PermissionDenied], "This needs a login: an API key can't."),
+    code("shutting_down", &[K::Unavailable], "The server is stopping."),
+    code(
+        "size_mismatch",
+        &[K::InvalidArgument],
+        "Not as many bytes came as were announced. Nothing was kept: send it again.",
+    ),
+    code("size_too_small", &[K::InvalidArgument], "The image needs more memory or disk than the size has."),
+    code("ssh_key_not_found", &[K::NotFound], "The project has no SSH key of that id or name."),
+    code(
+        "stale_generation",
+        &[K::StaleGeneration, K::PreconditionFailed],
+        "The object changed meanwhile. Read it again and decide anew.",
+    ),
+    code("storage_full", &[K::Unavailable], "The image store's disk is full. An administrator must make room."),
+    code("token_expired", &[K::Unauthenticated], "The token was valid once. Refresh it, or make a new API key."),
+    code("token_invalid", &[K::Unauthenticated], "The token isn't one of this installation, or was revoked."),
+    code("token_missing", &[K::Unauthenticated], "The request has no `Authorization: Bearer …`."),
+    code("too_many_consoles", &[K::RateLimited], "Too many consoles are open."),
+    code("too_many_streams", &[K::RateLimited], "Too many event streams are open."),
+    code(
+        "unavailable",
+        &[K::Unavailable],
+        "A service behind the API doesn't answer now. Repeat with the same `Idempotency-Key`.",
+    ),
+    code("unsupported_media_type", &[K::UnsupportedMediaType], "The body's `Content-Type` isn't one the route takes."),
+    code("upload_cut", &[K::InvalidArgument], "The upload was cut before its end. Nothing was kept: send it again."),
+    code(
+        "upload_stalled",
+        &[K::DeadlineExceeded],
+        "The upload sent nothing for too long. Nothing was kept: send it again.",
+    ),
+    code("user_not_found", &[K::NotFound], "There is no user of that id or name."),
+    code(
+        "wait_timeout",
+        &[K::DeadlineExceeded],
+        "The object isn't as waited for yet; the detail says its state and step. The change goes on.",
+    ),
+    code("weak_password", &[K::InvalidArgument], "The password is too short, too long or too easy."),
+    code("wrong_password", &[K::PermissionDenied], "The current password is wrong."),
+];
+
+/// docs/errors.md.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from(
+        "# Errors\n\n\
+         <!-- Made from api-gateway/src/http/codes.rs: UPDATE_GOLDEN=1 cargo test -p api-gateway --test gateway golden -->\n\n\
+         Every error is an `application/problem+json` document (RFC 9457): `type` (`urn:iaas:problem:<code>`), `title`, `status`, `code`, \
+         `detail`\n(what failed, on which object), `hint` (what to do next, where there is something), `request_id` (the answer's \
+         `X-Request-Id`, and the\nkey to our log), `errors` (each wrong field: a JSON pointer into the body, or the name of a parameter or \
+         header) and, for a refused\nplacement, `explain`. `code` is stable: programs decide by it, never by texts. `Retry-After` comes with \
+         429 and 503.\n\n\
+         | code | status | retry | meaning |\n|---|---|---|---|\n",
+    );
+    for code in CODES {
+        let statuses: Vec<_> = code.kinds.iter().map(|k| k.http_status().to_string()).collect();
+        let retry = code.kinds.first().map_or("", |k| retry(*k));
+        let _ = writeln!(text, "| `{}` | {} | {retry} | {} |", code.code, statuses.join(", "), code.meaning);
+    }
+    text
+}
+
+fn retry(kind: ErrorKind) -> &'static str {
+    match kind.retry() {
+        domain::problem::Retry::No => "no",
+        domain::problem::Retry::ReRead => "after reading again",
+        domain::problem::Retry::Later => "later",
+        domain::problem::Retry::Yes => "yes",
+        domain::problem::Retry::IfIdempotent => "with the same key",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_without_repeats() {
+        assert!(CODES.windows(2).all(|w| w[0].code < w[1].code));
+    }
+}

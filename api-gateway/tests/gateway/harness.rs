@@ -1,0 +1,199 @@
+//! A running gateway, and people to ask it.
+
+use api_gateway::{Config, Deps};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use service_kit::transport;
+use std::{path::Path, sync::Arc, time::Duration};
+use store::{Store, StoreConfig};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const PASSWORD: &str = "correct horse battery";
+
+/// One installation: its directory outlives restarts.
+pub struct World {
+    pub dir: Arc<TempDir>,
+    pub base: String,
+    pub store: Store,
+    pub config: Config,
+    pub http: reqwest::Client,
+    shutdown: CancellationToken,
+    running: Vec<JoinHandle<()>>,
+}
+
+/// Somebody with a token.
+#[derive(Clone)]
+pub struct Person {
+    pub http: reqwest::Client,
+    pub base: String,
+    pub token: String,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub body: Value,
+    pub text: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn expect(self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        self.body
+    }
+
+    /// Checks that this is a problem document of that status and code.
+    #[track_caller]
+    pub fn problem(self, status: u16, code: &str) -> Value {
+        self.assert_problem();
+        assert_eq!((self.status.as_u16(), self.body["code"].as_str()), (status, Some(code)), "{}", self.text);
+        self.body
+    }
+
+    /// Checks what every error must be.
+    #[track_caller]
+    pub fn assert_problem(&self) {
+        let kind = self.headers.get("content-type").and_then(|v| v.to_str().ok());
+        assert_eq!(kind, Some("application/problem+json"), "{} {}", self.status, self.text);
+        let body = &self.body;
+        assert_eq!(body["status"].as_u64(), Some(u64::from(self.status.as_u16())), "{}", self.text);
+        for field in ["type", "title", "code", "detail", "request_id"] {
+            assert!(body[field].as_str().is_some_and(|t| !t.is_empty()), "{field} is missing: {}", self.text);
+        }
+        let id = self.headers.get("x-request-id").and_then(|v| v.to_str().ok());
+        assert_eq!(body["request_id"].as_str(), id, "{}", self.text);
+    }
+}
+
+pub async fn answer(request: RequestBuilder) -> Answer {
+    let response = request.send().await.expect("the server answers");
+    let (status, headers) = (response.status(), response.headers().clone());
+    let text = response.text().await.expect("a body");
+    let body = serde_json::from_str(&text).unwrap_or(Value::Null);
+    Answer { status, headers, body, text }
+}
+
+impl Person {
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        answer(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        answer(self.request(Method::POST, path).json(&body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        answer(self.request(Method::PATCH, path).json(&body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        answer(self.request(Method::PUT, path).json(&body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        answer(self.request(Method::DELETE, path)).await
+    }
+}
+
+pub fn config(dir: &Path) -> Config {
+    let mut config = Config::default();
+    config.api.listen = ([127, 0, 0, 1], 0).into();
+    config.api.drain_timeout_secs = 5;
+    config.identity.state_dir = dir.join("state");
+    config
+}
+
+pub fn key(comment: &str) -> String {
+    format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJl3dIeudNqd0DPMRD6OIh65tjkxFNOtwGcWB2gCgPhk {comment}")
+}
+
+impl World {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("tempdir"));
+        let mut config = config(dir.path());
+        change(&mut config);
+        Self::run(dir, config).await
+    }
+
+    async fn run(dir: Arc<TempDir>, config: Config) -> Self {
+        service_kit::install_crypto();
+        let url = format!("sqlite://{}", dir.path().join("iaas.db").display());
+        let store = Store::open(&StoreConfig::new(url)).await.expect("the store opens");
+        let shutdown = CancellationToken::new();
+        let (storage_listener, storage) = transport::in_process();
+        let (cluster_listener, cluster) = transport::in_process();
+        let mut running = Vec::new();
+        let storage_config =
+            storage_manager::Config { directory: dir.path().join("objects"), ..storage_manager::Config::default() };
+        let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
+        let serving = storage_manager::serve(storage_config, deps, shutdown.clone());
+        running.push(tokio::spawn(async move { serving.await.expect("the storage-manager serves") }));
+        let deps = cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone() };
+        let serving = cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone());
+        running.push(tokio::spawn(async move { serving.await.expect("the cluster-manager serves") }));
+        let deps = Deps { store: store.clone(), cluster, storage, metrics: service_kit::metrics::install() };
+        let gateway = api_gateway::bind(config.clone(), deps, shutdown.clone()).await.expect("the gateway binds");
+        let port = gateway.local_addr().expect("an address").port();
+        running.push(tokio::spawn(async move { gateway.run().await.expect("the gateway serves") }));
+        let scheme = if config.api.uses_tls() { "https" } else { "http" };
+        let http = reqwest::Client::builder().no_proxy().build().expect("a client");
+        Self { dir, base: format!("{scheme}://localhost:{port}"), store, config, http, shutdown, running }
+    }
+
+    /// Stops everything as SIGTERM would, and waits.
+    pub async fn stop(self) -> (Arc<TempDir>, Config) {
+        self.shutdown.cancel();
+        for task in self.running {
+            tokio::time::timeout(Duration::from_secs(20), task).await.expect("it drains").expect("it ends well");
+        }
+        self.store.close().await;
+        (self.dir, self.config)
+    }
+
+    pub async fn restart(self) -> Self {
+        let (dir, config) = self.stop().await;
+        Self::run(dir, config).await
+    }
+
+    pub fn admin_password(&self) -> String {
+        let path = self.config.identity.admin_password_path();
+        std::fs::read_to_string(path).expect("the first password's file").trim().to_owned()
+    }
+
+    pub fn nobody(&self) -> Person {
+        Person { http: self.http.clone(), base: self.base.clone(), token: "none".into() }
+    }
+
+    pub async fn login(&self, name: &str, password: &str) -> Person {
+        let body = json!({"username": name, "password": password});
+        let answer = self.nobody().post("/v1/auth/login", body).await.expect(200);
+        Person { token: answer["access_token"].as_str().expect("a token").to_owned(), ..self.nobody() }
+    }
+
+    pub async fn admin(&self) -> Person {
+        self.login("admin", &self.admin_password()).await
+    }
+
+    pub async fn project(&self, admin: &Person, name: &str) -> String {
+        let made = admin.post("/v1/projects", json!({"name": name})).await.expect(201);
+        made["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// A new user with a role in a project.
+    pub async fn user(&self, admin: &Person, name: &str, project: &str, role: &str) -> Person {
+        admin.post("/v1/users", json!({"name": name, "password": PASSWORD})).await.expect(201);
+        admin.put(&format!("/v1/projects/{project}/members/{name}"), json!({"role": role})).await.expect(200);
+        self.login(name, PASSWORD).await
+    }
+}

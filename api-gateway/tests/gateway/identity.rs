@@ -1,0 +1,209 @@
+//! Users, roles, projects, keys, quotas: what they give, and that what is taken is taken at once.
+
+use crate::harness::{PASSWORD, Person, World, key};
+use serde_json::json;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_start_makes_an_admin_whose_password_only_root_reads() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::start().await;
+    for path in [world.config.identity.admin_password_path(), world.config.identity.master_key_path()] {
+        let mode = std::fs::metadata(&path).expect("the file").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+    assert!(world.admin_password().len() >= 24);
+    let admin = world.admin().await;
+    let whoami = admin.get("/v1/whoami").await.expect(200);
+    assert_eq!((&whoami["user"]["name"], &whoami["user"]["system_admin"]), (&json!("admin"), &json!(true)));
+    // A second start makes no second one, and keeps the password.
+    let world = world.restart().await;
+    let admin = world.admin().await;
+    assert_eq!(admin.get("/v1/users").await.expect(200)["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_given_first_password_is_taken() {
+    let world = World::start_with(|c| {
+        let path = c.identity.state_dir.join("given");
+        service_kit::secret_file::write(&path, b"as the operator chose\n").expect("written");
+        c.identity.admin_password_file = Some(path);
+    })
+    .await;
+    world.login("admin", "as the operator chose").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rights_follow_their_changes_at_once() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let ann = world.user(&admin, "ann", "blue", "reader").await;
+    let make = |name: &'static str| ann.post("/v1/ssh-keys", json!({"name": name, "public_key": key(name)}));
+    make("a").await.problem(403, "permission_denied");
+    admin.put("/v1/projects/blue/members/ann", json!({"role": "member"})).await.expect(200);
+    make("b").await.expect(201);
+    ann.put("/v1/projects/blue/members/ann", json!({"role": "admin"})).await.problem(403, "permission_denied");
+    admin.delete("/v1/projects/blue/members/ann").await.expect(204);
+    make("c").await.problem(400, "project_required");
+    ann.get("/v1/ssh-keys?project=blue").await.problem(404, "project_not_found");
+    admin.patch("/v1/users/ann", json!({"enabled": false})).await.expect(200);
+    ann.get("/v1/whoami").await.problem(401, "token_invalid");
+    let login = json!({"username": "ann", "password": PASSWORD});
+    world.nobody().post("/v1/auth/login", login.clone()).await.problem(401, "login_failed");
+    admin.patch("/v1/users/ann", json!({"enabled": true})).await.expect(200);
+    world.nobody().post("/v1/auth/login", login).await.expect(200);
+    admin.delete("/v1/users/ann").await.expect(204);
+    ann.get("/v1/whoami").await.problem(401, "token_invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_ends_the_old_logins() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let ann = world.user(&admin, "ann", "blue", "member").await;
+    let login = json!({"username": "ann", "password": PASSWORD});
+    let tokens = world.nobody().post("/v1/auth/login", login.clone()).await.expect(200);
+    let change = |current: &'static str, new: &'static str| {
+        ann.put("/v1/whoami/password", json!({"current": current, "new": new}))
+    };
+    change("not it", "a new and long one").await.problem(403, "wrong_password");
+    change(PASSWORD, "short").await.problem(400, "weak_password");
+    change(PASSWORD, "a new and long one").await.expect(204);
+    world.nobody().post("/v1/auth/login", login).await.problem(401, "login_failed");
+    let refresh = json!({"refresh_token": tokens["refresh_token"]});
+    world.nobody().post("/v1/auth/refresh", refresh).await.problem(401, "refresh_token_invalid");
+    world.login("ann", "a new and long one").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_keys_carry_no_more_than_was_said() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    world.project(&admin, "red").await;
+    let ann = world.user(&admin, "ann", "blue", "member").await;
+    admin.put("/v1/projects/red/members/ann", json!({"role": "member"})).await.expect(200);
+    let person =
+        |secret: &serde_json::Value| Person { token: secret.as_str().expect("a secret").into(), ..ann.clone() };
+
+    let made = ann.post("/v1/api-keys", json!({"name": "all"})).await.expect(201);
+    let all = person(&made["secret"]);
+    assert!(made["secret"].as_str().is_some_and(|s| s.starts_with("iaas_")));
+    all.get("/v1/ssh-keys?project=red").await.expect(200);
+    all.put("/v1/whoami/password", json!({"current": PASSWORD, "new": "another long one"}))
+        .await
+        .problem(403, "session_required");
+
+    let bound = json!({"name": "reads-blue", "project": "blue", "role": "reader"});
+    let made = ann.post("/v1/api-keys", bound).await.expect(201);
+    let reads = person(&made["secret"]);
+    // Its project is the default, also for a user of two.
+    reads.get("/v1/ssh-keys").await.expect(200);
+    reads.get("/v1/ssh-keys?project=red").await.problem(404, "project_not_found");
+    reads.post("/v1/ssh-keys", json!({"name": "k", "public_key": key("k")})).await.problem(403, "permission_denied");
+    reads.post("/v1/api-keys", json!({"name": "escape"})).await.problem(403, "key_restricted");
+    let whoami = reads.get("/v1/whoami").await.expect(200);
+    assert_eq!(whoami["projects"].as_array().map(Vec::len), Some(1));
+    assert_eq!(whoami["api_key"]["name"], "reads-blue");
+    assert_eq!(reads.get("/v1/projects").await.expect(200)["items"].as_array().map(Vec::len), Some(1));
+
+    ann.post("/v1/api-keys", json!({"name": "x", "project": "nope"})).await.problem(404, "project_not_found");
+    ann.post("/v1/api-keys", json!({"name": "x", "expires_at": "2020-01-01T00:00:00Z"}))
+        .await
+        .problem(400, "invalid_argument");
+    ann.post("/v1/api-keys", json!({"name": "all"})).await.problem(409, "name_taken");
+    let listed = ann.get("/v1/api-keys").await.expect(200);
+    assert!(!listed.to_string().contains("secret"), "{listed}");
+
+    // A system admin's key, bound to a project, administers nothing.
+    let made = admin.post("/v1/api-keys", json!({"name": "small", "project": "blue"})).await.expect(201);
+    let small = person(&made["secret"]);
+    small.get("/v1/users").await.problem(403, "permission_denied");
+    small.post("/v1/ssh-keys", json!({"name": "k", "public_key": key("k")})).await.expect(201);
+
+    ann.delete("/v1/api-keys/all").await.expect(204);
+    all.get("/v1/whoami").await.problem(401, "token_invalid");
+    // Somebody else's key isn't there.
+    admin.delete("/v1/api-keys/reads-blue").await.problem(404, "api_key_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_cannot_lock_themselves_out() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    admin.patch("/v1/users/admin", json!({"system_admin": false})).await.problem(409, "not_oneself");
+    admin.patch("/v1/users/admin", json!({"enabled": false})).await.problem(409, "not_oneself");
+    admin.delete("/v1/users/admin").await.problem(409, "not_oneself");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_are_set_by_system_admins_and_seen_by_readers() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let rob = world.user(&admin, "rob", "blue", "reader").await;
+    let quota = rob.get("/v1/projects/blue/quota").await.expect(200);
+    assert_eq!((&quota["limits"]["instances"], &quota["used"]["instances"]), (&json!(50), &json!(0)));
+    rob.put("/v1/projects/blue/quota", json!({"vcpus": 1})).await.problem(403, "permission_denied");
+    let set = admin.put("/v1/projects/blue/quota", json!({"vcpus": 7})).await.expect(200);
+    assert_eq!((&set["limits"]["vcpus"], &set["limits"]["instances"]), (&json!(7), &json!(50)));
+    admin.put("/v1/projects/blue/quota", json!({"vcpus": -1})).await.problem(400, "invalid_argument");
+    assert_eq!(rob.get("/v1/projects/blue/quota").await.expect(200)["limits"]["vcpus"], 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_is_in_the_audit_log_with_its_request() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let ann = world.user(&admin, "ann", "blue", "member").await;
+    let request = ann.request(reqwest::Method::POST, "/v1/ssh-keys").header("x-request-id", "my-request-1");
+    let made = crate::harness::answer(request.json(&json!({"name": "k", "public_key": key("k")}))).await;
+    assert_eq!(made.headers["x-request-id"], "my-request-1");
+    made.expect(201);
+    let audit = ann.get("/v1/audit").await.expect(200);
+    let entry = audit["items"].as_array().expect("items").iter().find(|e| e["action"] == "ssh_key.create");
+    let entry = entry.expect("the line is there");
+    assert_eq!(entry["request_id"], "my-request-1");
+    assert_eq!((&entry["principal_name"], &entry["outcome"]), (&json!("ann"), &json!("accepted")));
+    // The system's own lines are for its administrators.
+    assert!(!audit.to_string().contains("user.create"));
+    assert!(admin.get("/v1/audit").await.expect(200).to_string().contains("user.create"));
+    // Who logged in, and who failed to, is there too.
+    world
+        .nobody()
+        .post("/v1/auth/login", json!({"username": "ann", "password": "wrong"}))
+        .await
+        .problem(401, "login_failed");
+    let all = admin.get("/v1/audit?limit=1000").await.expect(200);
+    let logins: Vec<_> = all["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter(|e| e["action"] == "session.login" && e["principal_name"] == "ann")
+        .map(|e| e["outcome"].as_str().expect("text").to_owned())
+        .collect();
+    assert_eq!(logins, ["accepted", "denied"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_requests_a_second_are_told_when_to_return() {
+    let world = World::start_with(|c| c.api.rate_limit_per_principal = 5).await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let ann = world.user(&admin, "ann", "blue", "member").await;
+    let all = (0..30).map(|_| ann.get("/v1/whoami"));
+    let answers = futures::future::join_all(all).await;
+    let (fine, limited): (Vec<_>, Vec<_>) = answers.into_iter().partition(|a| a.status == 200);
+    assert!(fine.len() >= 5 && !limited.is_empty(), "{} fine, {} limited", fine.len(), limited.len());
+    assert_eq!(fine[0].headers["ratelimit-limit"], "5");
+    for refused in limited {
+        assert!(refused.headers.contains_key("retry-after"));
+        refused.problem(429, "rate_limited");
+    }
+    // System admins have none.
+    for refused in futures::future::join_all((0..30).map(|_| admin.get("/v1/whoami"))).await {
+        refused.expect(200);
+    }
+}
