@@ -1,1 +1,44 @@
-fn main() {}
+//! Benchmarks. One JSON object per line on stdout; what is being done goes to stderr. Build with `--release`, on a quiet machine; absolute
+//! times vary with the machine, so each bench carries its reference.
+
+mod api;
+mod boot;
+mod control_plane;
+mod idle;
+mod stack;
+mod stats;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "iaas-bench", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// REST call to the guest's up line, against the same QEMU started by hand. Needs root.
+    Boot(boot::Args),
+    /// Durable creates to `running` and deletes, on simulated hosts.
+    ControlPlane(control_plane::Args),
+    /// Latency of reads.
+    Api(api::Args),
+    /// Memory, CPU, threads and start of `iaasd all` without instances. Needs root.
+    Idle(idle::Args),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    service_kit::install_crypto();
+    service_kit::telemetry::init(service_kit::telemetry::LogFormat::Pretty, "error");
+    let result = match Cli::parse().bench {
+        Bench::Boot(args) => boot::run(args).await?,
+        Bench::ControlPlane(args) => control_plane::run(args).await?,
+        Bench::Api(args) => api::run(args).await?,
+        Bench::Idle(args) => idle::run(args).await?,
+    };
+    println!("{result}");
+    Ok(())
+}

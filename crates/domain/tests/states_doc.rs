@@ -18,7 +18,9 @@ fn meaning(state: S) -> &'static str {
         S::Rebuilding => "its root disk is made anew from an image",
         S::Deleting => "its host stops it and destroys its disks; quota is free already, the place on the host not yet",
         S::Deleted => "gone: seen at the end of a timeline, never stored",
-        S::Error => "it could not be made what it should be; `reason` says why; it is tried again from its desired state",
+        S::Error => {
+            "it could not be made what it should be; `reason` says why; it is tried again from its desired state"
+        }
     }
 }
 
@@ -28,7 +30,8 @@ fn render() -> String {
          States in **bold** may last. Every other one has a deadline: past it the instance shows a reason.\n\n| state | meaning | next |\n|---|---|---|\n",
     );
     for from in S::ALL {
-        let next: Vec<_> = S::ALL.into_iter().filter(|to| *to != from && S::valid_transition(from, *to)).map(S::as_str).collect();
+        let next: Vec<_> =
+            S::ALL.into_iter().filter(|to| *to != from && S::valid_transition(from, *to)).map(S::as_str).collect();
         let name = if from.is_final() { format!("**{}**", from.as_str()) } else { from.as_str().to_owned() };
         let next = if next.is_empty() { "—".to_owned() } else { next.join(", ") };
         writeln!(out, "| {name} | {} | {next} |", meaning(from)).expect("a string grows");

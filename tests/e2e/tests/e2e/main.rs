@@ -1,0 +1,12 @@
+//! The real thing: `iaasd` as a process, REST over loopback, real QEMU guests under whatever accelerator the host has.
+//!
+//! What a machine can't do is printed as `not run: why`, never skipped in silence.
+
+mod bad_input;
+mod crash;
+mod debian;
+mod lifecycle;
+mod many;
+mod process;
+mod roles;
+mod support;

@@ -1,0 +1,126 @@
+//! The roles in processes of their own: PostgreSQL, TCP, mutual TLS.
+
+use crate::support::{can_run_guests, create, guests, not_run, until, upload_tiny};
+use anyhow::ensure;
+use harness::{Rest, bin_dir, free_address};
+use serde_json::json;
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+struct Roles(Vec<(String, Child)>, tempfile::TempDir);
+
+impl Drop for Roles {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let config = self.1.path().join("compute-agent.toml");
+        let _ = Command::new(bin_dir().join("iaasd"))
+            .args(["vms", "stop", "--config"])
+            .arg(config)
+            .stdout(Stdio::null())
+            .status();
+        if std::thread::panicking() {
+            for (role, _) in &self.0 {
+                let log = std::fs::read_to_string(self.1.path().join(format!("{role}.log"))).unwrap_or_default();
+                eprintln!("--- {role} ---\n{}", log.lines().rev().take(15).collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+}
+
+fn certs(dir: &Path, role: &str) -> anyhow::Result<()> {
+    let issued = Command::new(bin_dir().join("iaasd"))
+        .args(["certs", "issue", "--role", role, "--name", "127.0.0.1", "--ca-dir"])
+        .arg(dir.join("ca"))
+        .arg("--out-dir")
+        .arg(dir.join("tls"))
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(issued.success(), "certs issue {role}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_processes_make_one_cloud() -> anyhow::Result<()> {
+    let what = "the roles as four processes over PostgreSQL and mutual TLS";
+    let Some(database) = store::testing::TestDatabase::postgres().await else {
+        not_run(what, "IAAS_TEST_POSTGRES_URL is not set (./deploy/test sets it)");
+        return Ok(());
+    };
+    if !can_run_guests(what) {
+        return Ok(());
+    }
+    let _guests = guests(1).await;
+    let dir = tempfile::Builder::new().prefix("iaas-").tempdir_in("/var/tmp")?;
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let made = Command::new(bin_dir().join("iaasd"))
+        .args(["certs", "ca", "--dir", &at("ca")])
+        .stdout(Stdio::null())
+        .status()?;
+    ensure!(made.success(), "certs ca");
+    let (api, cluster, storage) = (free_address()?, free_address()?, free_address()?);
+    let mut roles = Roles(Vec::new(), dir);
+    let dir = roles.1.path().to_owned();
+    for role in ["storage-manager", "cluster-manager", "api-gateway", "compute-agent"] {
+        certs(&dir, role)?;
+        let d = dir.display();
+        let url = &database.config.url;
+        let config = format!(
+            "[paths]\nstate = '{d}/{role}'\nrun = '{d}/run-{role}'\n[log]\nformat = 'json'\n[store]\nurl = '{url}'\n[links]\ncluster_listen = '{cluster}'\nstorage_listen = '{storage}'\ntls_dir = '{d}/tls'\n\
+             [api]\nlisten = '{api}'\n[identity]\nadmin_password_file = '{d}/password'\n"
+        );
+        let path = dir.join(format!("{role}.toml"));
+        std::fs::write(&path, config)?;
+        let log = std::fs::File::create(dir.join(format!("{role}.log")))?;
+        let child = Command::new(bin_dir().join("iaasd"))
+            .arg(role)
+            .arg("--config")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        roles.0.push((role.to_owned(), child));
+    }
+    let base = format!("http://{api}");
+    harness::wait_ready(&base).await?;
+    let password = std::fs::read_to_string(dir.join("password"))?;
+    let rest = Rest::login(&base, "admin", password.trim()).await?.in_project("demo").await?;
+    upload_tiny(&rest).await?;
+    rest.post("/v1/flavors", &json!({"name": "small", "vcpus": 1, "memory_mib": 192, "disk_gib": 1})).await?;
+    until("the host is up", async || {
+        let hosts = rest.get("/v1/hosts").await?;
+        Ok((hosts["items"][0]["state"] == "up").then_some(()))
+    })
+    .await?;
+    let made = create(&rest, "far", "guest", json!({})).await?;
+    ensure!(made["state"] == "running", "{made}");
+
+    // The cluster-manager dies and comes back: the guest doesn't notice, and work goes on.
+    let manager = roles.0.iter_mut().find(|(role, _)| role == "cluster-manager").expect("it runs");
+    manager.1.kill()?;
+    manager.1.wait()?;
+    let (status, problem) = rest.answer(reqwest::Method::POST, "/v1/instances/far/pause", Some(&json!({}))).await?;
+    ensure!(status == 503 && problem["code"].is_string(), "{status} {problem}");
+    ensure!(rest.get("/v1/instances/far").await?["state"] == "running", "reads go on");
+    let log = std::fs::OpenOptions::new().append(true).open(dir.join("cluster-manager.log"))?;
+    manager.1 = Command::new(bin_dir().join("iaasd"))
+        .args(["cluster-manager", "--config"])
+        .arg(dir.join("cluster-manager.toml"))
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()?;
+    until("the manager takes work again", async || {
+        let (status, _) = rest
+            .answer(reqwest::Method::POST, "/v1/instances/far/pause?wait=paused&timeout=30s", Some(&json!({})))
+            .await?;
+        Ok((status < 300).then_some(()))
+    })
+    .await?;
+    rest.delete("/v1/instances/far?wait=deleted&timeout=60s").await?;
+    Ok(())
+}
