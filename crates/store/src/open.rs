@@ -219,6 +219,10 @@ fn sqlite_prepare(path: &Path) -> Result<rusqlite::Connection, OpenError> {
         });
         match attempt {
             Err(OpenError::Unavailable(_)) if started.elapsed() < OPEN_WAIT => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "on a blocking thread; SQLite has no signal for an unlock"
+                )]
                 std::thread::sleep(Duration::from_millis(50));
             }
             other => return other,

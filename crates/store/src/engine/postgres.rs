@@ -7,7 +7,7 @@ use super::{
     batch::Session,
     constraint::by_name,
     error::{Cause, Failure},
-    unit::KINDS,
+    unit::{KINDS, Kind},
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
 use std::{
@@ -20,12 +20,18 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Longer than the server's own limits below: a server that doesn't answer at all is gone.
 const ANSWER: Duration = Duration::from_secs(15);
 
+struct Statement {
+    sql: Arc<str>,
+    ensure: Option<Arc<str>>,
+}
+
 /// Each kind's statements, rendered once.
-static STATEMENTS: LazyLock<Vec<(Arc<str>, Option<Arc<str>>)>> = LazyLock::new(|| {
-    KINDS
-        .iter()
-        .map(|kind| (kind.postgres(kind.sql).into(), kind.ensure.map(|text| kind.postgres(text).into())))
-        .collect()
+static STATEMENTS: LazyLock<Vec<Statement>> = LazyLock::new(|| {
+    let statement = |kind: &Kind| Statement {
+        sql: kind.postgres(kind.sql).into(),
+        ensure: kind.ensure.map(|text| kind.postgres(text).into()),
+    };
+    KINDS.iter().map(statement).collect()
 });
 
 pub(crate) struct PostgresSession {
@@ -48,7 +54,8 @@ struct NoConnection;
 struct Forgotten(String);
 
 /// The writer's session settings. Its statements join a few hundred given rows to tables by their keys: nested loops over indexes are
-/// right whatever the statistics of a young table say, and a plan that changes its mind under load isn't wanted.
+/// right whatever the statistics of a young table say. Left alone, the plan made while `disk` is empty reads all of it in every batch
+/// (measured: 34 ms of a 45 ms transaction at 6,000 rows).
 pub(crate) fn writer_options(options: &PgConnectOptions) -> PgConnectOptions {
     options.clone().application_name("iaas-writer").statement_cache_capacity(256).options([
         ("lock_timeout", "5s"),
@@ -57,6 +64,7 @@ pub(crate) fn writer_options(options: &PgConnectOptions) -> PgConnectOptions {
         ("jit", "off"),
         ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"),
+        ("enable_seqscan", "off"),
     ])
 }
 
@@ -140,7 +148,7 @@ impl Session for PostgresSession {
     }
 
     async fn run(&mut self, kind: usize, rows: &str) -> Result<u64, Failure> {
-        let (sql, ensure) = &STATEMENTS[kind];
+        let Statement { sql, ensure } = &STATEMENTS[kind];
         if let Some(ensure) = ensure {
             self.run_text(ensure.clone(), rows).await?;
         }

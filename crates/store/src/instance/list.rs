@@ -16,6 +16,7 @@ pub struct InstanceFilter {
     pub state: Vec<InstanceState>,
     pub host_id: Option<HostId>,
     pub image_id: Option<ImageId>,
+    pub name: Option<String>,
     pub name_prefix: Option<String>,
     /// Key and value, all of them.
     pub tag: Vec<(String, String)>,
@@ -77,6 +78,9 @@ impl Store {
                 "state IN (SELECT jsonb_array_elements_text({}::jsonb))",
             );
             conditions.and(texts, [text_array(states)]);
+        }
+        if let Some(name) = &filter.name {
+            conditions.and("name = {}", [name.as_str().into()]);
         }
         if let Some(prefix) = &filter.name_prefix {
             let length = i64::try_from(prefix.chars().count()).unwrap_or(i64::MAX);
