@@ -8,16 +8,17 @@
 //! resident memory of the process beyond the guest's own RAM (`Rss` of all mappings but the `ram` block in
 //! `/proc/PID/smaps`, file-backed text included once). `tests/vm/overhead.rs` repeats the measurement and fails when the
 //! model falls below it.
-//! - **fixed 96 MiB**: an idle guest's process holds 35 to 60 MiB of its own (text 20 to 25, heap, firmware and option
-//!   ROMs, block layer caches); qcow2's L2 cache adds up to 32 MiB (its default bound) once a disk has been used.
+//! - **fixed 96 MiB**: a QEMU whose guest hasn't run yet holds 55 MiB (of which 32 anonymous; the rest is mostly text,
+//!   that all share), whatever its memory and vCPUs; qcow2's L2 cache adds up to 32 MiB (its default bound) once a disk
+//!   has been used.
 //! - **8 MiB per vCPU**: a thread's used stack, its CPU state and, under TCG, its jump caches and soft TLB (up to 1 MiB
 //!   per MMU mode at their largest).
 //! - **8 MiB per GiB**: dirty bitmaps, KVM's and the host's page tables (2 MiB per GiB for 4 KiB pages, twice for
 //!   nested tables).
 //! - **TCG: the translation buffer**, which fills up to `tb-size` and is then flushed. QEMU's default would be a GiB. A
 //!   boot of Debian's kernel took the same time with 32, 64, 128, 256 MiB and with the default, so 128 MiB leaves room
-//!   for a guest's steady working set. Descriptors of translated blocks live in the same buffer; the lookup tree beside it
-//!   costs about a fourth more.
+//!   for a guest's steady working set; after the boot of a small guest 115 MiB are resident in all. The lookup
+//!   tree beside the buffer is counted as a fourth of it.
 
 use super::argv::Accel;
 

@@ -127,14 +127,14 @@ impl Prober {
 
     /// Measures, whatever is remembered.
     pub async fn probe(&self) -> Result<Probed, ProbeError> {
-        let tcg = self.run(Accel::TCG, vec![]).await?;
+        let tcg = self.run(Accel::TCG, vec![], RUN_TIMEOUT).await?;
         let mut kvm = vec![];
         match kvm_access_gid(self.gid) {
             Err(error) => kvm.push((vec![], ProbeRun::failed_at_start(error.to_string()))),
             Ok(kvm_gid) => {
                 for flags in CPU_FLAGS {
                     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-                    let run = self.run(Accel::Kvm { cpu_flags: flags.clone() }, vec![kvm_gid]).await?;
+                    let run = self.run(Accel::Kvm { cpu_flags: flags.clone() }, vec![kvm_gid], RUN_TIMEOUT).await?;
                     let (stage, complete) = (run.stage, run.stage == Stage::Kernel);
                     // A try that came less far than the one before tells less.
                     if kvm.last().is_none_or(|(_, best): &(Vec<String>, ProbeRun)| stage >= best.stage) {
@@ -150,7 +150,8 @@ impl Prober {
         if let (Some(probe), Some((flags, run))) = (&self.kernel, kvm.last())
             && run.stage == Stage::Kernel
         {
-            kernel_failure = self.run_kernel(probe, flags.clone()).await?;
+            let gids = kvm_access_gid(self.gid).into_iter().collect();
+            kernel_failure = self.run_kernel(probe, Accel::Kvm { cpu_flags: flags.clone() }, gids).await?;
         }
         Ok(Probed { tcg, kvm, kernel_failure })
     }
@@ -163,8 +164,13 @@ impl Prober {
             .map_err(|source| ProbeError::Io { path: self.cache_file.clone(), source })
     }
 
-    /// One run of the probe guest. An error only when it couldn't be prepared; what goes wrong in it is in the outcome.
-    pub async fn run(&self, accel: Accel, supplementary_gids: Vec<u32>) -> Result<ProbeRun, ProbeError> {
+    /// One run of the probe guest, of at most `timeout`. An error only when it couldn't be prepared; what goes wrong in it is in the outcome.
+    pub async fn run(
+        &self,
+        accel: Accel,
+        supplementary_gids: Vec<u32>,
+        timeout: Duration,
+    ) -> Result<ProbeRun, ProbeError> {
         let room = Room::make(&self.work_dir, self.uid, self.gid)?;
         let disk = room.dir.join("guest.raw");
         let mut image = GUEST.to_vec();
@@ -182,7 +188,7 @@ impl Prober {
         };
         let spec = room.spec(accel, Boot::Disk { ovmf: None }, vec![disk], 64);
         let mut lines = Lines::default();
-        let end = self.watch(&room, &spec, supplementary_gids, RUN_TIMEOUT, |bytes, at| lines.push(bytes, at)).await;
+        let end = self.watch(&room, &spec, supplementary_gids, timeout, |bytes, at| lines.push(bytes, at)).await;
         let mut run = lines.into_run();
         if run.stage < Stage::Kernel {
             run.failure = run.failure.or(Some(end));
@@ -190,16 +196,27 @@ impl Prober {
         Ok(run)
     }
 
-    /// `None` when the kernel wrote to its console, else what happened instead.
-    async fn run_kernel(&self, probe: &KernelProbe, cpu_flags: Vec<String>) -> Result<Option<String>, ProbeError> {
+    /// Boots a stock kernel. `None` when it wrote to its console, else what happened instead.
+    pub async fn run_kernel(
+        &self,
+        probe: &KernelProbe,
+        accel: Accel,
+        supplementary_gids: Vec<u32>,
+    ) -> Result<Option<String>, ProbeError> {
         let room = Room::make(&self.work_dir, self.uid, self.gid)?;
-        let boot =
-            Boot::Kernel { kernel: probe.kernel.clone(), initrd: probe.initrd.clone(), cmdline: probe.cmdline.clone() };
-        let spec = room.spec(Accel::Kvm { cpu_flags }, boot, vec![], 256);
-        let gids = kvm_access_gid(self.gid).into_iter().collect();
+        // Some distributions let only root read their kernels.
+        let copy = |from: &Path, name: &str| {
+            let to = room.dir.join(name);
+            let content = fs::read(from).map_err(|source| ProbeError::Io { path: from.to_path_buf(), source })?;
+            room.file(&to, &content).map(|()| to)
+        };
+        let kernel = copy(&probe.kernel, "kernel")?;
+        let initrd = probe.initrd.as_ref().map(|initrd| copy(initrd, "initrd")).transpose()?;
+        let boot = Boot::Kernel { kernel, initrd, cmdline: probe.cmdline.clone() };
+        let spec = room.spec(accel, boot, vec![], 256);
         let mut spoke = false;
         let end = self
-            .watch(&room, &spec, gids, probe.timeout, |bytes, _| {
+            .watch(&room, &spec, supplementary_gids, probe.timeout, |bytes, _| {
                 spoke = spoke || !bytes.is_empty();
                 !spoke
             })

@@ -1,11 +1,13 @@
 //! The accelerators of this machine, measured; and KVM itself, as far as it goes here.
 
+use std::time::Duration;
+
 use compute_agent::qemu::accel::{AccelSetting, Stage, decide};
 use compute_agent::qemu::argv::Accel;
-use compute_agent::qemu::probe::{Prober, kvm_access_gid};
+use compute_agent::qemu::probe::{KernelProbe, Prober, kvm_access_gid};
 use compute_agent::qemu::version::find_qemu;
 
-use crate::rig::{GID, Room, UID, launcher, qemu};
+use crate::rig::{GID, PATIENCE, Room, UID, guest, launcher, qemu};
 
 async fn prober(room: &Room) -> Option<Prober> {
     let qemu = find_qemu(Some(&qemu()?)).await.expect("a QEMU that will do");
@@ -24,7 +26,7 @@ async fn prober(room: &Room) -> Option<Prober> {
 async fn the_probe_guest_runs_to_its_end_under_tcg() {
     let room = Room::make().await;
     let Some(prober) = prober(&room).await else { return };
-    let run = prober.run(Accel::TCG, vec![]).await.expect("prepared");
+    let run = prober.run(Accel::TCG, vec![], PATIENCE).await.expect("prepared");
     assert_eq!(run.stage, Stage::Kernel, "{run:?}");
     assert!(run.loops_ms.is_some_and(|ms| ms > 0.0) && run.failure.is_none(), "{run:?}");
     assert!(std::fs::read_dir(room.dir.path()).expect("there").count() == 1, "only `run` is left");
@@ -39,7 +41,7 @@ async fn a_boot_sector_runs_under_kvm_through_the_same_launch() {
         Err(error) => return println!("not run: {error}"),
     };
     let accel = Accel::Kvm { cpu_flags: vec!["arch-capabilities=off".into()] };
-    let run = prober.run(accel, vec![gid]).await.expect("prepared");
+    let run = prober.run(accel, vec![gid], PATIENCE).await.expect("prepared");
     println!("under KVM: {run:?}");
     assert!(run.stage >= Stage::Real, "the boot sector itself runs wherever /dev/kvm opens: {run:?}");
     assert!(run.stage == Stage::Kernel || run.failure.is_some(), "what ended it is told: {run:?}");
@@ -75,4 +77,21 @@ async fn the_decision_follows_the_measurement_and_is_remembered_for_this_boot() 
         let anew = prober.accelerator(AccelSetting::Auto).await.expect("decided");
         assert!(anew.measured.tcg_ms.is_none() && !anew.warnings.is_empty(), "measured anew, and failed: {anew:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stock_kernel_speaks_or_what_happened_instead_is_told() {
+    let room = Room::make().await;
+    let (Some(prober), Some(guest)) = (prober(&room).await, guest()) else { return };
+    let kernel =
+        |kernel, timeout| KernelProbe { kernel, initrd: None, cmdline: "console=ttyS0 panic=-1".into(), timeout };
+    let stock = guest.dir.join("vmlinuz");
+    let run = async |probe: &KernelProbe| prober.run_kernel(probe, Accel::TCG, vec![]).await.expect("prepared");
+    assert_eq!(run(&kernel(stock.clone(), PATIENCE)).await, None);
+    let late = run(&kernel(stock, Duration::ZERO)).await.expect("no time to speak");
+    assert!(late.contains("didn't end within"), "{late}");
+    let bogus = room.dir.path().join("bogus");
+    std::fs::write(&bogus, "not a kernel").expect("written");
+    let refused = run(&kernel(bogus, PATIENCE)).await.expect("nothing to boot");
+    assert!(refused.contains("kernel") && !refused.contains("didn't end"), "{refused}");
 }
