@@ -10,9 +10,11 @@ use crate::{
     qemu::{argv::Accel, version::find_qemu},
     reconcile::{chain, context::Context, hypervisor::prober},
 };
-use std::{fs, path::Path};
+use serde::Serialize;
+use std::{fmt, fs, path::Path};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Level {
     Ok,
     /// It works, less well than it could.
@@ -22,7 +24,7 @@ pub enum Level {
 }
 
 /// One thing that was looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub level: Level,
     pub what: String,
@@ -30,7 +32,24 @@ pub struct Finding {
     pub hint: String,
 }
 
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = match self.level {
+            Level::Ok => "ok     ",
+            Level::Warning => "warning",
+            Level::Error => "error  ",
+        };
+        write!(f, "{level} {}", self.what)?;
+        if self.hint.is_empty() { Ok(()) } else { write!(f, "\n        {}", self.hint) }
+    }
+}
+
 impl Finding {
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.level == Level::Error
+    }
+
     fn ok(what: impl Into<String>) -> Self {
         Self { level: Level::Ok, what: what.into(), hint: String::new() }
     }

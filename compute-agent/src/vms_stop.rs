@@ -13,7 +13,7 @@ use crate::{
     reconcile::{chain, layout::Paths},
 };
 use domain::InstanceId;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 /// No guest gets longer, whatever its own timeout.
 const GRACE_MAX: Duration = Duration::from_secs(60);
@@ -46,6 +46,22 @@ pub struct Outcome {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub vms: Vec<Outcome>,
+}
+
+/// A line for each VM and one for all.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Outcome { instance_id, name, stopped } in &self.vms {
+            let name = if name.is_empty() { "not in the ledger" } else { name };
+            match stopped {
+                Stopped::Gracefully => writeln!(f, "{instance_id} ({name}): shut down")?,
+                Stopped::Hard => writeln!(f, "{instance_id} ({name}): ended, it didn't shut down in its time")?,
+                Stopped::Failed { reason } => writeln!(f, "{instance_id} ({name}): RUNS ON: {reason}")?,
+            }
+        }
+        let failed = self.vms.iter().filter(|vm| matches!(vm.stopped, Stopped::Failed { .. })).count();
+        write!(f, "{} of {} instances stopped", self.vms.len() - failed, self.vms.len())
+    }
 }
 
 impl Report {

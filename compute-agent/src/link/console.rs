@@ -17,6 +17,8 @@ use tonic::transport::Channel;
 
 /// Messages to the manager that may wait.
 const QUEUE: usize = 64;
+/// How long the other end may take to close.
+const LINGER: std::time::Duration = std::time::Duration::from_secs(10);
 /// Bytes of one message of a log.
 const PIECE: usize = 32 << 10;
 
@@ -42,19 +44,27 @@ pub async fn serve(context: Arc<Context>, mut client: AgentLinkClient<Channel>, 
     let start = pb::ConsoleUp { up: Some(Up::Start(pb::SessionStart { session_id: session_id.clone() })) };
     // The queue is empty and its end is held here.
     let _ = up.try_send(start);
-    let down = match client.console_session(ReceiverStream::new(queue)).await {
+    let mut down = match client.console_session(ReceiverStream::new(queue)).await {
         Ok(response) => response.into_inner(),
         Err(status) => return tracing::info!(session_id, %status, "the manager doesn't take the console session"),
     };
     let shutdown = context.shutdown.clone();
-    let session = run(&context, open.open, &up, down);
+    let session = run(&context, open.open, &up, &mut down);
     let ended = tokio::select! {
         ended = session => ended,
-        () = shutdown.cancelled() => Ok(()),
+        () = shutdown.cancelled() => return,
     };
     if let Err(error) = ended {
         let told = pb::ConsoleUp { up: Some(Up::Error(pb::SessionError { detail: error.to_string() })) };
         let _ = up.send(told).await;
+    }
+    // Dropping the answer's stream now would take back what is still on its way up: the other end closes first.
+    drop(up);
+    let drained = async { while let Ok(Some(_)) = down.message().await {} };
+    tokio::select! {
+        () = drained => {}
+        () = tokio::time::sleep(LINGER) => {}
+        () = shutdown.cancelled() => {}
     }
 }
 
@@ -62,7 +72,7 @@ async fn run(
     context: &Context,
     open: Option<ConsoleOpen>,
     up: &mpsc::Sender<pb::ConsoleUp>,
-    down: tonic::Streaming<pb::ConsoleDown>,
+    down: &mut tonic::Streaming<pb::ConsoleDown>,
 ) -> Result<(), SessionError> {
     let open = open.ok_or(SessionError::NothingAsked)?;
     let instance_id: InstanceId = open.instance_id.parse().map_err(|_| SessionError::NotHere)?;
@@ -84,7 +94,7 @@ async fn run_serial(
     instance_id: InstanceId,
     serial: &SerialConsole,
     up: &mpsc::Sender<pb::ConsoleUp>,
-    mut down: tonic::Streaming<pb::ConsoleDown>,
+    down: &mut tonic::Streaming<pb::ConsoleDown>,
 ) -> Result<(), SessionError> {
     let hub = context.console(instance_id).ok_or(SessionError::NotRunning)?;
     // Watched first, replayed then: what comes in between may be seen twice, but nothing is lost.
@@ -119,26 +129,22 @@ async fn run_log(
     log: &ConsoleLog,
     request: &LogRequest,
     up: &mpsc::Sender<pb::ConsoleUp>,
-    mut down: tonic::Streaming<pb::ConsoleDown>,
+    down: &mut tonic::Streaming<pb::ConsoleDown>,
 ) -> Result<(), SessionError> {
     let failed = |error: crate::console::log::LogError| SessionError::Log { detail: crate::reconcile::chain(&error) };
     if !log.path().exists() {
         // It never ran: an empty log.
         return send(up, ConsoleOutput { data: Bytes::new(), next_offset: 0, truncated: false }).await;
     }
-    let end = log.extent().map_err(failed)?.end;
-    let mut offset = match request.offset {
-        Some(offset) => offset,
-        None => {
-            let extent = log.extent().map_err(failed)?;
-            let tail = if request.tail_bytes == 0 { u64::MAX } else { request.tail_bytes };
-            extent.end.saturating_sub(tail).max(extent.start)
-        }
-    };
+    // What is there now; what comes meanwhile is for who follows.
+    let extent = log.extent().map_err(failed)?;
+    let tail = if request.tail_bytes == 0 { u64::MAX } else { request.tail_bytes };
+    let mut offset = request.offset.unwrap_or_else(|| extent.end.saturating_sub(tail).max(extent.start));
     loop {
-        let chunk = log.read(offset, PIECE).map_err(failed)?;
+        let left = usize::try_from(extent.end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let chunk = log.read(offset, PIECE.min(left)).map_err(failed)?;
         let truncated = chunk.offset != offset;
-        let (done, next_offset) = (chunk.bytes.is_empty() || chunk.next_offset() >= end, chunk.next_offset());
+        let (done, next_offset) = (chunk.bytes.is_empty() || chunk.next_offset() >= extent.end, chunk.next_offset());
         send(up, ConsoleOutput { data: chunk.bytes.into(), next_offset, truncated }).await?;
         offset = next_offset;
         if done {

@@ -7,12 +7,16 @@
 //! A queue of commands was rejected: what a command meant when it was sent is not what its instance needs when its turn comes.
 
 mod act;
+mod build;
 pub mod context;
+mod end;
 pub mod hypervisor;
 mod launch;
 pub mod layout;
 mod observe;
 pub mod plan;
+pub mod situation;
+mod start;
 mod task;
 pub mod users;
 

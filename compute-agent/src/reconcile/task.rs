@@ -113,8 +113,8 @@ pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
             task.wait(wake_at).await;
             continue;
         }
-        if heavy(&step) {
-            task.take_permit().await;
+        if heavy(&step) && !task.take_permit().await {
+            continue;
         }
         let outcome = task.act(entry, &step).await;
         task.learn(&step, outcome);
@@ -135,15 +135,23 @@ fn heavy(step: &Step) -> bool {
 }
 
 impl Task {
-    async fn take_permit(&mut self) {
+    /// Waits for its turn to start; false when there may be something else to do by then.
+    async fn take_permit(&mut self) -> bool {
         if self.permit.is_some() {
-            return;
+            return true;
         }
-        // The semaphore is never closed.
-        if let Ok(permit) = Arc::clone(&self.context.starts).acquire_owned().await {
+        let permit = tokio::select! {
+            biased;
+            // The semaphore is never closed.
+            permit = Arc::clone(&self.context.starts).acquire_owned() => permit,
+            () = self.waker.notified() => return false,
+            () = self.context.shutdown.cancelled() => return false,
+        };
+        if let Ok(permit) = permit {
             self.context.starts_in_progress.fetch_add(1, Ordering::Relaxed);
             self.permit = Some(StartPermit { context: Arc::clone(&self.context), _permit: permit });
         }
+        true
     }
 
     /// Remembers how a step went.

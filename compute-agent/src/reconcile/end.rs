@@ -1,0 +1,136 @@
+//! The steps that end a QEMU, say what an end was, and remove what is left.
+
+use super::{
+    act::{Outcome, fault, on_path},
+    plan::{CRASH_LOOP, Cause, Effort, Exit, QUICK_CRASH_MS, crash_backoff_ms},
+    task::Task,
+};
+use crate::{
+    disk::erase::erase,
+    ledger::{Entry, Halt, HaltCause},
+    qemu::launch::stderr_tail,
+};
+use domain::{Timestamp, instance::OnCrash};
+use std::{fs, io, time::Duration};
+
+/// How long QEMU may take to write out and end before it is killed.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of QEMU's own words a reason carries, bytes.
+const STDERR_SHOWN: usize = 600;
+
+impl Task {
+    pub(super) async fn kill(&mut self, entry: &Entry, cause: Cause) -> Outcome {
+        match cause {
+            Cause::Broken(what) => self.effort.broken = Some(what.to_owned()),
+            Cause::Off | Cause::Delete | Cause::Rebuild | Cause::Reboot | Cause::Resize | Cause::Ended => {
+                self.effort.ending = true;
+            }
+        }
+        if let Some(running) = &entry.done.process {
+            // Asked first, so that it writes out what its block layer holds; a disk that is about to be destroyed needs none.
+            if cause != Cause::Delete
+                && let Some(qmp) = self.live.qmp.take()
+            {
+                let quit = async {
+                    if qmp.quit().await.is_ok() {
+                        let _ = running.process.wait_exit().await;
+                    }
+                };
+                let _ = tokio::time::timeout(QUIT_TIMEOUT, quit).await;
+            }
+            running.process.kill().await.map_err(|e| fault(&e))?;
+        }
+        let group = self.context.cgroups.group(&self.instance_id.to_string());
+        group.kill_all().await.map_err(|e| fault(&e))
+    }
+
+    /// Writes down what the end of the recorded QEMU was.
+    pub(super) async fn settle(&mut self, entry: &Entry, exit: Exit) -> Outcome {
+        let now = Timestamp::now();
+        let quick = entry.done.started_at.is_some_and(|at| now.millis_since(at) < QUICK_CRASH_MS);
+        let quick_crashes = if quick { entry.done.quick_crashes + 1 } else { 1 };
+        let crashed = match exit {
+            Exit::Expected | Exit::HostRestarted => false,
+            Exit::FailedStart | Exit::Crashed => true,
+        };
+        let mut reason = None;
+        let mut halted = None;
+        if crashed {
+            let text = self.crash_reason(exit);
+            tracing::warn!(instance_id = %self.instance_id, crash_count = entry.done.crash_count + 1, reason = text, "QEMU ended");
+            metrics::counter!("iaas_instance_crashes_total").increment(1);
+            if quick_crashes >= CRASH_LOOP {
+                let text = format!("it crashed {quick_crashes} times in a row soon after its start; last: {text}");
+                halted = Some(halt(entry, HaltCause::CrashLoop, text));
+            } else if exit == Exit::Crashed && entry.desired.spec.on_crash == OnCrash::Stop {
+                halted = Some(halt(entry, HaltCause::Crash, text.clone()));
+            }
+            reason = Some(text);
+        }
+        let record = self.context.ledger.record(self.instance_id, |done| {
+            done.process = None;
+            done.guest_up_at = None;
+            if crashed {
+                done.crash_count += 1;
+                done.quick_crashes = quick_crashes;
+            }
+            if halted.is_some() {
+                done.halt = halted;
+            }
+        });
+        record.await?;
+        let start_not_before = if crashed { self.context.now_ms() + crash_backoff_ms(quick_crashes) } else { 0 };
+        self.effort = Effort { start_not_before, broken: reason, shown: self.effort.shown, ..Effort::default() };
+        Ok(())
+    }
+
+    fn crash_reason(&self, exit: Exit) -> String {
+        let what = match (&self.effort.broken, exit) {
+            (Some(what), _) => what.clone(),
+            (None, Exit::FailedStart) => "QEMU ended before it was ready".into(),
+            (None, _) => "QEMU ended unexpectedly".into(),
+        };
+        let mut said = stderr_tail(&self.paths.stderr());
+        if said.len() > STDERR_SHOWN {
+            let from = (said.len() - STDERR_SHOWN..said.len()).find(|at| said.is_char_boundary(*at));
+            said.replace_range(..from.unwrap_or(0), "…");
+        }
+        if said.is_empty() { what } else { format!("{what}; it said: {said}") }
+    }
+
+    pub(super) async fn remove_leftovers(&mut self) -> Outcome {
+        let uid = self.context.users.find(&self.paths);
+        self.forget_config_drives().await?;
+        let log = self.paths.console_log();
+        // QEMU could write in that directory: only a plain file is opened.
+        if fs::symlink_metadata(&log).is_ok_and(|meta| meta.is_file()) {
+            erase(&log).await?;
+        }
+        for dir in [&self.paths.run_dir, &self.paths.dir] {
+            match fs::remove_dir_all(dir) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(on_path(dir)(e)),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        if let Some(uid) = uid {
+            self.context.users.release(uid);
+        }
+        let group = self.context.cgroups.group(&self.instance_id.to_string());
+        group.kill_all().await.map_err(|e| fault(&e))?;
+        // A process that has ended stays in its group for a moment.
+        let mut tries = 0;
+        loop {
+            match group.remove() {
+                Ok(()) => return Ok(()),
+                Err(_) if tries < 20 => tries += 1,
+                Err(error) => return Err(fault(&error)),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+pub(super) fn halt(entry: &Entry, cause: HaltCause, reason: String) -> Halt {
+    let desired = &entry.desired;
+    Halt { cause, boot_seq: desired.spec.boot_seq, version: desired.version, reason, at: Timestamp::now() }
+}

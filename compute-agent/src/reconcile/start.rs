@@ -1,0 +1,154 @@
+//! The steps that bring a QEMU to life and connect to it.
+
+use super::{
+    act::{Outcome, StepError, fault, on_path, passing},
+    launch::{Circumstances, limits, vm_spec},
+    task::Task,
+};
+use crate::{
+    adopt::{self, Launched},
+    console::ConsoleHub,
+    disk::overlay::Owner,
+    ledger::Entry,
+    qemu::launch::{Placement, ReadyError, wait_ready},
+};
+use domain::{Timestamp, image::ImagePartKind};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, chown},
+    path::Path,
+    time::Duration,
+};
+
+/// QEMU opens its sockets within milliseconds; a host that swaps takes its time.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Task {
+    pub(super) async fn launch(&mut self, entry: &Entry) -> Outcome {
+        let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
+        let group = self.context.cgroups.group(&self.instance_id.to_string());
+        if !group.members().is_empty() {
+            // The ledger knows of none, and yet one runs: a launch that was cut. It is taken over, never doubled.
+            let found = adopt::running_qemus(&self.context.config.run_dir);
+            if let Some(found) = found.into_iter().find(|found| found.instance_id == self.instance_id) {
+                self.context
+                    .found
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .insert(self.instance_id, found);
+                self.adopt();
+                return Ok(());
+            }
+            group.kill_all().await.map_err(|e| fault(&e))?;
+        }
+        let owner = self.ensure_user()?;
+        let root_seq = self.newest_disk().unwrap_or(entry.desired.spec.root_seq);
+        let sum = self.config_sum(&entry.desired);
+        let cached = |kind| entry.desired.image.part(kind).map(|part| self.context.images.path(&part.sha256));
+        let with = Circumstances {
+            accel: hypervisor.accel.accel.clone(),
+            root_seq,
+            backed: self.paths.base(root_seq).exists(),
+            direct: self.context.direct,
+            config_drive: self.paths.config_drive(&sum),
+            kernel: cached(ImagePartKind::Kernel),
+            initrd: cached(ImagePartKind::Initrd),
+        };
+        let spec = vm_spec(entry, &self.paths, &with).map_err(|e| fault(&e))?;
+        let (limits, procs) = (limits(&entry.desired, &with.accel), group.procs_files());
+        let size = entry.desired.spec.size;
+        let launched = Launched {
+            version: entry.desired.version,
+            boot_seq: entry.desired.spec.boot_seq,
+            root_seq,
+            vcpus: size.vcpus,
+            memory_mib: size.memory_mib,
+            disk_gib: size.disk_gib,
+            console_offset: self.console_end(),
+            started_at: Timestamp::now(),
+        };
+        let (paths, note, ensure) = (self.paths.clone(), launched.clone(), group.clone());
+        let room = move || -> Result<(), StepError> {
+            make_run_dir(&paths.run_dir, owner).map_err(on_path(&paths.run_dir))?;
+            ensure.ensure(&limits).map_err(|e| fault(&e))?;
+            note.write(&paths.launch()).map_err(|e| fault(&e))
+        };
+        tokio::task::spawn_blocking(room).await.map_err(|e| passing(&e))??;
+        let placement = Placement {
+            uid: owner.uid,
+            gid: owner.gid,
+            supplementary_gids: hypervisor.gids.clone(),
+            cgroup_procs: procs,
+            pid_namespace: self.context.config.pid_namespace.clone(),
+            stderr: self.paths.stderr(),
+        };
+        let process = match hypervisor.launcher.launch(&spec, &placement).await {
+            Ok(process) => process,
+            Err(error) => {
+                // It may have come to life in the instant before.
+                if let Err(error) = group.kill_all().await {
+                    tracing::error!(instance_id = %self.instance_id, %error, "what a failed launch left runs on");
+                }
+                return Err(fault(&error));
+            }
+        };
+        let learned_at = self.context.learned_at(self.instance_id, entry.desired.version);
+        let first = entry.done.process.is_none() && self.effort.broken.is_none();
+        let exec_ms = learned_at.filter(|_| first).and_then(|at| i64::try_from(at.elapsed().as_millis()).ok());
+        if let Some(ms) = exec_ms {
+            metrics::histogram!("iaas_instance_exec_seconds").record(ms as f64 / 1000.0);
+        }
+        metrics::counter!("iaas_instance_starts_total").increment(1);
+        tracing::info!(instance_id = %self.instance_id, epoch = launched.version.epoch, generation = launched.version.generation,
+            request_id = entry.desired.request_id, pid = process.pid, exec_ms, "QEMU started");
+        self.live.unrecorded = Some((launched.running(process, exec_ms), launched.boot_seq));
+        self.live.guest_up_at = None;
+        self.effort.fresh = true;
+        self.effort.ending = false;
+        self.effort.asked = None;
+        self.effort.broken = None;
+        Ok(())
+    }
+
+    pub(super) async fn attach(&mut self, entry: &Entry) -> Outcome {
+        let Some(running) = &entry.done.process else { return Ok(()) };
+        let ready = wait_ready(&running.process, &self.paths.qmp_socket(), &self.paths.stderr(), ATTACH_TIMEOUT).await;
+        let qmp = match ready {
+            Ok(qmp) => qmp,
+            // The next look sees it, and settles what that was.
+            Err(ReadyError::Ended { .. }) => return Ok(()),
+            Err(error) => return Err(passing(&error)),
+        };
+        self.live.events = Some(qmp.events());
+        self.live.qmp = Some(qmp);
+        let log = self.context.console_log(self.instance_id);
+        let hub = self.context.console(self.instance_id).unwrap_or_else(|| {
+            let max = self.context.config.console_log_kib << 10;
+            let hub = ConsoleHub::start(self.paths.serial_socket(), log.clone(), max);
+            self.context.put_console(self.instance_id, hub.clone());
+            hub
+        });
+        self.live.guest_up = Some(hub.guest_up());
+        self.live.guest_up_at = self.live.guest_up_at.or(entry.done.guest_up_at);
+        if !self.effort.fresh && self.live.guest_up_at.is_none() {
+            // The line may have come while no agent was there.
+            let offset = running.console_offset;
+            let found = tokio::task::spawn_blocking(move || log.find_guest_up(offset)).await;
+            if let Ok(Ok(Some(_))) = found {
+                self.live.guest_up_at = Some(Timestamp::now());
+            }
+        }
+        self.effort.fresh = false;
+        Ok(())
+    }
+}
+
+/// Emptied: what is in it is of a QEMU that is gone.
+fn make_run_dir(dir: &Path, owner: Owner) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(()) | Err(_) => {}
+    }
+    fs::DirBuilder::new().mode(0o700).create(dir)?;
+    chown(dir, Some(owner.uid), Some(owner.gid))
+}

@@ -1,0 +1,147 @@
+//! The agent dies at any point, and its successor takes over what runs.
+
+use crate::rig::{Host, Want, eventually};
+use compute_agent::vms_stop::{Stopped, stop_all};
+use proto::cluster::v1::{InstanceState as S, Power, SerialConsole, console_open::What};
+use std::fs;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_agents_guests_are_adopted_with_all_that_belongs_to_them() {
+    let Some(mut host) = Host::start(2).await else { return };
+    let (mut a, mut b) = (Want::tiny(&host, "stays"), Want::tiny(&host, "ends"));
+    host.manager.want_all(&[a.desired.clone(), b.desired.clone()]);
+    let up = host.guest_up(&a, 0).await;
+    host.reached(&b, S::Running).await;
+    let (qemu_a, qemu_b) = (host.qemu(&a).expect("runs"), host.qemu(&b).expect("runs"));
+    host.kill_agent().await;
+    assert!(qemu_a.alive() && qemu_b.alive());
+    // One dies while nobody looks.
+    qemu_b.kill().await.expect("killed");
+
+    host.start_agent().await;
+    let start = host.manager.hellos().last().expect("hello").start;
+    assert!(start > up.start);
+    let adopted =
+        host.manager.report(&a.id(), "adopted", |r| r.start == start && r.state() == S::Running && r.converged).await;
+    assert_eq!(host.qemu(&a), Some(qemu_a.clone()), "not restarted");
+    assert_eq!((adopted.crash_count, adopted.guest_up_at, adopted.started_at), (0, up.guest_up_at, up.started_at));
+    let restarted =
+        host.manager.report(&b.id(), "restarted", |r| r.start == start && r.state() == S::Running && r.converged).await;
+    assert_eq!(restarted.crash_count, 1);
+    assert_ne!(host.qemu(&b), Some(qemu_b));
+
+    // The console and the monitor are the successor's now.
+    let mut console = host.manager.console(&a.id(), What::Serial(SerialConsole { replay_bytes: 0 })).await;
+    console.type_in("echo still-$((40+2))\n").await;
+    console.until_seen("still-42").await;
+    host.reach(
+        &{
+            a.power(Power::Off);
+            a.clone()
+        },
+        S::Stopped,
+    )
+    .await;
+    host.reach(
+        &{
+            b.delete();
+            b.clone()
+        },
+        S::Deleted,
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_up_line_that_came_while_no_agent_was_there_is_found() {
+    let Some(mut host) = Host::start(1).await else { return };
+    let want = Want::tiny(&host, "alone");
+    let running = host.reach(&want, S::Running).await;
+    assert_eq!(running.guest_up_at, None, "too early to be up");
+    host.kill_agent().await;
+    let log = host.instance_dir(&want).join("console/console.log");
+    eventually("the guest is up", || fs::read_to_string(&log).ok()?.contains("iaas-guest: up alone").then_some(()))
+        .await;
+    host.start_agent().await;
+    host.guest_up(&want, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_amid_its_starts_loses_none_and_doubles_none() {
+    let Some(mut host) = Host::start(4).await else { return };
+    let wants: Vec<Want> = (0..4).map(|n| Want::tiny(&host, &format!("n-{n}")).with_disk(1)).collect();
+    for cut in 0..3 {
+        if cut == 0 {
+            host.manager.want_all(&wants.iter().map(|w| w.desired.clone()).collect::<Vec<_>>());
+        }
+        // Each time a little further: some have no disk yet, some a QEMU that is written nowhere.
+        eventually("some have begun", || {
+            let dirs = wants.iter().filter(|w| host.instance_dir(w).exists()).count();
+            let qemus = wants.iter().filter(|w| host.qemu(w).is_some()).count();
+            (dirs > 0 && qemus >= cut).then_some(())
+        })
+        .await;
+        host.kill_agent().await;
+        host.start_agent().await;
+    }
+    for want in &wants {
+        let report = host.reached(want, S::Running).await;
+        assert_eq!(report.crash_count, 0, "{report:?}");
+        assert!(host.qemu(want).is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_qemu_that_the_ledger_forgot_is_an_orphan_and_is_kept() {
+    let Some(mut host) = Host::start(1).await else { return };
+    let want = Want::tiny(&host, "orphan");
+    host.reach(&want, S::Running).await;
+    let qemu = host.qemu(&want).expect("runs");
+    host.stop_agent().await;
+    assert!(qemu.alive(), "a shutdown of the agent ends no guest");
+    let file = host.config.state_dir.join("ledger").join(format!("{}.json", want.id()));
+    fs::write(&file, b"{\"format\":1, half a file").expect("damaged");
+    // The manager has forgotten it as well.
+    host.manager.go_away();
+    host.start_agent_unconnected();
+    eventually("the file is set aside", || (!file.exists()).then_some(())).await;
+    host.manager.come_back();
+    let hello = host.manager.until("a second hello", |heard| heard.hellos().get(1).cloned()).await;
+    let holding = hello.holdings.iter().find(|h| h.instance_id == want.id()).expect("reported");
+    assert_eq!((holding.epoch, holding.generation, holding.tombstone), (1, 1, false), "what it was started as");
+    // The stand-in's snapshot has it: it is taken back, as it runs.
+    let start = hello.start;
+    host.manager.report(&want.id(), "taken back", |r| r.start == start && r.state() == S::Running && r.converged).await;
+    assert_eq!(host.qemu(&want), Some(qemu));
+    let aside = fs::read_dir(host.config.state_dir.join("ledger/quarantine")).expect("there").count();
+    assert_eq!(aside, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_vms_are_stopped_without_the_control_plane_and_come_back_with_it() {
+    let Some(mut host) = Host::start(2).await else { return };
+    let (a, b) = (Want::tiny(&host, "polite"), Want::tiny(&host, "rude"));
+    let mut b = b;
+    b.spec().stop_timeout_secs = 0;
+    host.manager.want_all(&[a.desired.clone(), b.desired.clone()]);
+    host.guest_up(&a, 0).await;
+    host.reached(&b, S::Running).await;
+    assert!(stop_all(&host.config).await.is_err(), "an agent runs, and would start them again");
+    host.stop_agent().await;
+    let report = stop_all(&host.config).await.expect("stopped");
+    assert!(report.complete());
+    let how = |name: &str| report.vms.iter().find(|vm| vm.name == name).map(|vm| vm.stopped.clone());
+    assert_eq!((how("polite"), how("rude")), (Some(Stopped::Gracefully), Some(Stopped::Hard)));
+    assert!(host.qemu(&a).is_none() && host.qemu(&b).is_none());
+    assert_eq!(stop_all(&host.config).await.expect("again").vms, []);
+
+    host.start_agent().await;
+    let start = host.manager.hellos().last().expect("hello").start;
+    for want in [&a, &b] {
+        let back = host
+            .manager
+            .report(&want.id(), "back", |r| r.start == start && r.state() == S::Running && r.converged)
+            .await;
+        assert_eq!(back.crash_count, 0, "being stopped is no crash");
+    }
+}

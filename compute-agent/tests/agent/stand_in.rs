@@ -1,0 +1,438 @@
+//! A cluster-manager and a storage-manager that speak the real protocol, remember what they were told, and misbehave on request.
+
+use proto::{
+    agent::v1::{
+        self as agent,
+        agent_link_server::{AgentLink, AgentLinkServer},
+        agent_message::Message as FromAgent,
+        console_up::Up,
+        manager_message::Message as ToAgent,
+    },
+    cluster::v1::{ConsoleOpen, ConsoleOutput, console_open::What},
+    storage::v1::{
+        self as storage,
+        storage_manager_server::{StorageManager, StorageManagerServer},
+    },
+};
+use service_kit::transport::{GrpcTarget, in_process, serve};
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Emulation on a busy machine: a bound for hangs, not a measure.
+pub const PATIENCE: Duration = Duration::from_secs(150);
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+/// What the agent says, and where what is typed goes.
+type SessionEnds = (Streaming<agent::ConsoleUp>, mpsc::Sender<agent::ConsoleDown>);
+type Sender = mpsc::Sender<Result<agent::ManagerMessage, Status>>;
+
+#[derive(Default)]
+struct ManagerState {
+    desired: BTreeMap<String, agent::DesiredInstance>,
+    revision: i64,
+    link: Option<Sender>,
+    hellos: Vec<agent::Hello>,
+    reports: Vec<agent::Report>,
+    resyncs: usize,
+    heartbeats: usize,
+    /// Refuse connections.
+    away: bool,
+    /// Acknowledge nothing.
+    deaf: bool,
+    /// Console sessions that were asked for and not yet taken up.
+    sessions: HashMap<String, tokio::sync::oneshot::Sender<SessionEnds>>,
+}
+
+#[derive(Clone, Default)]
+pub struct Manager {
+    state: Arc<Mutex<ManagerState>>,
+    news: Arc<Notify>,
+}
+
+fn to_agent(message: ToAgent) -> Result<agent::ManagerMessage, Status> {
+    Ok(agent::ManagerMessage { message: Some(message) })
+}
+
+/// Later reports have the greater fence.
+pub fn fence(report: &agent::Report) -> (i64, i64, i64, i64) {
+    (report.epoch, report.generation, report.start, report.counter)
+}
+
+impl Manager {
+    /// Serves in this process.
+    pub fn start(shutdown: CancellationToken) -> (Self, GrpcTarget) {
+        let manager = Self::default();
+        let (listener, target) = in_process();
+        let router = tonic::transport::Server::builder().add_service(AgentLinkServer::new(manager.clone()));
+        tokio::spawn(serve(router, listener, shutdown));
+        (manager, target)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ManagerState> {
+        self.state.lock().expect("no panic under the lock")
+    }
+
+    /// What this instance must be from now on; the agent is told at once if it is connected.
+    pub fn want(&self, desired: &agent::DesiredInstance) {
+        self.want_all(std::slice::from_ref(desired));
+    }
+
+    /// As [`Self::want`], all in one delta.
+    pub fn want_all(&self, desired: &[agent::DesiredInstance]) {
+        let mut state = self.lock();
+        for one in desired {
+            state.desired.insert(one.instance_id.clone(), one.clone());
+        }
+        let previous = state.revision;
+        state.revision += 1;
+        let delta = agent::Delta { previous, revision: state.revision, instances: desired.to_vec() };
+        send(&state.link, ToAgent::Delta(delta));
+    }
+
+    /// A delta as given, whatever was sent before.
+    pub fn tell(&self, delta: agent::Delta) {
+        send(&self.lock().link, ToAgent::Delta(delta));
+    }
+
+    /// Cuts the connection and takes no new one.
+    pub fn go_away(&self) {
+        let mut state = self.lock();
+        state.away = true;
+        state.link = None;
+    }
+
+    pub fn come_back(&self) {
+        self.lock().away = false;
+    }
+
+    pub fn set_deaf(&self, deaf: bool) {
+        self.lock().deaf = deaf;
+    }
+
+    pub fn hellos(&self) -> Vec<agent::Hello> {
+        self.lock().hellos.clone()
+    }
+
+    pub fn reports(&self, instance_id: &str) -> Vec<agent::Report> {
+        self.lock().reports.iter().filter(|r| r.instance_id == instance_id).cloned().collect()
+    }
+
+    /// Waits until what was heard satisfies the condition.
+    pub async fn until<T>(&self, what: &str, mut condition: impl FnMut(&Heard<'_>) -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                let news = self.news.notified();
+                tokio::pin!(news);
+                news.as_mut().enable();
+                {
+                    let state = self.lock();
+                    let heard = Heard { state: &state };
+                    if let Some(found) = condition(&heard) {
+                        return found;
+                    }
+                }
+                news.await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found,
+            Err(_) => {
+                let state = self.lock();
+                panic!(
+                    "never came: {what}; last reports: {:#?}",
+                    state.reports.iter().rev().take(4).collect::<Vec<_>>()
+                )
+            }
+        }
+    }
+
+    /// Waits until the last report of an instance satisfies the condition.
+    pub async fn report(
+        &self,
+        instance_id: &str,
+        what: &str,
+        mut condition: impl FnMut(&agent::Report) -> bool,
+    ) -> agent::Report {
+        self.until(what, |heard| heard.last(instance_id).filter(|r| condition(r)).cloned()).await
+    }
+
+    /// Opens a console session and waits for the agent to call back.
+    pub async fn console(&self, instance_id: &str, what: What) -> Console {
+        let session_id = uuid::Uuid::now_v7().to_string();
+        let (taken, session) = tokio::sync::oneshot::channel();
+        {
+            let mut state = self.lock();
+            state.sessions.insert(session_id.clone(), taken);
+            let open = ConsoleOpen { project_id: String::new(), instance_id: instance_id.to_owned(), what: Some(what) };
+            send(&state.link, ToAgent::OpenSession(agent::OpenSession { session_id, open: Some(open) }));
+        }
+        let (up, down) =
+            tokio::time::timeout(PATIENCE, session).await.expect("the agent calls back").expect("a session");
+        Console { up, down, seen: Vec::new(), outputs: Vec::new() }
+    }
+}
+
+fn send(link: &Option<Sender>, message: ToAgent) {
+    if let Some(link) = link {
+        // A connection that is gone gets a snapshot when it is back.
+        let _ = link.try_send(to_agent(message));
+    }
+}
+
+/// What the manager has heard so far.
+pub struct Heard<'a> {
+    state: &'a ManagerState,
+}
+
+impl Heard<'_> {
+    /// The report with the greatest fence.
+    pub fn last(&self, instance_id: &str) -> Option<&agent::Report> {
+        self.state.reports.iter().filter(|r| r.instance_id == instance_id).max_by_key(|r| fence(r))
+    }
+
+    pub fn reports(&self) -> &[agent::Report] {
+        &self.state.reports
+    }
+
+    pub fn hellos(&self) -> &[agent::Hello] {
+        &self.state.hellos
+    }
+
+    pub fn resyncs(&self) -> usize {
+        self.state.resyncs
+    }
+
+    pub fn heartbeats(&self) -> usize {
+        self.state.heartbeats
+    }
+}
+
+/// The manager's end of a console session.
+pub struct Console {
+    up: Streaming<agent::ConsoleUp>,
+    down: mpsc::Sender<agent::ConsoleDown>,
+    pub seen: Vec<u8>,
+    pub outputs: Vec<ConsoleOutput>,
+}
+
+impl Console {
+    pub async fn type_in(&self, text: &str) {
+        let data = text.as_bytes().to_vec().into();
+        self.down.send(agent::ConsoleDown { data }).await.expect("the session lives");
+    }
+
+    /// The next output, or how the session ended.
+    pub async fn next(&mut self) -> Result<Option<ConsoleOutput>, String> {
+        let message = tokio::time::timeout(PATIENCE, self.up.message()).await.expect("something comes");
+        match message.expect("no broken stream").and_then(|m| m.up) {
+            Some(Up::Output(output)) => {
+                self.seen.extend_from_slice(&output.data);
+                self.outputs.push(output.clone());
+                Ok(Some(output))
+            }
+            Some(Up::Error(error)) => Err(error.detail),
+            Some(Up::Start(_)) => panic!("a session starts once"),
+            None => Ok(None),
+        }
+    }
+
+    pub async fn until_seen(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.seen).contains(text) {
+            let output = self.next().await.expect("no error");
+            assert!(output.is_some(), "the session ended without {text:?}: {:?}", String::from_utf8_lossy(&self.seen));
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl AgentLink for Manager {
+    type AttachStream = Out<agent::ManagerMessage>;
+    type ConsoleSessionStream = Out<agent::ConsoleDown>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<agent::AgentMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        if self.lock().away {
+            return Err(Status::unavailable("away"));
+        }
+        let mut incoming = request.into_inner();
+        let Some(agent::AgentMessage { message: Some(FromAgent::Hello(hello)) }) = incoming.message().await? else {
+            return Err(Status::invalid_argument("first Hello"));
+        };
+        let (link, outgoing) = mpsc::channel(1024);
+        {
+            let mut state = self.lock();
+            send(&Some(link.clone()), ToAgent::Welcome(agent::Welcome { host_id: hello.host_id.clone() }));
+            let snapshot =
+                agent::Snapshot { revision: state.revision, instances: state.desired.values().cloned().collect() };
+            send(&Some(link.clone()), ToAgent::Snapshot(snapshot));
+            state.hellos.push(hello);
+            state.link = Some(link.clone());
+        }
+        self.news.notify_waiters();
+        let manager = self.clone();
+        let link = link.downgrade();
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = incoming.message().await {
+                let Some(link) = link.upgrade() else { return };
+                manager.hear(message.message, &link);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+
+    async fn console_session(
+        &self,
+        request: Request<Streaming<agent::ConsoleUp>>,
+    ) -> Result<Response<Self::ConsoleSessionStream>, Status> {
+        let mut up = request.into_inner();
+        let first = up.message().await?.and_then(|m| m.up);
+        let Some(Up::Start(start)) = first else { return Err(Status::invalid_argument("first the session")) };
+        let taken = self.lock().sessions.remove(&start.session_id);
+        let taken = taken.ok_or_else(|| Status::not_found("no such session"))?;
+        let (down, typed) = mpsc::channel(16);
+        taken.send((up, down)).map_err(|_| Status::cancelled("nobody waits"))?;
+        let typed = tokio_stream::StreamExt::map(ReceiverStream::new(typed), Ok);
+        Ok(Response::new(Box::pin(typed)))
+    }
+}
+
+impl Manager {
+    fn hear(&self, message: Option<FromAgent>, link: &Sender) {
+        let mut state = self.lock();
+        match message {
+            Some(FromAgent::Report(report)) => {
+                if !state.deaf {
+                    let ack = agent::ReportAck {
+                        instance_id: report.instance_id.clone(),
+                        epoch: report.epoch,
+                        generation: report.generation,
+                        start: report.start,
+                        counter: report.counter,
+                    };
+                    send(&Some(link.clone()), ToAgent::ReportAck(ack));
+                }
+                state.reports.push(report);
+            }
+            Some(FromAgent::Heartbeat(_)) => {
+                state.heartbeats += 1;
+                send(&Some(link.clone()), ToAgent::HeartbeatAck(agent::HeartbeatAck {}));
+            }
+            Some(FromAgent::Resync(_)) => {
+                state.resyncs += 1;
+                let snapshot =
+                    agent::Snapshot { revision: state.revision, instances: state.desired.values().cloned().collect() };
+                send(&Some(link.clone()), ToAgent::Snapshot(snapshot));
+            }
+            Some(FromAgent::Hello(_)) | None => panic!("an agent says Hello once"),
+        }
+        drop(state);
+        self.news.notify_waiters();
+    }
+}
+
+/// An object, and what goes wrong with it.
+#[derive(Default)]
+struct Object {
+    bytes: Vec<u8>,
+    /// Each request is cut behind so many bytes.
+    cut_every: Option<usize>,
+    /// The offsets that were asked for.
+    asked: Vec<u64>,
+}
+
+#[derive(Clone, Default)]
+pub struct Storage {
+    objects: Arc<Mutex<HashMap<String, Object>>>,
+}
+
+impl Storage {
+    pub fn start(shutdown: CancellationToken) -> (Self, GrpcTarget) {
+        let storage = Self::default();
+        let (listener, target) = in_process();
+        let router = tonic::transport::Server::builder().add_service(StorageManagerServer::new(storage.clone()));
+        tokio::spawn(serve(router, listener, shutdown));
+        (storage, target)
+    }
+
+    /// Serves these bytes under this name, whether or not it is their sum.
+    pub fn put(&self, sha256: &str, bytes: Vec<u8>) {
+        self.objects.lock().expect("no panic").entry(sha256.to_owned()).or_default().bytes = bytes;
+    }
+
+    pub fn cut_every(&self, sha256: &str, bytes: Option<usize>) {
+        self.objects.lock().expect("no panic").entry(sha256.to_owned()).or_default().cut_every = bytes;
+    }
+
+    pub fn asked(&self, sha256: &str) -> Vec<u64> {
+        self.objects.lock().expect("no panic").get(sha256).map(|o| o.asked.clone()).unwrap_or_default()
+    }
+}
+
+/// Calls that no agent makes, in the form that `async_trait` gives a method.
+macro_rules! not_for_agents {
+    ($($name:ident($request:ty) -> $response:ty;)+) => {$(
+        fn $name<'s, 'f>(
+            &'s self,
+            _: Request<$request>,
+        ) -> Pin<Box<dyn Future<Output = Result<Response<$response>, Status>> + Send + 'f>>
+        where
+            's: 'f,
+            Self: 'f,
+        {
+            Box::pin(async { Err(Status::unimplemented("agents don't call it")) })
+        }
+    )+};
+}
+
+#[tonic::async_trait]
+impl StorageManager for Storage {
+    type FetchObjectStream = Out<storage::FetchObjectResponse>;
+
+    not_for_agents! {
+        create_image(storage::CreateImageRequest) -> storage::CreateImageResponse;
+        upload_image(Streaming<storage::UploadImageRequest>) -> storage::UploadImageResponse;
+        delete_image(storage::DeleteImageRequest) -> storage::DeleteImageResponse;
+        reserve_disks(storage::ReserveDisksRequest) -> storage::ReserveDisksResponse;
+        confirm_disks(storage::ConfirmDisksRequest) -> storage::ConfirmDisksResponse;
+        resize_disk(storage::ResizeDiskRequest) -> storage::ResizeDiskResponse;
+        release_disks(storage::ReleaseDisksRequest) -> storage::ReleaseDisksResponse;
+        forget_disks(storage::ForgetDisksRequest) -> storage::ForgetDisksResponse;
+    }
+
+    async fn fetch_object(
+        &self,
+        request: Request<storage::FetchObjectRequest>,
+    ) -> Result<Response<Self::FetchObjectStream>, Status> {
+        const CHUNK: usize = 256 << 10;
+        let storage::FetchObjectRequest { sha256, offset } = request.into_inner();
+        let mut objects = self.objects.lock().expect("no panic");
+        let object = objects.get_mut(&sha256).filter(|o| !o.bytes.is_empty());
+        let object = object.ok_or_else(|| proto::status::to_status(&domain::Problem::not_found("object", &sha256)))?;
+        object.asked.push(offset);
+        let total_bytes = object.bytes.len() as u64;
+        let from = usize::try_from(offset).expect("fits").min(object.bytes.len());
+        let mut rest = &object.bytes[from..];
+        let cut = object.cut_every.is_some_and(|n| n < rest.len());
+        if let Some(n) = object.cut_every {
+            rest = &rest[..n.min(rest.len())];
+        }
+        let mut messages: Vec<_> = rest
+            .chunks(CHUNK)
+            .map(|chunk| Ok(storage::FetchObjectResponse { chunk: chunk.to_vec().into(), total_bytes }))
+            .collect();
+        if cut {
+            messages.push(Err(Status::unavailable("the link broke")));
+        }
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+}
