@@ -23,7 +23,8 @@ pub struct ApiConfig {
     pub allow_plain_http_on_non_loopback: bool,
     /// The URL that clients use, for links in answers; made from `listen` unless set.
     pub public_url: Option<String>,
-    /// How long a request may take, seconds. `wait` adds its own timeout; uploads and streams have none.
+    /// How long a request may take, seconds. Longer than a commit waits for a database that is locked or gone (35 s), so that such a
+    /// request succeeds late instead of ending in doubt. `wait` adds its own timeout; uploads and streams have none.
     pub request_timeout_secs: u64,
     /// How long a stop waits for requests in progress, seconds.
     pub drain_timeout_secs: u64,
@@ -63,7 +64,7 @@ impl Default for ApiConfig {
             ca_dir: None,
             allow_plain_http_on_non_loopback: false,
             public_url: None,
-            request_timeout_secs: 30,
+            request_timeout_secs: 60,
             drain_timeout_secs: 10,
             max_connections: 10_000,
             access_log: AccessLog::Changes,

@@ -132,7 +132,7 @@ pub async fn open(
         wanted: subscription.wanted,
         filter,
         sent,
-        out: Out { tx, chunk },
+        out: Out { tx, chunk, patience: SLOW_AFTER },
     };
     app.tasks().spawn(async move {
         let end = pump.run(receiver).await;
@@ -150,6 +150,8 @@ pub async fn open(
 struct Out {
     tx: mpsc::Sender<Result<Bytes, Infallible>>,
     chunk: String,
+    /// How long a reader may take nothing.
+    patience: Duration,
 }
 
 impl Out {
@@ -164,7 +166,7 @@ impl Out {
             return Ok(());
         }
         let bytes = Bytes::from(std::mem::take(&mut self.chunk));
-        match self.tx.send_timeout(Ok(bytes), SLOW_AFTER).await {
+        match self.tx.send_timeout(Ok(bytes), self.patience).await {
             Ok(()) => Ok(()),
             Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::ReaderGone),
             Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::ReaderSlow),
@@ -285,5 +287,71 @@ impl<'a> From<&'a Event> for EventJson<'a> {
             request_id: &event.request_id,
             data: &event.data,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_given_up_and_holds_a_bounded_number_of_chunks() {
+        let (tx, mut rx) = mpsc::channel(CHUNKS);
+        let mut out = Out { tx, chunk: String::new(), patience: Duration::from_millis(20) };
+        let mut sent = 0;
+        let end = loop {
+            out.chunk.push_str(": x\n\n");
+            match out.flush().await {
+                Ok(()) => sent += 1,
+                Err(end) => break end,
+            }
+        };
+        assert!(matches!(end, End::ReaderSlow), "{end:?}");
+        assert_eq!(sent, CHUNKS);
+        rx.recv().await.expect("a chunk is there").expect("bytes");
+        out.chunk.push_str(": y\n\n");
+        out.flush().await.expect("a reader that reads again goes on");
+        drop(rx);
+        out.chunk.push_str(": z\n\n");
+        assert!(matches!(out.flush().await, Err(End::ReaderGone)));
+    }
+
+    #[test]
+    fn a_filter_shows_what_the_roles_allow() {
+        use domain::{
+            Timestamp, UserId,
+            policy::{Principal, Role},
+        };
+        let (mine, other) = (ProjectId::new(), ProjectId::new());
+        let identity = |system_admin, roles| Identity {
+            user_id: UserId::new(),
+            user_name: "ann".into(),
+            system_admin,
+            principal: Principal { user_id: UserId::new(), system_admin, roles },
+            api_key: None,
+            label: "user:x".into(),
+            display: "ann".into(),
+        };
+        let event = |project_id| Event {
+            id: 1,
+            at: Timestamp(0),
+            project_id,
+            kind: "a.b".into(),
+            object_kind: "a".into(),
+            object_id: "x".into(),
+            message: String::new(),
+            request_id: String::new(),
+            data: serde_json::Value::Null,
+        };
+        let passes =
+            |who: &Identity, wanted, project| Filter::of(who, &wanted).is_some_and(|f| f.passes(&event(project)));
+        let (ann, root) = (identity(false, vec![(mine, Role::Reader)]), identity(true, vec![]));
+        assert!(passes(&ann, Wanted::Visible, Some(mine)));
+        assert!(!passes(&ann, Wanted::Visible, Some(other)));
+        assert!(!passes(&ann, Wanted::Visible, None), "the system's own are for its administrators");
+        assert!(passes(&root, Wanted::Visible, None));
+        assert!(passes(&root, Wanted::Project(other), Some(other)));
+        assert!(!passes(&root, Wanted::Project(other), Some(mine)));
+        assert!(Filter::of(&ann, &Wanted::Project(other)).is_none());
     }
 }

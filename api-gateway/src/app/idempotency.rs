@@ -29,10 +29,13 @@ use store::{CommitError, Constraint, IdempotencyInsert, Unit};
 use tokio::sync::OwnedMutexGuard;
 use uuid::Uuid;
 
+/// (principal, key).
+type KeyName = (String, String);
+
 /// The keys that are being worked on in this process.
 #[derive(Default)]
 pub struct InFlight {
-    keys: Mutex<HashMap<(String, String), Weak<tokio::sync::Mutex<()>>>>,
+    keys: Mutex<HashMap<KeyName, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 /// Held while a key is worked on.

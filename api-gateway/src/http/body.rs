@@ -3,13 +3,13 @@
 
 use crate::http::problem::ApiError;
 use axum::{
-    body::Body,
+    body::{Body, HttpBody},
     extract::{FromRequest, Request},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use domain::{ErrorKind, Problem, limits};
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
@@ -21,31 +21,36 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, body) = request.into_parts();
-        let bytes = read(&parts.headers, body).await?;
+        let bytes = read(body).await?;
         Ok(Self(parse(&parts.headers, &bytes)?))
     }
 }
 
-/// The whole body, at most [`limits::BODY_BYTES`].
-pub async fn read(headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
-    let declared =
-        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|t| t.parse::<u64>().ok());
-    if declared.is_some_and(|n| n > limits::BODY_BYTES as u64) {
-        return Err(too_large());
-    }
-    match Limited::new(body, limits::BODY_BYTES).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() || caused_by_limit(&*error) => {
-            Err(too_large())
-        }
-        Err(_) => {
-            Err(Problem::new(ErrorKind::InvalidArgument, "body_incomplete", "the request's body ended before its time"))
-        }
-    }
-}
+/// What is read and thrown away of a body that is too large. Answering with the rest unread would reset the connection, and the client
+/// would see that instead of the answer.
+const DRAIN_BYTES: usize = 8 * limits::BODY_BYTES;
 
-fn caused_by_limit(error: &(dyn std::error::Error + 'static)) -> bool {
-    std::iter::successors(Some(error), |e| e.source()).any(|e| e.is::<LengthLimitError>())
+/// The whole body, at most [`limits::BODY_BYTES`].
+pub async fn read(mut body: Body) -> Result<Bytes, Problem> {
+    let (mut whole, mut total) = (BytesMut::new(), 0usize);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| {
+            let detail = "the request's body ended before its time";
+            Problem::new(ErrorKind::InvalidArgument, "body_incomplete", detail)
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        total = total.saturating_add(data.len());
+        if total <= limits::BODY_BYTES {
+            // Nearly always the only one: then nothing is copied.
+            if whole.is_empty() && body.is_end_stream() {
+                return Ok(data);
+            }
+            whole.extend_from_slice(&data);
+        } else if total > limits::BODY_BYTES + DRAIN_BYTES {
+            break;
+        }
+    }
+    if total > limits::BODY_BYTES { Err(too_large()) } else { Ok(whole.freeze()) }
 }
 
 fn too_large() -> Problem {
@@ -67,12 +72,18 @@ pub fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T
         )
         .with_hint("send the header Content-Type: application/json"));
     }
+    // serde takes a list for a struct, field by field: nobody means that.
+    if bytes.trim_ascii_start().first() != Some(&b'{') && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
+    {
+        let problem = Problem::new(ErrorKind::InvalidArgument, "invalid_argument", "the body: an object is expected");
+        return Err(problem.with_field("", "an object is expected"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let pointer = pointer(error.path());
-        wrong(error.inner(), pointer)
+        wrong(error.inner(), pointer, bytes)
     })?;
-    reader.end().map_err(|error| wrong(&error, String::new()))?;
+    reader.end().map_err(|error| wrong(&error, String::new(), bytes))?;
     Ok(value)
 }
 
@@ -83,20 +94,18 @@ fn says_json(headers: &HeaderMap) -> bool {
         || (essence.len() > 17 && essence[..12].eq_ignore_ascii_case("application/") && essence.ends_with("+json"))
 }
 
-fn wrong(error: &serde_json::Error, pointer: String) -> Problem {
+fn wrong(error: &serde_json::Error, pointer: String, bytes: &[u8]) -> Problem {
     let text = error.to_string();
-    match error.classify() {
-        serde_json::error::Category::Data => {
-            // serde_json appends the position, which says nothing more than the pointer does.
-            let text = text.split(" at line ").next().unwrap_or(&text).to_owned();
-            let shown = if pointer.is_empty() { "the body".to_owned() } else { pointer.clone() };
-            Problem::new(ErrorKind::InvalidArgument, "invalid_argument", format!("{shown}: {text}"))
-                .with_field(pointer, text)
-        }
-        serde_json::error::Category::Syntax | serde_json::error::Category::Eof | serde_json::error::Category::Io => {
-            Problem::new(ErrorKind::InvalidArgument, "malformed_json", format!("the body is not JSON: {text}"))
-        }
+    // serde_json calls a list where an enum's name is expected a syntax error.
+    let json = error.is_data() || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+    if !json {
+        return Problem::new(ErrorKind::InvalidArgument, "malformed_json", format!("the body is not JSON: {text}"));
     }
+    // serde_json appends the position, which says nothing more than the pointer does.
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    let text = if error.is_data() { text } else { "a value of another type is expected" };
+    let shown = if pointer.is_empty() { "the body" } else { pointer.as_str() };
+    Problem::new(ErrorKind::InvalidArgument, "invalid_argument", format!("{shown}: {text}")).with_field(pointer, text)
 }
 
 /// RFC 6901.
@@ -134,6 +143,19 @@ mod tests {
         size: u32,
     }
 
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct WithEnum {
+        power: domain::instance::Power,
+    }
+
+    #[test]
+    fn a_list_where_a_name_is_expected_is_a_wrong_type() {
+        let problem = parse::<WithEnum>(&json_headers(), br#"{"power":[[]]}"#).expect_err("refused");
+        assert_eq!((problem.code.as_str(), problem.errors[0].field.as_str()), ("invalid_argument", "/power"));
+    }
+
     fn json_headers() -> HeaderMap {
         HeaderMap::from_iter([(
             header::CONTENT_TYPE,
@@ -153,6 +175,13 @@ mod tests {
             let problem = parse::<Outer>(&json_headers(), body.as_bytes()).expect_err(body);
             assert_eq!((problem.code.as_str(), problem.errors[0].field.as_str()), (code, field), "{problem:?}");
         }
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        #[allow(dead_code)]
+        struct AllOptional {
+            a: Option<u32>,
+        }
+        assert_eq!(parse::<AllOptional>(&json_headers(), b"[1]").expect_err("a list").code, "invalid_argument");
         for body in ["{", "x", r#"{"name":"x"} more"#] {
             assert_eq!(parse::<Outer>(&json_headers(), body.as_bytes()).expect_err(body).code, "malformed_json");
         }

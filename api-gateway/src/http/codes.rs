@@ -26,6 +26,7 @@ pub const CODES: &[Code] = &[
     ),
     code("bad_idempotency_key", &[K::InvalidArgument], "`Idempotency-Key` isn't 1 to 255 visible ASCII characters."),
     code("bad_if_match", &[K::InvalidArgument], "`If-Match` isn't one ETag of this server, like `\"7\"`."),
+    code("bad_ticket", &[K::Unauthenticated], "The console's ticket is unknown, expired or used. Ask for another one."),
     code("body_incomplete", &[K::InvalidArgument], "The request's body ended before its time. Nothing was done."),
     code("conflict", &[K::StaleGeneration], "Another change of the object won. Read it again and decide anew."),
     code("console_session_not_found", &[K::NotFound], "The console's session is over. Ask for a new one."),
@@ -44,6 +45,7 @@ pub const CODES: &[Code] = &[
     code("disk_role_taken", &[K::AlreadyExists], "The instance has a disk of that role already."),
     code("disk_shrink", &[K::InvalidArgument], "A disk can't become smaller."),
     code("flavor_not_found", &[K::NotFound], "There is no flavor of that id or name."),
+    code("foreign_image", &[K::PermissionDenied], "A public image of another project: it can be used, not changed."),
     code(
         "host_disconnected",
         &[K::Unavailable],

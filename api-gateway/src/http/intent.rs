@@ -118,7 +118,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Change<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, stream) = request.into_parts();
-        let bytes = body::read(&parts.headers, stream).await?;
+        let bytes = body::read(stream).await?;
         let intent = Intent::read(&parts.method, &parts.uri, &parts.headers, &bytes)?;
         Ok(Self { body: body::parse(&parts.headers, &bytes)?, intent })
     }

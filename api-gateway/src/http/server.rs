@@ -94,7 +94,10 @@ impl Server {
         let mut renewal =
             tokio::time::interval_at(tokio::time::Instant::now() + CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL);
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { break };
+            let slot = tokio::select! {
+                () = shutdown.cancelled() => break,
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+            };
             let (stream, peer) = tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = renewal.tick(), if self.own_certificate.is_some() => {
