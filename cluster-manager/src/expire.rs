@@ -3,7 +3,7 @@
 use crate::manager::Manager;
 use domain::Timestamp;
 use std::{sync::Arc, time::Duration};
-use store::Unit;
+use store::Retention;
 
 const EVERY: Duration = Duration::from_secs(600);
 
@@ -11,7 +11,7 @@ pub async fn run(manager: Arc<Manager>) {
     let keep_ms = i64::try_from(manager.config.operation_keep_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX);
     loop {
         let before = Timestamp(Timestamp::now().0.saturating_sub(keep_ms));
-        if let Err(error) = manager.store.commit(Unit::new().op(store::ComputeOperationExpire { before })).await {
+        if let Err(error) = manager.store.expire(Retention::ComputeOperations, before).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old operations can't be forgotten now");
         }
         tokio::select! {

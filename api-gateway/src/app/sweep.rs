@@ -3,7 +3,7 @@
 use crate::{app::App, http::problem::ApiError};
 use domain::Timestamp;
 use std::time::Duration;
-use store::{EventExpire, IdempotencyExpire, IdentityOperationExpire, RefreshExpire, Unit};
+use store::Retention;
 use tokio_util::sync::CancellationToken;
 
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
@@ -29,16 +29,19 @@ pub async fn run(app: App, shutdown: CancellationToken) {
     }
 }
 
-/// Everything that is past its time, in one commit.
+/// Everything that is past its time, in slices.
 pub async fn once(app: &App) -> Result<(), ApiError> {
     let now = Timestamp::now();
     let ago = |secs: u64| Timestamp(now.0 - i64::try_from(secs).unwrap_or(i64::MAX / 2000) * 1000);
     let keys_before = ago(KEYS_KEPT_SECS);
-    let unit = Unit::new()
-        .op(EventExpire { before: ago(app.config().api.event_retention_hours * 3600) })
-        .op(IdempotencyExpire { before: keys_before })
-        .op(IdentityOperationExpire { before: keys_before })
-        .op(RefreshExpire { before: now });
-    app.store().commit(unit).await?;
+    let past = [
+        (Retention::Events, ago(app.config().api.event_retention_hours * 3600)),
+        (Retention::Idempotency, keys_before),
+        (Retention::IdentityOperations, keys_before),
+        (Retention::RefreshTokens, now),
+    ];
+    for (what, before) in past {
+        app.store().expire(what, before).await?;
+    }
     app.auth().keyring.rotate(app.store()).await
 }

@@ -63,10 +63,11 @@ impl OpKind for EventInsert {
 }
 
 op! {
-    /// Forgets those that happened before `before`.
+    /// Forgets those that happened before `before`, at most 2,000: see [`crate::Retention`].
     EventExpire { before: Timestamp }
     on event, Change by (before):
-    "DELETE FROM event WHERE at < (SELECT max(r.before) FROM {rows})"
+    "DELETE FROM event WHERE id IN (SELECT id FROM event
+        WHERE at < (SELECT max(r.before) FROM {rows}) ORDER BY at LIMIT 2000)"
 }
 
 row! {

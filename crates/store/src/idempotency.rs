@@ -23,9 +23,11 @@ op! {
 }
 
 op! {
+    /// At most 2,000, as the three below: see [`crate::Retention`].
     IdempotencyExpire { before: Timestamp }
     on idempotency, Change by (before):
-    "DELETE FROM idempotency WHERE created_at < (SELECT max(r.before) FROM {rows})"
+    "DELETE FROM idempotency WHERE (principal, idem_key) IN (SELECT principal, idem_key FROM idempotency
+        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
 }
 
 op! {
@@ -52,19 +54,22 @@ op! {
 op! {
     IdentityOperationExpire { before: Timestamp }
     on identity_operation, Change by (before):
-    "DELETE FROM identity_operation WHERE created_at < (SELECT max(r.before) FROM {rows})"
+    "DELETE FROM identity_operation WHERE id IN (SELECT id FROM identity_operation
+        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
 }
 
 op! {
     ComputeOperationExpire { before: Timestamp }
     on compute_operation, Change by (before):
-    "DELETE FROM compute_operation WHERE created_at < (SELECT max(r.before) FROM {rows})"
+    "DELETE FROM compute_operation WHERE id IN (SELECT id FROM compute_operation
+        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
 }
 
 op! {
     StorageOperationExpire { before: Timestamp }
     on storage_operation, Change by (before):
-    "DELETE FROM storage_operation WHERE created_at < (SELECT max(r.before) FROM {rows})"
+    "DELETE FROM storage_operation WHERE id IN (SELECT id FROM storage_operation
+        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
 }
 
 row! {

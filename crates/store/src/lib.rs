@@ -41,6 +41,7 @@ mod open;
 mod orphan;
 mod project;
 mod quota;
+mod retention;
 mod ssh_key;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -67,6 +68,7 @@ pub use open::{OpenError, SCHEMA_VERSION};
 pub use orphan::*;
 pub use project::*;
 pub use quota::*;
+pub use retention::*;
 pub use ssh_key::*;
 pub use token::*;
 pub use user::*;

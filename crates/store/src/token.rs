@@ -40,10 +40,11 @@ op! {
 }
 
 op! {
-    /// Forgets those that expired before `before`.
+    /// Forgets those that expired before `before`, at most 2,000: see [`crate::Retention`].
     RefreshExpire { before: Timestamp }
     on refresh_token, Change by (before):
-    "DELETE FROM refresh_token WHERE expires_at < (SELECT max(r.before) FROM {rows})"
+    "DELETE FROM refresh_token WHERE secret_hash IN (SELECT secret_hash FROM refresh_token
+        WHERE expires_at < (SELECT max(r.before) FROM {rows}) ORDER BY expires_at LIMIT 2000)"
 }
 
 op! {

@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
-use store::{CommitError, ReadError, StorageOperationExpire, Store, Unit};
+use store::{CommitError, ReadError, Retention, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -103,6 +103,6 @@ fn note(what: &'static str, swept: Result<u64, SweepError>) {
 /// Forgets outcomes that nobody will ask for again.
 pub async fn sweep_operations(store: &Store, now: Timestamp, kept_secs: u64) -> Result<u64, SweepError> {
     let before = Timestamp(now.0.saturating_sub(i64::try_from(kept_secs * 1000).unwrap_or(i64::MAX)));
-    store.commit(Unit::new().op(StorageOperationExpire { before })).await.map_err(SweepError::Commit)?;
+    store.expire(Retention::StorageOperations, before).await.map_err(SweepError::Commit)?;
     Ok(0)
 }

@@ -18,6 +18,7 @@ async fn every_op_on_each_database() {
         kinds::disk::walk(&lab).await;
         kinds::instance::walk(&lab).await;
         kinds::log::walk(&lab).await;
+        kinds::log::retention(&lab).await;
         kinds::leak::walk(&lab).await;
         let covered = lab.covered.lock().expect("not poisoned").clone();
         let all: BTreeSet<&str> = Op::NAMES.iter().copied().collect();

@@ -43,10 +43,11 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.guard(resize.clone()).await, Guard::DiskState, "once per generation");
     let row = lab.disk_find(disk.id).await.unwrap().unwrap();
     assert_eq!((row.size_gib, row.generation), (20, 4));
-    assert_eq!(lab.disk_list_of_instance(instance).await.unwrap(), [row.clone()]);
-    assert_eq!(lab.disk_load_many(&[disk.id, DiskId::new()]).await.unwrap(), [row.clone()]);
-    assert_eq!(lab.disk_load_many_of_instances(&[instance, InstanceId::new()]).await.unwrap(), [row.clone()]);
-    assert_eq!(lab.disk_list(project, first(9)).await.unwrap(), [row]);
+    let rows = [row];
+    assert_eq!(lab.disk_list_of_instance(instance).await.unwrap(), rows);
+    assert_eq!(lab.disk_load_many(&[disk.id, DiskId::new()]).await.unwrap(), rows);
+    assert_eq!(lab.disk_load_many_of_instances(&[instance, InstanceId::new()]).await.unwrap(), rows);
+    assert_eq!(lab.disk_list(project, first(9)).await.unwrap(), rows);
     assert_eq!(lab.instance_list_gone_with_disks(9).await.unwrap(), [instance], "there never was such an instance");
 
     let release = DiskRelease { id: disk.id, expected_generation: 4 };

@@ -1,5 +1,8 @@
-use crate::fixture::{Lab, T0, at, audit, event, first};
-use domain::event::NewEvent;
+use crate::{
+    fixture::{Lab, T0, at, audit, event, first},
+    server,
+};
+use domain::{OperationId, event::NewEvent};
 use store::*;
 
 pub async fn walk(lab: &Lab) {
@@ -34,7 +37,52 @@ pub async fn walk(lab: &Lab) {
     let (line, system) = (audit(Some(project), "one"), audit(None, "two"));
     lab.all(Unit::new().op(line.clone()).op(system.clone())).await;
     assert_eq!(lab.constraint(line.clone()).await, Constraint::PrimaryKey("audit"));
-    assert_eq!(lab.audit_list(Some(project), first(9)).await.unwrap(), [line.0.clone()]);
     let page = Page { after: Some(line.0.id.to_string()), limit: 9 };
+    assert_eq!(lab.audit_list(Some(project), first(9)).await.unwrap(), [line.0]);
     assert_eq!(lab.audit_list(None, page).await.unwrap(), [system.0]);
+}
+
+/// More than one slice of each kind that is kept for a time only.
+pub async fn retention(lab: &Lab) {
+    let user = lab.user("keeper").await;
+    let mut unit = Unit::new();
+    for i in 0..2001u32 {
+        let (id, outcome, created_at) = (OperationId::new(), String::new(), T0);
+        unit.push(event(None, i, "old"));
+        unit.push(IdentityOperationInsert { id, outcome: outcome.clone(), created_at });
+        unit.push(ComputeOperationInsert { id, outcome: outcome.clone(), created_at });
+        unit.push(StorageOperationInsert { id, outcome, created_at });
+        unit.push(IdempotencyInsert {
+            principal: "user:1".into(),
+            idem_key: i.to_string(),
+            body_hash: String::new(),
+            operation_id: id,
+            new_ids: Vec::new(),
+            created_at,
+        });
+        unit.push(RefreshTokenInsert {
+            secret_hash: i.to_string(),
+            family: String::new(),
+            user_id: user,
+            expires_at: T0,
+            created_at,
+        });
+    }
+    lab.all(unit).await;
+    for (what, table) in Retention::ALL.into_iter().zip([
+        "event",
+        "idempotency",
+        "identity_operation",
+        "compute_operation",
+        "storage_operation",
+        "refresh_token",
+    ]) {
+        let count = async || server::scalar(&lab.db.database, &format!("SELECT count(*) FROM {table}")).await;
+        assert_eq!(count().await, 2001, "{table}");
+        lab.expire(what, T0).await.expect("nothing is before it");
+        assert_eq!(count().await, 2001, "{table}");
+        let before = lab.counters();
+        lab.expire(what, at(1)).await.expect("expires");
+        assert_eq!((count().await, lab.counters().commits - before.commits), (0, 2), "{table}");
+    }
 }
