@@ -316,13 +316,11 @@ async fn round(manager: &Manager, subjects: Vec<Subjected>, ends: &mut Vec<(Inst
 
 fn plan(manager: &Manager, subject: &Subjected, now: Timestamp) -> Step {
     let instance = subject.instance();
-    let name = instance.host_id.map(|id| manager.host_name(id));
-    let host = instance.host_id.zip(name.as_deref()).map(|(id, name)| HostView {
-        name,
-        // Within the grace of a reconnect, nothing is shown.
-        connected: manager.inventory().find(id).is_some_and(|h| h.up),
-        starts: manager.starts(id),
-    });
+    // One lock at a time: what `starts` asks takes it again.
+    let known = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| (h.name.clone(), h.up)));
+    let starts = instance.host_id.map_or(0, |id| manager.starts(id));
+    // Within the grace of a reconnect, nothing is shown.
+    let host = known.as_ref().map(|(name, up)| HostView { name, connected: *up, starts });
     let subject = Subject {
         instance,
         disk: subject.disk.as_ref(),
