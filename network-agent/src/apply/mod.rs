@@ -1,0 +1,343 @@
+//! Carries out a plan: dumb, in order, with an undo stack.
+//!
+//! A step that fails ends what it is for: a port's other steps are skipped and those done are undone, the rest of the network goes
+//! on; a step without a subject ends the whole plan, and all that this plan made is undone. The next plan starts from what is then
+//! found.
+
+pub mod namespace;
+
+use crate::{
+    link::{
+        message::{self, add_link, done_before, made_by_host},
+        netlink::{Netlink, Request},
+        netns::{NetnsError, Worker},
+        tap,
+    },
+    model::{
+        names,
+        object::Key,
+        state::{LinkKind, NsState},
+    },
+    plan::{Planned, Step},
+    undo::UndoStack,
+};
+use domain::NetworkId;
+use nix::errno::Errno;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    io::Write,
+    os::fd::{AsRawFd, OwnedFd},
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+/// The link group of ports, so that all of a namespace's go in one message.
+pub const PORT_GROUP: u32 = 0x1aa5;
+
+/// What became of a plan.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Why a port's (or, under None, the network's) part failed.
+    pub failed: BTreeMap<Option<Key>, String>,
+    /// Our rules are in the kernel now.
+    pub rules: bool,
+    pub steps: usize,
+}
+
+impl Applied {
+    #[must_use]
+    pub fn clean(&self) -> bool {
+        self.failed.is_empty()
+    }
+}
+
+/// Where the other ends of links are.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Namespaces of peered networks.
+    pub peers: BTreeMap<NetworkId, Arc<OwnedFd>>,
+}
+
+/// Applies `steps` to the namespace of `inside`; `before` is what the plan was made from.
+pub async fn apply(
+    host: &Worker,
+    inside: &Worker,
+    around: Surroundings,
+    steps: Vec<Planned>,
+    before: NsState,
+) -> Result<Applied, NetnsError> {
+    let total = steps.len();
+    let (hosts, own): (Vec<Planned>, Vec<Planned>) = steps
+        .into_iter()
+        .partition(|planned| matches!(&planned.step, Step::AddLink { kind, .. } if made_by_host(kind)));
+    if !hosts.is_empty() {
+        let namespace = inside.namespace();
+        let made = host
+            .run(move |host| {
+                hosts.iter().try_for_each(|planned| make_from_host(&mut host.netlink, planned, &namespace, &around))
+            })
+            .await?;
+        if let Err(reason) = made {
+            // Half of an uplink alone does no harm: nothing is routed to it, and the next plan finds it.
+            return Ok(Applied { failed: BTreeMap::from([(None, reason)]), rules: false, steps: total });
+        }
+    }
+    let mut applied = inside.run(move |inside| run_inside(&mut inside.netlink, own, &before)).await?;
+    applied.steps = total;
+    Ok(applied)
+}
+
+fn make_from_host(
+    netlink: &mut Netlink,
+    planned: &Planned,
+    inside: &OwnedFd,
+    around: &Surroundings,
+) -> Result<(), String> {
+    let Step::AddLink { name, kind, mac, mtu } = &planned.step else { return Ok(()) };
+    let (mut peer, mut bridge) = (None, None);
+    match kind {
+        LinkKind::Peer { network_id, .. } => {
+            let Some(namespace) = around.peers.get(network_id) else {
+                return Err(format!("the peered network {network_id} has no namespace here yet"));
+            };
+            peer = Some(namespace.as_raw_fd());
+        }
+        LinkKind::Uplink { host_end, bridge: name } => {
+            let index = nix::net::if_::if_nametoindex(name.as_str())
+                .map_err(|_| format!("the bridge {name} of the external network isn't there"))?;
+            bridge = Some(index);
+            // What a crash left of an earlier one: its other end is gone or elsewhere.
+            let _ = netlink.send(&[message::delete_link(host_end)]);
+        }
+        LinkKind::Tap { .. } | LinkKind::Veth { .. } | LinkKind::Vxlan { .. } | LinkKind::Found => {}
+    }
+    let Some(request) = add_link(name, kind, *mac, *mtu, inside.as_raw_fd(), peer, bridge) else { return Ok(()) };
+    send_one(netlink, &planned.step, request).map_err(|e| describe(&planned.step, e))?;
+    if let (LinkKind::Uplink { host_end, .. }, Some(bridge)) = (kind, bridge) {
+        send_one(netlink, &planned.step, message::enslave(host_end, bridge)).map_err(|e| describe(&planned.step, e))?;
+    }
+    Ok(())
+}
+
+fn send_one(netlink: &mut Netlink, step: &Step, request: Request) -> io::Result<()> {
+    match netlink.send(&[request])?.first() {
+        Some(Err(errno)) if !done_before(step, *errno) => Err((*errno).into()),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn describe(step: &Step, error: impl std::fmt::Display) -> String {
+    let step = match step {
+        Step::Rules { full, .. } => format!("the {} of the rules", if *full { "whole" } else { "difference" }),
+        step => format!("{step:?}"),
+    };
+    format!("{step}: {error}")
+}
+
+/// The executor of one plan in its namespace.
+struct Run<'a> {
+    netlink: &'a mut Netlink,
+    before: &'a NsState,
+    applied: Applied,
+    undo: UndoStack<Option<Key>, Step>,
+    subjects: BTreeSet<Option<Key>>,
+    indexes: BTreeMap<String, u32>,
+    batch: Vec<(Planned, Request)>,
+    fatal: bool,
+}
+
+fn run_inside(netlink: &mut Netlink, steps: Vec<Planned>, before: &NsState) -> Applied {
+    let mut run = Run {
+        netlink,
+        before,
+        applied: Applied::default(),
+        undo: UndoStack::default(),
+        subjects: BTreeSet::new(),
+        indexes: BTreeMap::new(),
+        batch: Vec::new(),
+        fatal: false,
+    };
+    // Many ports at once go as a group; the messages for each then find them gone.
+    for planned in steps {
+        if run.fatal {
+            break;
+        }
+        run.take(planned);
+    }
+    run.flush();
+    run.applied
+}
+
+impl Run<'_> {
+    fn take(&mut self, planned: Planned) {
+        if self.applied.failed.contains_key(&planned.subject) {
+            return;
+        }
+        self.subjects.insert(planned.subject);
+        let request = match &planned.step {
+            Step::AddLink { name, kind: LinkKind::Tap { owner_uid }, .. } => {
+                let made = tap::create(name, *owner_uid);
+                return self.settle(planned, made);
+            }
+            Step::AddLink { name, kind, mac, mtu } => add_link(name, kind, *mac, *mtu, -1, None, None),
+            Step::SetLink { name, mac, mtu } => {
+                let port = name.starts_with(names::PORT_PREFIX);
+                if self.batch.iter().any(|(p, _)| matches!(p.step, Step::AddLink { .. })) {
+                    self.flush();
+                }
+                if port && let Err(e) = answer_at_once(name) {
+                    return self.settle(planned, Err(e));
+                }
+                Some(message::set_link(name, Some(*mac), Some(*mtu), if port { PORT_GROUP } else { 0 }))
+            }
+            Step::Rules { text, .. } => {
+                self.flush();
+                if self.fatal {
+                    return;
+                }
+                let loaded = load_rules(text);
+                self.applied.rules = loaded.is_ok();
+                return self.settle(planned, loaded);
+            }
+            step => {
+                let link = match step {
+                    Step::AddAddress { link, .. }
+                    | Step::DeleteAddress { link, .. }
+                    | Step::SetNeighbour { link, .. }
+                    | Step::DeleteNeighbour { link, .. } => Some(link.as_str()),
+                    Step::SetRoute { hop, .. } | Step::DeleteRoute { hop, .. } => match hop {
+                        crate::model::state::Hop::Link(link) | crate::model::state::Hop::Via(_, link) => {
+                            Some(link.as_str())
+                        }
+                        crate::model::state::Hop::Unreachable => None,
+                    },
+                    Step::SetForwarding { .. } | Step::DeleteForwarding { .. } => Some(names::VXLAN),
+                    _ => None,
+                };
+                if let Some(link) = link {
+                    self.learn_index(link);
+                }
+                message::of_step(step, |name| self.indexes.get(name).copied())
+            }
+        };
+        match request {
+            Some(request) => self.batch.push((planned, request)),
+            // Of a link that isn't there: nothing to remove from it, and nothing can be put on it.
+            None => {
+                let gone = done_before(&planned.step, Errno::ENODEV);
+                self.settle(planned, if gone { Ok(()) } else { Err(Errno::ENODEV.into()) });
+            }
+        }
+    }
+
+    fn learn_index(&mut self, link: &str) {
+        if !self.indexes.contains_key(link) {
+            if self.batch.iter().any(|(p, _)| matches!(p.step, Step::AddLink { .. })) {
+                self.flush();
+            }
+            if let Ok(index) = nix::net::if_::if_nametoindex(link) {
+                self.indexes.insert(link.to_owned(), index);
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let (planned, requests): (Vec<_>, Vec<_>) = std::mem::take(&mut self.batch).into_iter().unzip();
+        if requests.is_empty() {
+            return;
+        }
+        match self.netlink.send(&requests) {
+            Ok(answers) => {
+                for (planned, answer) in planned.into_iter().zip(answers) {
+                    let result = match answer {
+                        Err(errno) if !done_before(&planned.step, errno) => Err(errno.into()),
+                        Ok(()) | Err(_) => Ok(()),
+                    };
+                    self.settle(planned, result);
+                }
+            }
+            Err(e) => {
+                let first = planned.into_iter().next();
+                if let Some(Planned { step, .. }) = first {
+                    self.settle(Planned { subject: None, step }, Err(e));
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, planned: Planned, result: io::Result<()>) {
+        let Planned { subject, step } = planned;
+        match result {
+            Ok(()) if self.applied.failed.contains_key(&subject) || self.fatal => {
+                // Its subject failed in the same batch.
+                if let Some(inverse) = step.inverse(self.before) {
+                    self.undo_now(vec![inverse]);
+                }
+            }
+            Ok(()) => {
+                if let Some(inverse) = step.inverse(self.before) {
+                    self.undo.push(subject, inverse);
+                }
+            }
+            Err(error) => {
+                self.applied.failed.entry(subject).or_insert_with(|| describe(&step, &error));
+                let concerned: Vec<Option<Key>> = if subject.is_none() {
+                    self.fatal = true;
+                    self.subjects.iter().rev().copied().collect()
+                } else {
+                    vec![subject]
+                };
+                for subject in concerned {
+                    let inverses = self.undo.take(&subject);
+                    self.undo_now(inverses);
+                }
+            }
+        }
+    }
+
+    fn undo_now(&mut self, inverses: Vec<Step>) {
+        let indexes = &self.indexes;
+        let requests: Vec<Request> =
+            inverses.iter().filter_map(|step| message::of_step(step, |name| indexes.get(name).copied())).collect();
+        // What can't be undone is found by the next plan.
+        if let Err(error) = self.netlink.send(&requests) {
+            tracing::warn!(%error, "a failed change could not be undone");
+        }
+    }
+}
+
+/// Without this the kernel delays the first proxied ARP answer by up to 0.8 s.
+fn answer_at_once(link: &str) -> io::Result<()> {
+    fs::write(format!("/proc/sys/net/ipv4/neigh/{link}/proxy_delay"), "0")?;
+    fs::write(format!("/proc/sys/net/ipv4/conf/{link}/proxy_arp"), "1")
+}
+
+/// One transaction, in the calling thread's namespace.
+pub fn load_rules(text: &str) -> io::Result<()> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // An nft that ends early says why below.
+        let _ = stdin.write_all(text.as_bytes());
+    }
+    let output = child.wait_with_output()?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said: String = String::from_utf8_lossy(&output.stderr).chars().take(600).collect();
+    Err(io::Error::other(format!("nft refused: {}", said.trim())))
+}
+
+/// What nft prints, in the calling thread's namespace.
+pub fn ask_rules(args: &[&str]) -> io::Result<String> {
+    let output = Command::new("nft").args(args).stdin(Stdio::null()).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    Err(io::Error::other(format!("nft refused: {}", String::from_utf8_lossy(&output.stderr).trim())))
+}

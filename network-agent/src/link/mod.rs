@@ -1,0 +1,10 @@
+//! The kernel's network configuration: namespaces and the threads that live in them ([`netns`]), batched netlink ([`netlink`]), the
+//! messages of each step ([`message`]), what is there ([`observe`]), taps ([`tap`]), raw frames ([`frame`]). The only module that
+//! knows the netlink crates.
+
+pub mod frame;
+pub mod message;
+pub mod netlink;
+pub mod netns;
+pub mod observe;
+pub mod tap;

@@ -1,0 +1,137 @@
+//! What the host must be, as data: the parsed objects that the resource-manager declares ([`object`]), all of them together with
+//! what is in use here ([`Wishes`]), and the kernel state of one namespace that follows from them ([`state`]). Pure.
+
+pub mod names;
+pub mod object;
+pub mod state;
+
+use domain::{FloatingIpId, NetworkId, PortId, SecurityGroupId};
+use object::{FloatingIp, Network, Object, Port, SecurityGroup};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+/// Everything that is wanted of this host, and which ports are handed to their instances. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
+    pub ports: BTreeMap<PortId, Arc<Port>>,
+    pub groups: BTreeMap<SecurityGroupId, Arc<SecurityGroup>>,
+    pub floating_ips: BTreeMap<FloatingIpId, Arc<FloatingIp>>,
+    /// Ports between acquire and release.
+    pub acquired: BTreeSet<PortId>,
+    by_network: BTreeMap<NetworkId, BTreeSet<PortId>>,
+    floating_by_network: BTreeMap<NetworkId, BTreeSet<FloatingIpId>>,
+}
+
+impl Wishes {
+    /// Puts an object in its place; the networks whose state may follow from it, before and after.
+    pub fn put(&mut self, object: Object) -> BTreeSet<NetworkId> {
+        match object {
+            Object::Network(network) => {
+                let mut touched = self.with_peers(network.id);
+                let id = network.id;
+                self.networks.insert(id, Arc::new(network));
+                touched.extend(self.with_peers(id));
+                touched
+            }
+            Object::Port(port) => {
+                let mut touched = self.remove_port(port.id);
+                touched.extend(self.with_peers(port.network_id));
+                self.by_network.entry(port.network_id).or_default().insert(port.id);
+                self.ports.insert(port.id, Arc::new(port));
+                touched
+            }
+            Object::SecurityGroup(group) => {
+                let id = group.id;
+                self.groups.insert(id, Arc::new(group));
+                self.networks_of_group(id)
+            }
+            Object::FloatingIp(floating) => {
+                let mut touched = self.remove_floating_ip(floating.id);
+                touched.insert(floating.network_id);
+                self.floating_by_network.entry(floating.network_id).or_default().insert(floating.id);
+                self.floating_ips.insert(floating.id, Arc::new(floating));
+                touched
+            }
+        }
+    }
+
+    pub fn remove_network(&mut self, id: NetworkId) -> BTreeSet<NetworkId> {
+        let mut touched = self.with_peers(id);
+        self.networks.remove(&id);
+        touched.insert(id);
+        touched
+    }
+
+    pub fn remove_port(&mut self, id: PortId) -> BTreeSet<NetworkId> {
+        let Some(port) = self.ports.remove(&id) else { return BTreeSet::new() };
+        if let Some(ports) = self.by_network.get_mut(&port.network_id) {
+            ports.remove(&id);
+        }
+        self.with_peers(port.network_id)
+    }
+
+    pub fn remove_group(&mut self, id: SecurityGroupId) -> BTreeSet<NetworkId> {
+        let touched = self.networks_of_group(id);
+        self.groups.remove(&id);
+        touched
+    }
+
+    pub fn remove_floating_ip(&mut self, id: FloatingIpId) -> BTreeSet<NetworkId> {
+        let Some(floating) = self.floating_ips.remove(&id) else { return BTreeSet::new() };
+        if let Some(ids) = self.floating_by_network.get_mut(&floating.network_id) {
+            ids.remove(&id);
+        }
+        BTreeSet::from([floating.network_id])
+    }
+
+    pub fn ports_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Arc<Port>> {
+        self.by_network.get(&network_id).into_iter().flatten().filter_map(|id| self.ports.get(id))
+    }
+
+    pub fn floating_ips_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Arc<FloatingIp>> {
+        self.floating_by_network.get(&network_id).into_iter().flatten().filter_map(|id| self.floating_ips.get(id))
+    }
+
+    /// The networks that `network` exchanges packets with: both declare it, and both are here.
+    pub fn peers_of<'a>(&'a self, network: &'a Network) -> impl Iterator<Item = &'a Arc<Network>> {
+        let peers = network.peers.iter().filter_map(|id| self.networks.get(id));
+        peers.filter(|peer| peer.peers.contains(&network.id))
+    }
+
+    /// Ports that are bound here and in use, with the network's address of it.
+    pub fn active<'a>(&'a self, network_id: NetworkId) -> impl Iterator<Item = &'a Arc<Port>> {
+        self.ports_of(network_id).filter(|port| self.in_use(port))
+    }
+
+    #[must_use]
+    pub fn in_use(&self, port: &Port) -> bool {
+        port.instance().is_some() && self.acquired.contains(&port.id)
+    }
+
+    /// A port that a floating IP stands for, if it is in use here and has the address.
+    #[must_use]
+    pub fn floating_target(&self, floating: &FloatingIp) -> Option<&Arc<Port>> {
+        let port = self.ports.get(&floating.port_id)?;
+        let right = port.network_id == floating.network_id && port.fixed_ips.contains(&IpAddr::V4(floating.fixed_ip));
+        (right && self.in_use(port)).then_some(port)
+    }
+
+    /// The network itself and all that name it, or that it names, as a peer.
+    fn with_peers(&self, id: NetworkId) -> BTreeSet<NetworkId> {
+        let named = self.networks.get(&id).into_iter().flat_map(|network| network.peers.iter().copied());
+        let naming = self.networks.values().filter(|other| other.peers.contains(&id)).map(|other| other.id);
+        named.chain(naming).chain([id]).collect()
+    }
+
+    /// Networks with a port bound here that is in the group, or whose groups' rules name it.
+    fn networks_of_group(&self, id: SecurityGroupId) -> BTreeSet<NetworkId> {
+        let concerned: BTreeSet<SecurityGroupId> =
+            self.groups.values().filter(|group| group.names(id)).map(|group| group.id).chain([id]).collect();
+        let local = self.ports.values().filter(|port| port.instance().is_some());
+        local.filter(|port| !port.groups.is_disjoint(&concerned)).map(|port| port.network_id).collect()
+    }
+}

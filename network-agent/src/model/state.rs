@@ -1,0 +1,233 @@
+//! The kernel state of one network's namespace: the same type for what should be and for what was found, so that planning is a
+//! comparison.
+//!
+//! A network here is a distributed router. Its own addresses (the subnets' gateways, the metadata service) sit on `lo`, where the
+//! kernel answers ARP for them on every port; each port is a route of full length to its link, each port elsewhere one through
+//! VXLAN. A bridge per network was rejected: frames between neighbours would pass it unseen by the rules, and it floods.
+//!
+//! Neighbours are entered by hand, with those of the guests: no packet waits for an ARP answer, no guest can fill the host's
+//! neighbour table (permanent entries are exempt from its limits), and there is nothing to poison. Next hops of other hosts and of
+//! peered networks are link-local IPv6 addresses made of MACs that are made of what both ends know, for IPv4 routes too: one
+//! neighbour per host serves both families, and no address plan is needed.
+
+use super::{
+    Wishes, names,
+    object::{Binding, Network},
+};
+use crate::nft::ruleset::Ruleset;
+use domain::{
+    NetworkId, PortId,
+    network::{Cidr, MacAddr},
+};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+/// The metadata service's address, as on every other cloud.
+pub const METADATA_ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// What a plan needs to know of the machine.
+#[derive(Debug, Clone)]
+pub struct HostFacts {
+    /// Where other hosts send this one's VXLAN packets.
+    pub underlay: IpAddr,
+    pub vxlan_port: u16,
+    /// External networks by name: the bridge in the host's namespace that leads to each.
+    pub external: BTreeMap<String, String>,
+    /// Blocks that no instance reaches, but for replies: the hosts' and the managers' own.
+    pub protected: BTreeSet<Cidr>,
+    pub wiring: Wiring,
+    /// Owner of taps, that QEMU runs as or gets a descriptor from.
+    pub tap_owner_uid: u32,
+}
+
+/// What is at the end of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wiring {
+    /// A virtual machine.
+    Tap,
+    /// A namespace (an appliance of ours, or a bench's endpoint): the other end of a veth, left in the network's namespace as
+    /// [`names::endpoint_link`] to be moved away.
+    Veth,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    Tap {
+        owner_uid: u32,
+    },
+    Veth {
+        endpoint: String,
+    },
+    Vxlan {
+        vni: u32,
+        local: IpAddr,
+        port: u16,
+    },
+    Uplink {
+        host_end: String,
+        bridge: String,
+    },
+    /// A veth to the namespace of a peered network.
+    Peer {
+        network_id: NetworkId,
+        other_end: String,
+    },
+    /// Found; whatever it is.
+    Found,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub kind: LinkKind,
+    pub mac: MacAddr,
+    pub mtu: u32,
+    pub up: bool,
+    /// Whose link it is, for ports.
+    pub port_id: Option<PortId>,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Hop {
+    /// Straight out of the link.
+    Link(String),
+    /// By a neighbour on the link.
+    Via(IpAddr, String),
+    /// Nowhere: the sender is told.
+    Unreachable,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NsState {
+    pub links: BTreeMap<String, Link>,
+    pub addresses: BTreeSet<(String, IpAddr, u8)>,
+    pub routes: BTreeMap<Cidr, Hop>,
+    pub neighbours: BTreeMap<(String, IpAddr), MacAddr>,
+    /// VXLAN: which host a MAC is behind.
+    pub fdb: BTreeMap<MacAddr, IpAddr>,
+    pub rules: Ruleset,
+}
+
+/// The MAC of a host's end of every network's VXLAN, from its underlay address.
+#[must_use]
+pub fn vtep_mac(underlay: IpAddr) -> MacAddr {
+    match underlay {
+        IpAddr::V4(addr) => {
+            let [a, b, c, d] = addr.octets();
+            MacAddr([0x02, 0x76, a, b, c, d])
+        }
+        IpAddr::V6(addr) => {
+            let hash = Sha256::digest(addr.octets());
+            MacAddr([0x06, hash[0], hash[1], hash[2], hash[3], hash[4]])
+        }
+    }
+}
+
+/// The MAC of the link in `inside`'s namespace towards `towards`.
+fn peer_mac(inside: NetworkId, towards: NetworkId) -> MacAddr {
+    let hash = Sha256::new().chain_update(inside.0.as_bytes()).chain_update(towards.0.as_bytes()).finalize();
+    MacAddr([0x0a, hash[0], hash[1], hash[2], hash[3], hash[4]])
+}
+
+/// What the namespace of `network` must be.
+#[must_use]
+pub fn desired_state(wishes: &Wishes, network: &Network, host: &HostFacts) -> NsState {
+    let mut state = NsState { rules: crate::nft::rules_of(wishes, network, host), ..NsState::default() };
+    let link = |kind, mac, mtu| Link { kind, mac, mtu, up: true, port_id: None };
+    let vxlan = LinkKind::Vxlan { vni: network.vni.get(), local: host.underlay, port: host.vxlan_port };
+    state.links.insert(names::VXLAN.into(), link(vxlan, vtep_mac(host.underlay), network.mtu));
+    state.addresses.insert(("lo".into(), METADATA_ADDRESS.into(), 32));
+    for subnet in &network.subnets {
+        state.addresses.insert(("lo".into(), subnet.gateway, Cidr::host(subnet.gateway).prefix()));
+        state.routes.insert(subnet.cidr, Hop::Unreachable);
+    }
+    add_ports(&mut state, wishes, network, host);
+    add_uplink(&mut state, wishes, network, host);
+    for peer in wishes.peers_of(network) {
+        let (name, other_end) = (names::peer_link(peer.id), names::peer_link(network.id));
+        let kind = LinkKind::Peer { network_id: peer.id, other_end };
+        let mtu = network.mtu.min(peer.mtu);
+        state.links.insert(name.clone(), link(kind, peer_mac(network.id, peer.id), mtu));
+        let far = peer_mac(peer.id, network.id);
+        state.neighbours.insert((name.clone(), far.link_local().into()), far);
+        for subnet in &peer.subnets {
+            state.routes.insert(subnet.cidr, Hop::Via(far.link_local().into(), name.clone()));
+        }
+    }
+    state
+}
+
+fn add_ports(state: &mut NsState, wishes: &Wishes, network: &Network, host: &HostFacts) {
+    let mut routes: BTreeMap<Cidr, Hop> = BTreeMap::new();
+    let mut blocks: BTreeMap<Cidr, Hop> = BTreeMap::new();
+    for port in wishes.ports_of(network.id) {
+        let hop = match &port.binding {
+            Binding::Unbound => continue,
+            Binding::Remote { underlay } => {
+                let mac = vtep_mac(*underlay);
+                let next = IpAddr::V6(mac.link_local());
+                state.neighbours.insert((names::VXLAN.into(), next), mac);
+                state.fdb.insert(mac, *underlay);
+                Hop::Via(next, names::VXLAN.into())
+            }
+            Binding::Local { .. } => {
+                let name = names::port_link(port.id);
+                let kind = match host.wiring {
+                    Wiring::Tap => LinkKind::Tap { owner_uid: host.tap_owner_uid },
+                    Wiring::Veth => LinkKind::Veth { endpoint: names::endpoint_link(port.id) },
+                };
+                let link =
+                    Link { kind, mac: network.gateway_mac, mtu: network.mtu, up: true, port_id: Some(port.id) };
+                state.links.insert(name.clone(), link);
+                if !wishes.in_use(port) {
+                    continue;
+                }
+                for addr in &port.fixed_ips {
+                    state.neighbours.insert((name.clone(), *addr), port.mac);
+                }
+                for block in port.allowed.iter().filter(|b| **b == Cidr::host(b.addr())) {
+                    state.neighbours.insert((name.clone(), block.addr()), port.mac);
+                }
+                Hop::Link(name)
+            }
+        };
+        for addr in &port.fixed_ips {
+            routes.insert(Cidr::host(*addr), hop.clone());
+        }
+        for block in &port.allowed {
+            // Of several ports that may use a block, the one with the lowest id gets its packets.
+            blocks.entry(*block).or_insert_with(|| hop.clone());
+        }
+    }
+    blocks.retain(|block, _| !network.subnets.iter().any(|subnet| block.covers(subnet.cidr)));
+    state.routes.extend(blocks);
+    state.routes.extend(routes);
+}
+
+fn add_uplink(state: &mut NsState, wishes: &Wishes, network: &Network, host: &HostFacts) {
+    let Some(uplink) = &network.uplink else { return };
+    // A host that isn't wired to that network has no way out: traffic to the outside is answered as unreachable.
+    let Some(bridge) = host.external.get(&uplink.external_network) else { return };
+    let kind = LinkKind::Uplink { host_end: names::uplink_host_end(network.id), bridge: bridge.clone() };
+    let link = Link { kind, mac: uplink.mac, mtu: UPLINK_MTU, up: true, port_id: None };
+    state.links.insert(names::UPLINK.into(), link);
+    for (addr, prefix) in &uplink.addresses {
+        state.addresses.insert((names::UPLINK.into(), *addr, *prefix));
+    }
+    for floating in wishes.floating_ips_of(network.id) {
+        if wishes.floating_target(floating).is_some() {
+            state.addresses.insert((names::UPLINK.into(), floating.address.into(), 32));
+        }
+    }
+    for gateway in &uplink.gateways {
+        let all = if gateway.is_ipv4() { Cidr::ANY_V4 } else { Cidr::ANY_V6 };
+        state.routes.insert(all, Hop::Via(*gateway, names::UPLINK.into()));
+    }
+}
+
+/// Of the external network's segment. Packets that are too long for a guest come back as `fragmentation needed`.
+const UPLINK_MTU: u32 = 1500;

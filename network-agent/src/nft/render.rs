@@ -1,0 +1,262 @@
+//! The text that `nft -f -` takes, in one transaction: all of it (at the start, or when something else changed the rules), or the
+//! difference between two rulesets. Pure.
+//!
+//! A refused packet isn't dropped where it is refused: it gets a mark, and a table that no replacement touches counts it by
+//! interface and reason and drops it, a step later in the same hook. Named counters beside the rules were rejected, since replacing
+//! the table zeroes them. The two tables are made in one transaction, the counting one first, so that a mark always drops.
+
+use super::{
+    DropReason,
+    ruleset::{Ruleset, Set, Table},
+};
+use std::{
+    collections::BTreeSet,
+    fmt::{self, Write},
+};
+
+/// Elements per line: a line of everything is hard to read in a log.
+const PER_COMMAND: usize = 512;
+
+/// Everything, replacing what is there. Connections and drop counters live on.
+#[must_use]
+pub fn render_full(rules: &Ruleset) -> String {
+    let mut out = DROPS.to_owned();
+    for table in [Table::Inet, Table::Arp] {
+        let table = table.as_str();
+        push(&mut out, format_args!("add table {table}\ndelete table {table}\nadd table {table}\n"));
+    }
+    for (name, set) in rules.sets.iter().map(|((_, name), set)| (name, set)) {
+        declare(&mut out, name, set);
+    }
+    for (name, limit) in &rules.limits {
+        push(&mut out, format_args!("add limit inet iaas {name} {{ {limit} }}\n"));
+    }
+    for name in rules.chains.keys() {
+        push(&mut out, format_args!("add chain inet iaas {name}\n"));
+    }
+    out.push_str(&skeleton());
+    for (name, texts) in &rules.chains {
+        for text in texts {
+            push(&mut out, format_args!("add rule inet iaas {name} {text}\n"));
+        }
+    }
+    for ((_, name), set) in &rules.sets {
+        elements(&mut out, "add", name, set, &set.elements.iter().collect::<Vec<_>>());
+    }
+    out
+}
+
+/// What leads from `old`, which the kernel has, to `new`; None when they are the same.
+#[must_use]
+pub fn render_delta(old: &Ruleset, new: &Ruleset) -> Option<String> {
+    let mut out = String::new();
+    let none = BTreeSet::new();
+    for ((table, name), set) in &new.sets {
+        if !old.sets.contains_key(&(*table, name.clone())) {
+            declare(&mut out, name, set);
+        }
+    }
+    for name in new.chains.keys().filter(|name| !old.chains.contains_key(*name)) {
+        push(&mut out, format_args!("add chain inet iaas {name}\n"));
+    }
+    // Elements that go, while what they point to still stands.
+    for (key, set) in &old.sets {
+        let kept = new.sets.get(key).map_or(&none, |set| &set.elements);
+        let moved = moved_limits(old, new, set);
+        let gone: Vec<&String> = set.elements.iter().filter(|e| !kept.contains(*e) || moved.contains(*e)).collect();
+        elements(&mut out, "delete", &key.1, set, &gone);
+    }
+    for (name, limit) in &old.limits {
+        if new.limits.get(name) != Some(limit) {
+            push(&mut out, format_args!("delete limit inet iaas {name}\n"));
+        }
+    }
+    for (name, limit) in &new.limits {
+        if old.limits.get(name) != Some(limit) {
+            push(&mut out, format_args!("add limit inet iaas {name} {{ {limit} }}\n"));
+        }
+    }
+    for (key, set) in &new.sets {
+        let known = old.sets.get(key).map_or(&none, |set| &set.elements);
+        let moved = moved_limits(old, new, set);
+        let fresh: Vec<&String> = set.elements.iter().filter(|e| !known.contains(*e) || moved.contains(*e)).collect();
+        elements(&mut out, "add", &key.1, set, &fresh);
+    }
+    for (name, texts) in &new.chains {
+        let known = old.chains.get(name);
+        if known == Some(texts) {
+            continue;
+        }
+        if known.is_some_and(|texts| !texts.is_empty()) {
+            push(&mut out, format_args!("flush chain inet iaas {name}\n"));
+        }
+        for text in texts {
+            push(&mut out, format_args!("add rule inet iaas {name} {text}\n"));
+        }
+    }
+    let gone: Vec<&String> = old.chains.keys().filter(|name| !new.chains.contains_key(*name)).collect();
+    for verb in ["flush", "delete"] {
+        for name in &gone {
+            push(&mut out, format_args!("{verb} chain inet iaas {name}\n"));
+        }
+    }
+    for ((table, name), set) in &old.sets {
+        if !new.sets.contains_key(&(*table, name.clone())) {
+            push(&mut out, format_args!("delete {} {} {name}\n", word(set), table.as_str()));
+        }
+    }
+    (!out.is_empty()).then_some(out)
+}
+
+/// Elements of a limit map whose limit changes: the limit can only be replaced while nothing refers to it.
+fn moved_limits<'a>(old: &Ruleset, new: &Ruleset, set: &'a Set) -> BTreeSet<&'a String> {
+    if !set.kind.ends_with(": limit") {
+        return BTreeSet::new();
+    }
+    let name_of = |element: &str| element.rsplit('"').nth(1).unwrap_or_default().to_owned();
+    set.elements
+        .iter()
+        .filter(|element| {
+            let name = name_of(element);
+            old.limits.get(&name) != new.limits.get(&name)
+        })
+        .collect()
+}
+
+fn word(set: &Set) -> &'static str {
+    if set.map { "map" } else { "set" }
+}
+
+fn push(out: &mut String, text: fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a string never fails");
+}
+
+fn declare(out: &mut String, name: &str, set: &Set) {
+    let flags = if set.interval { "flags interval; " } else { "" };
+    push(out, format_args!("add {} {} {name} {{ type {}; {flags}}}\n", word(set), set.table.as_str(), set.kind));
+}
+
+fn elements(out: &mut String, verb: &str, name: &str, set: &Set, elements: &[&String]) {
+    for some in elements.chunks(PER_COMMAND) {
+        push(out, format_args!("{verb} element {} {name} {{ ", set.table.as_str()));
+        for (at, element) in some.iter().enumerate() {
+            push(out, format_args!("{}{element}", if at == 0 { "" } else { ", " }));
+        }
+        out.push_str(" }\n");
+    }
+}
+
+/// The part that counts and drops. Repeating it changes nothing but to flush and refill three chains.
+const DROPS: &str = "\
+add table inet iaas_drops
+add set inet iaas_drops by_source { type ifname . mark; size 65535; flags dynamic; counter; }
+add set inet iaas_drops by_target { type ifname . mark; size 65535; flags dynamic; counter; }
+add chain inet iaas_drops prerouting { type filter hook prerouting priority -305; policy accept; }
+add chain inet iaas_drops forward { type filter hook forward priority 5; policy accept; }
+add chain inet iaas_drops input { type filter hook input priority 5; policy accept; }
+flush chain inet iaas_drops prerouting
+flush chain inet iaas_drops forward
+flush chain inet iaas_drops input
+add rule inet iaas_drops prerouting meta mark & 0xffff0000 == 0xd0d00000 update @by_source { iifname . meta mark } drop
+add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 oifname \"t*\" update @by_target { oifname . meta mark }
+add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 iifname \"t*\" update @by_source { iifname . meta mark }
+add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 drop
+add rule inet iaas_drops input meta mark & 0xffff0000 == 0xd0d00000 update @by_source { iifname . meta mark } drop
+";
+
+/// Base chains: the order of checks, which never changes.
+fn skeleton() -> String {
+    let mark = |reason: DropReason| format!("meta mark set {:#x} accept", reason.mark());
+    SKELETON
+        .replace("<spoof>", &mark(DropReason::Spoof))
+        .replace("<dhcp>", &mark(DropReason::DhcpServer))
+        .replace("<ra>", &mark(DropReason::RouterAdvertisement))
+        .replace("<group>", &mark(DropReason::SecurityGroup))
+        .replace("<protected>", &mark(DropReason::Protected))
+        .replace("<host>", &mark(DropReason::Host))
+        .replace("<rate>", &mark(DropReason::Rate))
+        .replace("<transit>", &mark(DropReason::Transit))
+        .replace("<nat>", &mark(DropReason::StaleNat))
+}
+
+const SKELETON: &str = r#"table inet iaas {
+	# Before connection tracking: a forged packet leaves no trace.
+	chain guard {
+		type filter hook prerouting priority -310; policy accept;
+		iifname != "t*" accept
+		udp sport 67 <dhcp>
+		udp sport 547 <dhcp>
+		icmpv6 type { nd-router-advert, nd-redirect } <ra>
+		limit name iifname map @limit_out <rate>
+		iifname . ether saddr . ip saddr @guard4 accept
+		iifname . ether saddr . ip6 saddr @guard6 accept
+		iifname . ether saddr @macs ip6 saddr fe80::/10 accept
+		iifname . ether saddr @macs ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+		iifname . ether saddr @macs ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept
+		iifname . ether saddr . ip saddr @guard4x accept
+		iifname . ether saddr . ip6 saddr @guard6x accept
+		<spoof>
+	}
+	chain rate {
+		type filter hook forward priority -5; policy accept;
+		limit name oifname map @limit_in <rate>
+	}
+	chain egress {
+		type filter hook forward priority 0; policy accept;
+		meta mark & 0xffff0000 == 0xd0d00000 accept
+		oifname "up" ct status snat ct reply ip daddr != @ours4 <nat>
+		oifname "up" ct status snat ct reply ip6 daddr != @ours6 <nat>
+		ct status dnat ct original ip daddr != @ours4 <nat>
+		tcp flags syn tcp option maxseg size set rt mtu
+		ct state established,related accept
+		ct state invalid <group>
+		iifname vmap @port_out
+		iifname "t*" <group>
+	}
+	chain ingress {
+		type filter hook forward priority 1; policy accept;
+		meta mark & 0xffff0000 == 0xd0d00000 accept
+		ct state established,related accept
+		oifname vmap @port_in
+		oifname "t*" <group>
+		oifname "up" ip daddr @protected4 <protected>
+		oifname "up" ip6 daddr @protected6 <protected>
+		iifname "t*" oifname { "vx", "up" } accept
+		iifname "t*" oifname "pr*" accept
+		iifname "pr*" oifname "vx" accept
+		<transit>
+	}
+	# What guests may ask of the router itself.
+	chain own {
+		type filter hook input priority 0; policy accept;
+		iifname "lo" accept
+		ct state established,related accept
+		icmp type echo-request accept
+		icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept
+		iifname "t*" udp dport { 67, 547 } accept
+		iifname "t*" meta l4proto { tcp, udp } th dport 53 accept
+		iifname "t*" ip daddr 169.254.169.254 tcp dport 80 accept
+		iifname "up" ip6 saddr fe80::/10 meta l4proto ipv6-icmp accept
+		<host>
+	}
+	chain floating {
+		type nat hook prerouting priority dstnat; policy accept;
+		dnat ip to ip daddr map @floating_in
+	}
+	chain leaving {
+		type nat hook postrouting priority srcnat; policy accept;
+		oifname "up" snat ip to ip saddr map @floating_out
+		oifname "up" jump source_nat
+	}
+}
+table arp iaas {
+	chain guard {
+		type filter hook input priority 0; policy accept;
+		iifname != "t*" accept
+		iifname . arp saddr ether . arp saddr ip @guard4 accept
+		iifname . arp saddr ether @macs arp saddr ip 0.0.0.0 accept
+		iifname . arp saddr ether . arp saddr ip @guard4x accept
+		drop
+	}
+}
+"#;

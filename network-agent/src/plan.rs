@@ -1,0 +1,199 @@
+//! What to do so that a namespace becomes what it should be: a pure comparison of desired and found, as ordered steps.
+//!
+//! The order makes every moment in between safe: links first (no packet is routed to them yet), then the rules in one transaction,
+//! then neighbours and routes, which open the way; what goes loses its routes and its neighbours before its link. So a crash after
+//! any step leaves something closed, never something open.
+
+use crate::{
+    model::{
+        object::Key,
+        state::{Hop, Link, LinkKind, NsState},
+    },
+    nft::{
+        render::{render_delta, render_full},
+        ruleset::Ruleset,
+    },
+};
+use domain::network::{Cidr, MacAddr};
+use std::{collections::BTreeMap, net::IpAddr};
+
+/// One change of the kernel's state; repeating it is harmless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    AddLink {
+        name: String,
+        kind: LinkKind,
+        mac: MacAddr,
+        mtu: u32,
+    },
+    /// MAC, MTU, up, and answers without delay.
+    SetLink {
+        name: String,
+        mac: MacAddr,
+        mtu: u32,
+    },
+    DeleteLink {
+        name: String,
+    },
+    AddAddress {
+        link: String,
+        addr: IpAddr,
+        prefix: u8,
+    },
+    DeleteAddress {
+        link: String,
+        addr: IpAddr,
+        prefix: u8,
+    },
+    /// One nft transaction; `full`: the whole tables.
+    Rules {
+        text: String,
+        full: bool,
+    },
+    SetNeighbour {
+        link: String,
+        addr: IpAddr,
+        mac: MacAddr,
+    },
+    DeleteNeighbour {
+        link: String,
+        addr: IpAddr,
+    },
+    SetForwarding {
+        mac: MacAddr,
+        underlay: IpAddr,
+    },
+    DeleteForwarding {
+        mac: MacAddr,
+        underlay: IpAddr,
+    },
+    SetRoute {
+        destination: Cidr,
+        hop: Hop,
+    },
+    DeleteRoute {
+        destination: Cidr,
+        hop: Hop,
+    },
+}
+
+impl Step {
+    /// What takes the step back when a later one of the same subject fails; none for what removes.
+    #[must_use]
+    pub fn inverse(&self, before: &NsState) -> Option<Self> {
+        match self {
+            Self::AddLink { name, .. } => Some(Self::DeleteLink { name: name.clone() }),
+            Self::AddAddress { link, addr, prefix } => {
+                Some(Self::DeleteAddress { link: link.clone(), addr: *addr, prefix: *prefix })
+            }
+            Self::SetNeighbour { link, addr, .. } => Some(match before.neighbours.get(&(link.clone(), *addr)) {
+                Some(mac) => Self::SetNeighbour { link: link.clone(), addr: *addr, mac: *mac },
+                None => Self::DeleteNeighbour { link: link.clone(), addr: *addr },
+            }),
+            Self::SetForwarding { mac, underlay } => Some(match before.fdb.get(mac) {
+                Some(underlay) => Self::SetForwarding { mac: *mac, underlay: *underlay },
+                None => Self::DeleteForwarding { mac: *mac, underlay: *underlay },
+            }),
+            Self::SetRoute { destination, hop } => Some(match before.routes.get(destination) {
+                Some(hop) => Self::SetRoute { destination: *destination, hop: hop.clone() },
+                None => Self::DeleteRoute { destination: *destination, hop: hop.clone() },
+            }),
+            Self::SetLink { .. }
+            | Self::DeleteLink { .. }
+            | Self::DeleteAddress { .. }
+            | Self::Rules { .. }
+            | Self::DeleteNeighbour { .. }
+            | Self::DeleteForwarding { .. }
+            | Self::DeleteRoute { .. } => None,
+        }
+    }
+}
+
+/// A step and whom it is for: when one of a port's fails, that port's are undone and the others' go on. Without a subject it is
+/// the whole network's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    pub subject: Option<Key>,
+    pub step: Step,
+}
+
+/// `rules`: what the kernel's tables hold by our last transaction; None when that isn't known (the start, or drift).
+#[must_use]
+pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<Planned> {
+    let mut steps = Vec::new();
+    let subjects: BTreeMap<&str, Key> =
+        desired.links.iter().filter_map(|(name, link)| Some((name.as_str(), Key::Port(link.port_id?)))).collect();
+    let subject = |link: &str| subjects.get(link).copied();
+    let mut push = |subject: Option<Key>, step: Step| steps.push(Planned { subject, step });
+
+    for (name, link) in &desired.links {
+        let Link { kind, mac, mtu, .. } = link;
+        if !found.links.contains_key(name) {
+            push(subject(name), Step::AddLink { name: name.clone(), kind: kind.clone(), mac: *mac, mtu: *mtu });
+        }
+    }
+    for (name, link) in &desired.links {
+        let known = found.links.get(name);
+        let Link { mac, mtu, .. } = link;
+        if known.is_none_or(|k| (k.mac, k.mtu, k.up) != (*mac, *mtu, true)) {
+            push(subject(name), Step::SetLink { name: name.clone(), mac: *mac, mtu: *mtu });
+        }
+    }
+    for entry in desired.addresses.difference(&found.addresses) {
+        let (link, addr, prefix) = entry.clone();
+        push(subject(&link), Step::AddAddress { link, addr, prefix });
+    }
+    let text = match rules {
+        None => Some(render_full(&desired.rules)),
+        Some(known) => render_delta(known, &desired.rules),
+    };
+    if let Some(text) = text {
+        push(None, Step::Rules { text, full: rules.is_none() });
+    }
+    for ((link, addr), mac) in &desired.neighbours {
+        if found.neighbours.get(&(link.clone(), *addr)) != Some(mac) {
+            push(subject(link), Step::SetNeighbour { link: link.clone(), addr: *addr, mac: *mac });
+        }
+    }
+    for (mac, underlay) in &desired.fdb {
+        if found.fdb.get(mac) != Some(underlay) {
+            push(None, Step::SetForwarding { mac: *mac, underlay: *underlay });
+        }
+    }
+    for (destination, hop) in &desired.routes {
+        if found.routes.get(destination) != Some(hop) {
+            let subject = match hop {
+                Hop::Link(link) | Hop::Via(_, link) => subject(link),
+                Hop::Unreachable => None,
+            };
+            push(subject, Step::SetRoute { destination: *destination, hop: hop.clone() });
+        }
+    }
+
+    // What goes. With its link, a link's routes, neighbours and addresses go by themselves.
+    let leaving = |link: &str| found.links.contains_key(link) && !desired.links.contains_key(link);
+    for (destination, hop) in &found.routes {
+        if !desired.routes.contains_key(destination) && !matches!(hop, Hop::Link(l) | Hop::Via(_, l) if leaving(l)) {
+            push(None, Step::DeleteRoute { destination: *destination, hop: hop.clone() });
+        }
+    }
+    for (link, addr) in found.neighbours.keys() {
+        if !desired.neighbours.contains_key(&(link.clone(), *addr)) && !leaving(link) {
+            push(None, Step::DeleteNeighbour { link: link.clone(), addr: *addr });
+        }
+    }
+    for (mac, underlay) in &found.fdb {
+        if !desired.fdb.contains_key(mac) {
+            push(None, Step::DeleteForwarding { mac: *mac, underlay: *underlay });
+        }
+    }
+    for (link, addr, prefix) in found.addresses.difference(&desired.addresses) {
+        if !leaving(link) {
+            push(None, Step::DeleteAddress { link: link.clone(), addr: *addr, prefix: *prefix });
+        }
+    }
+    for name in found.links.keys().filter(|name| leaving(name)) {
+        push(None, Step::DeleteLink { name: name.clone() });
+    }
+    steps
+}
