@@ -17,7 +17,8 @@ impl Rest {
     pub async fn login(base: &str, user: &str, password: &str) -> anyhow::Result<Self> {
         let client = Client::builder().pool_max_idle_per_host(256).tcp_nodelay(true).build()?;
         let mut rest = Self { client, base: base.to_owned(), token: String::new(), project: String::new() };
-        let answer = rest.call(Method::POST, "/v1/auth/login", Some(&json!({"username": user, "password": password}))).await?;
+        let answer =
+            rest.call(Method::POST, "/v1/auth/login", Some(&json!({"username": user, "password": password}))).await?;
         rest.token = answer["access_token"].as_str().context("no access_token in the answer")?.to_owned();
         Ok(rest)
     }
@@ -54,7 +55,12 @@ impl Rest {
         &self.token
     }
 
-    pub async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(StatusCode, bytes::Bytes)> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(StatusCode, bytes::Bytes)> {
         let mut request = self.client.request(method, format!("{}{path}", self.base));
         if !self.token.is_empty() {
             request = request.header("authorization", format!("Bearer {}", self.token));
@@ -100,8 +106,10 @@ impl Rest {
 
     /// Sends the bytes of an image's part.
     pub async fn upload(&self, path: &str, bytes: Vec<u8>) -> anyhow::Result<()> {
-        let request = self.client.put(format!("{}{path}", self.base)).header("authorization", format!("Bearer {}", self.token));
-        let request = request.header("x-iaas-project", &self.project).header("content-type", "application/octet-stream");
+        let request =
+            self.client.put(format!("{}{path}", self.base)).header("authorization", format!("Bearer {}", self.token));
+        let request =
+            request.header("x-iaas-project", &self.project).header("content-type", "application/octet-stream");
         let response = request.body(bytes).send().await?;
         let status = response.status();
         if !status.is_success() {
@@ -111,7 +119,13 @@ impl Rest {
     }
 
     /// A kernel image of the two given parts, public nowhere, ready to boot.
-    pub async fn kernel_image(&self, name: &str, kernel: Vec<u8>, initrd: Vec<u8>, cmdline: &str) -> anyhow::Result<()> {
+    pub async fn kernel_image(
+        &self,
+        name: &str,
+        kernel: Vec<u8>,
+        initrd: Vec<u8>,
+        cmdline: &str,
+    ) -> anyhow::Result<()> {
         let body = json!({"name": name, "kind": "kernel", "cmdline": cmdline});
         self.call(Method::POST, "/v1/images", Some(&body)).await?;
         self.upload(&format!("/v1/images/{name}/parts/kernel"), kernel).await?;

@@ -76,9 +76,24 @@ impl Server {
         self.child.id()
     }
 
-    /// The admin, in a new project named `project` whose quota is out of the way.
+    /// The admin, in a new project named `project` whose quota is out of the way; this machine's host is up.
     pub async fn login(&self, project: &str) -> anyhow::Result<Rest> {
-        self.admin().await?.in_project(project).await
+        let rest = self.admin().await?;
+        self.until_host_up(&rest).await?;
+        rest.in_project(project).await
+    }
+
+    /// The first start measures the accelerator for some seconds before its host can take instances.
+    pub async fn until_host_up(&self, rest: &Rest) -> anyhow::Result<()> {
+        let up = async {
+            while rest.get("/v1/hosts").await?["items"][0]["state"] != "up" {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(Duration::from_secs(60), up)
+            .await
+            .with_context(|| format!("the host isn't up after 60 s: {}", self.log()))?
     }
 
     /// The admin, in no project.
