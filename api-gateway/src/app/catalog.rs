@@ -79,7 +79,7 @@ impl Catalog {
             Ok(id) => app.store().ssh_key_find(project_id, id).await?,
             Err(_) => app.store().ssh_key_find_by_name(project_id, key).await?,
         };
-        let ssh_key = Arc::new(found.ok_or_else(|| Problem::not_found("SSH key", shown(key)))?);
+        let ssh_key = Arc::new(found.ok_or_else(|| Problem::not_found("ssh key", shown(key)))?);
         self.ssh_keys.put(entry, Arc::clone(&ssh_key), version);
         Ok(ssh_key)
     }

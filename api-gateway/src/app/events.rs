@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 use store::Store;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Events the ring holds for slow subscribers.
@@ -43,19 +43,20 @@ pub struct EventHub {
 
 struct Waiting {
     count: usize,
-    changed: Arc<Notify>,
+    changed: watch::Sender<()>,
 }
 
 /// Wakes when an event about one object was committed. May wake for nothing; never misses one after its making.
 pub struct ObjectWatch<'a> {
     hub: &'a EventHub,
     object_id: String,
-    changed: Arc<Notify>,
+    changed: watch::Receiver<()>,
 }
 
 impl ObjectWatch<'_> {
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    pub async fn changed(&mut self) {
+        // The sender stays in the map as long as this is.
+        let _ = self.changed.changed().await;
     }
 }
 
@@ -103,10 +104,10 @@ impl EventHub {
         let object_id = object_id.into();
         let watch = {
             let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
-            let fresh = || Waiting { count: 0, changed: Arc::new(Notify::new()) };
+            let fresh = || Waiting { count: 0, changed: watch::Sender::new(()) };
             let waiting = waiters.entry(object_id.clone()).or_insert_with(fresh);
             waiting.count += 1;
-            ObjectWatch { hub: self, object_id, changed: Arc::clone(&waiting.changed) }
+            ObjectWatch { hub: self, object_id, changed: waiting.changed.subscribe() }
         };
         self.activate().await?;
         Ok(watch)
@@ -182,9 +183,8 @@ impl EventHub {
             if let Some(waiting) =
                 self.waiters.lock().unwrap_or_else(PoisonError::into_inner).get(event.object_id.as_str())
             {
-                // notify_one keeps a permit for a waiter that looks just now; notify_waiters wakes the others.
-                waiting.changed.notify_waiters();
-                waiting.changed.notify_one();
+                // Each of several waiters sees it, also one that looks just now.
+                waiting.changed.send_replace(());
             }
             // An error means that nobody listens.
             let _ = self.ring.send(Arc::new(event));

@@ -1,7 +1,7 @@
 //! What a request about instances may say at all, before anything is looked up. Pure. Every wrong field is named at once, because a
 //! caller who corrects one and learns of the next has to try as often as there are mistakes.
 
-use crate::view::instance_request::{InstanceChange, InstanceCreate, InstanceResize, InstanceStop};
+use crate::view::instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     ErrorKind, FieldError, Name, Problem,
@@ -138,6 +138,14 @@ pub fn resize(body: &InstanceResize) -> Result<(), Problem> {
         None => wrong.unless(sizes, "/flavor", || "give a flavor, or at least one of vcpus, memory_mib, disk_gib".to_owned()),
     }
     check_sizes(&mut wrong, body.vcpus, body.memory_mib, body.disk_gib);
+    wrong.finish()
+}
+
+pub fn rebuild(body: &InstanceRebuild) -> Result<(), Problem> {
+    let mut wrong = Wrong::default();
+    if let Some(image) = &body.image {
+        check_key(&mut wrong, "/image", image);
+    }
     wrong.finish()
 }
 

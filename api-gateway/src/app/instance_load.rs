@@ -43,11 +43,16 @@ impl Shared {
 }
 
 /// Ends the reading even if it panics: the next request then starts a new reader.
-struct Reading(Arc<Shared>);
+struct Reading {
+    shared: Arc<Shared>,
+    finished: bool,
+}
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        self.0.queue().reading = false;
+        if !self.finished {
+            self.shared.queue().reading = false;
+        }
     }
 }
 
@@ -68,7 +73,7 @@ impl InstanceLoader {
             };
             if start {
                 // A task of its own: the one who asked first may go away in the middle.
-                tokio::spawn(read_all(Reading(Arc::clone(&self.0))));
+                tokio::spawn(read_all(Reading { shared: Arc::clone(&self.0), finished: false }));
             }
             if let Ok(answer) = answered.await {
                 return answer;
@@ -78,8 +83,8 @@ impl InstanceLoader {
     }
 }
 
-async fn read_all(reading: Reading) {
-    let shared = &reading.0;
+async fn read_all(mut reading: Reading) {
+    let shared = Arc::clone(&reading.shared);
     loop {
         let batch = {
             let mut queue = shared.queue();
@@ -87,7 +92,8 @@ async fn read_all(reading: Reading) {
             if count == 0 {
                 // Under the lock, so that nobody joins a queue that is no longer read.
                 queue.reading = false;
-                break;
+                reading.finished = true;
+                return;
             }
             queue.wanted.drain(..count).collect::<Vec<_>>()
         };
@@ -109,5 +115,4 @@ async fn read_all(reading: Reading) {
             }
         }
     }
-    std::mem::forget(reading);
 }

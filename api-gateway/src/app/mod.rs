@@ -1,17 +1,29 @@
 //! What routes work with: the store, the other services, authentication, events; and the one way to run a mutation.
 
+pub mod catalog;
+pub mod console;
 pub mod event_stream;
 pub mod events;
 pub mod failure;
+pub mod host;
 pub mod idempotency;
+pub mod image;
+pub mod image_upload;
+pub mod instance;
+pub mod instance_check;
+pub mod instance_load;
+pub mod instance_wait;
 pub mod mutate;
 pub mod readiness;
 pub mod sweep;
 pub mod wait;
 
 use crate::{auth::Auth, config::Config};
+use catalog::Catalog;
+use console::Tickets;
 use events::EventHub;
 use idempotency::InFlight;
+use instance_load::InstanceLoader;
 use proto::{
     cluster::v1::cluster_manager_client::ClusterManagerClient,
     storage::v1::storage_manager_client::StorageManagerClient,
@@ -36,6 +48,9 @@ pub struct Inner {
     auth: Auth,
     events: EventHub,
     in_flight: InFlight,
+    catalog: Catalog,
+    instances: InstanceLoader,
+    tickets: Tickets,
     metrics: MetricsHandle,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -53,6 +68,7 @@ impl App {
         shutdown: CancellationToken,
     ) -> Self {
         let events = EventHub::new(store.clone(), &config.api);
+        let instances = InstanceLoader::new(store.clone());
         let max = proto::MESSAGE_BYTES_MAX;
         let channels = (cluster.clone(), storage.clone());
         Self(Arc::new(Inner {
@@ -64,6 +80,9 @@ impl App {
             auth,
             events,
             in_flight: InFlight::default(),
+            catalog: Catalog::default(),
+            instances,
+            tickets: Tickets::default(),
             metrics,
             shutdown,
             tasks: TaskTracker::new(),
@@ -100,6 +119,24 @@ impl App {
     #[must_use]
     pub fn auth(&self) -> &Auth {
         &self.0.auth
+    }
+
+    /// What names of images, flavors and keys stand for.
+    #[must_use]
+    pub fn catalog(&self) -> &Catalog {
+        &self.0.catalog
+    }
+
+    /// Rows for all who wait for instances.
+    #[must_use]
+    pub fn instances(&self) -> &InstanceLoader {
+        &self.0.instances
+    }
+
+    /// Of consoles.
+    #[must_use]
+    pub fn tickets(&self) -> &Tickets {
+        &self.0.tickets
     }
 
     #[must_use]

@@ -137,6 +137,7 @@ where
     if change.touches_identity {
         app.auth().identities.invalidate();
     }
+    app.catalog().invalidate();
     Ok(change.answer.into_response())
 }
 

@@ -25,7 +25,7 @@ where
     Fut: Future<Output = Result<Look<T>, ApiError>>,
 {
     let deadline = Instant::now() + timeout;
-    let watch = app.events().watch_object(object_id).await?;
+    let mut watch = app.events().watch_object(object_id).await?;
     loop {
         let seen = look().await?;
         if matches!(seen, Look::Done(_)) || Instant::now() >= deadline || app.shutdown().is_cancelled() {

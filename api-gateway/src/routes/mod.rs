@@ -3,8 +3,14 @@
 pub mod api_key;
 pub mod audit;
 pub mod auth;
+pub mod console;
 pub mod events;
+pub mod explain;
 pub mod flavor;
+pub mod host;
+pub mod image;
+pub mod instance;
+pub mod instance_action;
 pub mod member;
 pub mod project;
 pub mod quota;
@@ -63,11 +69,16 @@ fn all() -> OpenApiRouter<App> {
         .merge(flavor::routes())
         .merge(events::routes())
         .merge(audit::routes())
+        .merge(console::routes())
+        .merge(explain::routes())
+        .merge(host::routes())
+        .merge(image::routes())
+        .merge(instance::routes())
+        .merge(instance_action::routes())
         .merge(system::routes())
 }
 
 /// The router, and the OpenAPI 3.1 document of its routes.
-#[must_use]
 pub fn build() -> (Router<App>, utoipa::openapi::OpenApi) {
     let (router, mut api) = all().split_for_parts();
     describe_common(&mut api);

@@ -105,3 +105,9 @@ pub struct ImageCreate {
     #[schema(value_type = Option<VisibilityName>)]
     pub visibility: Option<Visibility>,
 }
+
+/// Bytes, for the API's description.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code)]
+pub struct ImageBytes(Vec<u8>);

@@ -38,8 +38,7 @@ pub struct InstanceView {
     pub tags: BTreeMap<String, String>,
     /// Rises with every change that is asked for; also the ETag.
     pub generation: i64,
-    /// Rises each time it is given to a host. For system admins only.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Rises each time it is given to a host. For system admins only, else null.
     pub epoch: Option<i64>,
     /// For system admins only, else null.
     #[schema(value_type = Option<String>, format = "uuid")]

@@ -50,15 +50,15 @@ impl std::fmt::Debug for Profile {
     }
 }
 
-/// `$IAAS_CONFIG`, else `$XDG_CONFIG_HOME/iaas/config.toml`, else `~/.config/iaas/config.toml`.
+/// `$IAASCTL_CONFIG`, else `$XDG_CONFIG_HOME/iaas/config.toml`, else `~/.config/iaas/config.toml`.
 pub fn path() -> Result<PathBuf, CliError> {
     let given = |name| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    if let Some(path) = given("IAAS_CONFIG") {
+    if let Some(path) = given("IAASCTL_CONFIG") {
         return Ok(path);
     }
     let base = given("XDG_CONFIG_HOME").or_else(|| given("HOME").map(|home| home.join(".config")));
     let base =
-        base.ok_or_else(|| CliError::usage("neither HOME nor IAAS_CONFIG is set, so there is no profile file"))?;
+        base.ok_or_else(|| CliError::usage("neither HOME nor IAASCTL_CONFIG is set, so there is no profile file"))?;
     Ok(base.join("iaas").join("config.toml"))
 }
 

@@ -127,9 +127,6 @@ impl CliError {
             Self::Client(ClientError::Unreachable { .. }) => {
                 Some("is iaasd running, and is the URL right? `iaasctl doctor` looks".to_owned())
             }
-            Self::Client(ClientError::WaitTimedOut { .. }) => {
-                Some("it goes on in the background: `iaasctl instance timeline NAME` shows how far it is".to_owned())
-            }
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
             Self::Profile { .. } => Some("correct it, or move it away and log in again".to_owned()),
             _ => None,

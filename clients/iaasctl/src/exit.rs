@@ -30,7 +30,7 @@ Exit codes:
 Environment:
   IAAS_URL, IAAS_PROJECT, IAAS_PROFILE   as the options of the same name
   IAAS_TOKEN                             an API key or access token, instead of a login
-  IAAS_CONFIG                            the file of profiles (~/.config/iaas/config.toml)
+  IAASCTL_CONFIG                         the file of profiles (~/.config/iaas/config.toml)
   NO_COLOR                               no colours
 
 Data goes to stdout, progress and errors to stderr.";
@@ -41,7 +41,7 @@ pub fn of_client(error: &ClientError) -> u8 {
     match error {
         ClientError::Problem(problem) => of_problem(problem.status, &problem.code),
         ClientError::Unreachable { .. } | ClientError::Lost { .. } | ClientError::Console { .. } => UNAVAILABLE,
-        ClientError::TimedOut { .. } | ClientError::WaitTimedOut { .. } => TIMEOUT,
+        ClientError::TimedOut { .. } => TIMEOUT,
         ClientError::Url { .. } | ClientError::Header { .. } => USAGE,
         ClientError::LoggedOut => DENIED,
         ClientError::ConsoleRefused { status } => of_problem(*status, ""),

@@ -50,7 +50,7 @@ pub fn parse_tag(text: &str) -> Result<(String, String), String> {
 
 #[must_use]
 pub fn show_mib(mib: u64) -> String {
-    if mib >= 1024 && mib % 1024 == 0 { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
+    if mib >= 1024 && mib.is_multiple_of(1024) { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
 }
 
 #[must_use]

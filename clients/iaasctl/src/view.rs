@@ -5,7 +5,8 @@ use crate::{
     size::{show_bytes, show_mib},
 };
 use client::model::{
-    ApiKey, AuditEntry, Event, Flavor, Host, Image, Instance, Member, Project, Quota, SshKey, User, WhoamiProject,
+    ApiKey, AuditEntry, Event, Flavor, Host, Image, Instance, Member, Project, Quota, SshKey, TimelineItem, User,
+    WhoamiProject,
 };
 use domain::{Timestamp, image::ImageKind};
 use std::collections::BTreeMap;
@@ -358,6 +359,18 @@ impl Row for Event {
             ("message", self.message.clone()),
             ("request id", self.request_id.clone()),
         ]
+    }
+}
+
+impl Row for TimelineItem {
+    const HEADER: &'static [&'static str] = &["AT", "KIND", "MESSAGE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.at.to_string(), self.kind.clone(), self.message.clone()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
     }
 }
 

@@ -83,8 +83,6 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
-    #[error("the instance did not become {target} in {secs} s: it is {state}{step}")]
-    WaitTimedOut { target: &'static str, secs: u64, state: String, step: String },
     #[error("the console's connection failed")]
     Console {
         #[source]

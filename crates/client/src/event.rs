@@ -38,7 +38,7 @@ impl EventStream {
     /// The next event. Lost connections are made again; only a refusal (or a server that stays away) is an error.
     pub async fn next(&mut self) -> Result<EventMessage, ClientError> {
         loop {
-            while let Some(message) = self.ready.pop_front() {
+            if let Some(message) = self.ready.pop_front() {
                 if !message.id.is_empty() {
                     self.last_id = Some(message.id.clone());
                 }

@@ -32,4 +32,4 @@ pub use error::{ClientError, ProblemDocument};
 pub use http::{Client, ClientBuilder};
 pub use listing::Listing;
 pub use mutation::Mutation;
-pub use wait::WaitTarget;
+pub use wait::{WAIT_MAX, WaitTarget};

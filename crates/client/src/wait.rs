@@ -1,5 +1,5 @@
-//! Waiting for an instance, with its real step shown meanwhile. The server's own `?wait=` ends the wait at once when the state is
-//! reached; short looks in between are for the progress line only.
+//! Waiting for an instance, with its real step shown meanwhile. The waiting itself is the server's (`?wait=`): it knows which change is
+//! waited for, and answers at once when the state is reached. The short looks in between are for the progress line only.
 
 use crate::{
     Client, ClientError,
@@ -7,7 +7,10 @@ use crate::{
     model::Instance,
 };
 use domain::instance::InstanceState;
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,22 +37,15 @@ impl WaitTarget {
         }
     }
 
-    /// Whether an instance is there, or never will be (in `error`).
-    #[must_use]
-    pub fn over(self, instance: &Instance) -> bool {
-        self.reached(instance) || instance.state == InstanceState::Error
-    }
-
+    /// Whether an instance looks so. When a wait ended and it doesn't, it won't by itself: it is in `error`, or was asked to be
+    /// otherwise.
     #[must_use]
     pub fn reached(self, instance: &Instance) -> bool {
         match self {
             Self::Running => instance.state == InstanceState::Running,
             Self::Stopped => instance.state == InstanceState::Stopped,
             Self::Paused => instance.state == InstanceState::Paused,
-            Self::Guest => {
-                let since_start = instance.started_at.is_none_or(|start| instance.guest_up_at >= Some(start));
-                instance.state == InstanceState::Running && instance.guest_up_at.is_some() && since_start
-            }
+            Self::Guest => instance.state == InstanceState::Running && instance.guest_up_at.is_some(),
             Self::Deleted => instance.state == InstanceState::Deleted,
         }
     }
@@ -57,54 +53,55 @@ impl WaitTarget {
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(400);
-/// The longest wait that one request may ask for (domain::limits::WAIT_SECS_MAX).
-const LONGEST: Duration = Duration::from_secs(domain::limits::WAIT_SECS_MAX);
+/// The longest wait that one request may ask for.
+pub const WAIT_MAX: Duration = Duration::from_secs(domain::limits::WAIT_SECS_MAX);
 
 impl Client {
-    /// Waits until `target` is reached, or the instance is in `error` (then it is returned too: look at its state), or gone (`None`).
-    /// `seen` is told of every look.
+    /// Does `work` (a request that waits), and tells `seen` meanwhile how the instance looks now and then.
+    pub async fn instance_watch<T>(
+        &self,
+        instance: &str,
+        work: impl Future<Output = T>,
+        mut seen: impl FnMut(&Instance),
+    ) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            // The look must not hold up the work's end.
+            tokio::select! {
+                done = &mut work => return done,
+                looked = self.instance(instance) => {
+                    if let Ok(now) = looked {
+                        seen(&now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until `target` is reached, or never will be by itself (look at the state), or the instance is gone (`None`).
     pub async fn instance_wait(
         &self,
         instance: &str,
         target: WaitTarget,
         timeout: Duration,
-        mut seen: impl FnMut(&Instance),
+        seen: impl FnMut(&Instance),
     ) -> Result<Option<Instance>, ClientError> {
         let started = Instant::now();
-        loop {
-            let left = timeout.saturating_sub(started.elapsed());
-            let waiting = self.wait_once(instance, target, left.clamp(Duration::from_secs(1), LONGEST));
-            tokio::pin!(waiting);
-            let last = loop {
-                tokio::select! {
-                    answer = &mut waiting => break answer,
-                    () = tokio::time::sleep(LOOK) => {
-                        if let Ok(now) = self.instance(instance).await {
-                            seen(&now);
-                        }
-                    }
+        let waiting = async {
+            loop {
+                let left = timeout.saturating_sub(started.elapsed());
+                match self.wait_once(instance, target, left.min(WAIT_MAX)).await {
+                    // One request can't ask for more than the most.
+                    Err(ClientError::Problem(problem)) if problem.code == "wait_timeout" && left > WAIT_MAX => {}
+                    other => return other,
                 }
-            };
-            let (state, step) = match last {
-                Ok(Some(now)) if target.over(&now) => return Ok(Some(now)),
-                Ok(None) => return Ok(None),
-                Ok(Some(now)) => (now.state.as_str().to_owned(), now.step),
-                Err(ClientError::Problem(problem)) if problem.code == "wait_timeout" => {
-                    let now = self.instance(instance).await?;
-                    (now.state.as_str().to_owned(), now.step)
-                }
-                Err(error) => return Err(error),
-            };
-            if started.elapsed() >= timeout {
-                let step = if step.is_empty() { step } else { format!(" ({step})") };
-                return Err(ClientError::WaitTimedOut {
-                    target: target.as_str(),
-                    secs: timeout.as_secs(),
-                    state,
-                    step,
-                });
             }
-        }
+        };
+        self.instance_watch(instance, waiting, seen).await
     }
 
     async fn wait_once(
@@ -115,7 +112,7 @@ impl Client {
     ) -> Result<Option<Instance>, ClientError> {
         let query = [
             ("wait".to_owned(), target.as_str().to_owned()),
-            ("timeout".to_owned(), format!("{}s", timeout.as_secs().max(1))),
+            ("timeout".to_owned(), format!("{}ms", timeout.as_millis())),
         ];
         let path = format!("/v1/instances/{}", segment(instance));
         let call = Call { answer_within: Some(ANSWER + timeout), ..Call::get(path, &query) };

@@ -2,10 +2,11 @@
 
 use crate::{cli::LimitArgs, context::Context, error::CliError};
 use clap::Subcommand;
+use std::collections::VecDeque;
 
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// The newest entries of the audit log, newest first
+    /// The last entries of the audit log, the newest at the end
     List {
         #[command(flatten)]
         limit: LimitArgs,
@@ -18,20 +19,22 @@ pub enum AuditCommand {
 pub(super) async fn run(context: Context, command: AuditCommand) -> Result<(), CliError> {
     let AuditCommand::List { limit, all_projects } = command;
     let client = context.client()?;
-    let mut listing = client.audit().limit(limit.limit.clamp(1, domain::limits::PAGE_MAX));
+    let mut listing = client.audit().limit(domain::limits::PAGE_MAX);
     if all_projects {
         listing = listing.query("all_projects", true);
     }
-    let mut entries = Vec::new();
+    // The server lists the oldest first: only the last ones are kept on the way to the end.
+    let mut entries = VecDeque::new();
     let mut cursor = None;
     loop {
         let page = listing.page(cursor.as_deref()).await?;
         entries.extend(page.items);
+        while entries.len() > limit.limit as usize {
+            entries.pop_front();
+        }
         cursor = page.next_cursor;
-        if cursor.is_none() || entries.len() >= limit.limit as usize {
-            break;
+        if cursor.is_none() {
+            return context.out.list(entries.make_contiguous());
         }
     }
-    entries.truncate(limit.limit as usize);
-    context.out.list(&entries)
 }

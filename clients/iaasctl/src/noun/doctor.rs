@@ -141,8 +141,7 @@ async fn server(findings: &mut Findings, context: &Context) {
     match client.look("/readyz").await {
         Ok(look) if look.status == 200 => findings.ok("ready", "the server says so"),
         Ok(look) => {
-            let found =
-                look.body.get("detail").and_then(|d| d.as_str()).map_or_else(|| look.body.to_string(), str::to_owned);
+            let found = not_ready(&look.body);
             findings.add(
                 "ready",
                 Verdict::Fail,
@@ -155,6 +154,19 @@ async fn server(findings: &mut Findings, context: &Context) {
     match context.client() {
         Ok(client) => session(findings, context, &client).await,
         Err(error) => findings.error("session", &error, "iaasctl login --user NAME"),
+    }
+}
+
+/// The checks that failed, or whatever was said.
+fn not_ready(body: &serde_json::Value) -> String {
+    let text = |value: &serde_json::Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let checks = body["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let failed = checks.iter().filter(|check| check["ok"] != true);
+    let failed: Vec<_> = failed.map(|c| format!("{}: {}", text(c, "name"), text(c, "detail"))).collect();
+    match (failed.is_empty(), body["detail"].as_str()) {
+        (false, _) => failed.join("; "),
+        (true, Some(detail)) => detail.to_owned(),
+        (true, None) => body.to_string(),
     }
 }
 

@@ -1,7 +1,7 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, header_text, segment},
-    model::{Event, Instance, InstanceChange, InstanceCreate, InstanceResize, InstanceStop, Page},
+    model::{Explain, Instance, InstanceChange, InstanceCreate, InstanceResize, InstanceStop, Page, TimelineItem},
 };
 use bytes::Bytes;
 use reqwest::Method;
@@ -21,22 +21,20 @@ pub enum LogFrom {
 pub struct ConsoleLog {
     client: Client,
     answer: reqwest::Response,
-    next_offset: Option<u64>,
+    next_offset: u64,
 }
 
 impl ConsoleLog {
     /// More bytes; `None` at the end of what there is now (or, followed, when the server ended it).
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
         let chunk = self.answer.chunk().await.map_err(|e| self.client.lost(e))?;
-        if let (Some(next), Some(bytes)) = (&mut self.next_offset, &chunk) {
-            *next += bytes.len() as u64;
-        }
+        self.next_offset += chunk.as_ref().map_or(0, |bytes| bytes.len() as u64);
         Ok(chunk)
     }
 
-    /// Where to go on after what was read. `None`: the server didn't say where it began.
+    /// Where to go on after what was read.
     #[must_use]
-    pub fn next_offset(&self) -> Option<u64> {
+    pub fn next_offset(&self) -> u64 {
         self.next_offset
     }
 }
@@ -49,7 +47,7 @@ struct CreateMany<'a> {
 }
 
 impl Client {
-    /// Filters: `state`, `name`, `image`, `tag` (`k:v`), and for system admins `host` and `all_projects`.
+    /// Filters: `state`, `name` (`web-*`: beginning so), `image`, `tag` (`k:v`), and for system admins `host` and `all_projects`.
     pub fn instances(&self) -> Listing<Instance> {
         Listing::new(self, "/v1/instances")
     }
@@ -111,12 +109,12 @@ impl Client {
     }
 
     /// What happened to it, oldest first.
-    pub fn instance_timeline(&self, instance: &str) -> Listing<Event> {
+    pub fn instance_timeline(&self, instance: &str) -> Listing<TimelineItem> {
         Listing::new(self, format!("/v1/instances/{}/timeline", segment(instance)))
     }
 
-    /// Why it is where it is, or why it isn't running; the server's words.
-    pub async fn instance_explain(&self, instance: &str) -> Result<serde_json::Value, ClientError> {
+    /// Why it is where it is, or why it isn't running.
+    pub async fn instance_explain(&self, instance: &str) -> Result<Explain, ClientError> {
         self.json(&Call::get(format!("/v1/instances/{}/explain", segment(instance)), &[])).await
     }
 
@@ -134,14 +132,12 @@ impl Client {
             call.answer_within = None;
         }
         let answer = self.send(&call).await?;
-        // Without `follow` the header is the offset behind the whole body; with it, the place where the body begins is known only
-        // when it was asked for.
-        let said: Option<u64> = header_text(&answer, "x-next-offset").parse().ok();
-        let next_offset = match (follow, from) {
-            (true, LogFrom::Offset(offset)) => Some(offset),
-            (true, LogFrom::Tail(_)) => None,
-            (false, _) => said.and_then(|end| end.checked_sub(answer.content_length().unwrap_or(0))),
+        let said = |name| header_text(&answer, name).parse::<u64>().ok();
+        let asked = match from {
+            LogFrom::Offset(offset) => offset,
+            LogFrom::Tail(_) => 0,
         };
+        let next_offset = said("x-offset").unwrap_or(asked);
         Ok(ConsoleLog { client: self.clone(), answer, next_offset })
     }
 }

@@ -2,6 +2,7 @@
 
 use domain::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
+    explain::PlacementRecord,
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
 };
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,9 @@ pub struct Instance {
     #[serde(default)]
     pub tags: BTreeMap<String, String>,
     pub generation: i64,
+    /// For system admins.
     #[serde(default)]
-    pub epoch: i64,
+    pub epoch: Option<i64>,
     /// For system admins.
     #[serde(default)]
     pub host_id: Option<HostId>,
@@ -148,6 +150,36 @@ pub struct InstanceResize {
     pub memory_mib: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<u64>,
+}
+
+/// Why an instance is as it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Explain {
+    /// One paragraph.
+    pub why: String,
+    #[serde(default)]
+    pub placement: Option<PlacementRecord>,
+    /// What happened to it last, the newest at the end.
+    #[serde(default)]
+    pub timeline: Vec<TimelineItem>,
+    /// As it is now.
+    #[serde(default)]
+    pub instance: serde_json::Value,
+}
+
+/// One thing that happened to an object.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TimelineItem {
+    pub id: i64,
+    pub at: Timestamp,
+    /// `noun.verb`.
+    pub kind: String,
+    #[serde(default)]
+    pub message: String,
+    #[serde(default)]
+    pub request_id: String,
+    #[serde(default)]
+    pub data: serde_json::Value,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

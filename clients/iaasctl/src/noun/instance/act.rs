@@ -1,19 +1,21 @@
 //! Verbs that act on one or many instances.
 
-use super::wait;
+use super::wait::{self, Wait};
 use crate::{
     cli::{SizeArgs, WaitState},
     context::Context,
     error::CliError,
     noun::Failures,
     output::Format,
+    progress::Progress,
     size::parse_duration,
 };
 use clap::{ArgGroup, Args};
 use client::{
-    Client, Mutation, WaitTarget,
+    Client, Mutation,
     model::{Instance, InstanceResize, InstanceStop},
 };
+use futures::future::join_all;
 use std::time::Duration;
 
 #[derive(Debug, Args)]
@@ -88,77 +90,71 @@ async fn which(client: &Client, names: Vec<String>, all: bool) -> Result<Vec<Str
     Ok(client.instances().all().await?.into_iter().map(|i| i.name).collect())
 }
 
-/// Asks for a change of each, then waits for each; one that fails doesn't keep the others.
+/// Asks for a change of each at once, and waits for all of them; one that fails doesn't keep the others.
 async fn act(
     context: &Context,
     client: &Client,
     names: &[String],
-    target: Option<WaitTarget>,
-    timeout: Duration,
+    wait: Option<Wait>,
     change: impl Fn(&str) -> Mutation<Instance>,
 ) -> Result<(), CliError> {
     let mut failures = Failures::default();
-    let mut changed = Vec::new();
-    for name in names {
-        match context.change(change(name)).await {
-            Ok(Some(instance)) => changed.push(instance),
-            Ok(None) => {}
+    if context.dry_run {
+        for name in names {
+            if let Err(error) = context.change(change(name)).await {
+                failures.add(name, error, names.len());
+            }
+        }
+        return failures.end();
+    }
+    let progress = Progress::start(context.quiet || wait.is_none());
+    let changes = names.iter().map(|name| wait::change(client, &progress, name, change(name), wait));
+    let outcomes = join_all(changes).await;
+    drop(progress);
+    let mut shown = Vec::new();
+    for (name, outcome) in names.iter().zip(outcomes) {
+        match outcome {
+            Ok(now) => shown.extend(now),
             Err(error) => failures.add(name, error, names.len()),
         }
     }
-    let mut shown = Vec::new();
-    for instance in changed {
-        let Some(target) = target else {
-            shown.push(instance);
-            continue;
-        };
-        match wait::one(context, client, &instance.id.to_string(), target, timeout).await {
-            Ok(now) => shown.extend(now),
-            Err(error) => failures.add(&instance.name, error, names.len()),
-        }
-    }
-    if !shown.is_empty() || (names.is_empty() && !context.dry_run) {
+    if !shown.is_empty() || names.is_empty() {
         context.out.list(&shown)?;
     }
     failures.end()
 }
 
-/// The state that `--wait` without one means.
-fn target(wait: Option<Option<WaitState>>, leads_to: WaitState) -> Option<WaitTarget> {
-    wait.map(|state| state.unwrap_or(leads_to).target())
-}
-
 pub(super) async fn start(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
     let names = which(client, args.instances, args.all).await?;
-    let target = target(args.wait.wait, WaitState::Running);
-    act(context, client, &names, target, args.wait.wait_timeout, |name| client.instance_start(name)).await
+    let wait = Wait::of(args.wait.wait, args.wait.wait_timeout, WaitState::Running);
+    act(context, client, &names, wait, |name| client.instance_start(name)).await
 }
 
 pub(super) async fn pause(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
     let names = which(client, args.instances, args.all).await?;
-    let target = target(args.wait.wait, WaitState::Paused);
-    act(context, client, &names, target, args.wait.wait_timeout, |name| client.instance_pause(name)).await
+    let wait = Wait::of(args.wait.wait, args.wait.wait_timeout, WaitState::Paused);
+    act(context, client, &names, wait, |name| client.instance_pause(name)).await
 }
 
 pub(super) async fn resume(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
     let names = which(client, args.instances, args.all).await?;
-    let target = target(args.wait.wait, WaitState::Running);
-    act(context, client, &names, target, args.wait.wait_timeout, |name| client.instance_resume(name)).await
+    let wait = Wait::of(args.wait.wait, args.wait.wait_timeout, WaitState::Running);
+    act(context, client, &names, wait, |name| client.instance_resume(name)).await
 }
 
 pub(super) async fn reboot(context: &Context, client: &Client, args: RebootArgs) -> Result<(), CliError> {
     let names = which(client, args.act.instances, args.act.all).await?;
-    let target = target(args.act.wait.wait, WaitState::Running);
+    let wait = Wait::of(args.act.wait.wait, args.act.wait.wait_timeout, WaitState::Running);
     let reboot = |name: &str| client.instance_reboot(name, args.hard);
-    act(context, client, &names, target, args.act.wait.wait_timeout, reboot).await
+    act(context, client, &names, wait, reboot).await
 }
 
 pub(super) async fn stop(context: &Context, client: &Client, args: StopArgs) -> Result<(), CliError> {
     let names = which(client, args.instances, args.all).await?;
     let timeout_secs = args.timeout.map(|t| u32::try_from(t.as_secs()).unwrap_or(u32::MAX));
     let how = InstanceStop { timeout_secs, hard: args.hard };
-    let target = target(args.wait, WaitState::Stopped);
-    act(context, client, &names, target, args.wait_timeout, |name| client.instance_stop(name, how)).await
+    let wait = Wait::of(args.wait, args.wait_timeout, WaitState::Stopped);
+    act(context, client, &names, wait, |name| client.instance_stop(name, how)).await
 }
 
 pub(super) async fn resize(context: &Context, client: &Client, args: ResizeArgs) -> Result<(), CliError> {
@@ -171,53 +167,46 @@ pub(super) async fn resize(context: &Context, client: &Client, args: ResizeArgs)
     if size == InstanceResize::default() {
         return Err(CliError::usage("no size was given").with_hint("--flavor NAME, or --vcpus, --memory, --disk"));
     }
-    let target = target(args.wait.wait, WaitState::Stopped);
+    let wait = Wait::of(args.wait.wait, args.wait.wait_timeout, WaitState::Stopped);
     let resize = |name: &str| client.instance_resize(name, &size);
-    act(context, client, &[args.instance], target, args.wait.wait_timeout, resize).await
+    act(context, client, &[args.instance], wait, resize).await
 }
 
 pub(super) async fn rebuild(context: &Context, client: &Client, args: RebuildArgs) -> Result<(), CliError> {
-    let target = target(args.wait.wait, WaitState::Running);
+    let wait = Wait::of(args.wait.wait, args.wait.wait_timeout, WaitState::Running);
     let rebuild = |name: &str| client.instance_rebuild(name, args.image.as_deref());
-    act(context, client, &[args.instance], target, args.wait.wait_timeout, rebuild).await
+    act(context, client, &[args.instance], wait, rebuild).await
 }
 
 pub(super) async fn delete(context: &Context, client: &Client, args: ActArgs) -> Result<(), CliError> {
     let names = which(client, args.instances, args.all).await?;
+    let wait = Wait::of(args.wait.wait, args.wait.wait_timeout, WaitState::Deleted);
     let mut failures = Failures::default();
-    let (mut deleting, mut shown) = (Vec::new(), Vec::new());
-    for name in &names {
-        // The id, before the name may be given to another.
-        let id = match client.instance(name).await {
-            Ok(instance) => instance.id.to_string(),
-            Err(error) => {
-                failures.add(name, error.into(), names.len());
-                continue;
+    if context.dry_run {
+        for name in &names {
+            if let Err(error) = context.change(client.instance_delete(name)).await {
+                failures.add(name, error, names.len());
             }
-        };
-        match context.change(client.instance_delete(&id)).await {
-            Ok(Some(instance)) => {
-                deleting.push((name, id));
-                shown.extend(instance);
-            }
-            Ok(None) => {}
-            Err(error) => failures.add(name, error, names.len()),
         }
+        return failures.end();
     }
-    let target = target(args.wait.wait, WaitState::Deleted);
-    for (name, id) in deleting {
-        let gone = match target {
-            None => Ok(None),
-            Some(target) => wait::one(context, client, &id, target, args.wait.wait_timeout).await,
-        };
-        match gone {
-            Ok(_) if target.is_some() => context.note(&format!("instance {name} deleted")),
-            Ok(_) => context.note(&format!("instance {name} is being deleted")),
+    let progress = Progress::start(context.quiet || wait.is_none());
+    let deletions = names.iter().map(|name| wait::change(client, &progress, name, client.instance_delete(name), wait));
+    let outcomes = join_all(deletions).await;
+    drop(progress);
+    let mut shown = Vec::new();
+    for (name, outcome) in names.iter().zip(outcomes) {
+        match outcome {
+            Ok(None) => context.note(&format!("instance {name} deleted")),
+            Ok(Some(instance)) => {
+                context.note(&format!("instance {name} is being deleted"));
+                shown.push(instance);
+            }
             Err(error) => failures.add(name, error, names.len()),
         }
     }
     // Nothing is left to look at but what programs may want.
-    if context.out.format != Format::Table && target.is_none() && !context.dry_run {
+    if context.out.format != Format::Table {
         context.out.list(&shown)?;
     }
     failures.end()

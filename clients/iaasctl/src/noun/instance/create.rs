@@ -1,17 +1,28 @@
 //! `instance create`.
 
-use super::{OnCrashName, wait};
+use super::{
+    OnCrashName,
+    wait::{self, Wait},
+};
 use crate::{
     cli::{IfNotExists, SizeArgs, WaitArgs, WaitState},
     context::Context,
     error::CliError,
     exit,
+    progress::Progress,
     size::parse_tag,
 };
 use clap::Args;
-use client::{Client, WaitTarget, model::InstanceCreate};
+use client::{Client, ClientError, WaitTarget, model::InstanceCreate};
 use domain::{instance::Power, limits};
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
+
+/// Between two looks at many instances.
+const LOOK: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
 pub struct CreateArgs {
@@ -68,21 +79,35 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
         request = request.user_data(&read_user_data(path)?);
     }
     let leads_to = if stopped { WaitState::Stopped } else { WaitState::Running };
-    let target = wait.wait.map(|state| state.unwrap_or(leads_to).target());
+    let wait = Wait::of(wait.wait, wait.wait_timeout, leads_to);
     if let Some(count) = count {
-        let Some(page) = context.change(client.instance_create_many(&request, count)).await? else { return Ok(()) };
-        let instances = match target {
-            None => page.items,
-            Some(target) => wait::many(context, client, page.items, target, wait.wait_timeout).await?,
-        };
-        return context.out.list(&instances);
+        return many(context, client, &request, count, wait).await;
     }
     let mutation = client.instance_create(&request);
-    let existing = client.instance(&name);
-    let Some(instance) = super::super::create(context, mutation, exists.if_not_exists, existing).await? else {
-        return Ok(());
-    };
-    let runs = matches!(target, Some(WaitTarget::Running | WaitTarget::Guest));
+    if context.dry_run {
+        return context.change(mutation).await.map(drop);
+    }
+    let progress = Progress::start(context.quiet);
+    let created = wait::change(client, &progress, &name, mutation, wait).await;
+    drop(progress);
+    match created {
+        Ok(Some(instance)) => context.out.one(&instance),
+        Ok(None) => Ok(()),
+        Err(CliError::Client(ClientError::Problem(problem)))
+            if exists.if_not_exists && problem.code == "name_taken" =>
+        {
+            context.note("it exists already");
+            standing(context, client, &name, wait).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// One that exists already is waited for too; but one that isn't meant to run won't.
+async fn standing(context: &Context, client: &Client, name: &str, wait: Option<Wait>) -> Result<(), CliError> {
+    let instance = client.instance(name).await?;
+    let Some(wait) = wait else { return context.out.one(&instance) };
+    let runs = matches!(wait.target, WaitTarget::Running | WaitTarget::Guest);
     if runs && instance.power != Power::On {
         return Err(CliError::Failed {
             detail: format!(
@@ -93,11 +118,45 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
             code: exit::CONFLICT,
         });
     }
-    let Some(target) = target else { return context.out.one(&instance) };
-    match wait::one(context, client, &instance.id.to_string(), target, wait.wait_timeout).await? {
+    match wait::existing(context, client, &instance.id.to_string(), wait).await? {
         Some(instance) => context.out.one(&instance),
         None => Ok(()),
     }
+}
+
+async fn many(
+    context: &Context,
+    client: &Client,
+    request: &InstanceCreate,
+    count: u32,
+    wait: Option<Wait>,
+) -> Result<(), CliError> {
+    let mutation = client.instance_create_many(request, count);
+    if context.dry_run {
+        return context.change(mutation).await.map(drop);
+    }
+    let Some(wait) = wait else { return context.out.list(&mutation.send().await?.items) };
+    let mutation = wait.applied(mutation);
+    let progress = Progress::start(context.quiet);
+    let listing = client.instances().query("name", format!("{}-*", request.name));
+    let mut creating = pin!(mutation.send());
+    let page = loop {
+        tokio::select! {
+            page = &mut creating => break page?,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        tokio::select! {
+            page = &mut creating => break page?,
+            looked = listing.all() => if let Ok(now) = looked {
+                let there = now.iter().filter(|i| wait.target.reached(i)).count();
+                let other = now.iter().find(|i| !wait.target.reached(i)).map(|i| wait::line(i, wait.target));
+                progress.say(&format!("{there} of {count} are {}; {}", wait.target.as_str(), other.unwrap_or_default()));
+            }
+        }
+    };
+    drop(progress);
+    context.out.list(&page.items)?;
+    page.items.into_iter().try_for_each(|instance| wait::check(instance, wait.target).map(drop))
 }
 
 fn read_user_data(path: &Path) -> Result<Vec<u8>, CliError> {

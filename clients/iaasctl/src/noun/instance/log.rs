@@ -16,29 +16,36 @@ pub struct LogArgs {
     follow: bool,
 }
 
-/// All that a host keeps is asked for with this.
-const EVERYTHING: u64 = 64 << 20;
-/// Bytes asked for per line wanted, and at least.
+/// Bytes asked for per line wanted, at least, and the most that one request gives.
 const PER_LINE: u64 = 512;
 const AT_LEAST: u64 = 64 * 1024;
+const AT_MOST: u64 = 8 * 1024 * 1024;
 /// Before a lost connection is made again.
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(client: &Client, args: LogArgs) -> Result<(), CliError> {
-    let tail_bytes = match args.tail {
-        None => EVERYTHING,
-        Some(lines) => (lines as u64).saturating_mul(PER_LINE).clamp(AT_LEAST, EVERYTHING),
+    let mut offset = match args.tail {
+        Some(lines) => {
+            let bytes = (lines as u64).saturating_mul(PER_LINE).clamp(AT_LEAST, AT_MOST);
+            let (text, next) = read(client, &args.instance, LogFrom::Tail(bytes)).await?;
+            print_bytes(last_lines(&text, lines))?;
+            next
+        }
+        None => {
+            let mut offset = 0;
+            loop {
+                let (text, next) = read(client, &args.instance, LogFrom::Offset(offset)).await?;
+                print_bytes(&text)?;
+                offset = next;
+                if text.is_empty() {
+                    break offset;
+                }
+            }
+        }
     };
-    let mut log = client.instance_log(&args.instance, LogFrom::Tail(tail_bytes), false).await?;
-    let mut text = Vec::new();
-    while let Some(chunk) = log.chunk().await? {
-        text.extend_from_slice(&chunk);
-    }
-    print_bytes(args.tail.map_or(&text[..], |lines| last_lines(&text, lines)))?;
     if !args.follow {
         return Ok(());
     }
-    let mut offset = log.next_offset().unwrap_or(text.len() as u64);
     loop {
         match follow(client, &args.instance, &mut offset).await {
             // The server ends a stream when the instance stops or itself restarts; the log may go on.
@@ -48,11 +55,21 @@ pub(super) async fn run(client: &Client, args: LogArgs) -> Result<(), CliError> 
     }
 }
 
+/// What there is, and where to go on.
+async fn read(client: &Client, instance: &str, from: LogFrom) -> Result<(Vec<u8>, u64), CliError> {
+    let mut log = client.instance_log(instance, from, false).await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = log.chunk().await? {
+        text.extend_from_slice(&chunk);
+    }
+    Ok((text, log.next_offset()))
+}
+
 async fn follow(client: &Client, instance: &str, offset: &mut u64) -> Result<(), CliError> {
     let mut log = client.instance_log(instance, LogFrom::Offset(*offset), true).await?;
     while let Some(chunk) = log.chunk().await? {
         print_bytes(&chunk)?;
-        *offset = log.next_offset().unwrap_or(*offset);
+        *offset = log.next_offset();
     }
     Ok(())
 }

@@ -14,11 +14,14 @@ use crate::{
     cli::WaitArgs,
     context::Context,
     error::CliError,
-    output::{Format, print},
+    output::{Format, Row, print, render_table},
     size::parse_tag,
 };
 use clap::{Args, Subcommand, ValueEnum};
-use client::{Client, model::InstanceChange};
+use client::{
+    Client,
+    model::{Explain, InstanceChange, TimelineItem},
+};
 use domain::instance::OnCrash;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,8 +100,8 @@ pub struct ListArgs {
     /// Only in this state; repeat it for several
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
-    /// Only names that begin with this
-    #[arg(long, value_name = "PREFIX")]
+    /// Only of this name, or beginning so (`web-*`)
+    #[arg(long)]
     name: Option<String>,
     /// Only made from this image
     #[arg(long)]
@@ -187,34 +190,13 @@ async fn explain(context: &Context, client: &Client, instance: &str) -> Result<(
     if context.out.format != Format::Table {
         return context.out.value(&explained);
     }
-    print(&render_explained(&explained, 0))
+    print(&render_explained(&explained))
 }
 
-/// The server's words as indented lines; empty ones are left out.
-fn render_explained(value: &serde_json::Value, depth: usize) -> String {
-    use serde_json::Value;
-    let indent = "  ".repeat(depth);
-    let scalar = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    match value {
-        Value::Object(map) => map.iter().fold(String::new(), |text, (key, value)| match value {
-            Value::Null => text,
-            Value::String(s) if s.is_empty() => text,
-            Value::Array(items) if items.is_empty() => text,
-            Value::Object(_) | Value::Array(_) => {
-                text + &format!("{indent}{}:\n{}", key.replace('_', " "), render_explained(value, depth + 1))
-            }
-            scalar_value => text + &format!("{indent}{}: {}\n", key.replace('_', " "), scalar(scalar_value)),
-        }),
-        Value::Array(items) => items.iter().fold(String::new(), |text, item| {
-            let inner = render_explained(item, 0);
-            let one_line = inner.lines().map(str::trim).collect::<Vec<_>>().join(", ");
-            text + &format!("{indent}- {one_line}\n")
-        }),
-        other => format!("{indent}{}\n", scalar(other)),
-    }
+/// The server's paragraph, and what happened last.
+fn render_explained(explained: &Explain) -> String {
+    let rows: Vec<_> = explained.timeline.iter().map(Row::cells).collect();
+    format!("{}\n\n{}", explained.why, render_table(TimelineItem::HEADER, &rows, false))
 }
 
 #[cfg(test)]
@@ -222,15 +204,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_explanation_reads_as_lines() {
-        let value = serde_json::json!({
-            "summary": "2 hosts looked at",
-            "reason": "",
-            "placement": { "hosts_considered": 2, "rejected": [{ "filter": "memory", "hosts": 2 }] },
-        });
-        let text = render_explained(&value, 0);
-        let expected = "placement:\n  hosts considered: 2\n  rejected:\n    - filter: memory, hosts: 2\n";
-        assert!(text.contains(expected) && text.contains("summary: 2 hosts looked at\n"), "{text}");
-        assert!(!text.contains("reason"));
+    fn an_explanation_is_a_paragraph_and_what_happened() {
+        let explained = Explain {
+            why: "hello is running.".to_owned(),
+            placement: None,
+            timeline: vec![TimelineItem {
+                id: 7,
+                at: domain::Timestamp(0),
+                kind: "instance.running".to_owned(),
+                message: "it runs".to_owned(),
+                request_id: String::new(),
+                data: serde_json::Value::Null,
+            }],
+            instance: serde_json::Value::Null,
+        };
+        let text = render_explained(&explained);
+        let expected = "hello is running.\n\nAT                        KIND              MESSAGE\n\
+                        1970-01-01T00:00:00.000Z  instance.running  it runs\n";
+        assert_eq!(text, expected);
     }
 }

@@ -7,10 +7,31 @@ use crate::{
     exit,
     progress::Progress,
 };
-use client::{Client, WaitTarget, model::Instance};
+use client::{Client, ClientError, Mutation, WAIT_MAX, WaitTarget, model::Instance};
+use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 
-fn line(instance: &Instance, target: WaitTarget) -> String {
+/// A wait that was asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wait {
+    pub(super) target: WaitTarget,
+    pub(super) timeout: Duration,
+}
+
+impl Wait {
+    /// `leads_to`: what `--wait` without a state means.
+    pub(super) fn of(state: Option<Option<WaitState>>, timeout: Duration, leads_to: WaitState) -> Option<Self> {
+        state.map(|state| Self { target: state.unwrap_or(leads_to).target(), timeout })
+    }
+
+    /// The mutation that waits by itself.
+    pub(super) fn applied<T: DeserializeOwned>(self, mutation: Mutation<T>) -> Mutation<T> {
+        mutation.wait(self.target.as_str(), self.timeout.min(WAIT_MAX))
+    }
+}
+
+/// What to show while an instance is waited for.
+pub(super) fn line(instance: &Instance, target: WaitTarget) -> String {
     let doing = [&instance.step, &instance.reason].into_iter().find(|text| !text.is_empty());
     let doing = match doing {
         Some(text) => text.clone(),
@@ -23,68 +44,77 @@ fn line(instance: &Instance, target: WaitTarget) -> String {
     format!("{}: {}{colon}{doing}", instance.name, instance.state.as_str())
 }
 
-/// `None`: it is gone.
-pub(super) async fn one(
-    context: &Context,
-    client: &Client,
-    instance: &str,
-    target: WaitTarget,
-    timeout: Duration,
-) -> Result<Option<Instance>, CliError> {
-    let progress = Progress::start(context.quiet);
-    let result = client.instance_wait(instance, target, timeout, |now| progress.say(&line(now, target))).await?;
-    drop(progress);
-    match result {
-        Some(now) if target.reached(&now) => Ok(Some(now)),
-        Some(now) => Err(failed(&now)),
-        None if target == WaitTarget::Deleted => Ok(None),
-        None => Err(CliError::Failed {
-            detail: "the instance was deleted meanwhile".to_owned(),
-            hint: None,
-            code: exit::NOT_FOUND,
-        }),
+/// An instance that was waited for must be as wished.
+pub(super) fn check(instance: Instance, target: WaitTarget) -> Result<Instance, CliError> {
+    use domain::instance::InstanceState;
+    if target.reached(&instance) {
+        return Ok(instance);
     }
-}
-
-fn failed(instance: &Instance) -> CliError {
     let name = &instance.name;
-    let reason = if instance.reason.is_empty() { "no reason was given" } else { instance.reason.as_str() };
-    CliError::Failed {
-        detail: format!("the instance {name} is in error: {reason}"),
-        hint: Some(format!("iaasctl instance timeline {name} says what happened, explain says why")),
-        code: exit::FAILURE,
+    let hint = Some(format!("`iaasctl instance timeline {name}` says what happened, `explain` says why"));
+    if instance.state == InstanceState::Error {
+        let reason = if instance.reason.is_empty() { "no reason was given" } else { instance.reason.as_str() };
+        let detail = format!("the instance {name} is in error: {reason}");
+        return Err(CliError::Failed { detail, hint, code: exit::FAILURE });
     }
+    let (state, power) = (instance.state.as_str(), serde_json::to_value(instance.power).unwrap_or_default());
+    let detail = format!(
+        "the instance {name} is {state} and won't be {} by itself (its power is {})",
+        target.as_str(),
+        power.as_str().unwrap_or_default()
+    );
+    Err(CliError::Failed { detail, hint, code: exit::CONFLICT })
 }
 
-/// Waits for each; the time is for all together.
-pub(super) async fn many(
-    context: &Context,
+/// Makes a change of one instance, and waits for its end. `None`: it is gone.
+pub(super) async fn change<T>(
     client: &Client,
-    instances: Vec<Instance>,
-    target: WaitTarget,
-    timeout: Duration,
-) -> Result<Vec<Instance>, CliError> {
+    progress: &Progress,
+    instance: &str,
+    mutation: Mutation<T>,
+    wait: Option<Wait>,
+) -> Result<Option<Instance>, CliError>
+where
+    T: DeserializeOwned + Into<Option<Instance>>,
+{
+    let Some(wait) = wait else { return Ok(mutation.send().await?.into()) };
     let started = Instant::now();
-    let (mut there, total) = (Vec::new(), instances.len());
-    let progress = Progress::start(context.quiet);
-    for instance in instances {
-        let left = timeout.saturating_sub(started.elapsed());
-        let done = there.len();
-        let id = instance.id.to_string();
-        let seen = |now: &Instance| progress.say(&format!("{done}/{total} {}; {}", target.as_str(), line(now, target)));
-        match client.instance_wait(&id, target, left, seen).await? {
-            Some(now) if target.reached(&now) => there.push(now),
-            Some(now) => return Err(failed(&now)),
-            None => {}
+    let mutation = wait.applied(mutation);
+    let seen = |now: &Instance| progress.say(&line(now, wait.target));
+    let done = match client.instance_watch(instance, mutation.send(), seen).await {
+        Ok(done) => done.into(),
+        // It was made; it only takes longer than one request may.
+        Err(ClientError::Problem(problem)) if problem.code == "wait_timeout" && wait.timeout > WAIT_MAX => {
+            let left = wait.timeout.saturating_sub(started.elapsed());
+            client.instance_wait(instance, wait.target, left, seen).await?
         }
+        Err(error) => return Err(error.into()),
+    };
+    match done {
+        Some(now) => check(now, wait.target).map(Some),
+        None => Ok(None),
     }
-    Ok(there)
 }
 
 pub(super) async fn run(context: &Context, client: &Client, instance: &str, args: WaitArgs) -> Result<(), CliError> {
     let target = args.wait.flatten().unwrap_or(WaitState::Running).target();
-    match one(context, client, instance, target, args.wait_timeout).await? {
+    match existing(context, client, instance, Wait { target, timeout: args.wait_timeout }).await? {
         Some(now) => context.out.one(&now),
         None => Ok(()),
+    }
+}
+
+/// Waits for an instance that is there already. `None`: it is gone, as wished.
+pub(super) async fn existing(
+    context: &Context,
+    client: &Client,
+    instance: &str,
+    wait: Wait,
+) -> Result<Option<Instance>, CliError> {
+    let progress = Progress::start(context.quiet);
+    let seen = |now: &Instance| progress.say(&line(now, wait.target));
+    match client.instance_wait(instance, wait.target, wait.timeout, seen).await? {
+        Some(now) => check(now, wait.target).map(Some),
+        None => Ok(None),
     }
 }

@@ -1,0 +1,129 @@
+//! Hosts, for system admins. The cluster-manager owns them; reads go to the store.
+
+use crate::{
+    app::{
+        App,
+        catalog::shown,
+        idempotency::Ticket,
+        instance::Done,
+        instance_check::{Wrong, check_tags},
+    },
+    auth::scope::Caller,
+    http::{intent::Intent, problem::ApiError},
+    view::{host::HostChange, plan::PlanView},
+};
+use domain::{HostId, Name, Problem, host::Host, limits};
+use proto::cluster::v1 as pb;
+
+/// vCPUs per hardware thread.
+const OVERCOMMIT: std::ops::RangeInclusive<f64> = 0.1..=100.0;
+
+pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
+    let found = match key.parse::<HostId>() {
+        Ok(id) => app.store().host_find(id).await?,
+        Err(_) => app.store().host_find_by_name(key).await?,
+    };
+    found.ok_or_else(|| Problem::not_found("host", shown(key)).into())
+}
+
+pub fn check_change(body: &HostChange) -> Result<(), Problem> {
+    let mut wrong = Wrong::default();
+    if let Some(reason) = &body.cordon_reason {
+        let most = limits::DESCRIPTION_BYTES;
+        wrong.unless(reason.len() <= most, "/cordon_reason", || format!("at most {most} bytes"));
+        let uncordons = body.cordoned == Some(false) && !reason.is_empty();
+        wrong.unless(!uncordons, "/cordon_reason", || "a host that isn't cordoned has none".to_owned());
+    }
+    if let Some(Err(error)) = body.zone.as_ref().map(|zone| zone.parse::<Name>()) {
+        wrong.add("/zone", error.to_string());
+    }
+    if let Some(tags) = &body.tags {
+        check_tags(&mut wrong, tags);
+    }
+    let ratio_ok = body.cpu_overcommit.is_none_or(|ratio| OVERCOMMIT.contains(&ratio));
+    wrong.unless(ratio_ok, "/cpu_overcommit", || "0.1 to 100 vCPUs per hardware thread".to_owned());
+    wrong.finish()
+}
+
+/// Changes what an operator decides on a host.
+pub async fn change(
+    app: &App,
+    caller: &Caller,
+    key: &str,
+    body: &HostChange,
+    intent: &Intent,
+) -> Result<Done<Host>, ApiError> {
+    check_change(body)?;
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find(app, key).await?.id.0])).await?;
+    let id = ticket.ids.first().map(|id| HostId(*id)).ok_or_else(Problem::internal)?;
+    let request = pb::ChangeHostRequest {
+        host_id: id.to_string(),
+        expected_generation: intent.expected_generation(),
+        cordoned: body.cordoned,
+        cordon_reason: body.cordon_reason.clone(),
+        zone: body.zone.clone(),
+        replace_tags: body.tags.is_some(),
+        tags: body.tags.clone().unwrap_or_default().into_iter().collect(),
+        cpu_overcommit_permille: body.cpu_overcommit.map(permille),
+    };
+    app.cluster().change_host(ticket.request(request)).await.map_err(|status| ticket.refused(status))?;
+    let host = find(app, &id.to_string()).await?;
+    if intent.dry_run {
+        return Ok(Done::Plan(PlanView {
+            summary: format!("host {} would be changed: {}", host.name, what(body).join(", ")),
+            placement: None,
+            quota_left: None,
+            touches: vec![format!("host {} ({})", host.name, host.id)],
+        }));
+    }
+    Ok(Done::Change(host))
+}
+
+/// `ratio` is in [`OVERCOMMIT`].
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn permille(ratio: f64) -> u32 {
+    (ratio * 1000.0).round() as u32
+}
+
+/// For people.
+fn what(body: &HostChange) -> Vec<String> {
+    let mut changes = Vec::new();
+    match body.cordoned {
+        Some(true) => changes.push("cordoned".to_owned()),
+        Some(false) => changes.push("uncordoned".to_owned()),
+        None => {}
+    }
+    if let Some(zone) = &body.zone {
+        changes.push(format!("zone {zone}"));
+    }
+    if body.tags.is_some() {
+        changes.push("tags replaced".to_owned());
+    }
+    if let Some(ratio) = body.cpu_overcommit {
+        changes.push(format!("{ratio} vCPUs per hardware thread"));
+    }
+    if changes.is_empty() {
+        changes.push("nothing".to_owned());
+    }
+    changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_is_wrong_is_named() {
+        let bad = HostChange {
+            cordoned: Some(false),
+            cordon_reason: Some("disk".into()),
+            zone: Some("Zone A".into()),
+            tags: Some([(String::new(), "x".into())].into()),
+            cpu_overcommit: Some(f64::NAN),
+        };
+        let fields: Vec<_> = check_change(&bad).expect_err("bad").errors.into_iter().map(|e| e.field).collect();
+        assert_eq!(fields, ["/cordon_reason", "/zone", "/tags/", "/cpu_overcommit"]);
+        assert_eq!(check_change(&HostChange { cpu_overcommit: Some(4.0), ..HostChange::default() }), Ok(()));
+        assert_eq!((permille(4.0), permille(1.5), permille(0.1)), (4000, 1500, 100));
+    }
+}

@@ -1,0 +1,210 @@
+//! The bytes of an image, from the caller's connection to the storage-manager's stream, a few chunks in memory at a time.
+//!
+//! **The trap.** A gRPC request stream can end, but it can't fail: to the storage-manager an upload whose caller died in the middle and
+//! one that is complete would look alike. So the stream only ever ends when the caller's body did, and a body that breaks off, stalls
+//! or is too slow cancels the call itself, which the storage-manager sees as an error and throws away what it has. The same happens
+//! when this future is dropped, which is what a lost connection comes to.
+//!
+//! A refusal may come before all bytes did. A caller who still writes would lose it in the connection's reset, so what is left of the
+//! body is read and thrown away for a moment before the answer is sent.
+
+use crate::{
+    app::{App, idempotency::Ticket, image, instance::Done},
+    auth::scope::Caller,
+    http::{intent::Intent, problem::ApiError},
+};
+use axum::body::Body;
+use bytes::Bytes;
+use domain::{
+    ErrorKind, Problem, ProjectId,
+    image::{Image, ImagePartKind},
+};
+use http::HeaderMap;
+use http_body_util::BodyExt;
+use proto::storage::v1::{self as pb, upload_image_request::Message};
+use std::{pin::pin, time::Duration};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Chunks between the caller's connection and the storage-manager's.
+const BUFFERED: usize = 4;
+/// A caller that sends nothing for this long is given up.
+const STALLED: Duration = Duration::from_secs(60);
+/// What is read of a body whose upload was refused already.
+const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// Pieces of one gRPC message.
+const CHUNK: usize = 1024 * 1024;
+
+/// What a request says of the bytes it brings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Declared {
+    /// Lower-case hex; empty: not said.
+    pub sha256: String,
+    /// 0: not said.
+    pub size_bytes: u64,
+}
+
+impl Declared {
+    pub fn read(headers: &HeaderMap) -> Result<Self, Problem> {
+        let sha256 = match headers.get("x-content-sha256") {
+            None => String::new(),
+            Some(value) => {
+                let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+                if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(Problem::invalid("X-Content-Sha256", "64 hexadecimal digits are expected"));
+                }
+                text
+            }
+        };
+        let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+        Ok(Self { sha256, size_bytes: length.and_then(|text| text.parse().ok()).unwrap_or(0) })
+    }
+}
+
+/// Takes one part's bytes. The image is active when all its parts are there.
+pub async fn upload(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    key: &str,
+    part: ImagePartKind,
+    declared: Declared,
+    intent: &Intent,
+    body: Body,
+) -> Result<Done<Image>, ApiError> {
+    let found = image::find_own(app, project_id, key).await?;
+    if !found.kind.parts().contains(&part) {
+        let parts: Vec<&str> = found.kind.parts().iter().map(|p| p.as_str()).collect();
+        let detail = format!("image {} is of kind {}: its parts are {}", found.name, found.kind.as_str(), parts.join(", "));
+        return Err(Problem::invalid("part", detail).into());
+    }
+    if intent.dry_run {
+        intent.check_generation(found.generation)?;
+        let summary = format!("the part {} of image {} would be taken", part.as_str(), found.name);
+        return Ok(Done::Plan(image::plan(summary, found.name.as_str(), found.id)));
+    }
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![found.id.0])).await?;
+    if !ticket.repeated {
+        intent.check_generation(found.generation)?;
+    }
+    let open = pb::UploadOpen {
+        project_id: project_id.to_string(),
+        image_id: found.id.to_string(),
+        part: part.as_str().to_owned(),
+        sha256: declared.sha256,
+        size_bytes: declared.size_bytes,
+    };
+    let outcome = send(app, &ticket, open, body).await;
+    app.catalog().invalidate();
+    image::received(outcome?.image).map(Done::Change)
+}
+
+async fn send(
+    app: &App,
+    ticket: &Ticket,
+    open: pb::UploadOpen,
+    mut body: Body,
+) -> Result<pb::UploadImageResponse, ApiError> {
+    let (chunks, stream) = mpsc::channel(BUFFERED);
+    let opened = chunks.try_send(pb::UploadImageRequest { message: Some(Message::Open(open)) });
+    debug_assert!(opened.is_ok(), "an empty channel has room");
+    let mut storage = app.storage();
+    let mut call = pin!(storage.upload_image(ticket.request(ReceiverStream::new(stream))));
+    // Answered while bytes still come: refused, or known already.
+    let early = {
+        let mut feeding = pin!(feed(&mut body, &chunks));
+        tokio::select! {
+            biased;
+            answer = &mut call => Some(answer),
+            fed = &mut feeding => {
+                // On an error `call` is dropped, and with it cancelled, before `chunks` ends the stream.
+                fed?;
+                None
+            }
+        }
+    };
+    let answer = match early {
+        Some(answer) => {
+            drain(&mut body).await;
+            answer
+        }
+        None => {
+            drop(chunks);
+            call.await
+        }
+    };
+    answer.map(tonic::Response::into_inner).map_err(|status| ticket.refused(status))
+}
+
+/// Passes the body on until its end. An error is the caller's: it broke off, or stalled.
+async fn feed(body: &mut Body, chunks: &mpsc::Sender<pb::UploadImageRequest>) -> Result<(), Problem> {
+    loop {
+        let frame = match tokio::time::timeout(STALLED, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(_))) => {
+                return Err(Problem::new(
+                    ErrorKind::InvalidArgument,
+                    "upload_cut",
+                    "the upload broke off before its end; nothing of it was kept",
+                )
+                .with_hint("send it again from the start"));
+            }
+            Err(_) => {
+                return Err(Problem::new(
+                    ErrorKind::DeadlineExceeded,
+                    "upload_stalled",
+                    format!("no byte came for {} s; nothing of the upload was kept", STALLED.as_secs()),
+                )
+                .with_hint("send it again from the start"));
+            }
+        };
+        let Ok(mut data) = frame.into_data() else { continue };
+        while !data.is_empty() {
+            let chunk: Bytes = data.split_to(data.len().min(CHUNK));
+            if chunks.send(pb::UploadImageRequest { message: Some(Message::Chunk(chunk.into())) }).await.is_err() {
+                // The call ended; its answer says why.
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+async fn drain(body: &mut Body) {
+    let mut left = DRAIN_BYTES;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+            left = left.saturating_sub(bytes);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Past it the caller is on its own: the connection is closed behind the answer.
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn a_hash_is_64_hex_digits() {
+        let read = |hash: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-content-sha256", HeaderValue::from_static(hash));
+            headers.insert("content-length", HeaderValue::from_static("12"));
+            Declared::read(&headers)
+        };
+        let upper = "ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789";
+        let declared = read(upper).expect("a hash");
+        assert_eq!((declared.sha256, declared.size_bytes), (upper.to_ascii_lowercase(), 12));
+        for bad in ["", "abc", "zz", "sha256:ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123"] {
+            assert_eq!(read(bad).expect_err(bad).errors[0].field, "X-Content-Sha256");
+        }
+        assert_eq!(Declared::read(&HeaderMap::new()), Ok(Declared { sha256: String::new(), size_bytes: 0 }));
+    }
+}

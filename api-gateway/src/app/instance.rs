@@ -1,0 +1,318 @@
+//! Instances: what a request means is settled here (names become ids, a flavor becomes numbers, new ids are minted), and the
+//! cluster-manager does it. It owns them; reads go to the store.
+
+use crate::{
+    app::{
+        App,
+        catalog::shown,
+        idempotency::Ticket,
+        instance_check::{self, CheckedCreate, SizeAsked},
+    },
+    auth::scope::Caller,
+    http::{intent::Intent, problem::ApiError},
+    view::{
+        instance_request::{InstanceCreate, InstanceResize},
+        plan::{PlanView, QuotaAmountsView},
+    },
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use domain::{
+    DiskId, ErrorKind, InstanceId, Problem, ProjectId,
+    flavor::Size,
+    image::{Image, ImageKind},
+    instance::{Instance, InstanceSpec, default_stop_timeout_secs},
+};
+use proto::{
+    cluster::v1::{self as pb, change_instance_request::Change},
+    convert::{instance_from_pb, size_to_pb, spec_to_pb},
+};
+use store::OperationTable;
+use uuid::Uuid;
+
+/// What a change came to: done, or (a dry run) what it would do.
+pub enum Done<T> {
+    Plan(PlanView),
+    Change(T),
+}
+
+/// The instance that `key` (an id or a name) means in the project, as it is now.
+pub async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Instance, ApiError> {
+    let found = match key.parse::<InstanceId>() {
+        Ok(id) => app.store().instance_find(Some(project_id), id).await?,
+        Err(_) => app.store().instance_find_by_name(project_id, key).await?,
+    };
+    found.map(Instance::from).ok_or_else(|| not_found(key).into())
+}
+
+fn not_found(key: &str) -> Problem {
+    Problem::not_found("instance", shown(key))
+}
+
+/// The id behind a key. An id needs no look: the cluster-manager checks that it is of the project.
+async fn find_id(app: &App, project_id: ProjectId, key: &str) -> Result<InstanceId, ApiError> {
+    match key.parse::<InstanceId>() {
+        Ok(id) => Ok(id),
+        Err(_) => Ok(find(app, project_id, key).await?.id),
+    }
+}
+
+/// The answer of an earlier request with the same idempotency key, if that one got as far. The names in a repeat may mean nothing any
+/// more (the image was deleted since), so this is asked before they are looked up.
+async fn replayed<M: prost::Message + Default>(app: &App, ticket: &Ticket) -> Result<Option<M>, ApiError> {
+    let Some(id) = ticket.context.operation_id.filter(|_| ticket.repeated) else { return Ok(None) };
+    let Some(outcome) = app.store().operation_find(OperationTable::Compute, id).await? else { return Ok(None) };
+    let bytes = BASE64_STANDARD
+        .decode(outcome)
+        .map_err(|error| ApiError::internal("a stored outcome is not base64", &error))?;
+    M::decode(bytes.as_slice())
+        .map(Some)
+        .map_err(|error| ApiError::internal("a stored outcome can't be decoded", &error))
+}
+
+/// Makes instances: all, or none.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    body: &InstanceCreate,
+    intent: &Intent,
+) -> Result<Done<Vec<Instance>>, ApiError> {
+    let asked = instance_check::create(body)?;
+    let count = asked.names.len();
+    // An instance and its root disk each.
+    let mint = || (0..count).map(|_| InstanceId::new().0).chain((0..count).map(|_| DiskId::new().0)).collect();
+    let ticket = Ticket::open(app, caller, intent, async || Ok(mint())).await?;
+    let answer = match replayed::<pb::CreateInstancesResponse>(app, &ticket).await? {
+        Some(answer) => answer,
+        None => {
+            let spec = resolve(app, project_id, &asked).await?;
+            let request = create_request(project_id, &asked, &spec, &ticket.ids);
+            let answer = app.cluster().create_instances(ticket.request(request)).await;
+            answer.map_err(|status| refused(caller, &ticket, status))?.into_inner()
+        }
+    };
+    if intent.dry_run {
+        return Ok(Done::Plan(plan_view(answer.plan, true)?));
+    }
+    answer.instances.into_iter().map(received).collect::<Result<_, _>>().map(Done::Change)
+}
+
+fn create_request(
+    project_id: ProjectId,
+    asked: &CheckedCreate,
+    spec: &InstanceSpec,
+    ids: &[Uuid],
+) -> pb::CreateInstancesRequest {
+    let (instance_ids, disk_ids) = ids.split_at(ids.len() / 2);
+    let has_disk = spec.size.disk_gib > 0;
+    let instances = asked.names.iter().zip(instance_ids).zip(disk_ids).map(|((name, id), disk)| pb::NewInstance {
+        id: id.to_string(),
+        name: name.to_string(),
+        root_disk_id: if has_disk { disk.to_string() } else { String::new() },
+    });
+    pb::CreateInstancesRequest {
+        project_id: project_id.to_string(),
+        instances: instances.collect(),
+        spec: Some(spec_to_pb(spec)),
+        tags: asked.tags.clone().into_iter().collect(),
+    }
+}
+
+/// Ids and numbers for the names in a create.
+async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Result<InstanceSpec, ApiError> {
+    let catalog = app.catalog();
+    let image = catalog.image(app, project_id, &asked.image).await?;
+    let (size, flavor) = match &asked.size {
+        SizeAsked::Flavor(key) => {
+            let flavor = catalog.flavor(app, key).await?;
+            (flavor.size, flavor.name.to_string())
+        }
+        SizeAsked::Given { vcpus, memory_mib, disk_gib } => {
+            let disk_gib = disk_gib.unwrap_or_else(|| least_disk_gib(&image));
+            (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new())
+        }
+    };
+    instance_check::check_host_loss(asked.on_host_loss, size)?;
+    let mut ssh_keys = Vec::with_capacity(asked.ssh_keys.len());
+    for key in &asked.ssh_keys {
+        ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
+    }
+    Ok(InstanceSpec {
+        size,
+        flavor,
+        image_id: image.id,
+        power: asked.power,
+        boot_seq: 0,
+        boot_hard: false,
+        root_seq: 0,
+        stop_timeout_secs: default_stop_timeout_secs(),
+        on_crash: asked.on_crash,
+        on_host_loss: asked.on_host_loss,
+        ssh_keys,
+        user_data_base64: asked.user_data_base64.clone(),
+        zone: asked.zone.clone(),
+        deleted: false,
+    })
+}
+
+/// The smallest root disk that the image runs with.
+fn least_disk_gib(image: &Image) -> u64 {
+    match image.kind {
+        ImageKind::Disk => image.min_disk_gib.max(1),
+        ImageKind::Kernel => 0,
+    }
+}
+
+/// What is to be changed. Names in it are looked up once it is known that the request is no repeat.
+pub enum Asked {
+    Ready(Change),
+    /// A flavor, or the present size with some numbers replaced.
+    Resize(InstanceResize),
+    /// From this image, or from the present one.
+    Rebuild(Option<String>),
+}
+
+/// Changes an instance.
+pub async fn change(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    key: &str,
+    intent: &Intent,
+    asked: Asked,
+) -> Result<Done<Instance>, ApiError> {
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find_id(app, project_id, key).await?.0])).await?;
+    let id = known_id(&ticket)?;
+    let answer = match replayed::<pb::ChangeInstanceResponse>(app, &ticket).await? {
+        Some(answer) => answer,
+        None => {
+            let resizes = matches!(asked, Asked::Resize(_));
+            let request = pb::ChangeInstanceRequest {
+                project_id: project_id.to_string(),
+                instance_id: id.to_string(),
+                expected_generation: intent.expected_generation(),
+                change: Some(resolve_change(app, project_id, id, asked).await?),
+            };
+            let answer = app.cluster().change_instance(ticket.request(request)).await;
+            let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
+            if intent.dry_run {
+                return Ok(Done::Plan(plan_view(answer.plan, resizes)?));
+            }
+            answer
+        }
+    };
+    let instance = answer.instance.ok_or_else(unexpected)?;
+    received(instance).map(Done::Change)
+}
+
+async fn resolve_change(app: &App, project_id: ProjectId, id: InstanceId, asked: Asked) -> Result<Change, ApiError> {
+    match asked {
+        Asked::Ready(change) => Ok(change),
+        Asked::Resize(InstanceResize { flavor: Some(key), .. }) => {
+            let flavor = app.catalog().flavor(app, &key).await?;
+            Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(flavor.size)), flavor: flavor.name.to_string() }))
+        }
+        Asked::Resize(sizes) => {
+            let now = find(app, project_id, &id.to_string()).await?;
+            let size = instance_check::resized(now.spec.size, &sizes);
+            Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(size)), flavor: String::new() }))
+        }
+        Asked::Rebuild(Some(key)) => {
+            let image = app.catalog().image(app, project_id, &key).await?;
+            Ok(Change::Rebuild(pb::Rebuild { image_id: image.id.to_string() }))
+        }
+        Asked::Rebuild(None) => {
+            let now = find(app, project_id, &id.to_string()).await?;
+            Ok(Change::Rebuild(pb::Rebuild { image_id: now.spec.image_id.to_string() }))
+        }
+    }
+}
+
+/// Deletes an instance. `None`: it is gone already.
+pub async fn delete(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    key: &str,
+    intent: &Intent,
+) -> Result<Done<Option<Instance>>, ApiError> {
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find_id(app, project_id, key).await?.0])).await?;
+    let request = pb::DeleteInstanceRequest {
+        project_id: project_id.to_string(),
+        instance_id: known_id(&ticket)?.to_string(),
+        expected_generation: intent.expected_generation(),
+    };
+    let answer = app.cluster().delete_instance(ticket.request(request)).await;
+    let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
+    if intent.dry_run {
+        return Ok(Done::Plan(plan_view(answer.plan, false)?));
+    }
+    answer.instance.map(received).transpose().map(Done::Change)
+}
+
+fn known_id(ticket: &Ticket) -> Result<InstanceId, ApiError> {
+    ticket.ids.first().map(|id| InstanceId(*id)).ok_or_else(unexpected)
+}
+
+/// What the cluster-manager refused. A refused placement names no host to a tenant.
+fn refused(caller: &Caller, ticket: &Ticket, status: tonic::Status) -> ApiError {
+    let mut problem = ticket.refused(status).into_problem();
+    if !caller.system_admin() {
+        problem.explain = problem.explain.map(domain::explain::PlacementRecord::redacted);
+    }
+    if problem.kind == ErrorKind::InvalidArgument {
+        // Its fields are the body's.
+        for error in &mut problem.errors {
+            if !error.field.starts_with('/') {
+                error.field.insert(0, '/');
+            }
+        }
+    }
+    problem.into()
+}
+
+fn received(instance: pb::Instance) -> Result<Instance, ApiError> {
+    instance_from_pb(instance).map_err(|error| ApiError::internal("the cluster-manager's answer makes no sense", &error))
+}
+
+fn unexpected() -> ApiError {
+    tracing::error!("the cluster-manager answered without the object");
+    Problem::internal().into()
+}
+
+/// `claims`: the plan takes from the quota, so what would be left is worth saying.
+fn plan_view(plan: Option<pb::Plan>, claims: bool) -> Result<PlanView, ApiError> {
+    let plan = plan.ok_or_else(unexpected)?;
+    let placement = if plan.placement_json.is_empty() {
+        None
+    } else {
+        let record: domain::explain::PlacementRecord = serde_json::from_str(&plan.placement_json)
+            .map_err(|error| ApiError::internal("a plan's placement doesn't parse", &error))?;
+        // Where it would go is decided anew when it is asked for: no host is promised.
+        Some(record.redacted())
+    };
+    Ok(PlanView {
+        summary: plan.summary,
+        placement,
+        quota_left: claims.then_some(QuotaAmountsView {
+            instances: plan.instances_left,
+            vcpus: plan.vcpus_left,
+            memory_mib: plan.memory_mib_left,
+            disk_gib: plan.disk_gib_left,
+        }),
+        touches: plan.touches,
+    })
+}
+
+/// A new name, tags or `on_crash`, as the cluster-manager takes it.
+#[must_use]
+pub fn describe(body: &crate::view::instance_request::InstanceChange) -> Change {
+    use proto::convert::on_crash_to_pb;
+    Change::Describe(pb::Describe {
+        name: body.name.clone(),
+        replace_tags: body.tags.is_some(),
+        tags: body.tags.clone().unwrap_or_default().into_iter().collect(),
+        on_crash: body.on_crash.map(|c| on_crash_to_pb(c).into()),
+    })
+}
+

@@ -1,0 +1,99 @@
+//! Why an instance is as it is, and what happened to it.
+
+use crate::{
+    app::{App, host, instance},
+    auth::scope::{InProject, Read},
+    http::{
+        page::{List, ListParams},
+        path::Path,
+        problem::{ApiError, ApiResult},
+        query::{ProjectParams, Query},
+        reply,
+    },
+    view::{
+        explain::ExplainView,
+        instance::Viewer,
+        timeline::TimelineItem,
+    },
+};
+use axum::extract::State;
+use domain::{InstanceId, Problem, event::Event};
+use http::StatusCode;
+use std::collections::VecDeque;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The last events that an explanation has.
+const LAST: usize = 20;
+/// Rows of one read.
+const BATCH: u32 = 500;
+/// An instance with more events is explained by the last of the first so many: a bound, not a case that occurs within the retention.
+const PAGES: usize = 20;
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(explain)).routes(routes!(timeline))
+}
+
+/// Explains an instance: why it is where it is, why it isn't running, what would make it fit, what happened to it.
+#[utoipa::path(get, path = "/v1/instances/{instance}/explain", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."), ProjectParams),
+    responses((status = 200, body = ExplainView)))]
+async fn explain(
+    State(app): State<App>,
+    scope: InProject<Read>,
+    Path(key): Path<String>,
+    _: Query<ProjectParams>,
+) -> ApiResult {
+    let instance = instance::find(&app, scope.id(), &key).await?;
+    let viewer = Viewer::of(&scope.caller);
+    let host = match instance.host_id.filter(|_| viewer == Viewer::SystemAdmin) {
+        Some(id) => Some(host::find(&app, &id.to_string()).await?),
+        None => None,
+    };
+    let timeline = last_events(&app, instance.id).await?;
+    let generation = instance.generation;
+    reply::object(StatusCode::OK, generation, &ExplainView::new(instance, host.as_ref(), timeline, viewer))
+}
+
+async fn last_events(app: &App, id: InstanceId) -> Result<Vec<TimelineItem>, ApiError> {
+    let mut last: VecDeque<Event> = VecDeque::with_capacity(LAST);
+    for _ in 0..PAGES {
+        let after = last.back().map_or(0, |event| event.id);
+        let events = app.store().event_of_object(&id.to_string(), after, BATCH).await?;
+        let ended = events.len() < BATCH as usize;
+        last.extend(events);
+        while last.len() > LAST {
+            last.pop_front();
+        }
+        if ended {
+            break;
+        }
+    }
+    Ok(last.into_iter().map(TimelineItem::from).collect())
+}
+
+/// Lists what happened to an instance, the oldest first. By its id also when it is gone.
+#[utoipa::path(get, path = "/v1/instances/{instance}/timeline", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."), ListParams),
+    responses((status = 200, body = List<TimelineItem>)))]
+async fn timeline(
+    State(app): State<App>,
+    scope: InProject<Read>,
+    Path(key): Path<String>,
+    Query(params): Query<ListParams>,
+) -> ApiResult {
+    let page = params.page(&format!("timeline of {} {key}", scope.id()))?;
+    let after = page.after.as_deref().map_or(Ok(0), str::parse::<i64>);
+    let after = after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?;
+    let id = match key.parse::<InstanceId>() {
+        Ok(id) => id,
+        Err(_) => instance::find(&app, scope.id(), &key).await?.id,
+    };
+    let mut events = app.store().event_of_object(&id.to_string(), after, page.limit + 1).await?;
+    // An id of another project, or of nothing, or of what is past retention.
+    let foreign = events.iter().any(|event| event.project_id != Some(scope.id()));
+    if foreign || (events.is_empty() && after == 0) {
+        instance::find(&app, scope.id(), &key).await?;
+        events.clear();
+    }
+    page.reply(events, |event| event.id.to_string(), TimelineItem::from)
+}

@@ -1,0 +1,208 @@
+//! What a simulated host remembers across a crash of its agent (the ledger), and what runs on it whether or not the agent does. Pure but
+//! for the clock that it is handed.
+
+use crate::world::World;
+use domain::{HostId, InstanceId, Timestamp};
+use proto::{
+    agent::v1 as pb,
+    cluster::v1::{self as cluster, InstanceState, OnCrash, Power as Wanted},
+};
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Power {
+    Running,
+    Paused,
+}
+
+/// An instance that runs here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
+    pub epoch: i64,
+    pub power: Power,
+    pub started_at: Timestamp,
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub desired: pb::DesiredInstance,
+    pub tombstone: bool,
+    booted_seq: u64,
+    built_seq: u64,
+    crash_count: u32,
+    /// It ended by itself at this `boot_seq`, and `on_crash` says to let it lie.
+    lies_since_boot: Option<u64>,
+}
+
+impl Entry {
+    fn spec(&self) -> cluster::InstanceSpec {
+        self.desired.spec.clone().unwrap_or_default()
+    }
+}
+
+/// Survives crashes of the agent.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    pub start: i64,
+    pub revision: i64,
+    pub entries: BTreeMap<InstanceId, Entry>,
+    pub machines: BTreeMap<InstanceId, Machine>,
+}
+
+/// Whether a command is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    New,
+    /// Known already: its state is said again.
+    Again,
+    /// Older than the ledger.
+    Refused,
+}
+
+impl Ledger {
+    /// Writes a command down.
+    pub fn take(&mut self, id: InstanceId, desired: pb::DesiredInstance) -> Taken {
+        let deleted = desired.spec.as_ref().is_some_and(|s| s.deleted);
+        let Some(known) = self.entries.get_mut(&id) else {
+            self.entries.insert(
+                id,
+                Entry {
+                    desired,
+                    tombstone: deleted,
+                    booted_seq: 0,
+                    built_seq: 0,
+                    crash_count: 0,
+                    lies_since_boot: None,
+                },
+            );
+            return Taken::New;
+        };
+        let (old, new) = ((known.desired.epoch, known.desired.generation), (desired.epoch, desired.generation));
+        // What is dead in an epoch stays dead in it.
+        if new < old || (known.tombstone && !deleted && desired.epoch <= known.desired.epoch) {
+            return Taken::Refused;
+        }
+        known.tombstone |= deleted;
+        known.desired = desired;
+        if new == old { Taken::Again } else { Taken::New }
+    }
+
+    /// Makes the instance what the ledger says, and tells what it is then. `None`: not in the ledger.
+    pub fn settle(&mut self, id: InstanceId, host_id: HostId, world: &World, now: Timestamp) -> Option<pb::Report> {
+        let entry = self.entries.get_mut(&id)?;
+        let spec = entry.spec();
+        let machine = self.machines.get(&id).copied();
+        let stop = |machines: &mut BTreeMap<InstanceId, Machine>| {
+            if machines.remove(&id).is_some() {
+                world.stops(id, host_id);
+            }
+        };
+        let mut report = pb::Report {
+            instance_id: id.to_string(),
+            epoch: entry.desired.epoch,
+            generation: entry.desired.generation,
+            converged: true,
+            crash_count: entry.crash_count,
+            ..pb::Report::default()
+        };
+        if entry.tombstone {
+            stop(&mut self.machines);
+            report.set_state(InstanceState::Deleted);
+            return Some(report);
+        }
+        if spec.root_seq > entry.built_seq {
+            stop(&mut self.machines);
+            entry.built_seq = spec.root_seq;
+        }
+        let wanted = spec.power();
+        let reboots = spec.boot_seq > entry.booted_seq;
+        entry.booted_seq = spec.boot_seq;
+        if entry.lies_since_boot.is_some_and(|seq| spec.boot_seq > seq) || wanted == Wanted::Off {
+            entry.lies_since_boot = None;
+        }
+        if wanted == Wanted::Off || entry.lies_since_boot.is_some() {
+            stop(&mut self.machines);
+            report.set_state(InstanceState::Stopped);
+            return Some(report);
+        }
+        let power = if wanted == Wanted::Paused { Power::Paused } else { Power::Running };
+        let goes_on = self.machines.contains_key(&id) && !reboots;
+        let started_at = machine.filter(|_| goes_on).map_or(now, |m| m.started_at);
+        if !goes_on {
+            stop(&mut self.machines);
+            world.starts(id, host_id);
+        }
+        self.machines.insert(id, Machine { epoch: entry.desired.epoch, power, started_at });
+        report.set_state(if power == Power::Paused { InstanceState::Paused } else { InstanceState::Running });
+        report.started_at = Some(started_at.0);
+        report.guest_up_at = Some(started_at.0);
+        Some(report)
+    }
+
+    /// The instance ends by itself. Answers whether there was one.
+    pub fn ends_by_itself(&mut self, id: InstanceId, host_id: HostId, world: &World) -> bool {
+        if self.machines.remove(&id).is_none() {
+            return false;
+        }
+        world.stops(id, host_id);
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.crash_count += 1;
+            if entry.spec().on_crash() == OnCrash::Stop {
+                entry.lies_since_boot = Some(entry.booted_seq);
+            }
+        }
+        true
+    }
+
+    pub fn holdings(&self) -> Vec<pb::Holding> {
+        self.entries
+            .iter()
+            .map(|(id, entry)| pb::Holding {
+                instance_id: id.to_string(),
+                epoch: entry.desired.epoch,
+                generation: entry.desired.generation,
+                tombstone: entry.tombstone,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desired(epoch: i64, generation: i64, deleted: bool) -> pb::DesiredInstance {
+        let mut spec = cluster::InstanceSpec { deleted, ..Default::default() };
+        spec.set_power(Wanted::On);
+        pb::DesiredInstance { epoch, generation, spec: Some(spec), ..Default::default() }
+    }
+
+    #[test]
+    fn what_is_older_than_the_ledger_is_refused_and_the_dead_stay_dead() {
+        let (id, host, world, mut ledger) = (InstanceId::new(), HostId::new(), World::default(), Ledger::default());
+        assert_eq!(ledger.take(id, desired(1, 2, false)), Taken::New);
+        assert_eq!(ledger.take(id, desired(1, 2, false)), Taken::Again);
+        assert_eq!(ledger.take(id, desired(1, 1, false)), Taken::Refused);
+        let report = ledger.settle(id, host, &world, Timestamp(5)).expect("known");
+        assert_eq!((report.state(), report.started_at), (InstanceState::Running, Some(5)));
+        ledger.settle(id, host, &world, Timestamp(9));
+        assert_eq!(world.starts_so_far(), 1, "what runs goes on");
+        assert_eq!(ledger.take(id, desired(1, 3, true)), Taken::New);
+        assert_eq!(ledger.settle(id, host, &world, Timestamp(9)).expect("known").state(), InstanceState::Deleted);
+        assert_eq!(ledger.take(id, desired(1, 4, false)), Taken::Refused);
+        assert_eq!(ledger.take(id, desired(2, 4, false)), Taken::New, "a later epoch begins anew");
+        assert!(ledger.machines.is_empty());
+    }
+
+    #[test]
+    fn the_world_sees_a_double_start() {
+        let (id, world) = (InstanceId::new(), World::default());
+        for host in [HostId::new(), HostId::new()] {
+            let mut ledger = Ledger::default();
+            ledger.take(id, desired(1, 1, false));
+            ledger.settle(id, host, &world, Timestamp(1));
+        }
+        assert_eq!(world.violations().len(), 1);
+    }
+}
