@@ -117,7 +117,7 @@ pub fn inspect(part: ImagePartKind, format: DiskFormat, head: &[u8], size_bytes:
             if let Some(found) = disguised_as(head) {
                 return Err(Refused::NotRaw { found });
             }
-            if size_bytes % 512 != 0 {
+            if !size_bytes.is_multiple_of(512) {
                 return Err(Refused::RawSize { size_bytes });
             }
             if size_bytes > limits::DISK_GIB_MAX << 30 {

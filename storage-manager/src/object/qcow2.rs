@@ -145,7 +145,7 @@ fn check_version_3(head: &[u8]) -> Result<bool, InvalidQcow2> {
         return Err(InvalidQcow2::Field { field: "refcount_order" });
     }
     let header_length = u32_at(head, 100)?;
-    if header_length < 104 || header_length % 8 != 0 || header_length as usize > HEAD_BYTES {
+    if header_length < 104 || !header_length.is_multiple_of(8) || header_length as usize > HEAD_BYTES {
         return Err(InvalidQcow2::Field { field: "header_length" });
     }
     if features & INCOMPATIBLE_COMPRESSION != 0 {
@@ -169,7 +169,7 @@ fn check_tables(
     // A table that lies where it says: aligned, behind the header, in the file.
     let inside = |offset: u64, bytes: u64, field| {
         let end = offset.checked_add(bytes);
-        let sound = offset >= cluster && offset % cluster == 0 && end.is_some_and(|end| end <= file_bytes);
+        let sound = offset >= cluster && offset.is_multiple_of(cluster) && end.is_some_and(|end| end <= file_bytes);
         if sound { Ok(()) } else { Err(InvalidQcow2::Field { field }) }
     };
     let l1_bytes = u64::from(u32_at(head, 36)?) * 8;

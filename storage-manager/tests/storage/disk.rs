@@ -134,7 +134,7 @@ async fn a_disk_forgotten_without_release_gives_its_quota_back() {
 
 #[tokio::test]
 async fn a_confirmation_is_fenced_by_its_epoch() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let it = ids();
     world.reserve(it, 1).await.expect("reserved");
     world.confirm(&[it], 3).await;
@@ -235,7 +235,7 @@ async fn concurrent_resizes_count_what_they_change() {
 
 #[tokio::test]
 async fn a_reservation_is_checked() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let it = ids();
     let valid = world.reservation(it, 1);
     for (field, reservation) in [

@@ -42,7 +42,7 @@ async fn a_disk_image_becomes_active_with_the_disk_it_needs() {
 
 #[tokio::test]
 async fn a_kernel_image_needs_both_parts_and_never_changes() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let image = world.create("tiny", "kernel", "").await.expect("made");
     let half = world.upload(&image, "initrd", &initrd()).await.expect("uploaded");
     assert_eq!(half.state, "queued");
@@ -81,7 +81,7 @@ async fn parts_uploaded_at_once_make_one_active_image() {
 
 #[tokio::test]
 async fn a_cut_upload_leaves_nothing() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let image = world.create("cut", "disk", "raw").await.expect("made");
     let (sender, receiver) = tokio::sync::mpsc::channel(4);
     let mut client = world.client.clone();
@@ -115,7 +115,7 @@ async fn a_stalled_upload_is_cut() {
 
 #[tokio::test]
 async fn what_arrives_must_be_what_was_announced() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let image = world.create("raw", "disk", "raw").await.expect("made");
     let content = noise(300_000 - 300_000 % 512);
     let upload = |sha256: String, size: u64| {
@@ -152,15 +152,15 @@ async fn images_that_lie_or_reach_outside_are_refused() {
     qemu_img(&["create", "-q", "-f", "vdi", &vdi, "10M"]);
     let read = |path: &dyn AsRef<std::path::Path>| std::fs::read(path).expect("the image");
     let filled = qcow2(files.path(), "filled.qcow2", "10M", &[]);
-    let io = format!("write -P 7 0 1M");
-    let written = std::process::Command::new("qemu-io").args(["-f", "qcow2", "-c", &io]).arg(&filled).output();
+    let io = "write -P 7 0 1M";
+    let written = std::process::Command::new("qemu-io").args(["-f", "qcow2", "-c", io]).arg(&filled).output();
     assert!(written.is_ok_and(|o| o.status.success()), "qemu-io is installed with qemu-utils");
     let sound = read(&filled);
     // The L1 table's first entry points past the end of the file: only a look behind the header finds it.
     let mut broken = sound.clone();
     let l1 = u64::from_be_bytes(broken[40..48].try_into().expect("8 bytes")) as usize;
     broken[l1..l1 + 8].copy_from_slice(&0x8000_0000_7fff_0000u64.to_be_bytes());
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let cases: [(&str, &str, Vec<u8>, &str); 9] = [
         ("qcow2", "a backing file", read(&backed), "backing file"),
         ("qcow2", "an external data file", read(&with_data), "external data file"),
@@ -197,7 +197,7 @@ async fn images_that_lie_or_reach_outside_are_refused() {
 
 #[tokio::test]
 async fn a_request_for_an_image_is_checked() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let valid = || create_request(ImageId::new(), world.project_id, "x", "disk", "raw");
     for (field, request) in [
         ("name", pb::CreateImageRequest { name: "Not A Name".into(), ..valid() }),

@@ -17,7 +17,7 @@ use storage_manager::{
 
 #[tokio::test]
 async fn an_object_is_fetched_from_any_offset() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let content = noise(1 << 20);
     let hash = sha256(&content);
     let image = world.create("raw", "disk", "raw").await.expect("made");

@@ -41,6 +41,11 @@ impl World {
         worlds
     }
 
+    /// For what doesn't depend on the database.
+    pub async fn one() -> Self {
+        Self::with(Config::default()).await
+    }
+
     pub async fn with(config: Config) -> Self {
         Self::on(TestStore::sqlite().await, config).await
     }

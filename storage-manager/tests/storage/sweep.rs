@@ -57,7 +57,7 @@ async fn an_upload_extends_the_deadline() {
 
 #[tokio::test]
 async fn an_image_left_in_deleting_is_finished() {
-    let world = World::each().await.remove(0);
+    let world = World::one().await;
     let image = world.create("half", "disk", "raw").await.expect("made");
     let id: ImageId = image.id.parse().expect("an id");
     let row = world.image(id).await.expect("a row");
