@@ -208,7 +208,7 @@ pub async fn agent_side(
     caller.ok_or_else(gone)?.send(joined).map_err(|_| gone())?;
     let shutdown = manager.shutdown.clone();
     Ok(async_stream::stream! {
-        let _guard = ended.clone().drop_guard();
+        // When the agent drops this, the other direction ends too, after what it still has to say.
         loop {
             let down = tokio::select! {
                 () = ended.cancelled() => break,

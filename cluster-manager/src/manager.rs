@@ -101,6 +101,25 @@ impl Manager {
         }
     }
 
+    /// The same for all hosts, in one read.
+    pub async fn refresh_hosts(&self) {
+        let moments: Vec<_> = {
+            let inventory = self.inventory();
+            inventory.hosts().filter_map(|h| Some((h.id, inventory.moment(h.id)?))).collect()
+        };
+        match self.store.host_list().await {
+            Ok(rows) => {
+                let mut inventory = self.inventory();
+                for (id, moment) in moments {
+                    if let Some(row) = rows.iter().find(|row| row.id == id) {
+                        inventory.refresh(moment, row);
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the hosts can't be read"),
+        }
+    }
+
     pub async fn image(&self, id: ImageId) -> Result<Option<Image>, Problem> {
         match self.images.call(id).await {
             Ok(found) => found.map_err(|e| read_problem(&e)),

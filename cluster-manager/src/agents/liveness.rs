@@ -11,12 +11,19 @@ use std::{sync::Arc, time::Duration};
 use store::Unit;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Looks between two comparisons of the whole inventory with the rows.
+const REFRESH_EVERY: u32 = 25;
 
 pub async fn watch(manager: Arc<Manager>) {
+    let mut looks = 0_u32;
     loop {
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        looks = looks.wrapping_add(1);
+        if looks.is_multiple_of(REFRESH_EVERY) {
+            manager.refresh_hosts().await;
         }
         let mut connected = 0_u32;
         for (host_id, presence) in manager.agents.all() {

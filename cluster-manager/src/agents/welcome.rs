@@ -44,6 +44,7 @@ pub async fn register(manager: &Arc<Manager>, hello: pb::Hello) -> Result<Arc<Li
     // Read back: claims and the operator's decisions are the row's.
     let row = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?.ok_or_else(Problem::internal)?;
     manager.inventory().put_host(&row);
+    manager.refresh_host(host_id).await;
 
     let link = Arc::new(Link::new(
         host_id,

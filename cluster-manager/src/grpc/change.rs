@@ -208,7 +208,7 @@ async fn commit(
     match manager.store.commit(unit).await {
         Ok(()) => {
             after_commit(manager, context, change, row, next, resized.as_ref(), held);
-            return Ok(Some(next.clone()));
+            Ok(Some(next.clone()))
         }
         Err(error) => {
             drop(held);

@@ -12,7 +12,7 @@ use proto::{
     cluster::v1::{self as pb, cluster_manager_server::ClusterManager},
     status::to_status,
 };
-use service_kit::context::CallContext;
+use service_kit::{context::CallContext, transport::require_role};
 use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
@@ -20,12 +20,16 @@ use tracing::Instrument;
 #[derive(Clone)]
 pub struct ClusterManagerService(pub Arc<Manager>);
 
+/// Who may ask for what tenants and operators want.
+const CALLERS: &[&str] = &["api-gateway"];
+
 fn answered<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|problem| to_status(&problem))
 }
 
 macro_rules! call {
     ($self:ident, $request:ident, $name:literal, $handler:path) => {{
+        require_role(&$request, CALLERS)?;
         let context = CallContext::extract(&$request);
         let span = tracing::info_span!($name, request_id = context.request_id);
         let message = $request.into_inner();
@@ -78,6 +82,7 @@ impl ClusterManager for ClusterManagerService {
         &self,
         request: Request<Streaming<pb::ConsoleInput>>,
     ) -> Result<Response<Self::ConsoleStream>, Status> {
+        require_role(&request, CALLERS)?;
         let opened = console::open(&self.0, request.into_inner()).await.map_err(|p| to_status(&p))?;
         Ok(Response::new(Box::pin(opened.run(self.0.shutdown.clone()))))
     }

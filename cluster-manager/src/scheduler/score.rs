@@ -19,7 +19,8 @@ pub struct Score {
 pub fn score(host: &HostEntry, claim: Size) -> Score {
     let left = left_after(host, claim);
     let share = |left: u64, of: u64| {
-        if of == 0 { 1000 } else { u32::try_from(left.saturating_mul(1000) / of).unwrap_or(1000) }
+        let permille = left.saturating_mul(1000).checked_div(of).unwrap_or(1000);
+        u32::try_from(permille).unwrap_or(1000)
     };
     let left_permille = share(u64::from(left.vcpus), u64::from(host.capacity.vcpus))
         .min(share(left.memory_mib, host.capacity.memory_mib))

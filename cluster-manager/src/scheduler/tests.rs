@@ -55,7 +55,7 @@ fn reference(inventory: &Inventory, request: &Request) -> Option<HostId> {
         if !h.up || h.cordoned || left.0 < 0 || left.1 < 0 || left.2 < 0 {
             continue;
         }
-        let share = |left: i64, of: u64| if of == 0 { 1000 } else { (left as u64 * 1000) / of };
+        let share = |left: i64, of: u64| (left as u64 * 1000).checked_div(of).unwrap_or(1000);
         let scarcest = share(left.0, u64::from(h.capacity.vcpus))
             .min(share(left.1, h.capacity.memory_mib))
             .min(share(left.2, h.capacity.disk_gib));
@@ -103,7 +103,8 @@ proptest! {
         let rows: Vec<Host> =
             hosts.iter().enumerate().map(|(i, (c, m, d))| host(i as u128 + 1, size(*c, *m, *d))).collect();
         let mut inventory = Inventory::new(&rows);
-        let (mut pending, mut firm): (Vec<(Placed, InstanceId)>, Vec<(Placed, InstanceId)>) = (vec![], vec![]);
+        let mut pending: Vec<(Placed, InstanceId)> = Vec::new();
+        let mut firm: Vec<(Placed, InstanceId)> = Vec::new();
         for op in ops {
             match op {
                 Op::Place(size) => {

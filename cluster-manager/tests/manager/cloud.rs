@@ -1,0 +1,509 @@
+//! A small cloud: a database, a project with a quota, two images, a storage-manager, a cluster-manager that can be killed, and hosts.
+
+use crate::{
+    storage_proxy::{Plan, Proxy},
+    switchboard::Switchboard,
+};
+use cluster_manager::{Config, Deps};
+use domain::{
+    DiskId, HostId, ImageId, InstanceId, OperationId, Problem, ProjectId, Timestamp,
+    flavor::Size,
+    image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
+    instance::{Instance, InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    quota::QuotaAmounts,
+};
+use proto::{
+    cluster::v1::{self as pb, change_instance_request::Change, cluster_manager_client::ClusterManagerClient},
+    convert::{instance_from_pb, power_to_pb, size_to_pb, spec_to_pb},
+    status::from_status,
+    storage::v1::storage_manager_server::StorageManagerServer,
+};
+use service_kit::{
+    context::CallContext,
+    transport::{self, GrpcTarget},
+};
+use sim::{SimConfig, SimHost, World, invariants};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+use store::{InstanceRow, Store, Unit, testing::TestDatabase};
+use tokio::{
+    runtime::Runtime,
+    sync::{Mutex, mpsc},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// Longer than anything here takes on a machine that does something else too.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Looks again until it is so; fails with what it last was.
+pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let began = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(last) if began.elapsed() > PATIENCE => panic!("{what}: still not after {PATIENCE:?}: {last}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// A cluster-manager's process: its own runtime, so that it can die at any await.
+pub struct Process {
+    runtime: Runtime,
+    shutdown: CancellationToken,
+    ended: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Process {
+    fn start(config: Config, database: &TestDatabase, board: &Switchboard, storage: GrpcTarget) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("manager")
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let shutdown = CancellationToken::new();
+        let (listener, token, store) = (board.listener(), shutdown.clone(), database.config.clone());
+        let ended = runtime.spawn(async move {
+            let store = Store::open(&store).await?;
+            cluster_manager::serve(config, Deps { store, listener, storage }, token).await
+        });
+        Self { runtime, shutdown, ended }
+    }
+
+    /// `kill -9`.
+    fn kill(self) {
+        self.runtime.shutdown_background();
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(PATIENCE, self.ended).await.expect("it stops");
+        ended.expect("no panic").expect("it ends clean");
+        self.runtime.shutdown_background();
+    }
+}
+
+pub struct Cloud {
+    pub store: Store,
+    pub project_id: ProjectId,
+    /// Boots from a disk of at least 1 GiB.
+    pub image_id: ImageId,
+    /// Runs from memory.
+    pub kernel_id: ImageId,
+    pub world: World,
+    pub storage_plan: Plan,
+    pub board: Switchboard,
+    pub config: Config,
+    client: ClusterManagerClient<Channel>,
+    storage_target: GrpcTarget,
+    deaths: Mutex<mpsc::UnboundedReceiver<()>>,
+    process: Mutex<Option<Process>>,
+    shutdown: CancellationToken,
+    storage_ended: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
+    _objects: tempfile::TempDir,
+    // Last: it is dropped after all that use it.
+    database: TestDatabase,
+}
+
+/// Deadlines and intervals for tests, where a second is long.
+pub fn quick() -> Config {
+    Config {
+        heartbeat_timeout_ms: 3000,
+        disconnect_grace_ms: 200,
+        reconcile_interval_ms: 50,
+        storage_timeout_secs: 3,
+        console_open_timeout_ms: 2000,
+        ..Config::default()
+    }
+}
+
+/// One on each database there is.
+pub async fn each(config: Config) -> Vec<Cloud> {
+    let mut clouds = Vec::new();
+    for database in TestDatabase::each().await {
+        clouds.push(Cloud::on(database, config.clone()).await);
+    }
+    clouds
+}
+
+impl Cloud {
+    pub async fn start(config: Config) -> Self {
+        Self::on(TestDatabase::sqlite(), config).await
+    }
+
+    async fn on(database: TestDatabase, config: Config) -> Self {
+        // Shown for a failing test with RUST_LOG=cluster_manager=debug.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let store = database.open().await;
+        let (project_id, image_id, kernel_id) = (ProjectId::new(), ImageId::new(), ImageId::new());
+        seed(&store, project_id, image_id, kernel_id).await;
+
+        let shutdown = CancellationToken::new();
+        let objects = tempfile::tempdir().expect("a temporary directory");
+        let (real_listener, real_target) = transport::in_process();
+        let storage_config =
+            storage_manager::Config { directory: objects.path().to_owned(), ..storage_manager::Config::default() };
+        let deps = storage_manager::Deps { store: store.clone(), listener: real_listener };
+        let real = tokio::spawn(storage_manager::serve(storage_config, deps, shutdown.clone()));
+        let (listener, storage_target) = transport::in_process();
+        let (storage_plan, (died, deaths)) = (Plan::default(), mpsc::unbounded_channel());
+        let proxy = Proxy::new(real_target.channel().expect("a channel"), storage_plan.clone(), died);
+        let router = tonic::transport::Server::builder().add_service(StorageManagerServer::new(proxy));
+        let token = shutdown.clone();
+        let proxy = tokio::spawn(async move { Ok(transport::serve(router, listener, token).await?) });
+
+        let board = Switchboard::new();
+        let process = Process::start(config.clone(), &database, &board, storage_target.clone());
+        let client = ClusterManagerClient::new(board.target.channel().expect("a channel"));
+        Self {
+            store,
+            project_id,
+            image_id,
+            kernel_id,
+            world: World::default(),
+            storage_plan,
+            board,
+            config,
+            client,
+            storage_target,
+            deaths: Mutex::new(deaths),
+            process: Mutex::new(Some(process)),
+            shutdown,
+            storage_ended: vec![real, proxy],
+            _objects: objects,
+            database,
+        }
+    }
+
+    /// What the database is, for messages.
+    pub fn on_postgres(&self) -> bool {
+        self.database.on_postgres()
+    }
+
+    pub async fn kill(&self) {
+        self.board.unplug();
+        if let Some(process) = self.process.lock().await.take() {
+            process.kill();
+        }
+    }
+
+    /// A new process in place of the last one.
+    pub async fn restart(&self) {
+        self.kill().await;
+        let process = Process::start(self.config.clone(), &self.database, &self.board, self.storage_target.clone());
+        *self.process.lock().await = Some(process);
+    }
+
+    /// Waits until a planned failure kills the manager; it is dead then.
+    pub async fn dies(&self) {
+        let died = tokio::time::timeout(PATIENCE, async { self.deaths.lock().await.recv().await }).await;
+        died.expect("it dies").expect("the proxy lives");
+        self.kill().await;
+    }
+
+    /// Stops all that runs, in order; the manager must end clean.
+    pub async fn stop(self, hosts: Vec<SimHost>) {
+        for host in hosts {
+            host.stop().await;
+        }
+        if let Some(process) = self.process.lock().await.take() {
+            process.stop().await;
+        }
+        self.shutdown.cancel();
+        for ended in self.storage_ended {
+            ended.await.expect("no panic").expect("it ends clean");
+        }
+        self.store.close().await;
+    }
+
+    pub async fn host(&self, config: SimConfig) -> SimHost {
+        let channel = self.board.target.channel().expect("a channel");
+        let host = SimHost::start_on(channel, config, self.world.clone());
+        host.connected().await;
+        host
+    }
+
+    pub async fn hosts(&self, count: usize) -> Vec<SimHost> {
+        let mut hosts = Vec::new();
+        for n in 1..=count {
+            hosts.push(self.host(SimConfig::named(&format!("host-{n}"))).await);
+        }
+        hosts
+    }
+
+    pub fn spec(&self) -> InstanceSpec {
+        InstanceSpec {
+            size: Size { vcpus: 1, memory_mib: 256, disk_gib: 2 },
+            flavor: "small".to_owned(),
+            image_id: self.image_id,
+            power: Power::On,
+            boot_seq: 0,
+            boot_hard: false,
+            root_seq: 0,
+            stop_timeout_secs: 1,
+            on_crash: OnCrash::Restart,
+            on_host_loss: OnHostLoss::Wait,
+            ssh_keys: vec![],
+            user_data_base64: String::new(),
+            zone: None,
+            deleted: false,
+        }
+    }
+
+    pub fn context(&self) -> CallContext {
+        CallContext { operation_id: Some(OperationId::new()), ..CallContext::system("test") }
+    }
+
+    pub fn request(&self, names: &[&str], spec: &InstanceSpec) -> pb::CreateInstancesRequest {
+        pb::CreateInstancesRequest {
+            project_id: self.project_id.to_string(),
+            instances: names
+                .iter()
+                .map(|name| pb::NewInstance {
+                    id: InstanceId::new().to_string(),
+                    name: (*name).to_owned(),
+                    root_disk_id: DiskId::new().to_string(),
+                })
+                .collect(),
+            spec: Some(spec_to_pb(spec)),
+            tags: Default::default(),
+        }
+    }
+
+    pub async fn try_create(
+        &self,
+        context: &CallContext,
+        request: pb::CreateInstancesRequest,
+    ) -> Result<pb::CreateInstancesResponse, Problem> {
+        let answer = self.client.clone().create_instances(context.request(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    }
+
+    /// As a careful client does: the same request under the same operation until there is an answer.
+    pub async fn insist(
+        &self,
+        context: &CallContext,
+        request: &pb::CreateInstancesRequest,
+    ) -> Result<pb::CreateInstancesResponse, Problem> {
+        let began = Instant::now();
+        loop {
+            match self.try_create(context, request.clone()).await {
+                Err(p) if p.kind == domain::ErrorKind::Unavailable && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    pub async fn create(&self, name: &str) -> Instance {
+        self.create_as(name, &self.spec()).await
+    }
+
+    pub async fn create_as(&self, name: &str, spec: &InstanceSpec) -> Instance {
+        let answer = self.try_create(&self.context(), self.request(&[name], spec)).await.expect("created");
+        instance_from_pb(answer.instances[0].clone()).expect("well-formed")
+    }
+
+    pub async fn running(&self, name: &str) -> Instance {
+        let instance = self.create(name).await;
+        self.becomes(instance.id, InstanceState::Running).await
+    }
+
+    pub async fn try_change(
+        &self,
+        context: &CallContext,
+        id: InstanceId,
+        expected_generation: i64,
+        change: Change,
+    ) -> Result<pb::ChangeInstanceResponse, Problem> {
+        let request = pb::ChangeInstanceRequest {
+            project_id: self.project_id.to_string(),
+            instance_id: id.to_string(),
+            expected_generation,
+            change: Some(change),
+        };
+        let answer = self.client.clone().change_instance(context.request(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    }
+
+    pub async fn change(&self, id: InstanceId, change: Change) -> Result<Instance, Problem> {
+        let answer = self.try_change(&self.context(), id, 0, change).await?;
+        Ok(instance_from_pb(answer.instance.expect("an instance")).expect("well-formed"))
+    }
+
+    pub async fn power(&self, id: InstanceId, power: Power) -> Result<Instance, Problem> {
+        let power = pb::SetPower { power: power_to_pb(power).into(), stop_timeout_secs: None };
+        self.change(id, Change::SetPower(power)).await
+    }
+
+    pub async fn resize(&self, id: InstanceId, size: Size) -> Result<Instance, Problem> {
+        let resize = pb::Resize { size: Some(size_to_pb(size)), flavor: String::new() };
+        self.change(id, Change::Resize(resize)).await
+    }
+
+    pub async fn try_delete(
+        &self,
+        context: &CallContext,
+        id: InstanceId,
+    ) -> Result<pb::DeleteInstanceResponse, Problem> {
+        let request = pb::DeleteInstanceRequest {
+            project_id: self.project_id.to_string(),
+            instance_id: id.to_string(),
+            expected_generation: 0,
+        };
+        let answer = self.client.clone().delete_instance(context.request(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    }
+
+    pub async fn delete(&self, id: InstanceId) -> Instance {
+        let answer = self.try_delete(&self.context(), id).await.expect("accepted");
+        instance_from_pb(answer.instance.expect("an instance")).expect("well-formed")
+    }
+
+    pub async fn change_host(&self, request: pb::ChangeHostRequest) -> Result<pb::ChangeHostResponse, Problem> {
+        let answer = self.client.clone().change_host(self.context().request(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    }
+
+    pub async fn cordon(&self, host_id: HostId, cordoned: bool) {
+        let request =
+            pb::ChangeHostRequest { host_id: host_id.to_string(), cordoned: Some(cordoned), ..Default::default() };
+        self.change_host(request).await.expect("accepted");
+    }
+
+    pub fn client(&self) -> ClusterManagerClient<Channel> {
+        self.client.clone()
+    }
+
+    pub async fn find(&self, id: InstanceId) -> Option<InstanceRow> {
+        self.store.instance_find(None, id).await.expect("readable")
+    }
+
+    pub async fn fetch(&self, id: InstanceId) -> InstanceRow {
+        self.find(id).await.expect("there")
+    }
+
+    /// Waits for a state that the host has confirmed for the latest generation.
+    pub async fn becomes(&self, id: InstanceId, state: InstanceState) -> Instance {
+        eventually(&format!("{id} becomes {}", state.as_str()), || async {
+            let Some(row) = self.find(id).await else { return Err("it is gone".to_owned()) };
+            let done = row.status.state == state
+                && (row.status.observed_generation == row.generation || state == InstanceState::Error);
+            if done { Ok(row.instance) } else { Err(format!("{:?} at {}", row.status, row.generation)) }
+        })
+        .await
+    }
+
+    pub async fn gone(&self, id: InstanceId) {
+        eventually(&format!("{id} is gone"), || async {
+            match self.find(id).await {
+                None => Ok(()),
+                Some(row) => Err(format!("{:?}", row.status)),
+            }
+        })
+        .await;
+    }
+
+    pub async fn used(&self) -> QuotaAmounts {
+        self.store.quota_usage(self.project_id).await.expect("readable")
+    }
+
+    pub async fn limit(&self, limit: QuotaAmounts) {
+        let put = store::QuotaLimitPut {
+            project_id: self.project_id,
+            instances: limit.instances,
+            vcpus: limit.vcpus,
+            memory_mib: limit.memory_mib,
+            disk_gib: limit.disk_gib,
+            expected_generation: 0,
+        };
+        self.store.commit(Unit::new().op(put)).await.expect("stored");
+    }
+
+    /// Waits until all is as it was asked for on these hosts, which are all that run something.
+    pub async fn converges(&self, hosts: &[SimHost]) {
+        let hosts: Vec<&SimHost> = hosts.iter().collect();
+        eventually("all converges", || async {
+            let open = invariants::unconverged(&self.store, &hosts).await.expect("readable");
+            if open.is_empty() { Ok(()) } else { Err(open.join("; ")) }
+        })
+        .await;
+        assert_eq!(self.world.violations(), Vec::<String>::new());
+    }
+
+    /// Waits until nothing is left behind of anything: no claim, no usage, no disk.
+    pub async fn leaves_nothing(&self) {
+        eventually("nothing is left behind", || async {
+            let mut left = invariants::leaks(&self.store).await.expect("readable");
+            let used = self.used().await;
+            if used != QuotaAmounts::default() {
+                left.push(format!("{used:?} used"));
+            }
+            for host in self.store.host_list().await.expect("readable") {
+                if host.used != Size::default() {
+                    left.push(format!("{} has {:?} claimed", host.name, host.used));
+                }
+            }
+            let page = store::Page::first(100);
+            for disk in self.store.disk_list(self.project_id, page).await.expect("readable") {
+                left.push(format!("disk {disk:?}"));
+            }
+            if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
+        })
+        .await;
+    }
+}
+
+async fn seed(store: &Store, project_id: ProjectId, image_id: ImageId, kernel_id: ImageId) {
+    let now = Timestamp::now();
+    let part = |kind| ImagePart { kind, sha256: "ab".repeat(32), size_bytes: 1024 };
+    let image = |id, name: &str, kind, parts, min_disk_gib| store::ImageInsert {
+        id,
+        project_id,
+        name: name.parse().expect("a name"),
+        visibility: Visibility::Private,
+        kind,
+        format: DiskFormat::Raw,
+        cmdline: String::new(),
+        min_disk_gib,
+        min_memory_mib: 64,
+        state: ImageState::Active,
+        parts,
+        reason: String::new(),
+        deadline_at: None,
+        created_at: now,
+    };
+    let unit = Unit::new()
+        .op(store::ProjectInsert {
+            id: project_id,
+            name: "test".parse().expect("a name"),
+            description: String::new(),
+            created_at: now,
+        })
+        .op(store::QuotaLimitPut {
+            project_id,
+            instances: 500,
+            vcpus: 500,
+            memory_mib: 512 * 1024,
+            disk_gib: 5000,
+            expected_generation: 0,
+        })
+        .op(image(image_id, "disk", ImageKind::Disk, vec![part(ImagePartKind::Disk)], 1))
+        .op(image(
+            kernel_id,
+            "kernel",
+            ImageKind::Kernel,
+            vec![part(ImagePartKind::Kernel), part(ImagePartKind::Initrd)],
+            0,
+        ));
+    store.commit(unit).await.expect("seeded");
+}

@@ -1,0 +1,180 @@
+//! Hosts that come, go, fall silent, are cordoned and are named twice.
+
+use crate::cloud::{Cloud, each, eventually, quick};
+use domain::{
+    ErrorKind,
+    host::HostState,
+    instance::{InstanceState as S, Power},
+};
+use proto::{agent::v1 as pb, agent::v1::agent_link_client::AgentLinkClient, cluster::v1::ChangeHostRequest};
+use sim::{SimConfig, SimHost};
+use tokio_stream::wrappers::ReceiverStream;
+
+async fn shown(cloud: &Cloud, host: &SimHost, state: HostState) {
+    eventually(&format!("{} is shown {}", host.name(), state.as_str()), || async {
+        let row = cloud.store.host_find(host.id()).await.expect("readable").expect("registered");
+        if row.state == state { Ok(()) } else { Err(row.state.as_str().to_owned()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_says_why() {
+    for cloud in each(quick()).await {
+        let hosts = cloud.hosts(1).await;
+        let id = cloud.running("web").await.id;
+        let claimed = cloud.fetch(id).await.claim;
+        hosts[0].cut().await;
+        shown(&cloud, &hosts[0], HostState::Disconnected).await;
+        cloud.delete(id).await;
+        eventually("quota is free, the reason is shown", || async {
+            let (used, row) = (cloud.used().await, cloud.fetch(id).await);
+            let done = used == Default::default() && row.status.reason == "waiting for host host-1 to connect again";
+            if done { Ok(()) } else { Err(format!("{used:?} {:?}", row.status)) }
+        })
+        .await;
+        let row = cloud.fetch(id).await;
+        assert_eq!((row.status.state, row.quota_released), (S::Deleting, true));
+        let host = cloud.store.host_find(hosts[0].id()).await.expect("readable").expect("registered");
+        assert_eq!(host.used, claimed, "room is held until proof");
+        assert_eq!(cloud.store.disk_list_of_instance(id).await.expect("readable").len(), 1, "and so is the disk");
+        assert!(hosts[0].machines().contains_key(&id), "it still runs there");
+        hosts[0].restart();
+        cloud.gone(id).await;
+        shown(&cloud, &hosts[0], HostState::Up).await;
+        cloud.leaves_nothing().await;
+        let events = cloud.store.event_of_object(&hosts[0].id().to_string(), 0, 100).await.expect("readable");
+        let kinds: Vec<&str> = events.iter().map(|e| e.kind.as_str()).collect();
+        assert_eq!(kinds, ["host.registered", "host.disconnected", "host.up"]);
+        cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_while_a_host_is_away_waits_for_it_with_a_reason() {
+    let cloud = Cloud::start(quick()).await;
+    let hosts = cloud.hosts(1).await;
+    let id = cloud.running("web").await.id;
+    hosts[0].cut().await;
+    shown(&cloud, &hosts[0], HostState::Disconnected).await;
+    let waiting = cloud.power(id, Power::Off).await.expect("accepted");
+    assert_eq!(waiting.status.reason, "waiting for host host-1 to connect again");
+    let refused = cloud.try_create(&cloud.context(), cloud.request(&["b"], &cloud.spec())).await.expect_err("away");
+    assert_eq!(refused.kind, ErrorKind::NoCapacity);
+    assert!(refused.detail.contains("1 disconnected"), "{}", refused.detail);
+    hosts[0].restart();
+    let stopped = cloud.becomes(id, S::Stopped).await;
+    assert_eq!(stopped.status.reason, "");
+    cloud.stop(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blink_shorter_than_the_grace_is_seen_by_nobody() {
+    let mut config = quick();
+    config.disconnect_grace_ms = 20_000;
+    let cloud = Cloud::start(config).await;
+    let hosts = cloud.hosts(1).await;
+    hosts[0].crash().await;
+    // Placed although the agent is away for a moment: it is told when it is back.
+    let id = cloud.create("web").await.id;
+    hosts[0].restart();
+    cloud.becomes(id, S::Running).await;
+    let events = cloud.store.event_of_object(&hosts[0].id().to_string(), 0, 100).await.expect("readable");
+    assert_eq!(events.len(), 1, "{events:?}");
+    cloud.stop(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cordoned_host_keeps_what_it_has_and_gets_nothing_new() {
+    let cloud = Cloud::start(quick()).await;
+    let hosts = cloud.hosts(2).await;
+    let id = cloud.running("web").await.id;
+    cloud.cordon(hosts[0].id(), true).await;
+    cloud.cordon(hosts[1].id(), true).await;
+    let refused = cloud.try_create(&cloud.context(), cloud.request(&["b"], &cloud.spec())).await.expect_err("cordoned");
+    assert!(refused.detail.contains("2 cordoned"), "{}", refused.detail);
+    cloud.power(id, Power::Off).await.expect("what is there is changed as ever");
+    cloud.becomes(id, S::Stopped).await;
+    cloud.cordon(hosts[1].id(), false).await;
+    let placed = cloud.running("b").await;
+    assert_eq!(placed.host_id, Some(hosts[1].id()));
+    let overcommit = |permille, expected_generation| ChangeHostRequest {
+        host_id: hosts[1].id().to_string(),
+        expected_generation,
+        cpu_overcommit_permille: Some(permille),
+        ..Default::default()
+    };
+    let stale = cloud.change_host(overcommit(2000, 1)).await.expect_err("it was cordoned since");
+    assert_eq!(stale.kind, ErrorKind::PreconditionFailed);
+    cloud.change_host(overcommit(2000, 0)).await.expect("accepted");
+    // The operator's word outlives a new hello.
+    hosts[1].cut().await;
+    hosts[1].restart();
+    hosts[1].connected().await;
+    let row = cloud.store.host_find(hosts[1].id()).await.expect("readable").expect("registered");
+    assert_eq!((row.capacity.vcpus, row.facts.threads), (32, 16));
+    cloud.stop(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_belongs_to_one_host() {
+    let cloud = Cloud::start(quick()).await;
+    let hosts = cloud.hosts(1).await;
+    let mut client = AgentLinkClient::new(cloud.board.target.channel().expect("a channel"));
+    let (tx, rx) = tokio::sync::mpsc::channel(4);
+    let hello = pb::Hello {
+        host_id: domain::HostId::new().to_string(),
+        name: "host-1".to_owned(),
+        capacity: Some(Default::default()),
+        facts_json: "{\"cpu_model\":\"\",\"cpu_vendor\":\"\",\"cpu_features\":[],\"architecture\":\"\",\"sockets\":0,\
+             \"cores\":0,\"threads\":0,\"numa_nodes\":0,\"kernel\":\"\",\"qemu_version\":\"\",\"accelerator\":\"\",\
+             \"accelerator_reason\":\"\",\"agent_version\":\"\"}"
+            .to_owned(),
+        ..Default::default()
+    };
+    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) }).await.expect("room");
+    let refused = client.attach(ReceiverStream::new(rx)).await.expect_err("taken");
+    assert_eq!(proto::status::from_status(&refused).code, "host_name_taken");
+    cloud.stop(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_connection_replaces_the_first_and_a_silent_one_is_closed() {
+    let mut config = quick();
+    config.heartbeat_timeout_ms = 2000;
+    let cloud = Cloud::start(config).await;
+    let config = SimConfig::named("host-1");
+    let host = cloud.host(config.clone()).await;
+    let mut client = AgentLinkClient::new(cloud.board.target.channel().expect("a channel"));
+    let (tx, rx) = tokio::sync::mpsc::channel(4);
+    let hello = pb::Hello {
+        host_id: config.host_id.to_string(),
+        name: config.name.clone(),
+        capacity: Some(proto::convert::size_to_pb(config.capacity)),
+        facts_json: serde_json::to_string(&config.facts).expect("json"),
+        ..Default::default()
+    };
+    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) }).await.expect("room");
+    let mut second = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
+    host.disconnected().await;
+    // The first one connects again and takes its place back; this one's stream ends.
+    host.connected().await;
+    let ended = async { while let Ok(Some(_)) = second.message().await {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends");
+    // And a connection of which nothing more is heard is closed too.
+    host.stop().await;
+    let (tx, rx) = tokio::sync::mpsc::channel(4);
+    let hello = pb::Hello {
+        host_id: config.host_id.to_string(),
+        name: config.name.clone(),
+        capacity: Some(proto::convert::size_to_pb(config.capacity)),
+        facts_json: serde_json::to_string(&config.facts).expect("json"),
+        ..Default::default()
+    };
+    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) }).await.expect("room");
+    let mut silent = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
+    let ended = async { while let Ok(Some(_)) = silent.message().await {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends");
+    drop(tx);
+    cloud.stop(vec![]).await;
+}

@@ -1,0 +1,13 @@
+//! The cluster-manager as it runs: a real store, the real storage-manager, both over real gRPC, and simulated hosts. Every test makes a
+//! cloud of its own, on SQLite, and again on PostgreSQL where one is given.
+
+mod cloud;
+mod console;
+mod create;
+mod fault;
+mod fence;
+mod host;
+mod lifecycle;
+mod restart;
+mod storage_proxy;
+mod switchboard;
