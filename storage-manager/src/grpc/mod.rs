@@ -13,12 +13,17 @@ use proto::{
     status::to_status,
     storage::v1::{self as pb, storage_manager_server::StorageManager},
 };
-use service_kit::context::CallContext;
+use service_kit::{context::CallContext, transport::require_role};
 use std::{pin::Pin, sync::Arc};
 use store::Store;
 use tokio::sync::{Notify, Semaphore};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
+
+/// Who may ask for what: tenants' images come through the gateway, disks are the cluster-manager's, bytes go to hosts.
+const GATEWAY: &[&str] = &["api-gateway"];
+const CLUSTER: &[&str] = &["cluster-manager"];
+const HOSTS: &[&str] = &["compute-agent", "host"];
 
 pub(crate) struct StorageService {
     store: Store,
@@ -51,6 +56,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::CreateImageRequest>,
     ) -> Result<Response<pb::CreateImageResponse>, Status> {
+        require_role(&request, GATEWAY)?;
         let context = CallContext::extract(&request);
         answer("create_image", self.image_create(context, request.into_inner()).await)
     }
@@ -59,6 +65,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<Streaming<pb::UploadImageRequest>>,
     ) -> Result<Response<pb::UploadImageResponse>, Status> {
+        require_role(&request, GATEWAY)?;
         let context = CallContext::extract(&request);
         answer("upload_image", self.image_upload(context, request.into_inner()).await)
     }
@@ -67,6 +74,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::DeleteImageRequest>,
     ) -> Result<Response<pb::DeleteImageResponse>, Status> {
+        require_role(&request, GATEWAY)?;
         let context = CallContext::extract(&request);
         answer("delete_image", self.image_delete(context, request.into_inner()).await)
     }
@@ -75,6 +83,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::ReserveDisksRequest>,
     ) -> Result<Response<pb::ReserveDisksResponse>, Status> {
+        require_role(&request, CLUSTER)?;
         answer("reserve_disks", self.disks_reserve(request.into_inner()).await)
     }
 
@@ -82,6 +91,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::ConfirmDisksRequest>,
     ) -> Result<Response<pb::ConfirmDisksResponse>, Status> {
+        require_role(&request, CLUSTER)?;
         answer("confirm_disks", self.disks_confirm(request.into_inner()).await)
     }
 
@@ -89,6 +99,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::ResizeDiskRequest>,
     ) -> Result<Response<pb::ResizeDiskResponse>, Status> {
+        require_role(&request, CLUSTER)?;
         answer("resize_disk", self.disk_resize(request.into_inner()).await)
     }
 
@@ -96,6 +107,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::ReleaseDisksRequest>,
     ) -> Result<Response<pb::ReleaseDisksResponse>, Status> {
+        require_role(&request, CLUSTER)?;
         answer("release_disks", self.disks_release(request.into_inner()).await)
     }
 
@@ -103,6 +115,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::ForgetDisksRequest>,
     ) -> Result<Response<pb::ForgetDisksResponse>, Status> {
+        require_role(&request, CLUSTER)?;
         answer("forget_disks", self.disks_forget(request.into_inner()).await)
     }
 
@@ -112,6 +125,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::FetchObjectRequest>,
     ) -> Result<Response<Self::FetchObjectStream>, Status> {
+        require_role(&request, HOSTS)?;
         answer("fetch_object", self.object_fetch(request.into_inner()).await)
     }
 }
