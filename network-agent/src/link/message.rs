@@ -12,15 +12,10 @@ use netlink_packet_route::{
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
     link::{InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia,
-    },
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteScope, RouteType, RouteVia},
 };
 use nix::errno::Errno;
-use std::{
-    net::IpAddr,
-    os::fd::RawFd,
-};
+use std::{net::IpAddr, os::fd::RawFd};
 
 /// What marks routes as ours: the kernel keeps it, and shows it when asked.
 pub const ROUTE_PROTOCOL: u8 = 0x99;
@@ -68,8 +63,7 @@ pub fn add_link(
                 IpAddr::V6(addr) => InfoVxlan::Local6(*addr),
             };
             let checksum = InfoVxlan::UDPCsum(false);
-            let data =
-                vec![InfoVxlan::Id(*vni), local, InfoVxlan::Port(*port), InfoVxlan::Learning(false), checksum];
+            let data = vec![InfoVxlan::Id(*vni), local, InfoVxlan::Port(*port), InfoVxlan::Learning(false), checksum];
             vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))]
         }
         LinkKind::Veth { endpoint } => {
@@ -145,9 +139,10 @@ pub fn of_step(step: &Step, index: impl Fn(&str) -> Option<u32>) -> Option<Reque
     match step {
         Step::AddLink { .. } | Step::SetLink { .. } | Step::Rules { .. } => None,
         Step::DeleteLink { name } => Some(delete_link(name)),
-        Step::AddAddress { link, addr, prefix } => {
-            request(NLM_F_CREATE | NLM_F_REPLACE, RouteNetlinkMessage::NewAddress(address(index(link)?, *addr, *prefix)))
-        }
+        Step::AddAddress { link, addr, prefix } => request(
+            NLM_F_CREATE | NLM_F_REPLACE,
+            RouteNetlinkMessage::NewAddress(address(index(link)?, *addr, *prefix)),
+        ),
         Step::DeleteAddress { link, addr, prefix } => {
             request(0, RouteNetlinkMessage::DelAddress(address(index(link)?, *addr, *prefix)))
         }

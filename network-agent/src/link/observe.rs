@@ -114,8 +114,10 @@ fn take_link(found: &mut Found, link: &LinkMessage) {
 
 fn take_address(state: &mut NsState, address: &AddressMessage, name_of: &BTreeMap<u32, String>) {
     let Some(link) = name_of.get(&address.header.index) else { return };
-    let local = address.attributes.iter().find_map(|a| if let AddressAttribute::Local(a) = a { Some(*a) } else { None });
-    let any = address.attributes.iter().find_map(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None });
+    let local =
+        address.attributes.iter().find_map(|a| if let AddressAttribute::Local(a) = a { Some(*a) } else { None });
+    let any =
+        address.attributes.iter().find_map(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None });
     let Some(addr) = local.or(any) else { return };
     let by_itself = addr.is_loopback() || matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local());
     if !by_itself && (link == "lo" || ours(link)) {

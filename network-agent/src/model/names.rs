@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn names_fit_the_kernel_and_parse_back() {
         let network = NetworkId::new();
-        for name in [port_link(PortId::new()), peer_link(network), uplink_host_end(network), endpoint_link(PortId::new())]
+        for name in
+            [port_link(PortId::new()), peer_link(network), uplink_host_end(network), endpoint_link(PortId::new())]
         {
             assert!(name.len() <= 15, "{name}");
         }

@@ -120,8 +120,13 @@ pub struct Port {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Binding {
-    Local { instance_id: InstanceId, metadata: Box<Metadata> },
-    Remote { underlay: IpAddr },
+    Local {
+        instance_id: InstanceId,
+        metadata: Box<Metadata>,
+    },
+    Remote {
+        underlay: IpAddr,
+    },
     /// To no host yet.
     Unbound,
 }

@@ -180,8 +180,7 @@ fn add_ports(state: &mut NsState, wishes: &Wishes, network: &Network, host: &Hos
                     Wiring::Tap => LinkKind::Tap { owner_uid: host.tap_owner_uid },
                     Wiring::Veth => LinkKind::Veth { endpoint: names::endpoint_link(port.id) },
                 };
-                let link =
-                    Link { kind, mac: network.gateway_mac, mtu: network.mtu, up: true, port_id: Some(port.id) };
+                let link = Link { kind, mac: network.gateway_mac, mtu: network.mtu, up: true, port_id: Some(port.id) };
                 state.links.insert(name.clone(), link);
                 if !wishes.in_use(port) {
                     continue;

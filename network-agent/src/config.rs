@@ -1,0 +1,125 @@
+//! The section `[network]` of the configuration file.
+
+use crate::model::state::{HostFacts, Wiring};
+use domain::network::Cidr;
+use serde::{Deserialize, Serialize};
+use service_kit::config::ConfigError;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The host's name as people see it. Empty: the machine's hostname.
+    pub host_name: String,
+    /// The ledger: what must survive a reboot. Root alone may read it.
+    pub state_dir: PathBuf,
+    /// The socket by which the compute-agent acquires ports.
+    pub port_socket: PathBuf,
+    /// Where namespaces are mounted by name; iproute2's own directory, so that `ip netns` shows them.
+    pub netns_dir: PathBuf,
+    /// What our namespaces' names begin with. Two agents on one machine need two.
+    pub prefix: String,
+    /// The address that other hosts send this one's VXLAN packets to. Without one, a host is alone.
+    pub underlay_address: IpAddr,
+    /// Of the underlay: networks' MTU is this less the encapsulation.
+    pub underlay_mtu: u32,
+    pub vxlan_port: u16,
+    /// External networks by name, and the bridge in the host's namespace that leads to each.
+    pub external: BTreeMap<String, String>,
+    /// Blocks that no instance may open connections to over an uplink: the hosts' and the managers' own addresses.
+    pub protected: BTreeSet<Cidr>,
+    /// Resolvers that names are forwarded to that aren't instances'. Empty: those of /etc/resolv.conf.
+    pub resolvers: Vec<SocketAddr>,
+    /// The user id that may open taps.
+    pub tap_owner_uid: u32,
+    /// `tap` for virtual machines; `veth` leaves the other end of each port in its namespace, for endpoints that are namespaces.
+    pub wiring: Wiring,
+    /// Seconds between looks at everything, in case somebody else changed it.
+    pub audit_secs: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            host_name: String::new(),
+            state_dir: "/var/lib/iaas/network".into(),
+            port_socket: "/run/iaas/network/port.sock".into(),
+            netns_dir: "/run/netns".into(),
+            prefix: "iaas".into(),
+            underlay_address: Ipv4Addr::LOCALHOST.into(),
+            underlay_mtu: 1500,
+            vxlan_port: 4789,
+            external: BTreeMap::new(),
+            protected: BTreeSet::new(),
+            resolvers: Vec::new(),
+            tap_owner_uid: 0,
+            wiring: Wiring::Tap,
+            audit_secs: 30,
+        }
+    }
+}
+
+impl Config {
+    /// Everything that is wrong, not only the first.
+    #[must_use]
+    pub fn validate(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
+        let mut check = |good: bool, key: &str, detail: &str| {
+            if !good {
+                errors.push(ConfigError::new(format!("network.{key}"), detail));
+            }
+        };
+        check(self.state_dir.is_absolute(), "state_dir", "must be an absolute path");
+        check(self.netns_dir.is_absolute(), "netns_dir", "must be an absolute path");
+        let socket = self.port_socket.as_os_str().len();
+        check(
+            self.port_socket.is_absolute() && socket <= 107,
+            "port_socket",
+            "must be an absolute path of at most 107 bytes",
+        );
+        let plain = (1..=32).contains(&self.prefix.len())
+            && self.prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        check(plain, "prefix", "must be 1 to 32 characters of a-z, 0-9 and '-'");
+        check((1350..=9216).contains(&self.underlay_mtu), "underlay_mtu", "must be from 1350 to 9216");
+        check(self.vxlan_port != 0, "vxlan_port", "must not be 0");
+        let interfaces = self.external.values().all(|name| (1..=15).contains(&name.len()));
+        check(interfaces, "external", "must name bridges: 1 to 15 characters each");
+        check(self.audit_secs > 0, "audit_secs", "must be at least 1");
+        errors
+    }
+
+    #[must_use]
+    pub fn facts(&self) -> HostFacts {
+        HostFacts {
+            underlay: self.underlay_address,
+            vxlan_port: self.vxlan_port,
+            external: self.external.clone(),
+            protected: self.protected.clone(),
+            wiring: self.wiring,
+            tap_owner_uid: self.tap_owner_uid,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_fine_and_all_errors_come_at_once() {
+        assert_eq!(Config::default().validate(), []);
+        let bad = Config {
+            state_dir: "relative".into(),
+            prefix: "Not Plain".into(),
+            underlay_mtu: 10,
+            external: BTreeMap::from([("public".into(), String::new())]),
+            ..Config::default()
+        };
+        let keys: Vec<String> = bad.validate().into_iter().map(|e| e.key).collect();
+        assert_eq!(keys, ["network.state_dir", "network.prefix", "network.underlay_mtu", "network.external"]);
+    }
+}

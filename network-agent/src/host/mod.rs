@@ -1,0 +1,374 @@
+//! The host's share of all networks: what is wanted ([`Host::accept`]), which ports are handed over ([`Host::acquire`],
+//! [`Host::release`]), and the loop that makes it so ([`reconcile`]).
+//!
+//! Level-triggered: a change only marks its networks, and the loop brings each marked network from whatever it is to what is wanted
+//! then. Whoever must know that a change is in the kernel waits for the round that began after it.
+
+pub mod reconcile;
+pub mod signal;
+
+use crate::{
+    config::Config,
+    ledger::{Decision, Ledger, LedgerError, Outcome},
+    link::{
+        netns::{self, NetnsError, Worker},
+        tap,
+    },
+    model::{
+        Wishes, names,
+        object::{Binding, Desired, Key, Object, Version},
+    },
+    report::{Observation, Outbox},
+};
+use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
+use proto::{network::v1 as pb, port_socket::RefusedReason};
+use signal::Signal;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("the ledger failed")]
+    Ledger(#[from] LedgerError),
+    #[error("the host's namespaces can't be used")]
+    Netns(#[from] NetnsError),
+    #[error("the namespaces in {dir} can't be listed")]
+    List {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A port that is handed to its instance.
+#[derive(Debug)]
+pub struct Acquired {
+    /// None with ports that are wired as veths.
+    pub tap: Option<OwnedFd>,
+    pub mac: MacAddr,
+    pub mtu: u32,
+}
+
+/// Why a port isn't.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub reason: RefusedReason,
+    pub detail: String,
+}
+
+impl Refusal {
+    fn new(reason: RefusedReason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+pub struct Host {
+    pub config: Config,
+    pub ledger: Ledger,
+    /// The thread of the host's own namespace.
+    pub worker: Worker,
+    pub outbox: Mutex<Outbox>,
+    pub signal: Signal,
+    wishes: Mutex<Wishes>,
+    /// When each version was learned of, until it is programmed.
+    learned: Mutex<BTreeMap<Key, (Version, Instant)>>,
+    /// One batch of the manager at a time.
+    accepting: tokio::sync::Mutex<()>,
+    /// Deletions that aren't reported yet: what they touch, and the round they are done with.
+    graves: Mutex<Vec<Grave>>,
+    /// Threads of networks' namespaces, for opening taps.
+    workers: Mutex<BTreeMap<NetworkId, Arc<Worker>>>,
+}
+
+#[derive(Debug)]
+struct Grave {
+    key: Key,
+    version: Version,
+    networks: BTreeSet<NetworkId>,
+    round: u64,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// Opens the ledger and marks all it holds to be made so. Blocking.
+    pub fn open(config: Config, worker: Worker) -> Result<Self, HostError> {
+        let ledger = Ledger::open(&config.state_dir)?;
+        let mut wishes = Wishes::default();
+        let mut marked = BTreeSet::new();
+        for (key, record) in ledger.all() {
+            let parsed = match Desired::parse(&record.desired) {
+                Ok(parsed) => parsed,
+                Err(error) => {
+                    tracing::error!(?key, %error, "an object of the ledger is kept, but can't be acted on");
+                    continue;
+                }
+            };
+            let Some(object) = parsed.object else {
+                // What a crash left of it is removed.
+                if let Key::Network(id) = key {
+                    marked.insert(id);
+                }
+                continue;
+            };
+            if let Object::Port(port) = &object
+                && record.acquired_epoch == parsed.version.epoch
+                && record.acquired_epoch != 0
+            {
+                wishes.acquired.insert(port.id);
+            }
+            marked.extend(wishes.put(object));
+        }
+        let host = Self {
+            config,
+            ledger,
+            worker,
+            outbox: Mutex::default(),
+            signal: Signal::default(),
+            wishes: Mutex::new(wishes),
+            learned: Mutex::default(),
+            accepting: tokio::sync::Mutex::default(),
+            graves: Mutex::default(),
+            workers: Mutex::default(),
+        };
+        host.signal.mark(marked);
+        Ok(host)
+    }
+
+    /// Everything that is wanted now.
+    #[must_use]
+    pub fn wishes(&self) -> Wishes {
+        lock(&self.wishes).clone()
+    }
+
+    /// Makes the manager's words durable and marks what they touch. What can't be understood is reported as an error and not taken.
+    pub async fn accept(&self, words: Vec<pb::Desired>, revision: i64) -> Result<(), LedgerError> {
+        let _one = self.accepting.lock().await;
+        let now = Instant::now();
+        let mut parsed = Vec::with_capacity(words.len());
+        for word in words {
+            match Desired::parse(&word) {
+                Ok(desired) => parsed.push((word, desired)),
+                Err(error) => {
+                    tracing::error!(id = word.id, %error, "a command was not understood");
+                    let version = word.version.unwrap_or_default();
+                    if let Ok(key) = Key::parse(word.kind, &word.id) {
+                        let version = Version { epoch: version.epoch, generation: version.generation };
+                        lock(&self.outbox).post(Observation::failed(key, version, error.to_string()));
+                    }
+                }
+            }
+        }
+        let outcomes = self.ledger.accept(parsed, revision).await?;
+        let mut touched = BTreeSet::new();
+        let mut buried = Vec::new();
+        {
+            let mut wishes = lock(&self.wishes);
+            let mut learned = lock(&self.learned);
+            for Outcome { desired, decision } in outcomes {
+                match decision {
+                    Decision::Take => {
+                        let (key, version, dead) = (desired.key, desired.version, desired.object.is_none());
+                        let networks = self.take(&mut wishes, desired);
+                        touched.extend(networks.iter().copied());
+                        if dead {
+                            learned.remove(&key);
+                            buried.push(Grave { key, version, networks, round: 0 });
+                        } else {
+                            learned.insert(key, (version, now));
+                        }
+                    }
+                    Decision::Repeat => {
+                        let mut outbox = lock(&self.outbox);
+                        if desired.object.is_none() && outbox.last(desired.key).is_none() {
+                            outbox.post(Observation::deleted(desired.key, desired.version));
+                        }
+                        outbox.repeat(desired.key);
+                    }
+                    Decision::Refuse { held } => {
+                        tracing::warn!(key = ?desired.key, said = ?desired.version, ?held, "an older command was refused");
+                    }
+                }
+            }
+        }
+        let round = self.signal.mark(touched);
+        lock(&self.graves).extend(buried.into_iter().map(|grave| Grave { round, ..grave }));
+        self.bury_done();
+        Ok(())
+    }
+
+    /// Reports the deletions that the kernel has carried out.
+    fn bury_done(&self) {
+        let done = |grave: &Grave| grave.networks.iter().all(|id| self.signal.reached(*id, grave.round));
+        let (dead, left): (Vec<Grave>, Vec<Grave>) = lock(&self.graves).drain(..).partition(done);
+        lock(&self.graves).extend(left);
+        for Grave { key, version, .. } in dead {
+            lock(&self.outbox).post(Observation::deleted(key, version));
+        }
+    }
+
+    fn take(&self, wishes: &mut Wishes, desired: Desired) -> BTreeSet<NetworkId> {
+        let Desired { key, object, .. } = desired;
+        // A port's epoch that rose, and a port that left, is no longer handed over (the ledger has it so).
+        if let Key::Port(port_id) = key {
+            let handed = self.ledger.held(key).is_some_and(|(held, _, epoch)| epoch != 0 && epoch == held.epoch);
+            if !handed {
+                wishes.acquired.remove(&port_id);
+            }
+        }
+        match (object, key) {
+            (Some(object), _) => wishes.put(object),
+            (None, Key::Network(id)) => wishes.remove_network(id),
+            (None, Key::Port(id)) => wishes.remove_port(id),
+            (None, Key::SecurityGroup(id)) => wishes.remove_group(id),
+            (None, Key::FloatingIp(id)) => wishes.remove_floating_ip(id),
+        }
+    }
+
+    /// Hands a port to its instance, once it is programmed and answers.
+    pub async fn acquire(
+        &self,
+        port_id: PortId,
+        instance_id: InstanceId,
+        epoch: i64,
+        patience: Duration,
+    ) -> Result<Acquired, Refusal> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut news = self.signal.news();
+        let network_id = loop {
+            match self.may_acquire(port_id, instance_id, epoch) {
+                Ok(network_id) => break network_id,
+                Err(refusal) if refusal.reason == RefusedReason::NotYet => {
+                    if tokio::time::timeout_at(deadline, news.changed()).await.is_err() {
+                        return Err(refusal);
+                    }
+                }
+                Err(refusal) => return Err(refusal),
+            }
+        };
+        let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
+        let handed = self.ledger.set_acquired(port_id, epoch, true).await.map_err(|e| failed(e.to_string()))?;
+        if !handed {
+            return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
+        }
+        lock(&self.wishes).acquired.insert(port_id);
+        let round = self.signal.mark([network_id]);
+        let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
+        if done.is_err() {
+            return Err(Refusal::new(RefusedReason::NotYet, "the port is not programmed yet"));
+        }
+        let last = lock(&self.outbox).last(Key::Port(port_id));
+        if let Some(observation) = last
+            && observation.state == pb::ObjectState::Error
+        {
+            return Err(failed(observation.reason));
+        }
+        self.open_port(port_id, network_id).await
+    }
+
+    async fn open_port(&self, port_id: PortId, network_id: NetworkId) -> Result<Acquired, Refusal> {
+        let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
+        let (port, network) = {
+            let wishes = lock(&self.wishes);
+            (wishes.ports.get(&port_id).cloned(), wishes.networks.get(&network_id).cloned())
+        };
+        let (Some(port), Some(network)) = (port, network) else {
+            return Err(Refusal::new(RefusedReason::Stale, "the port was deleted meanwhile"));
+        };
+        let tap = match self.config.wiring {
+            crate::model::state::Wiring::Veth => None,
+            crate::model::state::Wiring::Tap => {
+                let worker = lock(&self.workers).get(&network_id).cloned();
+                let worker = worker.ok_or_else(|| failed("the network's namespace is gone".into()))?;
+                let opened = worker.run(move |_| tap::open(&names::port_link(port_id))).await;
+                Some(opened.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(format!("the tap: {e}")))?)
+            }
+        };
+        Ok(Acquired { tap, mac: port.mac, mtu: network.mtu })
+    }
+
+    /// The network, if this instance may have the port under this epoch now.
+    fn may_acquire(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<NetworkId, Refusal> {
+        let not_yet = |detail: &str| Refusal::new(RefusedReason::NotYet, detail);
+        let Some((held, buried, _)) = self.ledger.held(Key::Port(port_id)) else {
+            return Err(not_yet("this host doesn't know the port yet"));
+        };
+        if held.epoch > epoch || (buried && held.epoch == epoch) {
+            return Err(Refusal::new(
+                RefusedReason::Stale,
+                format!("the epoch {epoch} of port {port_id} is over: {} is known here", held.epoch),
+            ));
+        }
+        if held.epoch < epoch {
+            return Err(not_yet("this host doesn't know that epoch of the port yet"));
+        }
+        let wishes = lock(&self.wishes);
+        let Some(port) = wishes.ports.get(&port_id) else { return Err(not_yet("the port is being taken in")) };
+        match &port.binding {
+            Binding::Local { instance_id: bound, .. } if *bound == instance_id => {}
+            Binding::Local { .. } => {
+                return Err(Refusal::new(RefusedReason::NotYours, "the port is bound to another instance"));
+            }
+            Binding::Remote { .. } | Binding::Unbound => {
+                return Err(Refusal::new(RefusedReason::NotYours, "the port is not bound to this host"));
+            }
+        }
+        if !wishes.networks.contains_key(&port.network_id) {
+            return Err(not_yet("this host doesn't know the port's network yet"));
+        }
+        Ok(port.network_id)
+    }
+
+    /// Takes a port back from its instance: it no longer answers when this returns.
+    pub async fn release(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<(), Refusal> {
+        let port = lock(&self.wishes).ports.get(&port_id).cloned();
+        let Some(port) = port else { return Ok(()) };
+        if port.version.epoch == epoch && port.instance().is_some_and(|bound| bound != instance_id) {
+            return Err(Refusal::new(RefusedReason::NotYours, "the port is bound to another instance"));
+        }
+        let handed = self.ledger.set_acquired(port_id, epoch, false).await;
+        let mine = handed.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))?;
+        if mine {
+            lock(&self.wishes).acquired.remove(&port_id);
+            let round = self.signal.mark([port.network_id]);
+            self.signal.done(port.network_id, round).await;
+        }
+        Ok(())
+    }
+
+    /// Microseconds since a version was learned of, the first time it is asked for.
+    /// The thread of a network's namespace, if the network is here.
+    #[must_use]
+    pub fn worker_of(&self, network_id: NetworkId) -> Option<Arc<Worker>> {
+        lock(&self.workers).get(&network_id).cloned()
+    }
+
+    fn learned_us(&self, key: Key, version: Version) -> Option<i64> {
+        let mut learned = lock(&self.learned);
+        let (known, at) = *learned.get(&key)?;
+        if known != version {
+            return None;
+        }
+        learned.remove(&key);
+        i64::try_from(at.elapsed().as_micros()).ok()
+    }
+
+    pub(crate) fn path_of(&self, network_id: NetworkId) -> PathBuf {
+        self.config.netns_dir.join(names::namespace(&self.config.prefix, network_id))
+    }
+
+    /// Namespaces that look like ours, of networks that the ledger never heard of: kept, and shown.
+    pub fn orphans(&self) -> Result<Vec<NetworkId>, HostError> {
+        let dir = &self.config.netns_dir;
+        let names = netns::list(dir).map_err(|source| HostError::List { dir: dir.clone(), source })?;
+        let ids = names.iter().filter_map(|name| names::network_of(&self.config.prefix, name));
+        Ok(ids.filter(|id| self.ledger.held(Key::Network(*id)).is_none()).collect())
+    }
+}

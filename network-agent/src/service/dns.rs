@@ -1,0 +1,253 @@
+//! Names: those of the network's instances are answered here, all others are forwarded, byte for byte, to the host's resolvers.
+//! Only the question is ever parsed; a guest's packet reaches nobody but the resolver.
+
+use super::{dhcp6::encode_name, view::View};
+use crate::{host::Host, link::packet_info};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
+    sync::{Semaphore, watch},
+};
+
+const TTL_SECS: u32 = 30;
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Forwarded questions of one network at once; more are dropped, and asked again by the guests.
+const AT_ONCE: usize = 256;
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// Where other names are asked for, from the host's own namespace.
+pub struct Resolvers {
+    host: Arc<Host>,
+    servers: Vec<SocketAddr>,
+    room: Semaphore,
+}
+
+impl Resolvers {
+    #[must_use]
+    pub fn new(host: Arc<Host>) -> Self {
+        let mut servers = host.config.resolvers.clone();
+        if servers.is_empty() {
+            let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+            servers.extend(named.filter_map(|addr| Some(SocketAddr::from((addr.trim().parse::<IpAddr>().ok()?, 53)))));
+        }
+        Self { host, servers, room: Semaphore::new(AT_ONCE) }
+    }
+
+    async fn ask_udp(&self, question: &[u8]) -> Option<Vec<u8>> {
+        let _room = self.room.try_acquire().ok()?;
+        for server in &self.servers {
+            let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+            // A port of its own for each question: an answer can't be guessed.
+            let socket = self.host.worker.run(move |_| packet_info::udp(any)).await.ok()?.ok()?;
+            let socket = UdpSocket::from_std(socket).ok()?;
+            if socket.connect(server).await.is_err() || socket.send(question).await.is_err() {
+                continue;
+            }
+            let mut buffer = vec![0; 4096];
+            if let Ok(Ok(bytes)) = tokio::time::timeout(PATIENCE / 2, socket.recv(&mut buffer)).await
+                && buffer[..2] == question[..2]
+            {
+                buffer.truncate(bytes);
+                return Some(buffer);
+            }
+        }
+        None
+    }
+
+    async fn ask_tcp(&self, question: &[u8]) -> Option<Vec<u8>> {
+        let _room = self.room.try_acquire().ok()?;
+        for server in self.servers.iter().copied() {
+            let socket = self.host.worker.run(move |_| packet_info::tcp(server.is_ipv4())).await.ok()?.ok()?;
+            let exchange = async {
+                let mut stream = TcpSocket::from_std_stream(socket).connect(server).await?;
+                write_framed(&mut stream, question).await?;
+                read_framed(&mut stream).await
+            };
+            if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, exchange).await {
+                return Some(answer);
+            }
+        }
+        None
+    }
+}
+
+pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>, resolvers: Arc<Resolvers>) {
+    let mut buffer = vec![0; 4096];
+    loop {
+        if socket.readable().await.is_err() {
+            return;
+        }
+        let Ok(arrival) = socket.try_io(Interest::READABLE, || packet_info::receive(&*socket, &mut buffer)) else {
+            continue;
+        };
+        let question = buffer[..arrival.bytes].to_vec();
+        let view = Arc::clone(&view.borrow());
+        let reply = move |socket: &UdpSocket, bytes: &[u8]| {
+            // From the address that was asked, out of the interface it came by.
+            if let Err(error) = packet_info::send(socket, bytes, arrival.from, arrival.index, Some(arrival.to)) {
+                tracing::debug!(%error, "a DNS answer could not be sent");
+            }
+        };
+        match answer(&view, &question) {
+            Answer::Ours(bytes) => reply(&socket, &bytes),
+            Answer::Forward => {
+                let (socket, resolvers) = (Arc::clone(&socket), Arc::clone(&resolvers));
+                tokio::spawn(async move {
+                    let bytes = resolvers.ask_udp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE));
+                    if let Some(bytes) = bytes {
+                        reply(&socket, &bytes);
+                    }
+                });
+            }
+            Answer::Nothing => {}
+        }
+    }
+}
+
+pub async fn serve_tcp(listener: TcpListener, view: watch::Receiver<Arc<View>>, resolvers: Arc<Resolvers>) {
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let (view, resolvers) = (view.clone(), Arc::clone(&resolvers));
+        tokio::spawn(async move {
+            let _permit = permit;
+            while let Ok(Ok(question)) = tokio::time::timeout(PATIENCE, read_framed(&mut stream)).await {
+                let view = Arc::clone(&view.borrow());
+                let bytes = match answer(&view, &question) {
+                    Answer::Ours(bytes) => Some(bytes),
+                    Answer::Forward => {
+                        resolvers.ask_tcp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE))
+                    }
+                    Answer::Nothing => None,
+                };
+                let Some(bytes) = bytes else { return };
+                if write_framed(&mut stream, &bytes).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+async fn read_framed(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let length = stream.read_u16().await?;
+    let mut bytes = vec![0; usize::from(length)];
+    stream.read_exact(&mut bytes).await?;
+    Ok(bytes)
+}
+
+async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await
+}
+
+/// What to do with a question.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    Ours(Vec<u8>),
+    Forward,
+    /// Not a question.
+    Nothing,
+}
+
+const NAME_ERROR: u8 = 3;
+const SERVER_FAILURE: u8 = 2;
+
+/// Pure.
+#[must_use]
+pub fn answer(view: &View, question: &[u8]) -> Answer {
+    let Some((name, kind, end)) = parse_question(question) else { return Answer::Nothing };
+    let domain = &view.network.dns_domain;
+    let inside = if domain.is_empty() { None } else { name.strip_suffix(domain).and_then(|n| n.strip_suffix('.')) };
+    let label = match inside {
+        Some(label) => label,
+        None if !name.contains('.') => name.as_str(),
+        None => return Answer::Forward,
+    };
+    let Some(addrs) = view.names.get(label) else {
+        return refusal(question, NAME_ERROR).map_or(Answer::Nothing, Answer::Ours);
+    };
+    let fitting: Vec<IpAddr> = addrs
+        .iter()
+        .copied()
+        .filter(|addr| (kind == A && addr.is_ipv4()) || (kind == AAAA && addr.is_ipv6()))
+        .collect();
+    let mut bytes = header(question, 0, fitting.len() as u16);
+    bytes.extend(&question[12..end]);
+    for addr in fitting {
+        // The name is the question's, at offset 12.
+        bytes.extend([0xc0, 12]);
+        bytes.extend(kind.to_be_bytes());
+        bytes.extend([0, 1]);
+        bytes.extend(TTL_SECS.to_be_bytes());
+        match addr {
+            IpAddr::V4(addr) => {
+                bytes.extend([0, 4]);
+                bytes.extend(addr.octets());
+            }
+            IpAddr::V6(addr) => {
+                bytes.extend([0, 16]);
+                bytes.extend(addr.octets());
+            }
+        }
+    }
+    Answer::Ours(bytes)
+}
+
+/// An answer's header: authoritative, recursion available.
+fn header(question: &[u8], code: u8, answers: u16) -> Vec<u8> {
+    let mut bytes = question[..2].to_vec();
+    bytes.extend([0x84 | (question[2] & 1), 0x80 | code, 0, 1]);
+    bytes.extend(answers.to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes
+}
+
+fn refusal(question: &[u8], code: u8) -> Option<Vec<u8>> {
+    let (.., end) = parse_question(question)?;
+    let mut bytes = header(question, code, 0);
+    bytes.extend(&question[12..end]);
+    Some(bytes)
+}
+
+/// (name in lower case without its last dot, type, where the question ends) of a query with one question of class IN.
+fn parse_question(bytes: &[u8]) -> Option<(String, u16, usize)> {
+    let query = bytes.len() > 16 && bytes[2] & 0xf8 == 0 && bytes[4..6] == [0, 1];
+    if !query {
+        return None;
+    }
+    let (mut at, mut labels) = (12, Vec::new());
+    loop {
+        let length = usize::from(*bytes.get(at)?);
+        at += 1;
+        match length {
+            0 => break,
+            1..=63 => labels.push(String::from_utf8_lossy(bytes.get(at..at + length)?).to_ascii_lowercase()),
+            _ => return None,
+        }
+        at += length;
+    }
+    let tail = bytes.get(at..at + 4)?;
+    let class = u16::from_be_bytes([tail[2], tail[3]]);
+    (class == 1).then(|| (labels.join("."), u16::from_be_bytes([tail[0], tail[1]]), at + 4))
+}
+
+/// A question, for tests and probes.
+#[must_use]
+pub fn question(id: u16, name: &str, kind: u16) -> Vec<u8> {
+    let mut bytes = id.to_be_bytes().to_vec();
+    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(encode_name(name));
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend([0, 1]);
+    bytes
+}

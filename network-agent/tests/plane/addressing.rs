@@ -1,0 +1,94 @@
+//! What guests are told: DHCP, advertisements, names, metadata.
+
+use crate::rig::{Lab, TestPort, eventually, group, network, open_rules, root};
+use domain::{NetworkId, SecurityGroupId};
+use network_agent::{model::state::Wiring, service::dns};
+use std::{net::UdpSocket, time::Duration};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let host = lab.host(1, Wiring::Veth).await;
+    let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
+    let a = TestPort::new(1, &["10.0.0.5", "fd00::5"], &[sg]);
+    let b = TestPort::new(2, &["10.0.0.6"], &[sg]);
+    host.tell(&[
+        network(net, 100, &["10.0.0.0/24", "fd00::/64"], &[], None),
+        group(sg, 1, &open_rules()),
+        a.local(net),
+        b.local(net),
+    ])
+    .await;
+    host.acquire(&a).await;
+    host.acquire(&b).await;
+    let (ga, gb) = (lab.guest(&host, net, &a), lab.static_guest(&host, net, &b));
+    // A script that does nothing but write down what it was told.
+    let script = lab.dir.path().join("told.sh");
+    let told = lab.dir.path().join("told");
+    std::fs::write(&script, format!("#!/bin/sh\n[ \"$1\" = bound ] && env > {}\nexit 0\n", told.display()))
+        .expect("written");
+    std::os::unix::fs::chown(&script, Some(0), Some(0)).expect("owned");
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("runnable");
+    let client = format!(
+        "busybox udhcpc -i eth0 -f -q -n -t 10 -T 1 -O staticroutes -O mtu -O hostname -s {}",
+        script.display()
+    );
+    ga.must(&client);
+    let told = std::fs::read_to_string(told).expect("the client was told");
+    for line in [
+        "ip=10.0.0.5",
+        "subnet=255.255.255.0",
+        "router=10.0.0.1",
+        "dns=10.0.0.1",
+        "mtu=1450",
+        "hostname=vm1",
+        "domain=lab.internal",
+        "lease=86400",
+    ] {
+        assert!(told.lines().any(|l| l == line), "{line} in {told}");
+    }
+    assert!(told.contains("staticroutes=169.254.169.254/32 10.0.0.1 0.0.0.0/0 10.0.0.1"), "{told}");
+    ga.must("ip addr add 10.0.0.5/24 dev eth0");
+    ga.must("ip route add default via 10.0.0.1");
+    ga.reaches("10.0.0.6");
+    // The advertisement makes a default route by the router's link-local address.
+    eventually("an advertisement is heeded", || {
+        let _ = ga.exec("sysctl -qw net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.eth0.router_solicitations=3");
+        ga.exec("ip -6 route show default").1.contains("fe80::5eff:fe00:1") || {
+            let _ =
+                ga.exec("sh -c 'ip link set eth0 down; ip link set eth0 up; ip route replace default via 10.0.0.1'");
+            false
+        }
+    });
+    let routes = ga.exec("ip -6 route").1;
+    assert!(!routes.contains("fd00::/64"), "the prefix is not on-link: {routes}");
+    let get = |guest: &crate::rig::Guest, path: &str| {
+        guest.exec(&format!("busybox wget -q -T 5 -O - http://169.254.169.254{path}")).1
+    };
+    eventually("the metadata service answers", || !get(&ga, "/").is_empty());
+    assert_eq!(get(&ga, "/latest/meta-data/instance-id"), a.instance.to_string());
+    assert_eq!(get(&gb, "/latest/meta-data/instance-id"), b.instance.to_string());
+    assert_eq!(get(&ga, "/latest/meta-data/public-keys/0/openssh-key"), "ssh-ed25519 vm1");
+    assert!(get(&gb, "/openstack/latest/meta_data.json").contains("vm2.lab.internal"));
+    assert!(get(&ga, "/nocloud/meta-data").contains("vm1"));
+    assert_eq!(get(&gb, "/latest/user-data"), "#!/bin/sh\necho vm2\n");
+    let names = crate::rig::inside(&gb.ns, || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("bound");
+        socket.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+        let ask = |name: &str, kind| {
+            socket.send_to(&dns::question(7, name, kind), "10.0.0.1:53").expect("sent");
+            let mut buffer = [0; 512];
+            let n = socket.recv(&mut buffer).expect("answered");
+            buffer[..n].to_vec()
+        };
+        (ask("vm1.lab.internal", 1), ask("VM1", 28), ask("nobody.lab.internal", 1))
+    })
+    .join()
+    .expect("thread");
+    assert!(names.0.ends_with(&[10, 0, 0, 5]) && names.0[3] & 15 == 0, "{:?}", names.0);
+    assert!(names.1.ends_with(&"fd00::5".parse::<std::net::Ipv6Addr>().expect("ip").octets()), "{:?}", names.1);
+    assert_eq!(names.2[3] & 15, 3, "a name that nobody has");
+}

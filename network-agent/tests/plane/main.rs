@@ -1,0 +1,9 @@
+//! The data plane with real namespaces, real rules and real packets. Needs root; each test builds its own hosts and leaves nothing.
+
+mod addressing;
+mod forwarding;
+mod outside;
+mod ports;
+mod restart;
+mod rig;
+mod rules;

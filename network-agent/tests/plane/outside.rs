@@ -1,0 +1,52 @@
+//! To the outside and back: source NAT and floating IPs.
+
+use crate::rig::{Lab, TestPort, eventually, floating, group, network, open_rules, root, run, tombstone, uplink};
+use domain::{FloatingIpId, NetworkId, SecurityGroupId};
+use network_agent::model::state::Wiring;
+use proto::network::v1 as pb;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_nat_out_and_a_floating_ip_in_that_moves() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let (h1, h2) = (lab.host(1, Wiring::Veth).await, lab.host(2, Wiring::Veth).await);
+    let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
+    let a = TestPort::new(1, &["10.0.0.5"], &[sg]);
+    let b = TestPort::new(2, &["10.0.0.6"], &[sg]);
+    let open = group(sg, 1, &open_rules());
+    let fip = FloatingIpId::new();
+    let net_on = |n| network(net, 100, &["10.0.0.0/24"], &[], Some(uplink(n)));
+    h1.tell(&[net_on(11), open.clone(), a.local(net), b.remote(net, &h2)]).await;
+    h2.tell(&[net_on(12), open, b.local(net), a.remote(net, &h1)]).await;
+    h1.acquire(&a).await;
+    h2.acquire(&b).await;
+    let (ga, gb) = (lab.static_guest(&h1, net, &a), lab.static_guest(&h2, net, &b));
+    // Out: the outside knows no route to 10.0.0.0/24, so an answer means that the source was translated.
+    ga.reaches("203.0.113.1");
+    gb.reaches("203.0.113.1");
+    let outside = |to: &str| run(&format!("ip netns exec {} ping -n -c 1 -W 1 {to}", lab.outside())).0;
+    assert!(!outside("203.0.113.50"), "nobody's yet");
+    h1.tell(&[floating(fip, 1, net, &a, "203.0.113.50")]).await;
+    eventually("the floating IP answers", || outside("203.0.113.50"));
+    let neighbour = || run(&format!("ip -n {} neigh show 203.0.113.50", lab.outside())).1;
+    assert!(neighbour().contains("02:00:00:00:02:0b"), "by the first host: {}", neighbour());
+    // From the inside the floating IP is the source.
+    let seen = crate::rig::inside(&lab.outside(), || std::net::TcpListener::bind("203.0.113.1:5000").expect("bound"));
+    let listener = seen.join().expect("thread");
+    let accepted = std::thread::spawn(move || listener.accept().expect("accepted").1.ip().to_string());
+    crate::rig::inside(&ga.ns, || std::net::TcpStream::connect("203.0.113.1:5000").expect("connected"))
+        .join()
+        .expect("thread");
+    assert_eq!(accepted.join().expect("thread"), "203.0.113.50");
+    // A neighbour reaches it by its floating address too.
+    gb.reaches("203.0.113.50");
+    // Moved: the old host lets go, the new one announces; the outside's neighbour entry is overwritten, not asked for.
+    h1.tell(&[tombstone(fip.to_string(), pb::ObjectKind::FloatingIp, (1, 2))]).await;
+    h2.tell(&[floating(fip, 2, net, &b, "203.0.113.50")]).await;
+    eventually("the floating IP answers from the other host", || {
+        outside("203.0.113.50") && neighbour().contains("02:00:00:00:02:0c")
+    });
+    assert!(ga.pings("203.0.113.1"), "without its floating IP, by source NAT again");
+}
