@@ -1,12 +1,15 @@
 //! Merges calls that wait at the same time into one.
 //!
 //! A create costs a call to the storage-manager and a read of its image. At a thousand creates a second that is thousands of calls
-//! that each carry one row, and each a commit there. So while one call is on its way, those that come meanwhile gather, and go
-//! together in the next. Nobody waits for a timer: alone, a call goes at once. An answer is never older than its question: a call that
+//! that each carry one row, and each a commit there. So while as many calls as may are on their way, those that come meanwhile
+//! gather, and go together in the next. Nobody waits for a timer: alone, a call goes at once. An answer is never older than its question: a call that
 //! was already on its way answers nobody who came after it.
 
 use std::future::Future;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+};
 use tokio_util::task::TaskTracker;
 
 /// The worker has stopped: the service is shutting down.
@@ -19,23 +22,35 @@ pub struct Coalescer<I, O> {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Coalescer<I, O> {
-    /// `run` answers each item of a batch of at most `max`, in order. The worker ends when the last handle is dropped.
-    pub fn start<F, Fut>(tasks: &TaskTracker, max: usize, run: F) -> Self
+    /// `run` answers each item of a batch of at most `max`, in order; `at_once` batches may be on their way. The worker ends when the
+    /// last handle is dropped.
+    pub fn start<F, Fut>(tasks: &TaskTracker, max: usize, at_once: usize, run: F) -> Self
     where
         F: Fn(Vec<I>) -> Fut + Send + 'static,
-        Fut: Future<Output = Vec<O>> + Send,
+        Fut: Future<Output = Vec<O>> + Send + 'static,
     {
         let (tx, mut rx) = mpsc::channel::<(I, oneshot::Sender<O>)>(max.saturating_mul(4));
         tasks.spawn(async move {
             let mut waiting = Vec::with_capacity(max);
-            while rx.recv_many(&mut waiting, max).await > 0 {
-                let (items, callers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
-                let answers = run(items).await;
-                for (caller, answer) in callers.into_iter().zip(answers) {
-                    // A caller that gave up needs no answer.
-                    let _ = caller.send(answer);
+            let mut running = JoinSet::new();
+            loop {
+                while running.len() >= at_once {
+                    running.join_next().await;
                 }
+                if rx.recv_many(&mut waiting, max).await == 0 {
+                    break;
+                }
+                let (items, callers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
+                let answers = run(items);
+                running.spawn(async move {
+                    for (caller, answer) in callers.into_iter().zip(answers.await) {
+                        // A caller that gave up needs no answer.
+                        let _ = caller.send(answer);
+                    }
+                });
+                while running.try_join_next().is_some() {}
             }
+            running.join_all().await;
         });
         Self { tx }
     }
@@ -60,7 +75,7 @@ mod tests {
         let (tasks, batches) = (TaskTracker::new(), Arc::new(AtomicUsize::new(0)));
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let (counted, opened) = (Arc::clone(&batches), Arc::clone(&gate));
-        let coalescer = Arc::new(Coalescer::start(&tasks, 64, move |items: Vec<u32>| {
+        let coalescer = Arc::new(Coalescer::start(&tasks, 64, 1, move |items: Vec<u32>| {
             counted.fetch_add(1, Ordering::SeqCst);
             let opened = Arc::clone(&opened);
             async move {

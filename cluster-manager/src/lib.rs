@@ -47,6 +47,8 @@ pub struct Deps {
 }
 
 const RESUME_PAGE: u32 = 1000;
+/// Calls and streams on one connection.
+const STREAMS_MAX: u32 = 10_000;
 
 /// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
 pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -83,6 +85,8 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     let router = tonic::transport::Server::builder()
+        // Consoles and agents' streams stay open: they must not use up what short calls need.
+        .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(cluster)
@@ -97,7 +101,9 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
 
 /// Everything that isn't settled is looked at, as if it had just been asked for.
 async fn resume(manager: &Manager) -> Result<(), store::ReadError> {
-    let unsettled: Vec<InstanceState> = InstanceState::ALL.into_iter().filter(|s| !s.is_final()).collect();
+    // What is shown as failed may still be on its way: its deadline passed, its desired state stands.
+    let unsettled = |s: &InstanceState| !s.is_final() || *s == InstanceState::Error;
+    let unsettled: Vec<InstanceState> = InstanceState::ALL.into_iter().filter(unsettled).collect();
     let mut filter = InstanceFilter { state: unsettled, limit: RESUME_PAGE, ..InstanceFilter::default() };
     let mut resumed = 0;
     loop {
@@ -105,7 +111,7 @@ async fn resume(manager: &Manager) -> Result<(), store::ReadError> {
         filter.after = rows.last().map(|row| row.instance.id);
         resumed += rows.len();
         for row in &rows {
-            let starts = !row.instance.spec.deleted;
+            let starts = !row.instance.spec.deleted && !row.instance.status.state.is_final();
             if let Some(host_id) = row.instance.host_id.filter(|_| starts) {
                 manager.inventory().start_begins(host_id, row.instance.id);
             }

@@ -46,7 +46,7 @@ impl Manager {
         shutdown: CancellationToken,
     ) -> Self {
         let reader = store.clone();
-        let images = Coalescer::start(&tasks, IMAGES_MAX, move |ids: Vec<ImageId>| {
+        let images = Coalescer::start(&tasks, IMAGES_MAX, 1, move |ids: Vec<ImageId>| {
             let store = reader.clone();
             async move { find_images(&store, &ids).await }
         });
@@ -89,15 +89,16 @@ impl Manager {
         placed.max(told)
     }
 
-    /// Takes over what a host's row says, if memory isn't ahead of it.
-    pub async fn refresh_host(&self, host_id: HostId) {
-        let Some(moment) = self.inventory().moment(host_id) else { return };
+    /// Takes over what a host's row says, if memory isn't ahead of it. Answers whether it did.
+    pub async fn refresh_host(&self, host_id: HostId) -> bool {
+        let Some(moment) = self.inventory().moment(host_id) else { return false };
         match self.store.host_find(host_id).await {
-            Ok(Some(row)) => {
-                self.inventory().refresh(moment, &row);
+            Ok(Some(row)) => self.inventory().refresh(moment, &row),
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be read");
+                false
             }
-            Ok(None) => {}
-            Err(error) => tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be read"),
         }
     }
 

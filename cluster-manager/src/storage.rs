@@ -13,6 +13,8 @@ use tonic::transport::Channel;
 
 /// Reservations merged into one call.
 const RESERVE_MAX: usize = 128;
+/// Such calls on their way at once: with one, a create would wait for half of another's before its own.
+const RESERVE_AT_ONCE: usize = 2;
 pub const ROOT: &str = "root";
 pub const LOCAL_POOL: &str = "local";
 
@@ -56,10 +58,11 @@ impl Storage {
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
         let client = Client { inner, timeout };
         let worker = client.clone();
-        let reserve = Coalescer::start(tasks, RESERVE_MAX, move |calls: Vec<Vec<pb::DiskReservation>>| {
-            let client = worker.clone();
-            async move { reserve_all(&client, calls, ttl_secs).await }
-        });
+        let reserve =
+            Coalescer::start(tasks, RESERVE_MAX, RESERVE_AT_ONCE, move |calls: Vec<Vec<pb::DiskReservation>>| {
+                let client = worker.clone();
+                async move { reserve_all(&client, calls, ttl_secs).await }
+            });
         Self { client, reserve }
     }
 

@@ -1,7 +1,10 @@
 //! Changes of one instance, its deletion among them: read, decide purely ([`crate::lifecycle::change`]), claim what it takes more, and
 //! commit with the generation and the state it was decided on in the `WHERE` clause.
 
-use super::answer::{self, Deed};
+use super::{
+    answer::{self, Deed},
+    growth::{Growth, Resized, resized},
+};
 use crate::{
     agents::ingest::unclaim,
     lifecycle::{
@@ -10,11 +13,10 @@ use crate::{
     },
     manager::{Manager, read_problem},
     reconcile::plan::resize_generation,
-    scheduler::{Placed, Request, decide::hint, filter, inventory::minus},
+    scheduler::Placed,
 };
 use domain::{
     ErrorKind, InstanceId, Problem, ProjectId, Timestamp,
-    explain::{NearestFit, PlacementRecord, RejectionCount},
     flavor::Size,
     instance::{Instance, InstanceState, Power},
     quota::QuotaAmounts,
@@ -167,22 +169,6 @@ async fn check(manager: &Manager, change: &Change, next: &Instance) -> Result<()
     }
 }
 
-/// What a resize claims on the instance's host, and what it gives back.
-struct Resized {
-    claim: Size,
-    more: Size,
-    less: Size,
-}
-
-fn resized(manager: &Manager, row: &InstanceRow, next: &Instance) -> Option<Resized> {
-    let host_id = row.instance.host_id?;
-    if row.instance.spec.size == next.spec.size {
-        return None;
-    }
-    let claim = manager.inventory().find(host_id)?.claim_of(next.spec.size);
-    Some(Resized { claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
-}
-
 /// Commits. `None`: the row isn't as it was when the change was decided.
 async fn commit(
     manager: &Manager,
@@ -239,68 +225,6 @@ async fn commit(
                 | CommitError::Unavailable(_)
                 | CommitError::Internal(_) => Err(answer::commit_problem(&error)),
             }
-        }
-    }
-}
-
-/// Tentatively claimed growth on the instance's own host; given back when dropped.
-struct Growth<'a> {
-    manager: &'a Manager,
-    placed: Placed,
-    firm: bool,
-}
-
-impl<'a> Growth<'a> {
-    fn hold(
-        manager: &'a Manager,
-        host_id: domain::HostId,
-        more: Size,
-        size: &Size,
-        now: Timestamp,
-    ) -> Result<Self, Problem> {
-        let mut inventory = manager.inventory();
-        if let Some(host) = inventory.find(host_id) {
-            let short = minus(more, host.free());
-            let asks = Request { size: *size, ..Request::default() };
-            let closed = filter::reject(host, &asks).filter(|f| *f < domain::explain::Rejection::Vcpus);
-            if more != Size::default() && (short != Size::default() || closed.is_some()) {
-                let filter = closed.unwrap_or(if short.vcpus > 0 {
-                    domain::explain::Rejection::Vcpus
-                } else if short.memory_mib > 0 {
-                    domain::explain::Rejection::Memory
-                } else {
-                    domain::explain::Rejection::Disk
-                });
-                let record = PlacementRecord {
-                    at: now,
-                    hosts_considered: 1,
-                    candidates: 0,
-                    rejected: vec![RejectionCount { filter, hosts: 1 }],
-                    chosen: None,
-                    score: String::new(),
-                    nearest: Some(NearestFit { host_id: Some(host_id), lacks: short }),
-                    summary: format!("the instance's host can't take the new size: it is {}", filter::describe(filter)),
-                };
-                let mut problem =
-                    Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone()).with_hint(hint(&record));
-                problem.explain = Some(record.redacted());
-                return Err(problem);
-            }
-        }
-        inventory.claim_tentatively(host_id, more);
-        Ok(Self { manager, placed: Placed { host_id, claim: more }, firm: false })
-    }
-
-    fn make_firm(mut self) {
-        self.firm = true;
-        self.manager.inventory().make_firm(self.placed.host_id, self.placed.claim);
-    }
-}
-
-impl Drop for Growth<'_> {
-    fn drop(&mut self) {
-        if !self.firm {
-            self.manager.inventory().give_back(self.placed.host_id, self.placed.claim);
         }
     }
 }

@@ -194,8 +194,7 @@ async fn place_and_commit(
                 // because other claims are on their way, look elsewhere.
                 metrics::counter!("iaas_placement_conflicts_total").increment(1);
                 for host_id in hosts {
-                    manager.refresh_host(host_id).await;
-                    if !request.avoid.contains(&host_id) {
+                    if !manager.refresh_host(host_id).await && !request.avoid.contains(&host_id) {
                         request.avoid.push(host_id);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Brings instances to what their owners want: [`plan`] says what an instance needs next, [`instance`] does it, [`report`] says what a
+//! Brings instances to what their owners want: [`plan`] says what an instance needs next, [`instance`] has it done, [`report`] says what a
 //! host's word makes of it, [`deadline`] how long each state is plausible, and [`signal`] wakes it all up.
 
 pub mod deadline;
@@ -6,5 +6,6 @@ pub mod instance;
 pub mod plan;
 pub mod report;
 pub mod signal;
+mod step;
 #[cfg(test)]
 mod tests;

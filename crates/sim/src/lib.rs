@@ -13,6 +13,7 @@ mod fleet;
 mod host;
 pub mod invariants;
 mod ledger;
+mod process;
 mod world;
 
 pub use fault::{CrashPoint, Fault, FaultPlan};
