@@ -76,7 +76,8 @@ pub async fn upload(
     let found = image::find_own(app, project_id, key).await?;
     if !found.kind.parts().contains(&part) {
         let parts: Vec<&str> = found.kind.parts().iter().map(|p| p.as_str()).collect();
-        let detail = format!("image {} is of kind {}: its parts are {}", found.name, found.kind.as_str(), parts.join(", "));
+        let detail =
+            format!("image {} is of kind {}: its parts are {}", found.name, found.kind.as_str(), parts.join(", "));
         return Err(Problem::invalid("part", detail).into());
     }
     if intent.dry_run {
@@ -163,7 +164,7 @@ async fn feed(body: &mut Body, chunks: &mpsc::Sender<pb::UploadImageRequest>) ->
         let Ok(mut data) = frame.into_data() else { continue };
         while !data.is_empty() {
             let chunk: Bytes = data.split_to(data.len().min(CHUNK));
-            if chunks.send(pb::UploadImageRequest { message: Some(Message::Chunk(chunk.into())) }).await.is_err() {
+            if chunks.send(pb::UploadImageRequest { message: Some(Message::Chunk(chunk)) }).await.is_err() {
                 // The call ended; its answer says why.
                 return std::future::pending().await;
             }

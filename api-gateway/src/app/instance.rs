@@ -272,7 +272,8 @@ fn refused(caller: &Caller, ticket: &Ticket, status: tonic::Status) -> ApiError 
 }
 
 fn received(instance: pb::Instance) -> Result<Instance, ApiError> {
-    instance_from_pb(instance).map_err(|error| ApiError::internal("the cluster-manager's answer makes no sense", &error))
+    instance_from_pb(instance)
+        .map_err(|error| ApiError::internal("the cluster-manager's answer makes no sense", &error))
 }
 
 fn unexpected() -> ApiError {
@@ -315,4 +316,3 @@ pub fn describe(body: &crate::view::instance_request::InstanceChange) -> Change 
         on_crash: body.on_crash.map(|c| on_crash_to_pb(c).into()),
     })
 }
-

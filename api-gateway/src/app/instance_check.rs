@@ -50,7 +50,11 @@ impl Wrong {
 pub enum SizeAsked {
     /// A flavor's id or name.
     Flavor(String),
-    Given { vcpus: u32, memory_mib: u64, disk_gib: Option<u64> },
+    Given {
+        vcpus: u32,
+        memory_mib: u64,
+        disk_gib: Option<u64>,
+    },
 }
 
 /// A create that says nothing impossible; ids and names in it are still to be looked up.
@@ -135,7 +139,8 @@ pub fn resize(body: &InstanceResize) -> Result<(), Problem> {
             check_key(&mut wrong, "/flavor", flavor);
             wrong.unless(!sizes, "/flavor", || "give a flavor or sizes, not both".to_owned());
         }
-        None => wrong.unless(sizes, "/flavor", || "give a flavor, or at least one of vcpus, memory_mib, disk_gib".to_owned()),
+        None => wrong
+            .unless(sizes, "/flavor", || "give a flavor, or at least one of vcpus, memory_mib, disk_gib".to_owned()),
     }
     check_sizes(&mut wrong, body.vcpus, body.memory_mib, body.disk_gib);
     wrong.finish()
@@ -228,9 +233,7 @@ fn check_size_asked(wrong: &mut Wrong, body: &InstanceCreate) -> Option<SizeAske
             check_key(wrong, "/flavor", flavor);
             Some(SizeAsked::Flavor(flavor.clone()))
         }
-        (None, Some(vcpus), Some(memory_mib)) => {
-            Some(SizeAsked::Given { vcpus, memory_mib, disk_gib: body.disk_gib })
-        }
+        (None, Some(vcpus), Some(memory_mib)) => Some(SizeAsked::Given { vcpus, memory_mib, disk_gib: body.disk_gib }),
         (None, ..) if !sizes => {
             wrong.add("/flavor", "give a flavor, or vcpus and memory_mib");
             None
@@ -272,10 +275,12 @@ pub fn check_tags(wrong: &mut Wrong, tags: &BTreeMap<String, String>) {
         let field = || format!("/tags/{}", key.replace('~', "~0").replace('/', "~1"));
         let plain = key.chars().all(|c| !c.is_control() && c != ':' && c != '=');
         if !(1..=limits::TAG_KEY_BYTES).contains(&key.len()) || !plain {
-            let detail = format!("a tag's key has 1 to {} bytes without ':', '=' and control characters", limits::TAG_KEY_BYTES);
+            let detail =
+                format!("a tag's key has 1 to {} bytes without ':', '=' and control characters", limits::TAG_KEY_BYTES);
             wrong.add(field(), detail);
         } else if value.len() > limits::TAG_VALUE_BYTES || value.chars().any(char::is_control) {
-            let detail = format!("a tag's value has at most {} bytes without control characters", limits::TAG_VALUE_BYTES);
+            let detail =
+                format!("a tag's value has at most {} bytes without control characters", limits::TAG_VALUE_BYTES);
             wrong.add(field(), detail);
         }
     }

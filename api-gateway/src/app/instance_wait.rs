@@ -86,7 +86,9 @@ enum Verdict {
     /// It won't come to what is waited for by itself.
     Hopeless,
     /// `soon`: only the host's word is missing.
-    NotYet { soon: bool },
+    NotYet {
+        soon: bool,
+    },
 }
 
 fn verdict(target: WaitTarget, after: Option<After<'_>>, now: &Instance) -> Verdict {
@@ -172,13 +174,13 @@ pub async fn until(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use InstanceState as S;
+    use WaitTarget as T;
     use domain::{
         ImageId, ProjectId,
         flavor::Size,
         instance::{InstanceSpec, InstanceStatus, OnCrash, OnHostLoss},
     };
-    use InstanceState as S;
-    use WaitTarget as T;
 
     fn instance(state: S, generation: i64, observed_generation: i64, power: Power) -> Instance {
         Instance {
@@ -233,9 +235,11 @@ mod tests {
     fn states_are_reached_when_the_host_has_caught_up() {
         let soon = Verdict::NotYet { soon: true };
         let later = Verdict::NotYet { soon: false };
-        for (target, state, power) in
-            [(T::Running, S::Running, Power::On), (T::Stopped, S::Stopped, Power::Off), (T::Paused, S::Paused, Power::Paused)]
-        {
+        for (target, state, power) in [
+            (T::Running, S::Running, Power::On),
+            (T::Stopped, S::Stopped, Power::Off),
+            (T::Paused, S::Paused, Power::Paused),
+        ] {
             assert_eq!(verdict(target, None, &instance(state, 2, 2, power)), Verdict::Reached, "{target:?}");
             assert_eq!(verdict(target, None, &instance(state, 3, 2, power)), soon, "{target:?}: of an older wish");
             assert_eq!(verdict(target, None, &instance(S::Building, 2, 1, power)), later);

@@ -2,6 +2,8 @@
 
 pub mod catalog;
 pub mod console;
+pub mod console_log;
+pub mod console_ticket;
 pub mod event_stream;
 pub mod events;
 pub mod failure;
@@ -20,7 +22,7 @@ pub mod wait;
 
 use crate::{auth::Auth, config::Config};
 use catalog::Catalog;
-use console::Tickets;
+use console_ticket::Tickets;
 use events::EventHub;
 use idempotency::InFlight;
 use instance_load::InstanceLoader;

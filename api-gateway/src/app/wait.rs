@@ -1,44 +1,10 @@
-//! `?wait=…&timeout=…`: looks at an object until it is as wished, woken by its events.
+//! `?wait=…&timeout=…`: what all waits share. How one waits for an instance: `instance_wait`.
 
-use crate::{app::App, http::problem::ApiError};
 use domain::{ErrorKind, Problem, limits};
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// How long a wait lasts when the request doesn't say.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// Looks again without an event, should one go amiss.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
-/// What a look found.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Look<T> {
-    /// As wished, or never to be.
-    Done(T),
-    NotYet(T),
-}
-
-/// Looks until `Done`, at most `timeout`; then the last look is returned, whatever it was.
-pub async fn until<T, F, Fut>(app: &App, object_id: &str, timeout: Duration, mut look: F) -> Result<Look<T>, ApiError>
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Result<Look<T>, ApiError>>,
-{
-    let deadline = Instant::now() + timeout;
-    let mut watch = app.events().watch_object(object_id).await?;
-    loop {
-        let seen = look().await?;
-        if matches!(seen, Look::Done(_)) || Instant::now() >= deadline || app.shutdown().is_cancelled() {
-            return Ok(seen);
-        }
-        tokio::select! {
-            () = watch.changed() => {}
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
-            () = app.shutdown().cancelled() => {}
-        }
-    }
-}
-
 /// `60s`, `1500ms`, `2m` or plain seconds.
 pub fn parse_timeout(text: Option<&str>) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(DEFAULT_TIMEOUT) };

@@ -3,7 +3,9 @@
 use crate::{
     app::{
         App,
-        console::{self, Grant, INPUT_BYTES_MAX, LOG_BYTES_MAX, LOG_TAIL_BYTES, LogFrom},
+        console::{self, INPUT_BYTES_MAX},
+        console_log::{self, LOG_BYTES_MAX, LOG_TAIL_BYTES, LogFrom},
+        console_ticket::{self, Grant},
         instance,
         instance_check::Wrong,
     },
@@ -94,13 +96,13 @@ async fn log(
     let mut response;
     let (offset, truncated);
     if params.follow {
-        let log = console::follow_log(&app, &grant, from).await?;
+        let log = console_log::follow(&app, &grant, from).await?;
         (offset, truncated) = (log.offset(), log.truncated());
         response = Response::new(Body::from_stream(log.bytes(app.shutdown().clone())));
         // Proxies that buffer would hold lines back.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     } else {
-        let part = console::read_log(&app, &grant, from).await?;
+        let part = console_log::read(&app, &grant, from).await?;
         (offset, truncated) = (Some(part.offset), part.truncated);
         response = Response::new(Body::from(part.bytes));
         response.headers_mut().insert(NEXT_OFFSET, HeaderValue::from(part.next_offset));
@@ -141,7 +143,7 @@ async fn ticket(
     audit(&app, &scope.caller, &instance).await?;
     let grant = Grant::new(&scope.caller, scope.id(), instance.id);
     let (ticket, expires_at) = app.tickets().issue(grant, Instant::now());
-    let view = ConsoleTicketView { url: console::url(&app, &ticket), ticket, expires_at };
+    let view = ConsoleTicketView { url: console_ticket::url(&app, &ticket), ticket, expires_at };
     reply::json(StatusCode::CREATED, &view)
 }
 

@@ -10,11 +10,7 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
-    view::{
-        explain::ExplainView,
-        instance::Viewer,
-        timeline::TimelineItem,
-    },
+    view::{explain::ExplainView, instance::Viewer, timeline::TimelineItem},
 };
 use axum::extract::State;
 use domain::{InstanceId, Problem, event::Event};

@@ -35,12 +35,7 @@ async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListP
 /// Shows a host. System admins only.
 #[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts",
     params(("host" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = HostView)))]
-async fn show(
-    State(app): State<App>,
-    _: SystemAdmin,
-    Path(key): Path<String>,
-    _: Query<ProjectParams>,
-) -> ApiResult {
+async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let host = host::find(&app, &key).await?;
     reply::object(StatusCode::OK, host.generation, &HostView::from(host))
 }

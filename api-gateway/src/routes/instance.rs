@@ -2,8 +2,7 @@
 
 use crate::{
     app::{
-        App,
-        host,
+        App, host,
         instance::{self, Asked, Done},
         instance_check::{self, Wrong},
         instance_wait::{self, After, WaitTarget, Waited},
@@ -196,7 +195,9 @@ async fn list_filter(
         (None, _) => None,
         (Some(key), Some(project_id)) => Some(app.catalog().image(app, project_id, key).await?.id),
         // In all projects a name means nothing.
-        (Some(key), None) => Some(key.parse().map_err(|_| Problem::invalid("image", "with all_projects an id is expected"))?),
+        (Some(key), None) => {
+            Some(key.parse().map_err(|_| Problem::invalid("image", "with all_projects an id is expected"))?)
+        }
     };
     let host_id = match &params.host {
         None => None,
@@ -243,9 +244,9 @@ async fn create(
         return changed(&app, &scope.caller, StatusCode::CREATED, Done::Change(only), wait, false).await;
     }
     if let Some(Wait { target, timeout }) = wait {
-        let each = instances.iter().map(|answer| {
-            instance_wait::until(&app, answer.id, target, Some(After::change(answer)), timeout)
-        });
+        let each = instances
+            .iter()
+            .map(|answer| instance_wait::until(&app, answer.id, target, Some(After::change(answer)), timeout));
         let waited = futures::future::try_join_all(each).await?;
         instances = waited
             .into_iter()

@@ -18,7 +18,7 @@ use crate::{
     },
     view::{
         instance::InstanceView,
-        instance_request::{InstanceRebuild, InstanceReboot, InstanceResize, InstanceStop, NoFields},
+        instance_request::{InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, NoFields},
         plan::DryRun,
     },
 };

@@ -89,7 +89,10 @@ fn what_it_is(instance: &Instance) -> String {
             Power::On | Power::Off => format!("{name} is paused and was asked to be otherwise{step}."),
         },
         InstanceState::Error => {
-            format!("{name} is in error: {}. Its desired state stands: start, stop or rebuild it to try again, or delete it.", sentence(&status.reason))
+            format!(
+                "{name} is in error: {}. Its desired state stands: start, stop or rebuild it to try again, or delete it.",
+                sentence(&status.reason)
+            )
         }
         InstanceState::Deleting => format!("{name} is being deleted{step}; its host must prove that it is gone."),
         InstanceState::Deleted => format!("{name} is deleted."),
@@ -116,7 +119,8 @@ fn where_it_is(record: &PlacementRecord) -> String {
     }
     text.push('.');
     if !record.rejected.is_empty() {
-        let passed: Vec<String> = record.rejected.iter().map(|r| format!("{} {}", r.hosts, because(r.filter))).collect();
+        let passed: Vec<String> =
+            record.rejected.iter().map(|r| format!("{} {}", r.hosts, because(r.filter))).collect();
         let _ = write!(text, " Hosts passed over: {}.", passed.join(", "));
     }
     if let Some(nearest) = record.nearest.as_ref().filter(|_| record.candidates == 0) {

@@ -3,7 +3,7 @@
 use api_gateway::{Config, Deps};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
-use service_kit::transport;
+use service_kit::transport::{self, GrpcTarget};
 use std::{path::Path, sync::Arc, time::Duration};
 use store::{Store, StoreConfig};
 use tempfile::TempDir;
@@ -18,6 +18,8 @@ pub struct World {
     pub base: String,
     pub store: Store,
     pub config: Config,
+    /// Where (simulated) agents attach.
+    pub cluster: GrpcTarget,
     pub http: reqwest::Client,
     shutdown: CancellationToken,
     running: Vec<JoinHandle<()>>,
@@ -142,13 +144,14 @@ impl World {
         let deps = cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone() };
         let serving = cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the cluster-manager serves") }));
-        let deps = Deps { store: store.clone(), cluster, storage, metrics: service_kit::metrics::install() };
+        let deps =
+            Deps { store: store.clone(), cluster: cluster.clone(), storage, metrics: service_kit::metrics::install() };
         let gateway = api_gateway::bind(config.clone(), deps, shutdown.clone()).await.expect("the gateway binds");
         let port = gateway.local_addr().expect("an address").port();
         running.push(tokio::spawn(async move { gateway.run().await.expect("the gateway serves") }));
         let scheme = if config.api.uses_tls() { "https" } else { "http" };
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { dir, base: format!("{scheme}://localhost:{port}"), store, config, http, shutdown, running }
+        Self { dir, base: format!("{scheme}://localhost:{port}"), store, config, cluster, http, shutdown, running }
     }
 
     /// Stops everything as SIGTERM would, and waits.
@@ -195,5 +198,13 @@ impl World {
         admin.post("/v1/users", json!({"name": name, "password": PASSWORD})).await.expect(201);
         admin.put(&format!("/v1/projects/{project}/members/{name}"), json!({"role": role})).await.expect(200);
         self.login(name, PASSWORD).await
+    }
+}
+
+impl Person {
+    /// Asks in a task of its own: it is under way although nobody polls.
+    pub fn get_later(self, path: &str) -> JoinHandle<Answer> {
+        let path = path.to_owned();
+        tokio::spawn(async move { self.get(&path).await })
     }
 }

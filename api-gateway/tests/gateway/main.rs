@@ -1,14 +1,22 @@
 //! The gateway as its clients meet it: a real listener on loopback, a real SQLite store, the real managers behind it in process.
-//! No instance runs here (no agent is connected); what needs one is tested end to end.
+//! Hosts are simulated (`crates/sim`); what needs a real guest is tested end to end.
 
 mod bad_input;
+mod compute;
+mod console;
 mod edge;
 mod events;
 mod every_route;
 mod golden;
 mod harness;
+mod host;
 mod idempotency;
 mod identity;
+mod image;
+mod instance;
+mod instance_bad;
 mod listing;
 mod tls;
 mod tokens;
+mod view;
+mod wait;

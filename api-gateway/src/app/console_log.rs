@@ -1,0 +1,130 @@
+//! What a guest printed on its serial console, kept by its host up to a bound: as it is now, or followed.
+
+use crate::{
+    app::{
+        App,
+        console::{self, Session},
+        console_ticket::Grant,
+    },
+    http::problem::ApiError,
+};
+use bytes::{Bytes, BytesMut};
+use domain::Problem;
+use proto::cluster::v1::{self as pb, console_open::What};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// What one request without `follow` returns at most; the next goes on from `X-Next-Offset`.
+pub const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
+pub const LOG_TAIL_BYTES: u64 = 64 * 1024;
+/// How long a followed log's first bytes are waited for, so that a refusal by its host is an answer and not a cut stream.
+const FIRST: Duration = Duration::from_millis(250);
+
+/// Where a log is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFrom {
+    Tail(u64),
+    Offset(u64),
+}
+
+/// Part of a log that is complete for now.
+pub struct LogPart {
+    pub bytes: Bytes,
+    /// Of the first byte.
+    pub offset: u64,
+    /// Ask again from here.
+    pub next_offset: u64,
+    /// The beginning asked for is no longer kept.
+    pub truncated: bool,
+}
+
+/// A log that goes on.
+pub struct LogStream {
+    session: Session,
+    first: Option<pb::ConsoleOutput>,
+}
+
+async fn open(app: &App, grant: &Grant, from: LogFrom, follow: bool) -> Result<Session, ApiError> {
+    let (offset, tail_bytes) = match from {
+        LogFrom::Tail(bytes) => (None, bytes),
+        LogFrom::Offset(offset) => (Some(offset), 0),
+    };
+    let what = What::Log(pb::ConsoleLog { offset, tail_bytes, follow });
+    console::open(app, &grant.context, grant.project_id, grant.instance_id, what).await
+}
+
+/// What there is of the log now, at most [`LOG_BYTES_MAX`] of it.
+pub async fn read(app: &App, grant: &Grant, from: LogFrom) -> Result<LogPart, ApiError> {
+    let mut session = open(app, grant, from, false).await?;
+    let mut part = LogPart { bytes: Bytes::new(), offset: 0, next_offset: 0, truncated: false };
+    let mut bytes = BytesMut::new();
+    let mut first = true;
+    while let Some(output) = session.output.message().await? {
+        if first {
+            part.offset = output.next_offset.saturating_sub(output.data.len() as u64);
+            first = false;
+        }
+        part.truncated |= output.truncated;
+        part.next_offset = output.next_offset;
+        bytes.extend_from_slice(&output.data);
+        if bytes.len() as u64 >= LOG_BYTES_MAX {
+            break;
+        }
+    }
+    if first && let LogFrom::Offset(offset) = from {
+        // Nothing new was printed.
+        (part.offset, part.next_offset) = (offset, offset);
+    }
+    part.bytes = bytes.freeze();
+    Ok(part)
+}
+
+/// The log from there on, as the guest prints.
+pub async fn follow(app: &App, grant: &Grant, from: LogFrom) -> Result<LogStream, ApiError> {
+    let mut session = open(app, grant, from, true).await?;
+    let first = match tokio::time::timeout(FIRST, session.output.message()).await {
+        Ok(first) => first?,
+        // Nothing printed yet.
+        Err(_) => None,
+    };
+    Ok(LogStream { session, first })
+}
+
+impl LogStream {
+    /// Of the first byte, when it is known already.
+    #[must_use]
+    pub fn offset(&self) -> Option<u64> {
+        self.first.as_ref().map(|first| first.next_offset.saturating_sub(first.data.len() as u64))
+    }
+
+    #[must_use]
+    pub fn truncated(&self) -> bool {
+        self.first.as_ref().is_some_and(|first| first.truncated)
+    }
+
+    /// The bytes, until the guest's console ends or `shutdown`. A host that goes away cuts it, so that it doesn't look complete.
+    pub fn bytes(self, shutdown: CancellationToken) -> impl futures::Stream<Item = Result<Bytes, Problem>> + Send {
+        let Self { session: Session { input, mut output }, first } = self;
+        async_stream::stream! {
+            // Its end would tell the host that nobody reads.
+            let _input = input;
+            if let Some(first) = first {
+                yield Ok(first.data);
+            }
+            loop {
+                let next = tokio::select! {
+                    () = shutdown.cancelled() => break,
+                    next = output.message() => next,
+                };
+                match next {
+                    Ok(Some(output)) => yield Ok(output.data),
+                    Ok(None) => break,
+                    Err(status) => {
+                        yield Err(proto::status::from_status(&status));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
