@@ -19,6 +19,8 @@ pub mod plan;
 pub mod port;
 pub mod report;
 pub mod service;
+#[cfg(test)]
+mod tests;
 pub mod undo;
 
 use config::Config;

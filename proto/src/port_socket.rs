@@ -27,7 +27,7 @@ pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum PortRequest {
     /// The port, for this instance under this epoch. Waits up to `timeout_ms` while the ledger is behind. Repeating it is harmless
-    /// and gives another descriptor of the same tap.
+    /// while nobody holds the tap's descriptor; a tap has one holder at a time.
     Acquire { port_id: domain::PortId, instance_id: domain::InstanceId, epoch: i64, timeout_ms: u64 },
     /// The instance no longer uses it. A release of an epoch that is over is a success.
     Release { port_id: domain::PortId, instance_id: domain::InstanceId, epoch: i64 },

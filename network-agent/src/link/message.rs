@@ -73,9 +73,8 @@ pub fn add_link(
         }
         LinkKind::Uplink { host_end, .. } => {
             message.attributes.push(LinkAttribute::NetNsFd(inside));
+            // Not up yet: a veth can't be before its other end is there.
             let mut end = named(host_end);
-            end.header.flags = LinkFlags::Up;
-            end.header.change_mask = LinkFlags::Up;
             end.attributes.push(LinkAttribute::Mtu(mtu));
             end.attributes.extend(bridge.map(LinkAttribute::Controller));
             veth(end)

@@ -39,11 +39,22 @@ pub struct Inside {
 
 type Job = Box<dyn FnOnce(&mut Inside) + Send>;
 
-/// A namespace and its thread. Dropping it ends the thread, not the namespace.
+/// A namespace and its thread. Dropping it ends the thread, not the namespace, and waits for the job that runs: a change that is
+/// made after its owner thinks it gone would meet the next owner's.
 #[derive(Debug)]
 pub struct Worker {
-    jobs: mpsc::Sender<Job>,
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
     namespace: Arc<OwnedFd>,
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 /// Which namespace a thread is to live in.
@@ -90,9 +101,10 @@ impl Worker {
                 job(&mut inside);
             }
         };
-        thread::Builder::new().name(name).stack_size(1024 * 1024).spawn(work).map_err(|e| failed("served", e))?;
+        let thread = thread::Builder::new().name(name).stack_size(1024 * 1024).spawn(work);
+        let thread = thread.map_err(|e| failed("served", e))?;
         let fd = entered.recv().map_err(|_| NetnsError::Gone)?.map_err(|(what, e)| failed(what, e))?;
-        Ok(Self { jobs, namespace: Arc::new(fd) })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), namespace: Arc::new(fd) })
     }
 
     /// Does `job` in the namespace.
@@ -104,7 +116,7 @@ impl Worker {
         let job: Job = Box::new(move |inside| {
             let _ = done.send(job(inside));
         });
-        self.jobs.send(job).map_err(|_| NetnsError::Gone)?;
+        self.jobs.as_ref().ok_or(NetnsError::Gone)?.send(job).map_err(|_| NetnsError::Gone)?;
         result.await.map_err(|_| NetnsError::Gone)
     }
 

@@ -180,6 +180,9 @@ pub fn router_socket() -> io::Result<std::os::fd::OwnedFd> {
     set(libc::IPPROTO_ICMPV6, ICMP6_FILTER, (&raw const blocked).cast(), size_of_val(&blocked))?;
     set(libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, (&raw const hops).cast(), size_of_val(&hops))?;
     set(libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, (&raw const hops).cast(), size_of_val(&hops))?;
+    // A copy of ours would come back as if the guest had sent it.
+    let back: libc::c_int = 0;
+    set(libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, (&raw const back).cast(), size_of_val(&back))?;
     enable(&fd, true)?;
     Ok(fd)
 }

@@ -161,6 +161,11 @@ add rule inet iaas_drops prerouting meta mark & 0xffff0000 == 0xd0d00000 update 
 add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 oifname \"t*\" update @by_target { oifname . meta mark }
 add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 iifname \"t*\" update @by_source { iifname . meta mark }
 add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 drop
+add table arp iaas_drops
+add set arp iaas_drops by_source { type ifname . mark; size 65535; flags dynamic; counter; }
+add chain arp iaas_drops input { type filter hook input priority 5; policy accept; }
+flush chain arp iaas_drops input
+add rule arp iaas_drops input meta mark & 0xffff0000 == 0xd0d00000 update @by_source { iifname . meta mark } drop
 add rule inet iaas_drops input meta mark & 0xffff0000 == 0xd0d00000 update @by_source { iifname . meta mark } drop
 ";
 
@@ -204,6 +209,8 @@ const SKELETON: &str = r#"table inet iaas {
 	chain egress {
 		type filter hook forward priority 0; policy accept;
 		meta mark & 0xffff0000 == 0xd0d00000 accept
+		# On its way to a port elsewhere, which checks it: packets of peered networks may pass here in one direction alone.
+		iifname "pr*" oifname "vx" accept
 		oifname "up" ct status snat ct reply ip daddr != @ours4 <nat>
 		oifname "up" ct status snat ct reply ip6 daddr != @ours6 <nat>
 		ct status dnat ct original ip daddr != @ours4 <nat>
@@ -256,7 +263,7 @@ table arp iaas {
 		iifname . arp saddr ether . arp saddr ip @guard4 accept
 		iifname . arp saddr ether @macs arp saddr ip 0.0.0.0 accept
 		iifname . arp saddr ether . arp saddr ip @guard4x accept
-		drop
+		<spoof>
 	}
 }
 "#;

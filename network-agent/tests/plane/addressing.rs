@@ -3,7 +3,11 @@
 use crate::rig::{Lab, TestPort, eventually, group, network, open_rules, root};
 use domain::{NetworkId, SecurityGroupId};
 use network_agent::{model::state::Wiring, service::dns};
-use std::{net::UdpSocket, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{TcpStream, UdpSocket},
+    time::Duration,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() {
@@ -56,17 +60,23 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
     ga.reaches("10.0.0.6");
     // The advertisement makes a default route by the router's link-local address.
     eventually("an advertisement is heeded", || {
-        let _ = ga.exec("sysctl -qw net.ipv6.conf.eth0.accept_ra=2 net.ipv6.conf.eth0.router_solicitations=3");
-        ga.exec("ip -6 route show default").1.contains("fe80::5eff:fe00:1") || {
-            let _ =
-                ga.exec("sh -c 'ip link set eth0 down; ip link set eth0 up; ip route replace default via 10.0.0.1'");
-            false
-        }
+        ga.exec("ip -6 route show default").1.contains("via fe80::5eff:fe00:1 dev eth0 proto ra")
     });
     let routes = ga.exec("ip -6 route").1;
     assert!(!routes.contains("fd00::/64"), "the prefix is not on-link: {routes}");
+    let ask = |guest: &crate::rig::Guest, request: String| {
+        let exchange = move || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect("169.254.169.254:80")?;
+            stream.write_all(request.as_bytes())?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        crate::rig::inside(&guest.ns, exchange).join().expect("thread").unwrap_or_default()
+    };
     let get = |guest: &crate::rig::Guest, path: &str| {
-        guest.exec(&format!("busybox wget -q -T 5 -O - http://169.254.169.254{path}")).1
+        let text = ask(guest, format!("GET {path} HTTP/1.1\r\nHost: metadata\r\n\r\n"));
+        text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
     };
     eventually("the metadata service answers", || !get(&ga, "/").is_empty());
     assert_eq!(get(&ga, "/latest/meta-data/instance-id"), a.instance.to_string());
@@ -75,6 +85,16 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
     assert!(get(&gb, "/openstack/latest/meta_data.json").contains("vm2.lab.internal"));
     assert!(get(&ga, "/nocloud/meta-data").contains("vm1"));
     assert_eq!(get(&gb, "/latest/user-data"), "#!/bin/sh\necho vm2\n");
+    // The token-protected form: another's token is no good.
+    let token = |guest| {
+        let request = "PUT /latest/api/token HTTP/1.1\r\nHost: m\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n\r\n";
+        ask(guest, request.into()).split_once("\r\n\r\n").expect("a token").1.to_owned()
+    };
+    let with = |token: &str| {
+        format!("GET /latest/meta-data/hostname HTTP/1.1\r\nHost: m\r\nX-aws-ec2-metadata-token: {token}\r\n\r\n")
+    };
+    assert!(ask(&ga, with(&token(&ga))).ends_with("vm1.lab.internal"));
+    assert!(ask(&ga, with(&token(&gb))).starts_with("HTTP/1.1 401"));
     let names = crate::rig::inside(&gb.ns, || {
         let socket = UdpSocket::bind("0.0.0.0:0").expect("bound");
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("set");

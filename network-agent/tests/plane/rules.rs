@@ -110,9 +110,8 @@ async fn forgers_are_dropped_and_counted() {
         known = now;
     }
     // Another MAC, with the right address.
-    ga.must("ip neigh replace 10.0.0.1 lladdr 02:00:5e:00:00:01 dev eth0 nud permanent");
-    ga.must("ip neigh replace 10.0.0.6 lladdr 02:00:5e:00:00:01 dev eth0 nud permanent");
     ga.must("ip link set eth0 address 02:00:00:00:01:77");
+    ga.must("ip neigh replace 10.0.0.6 lladdr 02:00:5e:00:00:01 dev eth0 nud permanent");
     assert!(!ga.exec("ping -n -c 1 -W 1 -I 10.0.0.5 10.0.0.6").0);
     assert!(host.drops(net, &a, DropReason::Spoof).await > known);
     ga.must(&format!("ip link set eth0 address {}", a.mac));

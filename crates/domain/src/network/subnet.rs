@@ -2,7 +2,7 @@
 
 use super::{Cidr, IpRange};
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 /// Bytes that VXLAN adds to a packet: outer Ethernet of the inner frame, IP, UDP, VXLAN.
 pub const VXLAN_OVERHEAD_V4: u32 = 50;

@@ -1,0 +1,84 @@
+//! Rendered text and plans, as reviewed.
+
+use super::{DB, NET, WEB, host, port, port_id, rule, tcp, wishes};
+use crate::{
+    model::{
+        object::{Object, SecurityGroup},
+        state::{NsState, desired_state},
+    },
+    nft::{
+        render::{render_delta, render_full},
+        ruleset::Ruleset,
+    },
+    plan::{Planned, Step, plan},
+};
+use domain::network::{Direction, Remote};
+
+fn shown(steps: &[Planned]) -> String {
+    let line = |planned: &Planned| {
+        let step = match &planned.step {
+            Step::Rules { full, text } => format!("Rules {{ full: {full}, lines: {} }}", text.lines().count()),
+            step => format!("{step:?}"),
+        };
+        let subject = planned.subject.map_or("-".to_owned(), |key| format!("{:?}", key.kind()));
+        format!("{subject:<4} {step}")
+    };
+    steps.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn state(wishes: &crate::model::Wishes) -> NsState {
+    desired_state(wishes, &wishes.networks[&NET], &host())
+}
+
+#[test]
+fn the_whole_of_the_rules() {
+    insta::assert_snapshot!(render_full(&state(&wishes()).rules));
+}
+
+#[test]
+fn a_port_more_is_elements_alone() {
+    let before = wishes();
+    let mut after = before.clone();
+    after.put(Object::Port(port(8, &[WEB], false)));
+    let delta = render_delta(&state(&before).rules, &state(&after).rules).expect("a difference");
+    insta::assert_snapshot!(delta);
+    assert!(delta.lines().all(|line| line.starts_with("add element ")));
+}
+
+#[test]
+fn a_rule_that_changes_touches_its_chain_alone() {
+    let before = wishes();
+    let mut after = before.clone();
+    let rules = vec![rule(Direction::Ingress, tcp(5433, 5433), Remote::Any)];
+    after.put(Object::SecurityGroup(SecurityGroup { id: DB, rules }));
+    insta::assert_snapshot!(render_delta(&state(&before).rules, &state(&after).rules).expect("a difference"));
+}
+
+#[test]
+fn a_port_less_leaves_nothing() {
+    let before = wishes();
+    let mut after = before.clone();
+    after.remove_port(port_id(6));
+    insta::assert_snapshot!(render_delta(&state(&before).rules, &state(&after).rules).expect("a difference"));
+}
+
+#[test]
+fn a_network_from_nothing() {
+    insta::assert_snapshot!(shown(&plan(&state(&wishes()), &NsState::default(), None)));
+}
+
+#[test]
+fn a_port_handed_over_and_one_gone() {
+    let before = state(&wishes());
+    let mut after = wishes();
+    after.acquired.insert(port_id(6));
+    after.remove_port(port_id(5));
+    insta::assert_snapshot!(shown(&plan(&state(&after), &before, Some(&before.rules))));
+}
+
+#[test]
+fn what_is_as_it_should_be_needs_nothing() {
+    let state = state(&wishes());
+    assert_eq!(plan(&state, &state, Some(&state.rules)), []);
+    assert_eq!(render_delta(&Ruleset::default(), &Ruleset::default()), None);
+}
