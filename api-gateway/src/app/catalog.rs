@@ -1,7 +1,7 @@
 //! What names in requests stand for: images, flavors, SSH keys.
 //!
 //! A create names an image and a flavor, mostly the same ones, hundreds of times a second. So what was found is remembered for a
-//! moment ([`LIFETIME`]) and forgotten at once when this process changes it. What isn't found is never remembered, and neither is an
+//! moment (`LIFETIME`) and forgotten at once when this process changes it. What isn't found is never remembered, and neither is an
 //! image that isn't complete. The cluster-manager checks the image again, in the change itself; flavors and keys are copied into the
 //! instance, so one that was deleted a moment ago does no harm.
 

@@ -1,7 +1,7 @@
 //! One subscriber's events, as server-sent events: what the database has behind the id they name, then what the hub hands out.
 //!
 //! - Nothing is lost: the subscription to the hub begins before the database is read, and what both have is sent once.
-//! - Nothing grows: a task fills a channel of a few chunks; a reader that takes none for [`SLOW_AFTER`] is disconnected and resumes with
+//! - Nothing grows: a task fills a channel of a few chunks; a reader that takes none for `SLOW_AFTER` is disconnected and resumes with
 //!   `Last-Event-ID`. A reader that only lags behind the hub's ring is served from the database.
 //! - Nothing leaks: what a subscriber may see is asked anew with every keep-alive, so a lost role ends the stream.
 //! - An id that is past retention (or from the future) gets `event: reset`: the reader must list anew, and goes on from now.
