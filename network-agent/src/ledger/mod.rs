@@ -8,12 +8,14 @@
 
 pub mod accept;
 mod journal;
+mod writer;
 
 pub use self::{accept::Decision, journal::Record};
 
 use self::{
     accept::{Current, Incoming, accept},
     journal::HostRecord,
+    writer::{Draft, Journal, Writer},
 };
 use crate::model::object::{Desired, Key, Version};
 use domain::{HostId, PortId};
@@ -21,11 +23,12 @@ use proto::network::v1 as pb;
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+use tokio::sync::oneshot;
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -35,6 +38,12 @@ pub enum LedgerError {
         dir: PathBuf,
         #[source]
         source: io::Error,
+    },
+    #[error("a change can't be written to the ledger in {dir}")]
+    Commit {
+        dir: PathBuf,
+        #[source]
+        source: Arc<io::Error>,
     },
     #[error("another agent uses the ledger in {dir}: end it first")]
     InUse { dir: PathBuf },
@@ -49,25 +58,17 @@ pub struct Outcome {
     pub decision: Decision,
 }
 
-/// A journal this much longer than what it holds is written anew.
-const GARBAGE_FACTOR: u64 = 4;
-const GARBAGE_MIN: u64 = 4 * 1024 * 1024;
-
 #[derive(Debug)]
 struct State {
     records: BTreeMap<Key, Record>,
     host: HostRecord,
-    file: File,
-    bytes: u64,
-    live_bytes: u64,
-    /// An append failed half-way: the next write replaces the file.
-    torn: bool,
 }
 
 #[derive(Debug)]
 pub struct Ledger {
     dir: PathBuf,
     state: Arc<Mutex<State>>,
+    writer: Writer,
     _lock: File,
 }
 
@@ -110,8 +111,10 @@ impl Ledger {
         let bytes = journal::encode(&all, host);
         let file = journal::rewrite(&dir, &bytes).map_err(failed("written"))?;
         let length = bytes.len() as u64;
-        let state = State { records, host, file, bytes: length, live_bytes: length, torn: false };
-        Ok(Self { dir, state: Arc::new(Mutex::new(state)), _lock: lock })
+        let state = Arc::new(Mutex::new(State { records, host }));
+        let journal = Journal { dir: dir.clone(), file, bytes: length, live_bytes: length, torn: false };
+        let writer = Writer::start(journal, Arc::clone(&state)).map_err(failed("written"))?;
+        Ok(Self { dir, state, writer, _lock: lock })
     }
 
     #[must_use]
@@ -144,12 +147,12 @@ impl Ledger {
 
     /// Takes what is newer than what is held; durable when it returns. Callers send one batch at a time.
     pub async fn accept(&self, words: Vec<(pb::Desired, Desired)>, revision: i64) -> Result<Vec<Outcome>, LedgerError> {
-        self.write(move |state| {
+        self.write(move |draft| {
             let mut outcomes = Vec::with_capacity(words.len());
-            let mut changed: BTreeMap<Key, Record> = BTreeMap::new();
             for (message, desired) in words {
-                let held = changed.get(&desired.key).or_else(|| state.records.get(&desired.key));
-                let current = held.map(|r| Current { version: version_of(&r.desired), buried: r.desired.deleted });
+                let held = draft.get(desired.key);
+                let current =
+                    held.as_ref().map(|r| Current { version: version_of(&r.desired), buried: r.desired.deleted });
                 let decision =
                     accept(current, Incoming { version: desired.version, deleted: desired.object.is_none() });
                 if decision == Decision::Take {
@@ -157,87 +160,50 @@ impl Ledger {
                     let acquired_epoch = held
                         .filter(|r| !message.deleted && version_of(&r.desired).epoch == desired.version.epoch)
                         .map_or(0, |r| r.acquired_epoch);
-                    changed.insert(desired.key, Record { desired: keyed(message, desired.key), acquired_epoch });
+                    draft.put(desired.key, Record { desired: keyed(message, desired.key), acquired_epoch });
                 }
                 outcomes.push(Outcome { desired, decision });
             }
-            state.host.revision = revision;
-            (changed, outcomes)
+            draft.host.revision = revision;
+            outcomes
         })
         .await
     }
 
     /// Hands a port over (or back: 0); durable when it returns. False when its epoch is another by now.
     pub async fn set_acquired(&self, port_id: PortId, epoch: i64, acquired: bool) -> Result<bool, LedgerError> {
-        self.write(move |state| {
+        self.write(move |draft| {
             let key = Key::Port(port_id);
-            let Some(record) = state.records.get(&key) else { return (BTreeMap::new(), false) };
+            let Some(record) = draft.get(key) else { return false };
             if record.desired.deleted || version_of(&record.desired).epoch != epoch {
-                return (BTreeMap::new(), false);
+                return false;
             }
             let acquired_epoch = if acquired { epoch } else { 0 };
-            if record.acquired_epoch == acquired_epoch {
-                return (BTreeMap::new(), true);
+            if record.acquired_epoch != acquired_epoch {
+                draft.put(key, Record { acquired_epoch, ..record });
             }
-            (BTreeMap::from([(key, Record { acquired_epoch, ..record.clone() })]), true)
+            true
         })
         .await
     }
 
     async fn write<R: Send + 'static>(
         &self,
-        change: impl FnOnce(&mut State) -> (BTreeMap<Key, Record>, R) + Send + 'static,
+        change: impl FnOnce(&mut Draft<'_>) -> R + Send + 'static,
     ) -> Result<R, LedgerError> {
-        let (state, dir) = (Arc::clone(&self.state), self.dir.clone());
-        let work = move || {
-            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = state.host;
-            let (changed, result) = change(&mut state);
-            if changed.is_empty() && before == state.host {
-                return Ok(result);
-            }
-            match state.append(&dir, changed) {
-                Ok(()) => Ok(result),
-                Err(source) => {
-                    state.host = before;
-                    Err(LedgerError::File { what: "written", dir, source })
-                }
-            }
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| LedgerError::Interrupted)?
+        let (done, result) = oneshot::channel();
+        self.writer.submit(Box::new(move |draft| {
+            let outcome = change(draft);
+            Box::new(move |written| {
+                let _ = done.send(written.map(|()| outcome));
+            })
+        }));
+        let written = result.await.map_err(|_| LedgerError::Interrupted)?;
+        written.map_err(|source| LedgerError::Commit { dir: self.dir.clone(), source })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl State {
-    fn append(&mut self, dir: &Path, changed: BTreeMap<Key, Record>) -> io::Result<()> {
-        let records: Vec<Record> = changed.values().cloned().collect();
-        let bytes = journal::encode(&records, self.host);
-        let crowded = self.bytes > GARBAGE_MIN && self.bytes > GARBAGE_FACTOR * self.live_bytes;
-        if self.torn || crowded {
-            let mut all = self.records.clone();
-            all.extend(changed);
-            let bytes = journal::encode(&all.values().cloned().collect::<Vec<_>>(), self.host);
-            let file = journal::rewrite(dir, &bytes)?;
-            // The handle follows the rename; appending goes on at its end.
-            (self.file, self.records, self.torn) = (file, all, false);
-            (self.bytes, self.live_bytes) = (bytes.len() as u64, bytes.len() as u64);
-            return Ok(());
-        }
-        self.torn = true;
-        self.file.write_all(&bytes)?;
-        self.file.sync_data()?;
-        self.torn = false;
-        self.bytes += bytes.len() as u64;
-        for (key, record) in changed {
-            if self.records.insert(key, record).is_none() {
-                self.live_bytes += (bytes.len() / records.len().max(1)) as u64;
-            }
-        }
-        Ok(())
     }
 }
 

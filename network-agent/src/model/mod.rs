@@ -103,7 +103,7 @@ impl Wishes {
     }
 
     /// Ports that are bound here and in use, with the network's address of it.
-    pub fn active<'a>(&'a self, network_id: NetworkId) -> impl Iterator<Item = &'a Arc<Port>> {
+    pub fn active(&self, network_id: NetworkId) -> impl Iterator<Item = &Arc<Port>> {
         self.ports_of(network_id).filter(|port| self.in_use(port))
     }
 
