@@ -2,8 +2,9 @@
 
 use crate::rig::{Lab, TestPort, eventually, floating, group, network, open_rules, root, run, tombstone, uplink};
 use domain::{FloatingIpId, NetworkId, SecurityGroupId};
-use network_agent::model::state::Wiring;
+use network_agent::{model::state::Wiring, nft::DropReason};
 use proto::network::v1 as pb;
+use std::io::{Read, Write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn source_nat_out_and_a_floating_ip_in_that_moves() {
@@ -49,4 +50,46 @@ async fn source_nat_out_and_a_floating_ip_in_that_moves() {
         outside("203.0.113.50") && neighbour().contains("02:00:00:00:02:0c")
     });
     assert!(ga.pings("203.0.113.1"), "without its floating IP, by source NAT again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_released_floating_ip_cuts_its_sessions_and_protected_addresses_stay_out_of_reach() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let host = lab.protected_host(1, Wiring::Veth, "203.0.113.200/32").await;
+    let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
+    let a = TestPort::new(1, &["10.0.0.5"], &[sg]);
+    let fip = FloatingIpId::new();
+    host.tell(&[
+        network(net, 100, &["10.0.0.0/24"], &[], Some(uplink(11))),
+        group(sg, 1, &open_rules()),
+        a.local(net),
+        floating(fip, 1, net, &a, "203.0.113.50"),
+    ])
+    .await;
+    host.acquire(&a).await;
+    let ga = lab.static_guest(&host, net, &a);
+    crate::rig::must(&format!("ip -n {} addr add 203.0.113.200/24 dev eth0", lab.outside()));
+    ga.reaches("203.0.113.1");
+    assert!(!ga.pings("203.0.113.200"), "a manager's address");
+    assert!(host.drops(net, &a, DropReason::Protected).await > 0, "and counted");
+    let outside = lab.outside();
+    eventually("the protected machine may ask", || {
+        run(&format!("ip netns exec {outside} ping -n -c 1 -W 1 -I 203.0.113.200 203.0.113.50")).0
+    });
+    // A session by the floating IP, both ends of it waiting.
+    let listener = crate::rig::inside(&ga.ns, || std::net::TcpListener::bind("10.0.0.5:22").expect("bound"));
+    let listener = listener.join().expect("thread");
+    let connect = || std::net::TcpStream::connect("203.0.113.50:22").expect("connected");
+    let mut session = crate::rig::inside(&lab.outside(), connect).join().expect("thread");
+    let (mut served, _) = listener.accept().expect("accepted");
+    served.set_read_timeout(Some(std::time::Duration::from_millis(700))).expect("set");
+    let mut byte = [0];
+    session.write_all(&[1]).expect("sent");
+    served.read_exact(&mut byte).expect("it passes");
+    host.tell(&[tombstone(fip.to_string(), pb::ObjectKind::FloatingIp, (1, 2))]).await;
+    session.write_all(&[2]).expect("sent");
+    assert!(served.read_exact(&mut byte).is_err(), "nothing of the session passes any more");
 }

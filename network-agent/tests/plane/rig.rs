@@ -113,6 +113,15 @@ impl Lab {
     }
 
     pub async fn host(&self, number: u8, wiring: Wiring) -> TestHost {
+        self.make_host(number, wiring, &[]).await
+    }
+
+    /// With a block that instances may not reach.
+    pub async fn protected_host(&self, number: u8, wiring: Wiring, block: &str) -> TestHost {
+        self.make_host(number, wiring, &[block]).await
+    }
+
+    async fn make_host(&self, number: u8, wiring: Wiring, protected: &[&str]) -> TestHost {
         let (fabric, ns) = (self.ns("fab"), self.ns(&format!("h{number}")));
         must(&format!(
             "ip netns add {ns} && ip -n {ns} link set lo up && \
@@ -129,6 +138,7 @@ impl Lab {
             prefix: format!("{}-a{number}", self.name),
             underlay_address: IpAddr::V4(Ipv4Addr::new(10, 255, 0, number)),
             external: BTreeMap::from([("public".to_owned(), "br-ext".to_owned())]),
+            protected: protected.iter().map(|block| block.parse().expect("cidr")).collect(),
             wiring,
             audit_secs: 3600,
             ..Config::default()

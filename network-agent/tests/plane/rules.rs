@@ -143,3 +143,51 @@ async fn forgers_are_dropped_and_counted() {
     assert!(!connects(&ga, "10.0.0.1:22"));
     assert!(host.drops(net, &a, DropReason::Host).await > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_limit_holds_and_changes_in_place() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let host = lab.host(1, Wiring::Veth).await;
+    let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
+    // Less than its own burst passes in the time of the test: what is beyond the burst is dropped.
+    let a = TestPort { rate: 8_000, ..TestPort::new(1, &["10.0.0.5"], &[sg]) };
+    let b = TestPort::new(2, &["10.0.0.6"], &[sg]);
+    host.tell(&[
+        network(net, 100, &["10.0.0.0/24"], &[], None),
+        group(sg, 1, &open_rules()),
+        a.local(net),
+        b.local(net),
+    ])
+    .await;
+    host.acquire(&a).await;
+    host.acquire(&b).await;
+    let (ga, gb) = (lab.static_guest(&host, net, &a), lab.static_guest(&host, net, &b));
+    ga.reaches("10.0.0.6");
+    const DATAGRAMS: usize = 600;
+    let flood = |guest: &Guest| {
+        inside(&guest.ns, || {
+            let socket = std::net::UdpSocket::bind("10.0.0.5:0").expect("bound");
+            for _ in 0..DATAGRAMS {
+                let _ = socket.send_to(&[0; 1400], "10.0.0.6:9");
+            }
+        })
+        .join()
+        .expect("thread");
+    };
+    let receiver = inside(&gb.ns, || std::net::UdpSocket::bind("10.0.0.6:9").expect("bound")).join().expect("thread");
+    flood(&ga);
+    let over = host.drops(net, &a, DropReason::Rate).await;
+    assert!((300..=DATAGRAMS as u64).contains(&over), "256 KiB pass, the rest doesn't: {over}");
+    let freed = TestPort { rate: 0, generation: 2, ..a.clone() };
+    host.tell(&[freed.local(net)]).await;
+    flood(&ga);
+    assert_eq!(host.drops(net, &a, DropReason::Rate).await, over, "without a limit nothing more is dropped");
+    let limited = TestPort { rate: 16_000, generation: 3, ..a.clone() };
+    host.tell(&[limited.local(net)]).await;
+    let changed = TestPort { rate: 32_000, generation: 4, ..a.clone() };
+    host.tell(&[changed.local(net)]).await;
+    drop(receiver);
+}
