@@ -137,6 +137,7 @@ impl Cgroups {
         if mounts.v1.is_empty() && mounts.v2.is_none() {
             return Err(CgroupError::NotMounted);
         }
+        weigh(&mounts, &parent, v2_controllers.iter().any(|c| c == "cpu"))?;
         let missing = |name: &str| {
             let in_v2 = if name == "freezer" { mounts.v2.is_some() } else { v2_controllers.iter().any(|c| c == name) };
             !in_v2 && !mounts.v1.contains_key(name)
@@ -175,6 +176,18 @@ impl Cgroups {
         }
         names.into_iter().collect()
     }
+}
+
+/// All instances together weigh as much as one busy process per hardware thread. With the default they would weigh as one process in all,
+/// and a compiler run on the host would halve the speed of every guest.
+fn weigh(mounts: &Mounts, parent: &Path, cpu_in_v2: bool) -> Result<(), CgroupError> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    if let Some(mount) = mounts.v1.get("cpu") {
+        write(&mount.join(parent).join("cpu.shares"), &(1024 * threads).min(262_144).to_string())?;
+    } else if let Some(mount) = mounts.v2.as_ref().filter(|_| cpu_in_v2) {
+        write_if_there(&mount.join(parent).join("cpu.weight"), &(100 * threads).min(10_000).to_string())?;
+    }
+    Ok(())
 }
 
 /// Enables our controllers along the path from the mount's root to `parent`; returns those the children get.
