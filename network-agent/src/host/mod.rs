@@ -124,6 +124,7 @@ impl Host {
             {
                 wishes.acquired.insert(port.id);
             }
+            wishes.versions.insert(key, parsed.version);
             marked.extend(wishes.put(object));
         }
         let host = Self {
@@ -215,13 +216,18 @@ impl Host {
     }
 
     fn take(&self, wishes: &mut Wishes, desired: Desired) -> BTreeSet<NetworkId> {
-        let Desired { key, object, .. } = desired;
+        let Desired { key, version, object } = desired;
         // A port's epoch that rose, and a port that left, is no longer handed over (the ledger has it so).
         if let Key::Port(port_id) = key {
             let handed = self.ledger.held(key).is_some_and(|(held, _, epoch)| epoch != 0 && epoch == held.epoch);
             if !handed {
                 wishes.acquired.remove(&port_id);
             }
+        }
+        if object.is_some() {
+            wishes.versions.insert(key, version);
+        } else {
+            wishes.versions.remove(&key);
         }
         match (object, key) {
             (Some(object), _) => wishes.put(object),
@@ -258,7 +264,15 @@ impl Host {
         if !handed {
             return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
         }
-        lock(&self.wishes).acquired.insert(port_id);
+        {
+            let mut wishes = lock(&self.wishes);
+            // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
+            let held = self.ledger.held(Key::Port(port_id));
+            if !held.is_some_and(|(held, _, handed)| held.epoch == epoch && handed == epoch) {
+                return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
+            }
+            wishes.acquired.insert(port_id);
+        }
         let round = self.signal.mark([network_id]);
         let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
         if done.is_err() {

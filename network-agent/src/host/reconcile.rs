@@ -265,7 +265,8 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
 fn observe_outcome(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, failed: &BTreeMap<Option<Key>, String>) {
     let whole = failed.get(&None);
     let post = |key: Key, good: ObjectState| {
-        let Some((version, false, _)) = host.ledger.held(key) else { return };
+        // Of what this round worked with: the ledger may know a newer one by now.
+        let Some(version) = wishes.versions.get(&key).copied() else { return };
         let observation = match whole.or_else(|| failed.get(&Some(key))) {
             Some(reason) => Observation::failed(key, version, reason.clone()),
             None => Observation {

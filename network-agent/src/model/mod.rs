@@ -6,7 +6,7 @@ pub mod object;
 pub mod state;
 
 use domain::{FloatingIpId, NetworkId, PortId, SecurityGroupId};
-use object::{FloatingIp, Network, Object, Port, SecurityGroup};
+use object::{FloatingIp, Key, Network, Object, Port, SecurityGroup, Version};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -22,6 +22,8 @@ pub struct Wishes {
     pub floating_ips: BTreeMap<FloatingIpId, Arc<FloatingIp>>,
     /// Ports between acquire and release.
     pub acquired: BTreeSet<PortId>,
+    /// Which word each object is of.
+    pub versions: BTreeMap<Key, Version>,
     by_network: BTreeMap<NetworkId, BTreeSet<PortId>>,
     floating_by_network: BTreeMap<NetworkId, BTreeSet<FloatingIpId>>,
 }
