@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::time::Duration;
 
+const RESERVATION_TTL_SECS_MAX: u32 = 3600;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -12,7 +14,7 @@ pub struct Config {
     /// each second.
     pub heartbeat_timeout_ms: u64,
     /// How long a host may be without its agent before it is shown as disconnected and gets nothing new, milliseconds. An agent's
-    /// restart should fit in.
+    /// restart, and its return after a manager's restart (within 3 s), should fit in.
     pub disconnect_grace_ms: u64,
     /// How often instances whose deadline passed are looked at, milliseconds.
     pub reconcile_interval_ms: u64,
@@ -38,7 +40,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             heartbeat_timeout_ms: 5000,
-            disconnect_grace_ms: 3000,
+            disconnect_grace_ms: 5000,
             reconcile_interval_ms: 1000,
             reservation_ttl_secs: 120,
             storage_timeout_secs: 10,
@@ -78,6 +80,12 @@ impl Config {
             .filter(|(_, value)| *value == 0)
             .map(|(key, _)| ConfigError::new(format!("cluster.{key}"), "must be at least 1"))
             .collect();
+        if self.reservation_ttl_secs > RESERVATION_TTL_SECS_MAX {
+            errors.push(ConfigError::new(
+                "cluster.reservation_ttl_secs",
+                "must be at most 3600: the storage-manager holds none longer",
+            ));
+        }
         if self.heartbeat_timeout_ms < 2000 {
             errors.push(ConfigError::new(
                 "cluster.heartbeat_timeout_ms",

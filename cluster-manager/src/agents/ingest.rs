@@ -147,7 +147,7 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     for work in todo {
         let row = rows.get(&work.seen.instance_id);
         let scene = Scene { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.link.host_id) };
-        let verdict = plan_report(work.link.host_id, row.map(|r| &r.instance), &work.seen, scene);
+        let verdict = plan_report(work.link.host_id, row.map(|r| (&r.instance, r.fence)), &work.seen, scene);
         let unit = unit_of(&work, row, &verdict, now);
         settled.push(Settled { work, row: row.cloned(), verdict, unit });
     }

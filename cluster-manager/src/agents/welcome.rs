@@ -3,7 +3,7 @@
 use super::{ingest, link::Link};
 use crate::{manager::Manager, manager::read_problem, reconcile::report::Verdict};
 use domain::{
-    ErrorKind, HostId, InstanceId, Problem, Timestamp,
+    ErrorKind, HostId, InstanceId, Name, Problem, Timestamp,
     event::NewEvent,
     flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
@@ -24,11 +24,11 @@ pub async fn register(manager: &Arc<Manager>, hello: pb::Hello) -> Result<Arc<Li
     let comes = known.as_ref().is_none_or(|h| h.state != HostState::Up);
     let mut unit = Unit::new().op(store::HostUpsert {
         id: host_id,
-        name: parse("hello.name", &hello.name)?,
+        name: host_name(&hello.name, host_id),
         zone: host.zone.clone(),
         tags: host.tags.clone(),
         state: HostState::Up,
-        threads: host.facts.threads,
+        threads: hello.capacity.map_or(0, |c| c.vcpus),
         memory_mib: host.capacity.memory_mib,
         disk_gib: host.capacity.disk_gib,
         cpu_overcommit_permille: host.cpu_overcommit_permille,
@@ -74,7 +74,7 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     let now = Timestamp::now();
     Ok(Host {
         id: host_id,
-        name: known.map_or_else(|| hello.name.clone(), |h| h.name.clone()),
+        name: known.map_or_else(|| host_name(&hello.name, host_id).to_string(), |h| h.name.clone()),
         zone: known.map_or_else(|| hello.zone.clone(), |h| h.zone.clone()),
         tags: known.map(|h| h.tags.clone()).unwrap_or_default(),
         state: HostState::Up,
@@ -88,12 +88,25 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
             per_vcpu_mib: hello.overhead_per_vcpu_mib,
             per_gib_mib: hello.overhead_per_gib_mib,
         },
-        facts: HostFacts { threads: capacity.vcpus, ..facts },
+        facts,
         generation: known.map_or(1, |h| h.generation),
         revision: known.map_or(0, |h| h.revision),
         registered_at: known.map_or(now, |h| h.registered_at),
         state_changed_at: known.filter(|h| h.state == HostState::Up).map_or(now, |h| h.state_changed_at),
     })
+}
+
+/// What a machine calls itself, as a name here: `Rack1.example.org` is `rack1-example-org`, `7up` is `h-7up`.
+#[must_use]
+pub fn host_name(told: &str, host_id: HostId) -> Name {
+    let plain: String =
+        told.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(60).collect();
+    let plain = plain.trim_matches('-');
+    let named = |text: String| text.parse::<Name>().ok();
+    named(plain.to_owned())
+        .or_else(|| named(format!("h-{plain}")))
+        .or_else(|| named(format!("h-{}", host_id.0.simple())))
+        .expect("hexadecimal after a letter is a name")
 }
 
 /// vCPUs that `threads` hardware threads carry.
@@ -183,6 +196,18 @@ fn review(host_id: HostId, row: Option<&Instance>, holding: &pb::Holding) -> Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_a_machine_is_called_it_has_a_name_here() {
+        let id = HostId::new();
+        for (told, name) in
+            [("vm", "vm"), ("Rack1.example.org", "rack1-example-org"), ("7up", "h-7up"), ("_x_", "x"), ("a-", "a")]
+        {
+            assert_eq!(host_name(told, id).as_str(), name, "{told}");
+        }
+        assert!(host_name("", id).as_str().starts_with("h-"));
+        assert!(host_name(&"x".repeat(200), id).as_str().len() <= 63);
+    }
 
     #[test]
     fn overcommit_is_in_thousandths() {

@@ -90,10 +90,12 @@ fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
             return Err(Problem::invalid("cpu_overcommit", "must be 0.1 to 100 vCPUs per hardware thread"));
         }
         next.cpu_overcommit_permille = permille;
-        // The facts say the threads; a row from before they did is scaled.
-        let threads = match host.facts.threads {
-            0 => host.capacity.vcpus.saturating_mul(1000) / host.cpu_overcommit_permille.max(1),
-            threads => threads,
+        // The facts say all threads of the machine. Where instances may take fewer, the row's capacity says how many.
+        let before = host.cpu_overcommit_permille;
+        let threads = if overcommitted(host.facts.threads, before) == host.capacity.vcpus {
+            host.facts.threads
+        } else {
+            host.capacity.vcpus.saturating_mul(1000).div_ceil(before.max(1))
         };
         next.capacity.vcpus = overcommitted(threads, permille);
     }

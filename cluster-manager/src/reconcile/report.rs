@@ -4,7 +4,7 @@
 //! up with*, not the one a report is about: within an epoch `(start, counter)` alone orders an agent's reports, so this costs no
 //! safety, and a caller that waits for a change sees `observed_generation` rise when the host did it, not when it began.
 //!
-//! Invariants: an epoch or a host that isn't the row's changes nothing; a deleting instance only ever becomes gone, and only by the
+//! Invariants: a fence that isn't greater than the stored one changes nothing; an epoch or a host that isn't the row's changes nothing; a deleting instance only ever becomes gone, and only by the
 //! word of its host for its epoch; a state follows [`InstanceState::valid_transition`]; what isn't final has a deadline.
 
 use super::deadline::Deadlines;
@@ -43,6 +43,8 @@ pub struct Scene<'a> {
 pub enum Stale {
     /// Of an epoch the instance has left.
     Epoch,
+    /// Stored already, or older than what is.
+    Repeat,
     /// Of a generation older than what the host has caught up with.
     Generation,
     /// Of a desired state we never gave (a restored backup, or another's host).
@@ -54,6 +56,7 @@ impl Stale {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Epoch => "epoch",
+            Self::Repeat => "repeat",
             Self::Generation => "generation",
             Self::Unknown => "unknown",
         }
@@ -84,9 +87,14 @@ pub enum Verdict {
 }
 
 #[must_use]
-pub fn plan_report(host_id: HostId, row: Option<&Instance>, seen: &Observation, scene: Scene<'_>) -> Verdict {
+pub fn plan_report(
+    host_id: HostId,
+    row: Option<(&Instance, ReportFence)>,
+    seen: &Observation,
+    scene: Scene<'_>,
+) -> Verdict {
     let gone = seen.state == InstanceState::Deleted;
-    let Some(row) = row else {
+    let Some((row, stored)) = row else {
         return if gone { Verdict::OrphanGone } else { orphan("no instance of this id exists") };
     };
     if row.host_id != Some(host_id) {
@@ -114,6 +122,10 @@ pub fn plan_report(host_id: HostId, row: Option<&Instance>, seen: &Observation, 
     }
     let status = next_status(row, seen, scene);
     let fence = ReportFence { generation: status.observed_generation, ..seen.fence };
+    // The store refuses it as well; here it costs nobody else's batch.
+    if fence <= stored {
+        return Verdict::Refuse(Stale::Repeat);
+    }
     let events = events(row, &status, seen, scene.now);
     Verdict::Store { fence, status, events }
 }

@@ -30,7 +30,8 @@ fn scene(deadlines: &Deadlines) -> Scene<'_> {
 }
 
 fn report(row: &Instance, seen: &Observation) -> Verdict {
-    plan_report(row.host_id.expect("placed"), Some(row), seen, scene(&Deadlines::default()))
+    let stored = ReportFence::default();
+    plan_report(row.host_id.expect("placed"), Some((row, stored)), seen, scene(&Deadlines::default()))
 }
 
 fn any_state() -> impl Strategy<Value = S> {
@@ -85,7 +86,10 @@ fn reports_of_another_epoch_host_or_future_change_nothing() {
     assert_eq!(with(row.epoch, row.generation + 1), Verdict::Refuse(Stale::Unknown));
     assert_eq!(with(row.epoch, row.generation - 1), Verdict::Refuse(Stale::Generation));
     let (deadlines, other) = (Deadlines::default(), HostId::new());
-    let from = |row: Option<&Instance>, seen: &Observation| plan_report(other, row, seen, scene(&deadlines));
+    let stored = ReportFence::default();
+    let from = |row: Option<&Instance>, seen: &Observation| {
+        plan_report(other, row.map(|r| (r, stored)), seen, scene(&deadlines))
+    };
     assert!(matches!(from(Some(&row), &base), Verdict::Orphan { .. }));
     assert!(matches!(from(None, &base), Verdict::Orphan { .. }));
     let mut old = base.clone();
@@ -94,6 +98,17 @@ fn reports_of_another_epoch_host_or_future_change_nothing() {
     let gone = seen(&row, S::Deleted, true);
     assert_eq!(from(None, &gone), Verdict::OrphanGone, "nothing to keep");
     assert_eq!(from(Some(&row), &gone), Verdict::OrphanGone, "another host's word ends nothing here");
+}
+
+#[test]
+fn what_is_stored_already_is_not_stored_again() {
+    let row = instance(S::Running);
+    let report = seen(&row, S::Stopped, true);
+    let deadlines = Deadlines::default();
+    let with = |stored| plan_report(row.host_id.expect("placed"), Some((&row, stored)), &report, scene(&deadlines));
+    assert_eq!(with(report.fence), Verdict::Refuse(Stale::Repeat));
+    assert_eq!(with(ReportFence { start: 2, counter: 0, ..report.fence }), Verdict::Refuse(Stale::Repeat));
+    assert!(matches!(with(ReportFence { counter: 0, ..report.fence }), Verdict::Store { .. }));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::{
     host::{Phase, Shared, Status},
     ledger::Taken,
 };
-use domain::{InstanceId, Timestamp};
+use domain::{InstanceId, Timestamp, host::HostFacts};
 use proto::{
     agent::v1::{
         self as pb, agent_link_client::AgentLinkClient, agent_message::Message as Up, manager_message::Message as Down,
@@ -121,7 +121,8 @@ impl Process {
                 disk_gib: config.capacity.disk_gib,
             }),
             cpu_overcommit_permille: config.cpu_overcommit_permille,
-            facts_json: serde_json::to_string(&config.facts).unwrap_or_default(),
+            facts_json: serde_json::to_string(&HostFacts { threads: config.capacity.vcpus, ..config.facts.clone() })
+                .unwrap_or_default(),
             overhead_fixed_mib: config.overhead.fixed_mib,
             overhead_per_vcpu_mib: config.overhead.per_vcpu_mib,
             overhead_per_gib_mib: config.overhead.per_gib_mib,
