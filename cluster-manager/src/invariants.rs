@@ -11,7 +11,7 @@ use crate::manager::Manager;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use store::{Leak, ReadError};
 
-const SWEEP_EVERY: Duration = Duration::from_secs(15);
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_MAX: u32 = 1000;
 
 /// What two looks in a row, `apart` from each other, both name.

@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// Longer than anything here takes on a machine that does something else too.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Looks again until it is so; fails with what it last was.
 pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
