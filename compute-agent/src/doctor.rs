@@ -149,8 +149,9 @@ async fn qemu(config: &Config, root: bool, findings: &mut Vec<Finding>) {
                     "instances work, several times slower; use a machine with working virtualization for more",
                 ),
             });
-            let known = |text: &String| decision.reason.contains(text.as_str());
-            let warnings = decision.warnings.iter().filter(|w| !known(w));
+            // The first warning says the reason again.
+            let because = decision.reason.rsplit("because ").next().unwrap_or_default();
+            let warnings = decision.warnings.iter().filter(|w| !w.contains(because));
             findings.extend(warnings.map(|w| Finding::warning(w.clone(), "")));
         }
         Err(error) => findings.push(Finding::error(

@@ -17,8 +17,8 @@ use std::{fmt, time::Duration};
 
 /// No guest gets longer, whatever its own timeout.
 const GRACE_MAX: Duration = Duration::from_secs(60);
-/// One without a ledger entry gets this long.
-const GRACE_UNKNOWN: Duration = Duration::from_secs(10);
+/// Each gets this long: a timeout of 0 may be no more than the trace of one hard stop.
+const GRACE_MIN: Duration = Duration::from_secs(10);
 const QMP_TIMEOUT: Duration = Duration::from_secs(3);
 const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The power button is pressed again this often.
@@ -72,7 +72,7 @@ impl Report {
     }
 }
 
-/// Stops them all at once, each within its own `stop_timeout_secs` (at most a minute), then hard.
+/// Stops them all at once, each within its own `stop_timeout_secs` (10 s to a minute), then hard.
 pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
     let (found, state_dir) = (running_qemus(&config.run_dir), config.state_dir.clone());
     if found.is_empty() && !state_dir.join("ledger").exists() {
@@ -104,9 +104,9 @@ async fn stop_one(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
     let (name, grace) = match held.as_deref() {
         Some(Held::Live(entry)) => {
             let own = Duration::from_secs(entry.desired.spec.stop_timeout_secs.into());
-            (entry.desired.name.clone(), own.min(GRACE_MAX))
+            (entry.desired.name.clone(), own.clamp(GRACE_MIN, GRACE_MAX))
         }
-        Some(Held::Buried(_)) | None => (String::new(), GRACE_UNKNOWN),
+        Some(Held::Buried(_)) | None => (String::new(), GRACE_MIN),
     };
     let paths = Paths::new(&config.state_dir, &config.run_dir, instance_id);
     let graceful = match QmpClient::connect(&paths.qmp_socket(), QMP_TIMEOUT).await {
@@ -145,7 +145,7 @@ async fn ask(found: &Found, qmp: &QmpClient, grace: Duration) -> bool {
             let _ = tokio::time::timeout(ASK_AGAIN, shutdown).await;
         }
     };
-    let graceful = !grace.is_zero() && tokio::time::timeout(grace, guest_ended).await.is_ok();
+    let graceful = tokio::time::timeout(grace, guest_ended).await.is_ok();
     if qmp.quit().await.is_ok() {
         let _ = tokio::time::timeout(QUIT_TIMEOUT, found.process.wait_exit()).await;
     }

@@ -1,5 +1,5 @@
 //! What the ledger holds of one instance: what it must be here ([`Desired`]), what the host has done about it ([`Done`]), or the
-//! [`Tombstone`] that is left of it. How this looks on disk is [`super::record`]'s business.
+//! [`Tombstone`] that is left of it. How this looks on disk is `record`'s business.
 
 use crate::qemu::process::ProcessRef;
 use domain::{

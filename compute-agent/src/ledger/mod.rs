@@ -11,7 +11,7 @@
 //! Invariants:
 //! - What [`Ledger::held`] shows is durable. Changes build on the newest version, durable or not, in the order of their
 //!   submission; a version becomes visible when its file is.
-//! - (epoch, generation) never falls ([`accept`]).
+//! - (epoch, generation) never falls ([`mod@accept`]).
 //! - A file that can't be understood is moved to `quarantine/` and reported, never dropped: its instance, if it runs, goes on.
 //! - The revision is written after the entries it stands for: after a crash it may be too low (the manager then repeats), never
 //!   too high.

@@ -1,6 +1,6 @@
 //! Makes the host what the ledger says: one task per instance, all of the same kind, woken by anything and told nothing.
 //!
-//! A task loops: look ([`observe`]), decide ([`plan`], pure), do one step ([`act`]), look again. It is woken by a change of the
+//! A task loops: look (`observe`), decide ([`mod@plan`], pure), do one step (`act`), look again. It is woken by a change of the
 //! ledger, the end of the process, an event of QEMU's monitor, the guest's up line and a timer, and never learns which of these it
 //! was. The first run, a retry, a restart of the agent and a restart of the host are the same code.
 //!

@@ -1,6 +1,7 @@
 //! The agent dies at any point, and its successor takes over what runs.
 
 use crate::rig::{Host, Want, eventually};
+use base64::Engine;
 use compute_agent::vms_stop::{Stopped, stop_all};
 use proto::cluster::v1::{InstanceState as S, Power, SerialConsole, console_open::What};
 use std::fs;
@@ -122,10 +123,13 @@ async fn all_vms_are_stopped_without_the_control_plane_and_come_back_with_it() {
     let Some(mut host) = Host::start(2).await else { return };
     let (a, b) = (Want::tiny(&host, "polite"), Want::tiny(&host, "rude"));
     let mut b = b;
+    // It takes no power button.
+    let script = "#!/bin/sh\nkill -9 $(cat /run/acpid.pid)\n";
+    b.spec().user_data_base64 = base64::engine::general_purpose::STANDARD.encode(script);
     b.spec().stop_timeout_secs = 0;
     host.manager.want_all(&[a.desired.clone(), b.desired.clone()]);
     host.guest_up(&a, 0).await;
-    host.reached(&b, S::Running).await;
+    host.guest_up(&b, 0).await;
     assert!(stop_all(&host.config).await.is_err(), "an agent runs, and would start them again");
     host.stop_agent().await;
     let report = stop_all(&host.config).await.expect("stopped");
