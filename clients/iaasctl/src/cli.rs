@@ -10,13 +10,14 @@ use crate::{
     output::Format,
     size::{parse_duration, parse_gib, parse_mib},
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use client::WaitTarget;
 use std::time::Duration;
 
 /// The cloud from a terminal or a script
 #[derive(Debug, Parser)]
 #[command(name = "iaasctl", version, after_help = exit::HELP, max_term_width = 100, disable_help_subcommand = true)]
+#[command(disable_help_flag = true)]
 #[command(subcommand_value_name = "NOUN", subcommand_help_heading = "Nouns")]
 pub struct Cli {
     #[command(flatten)]
@@ -46,6 +47,9 @@ pub struct Globals {
     /// No progress and no notes on stderr, only errors
     #[arg(long, short, global = true)]
     pub quiet: bool,
+    /// Print help
+    #[arg(long, short, global = true, action = ArgAction::HelpShort)]
+    help: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,9 +100,7 @@ pub enum Noun {
     Audit(AuditCommand),
     /// Look for what is wrong, and say what to do
     Doctor(DoctorArgs),
-    /// Print a shell's completion script
-    ///
-    /// For bash: `iaasctl completion bash > /etc/bash_completion.d/iaasctl`
+    /// Print a shell's completion script (bash: into /etc/bash_completion.d/iaasctl)
     Completion {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
@@ -150,8 +152,10 @@ pub struct WaitArgs {
 /// A size in numbers, instead of a flavor.
 #[derive(Debug, Clone, Args)]
 pub struct SizeArgs {
+    /// A named size (`iaasctl flavor list`)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["vcpus", "memory", "disk"])]
     pub flavor: Option<String>,
+    /// Instead of a flavor
     #[arg(long, value_name = "N")]
     pub vcpus: Option<u32>,
     /// With a unit: `512MiB`, `2GiB`

@@ -100,13 +100,6 @@ impl CliError {
                     let filter = filter.as_str().unwrap_or_default().to_owned();
                     text.push_str(&format!("  {} of {} hosts: {filter}\n", rejection.hosts, explain.hosts_considered));
                 }
-                if let Some(nearest) = &explain.nearest {
-                    let lacks = &nearest.lacks;
-                    text.push_str(&format!(
-                        "  the nearest host lacks {} vCPUs, {} MiB memory, {} GiB disk\n",
-                        lacks.vcpus, lacks.memory_mib, lacks.disk_gib
-                    ));
-                }
             }
         }
         if let Some(hint) = self.hint() {
@@ -117,7 +110,8 @@ impl CliError {
         {
             text.push_str(&format!("request id: {}\n", problem.request_id));
         }
-        text
+        // Words of a guest may be in it: nothing but text reaches the terminal.
+        text.replace(|c: char| c.is_control() && c != '\n', " ")
     }
 
     fn hint(&self) -> Option<String> {

@@ -40,11 +40,13 @@ Data goes to stdout, progress and errors to stderr.";
 pub fn of_client(error: &ClientError) -> u8 {
     match error {
         ClientError::Problem(problem) => of_problem(problem.status, &problem.code),
-        ClientError::Unreachable { .. } | ClientError::Lost { .. } | ClientError::Console { .. } => UNAVAILABLE,
+        ClientError::Unreachable { .. }
+        | ClientError::Lost { .. }
+        | ClientError::Console { .. }
+        | ClientError::NotWebSocket { .. } => UNAVAILABLE,
         ClientError::TimedOut { .. } => TIMEOUT,
         ClientError::Url { .. } | ClientError::Header { .. } => USAGE,
         ClientError::LoggedOut => DENIED,
-        ClientError::ConsoleRefused { status } => of_problem(*status, ""),
         ClientError::Answer { .. }
         | ClientError::Setup { .. }
         | ClientError::File { .. }

@@ -60,6 +60,7 @@ pub fn render_table(header: &[&str], rows: &[Vec<String>], color: bool) -> Strin
 pub fn render_fields(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     fields.iter().fold(String::new(), |text, (name, value)| {
+        let value = value.replace(|c: char| c.is_control() && c != '\n', " ");
         let value = value.replace('\n', &format!("\n{:width$}  ", ""));
         text + format!("{name:width$}  {value}").trim_end() + "\n"
     })
@@ -120,7 +121,7 @@ impl Output {
     pub fn stream_item<T: Serialize>(self, value: &T, line: &str) -> Result<(), CliError> {
         let failed = |e: String| CliError::Stdout(io::Error::other(e));
         match self.format {
-            Format::Table => print(&format!("{line}\n")),
+            Format::Table => print(&(line.replace(char::is_control, " ") + "\n")),
             Format::Json => print(&(serde_json::to_string(value).map_err(|e| failed(e.to_string()))? + "\n")),
             Format::Yaml => {
                 print(&format!("---\n{}", serde_yaml_ng::to_string(value).map_err(|e| failed(e.to_string()))?))

@@ -39,16 +39,17 @@ impl Progress {
     }
 
     pub fn say(&self, text: &str) {
+        let text = text.replace(char::is_control, " ");
         match &self.0 {
             Show::Nothing => {}
             Show::Lines(last) => {
                 let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
                 if *last != text {
                     eprintln!("{text}");
-                    text.clone_into(&mut last);
+                    last.clone_from(&text);
                 }
             }
-            Show::Bar(bar) => bar.set_message(text.to_owned()),
+            Show::Bar(bar) => bar.set_message(text),
         }
     }
 }

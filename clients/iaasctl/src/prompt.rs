@@ -51,6 +51,20 @@ pub fn secret(file: Option<&Path>, label: &str) -> Result<String, CliError> {
     if line.is_empty() { Err(CliError::usage(format!("the {label} is empty"))) } else { Ok(line) }
 }
 
+/// A line that may be seen, typed at a terminal.
+pub fn line(label: &str) -> Result<String, CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(
+            CliError::usage(format!("no {label} was given")).with_hint(format!("--{label} {}", label.to_uppercase()))
+        );
+    }
+    eprint!("{label}: ");
+    let mut text = String::new();
+    io::stdin().read_line(&mut text).map_err(CliError::Terminal)?;
+    let text = text.trim().to_owned();
+    if text.is_empty() { Err(CliError::usage(format!("the {label} is empty"))) } else { Ok(text) }
+}
+
 fn typed(label: &str) -> Result<String, CliError> {
     eprint!("{label}: ");
     let raw = RawMode::enter()?;

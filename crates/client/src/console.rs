@@ -1,7 +1,12 @@
 //! An instance's serial console: bytes both ways over a WebSocket, opened with a ticket that works once. The handshake is done over
 //! the same HTTP stack as everything else, so that it trusts the same certificates and finds the same server.
 
-use crate::{Client, ClientError, http::segment, model::ConsoleTicket, mutation::Mutation};
+use crate::{
+    Client, ClientError,
+    http::{Call, segment},
+    model::ConsoleTicket,
+    mutation::Mutation,
+};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -37,9 +42,11 @@ impl Client {
             .header("sec-websocket-key", &key);
         let unreachable = |source| ClientError::Unreachable { url: self.base_url().to_owned(), source };
         let answer = request.send().await.map_err(unreachable)?;
-        let accepted = crate::http::header_text(&answer, "sec-websocket-accept") == derive_accept_key(key.as_bytes());
-        if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !accepted {
-            return Err(ClientError::ConsoleRefused { status: answer.status().as_u16() });
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(crate::http::problem(&Call::get("/v1/console", &[]), answer).await);
+        }
+        if crate::http::header_text(&answer, "sec-websocket-accept") != derive_accept_key(key.as_bytes()) {
+            return Err(ClientError::NotWebSocket { url: self.base_url().to_owned() });
         }
         let upgraded = answer.upgrade().await.map_err(unreachable)?;
         Ok(Console { socket: WebSocketStream::from_raw_socket(upgraded, Role::Client, None).await })

@@ -88,8 +88,9 @@ pub enum ClientError {
         #[source]
         source: Box<tokio_tungstenite::tungstenite::Error>,
     },
-    #[error("the server did not open the console (status {status})")]
-    ConsoleRefused { status: u16 },
+    /// Something on the way answers for the server.
+    #[error("{url} did not open a WebSocket")]
+    NotWebSocket { url: String },
 }
 
 impl ClientError {
@@ -106,7 +107,7 @@ impl ClientError {
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Problem(problem) => Some(problem.status),
-            Self::Answer { status, .. } | Self::ConsoleRefused { status } => Some(*status),
+            Self::Answer { status, .. } => Some(*status),
             _ => None,
         }
     }

@@ -160,7 +160,7 @@ impl StorageService {
                 "image_in_use",
                 format!("{users} {noun} {verb} the image {}", image.name),
             )
-            .with_hint("delete them first: `iaasctl instance list --image NAME` shows them")
+            .with_hint(format!("delete them first: `iaasctl instance list --image {}` shows them", image.name))
         }))
     }
 }

@@ -8,9 +8,7 @@ use domain::Timestamp;
 
 #[derive(Debug, Subcommand)]
 pub enum ApiKeyCommand {
-    /// Make a key; its secret is shown once
-    ///
-    /// With `--project` (or a project in the profile) the key works in that project alone.
+    /// Make a key for the project in use; its secret is shown once
     Create {
         name: String,
         /// At most this role; without it, your own

@@ -20,6 +20,7 @@ pub enum QuotaCommand {
     /// Change limits (system admins)
     Set {
         project: String,
+        /// Of any state
         #[arg(long, value_name = "N")]
         instances: Option<u32>,
         #[arg(long, value_name = "N")]

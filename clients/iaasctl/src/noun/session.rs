@@ -42,9 +42,7 @@ pub(super) async fn login(mut context: Context, args: LoginArgs) -> Result<(), C
     }
     let user = match args.user.or_else(|| context.profile.user.clone()) {
         Some(user) => user,
-        None => {
-            return Err(CliError::usage("no user was given").with_hint("iaasctl login --user NAME"));
-        }
+        None => prompt::line("user")?,
     };
     let password = prompt::secret(args.password_file.as_deref(), "password")?;
     let anonymous = context.anonymous()?;

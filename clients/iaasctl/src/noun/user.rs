@@ -27,8 +27,10 @@ pub enum UserCommand {
     /// Enable, disable, promote, or give a new password
     Set {
         user: String,
+        /// A disabled user can't log in, and their keys don't work
         #[arg(long, value_name = "BOOL")]
         enabled: Option<bool>,
+        /// Whether they may do everything, everywhere
         #[arg(long, value_name = "BOOL")]
         system_admin: Option<bool>,
         /// A file with the new password

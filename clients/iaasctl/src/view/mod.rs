@@ -1,0 +1,32 @@
+//! How each kind of object looks in a table, and alone.
+
+mod identity;
+mod resource;
+mod system;
+
+pub use system::{Facts, QuotaLine, quota_lines};
+
+use domain::Timestamp;
+use std::collections::BTreeMap;
+
+/// To the second, without the fraction.
+pub(super) fn time(at: Timestamp) -> String {
+    let text = at.to_string();
+    text.split_once('.').map_or_else(|| text.clone(), |(whole, _)| format!("{whole}Z"))
+}
+
+pub(super) fn time_or_none(at: Option<Timestamp>) -> String {
+    at.map(time).unwrap_or_default()
+}
+
+pub(super) fn tags(tags: &BTreeMap<String, String>) -> String {
+    tags.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
+}
+
+pub(super) fn yes(is: bool) -> String {
+    if is { "yes" } else { "no" }.to_owned()
+}
+
+pub(super) fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,150 @@
+//! What operators look at: hosts, events, the audit log, quotas.
+
+use super::{tags, time_or_none, yes};
+use crate::output::Row;
+use client::model::{AuditEntry, Event, Host, Quota, TimelineItem};
+
+impl Row for Host {
+    const HEADER: &'static [&'static str] =
+        &["NAME", "STATE", "CORDONED", "ZONE", "VCPUS", "MEMORY MIB", "DISK GIB", "ACCELERATOR", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        let of = |used: u64, all: u64| format!("{used}/{all}");
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            yes(self.cordoned),
+            self.zone.clone(),
+            of(self.used.vcpus, self.capacity.vcpus),
+            of(self.used.memory_mib, self.capacity.memory_mib),
+            of(self.used.disk_gib, self.capacity.disk_gib),
+            self.fact("accelerator"),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let of = |used: u64, all: u64| format!("{used} of {all} used");
+        let mut fields = vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("state", self.state.clone()),
+            ("since", time_or_none(self.state_changed_at)),
+            ("cordoned", yes(self.cordoned)),
+            ("cordon reason", self.cordon_reason.clone()),
+            ("zone", self.zone.clone()),
+            ("tags", tags(&self.tags)),
+            ("vcpus", of(self.used.vcpus, self.capacity.vcpus)),
+            ("memory MiB", of(self.used.memory_mib, self.capacity.memory_mib)),
+            ("disk GiB", of(self.used.disk_gib, self.capacity.disk_gib)),
+            ("cpu overcommit", self.cpu_overcommit.to_string()),
+            ("cpu", self.fact("cpu_model")),
+            ("kernel", self.fact("kernel")),
+            ("qemu", self.fact("qemu_version")),
+            ("accelerator", self.fact("accelerator")),
+            ("why", self.fact("accelerator_reason")),
+            ("agent", self.fact("agent_version")),
+            ("registered", time_or_none(self.registered_at)),
+        ];
+        fields.retain(|(_, value)| !value.is_empty());
+        fields
+    }
+}
+
+/// What a host's agent said under a name.
+pub trait Facts {
+    fn fact(&self, name: &str) -> String;
+}
+
+impl Facts for Host {
+    fn fact(&self, name: &str) -> String {
+        let found = self.facts.get(name).or_else(|| self.other.get(name));
+        found.and_then(|v| v.as_str()).unwrap_or_default().to_owned()
+    }
+}
+
+impl Row for Event {
+    const HEADER: &'static [&'static str] = &["ID", "AT", "KIND", "OBJECT", "MESSAGE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.id.to_string(), self.at.to_string(), self.kind.clone(), self.object_id.clone(), self.message.clone()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("id", self.id.to_string()),
+            ("at", self.at.to_string()),
+            ("kind", self.kind.clone()),
+            ("object", format!("{} {}", self.object_kind, self.object_id)),
+            ("message", self.message.clone()),
+            ("request id", self.request_id.clone()),
+        ]
+    }
+}
+
+impl Row for TimelineItem {
+    const HEADER: &'static [&'static str] = &["AT", "KIND", "MESSAGE"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.at.to_string(), self.kind.clone(), self.message.clone()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
+}
+
+impl Row for AuditEntry {
+    const HEADER: &'static [&'static str] = &["AT", "WHO", "ACTION", "OBJECT", "OUTCOME", "DETAIL", "REQUEST ID"];
+
+    fn cells(&self) -> Vec<String> {
+        let who = if self.principal_name.is_empty() { &self.principal } else { &self.principal_name };
+        vec![
+            self.at.to_string(),
+            who.clone(),
+            self.action.clone(),
+            format!("{} {}", self.object_kind, self.object_id).trim().to_owned(),
+            self.outcome.clone(),
+            self.detail.clone(),
+            self.request_id.clone(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
+}
+
+/// A resource's limit and what is used of it.
+#[derive(Debug, serde::Serialize)]
+pub struct QuotaLine {
+    pub resource: &'static str,
+    pub used: i64,
+    pub limit: i64,
+}
+
+#[must_use]
+pub fn quota_lines(quota: &Quota) -> Vec<QuotaLine> {
+    let (used, limits) = (&quota.used, &quota.limits);
+    [
+        ("instances", used.instances, limits.instances),
+        ("vcpus", used.vcpus, limits.vcpus),
+        ("memory_mib", used.memory_mib, limits.memory_mib),
+        ("disk_gib", used.disk_gib, limits.disk_gib),
+    ]
+    .map(|(resource, used, limit)| QuotaLine { resource, used, limit })
+    .into()
+}
+
+impl Row for QuotaLine {
+    const HEADER: &'static [&'static str] = &["RESOURCE", "USED", "LIMIT", "LEFT"];
+
+    fn cells(&self) -> Vec<String> {
+        let left = (self.limit - self.used).max(0);
+        vec![self.resource.to_owned(), self.used.to_string(), self.limit.to_string(), left.to_string()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
+}
