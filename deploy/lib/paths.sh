@@ -14,4 +14,4 @@ readonly PID_FILE=$RUN_DIR/iaasd.pid
 readonly LOG_FILE=$LOG_DIR/iaasd.log
 readonly UNIT=/etc/systemd/system/iaasd.service
 readonly BINARIES=(iaasd iaasctl)
-readonly CLI_CONFIG=${IAAS_CONFIG:-${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/iaas/config.toml}
+readonly CLI_CONFIG=${IAASCTL_CONFIG:-${XDG_CONFIG_HOME:-${HOME:-/root}/.config}/iaas/config.toml}

@@ -156,6 +156,11 @@ pub const CODES: &[Code] = &[
     ),
     code("route_not_found", &[K::NotFound], "There is nothing at that path."),
     code("session_required", &[K::PermissionDenied], "This needs a login: an API key can't."),
+    code(
+        "sha256_mismatch",
+        &[K::InvalidArgument],
+        "Other bytes came than were announced. Nothing was kept: send them again.",
+    ),
     code("shutting_down", &[K::Unavailable], "The server is stopping."),
     code(
         "size_mismatch",
