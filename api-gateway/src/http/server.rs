@@ -188,8 +188,12 @@ fn tls(config: &Config) -> Result<(Option<ServerTls>, Option<OwnCertificate>), T
     }
     let dir = config.api.ca_dir.clone().unwrap_or_else(|| config.identity.state_dir.join("ca"));
     let mut names = config.api.tls_names.clone();
-    names.push(config.api.listen.ip().to_string());
-    names.push("localhost".to_owned());
+    let address = config.api.listen.ip();
+    if address.is_unspecified() {
+        names.extend(service_kit::tls::local_names());
+    } else {
+        names.extend([address.to_string(), "localhost".to_owned()]);
+    }
     names.sort();
     names.dedup();
     let own = OwnCertificate { ca: Ca::open_or_create(&dir)?, dir: config.identity.state_dir.join("tls"), names };

@@ -373,6 +373,7 @@ fn disks(argv: &mut Argv, spec: &VmSpec) {
         }
         argv.json("-device", device);
     }
+    // In the last slot: guests name disks in the order of slots, and the root disk is to be /dev/vda.
     if let Some(path) = &spec.config_drive {
         argv.json(
             "-blockdev",
@@ -382,7 +383,7 @@ fn disks(argv: &mut Argv, spec: &VmSpec) {
         argv.json(
             "-device",
             json!({"driver": "virtio-blk-pci", "id": "config", "drive": "config-drive", "serial": "config-drive",
-                "bus": "pcie.0", "addr": "0x3"}),
+                "bus": "pcie.0", "addr": "0x1d"}),
         );
     }
 }

@@ -104,12 +104,12 @@ pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
             task.effort.failure = None;
         }
         task.note_guest_up();
+        task.record_guest_up(entry).await;
         let seen = task.observe(entry).await;
         let Plan { step, shown, wake_at } = plan(entry, &seen, &task.effort, task.context.now_ms());
         task.report(entry, &shown);
         if step == Step::Wait {
             task.permit = None;
-            task.record_guest_up(entry).await;
             task.wait(wake_at).await;
             continue;
         }
@@ -201,7 +201,7 @@ impl Task {
         }
     }
 
-    /// Written after it was reported: nobody waits for the disk.
+    /// Written before it is reported: what was once said is not said otherwise after a restart.
     async fn record_guest_up(&mut self, entry: &Entry) {
         let at = self.live.guest_up_at;
         if at.is_none() || entry.done.guest_up_at == at || entry.done.process.is_none() {

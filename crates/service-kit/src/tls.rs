@@ -261,6 +261,26 @@ impl ClientTls {
     }
 }
 
+/// The names and addresses under which others can reach a server that listens on every address of this machine.
+#[must_use]
+pub fn local_names() -> Vec<String> {
+    let mut names = vec!["localhost".to_owned()];
+    if let Ok(hostname) = std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        let hostname = hostname.trim().to_ascii_lowercase();
+        if !hostname.is_empty() && hostname.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.') {
+            names.push(hostname);
+        }
+    }
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let address = interface.address.as_ref();
+        names.extend(address.and_then(|a| a.as_sockaddr_in()).map(|a| a.ip().to_string()));
+        names.extend(address.and_then(|a| a.as_sockaddr_in6()).map(|a| a.ip().to_string()));
+    }
+    names.sort();
+    names.dedup();
+    names
+}
+
 /// The common name of the peer's verified certificate.
 #[must_use]
 pub fn peer_common_name(connection: &ServerConnection) -> Option<String> {

@@ -137,10 +137,11 @@ async fn a_rebuild_makes_the_root_disk_anew() -> anyhow::Result<()> {
     }
     let _guests = guests(1).await;
     let (server, rest) = server_with_tiny().await?;
-    let script = "#!/bin/sh\nif grep -q mark /dev/vda; then echo disk-has-mark; else echo disk-is-new; printf mark > /dev/vda; sync; fi\n";
+    let script = "#!/bin/sh\nif [ \"$(head -c 4 /dev/vda)\" = mark ]; then echo disk-has-mark; else echo disk-is-new; printf mark > /dev/vda; sync; fi\n";
     let user_data_base64 = base64::engine::general_purpose::STANDARD.encode(script);
     create(&rest, "keeper", "guest", json!({"user_data_base64": user_data_base64})).await?;
-    ensure!(console(&rest, "keeper").await?.contains("disk-is-new"));
+    let log = console(&rest, "keeper").await?;
+    ensure!(log.contains("disk-is-new"), "{log}");
     let cycle = async |verb: &str, body: Value| -> anyhow::Result<String> {
         let before = rest.get("/v1/instances/keeper").await?["guest_up_at"].clone();
         rest.post(&format!("/v1/instances/keeper/{verb}"), &body).await?;
