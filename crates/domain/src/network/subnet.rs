@@ -1,8 +1,8 @@
 //! What makes a subnet sensible, by itself and beside its siblings.
 
 use super::{Cidr, IpRange};
-use serde::{Deserialize, Serialize};
 use core::net::IpAddr;
+use serde::{Deserialize, Serialize};
 
 /// Bytes that VXLAN adds to a packet: outer Ethernet of the inner frame, IP, UDP, VXLAN.
 pub const VXLAN_OVERHEAD_V4: u32 = 50;
