@@ -103,8 +103,8 @@ async fn run(
         let row = find(manager, target).await?;
         let now = Timestamp::now();
         let host = row.instance.host_id;
-        let (starts, away) = (host.map_or(0, |id| manager.starts(id)), host.and_then(|id| away(manager, id)));
-        let scene = Scene { now, deadlines: &manager.config.deadlines, starts, waiting_for: away.as_deref() };
+        let (starts, host_away) = (host.map_or(0, |id| manager.starts(id)), host.is_some_and(|id| away(manager, id)));
+        let scene = Scene { now, deadlines: &manager.config.deadlines, starts, host_away };
         let Some(next) = plan_change(&row.instance, change, scene)? else {
             let plan = context.dry_run.then(|| nothing_to_do(&row.instance));
             return Ok((row.instance, plan));
@@ -146,9 +146,8 @@ async fn find(manager: &Manager, target: &Target) -> Result<InstanceRow, Problem
     Ok(row)
 }
 
-/// The host's name, while it isn't connected.
-fn away(manager: &Manager, host_id: domain::HostId) -> Option<String> {
-    manager.inventory().find(host_id).filter(|h| !h.up).map(|h| h.name.clone())
+fn away(manager: &Manager, host_id: domain::HostId) -> bool {
+    manager.inventory().find(host_id).is_some_and(|h| !h.up)
 }
 
 /// What the change asks beyond the instance's own state.

@@ -3,11 +3,11 @@
 //! Desired state is a level, so asking for what already is asked for changes nothing and succeeds: a repeated `stop` is no error and
 //! raises no generation. What a host can't do from where it is, is refused here, with what to do first.
 
-use crate::reconcile::deadline::Deadlines;
+use crate::reconcile::{deadline::Deadlines, plan::WAITING_FOR_HOST};
 use domain::{
     ErrorKind, ImageId, Name, Problem, Timestamp,
     flavor::Size,
-    instance::{Instance, InstanceState as S, OnCrash, Power},
+    instance::{Instance, InstanceState as S, OnCrash, Power, default_stop_timeout_secs},
 };
 use std::collections::BTreeMap;
 
@@ -43,8 +43,8 @@ pub struct Scene<'a> {
     pub now: Timestamp,
     pub deadlines: &'a Deadlines,
     pub starts: u32,
-    /// The host's name while it is not connected.
-    pub waiting_for: Option<&'a str>,
+    /// The host's agent is not connected.
+    pub host_away: bool,
 }
 
 /// The instance as the change leaves it, its generation one higher; `None` when it changes nothing.
@@ -81,10 +81,8 @@ pub fn plan_change(old: &Instance, change: &Change, scene: Scene<'_>) -> Result<
     }
     next.generation += 1;
     next.updated_at = scene.now;
-    if next.status.deadline_at.is_some()
-        && let Some(host) = scene.waiting_for
-    {
-        next.status.reason = format!("waiting for host {host} to connect again");
+    if next.status.deadline_at.is_some() && scene.host_away {
+        next.status.reason = WAITING_FOR_HOST.to_owned();
     }
     Ok(Some(next))
 }
@@ -122,6 +120,8 @@ fn set_power(next: &mut Instance, power: Power, timeout: Option<u32>, scene: Sce
                 next.spec.boot_seq += 1;
                 next.spec.boot_hard = true;
             }
+            // What one stop was asked is not for the next.
+            next.spec.stop_timeout_secs = default_stop_timeout_secs();
             Ok(enter(next, S::Building, "waiting for its host", scene))
         }
         (Power::On, _) if asked_before => Ok(false),

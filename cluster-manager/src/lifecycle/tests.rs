@@ -15,7 +15,7 @@ use domain::{
 
 fn run(row: &Instance, change: &Change) -> Result<Option<Instance>, Problem> {
     let deadlines = Deadlines::default();
-    plan_change(row, change, Scene { now: NOW, deadlines: &deadlines, starts: 0, waiting_for: None })
+    plan_change(row, change, Scene { now: NOW, deadlines: &deadlines, starts: 0, host_away: false })
 }
 
 fn changes() -> Vec<Change> {
@@ -105,9 +105,12 @@ fn starting_what_ended_by_itself_counts_a_boot() {
 #[test]
 fn a_change_for_a_host_that_is_away_says_what_it_waits_for() {
     let deadlines = Deadlines::default();
-    let scene = Scene { now: NOW, deadlines: &deadlines, starts: 0, waiting_for: Some("h1") };
+    let scene = Scene { now: NOW, deadlines: &deadlines, starts: 0, host_away: true };
     let next = plan_change(&instance(S::Running), &Change::Delete, scene).expect("allowed").expect("a change");
-    assert_eq!((next.status.state, next.status.reason.as_str()), (S::Deleting, "waiting for host h1 to connect again"));
+    assert_eq!(
+        (next.status.state, next.status.reason.as_str()),
+        (S::Deleting, "waiting for its host to connect again")
+    );
 }
 
 #[test]
@@ -152,4 +155,16 @@ fn sizes_images_and_policies_that_cannot_be_are_refused_with_what_to_do() {
     assert_eq!(code(Some(&image), project_id, size).as_deref(), Some("image_not_active"));
     (image.state, image.kind, image.visibility) = (ImageState::Active, ImageKind::Kernel, Visibility::Public);
     assert_eq!(code(Some(&image), ProjectId::new(), Size { disk_gib: 0, ..size }), None);
+}
+
+#[test]
+fn a_hard_stop_makes_no_later_stop_hard() {
+    let power = |power, stop_timeout_secs| Change::SetPower { power, stop_timeout_secs };
+    let row = instance(S::Running);
+    let own = row.spec.stop_timeout_secs;
+    let mut stopped = run(&row, &power(Power::Off, Some(0))).expect("allowed").expect("a change");
+    assert_eq!(stopped.spec.stop_timeout_secs, 0);
+    stopped.status.state = S::Stopped;
+    let started = run(&stopped, &power(Power::On, None)).expect("allowed").expect("a change");
+    assert_eq!(started.spec.stop_timeout_secs, own);
 }

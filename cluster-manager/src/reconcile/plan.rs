@@ -33,10 +33,12 @@ pub enum DiskStage {
     Releasing,
 }
 
+/// Tenants read it, and hosts' names are not for tenants; `explain` tells an operator which host it is.
+pub const WAITING_FOR_HOST: &str = "waiting for its host to connect again";
+
 /// What is known of the instance's host at this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostView<'a> {
-    pub name: &'a str,
+pub struct HostView {
     pub connected: bool,
     pub starts: u32,
 }
@@ -47,7 +49,7 @@ pub struct Subject<'a> {
     /// Its root disk's row, if there is one.
     pub disk: Option<&'a DiskView>,
     pub image_found: bool,
-    pub host: Option<HostView<'a>>,
+    pub host: Option<HostView>,
     /// What the last step of this instance failed with, if it did.
     pub trouble: Option<&'a str>,
 }
@@ -131,10 +133,10 @@ fn plan_show(subject: Subject<'_>, deadlines: &Deadlines, now: Timestamp) -> Opt
     }
     let deadline = status.deadline_at?;
     let overdue = deadline <= now;
-    let disconnected = host.filter(|h| !h.connected);
-    if let Some(host) = disconnected {
+    let disconnected = host.is_some_and(|h| !h.connected);
+    if disconnected {
         // Nobody's fault: it waits for its host, and says so. The next look is when the host connects, or later.
-        let reason = format!("waiting for host {} to connect again", host.name);
+        let reason = WAITING_FOR_HOST.to_owned();
         if status.reason != reason || overdue {
             return show(status.state, reason, Some(now.plus_secs(wait_secs(deadlines, status.state))));
         }

@@ -162,10 +162,10 @@ pub(super) async fn round(
 fn plan(manager: &Manager, subject: &Subjected, now: Timestamp) -> Step {
     let instance = subject.instance();
     // One lock at a time: what `starts` asks takes it again.
-    let known = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| (h.name.clone(), h.up)));
+    let known = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| h.up));
     let starts = instance.host_id.map_or(0, |id| manager.starts(id));
     // Within the grace of a reconnect, nothing is shown.
-    let host = known.as_ref().map(|(name, up)| HostView { name, connected: *up, starts });
+    let host = known.map(|connected| HostView { connected, starts });
     let subject = Subject {
         instance,
         disk: subject.disk.as_ref(),

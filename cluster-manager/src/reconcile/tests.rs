@@ -142,14 +142,14 @@ fn confirmed(row: &Instance) -> DiskView {
     DiskView { size_gib: 10, state: DiskStage::Confirmed, host_id: row.host_id, epoch: row.epoch, generation: 1 }
 }
 
-const UP: HostView<'_> = HostView { name: "h1", connected: true, starts: 0 };
-const AWAY: HostView<'_> = HostView { name: "h1", connected: false, starts: 0 };
+const UP: HostView = HostView { connected: true, starts: 0 };
+const AWAY: HostView = HostView { connected: false, starts: 0 };
 
-fn subject<'a>(instance: &'a Instance, disk: Option<&'a DiskView>, host: HostView<'a>) -> Subject<'a> {
+fn subject<'a>(instance: &'a Instance, disk: Option<&'a DiskView>, host: HostView) -> Subject<'a> {
     Subject { instance, disk, image_found: true, host: Some(host), trouble: None }
 }
 
-fn step(row: &Instance, disk: Option<&DiskView>, host: HostView<'_>, now: Timestamp) -> Step {
+fn step(row: &Instance, disk: Option<&DiskView>, host: HostView, now: Timestamp) -> Step {
     plan_step(subject(row, disk, host), &Deadlines::default(), now)
 }
 
@@ -186,7 +186,7 @@ fn a_deletion_releases_then_tells_the_host_and_waits_for_proof_however_long() {
     };
     assert!(at > late && reason.contains("hasn't confirmed"), "{reason}");
     let Step::Show { state: S::Deleting, reason, .. } = step(&row, Some(&releasing), AWAY, NOW) else { panic!() };
-    assert_eq!(reason, "waiting for host h1 to connect again");
+    assert_eq!(reason, "waiting for its host to connect again");
     let mut homeless = row;
     homeless.host_id = None;
     assert_eq!(step(&homeless, None, UP, NOW), Step::Remove);

@@ -29,7 +29,7 @@ async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_sa
         cloud.delete(id).await;
         eventually("quota is free, the reason is shown", || async {
             let (used, row) = (cloud.used().await, cloud.fetch(id).await);
-            let done = used == Default::default() && row.status.reason == "waiting for host host-1 to connect again";
+            let done = used == Default::default() && row.status.reason == "waiting for its host to connect again";
             if done { Ok(()) } else { Err(format!("{used:?} {:?}", row.status)) }
         })
         .await;
@@ -58,7 +58,7 @@ async fn what_is_asked_while_a_host_is_away_waits_for_it_with_a_reason() {
     hosts[0].cut().await;
     shown(&cloud, &hosts[0], HostState::Disconnected).await;
     let waiting = cloud.power(id, Power::Off).await.expect("accepted");
-    assert_eq!(waiting.status.reason, "waiting for host host-1 to connect again");
+    assert_eq!(waiting.status.reason, "waiting for its host to connect again");
     let refused = cloud.try_create(&cloud.context(), cloud.request(&["b"], &cloud.spec())).await.expect_err("away");
     assert_eq!(refused.kind, ErrorKind::NoCapacity);
     assert!(refused.detail.contains("1 disconnected"), "{}", refused.detail);
