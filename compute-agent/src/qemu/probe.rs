@@ -337,7 +337,8 @@ impl Lines {
     }
 
     fn into_run(self) -> ProbeRun {
-        let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+        // In whole microseconds: so few digits that JSON gives back the same number.
+        let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
         ProbeRun {
             stage: self.reached.iter().map(|(stage, _)| *stage).max().unwrap_or(Stage::Start),
             loops_ms: self.at(Stage::User).zip(self.at(Stage::Kernel)).map(|(from, to)| ms(to - from)),
