@@ -109,7 +109,7 @@ async fn a_stalled_upload_is_cut() {
     let status = world.client.clone().upload_image(context().request(stream)).await.expect_err("cut");
     assert_eq!(from_status(&status).code, "upload_stalled");
     drop(sender);
-    assert_eq!(world.temporary_files(), 0);
+    eventually("the temporary file is gone", async || world.temporary_files() == 0).await;
     world.end().await;
 }
 
@@ -129,7 +129,7 @@ async fn what_arrives_must_be_what_was_announced() {
     assert_eq!(other_size.code, "size_mismatch");
     assert_eq!(upload("xyz".into(), 0).await.expect_err("no hash").kind, ErrorKind::InvalidArgument);
     assert_eq!(upload(String::new(), u64::MAX).await.expect_err("too large").kind, ErrorKind::PayloadTooLarge);
-    assert_eq!(world.temporary_files(), 0);
+    eventually("the temporary file is gone", async || world.temporary_files() == 0).await;
     assert!(!world.object_path(&sha256(&content)).exists(), "nothing was kept");
     let stranger =
         pb::UploadOpen { project_id: world.project(1).await.to_string(), ..world.open(&image, "disk", "", 0) };
@@ -191,7 +191,7 @@ async fn images_that_lie_or_reach_outside_are_refused() {
     }
     let image = world.create("good", "disk", "qcow2").await.expect("made");
     world.upload(&image, "disk", &sound).await.expect("the sound one is taken");
-    assert_eq!(world.temporary_files(), 0);
+    eventually("the temporary file is gone", async || world.temporary_files() == 0).await;
     world.end().await;
 }
 
