@@ -6,7 +6,7 @@
 //! connected: no line is missed, and times count from its first instruction.
 //!
 //! All is bounded: a run ends at the guest's power-off, at QEMU's end, when QMP reports that the guest can't go on, or at
-//! [`RUN_TIMEOUT`]. The outcome is remembered for a boot of the host, a QEMU version and a kernel, since nothing else
+//! `RUN_TIMEOUT`. The outcome is remembered for a boot of the host, a QEMU version and a kernel, since nothing else
 //! changes it.
 
 use std::fs;

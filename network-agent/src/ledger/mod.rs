@@ -3,7 +3,7 @@
 //!
 //! The problem: the manager may be away for hours, the agent may be killed at any instruction, the host may lose power; the host
 //! must still know what it carries and never act on a command that it could forget again. So a command is durable here *before*
-//! anything is done about it. Invariants: what is shown is durable; (epoch, generation) never falls ([`accept`]); the revision is
+//! anything is done about it. Invariants: what is shown is durable; (epoch, generation) never falls ([`accept()`]); the revision is
 //! never ahead of the objects it stands for.
 
 pub mod accept;
