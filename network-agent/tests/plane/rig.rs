@@ -230,8 +230,14 @@ pub struct TestHost {
 
 impl TestHost {
     fn start(ns: String, config: Config) -> Self {
-        let worker = Worker::enter(&PathBuf::from("/run/netns").join(&ns)).expect("the host's namespace");
-        let host = Arc::new(Host::open(config.clone(), worker).expect("the ledger opens"));
+        // A real kill ends the process and its locks with it; here the killed agent's last kernel job still ends first.
+        let mut opened = None;
+        eventually("the ledger opens", || {
+            let worker = Worker::enter(&PathBuf::from("/run/netns").join(&ns)).expect("the host's namespace");
+            opened = Host::open(config.clone(), worker).ok();
+            opened.is_some()
+        });
+        let host = Arc::new(opened.expect("opened"));
         let shutdown = CancellationToken::new();
         let loop_task = Some(tokio::spawn(reconcile::run(Arc::clone(&host), shutdown.clone())));
         Self { ns, config, host, shutdown, loop_task }
