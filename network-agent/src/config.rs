@@ -1,7 +1,7 @@
 //! The section `[network]` of the configuration file.
 
 use crate::model::state::{HostFacts, Wiring};
-use domain::network::Cidr;
+use domain::{HostId, network::Cidr};
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::{
@@ -13,6 +13,9 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Who this host is, where it is known from outside: both agents of a host are one host. It must be the ledger's; a new ledger
+    /// takes it over. Absent: the ledger's, and a new ledger makes one up.
+    pub host_id: Option<HostId>,
     /// The host's name as people see it. Empty: the machine's hostname.
     pub host_name: String,
     /// The ledger: what must survive a reboot. Root alone may read it.
@@ -45,6 +48,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            host_id: None,
             host_name: String::new(),
             state_dir: "/var/lib/iaas/network".into(),
             port_socket: "/run/iaas/network/port.sock".into(),

@@ -100,7 +100,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Host {
     /// Opens the ledger and marks all it holds to be made so. Blocking.
     pub fn open(config: Config, worker: Worker) -> Result<Self, HostError> {
-        let ledger = Ledger::open(&config.state_dir)?;
+        let ledger = Ledger::open(&config.state_dir, config.host_id)?;
         let mut wishes = Wishes::default();
         let mut marked = BTreeSet::new();
         for (key, record) in ledger.all() {

@@ -47,6 +47,8 @@ pub enum LedgerError {
     },
     #[error("another agent uses the ledger in {dir}: end it first")]
     InUse { dir: PathBuf },
+    #[error("the ledger in {dir} is host {held}'s, and this host is {given}")]
+    AnotherHost { dir: PathBuf, held: HostId, given: HostId },
     #[error("the ledger's writer was interrupted")]
     Interrupted,
 }
@@ -73,8 +75,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens (at the first start: makes) the ledger below `state_dir` and raises the start number. Blocking.
-    pub fn open(state_dir: &Path) -> Result<Self, LedgerError> {
+    /// Opens (at the first start: makes) the ledger below `state_dir` and raises the start number. `host_id`: who this host is, where
+    /// that is known from outside; a new ledger takes it over, another host's ledger is refused. Blocking.
+    pub fn open(state_dir: &Path, host_id: Option<HostId>) -> Result<Self, LedgerError> {
         let dir = state_dir.join("ledger");
         let failed = |what| {
             let dir = dir.clone();
@@ -99,13 +102,19 @@ impl Ledger {
                 }
                 Err(error) => tracing::warn!(%error, "an object of the ledger was not understood"),
             });
+        if let (Some(HostRecord { host_id: held, .. }), Some(given)) = (host, host_id)
+            && held != given
+        {
+            return Err(LedgerError::AnotherHost { dir, held, given });
+        }
         if good < bytes.len() {
             // A torn end is what a crash leaves; anything else is damage that a person should be able to look at.
             let aside = dir.join(format!("{}.damaged.{}", journal::NAME, domain::Timestamp::now().0));
             fs::write(&aside, &bytes).map_err(failed("kept"))?;
             tracing::warn!(kept = %aside.display(), lost_bytes = bytes.len() - good, "the ledger's end was incomplete");
         }
-        let mut host = host.unwrap_or_else(|| HostRecord { host_id: HostId::new(), start: 0, revision: 0 });
+        let mut host =
+            host.unwrap_or_else(|| HostRecord { host_id: host_id.unwrap_or_else(HostId::new), start: 0, revision: 0 });
         host.start += 1;
         let all: Vec<Record> = records.values().cloned().collect();
         let bytes = journal::encode(&all, host);
@@ -231,4 +240,25 @@ pub fn peek(state_dir: &Path) -> io::Result<Vec<Record>> {
         records.insert((record.desired.kind, record.desired.id.clone()), record);
     });
     Ok(records.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_ledger_takes_the_given_identity_and_an_old_one_refuses_another() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (one, other) = (HostId::new(), HostId::new());
+        assert_eq!(Ledger::open(dir.path(), Some(one)).expect("made").host_id(), one);
+        let again = Ledger::open(dir.path(), None).expect("opened");
+        assert_eq!((again.host_id(), again.start()), (one, 2));
+        drop(again);
+        let refused = Ledger::open(dir.path(), Some(other));
+        assert!(
+            matches!(&refused, Err(LedgerError::AnotherHost { held, given, .. }) if (*held, *given) == (one, other)),
+            "{refused:?}"
+        );
+        assert_eq!(Ledger::open(dir.path(), Some(one)).expect("opened").start(), 3, "a refusal counts no start");
+    }
 }
