@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/iaas/cluster/v1/cluster.proto",
         "proto/iaas/agent/v1/agent.proto",
         "proto/iaas/network/v1/network.proto",
+        "proto/iaas/resource/v1/resource.proto",
         "proto/iaas/storage/v1/storage.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;

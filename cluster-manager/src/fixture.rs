@@ -36,6 +36,7 @@ pub fn instance(state: InstanceState) -> Instance {
             ssh_keys: vec![],
             user_data_base64: String::new(),
             zone: None,
+            nics: vec![],
             deleted: state == InstanceState::Deleting,
         },
         status: InstanceStatus {

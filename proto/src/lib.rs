@@ -30,6 +30,13 @@ pub mod network {
 }
 
 #[allow(clippy::all, clippy::pedantic, rustdoc::all, unreachable_pub)]
+pub mod resource {
+    pub mod v1 {
+        tonic::include_proto!("iaas.resource.v1");
+    }
+}
+
+#[allow(clippy::all, clippy::pedantic, rustdoc::all, unreachable_pub)]
 pub mod storage {
     pub mod v1 {
         tonic::include_proto!("iaas.storage.v1");

@@ -76,6 +76,19 @@ fn broken_constraint(constraint: Constraint) -> Option<Problem> {
         ),
         Constraint::ApiKeyPrefix
         | Constraint::DiskRole
+        | Constraint::ExternalNetworkName
+        | Constraint::NetworkName
+        | Constraint::NetworkVni
+        | Constraint::SubnetName
+        | Constraint::RouterName
+        | Constraint::RouterNetwork
+        | Constraint::SecurityGroupName
+        | Constraint::PortName
+        | Constraint::PortMac
+        | Constraint::UplinkMac
+        | Constraint::FloatingIpTarget
+        | Constraint::PeeringName
+        | Constraint::PeeringPair
         | Constraint::OperationRepeated
         | Constraint::IdempotencyRepeated
         | Constraint::PrimaryKey(_)
@@ -94,14 +107,31 @@ fn failed_guard(guard: Guard) -> Option<Problem> {
             Problem::new(
                 ErrorKind::InvalidState,
                 "project_in_use",
-                "the project has instances, images or disks, or was deleted just now",
+                "the project has instances, images, disks, ports, floating IPs, networks or security groups, or was deleted just now",
             )
-            .with_hint("delete its instances and images first; a disk goes with its instance"),
+            .with_hint("delete its instances, images, floating IPs, ports and own networks first; disks go with their instances, the default network with the project"),
         ),
         Guard::RefreshToken
         | Guard::HostCapacity
         | Guard::ComputeQuota
         | Guard::StorageQuota
+        | Guard::NetworkQuota
+        | Guard::ExternalNetworkGeneration
+        | Guard::NetworkGeneration
+        | Guard::SubnetGeneration
+        | Guard::PortGeneration
+        | Guard::RouterGeneration
+        | Guard::FloatingIpGeneration
+        | Guard::SecurityGroupGeneration
+        | Guard::PeeringGeneration
+        | Guard::SecurityRuleGone
+        | Guard::ExternalNetworkInUse
+        | Guard::NetworkInUse
+        | Guard::SubnetInUse
+        | Guard::SecurityGroupInUse
+        | Guard::PortExists
+        | Guard::PortState
+        | Guard::AddressTaken
         | Guard::InstanceGeneration
         | Guard::InstanceObserved
         | Guard::InstanceEpoch

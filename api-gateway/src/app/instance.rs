@@ -12,7 +12,7 @@ use crate::{
     http::{intent::Intent, problem::ApiError},
     view::{
         instance_request::{InstanceCreate, InstanceResize},
-        plan::{PlanView, QuotaAmountsView},
+        plan::{PlanView, QuotaLeftView},
     },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -109,6 +109,7 @@ fn create_request(
         id: id.to_string(),
         name: name.to_string(),
         root_disk_id: if has_disk { disk.to_string() } else { String::new() },
+        nics: vec![],
     });
     pb::CreateInstancesRequest {
         project_id: project_id.to_string(),
@@ -151,6 +152,7 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
         ssh_keys,
         user_data_base64: asked.user_data_base64.clone(),
         zone: asked.zone.clone(),
+        nics: vec![],
         deleted: false,
     })
 }
@@ -295,7 +297,7 @@ fn plan_view(plan: Option<pb::Plan>, claims: bool) -> Result<PlanView, ApiError>
     Ok(PlanView {
         summary: plan.summary,
         placement,
-        quota_left: claims.then_some(QuotaAmountsView {
+        quota_left: claims.then_some(QuotaLeftView {
             instances: plan.instances_left,
             vcpus: plan.vcpus_left,
             memory_mib: plan.memory_mib_left,

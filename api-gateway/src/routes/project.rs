@@ -68,7 +68,6 @@ async fn create(
             generation: 1,
             created_at: Timestamp::now(),
         };
-        let limit = QuotaAmounts::DEFAULT_LIMIT;
         let unit = Unit::new()
             .op(ProjectInsert {
                 id: row.id,
@@ -76,14 +75,7 @@ async fn create(
                 description: row.description.clone(),
                 created_at: row.created_at,
             })
-            .op(QuotaLimitPut {
-                project_id: row.id,
-                instances: limit.instances,
-                vcpus: limit.vcpus,
-                memory_mib: limit.memory_mib,
-                disk_gib: limit.disk_gib,
-                expected_generation: 0,
-            })
+            .op(QuotaLimitPut::new(row.id, &QuotaAmounts::DEFAULT_LIMIT, 0))
             .op(RoleBindingPut {
                 project_id: row.id,
                 user_id: caller.identity.user_id,

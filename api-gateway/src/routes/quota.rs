@@ -59,14 +59,7 @@ async fn put(
         intent.check_generation(now.generation)?;
         let limit = body.applied_to(now.limit)?;
         let used = app.store().quota_usage(project.id).await?;
-        let unit = Unit::new().op(QuotaLimitPut {
-            project_id: project.id,
-            instances: limit.instances,
-            vcpus: limit.vcpus,
-            memory_mib: limit.memory_mib,
-            disk_gib: limit.disk_gib,
-            expected_generation: now.generation,
-        });
+        let unit = Unit::new().op(QuotaLimitPut::new(project.id, &limit, now.generation));
         let deed = Deed {
             action: "quota.change",
             event: "quota.changed",

@@ -21,7 +21,7 @@ pub struct PlanView {
     pub placement: Option<domain::explain::PlacementRecord>,
     /// The project's quota left afterwards.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub quota_left: Option<QuotaAmountsView>,
+    pub quota_left: Option<QuotaLeftView>,
     /// Each object that would be changed.
     pub touches: Vec<String>,
 }
@@ -30,6 +30,24 @@ pub struct PlanView {
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = QuotaAmounts)]
 pub struct QuotaAmountsView {
+    pub instances: i64,
+    pub vcpus: i64,
+    pub memory_mib: i64,
+    pub disk_gib: i64,
+    pub networks: i64,
+    pub subnets: i64,
+    pub ports: i64,
+    pub routers: i64,
+    pub floating_ips: i64,
+    pub security_groups: i64,
+    pub security_rules: i64,
+    pub peerings: i64,
+}
+
+/// What would be left of those resources that a plan for instances takes from.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = QuotaLeft)]
+pub struct QuotaLeftView {
     pub instances: i64,
     pub vcpus: i64,
     pub memory_mib: i64,
@@ -43,6 +61,14 @@ impl From<domain::quota::QuotaAmounts> for QuotaAmountsView {
             vcpus: amounts.vcpus,
             memory_mib: amounts.memory_mib,
             disk_gib: amounts.disk_gib,
+            networks: amounts.networks,
+            subnets: amounts.subnets,
+            ports: amounts.ports,
+            routers: amounts.routers,
+            floating_ips: amounts.floating_ips,
+            security_groups: amounts.security_groups,
+            security_rules: amounts.security_rules,
+            peerings: amounts.peerings,
         }
     }
 }

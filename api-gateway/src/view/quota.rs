@@ -24,6 +24,22 @@ pub struct QuotaPut {
     pub memory_mib: Option<i64>,
     #[serde(default)]
     pub disk_gib: Option<i64>,
+    #[serde(default)]
+    pub networks: Option<i64>,
+    #[serde(default)]
+    pub subnets: Option<i64>,
+    #[serde(default)]
+    pub ports: Option<i64>,
+    #[serde(default)]
+    pub routers: Option<i64>,
+    #[serde(default)]
+    pub floating_ips: Option<i64>,
+    #[serde(default)]
+    pub security_groups: Option<i64>,
+    #[serde(default)]
+    pub security_rules: Option<i64>,
+    #[serde(default)]
+    pub peerings: Option<i64>,
 }
 
 /// More than any cloud has, and far from what overflows a sum.
@@ -41,6 +57,14 @@ impl QuotaPut {
             vcpus: pick("vcpus", self.vcpus, now.vcpus)?,
             memory_mib: pick("memory_mib", self.memory_mib, now.memory_mib)?,
             disk_gib: pick("disk_gib", self.disk_gib, now.disk_gib)?,
+            networks: pick("networks", self.networks, now.networks)?,
+            subnets: pick("subnets", self.subnets, now.subnets)?,
+            ports: pick("ports", self.ports, now.ports)?,
+            routers: pick("routers", self.routers, now.routers)?,
+            floating_ips: pick("floating_ips", self.floating_ips, now.floating_ips)?,
+            security_groups: pick("security_groups", self.security_groups, now.security_groups)?,
+            security_rules: pick("security_rules", self.security_rules, now.security_rules)?,
+            peerings: pick("peerings", self.peerings, now.peerings)?,
         })
     }
 }

@@ -62,6 +62,7 @@ fn instance() -> Instance {
             ssh_keys: vec![crate::harness::key("ann@laptop"), "not a key".to_owned()],
             user_data_base64: "c2VjcmV0".to_owned(),
             zone: Some("a".to_owned()),
+            nics: vec![],
             deleted: false,
         },
         status: InstanceStatus {

@@ -45,6 +45,7 @@ pub fn render_desired(
             .collect(),
         image: image.map(image_to_desired),
         request_id: request_id.to_owned(),
+        ports: vec![],
     }
 }
 

@@ -131,13 +131,3 @@ pub async fn quota_problem(manager: &Manager, project_id: ProjectId, asked: &Quo
         Err(problem) => problem,
     }
 }
-
-#[must_use]
-pub fn minus(a: QuotaAmounts, b: QuotaAmounts) -> QuotaAmounts {
-    QuotaAmounts {
-        instances: a.instances - b.instances,
-        vcpus: a.vcpus - b.vcpus,
-        memory_mib: a.memory_mib - b.memory_mib,
-        disk_gib: a.disk_gib - b.disk_gib,
-    }
-}

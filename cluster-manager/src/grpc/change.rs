@@ -89,6 +89,9 @@ fn parse_change(change: Option<pb::change_instance_request::Change>) -> Result<C
             size: size_from_pb(resize.size.ok_or_else(|| Problem::invalid("size", "is missing"))?),
             flavor: resize.flavor,
         },
+        Asked::AttachNic(_) | Asked::DetachNic(_) => {
+            return Err(Problem::invalid("change", "network cards can't be changed yet"));
+        }
         Asked::Rebuild(rebuild) => Change::Rebuild { image_id: parse("image_id", &rebuild.image_id)? },
     })
 }
@@ -241,9 +244,9 @@ fn unit(
     let (before, after) = (QuotaAmounts::of_instances(old.spec.size, 1), QuotaAmounts::of_instances(next.spec.size, 1));
     let deleting = matches!(change, Change::Delete);
     let usage = match (deleting, row.quota_released) {
-        (true, false) => answer::minus(QuotaAmounts::default(), before),
+        (true, false) => before.negated(),
         (true, true) => QuotaAmounts::default(),
-        (false, _) => answer::minus(after, before),
+        (false, _) => after.minus(&before),
     };
     let claim = resized.map_or(row.claim, |r| r.claim);
     let mut unit = Unit::new().op(store::InstanceDesired {
@@ -382,12 +385,12 @@ async fn rehearse(manager: &Manager, change: &Change, row: &InstanceRow, next: &
     let (limit, used) = answer::quota(manager, next.project_id).await?;
     let (before, after) = (QuotaAmounts::of_instances(old.spec.size, 1), QuotaAmounts::of_instances(next.spec.size, 1));
     let usage = match change {
-        Change::Delete => answer::minus(QuotaAmounts::default(), before),
+        Change::Delete => before.negated(),
         Change::Describe { .. }
         | Change::SetPower { .. }
         | Change::Reboot { .. }
         | Change::Resize { .. }
-        | Change::Rebuild { .. } => answer::minus(after, before),
+        | Change::Rebuild { .. } => after.minus(&before),
     };
     if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &usage) {
         return Err(problem);
@@ -402,7 +405,7 @@ async fn rehearse(manager: &Manager, change: &Change, row: &InstanceRow, next: &
         // Held and given back: the check is that of the real thing.
         drop(Growth::hold(manager, host_id, resized.more, &next.spec.size, Timestamp::now())?);
     }
-    let left = answer::minus(answer::minus(limit, used), usage);
+    let left = limit.minus(&used).minus(&usage);
     let mut touches = vec![format!("instance {} ({})", old.name, old.id)];
     if matches!(change, Change::Delete | Change::Rebuild { .. })
         && let Some(disk_id) = old.root_disk_id

@@ -384,7 +384,7 @@ async fn rehearse(manager: &Manager, wanted: &Wanted) -> Result<pb::CreateInstan
             Places::find(manager, &ids, &request, now)?.places[0].2.clone()
         }
     };
-    let left = answer::minus(answer::minus(limit, used), asked);
+    let left = limit.minus(&used).minus(&asked);
     Ok(pb::CreateInstancesResponse {
         instances: vec![],
         plan: Some(pb::Plan {

@@ -254,6 +254,7 @@ impl Cloud {
             ssh_keys: vec![],
             user_data_base64: String::new(),
             zone: None,
+            nics: vec![],
             deleted: false,
         }
     }
@@ -271,6 +272,7 @@ impl Cloud {
                     id: InstanceId::new().to_string(),
                     name: (*name).to_owned(),
                     root_disk_id: DiskId::new().to_string(),
+                    nics: vec![],
                 })
                 .collect(),
             spec: Some(spec_to_pb(spec)),
@@ -418,14 +420,7 @@ impl Cloud {
     }
 
     pub async fn limit(&self, limit: QuotaAmounts) {
-        let put = store::QuotaLimitPut {
-            project_id: self.project_id,
-            instances: limit.instances,
-            vcpus: limit.vcpus,
-            memory_mib: limit.memory_mib,
-            disk_gib: limit.disk_gib,
-            expected_generation: 0,
-        };
+        let put = store::QuotaLimitPut::new(self.project_id, &limit, 0);
         self.store.commit(Unit::new().op(put)).await.expect("stored");
     }
 
@@ -489,14 +484,17 @@ async fn seed(store: &Store, project_id: ProjectId, image_id: ImageId, kernel_id
             description: String::new(),
             created_at: now,
         })
-        .op(store::QuotaLimitPut {
+        .op(store::QuotaLimitPut::new(
             project_id,
-            instances: 500,
-            vcpus: 500,
-            memory_mib: 512 * 1024,
-            disk_gib: 5000,
-            expected_generation: 0,
-        })
+            &QuotaAmounts {
+                instances: 500,
+                vcpus: 500,
+                memory_mib: 512 * 1024,
+                disk_gib: 5000,
+                ..QuotaAmounts::DEFAULT_LIMIT
+            },
+            0,
+        ))
         .op(image(image_id, "disk", ImageKind::Disk, vec![part(ImagePartKind::Disk)], 1))
         .op(image(
             kernel_id,

@@ -53,7 +53,9 @@ async fn no_room_is_explained_and_leaves_nothing() {
 async fn quotas_are_kept_and_named_with_their_figures() {
     let cloud = Cloud::start(quick()).await;
     let host = small_host(&cloud).await;
-    cloud.limit(QuotaAmounts { instances: 1, vcpus: 10, memory_mib: 10_000, disk_gib: 3 }).await;
+    cloud
+        .limit(QuotaAmounts { instances: 1, vcpus: 10, memory_mib: 10_000, disk_gib: 3, ..QuotaAmounts::DEFAULT_LIMIT })
+        .await;
     let mut spec = cloud.spec();
     spec.size.disk_gib = 4;
     let disk = cloud.try_create(&cloud.context(), cloud.request(&["a"], &spec)).await.expect_err("4 of 3 GiB");
@@ -137,7 +139,9 @@ async fn a_repeated_operation_gets_its_first_answer_whatever_changed_since() {
 async fn a_dry_run_says_what_would_be_and_changes_nothing() {
     let cloud = Cloud::start(quick()).await;
     let host = small_host(&cloud).await;
-    cloud.limit(QuotaAmounts { instances: 5, vcpus: 8, memory_mib: 4096, disk_gib: 30 }).await;
+    cloud
+        .limit(QuotaAmounts { instances: 5, vcpus: 8, memory_mib: 4096, disk_gib: 30, ..QuotaAmounts::DEFAULT_LIMIT })
+        .await;
     let dry = CallContext { dry_run: true, ..cloud.context() };
     let plan = cloud.try_create(&dry, cloud.request(&["a", "b"], &cloud.spec())).await.expect("it would work");
     let plan = plan.plan.expect("a plan");

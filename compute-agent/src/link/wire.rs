@@ -103,6 +103,7 @@ mod tests {
                 cmdline: String::new(),
                 parts: vec![pb::ImagePart { kind: "disk".into(), sha256: "ab".repeat(32), size_bytes: 9 }],
             }),
+            ports: vec![],
             request_id: "r".into(),
         }
     }

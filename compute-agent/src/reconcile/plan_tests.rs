@@ -38,6 +38,7 @@ fn entry(disk: bool) -> Entry {
                 ssh_keys: vec![],
                 user_data_base64: String::new(),
                 zone: None,
+                nics: vec![],
                 deleted: false,
             },
             root_disk: disk.then(|| RootDisk { disk_id: DiskId::new(), size_gib: 2, epoch: 1 }),

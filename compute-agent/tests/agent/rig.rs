@@ -300,6 +300,7 @@ impl Want {
                 cmdline: cmdline.into(),
                 parts,
             }),
+            ports: vec![],
             request_id: "test".into(),
         };
         Self { id, desired }

@@ -43,8 +43,8 @@ macro_rules! ids {
 }
 
 ids! {
-    ApiKeyId, AuditId, DiskId, FlavorId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId,
+    ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId,
     /// One accepted mutation. Unique per owning service, so that a repeat after a crash finds its answer.
     OperationId,
-    PortId, ProjectId, RouterId, SecurityGroupId, SshKeyId, SubnetId, UserId,
+    PeeringId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId, UserId,
 }

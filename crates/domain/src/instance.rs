@@ -4,7 +4,11 @@
 //! Desired state is level-triggered: power is a level, a reboot is a counter that the host catches up with (`boot_seq`), a rebuild is
 //! another (`root_seq`). So a command that is repeated, lost or delivered after a restart does the same as one that arrived once.
 
-use crate::{DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp, explain::PlacementRecord, flavor::Size};
+use crate::{
+    DiskId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, Timestamp, explain::PlacementRecord,
+    flavor::Size, network::MacAddr,
+};
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -202,8 +206,21 @@ pub struct InstanceSpec {
     pub user_data_base64: String,
     #[serde(default)]
     pub zone: Option<String>,
+    /// Its network cards, in the order in which the guest sees them.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
     #[serde(default)]
     pub deleted: bool,
+}
+
+/// A network card: a port of a network, given to this instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    pub port_id: PortId,
+    pub network_id: NetworkId,
+    pub mac: MacAddr,
+    /// At the time of attachment; a port's addresses don't change while it is attached.
+    pub addresses: Vec<IpAddr>,
 }
 
 #[must_use]

@@ -11,10 +11,31 @@ pub enum QuotaResource {
     Vcpus,
     MemoryMib,
     DiskGib,
+    Networks,
+    Subnets,
+    Ports,
+    Routers,
+    FloatingIps,
+    SecurityGroups,
+    SecurityRules,
+    Peerings,
 }
 
 impl QuotaResource {
-    pub const ALL: [Self; 4] = [Self::Instances, Self::Vcpus, Self::MemoryMib, Self::DiskGib];
+    pub const ALL: [Self; 12] = [
+        Self::Instances,
+        Self::Vcpus,
+        Self::MemoryMib,
+        Self::DiskGib,
+        Self::Networks,
+        Self::Subnets,
+        Self::Ports,
+        Self::Routers,
+        Self::FloatingIps,
+        Self::SecurityGroups,
+        Self::SecurityRules,
+        Self::Peerings,
+    ];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -23,6 +44,14 @@ impl QuotaResource {
             Self::Vcpus => "vcpus",
             Self::MemoryMib => "memory_mib",
             Self::DiskGib => "disk_gib",
+            Self::Networks => "networks",
+            Self::Subnets => "subnets",
+            Self::Ports => "ports",
+            Self::Routers => "routers",
+            Self::FloatingIps => "floating_ips",
+            Self::SecurityGroups => "security_groups",
+            Self::SecurityRules => "security_rules",
+            Self::Peerings => "peerings",
         }
     }
 }
@@ -34,11 +63,48 @@ pub struct QuotaAmounts {
     pub vcpus: i64,
     pub memory_mib: i64,
     pub disk_gib: i64,
+    pub networks: i64,
+    pub subnets: i64,
+    pub ports: i64,
+    pub routers: i64,
+    pub floating_ips: i64,
+    pub security_groups: i64,
+    pub security_rules: i64,
+    pub peerings: i64,
 }
 
 impl QuotaAmounts {
     /// What a new project gets unless the operator says otherwise: room for a small team.
-    pub const DEFAULT_LIMIT: Self = Self { instances: 50, vcpus: 100, memory_mib: 200 * 1024, disk_gib: 2000 };
+    pub const DEFAULT_LIMIT: Self = Self {
+        instances: 50,
+        vcpus: 100,
+        memory_mib: 200 * 1024,
+        disk_gib: 2000,
+        networks: 20,
+        subnets: 40,
+        ports: 200,
+        routers: 20,
+        floating_ips: 50,
+        security_groups: 50,
+        security_rules: 500,
+        peerings: 20,
+    };
+
+    /// None of anything.
+    pub const NONE: Self = Self {
+        instances: 0,
+        vcpus: 0,
+        memory_mib: 0,
+        disk_gib: 0,
+        networks: 0,
+        subnets: 0,
+        ports: 0,
+        routers: 0,
+        floating_ips: 0,
+        security_groups: 0,
+        security_rules: 0,
+        peerings: 0,
+    };
 
     #[must_use]
     pub fn of_instances(size: Size, count: u32) -> Self {
@@ -49,6 +115,32 @@ impl QuotaAmounts {
             vcpus: i64::from(size.vcpus).saturating_mul(n),
             memory_mib: times(size.memory_mib),
             disk_gib: times(size.disk_gib),
+            ..Self::NONE
+        }
+    }
+
+    /// Each amount turned around.
+    #[must_use]
+    pub fn negated(&self) -> Self {
+        Self::NONE.minus(self)
+    }
+
+    /// Each amount less the other's.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        Self {
+            instances: self.instances.saturating_sub(other.instances),
+            vcpus: self.vcpus.saturating_sub(other.vcpus),
+            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
+            disk_gib: self.disk_gib.saturating_sub(other.disk_gib),
+            networks: self.networks.saturating_sub(other.networks),
+            subnets: self.subnets.saturating_sub(other.subnets),
+            ports: self.ports.saturating_sub(other.ports),
+            routers: self.routers.saturating_sub(other.routers),
+            floating_ips: self.floating_ips.saturating_sub(other.floating_ips),
+            security_groups: self.security_groups.saturating_sub(other.security_groups),
+            security_rules: self.security_rules.saturating_sub(other.security_rules),
+            peerings: self.peerings.saturating_sub(other.peerings),
         }
     }
 
@@ -59,6 +151,14 @@ impl QuotaAmounts {
             QuotaResource::Vcpus => self.vcpus,
             QuotaResource::MemoryMib => self.memory_mib,
             QuotaResource::DiskGib => self.disk_gib,
+            QuotaResource::Networks => self.networks,
+            QuotaResource::Subnets => self.subnets,
+            QuotaResource::Ports => self.ports,
+            QuotaResource::Routers => self.routers,
+            QuotaResource::FloatingIps => self.floating_ips,
+            QuotaResource::SecurityGroups => self.security_groups,
+            QuotaResource::SecurityRules => self.security_rules,
+            QuotaResource::Peerings => self.peerings,
         }
     }
 
@@ -87,8 +187,8 @@ mod tests {
 
     #[test]
     fn a_refusal_names_what_and_how_much() {
-        let limit = QuotaAmounts { instances: 2, vcpus: 8, memory_mib: 1024, disk_gib: 10 };
-        let used = QuotaAmounts { instances: 1, vcpus: 7, memory_mib: 0, disk_gib: 0 };
+        let limit = QuotaAmounts { instances: 2, vcpus: 8, memory_mib: 1024, disk_gib: 10, ..QuotaAmounts::NONE };
+        let used = QuotaAmounts { instances: 1, vcpus: 7, ..QuotaAmounts::NONE };
         let asked = QuotaAmounts::of_instances(Size { vcpus: 2, memory_mib: 512, disk_gib: 0 }, 1);
         let problem = QuotaAmounts::refusal(&limit, &used, &asked).expect("over");
         assert!(problem.detail.contains("vcpus: 2 asked, 7 used, limit 8"), "{}", problem.detail);

@@ -52,6 +52,13 @@ op! {
 }
 
 op! {
+    /// Of the resource-manager.
+    ResourceOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
+    on resource_operation, Insert by (id):
+    "INSERT INTO resource_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+}
+
+op! {
     IdentityOperationExpire { before: Timestamp }
     on identity_operation, Change by (before):
     "DELETE FROM identity_operation WHERE id IN (SELECT id FROM identity_operation
@@ -69,6 +76,13 @@ op! {
     StorageOperationExpire { before: Timestamp }
     on storage_operation, Change by (before):
     "DELETE FROM storage_operation WHERE id IN (SELECT id FROM storage_operation
+        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
+}
+
+op! {
+    ResourceOperationExpire { before: Timestamp }
+    on resource_operation, Change by (before):
+    "DELETE FROM resource_operation WHERE id IN (SELECT id FROM resource_operation
         WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
 }
 
@@ -93,6 +107,7 @@ pub enum OperationTable {
     Identity,
     Compute,
     Storage,
+    Resource,
 }
 
 impl Store {
@@ -108,6 +123,7 @@ impl Store {
             OperationTable::Identity => "SELECT outcome FROM identity_operation WHERE id = $1",
             OperationTable::Compute => "SELECT outcome FROM compute_operation WHERE id = $1",
             OperationTable::Storage => "SELECT outcome FROM storage_operation WHERE id = $1",
+            OperationTable::Resource => "SELECT outcome FROM resource_operation WHERE id = $1",
         };
         let row: Option<OutcomeRow> = self.pool().fetch_optional(sql, [id.into()]).await?;
         Ok(row.map(|row| row.outcome))

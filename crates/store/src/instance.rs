@@ -13,6 +13,7 @@ use domain::{
     flavor::Size,
     image::Image,
     instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, ReportFence},
+    network::Port,
 };
 pub use list::{HostClaims, InstanceFilter};
 use sqlx::AssertSqlSafe;
@@ -174,6 +175,8 @@ pub struct DesiredRow {
     pub instance: InstanceRow,
     /// By id.
     pub disks: Vec<DiskRow>,
+    /// Those that it has or is about to have, by id.
+    pub ports: Vec<Port>,
     /// `None` when it is gone: only an instance that is being deleted may outlive its image.
     pub image: Option<Image>,
 }
@@ -301,7 +304,7 @@ impl Store {
         Ok(self.instance_find(None, id).await?.map(|row| row.fence))
     }
 
-    /// Those that exist, by id, with their disks and images: three queries. The instances are read first, so what goes with them is as
+    /// Those that exist, by id, with their disks, ports and images. The instances are read first, so what goes with them is as
     /// new or newer.
     pub async fn desired_load_many(&self, ids: &[InstanceId]) -> Result<Vec<DesiredRow>, ReadError> {
         let instances = self.instance_load_many(ids).await?;
@@ -312,6 +315,12 @@ impl Store {
         for disk in self.disk_load_many_of_instances(ids).await? {
             disks.entry(disk.instance_id).or_default().push(disk);
         }
+        let mut ports: HashMap<InstanceId, Vec<Port>> = HashMap::new();
+        for port in self.port_load_many_of_instances(ids).await? {
+            if let Some(owner) = port.owner {
+                ports.entry(owner.instance_id).or_default().push(port);
+            }
+        }
         let mut image_ids: Vec<ImageId> = instances.iter().map(|row| row.spec.image_id).collect();
         image_ids.sort_unstable();
         image_ids.dedup();
@@ -319,6 +328,7 @@ impl Store {
             self.image_load_many(&image_ids).await?.into_iter().map(|image| (image.id, image)).collect();
         let desired = instances.into_iter().map(|instance| DesiredRow {
             disks: disks.remove(&instance.id).unwrap_or_default(),
+            ports: ports.remove(&instance.id).unwrap_or_default(),
             image: images.get(&instance.spec.image_id).cloned(),
             instance,
         });

@@ -26,28 +26,38 @@
 #[macro_use]
 mod engine;
 
+mod address;
 mod api_key;
 mod audit;
 mod config;
 mod disk;
 mod event;
+mod external_network;
 mod flavor;
+mod floating_ip;
 mod host;
 mod idempotency;
 mod image;
 mod instance;
 mod leak;
+mod network;
+mod network_host;
 mod open;
 mod orphan;
+mod peering;
+mod port;
 mod project;
 mod quota;
 mod retention;
+mod router;
+mod security_group;
 mod ssh_key;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
 mod user;
 
+pub use address::*;
 pub use api_key::*;
 pub use audit::*;
 pub use config::{Page, StoreConfig};
@@ -58,17 +68,25 @@ pub use engine::{
     unit::{Op, Unit},
 };
 pub use event::*;
+pub use external_network::*;
 pub use flavor::*;
+pub use floating_ip::*;
 pub use host::*;
 pub use idempotency::*;
 pub use image::*;
 pub use instance::*;
 pub use leak::*;
+pub use network::*;
+pub use network_host::*;
 pub use open::{OpenError, SCHEMA_VERSION};
 pub use orphan::*;
+pub use peering::*;
+pub use port::*;
 pub use project::*;
 pub use quota::*;
 pub use retention::*;
+pub use router::*;
+pub use security_group::*;
 pub use ssh_key::*;
 pub use token::*;
 pub use user::*;

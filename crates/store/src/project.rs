@@ -20,13 +20,18 @@ op! {
 }
 
 op! {
-    /// Only when it has no instances, images or disks (else, or when it is gone already: `ProjectInUse`).
+    /// Only when it has no instances, images, disks, ports or floating IPs, and no network or security group but the `default` ones (else,
+    /// or when it is gone already: `ProjectInUse`). The default ones go with it.
     ProjectDelete { id: ProjectId }
     on project, Change by (id), guard ProjectInUse:
     "DELETE FROM project WHERE id IN (SELECT r.id FROM {rows})
      AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.project_id = project.id)
      AND NOT EXISTS (SELECT 1 FROM image WHERE image.project_id = project.id)
-     AND NOT EXISTS (SELECT 1 FROM disk WHERE disk.project_id = project.id)"
+     AND NOT EXISTS (SELECT 1 FROM disk WHERE disk.project_id = project.id)
+     AND NOT EXISTS (SELECT 1 FROM port WHERE port.project_id = project.id)
+     AND NOT EXISTS (SELECT 1 FROM floating_ip WHERE floating_ip.project_id = project.id)
+     AND NOT EXISTS (SELECT 1 FROM network WHERE network.project_id = project.id AND network.name <> 'default')
+     AND NOT EXISTS (SELECT 1 FROM security_group AS g WHERE g.project_id = project.id AND g.name <> 'default')"
 }
 
 op! {

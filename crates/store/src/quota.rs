@@ -5,23 +5,58 @@ use crate::{ReadError, Store};
 use domain::{ProjectId, quota::QuotaAmounts};
 
 op! {
-    /// Sets all four limits. `expected_generation` 0 means any; starts at generation 1.
+    /// Sets all limits. `expected_generation` 0 means any; starts at generation 1.
     QuotaLimitPut {
         project_id: ProjectId,
         instances: i64,
         vcpus: i64,
         memory_mib: i64,
         disk_gib: i64,
+        networks: i64,
+        subnets: i64,
+        ports: i64,
+        routers: i64,
+        floating_ips: i64,
+        security_groups: i64,
+        security_rules: i64,
+        peerings: i64,
         expected_generation: i64,
     }
     on quota_limit, Insert by (project_id), guard QuotaGeneration:
-    "INSERT INTO quota_limit (project_id, instances, vcpus, memory_mib, disk_gib, generation)
-     SELECT r.project_id, r.instances, r.vcpus, r.memory_mib, r.disk_gib, r.expected_generation + 1 FROM {rows}
+    "INSERT INTO quota_limit (project_id, instances, vcpus, memory_mib, disk_gib, networks, subnets, ports, routers,
+        floating_ips, security_groups, security_rules, peerings, generation)
+     SELECT r.project_id, r.instances, r.vcpus, r.memory_mib, r.disk_gib, r.networks, r.subnets, r.ports, r.routers,
+        r.floating_ips, r.security_groups, r.security_rules, r.peerings, r.expected_generation + 1 FROM {rows}
      WHERE r.expected_generation = 0
         OR EXISTS (SELECT 1 FROM quota_limit AS there WHERE there.project_id = r.project_id)
      ON CONFLICT (project_id) DO UPDATE SET instances = excluded.instances, vcpus = excluded.vcpus,
-        memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, generation = quota_limit.generation + 1
+        memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, networks = excluded.networks,
+        subnets = excluded.subnets, ports = excluded.ports, routers = excluded.routers,
+        floating_ips = excluded.floating_ips, security_groups = excluded.security_groups,
+        security_rules = excluded.security_rules, peerings = excluded.peerings, generation = quota_limit.generation + 1
      WHERE excluded.generation IN (1, quota_limit.generation + 1)"
+}
+
+impl QuotaLimitPut {
+    #[must_use]
+    pub fn new(project_id: ProjectId, limit: &QuotaAmounts, expected_generation: i64) -> Self {
+        Self {
+            project_id,
+            instances: limit.instances,
+            vcpus: limit.vcpus,
+            memory_mib: limit.memory_mib,
+            disk_gib: limit.disk_gib,
+            networks: limit.networks,
+            subnets: limit.subnets,
+            ports: limit.ports,
+            routers: limit.routers,
+            floating_ips: limit.floating_ips,
+            security_groups: limit.security_groups,
+            security_rules: limit.security_rules,
+            peerings: limit.peerings,
+            expected_generation,
+        }
+    }
 }
 
 op! {
@@ -59,6 +94,78 @@ op! {
      AND (s.disk_gib <= 0 OR storage_usage.disk_gib + s.disk_gib <= COALESCE(q.disk_gib, 0))"
 }
 
+op! {
+    /// Takes (or with negative amounts gives back) what networks use; as [`ComputeUsageAdd`].
+    NetworkUsageAdd {
+        project_id: ProjectId,
+        networks: i64,
+        subnets: i64,
+        ports: i64,
+        routers: i64,
+        floating_ips: i64,
+        security_groups: i64,
+        security_rules: i64,
+        peerings: i64,
+    }
+    on network_usage, Add by (project_id), guard NetworkQuota,
+    ensure "INSERT INTO network_usage (project_id, networks, subnets, ports, routers, floating_ips, security_groups,
+        security_rules, peerings)
+     SELECT DISTINCT r.project_id, 0, 0, 0, 0, 0, 0, 0, 0 FROM {rows}
+     WHERE EXISTS (SELECT 1 FROM project WHERE project.id = r.project_id)
+     ON CONFLICT (project_id) DO NOTHING":
+    "UPDATE network_usage SET networks = network_usage.networks + s.networks,
+        subnets = network_usage.subnets + s.subnets,
+        ports = network_usage.ports + s.ports,
+        routers = network_usage.routers + s.routers,
+        floating_ips = network_usage.floating_ips + s.floating_ips,
+        security_groups = network_usage.security_groups + s.security_groups,
+        security_rules = network_usage.security_rules + s.security_rules,
+        peerings = network_usage.peerings + s.peerings
+     FROM (SELECT r.project_id, CAST(sum(r.networks) AS BIGINT) AS networks,
+            CAST(sum(r.subnets) AS BIGINT) AS subnets,
+            CAST(sum(r.ports) AS BIGINT) AS ports,
+            CAST(sum(r.routers) AS BIGINT) AS routers,
+            CAST(sum(r.floating_ips) AS BIGINT) AS floating_ips,
+            CAST(sum(r.security_groups) AS BIGINT) AS security_groups,
+            CAST(sum(r.security_rules) AS BIGINT) AS security_rules,
+            CAST(sum(r.peerings) AS BIGINT) AS peerings
+            FROM {rows} GROUP BY r.project_id) AS s
+        LEFT JOIN quota_limit AS q ON q.project_id = s.project_id
+     WHERE network_usage.project_id = s.project_id
+     AND (s.networks <= 0 OR network_usage.networks + s.networks <= COALESCE(q.networks, 0))
+     AND (s.subnets <= 0 OR network_usage.subnets + s.subnets <= COALESCE(q.subnets, 0))
+     AND (s.ports <= 0 OR network_usage.ports + s.ports <= COALESCE(q.ports, 0))
+     AND (s.routers <= 0 OR network_usage.routers + s.routers <= COALESCE(q.routers, 0))
+     AND (s.floating_ips <= 0 OR network_usage.floating_ips + s.floating_ips <= COALESCE(q.floating_ips, 0))
+     AND (s.security_groups <= 0 OR network_usage.security_groups + s.security_groups <= COALESCE(q.security_groups, 0))
+     AND (s.security_rules <= 0 OR network_usage.security_rules + s.security_rules <= COALESCE(q.security_rules, 0))
+     AND (s.peerings <= 0 OR network_usage.peerings + s.peerings <= COALESCE(q.peerings, 0))"
+}
+
+impl NetworkUsageAdd {
+    /// Takes `amounts`; what is of compute and storage in them is left out.
+    #[must_use]
+    pub fn take(project_id: ProjectId, amounts: &QuotaAmounts) -> Self {
+        Self {
+            project_id,
+            networks: amounts.networks,
+            subnets: amounts.subnets,
+            ports: amounts.ports,
+            routers: amounts.routers,
+            floating_ips: amounts.floating_ips,
+            security_groups: amounts.security_groups,
+            security_rules: amounts.security_rules,
+            peerings: amounts.peerings,
+        }
+    }
+
+    /// Gives `amounts` back.
+    #[must_use]
+    pub fn give_back(project_id: ProjectId, amounts: &QuotaAmounts) -> Self {
+        Self::take(project_id, &amounts.negated())
+    }
+}
+
 row! {
     struct LimitRow {
         project_id: ProjectId,
@@ -66,12 +173,33 @@ row! {
         vcpus: i64,
         memory_mib: i64,
         disk_gib: i64,
+        networks: i64,
+        subnets: i64,
+        ports: i64,
+        routers: i64,
+        floating_ips: i64,
+        security_groups: i64,
+        security_rules: i64,
+        peerings: i64,
         generation: i64,
     }
 }
 
 row! {
-    struct UsageRow { instances: i64, vcpus: i64, memory_mib: i64, disk_gib: i64 }
+    struct UsageRow {
+        instances: i64,
+        vcpus: i64,
+        memory_mib: i64,
+        disk_gib: i64,
+        networks: i64,
+        subnets: i64,
+        ports: i64,
+        routers: i64,
+        floating_ips: i64,
+        security_groups: i64,
+        security_rules: i64,
+        peerings: i64,
+    }
 }
 
 /// A project's limits.
@@ -82,29 +210,53 @@ pub struct QuotaLimitRow {
     pub generation: i64,
 }
 
+/// Both rows have the fields of the amounts.
+macro_rules! amounts {
+    ($row:expr) => {
+        QuotaAmounts {
+            instances: $row.instances,
+            vcpus: $row.vcpus,
+            memory_mib: $row.memory_mib,
+            disk_gib: $row.disk_gib,
+            networks: $row.networks,
+            subnets: $row.subnets,
+            ports: $row.ports,
+            routers: $row.routers,
+            floating_ips: $row.floating_ips,
+            security_groups: $row.security_groups,
+            security_rules: $row.security_rules,
+            peerings: $row.peerings,
+        }
+    };
+}
+
 impl From<LimitRow> for QuotaLimitRow {
     fn from(row: LimitRow) -> Self {
-        let LimitRow { project_id, instances, vcpus, memory_mib, disk_gib, generation } = row;
-        Self { project_id, limit: QuotaAmounts { instances, vcpus, memory_mib, disk_gib }, generation }
+        Self { project_id: row.project_id, limit: amounts!(row), generation: row.generation }
     }
 }
 
 impl Store {
     pub async fn quota_limit_find(&self, project_id: ProjectId) -> Result<Option<QuotaLimitRow>, ReadError> {
-        let sql = "SELECT project_id, instances, vcpus, memory_mib, disk_gib, generation
-            FROM quota_limit WHERE project_id = $1";
+        let sql = "SELECT project_id, instances, vcpus, memory_mib, disk_gib, networks, subnets, ports, routers, floating_ips,
+            security_groups, security_rules, peerings, generation FROM quota_limit WHERE project_id = $1";
         let row: Option<LimitRow> = self.pool().fetch_optional(sql, [project_id.into()]).await?;
         Ok(row.map(QuotaLimitRow::from))
     }
 
-    /// What the project uses, of compute and storage.
+    /// What the project uses, of everything.
     pub async fn quota_usage(&self, project_id: ProjectId) -> Result<QuotaAmounts, ReadError> {
-        let sql = "SELECT COALESCE((SELECT instances FROM compute_usage WHERE project_id = $1), 0) AS instances,
-            COALESCE((SELECT vcpus FROM compute_usage WHERE project_id = $1), 0) AS vcpus,
-            COALESCE((SELECT memory_mib FROM compute_usage WHERE project_id = $1), 0) AS memory_mib,
-            COALESCE((SELECT disk_gib FROM storage_usage WHERE project_id = $1), 0) AS disk_gib";
-        let UsageRow { instances, vcpus, memory_mib, disk_gib } =
-            self.pool().fetch_one(sql, [project_id.into()]).await?;
-        Ok(QuotaAmounts { instances, vcpus, memory_mib, disk_gib })
+        let sql = "SELECT COALESCE(c.instances, 0) AS instances, COALESCE(c.vcpus, 0) AS vcpus,
+            COALESCE(c.memory_mib, 0) AS memory_mib, COALESCE(s.disk_gib, 0) AS disk_gib,
+            COALESCE(n.networks, 0) AS networks, COALESCE(n.subnets, 0) AS subnets, COALESCE(n.ports, 0) AS ports,
+            COALESCE(n.routers, 0) AS routers, COALESCE(n.floating_ips, 0) AS floating_ips,
+            COALESCE(n.security_groups, 0) AS security_groups, COALESCE(n.security_rules, 0) AS security_rules,
+            COALESCE(n.peerings, 0) AS peerings
+            FROM (SELECT CAST($1 AS TEXT) AS project_id) AS p
+            LEFT JOIN compute_usage AS c ON c.project_id = p.project_id
+            LEFT JOIN storage_usage AS s ON s.project_id = p.project_id
+            LEFT JOIN network_usage AS n ON n.project_id = p.project_id";
+        let row: UsageRow = self.pool().fetch_one(sql, [project_id.into()]).await?;
+        Ok(amounts!(row))
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     CommitError, ComputeOperationExpire, EventExpire, IdempotencyExpire, IdentityOperationExpire, Op, ReadError,
-    RefreshExpire, StorageOperationExpire, Store, Unit, engine::read::Count,
+    RefreshExpire, ResourceOperationExpire, StorageOperationExpire, Store, Unit, engine::read::Count,
 };
 use domain::Timestamp;
 
@@ -16,16 +16,18 @@ pub enum Retention {
     IdentityOperations,
     ComputeOperations,
     StorageOperations,
+    ResourceOperations,
     RefreshTokens,
 }
 
 impl Retention {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Events,
         Self::Idempotency,
         Self::IdentityOperations,
         Self::ComputeOperations,
         Self::StorageOperations,
+        Self::ResourceOperations,
         Self::RefreshTokens,
     ];
 
@@ -36,6 +38,7 @@ impl Retention {
             Self::IdentityOperations => IdentityOperationExpire { before }.into(),
             Self::ComputeOperations => ComputeOperationExpire { before }.into(),
             Self::StorageOperations => StorageOperationExpire { before }.into(),
+            Self::ResourceOperations => ResourceOperationExpire { before }.into(),
             Self::RefreshTokens => RefreshExpire { before }.into(),
         }
     }
@@ -55,6 +58,9 @@ impl Retention {
             }
             Self::StorageOperations => {
                 "SELECT count(*) AS n FROM (SELECT 1 FROM storage_operation WHERE created_at < $1 LIMIT 1) AS x"
+            }
+            Self::ResourceOperations => {
+                "SELECT count(*) AS n FROM (SELECT 1 FROM resource_operation WHERE created_at < $1 LIMIT 1) AS x"
             }
             Self::RefreshTokens => {
                 "SELECT count(*) AS n FROM (SELECT 1 FROM refresh_token WHERE expires_at < $1 LIMIT 1) AS x"

@@ -5,7 +5,7 @@ use crate::cluster::v1 as pb;
 use domain::{
     Timestamp,
     flavor::Size,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
 };
 
 #[must_use]
@@ -62,7 +62,26 @@ pub fn spec_to_pb(spec: &InstanceSpec) -> pb::InstanceSpec {
         user_data_base64: spec.user_data_base64.clone(),
         zone: spec.zone.clone(),
         deleted: spec.deleted,
+        nics: spec.nics.iter().map(nic_to_pb).collect(),
     }
+}
+
+fn nic_to_pb(nic: &Nic) -> pb::Nic {
+    pb::Nic {
+        port_id: nic.port_id.to_string(),
+        network_id: nic.network_id.to_string(),
+        mac: nic.mac.to_string(),
+        addresses: nic.addresses.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn nic_from_pb(nic: &pb::Nic) -> Result<Nic, InvalidMessage> {
+    Ok(Nic {
+        port_id: parse("nic.port_id", &nic.port_id)?,
+        network_id: parse("nic.network_id", &nic.network_id)?,
+        mac: parse("nic.mac", &nic.mac)?,
+        addresses: nic.addresses.iter().map(|a| parse("nic.addresses", a)).collect::<Result<_, _>>()?,
+    })
 }
 
 pub fn spec_from_pb(spec: pb::InstanceSpec) -> Result<InstanceSpec, InvalidMessage> {
@@ -80,6 +99,7 @@ pub fn spec_from_pb(spec: pb::InstanceSpec) -> Result<InstanceSpec, InvalidMessa
         ssh_keys: spec.ssh_keys,
         user_data_base64: spec.user_data_base64,
         zone: spec.zone,
+        nics: spec.nics.iter().map(nic_from_pb).collect::<Result<_, _>>()?,
         deleted: spec.deleted,
     })
 }
@@ -179,6 +199,12 @@ mod tests {
                     ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                     user_data_base64: "aGk=".into(),
                     zone: Some("a".into()),
+                    nics: vec![Nic {
+                        port_id: domain::PortId::new(),
+                        network_id: domain::NetworkId::new(),
+                        mac: domain::network::MacAddr::local([1, 2, 3, 4, 5]),
+                        addresses: vec![[10, 0, 0, 5].into()],
+                    }],
                     deleted: true,
                 },
                 status: InstanceStatus {

@@ -306,6 +306,7 @@ async fn insert_instance(world: &World, image_id: ImageId) {
         ssh_keys: vec![],
         user_data_base64: String::new(),
         zone: None,
+        nics: vec![],
         deleted: false,
     };
     let instance = InstanceInsert {

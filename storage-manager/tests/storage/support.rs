@@ -81,14 +81,11 @@ impl World {
                 description: String::new(),
                 created_at: Timestamp::now(),
             })
-            .op(QuotaLimitPut {
-                project_id: id,
-                instances: 10,
-                vcpus: 10,
-                memory_mib: 10,
-                disk_gib,
-                expected_generation: 0,
-            });
+            .op(QuotaLimitPut::new(
+                id,
+                &domain::quota::QuotaAmounts { disk_gib, ..domain::quota::QuotaAmounts::NONE },
+                0,
+            ));
         self.store.commit(unit).await.expect("a project");
         id
     }

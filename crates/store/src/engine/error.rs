@@ -28,8 +28,30 @@ pub enum Guard {
     DiskExists,
     /// Not in a state that allows the change, or gone.
     DiskState,
+    NetworkQuota,
+    /// Another generation than expected, or the row is gone.
+    ExternalNetworkGeneration,
+    NetworkGeneration,
+    SubnetGeneration,
+    PortGeneration,
+    RouterGeneration,
+    FloatingIpGeneration,
+    SecurityGroupGeneration,
+    PeeringGeneration,
+    SecurityRuleGone,
+    /// Deletion: something uses it, or it is gone or changed already.
+    ExternalNetworkInUse,
+    NetworkInUse,
+    SubnetInUse,
+    SecurityGroupInUse,
+    /// The port stands already: a repeat. Its quota was counted then.
+    PortExists,
+    /// Not in a state that allows the change, or changed, or gone.
+    PortState,
+    /// Somebody has the address, or it rests.
+    AddressTaken,
     ProjectGeneration,
-    /// Deletion: it has instances, images or disks, or it is gone already.
+    /// Deletion: it has instances, images, disks, ports or floating IPs, or networks and groups but the default ones, or it is gone.
     ProjectInUse,
     UserGeneration,
     QuotaGeneration,

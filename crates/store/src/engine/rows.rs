@@ -5,16 +5,20 @@
 //! U+FFFD on both: a guest's garbage in a `reason` must not make the row unwritable.
 
 use domain::{
-    ApiKeyId, AuditId, DiskId, FlavorId, HostId, ImageId, InstanceId, Name, OperationId, ProjectId, SshKeyId,
+    ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, ImageId, InstanceId, Name, NetworkId,
+    OperationId, PeeringId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId,
     Timestamp, UserId,
     explain::PlacementRecord,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
     instance::{InstanceSpec, InstanceState},
+    network::{
+        Cidr, ExternalSubnet, FixedIp, MacAddr, PortState, PortStatus, RateLimit, SecurityRule, SubnetSpec, Vni,
+    },
     policy::Role,
 };
 use serde::Serialize;
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, io, net::IpAddr};
 
 /// The SQL type of a column, as far as the row source cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +133,22 @@ macro_rules! integers {
 }
 integers!(i64, u64, u32);
 
+impl Column for Vni {
+    const TYPE: SqlType = SqlType::Int;
+    type Raw = i64;
+
+    fn from_raw(raw: i64) -> Result<Self, BadColumn> {
+        let number = u32::try_from(raw).map_err(|_| BadColumn::new("VNI", raw))?;
+        Self::try_from(number).map_err(|_| BadColumn::new("VNI", raw))
+    }
+
+    type Json<'a> = i64;
+
+    fn json(&self) -> i64 {
+        i64::from(self.get())
+    }
+}
+
 /// Types that are one word of text in a column and the same word in JSON.
 macro_rules! words {
     ($($ty:ty => $parse:expr),+ $(,)?) => {$(
@@ -150,13 +170,22 @@ words! {
     ApiKeyId => |t| t.parse().ok(),
     AuditId => |t| t.parse().ok(),
     DiskId => |t| t.parse().ok(),
+    ExternalNetworkId => |t| t.parse().ok(),
     FlavorId => |t| t.parse().ok(),
+    FloatingIpId => |t| t.parse().ok(),
     HostId => |t| t.parse().ok(),
     ImageId => |t| t.parse().ok(),
     InstanceId => |t| t.parse().ok(),
+    NetworkId => |t| t.parse().ok(),
     OperationId => |t| t.parse().ok(),
+    PeeringId => |t| t.parse().ok(),
+    PortId => |t| t.parse().ok(),
     ProjectId => |t| t.parse().ok(),
+    RouterId => |t| t.parse().ok(),
+    SecurityGroupId => |t| t.parse().ok(),
+    SecurityRuleId => |t| t.parse().ok(),
     SshKeyId => |t| t.parse().ok(),
+    SubnetId => |t| t.parse().ok(),
     UserId => |t| t.parse().ok(),
     Name => |t| t.parse().ok(),
     Role => Role::parse,
@@ -166,6 +195,11 @@ words! {
     ImageState => ImageState::parse,
     DiskFormat => DiskFormat::parse,
     Visibility => Visibility::parse,
+    IpAddr => |t| t.parse().ok(),
+    MacAddr => |t| t.parse().ok(),
+    PortState => PortState::parse,
+    PortStatus => PortStatus::parse,
+    crate::AddressOwner => crate::AddressOwner::parse,
     crate::DiskState => crate::DiskState::parse,
 }
 
@@ -185,7 +219,20 @@ macro_rules! documents {
         }
     )+};
 }
-documents!(BTreeMap<String, String>, Vec<String>, Vec<ImagePart>, HostFacts, MemoryOverhead, InstanceSpec);
+documents!(
+    BTreeMap<String, String>,
+    Vec<String>,
+    Vec<ImagePart>,
+    Vec<Cidr>,
+    Vec<ExternalSubnet>,
+    Vec<FixedIp>,
+    HostFacts,
+    MemoryOverhead,
+    InstanceSpec,
+    RateLimit,
+    SecurityRule,
+    SubnetSpec
+);
 
 /// `None` is the empty document: the column itself is never NULL.
 impl Column for Option<PlacementRecord> {

@@ -149,24 +149,31 @@ macro_rules! kinds {
 
 kinds! {
     // Repeats are found first: a repeated create must say so, not that its name is taken.
-    IdempotencyInsert, IdentityOperationInsert, ComputeOperationInsert, StorageOperationInsert,
+    IdempotencyInsert, IdentityOperationInsert, ComputeOperationInsert, StorageOperationInsert, ResourceOperationInsert,
     // New rows, parents before children.
     ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, InstanceInsert, DiskInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
+    ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
+    SecurityRuleInsert, PortInsert, PortSecurityGroupPut, AddressTake, FloatingIpInsert, PeeringInsert, UplinkPut,
+    NetworkHostPut,
     // Changes.
     ProjectUpdate, UserUpdate, SigningKeyRetire, RefreshTokenUse,
     ImageChange, DiskConfirm, DiskResize, DiskRelease,
     HostUpsert, HostStateSet, HostChange,
     InstanceDesired, InstanceObserved, InstanceProgress, OrphanPut,
+    ExternalNetworkChange, NetworkChange, NetworkTouch, SubnetUpdate, RouterUpdate, SecurityGroupChange,
+    PortUpdate, PortTake, PortBind, PortRelease, FloatingIpChange, PortDetach, PortObserved,
     // Ends, children before parents.
+    PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
+    SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
     OrphanDelete, DiskExpire, DiskForget, InstanceDelete, ImageDelete,
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.
-    HostUnclaim, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd,
+    HostUnclaim, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
-    EventExpire,
+    ResourceOperationExpire, AddressSweep, EventExpire,
     // Append-only; the lock on the head of the events comes last.
     AuditInsert, EventInsert,
 }

@@ -7,6 +7,7 @@ use domain::{
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
     instance::{InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    quota::QuotaAmounts,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,6 +17,21 @@ use store::{testing::TestStore, *};
 
 pub const T0: Timestamp = Timestamp(1_700_000_000_000);
 pub const SIZE: Size = Size { vcpus: 2, memory_mib: 1024, disk_gib: 10 };
+/// Room for ten instances of [`SIZE`], and two of each object of networks.
+pub const LIMIT: QuotaAmounts = QuotaAmounts {
+    instances: 10,
+    vcpus: 20,
+    memory_mib: 10_240,
+    disk_gib: 100,
+    networks: 2,
+    subnets: 2,
+    ports: 2,
+    routers: 2,
+    floating_ips: 2,
+    security_groups: 2,
+    security_rules: 2,
+    peerings: 2,
+};
 pub const OVERHEAD: MemoryOverhead = MemoryOverhead { fixed_mib: 64, per_vcpu_mib: 4, per_gib_mib: 8 };
 
 pub struct Lab {
@@ -96,17 +112,10 @@ impl Lab {
         }
     }
 
-    /// A project with limits that hold ten instances of [`SIZE`].
+    /// A project with [`LIMIT`]s: they hold ten instances of [`SIZE`].
     pub async fn project(&self, called: &str) -> ProjectId {
         let id = ProjectId::new();
-        let limit = QuotaLimitPut {
-            project_id: id,
-            instances: 10,
-            vcpus: 20,
-            memory_mib: 10_240,
-            disk_gib: 100,
-            expected_generation: 0,
-        };
+        let limit = QuotaLimitPut::new(id, &LIMIT, 0);
         let project = ProjectInsert { id, name: name(called), description: String::new(), created_at: T0 };
         self.all(Unit::new().op(limit).op(project)).await;
         id
@@ -206,6 +215,7 @@ pub fn spec(image_id: ImageId) -> InstanceSpec {
         ssh_keys: vec!["ssh-ed25519 AAAA it's \"me\" 漢字".into()],
         user_data_base64: String::new(),
         zone: None,
+        nics: vec![],
         deleted: false,
     }
 }

@@ -1,19 +1,13 @@
-use crate::fixture::{Lab, compute, storage};
+use crate::fixture::{LIMIT, Lab, compute, storage};
 use domain::{ProjectId, quota::QuotaAmounts};
 use store::*;
 
 pub async fn walk(lab: &Lab) {
     let project = lab.project("quota").await;
     let row = lab.quota_limit_find(project).await.unwrap().unwrap();
-    let limit = QuotaAmounts { instances: 10, vcpus: 20, memory_mib: 10_240, disk_gib: 100 };
-    assert_eq!((row.limit, row.generation), (limit, 1));
-    let put = |instances, expected_generation| QuotaLimitPut {
-        project_id: project,
-        instances,
-        vcpus: 20,
-        memory_mib: 10_240,
-        disk_gib: 100,
-        expected_generation,
+    assert_eq!((row.limit, row.generation), (LIMIT, 1));
+    let put = |instances, expected_generation| {
+        QuotaLimitPut::new(project, &QuotaAmounts { instances, ..LIMIT }, expected_generation)
     };
     lab.one(put(5, 1)).await;
     assert_eq!(lab.guard(put(6, 1)).await, Guard::QuotaGeneration);
@@ -30,7 +24,7 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.guard(compute(project, 2)).await, Guard::ComputeQuota);
     assert_eq!(lab.guard(storage(project, 1)).await, Guard::StorageQuota);
     lab.one(compute(project, 1)).await;
-    let used = QuotaAmounts { instances: 3, vcpus: 6, memory_mib: 3072, disk_gib: 100 };
+    let used = QuotaAmounts { instances: 3, vcpus: 6, memory_mib: 3072, disk_gib: 100, ..QuotaAmounts::NONE };
     assert_eq!(lab.quota_usage(project).await.unwrap(), used);
     // Above a limit that was lowered, what falls or stays is no reason to refuse.
     lab.one(put(1, 0)).await;

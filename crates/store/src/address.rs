@@ -1,0 +1,100 @@
+//! Who has which address: one row per address of a scope (a network or an external network), so that the primary key is the final judge.
+//! Written by the resource-manager.
+//!
+//! A released address keeps its row until `free_at`: packets and caches of its last owner are still on their way. After that anybody may
+//! take the row over, swept or not.
+
+use crate::{ReadError, Store};
+use core::net::IpAddr;
+use domain::{SubnetId, Timestamp};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressOwner {
+    Port,
+    FloatingIp,
+    Uplink,
+}
+
+impl AddressOwner {
+    pub const ALL: [Self; 3] = [Self::Port, Self::FloatingIp, Self::Uplink];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Port => "port",
+            Self::FloatingIp => "floating_ip",
+            Self::Uplink => "uplink",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|o| o.as_str() == text)
+    }
+}
+
+op! {
+    /// Succeeds for an address that nobody has and that rests no longer at `at`, and for one that this owner has.
+    AddressTake {
+        /// A network's or an external network's id.
+        scope_id: String,
+        address: IpAddr,
+        subnet_id: Option<SubnetId>,
+        owner_kind: AddressOwner,
+        /// Of a port or a floating IP; `<network>/<host>` of an uplink.
+        owner_id: String,
+        at: Timestamp,
+    }
+    on address, Insert by (scope_id, address), guard AddressTaken:
+    "INSERT INTO address (scope_id, address, subnet_id, owner_kind, owner_id, free_at)
+     SELECT r.scope_id, r.address, r.subnet_id, r.owner_kind, r.owner_id, NULL FROM {rows} WHERE TRUE
+     ON CONFLICT (scope_id, address) DO UPDATE SET subnet_id = excluded.subnet_id, owner_kind = excluded.owner_kind,
+        owner_id = excluded.owner_id, free_at = NULL
+     WHERE (address.free_at IS NULL AND address.owner_id = excluded.owner_id)
+        OR address.free_at <= (SELECT min(r.at) FROM {rows})"
+}
+
+op! {
+    /// It rests until `free_at`. Changes nothing when another has it by now.
+    AddressRelease { scope_id: String, address: IpAddr, owner_id: String, free_at: Timestamp }
+    on address, Change by (scope_id, address):
+    "UPDATE address SET free_at = r.free_at FROM {rows}
+     WHERE address.scope_id = r.scope_id AND address.address = r.address AND address.owner_id = r.owner_id
+     AND address.free_at IS NULL"
+}
+
+op! {
+    /// Rows that rest no longer, at most 2,000.
+    AddressSweep { before: Timestamp }
+    on address, Change by (before):
+    "DELETE FROM address WHERE (scope_id, address) IN (SELECT scope_id, address FROM address
+        WHERE free_at <= (SELECT max(r.before) FROM {rows}) ORDER BY free_at LIMIT 2000)"
+}
+
+row! {
+    #[derive(Eq)]
+    pub struct AddressRow {
+        pub scope_id: String,
+        pub address: IpAddr,
+        pub subnet_id: Option<SubnetId>,
+        pub owner_kind: AddressOwner,
+        pub owner_id: String,
+        pub free_at: Option<Timestamp>,
+    }
+}
+
+impl Store {
+    /// All, for the resource-manager's memory.
+    pub async fn address_load_all(&self) -> Result<Vec<AddressRow>, ReadError> {
+        let sql = "SELECT scope_id, address, subnet_id, owner_kind, owner_id, free_at FROM address";
+        self.pool().fetch_all(sql, []).await
+    }
+
+    pub async fn address_find(&self, scope_id: &str, address: IpAddr) -> Result<Option<AddressRow>, ReadError> {
+        let sql = "SELECT scope_id, address, subnet_id, owner_kind, owner_id, free_at FROM address
+            WHERE scope_id = $1 AND address = $2";
+        self.pool().fetch_optional(sql, [scope_id.into(), address.to_string().into()]).await
+    }
+}

@@ -1,0 +1,58 @@
+//! What network-agents said of their hosts. Written by the resource-manager.
+//!
+//! Each word that a host is given carries a number that rises with every word to that host, also across restarts of the manager. So that
+//! this costs no commit per word, numbers are reserved in blocks: `revision_limit` is above all that were given, and a manager that
+//! starts goes on from there.
+
+use crate::{ReadError, Store};
+use core::net::IpAddr;
+use domain::{HostId, Timestamp};
+
+op! {
+    /// The limit only rises.
+    NetworkHostPut {
+        host_id: HostId,
+        name: String,
+        underlay_address: IpAddr,
+        underlay_mtu: u32,
+        external_networks: Vec<String>,
+        revision_limit: i64,
+        seen_at: Timestamp,
+    }
+    on network_host, Insert by (host_id):
+    "INSERT INTO network_host (host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, seen_at)
+     SELECT r.host_id, r.name, r.underlay_address, r.underlay_mtu, r.external_networks, r.revision_limit, r.seen_at
+     FROM {rows} WHERE TRUE
+     ON CONFLICT (host_id) DO UPDATE SET name = excluded.name, underlay_address = excluded.underlay_address,
+        underlay_mtu = excluded.underlay_mtu, external_networks = excluded.external_networks, seen_at = excluded.seen_at,
+        revision_limit = CASE WHEN network_host.revision_limit > excluded.revision_limit THEN network_host.revision_limit
+            ELSE excluded.revision_limit END"
+}
+
+op! {
+    /// The host was removed.
+    NetworkHostDelete { host_id: HostId }
+    on network_host, Change by (host_id):
+    "DELETE FROM network_host WHERE host_id IN (SELECT r.host_id FROM {rows})"
+}
+
+row! {
+    #[derive(Eq)]
+    pub struct NetworkHostRow {
+        pub host_id: HostId,
+        pub name: String,
+        pub underlay_address: IpAddr,
+        pub underlay_mtu: u32,
+        pub external_networks: Vec<String>,
+        pub revision_limit: i64,
+        pub seen_at: Timestamp,
+    }
+}
+
+impl Store {
+    pub async fn network_host_load_all(&self) -> Result<Vec<NetworkHostRow>, ReadError> {
+        let sql = "SELECT host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, seen_at
+            FROM network_host ORDER BY host_id";
+        self.pool().fetch_all(sql, []).await
+    }
+}
