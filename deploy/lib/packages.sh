@@ -12,9 +12,9 @@ readonly QEMU_PACKAGES=(qemu-system-x86 qemu-utils qemu-block-extra)
 readonly QEMU_MIN_MAJOR=8
 
 readonly BUILD_PACKAGES=(build-essential pkg-config curl ca-certificates)
-readonly HOST_PACKAGES=(genisoimage nftables iproute2 jq procps)
-readonly GUEST_PACKAGES=(busybox-static cpio kmod xz-utils)
-readonly TEST_PACKAGES=(postgresql-15 git iputils-ping)
+readonly HOST_PACKAGES=(genisoimage nftables iproute2 openssh-client jq procps)
+readonly GUEST_PACKAGES=(busybox-static dropbear-bin musl-tools cpio kmod xz-utils)
+readonly TEST_PACKAGES=(postgresql-15 git iputils-ping dnsmasq-base)
 readonly DEBIAN_IMAGE_PACKAGES=(mmdebstrap fdisk e2fsprogs)
 
 APT_LISTS_FRESH=''
