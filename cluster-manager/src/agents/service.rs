@@ -2,17 +2,16 @@
 
 use super::{ingest::Incoming, link::Link, link::Next, link::Vitals, welcome};
 use crate::{console, manager::Manager, reconcile::report::Observation};
-use domain::{Timestamp, instance::ReportFence};
+use domain::{Timestamp, host::AgentRole, instance::ReportFence};
 use proto::{
     agent::v1::{self as pb, agent_link_server::AgentLink, agent_message::Message as FromAgent},
     convert::{InvalidMessage, parse, state_from_pb},
     status::to_status,
 };
-use service_kit::transport::{PeerIdentity, require_role};
+use service_kit::peer::require_agent;
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 
-const AGENTS: &[&str] = &["compute-agent"];
 /// How long an agent may take for its first message.
 const HELLO_SECS: u64 = 10;
 /// Bytes of desired instances in one message; the rest follows as deltas.
@@ -32,18 +31,11 @@ impl AgentLink for AgentLinkService {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        require_role(&request, AGENTS)?;
+        let speaks_for = require_agent(&request, AgentRole::ComputeAgent)?;
         let manager = Arc::clone(&self.0);
-        let certified = match request.extensions().get::<PeerIdentity>() {
-            Some(PeerIdentity::Certified { common_name }) => Some(common_name.clone()),
-            Some(PeerIdentity::InProcess | PeerIdentity::Loopback) | None => None,
-        };
         let mut incoming = request.into_inner();
         let hello = first_message(&mut incoming).await?;
-        if !certified.as_deref().is_none_or(|name| may_speak_for(name, &hello.host_id)) {
-            tracing::warn!(host_id = hello.host_id, peer = certified, "an agent speaks for a host that isn't its own");
-            return Err(Status::permission_denied("this certificate names another host"));
-        }
+        speaks_for.check(&hello.host_id)?;
         let link = welcome::register(&manager, hello).await.map_err(|p| to_status(&p))?;
         let reader = Arc::clone(&link);
         manager.tasks.clone().spawn({
@@ -61,15 +53,10 @@ impl AgentLink for AgentLinkService {
         &self,
         request: Request<Streaming<pb::ConsoleUp>>,
     ) -> Result<Response<Self::ConsoleSessionStream>, Status> {
-        require_role(&request, AGENTS)?;
+        require_agent(&request, AgentRole::ComputeAgent)?;
         let down = console::agent_side(&self.0, request.into_inner()).await.map_err(|p| to_status(&p))?;
         Ok(Response::new(Box::pin(down)))
     }
-}
-
-/// A certificate `compute-agent:<host id>` is that host's alone; one without an id is any host's.
-fn may_speak_for(common_name: &str, host_id: &str) -> bool {
-    common_name.split_once(':').is_none_or(|(_, id)| id == host_id)
 }
 
 async fn first_message(incoming: &mut Streaming<pb::AgentMessage>) -> Result<pb::Hello, Status> {
@@ -222,13 +209,6 @@ fn split(instances: Vec<pb::DesiredInstance>) -> Vec<Vec<pb::DesiredInstance>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_hosts_certificate_names_that_one_host() {
-        assert!(may_speak_for("compute-agent:a", "a"));
-        assert!(!may_speak_for("compute-agent:a", "b"));
-        assert!(may_speak_for("compute-agent", "b"));
-    }
 
     #[test]
     fn a_large_snapshot_comes_in_parts_that_fit_a_message() {

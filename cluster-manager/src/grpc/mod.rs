@@ -13,7 +13,7 @@ use proto::{
     cluster::v1::{self as pb, cluster_manager_server::ClusterManager},
     status::to_status,
 };
-use service_kit::{context::CallContext, transport::require_role};
+use service_kit::{context::CallContext, peer::require_role};
 use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;

@@ -73,6 +73,33 @@ impl HostState {
     }
 }
 
+/// The two daemons that speak for a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentRole {
+    ComputeAgent,
+    NetworkAgent,
+}
+
+impl AgentRole {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ComputeAgent => "compute-agent",
+            Self::NetworkAgent => "network-agent",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "compute-agent" => Some(Self::ComputeAgent),
+            "network-agent" => Some(Self::NetworkAgent),
+            _ => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     pub id: HostId,

@@ -1,10 +1,13 @@
 //! What every service of this project needs and none should write again: configuration, logs, metrics, the context of a call, the
-//! transport between roles (in process, or TCP with mutual TLS), certificates, backoff.
+//! transport between roles (in process, or TCP with mutual TLS), certificates, who is at the other end of a link, backoff.
 
 pub mod backoff;
 pub mod config;
 pub mod context;
+pub mod fleet;
+pub mod host_cert;
 pub mod metrics;
+pub mod peer;
 pub mod secret_file;
 pub mod telemetry;
 pub mod tls;

@@ -1,9 +1,14 @@
 //! Certificates: a built-in CA for daemons and the API, mutual TLS between daemons, certificates that are read anew when their files
 //! change.
 //!
-//! A daemon's certificate carries its role (or `host:<id>`) as its common name; a server trusts exactly the CA it was given.
+//! A manager's certificate carries its role as its common name, an agent's names its host ([`crate::host_cert`]); a server trusts exactly
+//! the CA it was given.
 
-use crate::secret_file::{self, SecretFileError};
+use crate::{
+    host_cert,
+    secret_file::{self, SecretFileError},
+};
+use domain::{HostId, host::AgentRole};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
@@ -58,7 +63,7 @@ pub struct CertFiles {
 /// The CA of one installation: `ca.pem` and `ca.key` in its directory.
 pub struct Ca {
     pem: String,
-    issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuer: Issuer<'static, KeyPair>,
 }
 
 impl Ca {
@@ -281,10 +286,22 @@ pub fn local_names() -> Vec<String> {
     names
 }
 
-/// The common name of the peer's verified certificate.
+/// Whom a certificate names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerName {
+    /// By its common name.
+    Role(String),
+    /// An agent of one host, with the SHA-256 of its public key.
+    Host { host_id: HostId, role: AgentRole, key_hash: String },
+}
+
+/// Whom the peer's verified certificate names. None: there is none that can be read.
 #[must_use]
-pub fn peer_common_name(connection: &ServerConnection) -> Option<String> {
+pub fn peer_name(connection: &ServerConnection) -> Option<PeerName> {
     let der = connection.peer_certificates()?.first()?;
     let (_, cert) = x509_parser::parse_x509_certificate(der).ok()?;
-    cert.subject().iter_common_name().next()?.as_str().ok().map(str::to_owned)
+    if let Some((host_id, role)) = host_cert::host_of(&cert) {
+        return Some(PeerName::Host { host_id, role, key_hash: host_cert::key_hash(cert.public_key().raw) });
+    }
+    cert.subject().iter_common_name().next()?.as_str().ok().map(|name| PeerName::Role(name.to_owned()))
 }

@@ -4,7 +4,11 @@
 //! tonic's own TLS is not used: its configuration is read once, and certificates here renew themselves while connections come and go.
 //! So TLS is done before tonic sees the stream, with a configuration that is read anew for each connection.
 
-use crate::tls::{ClientTls, ServerTls};
+use crate::{
+    fleet::{Entered, Fleet},
+    peer::{HostPeer, Peer},
+    tls::{self, ClientTls, ServerTls},
+};
 use hyper_util::rt::TokioIo;
 use std::{
     io,
@@ -19,7 +23,7 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint, server::Router};
 
 /// Bytes in flight in each direction of an in-process connection.
@@ -50,7 +54,14 @@ pub enum TransportError {
 /// Where a service accepts calls.
 pub enum GrpcListener {
     InProcess(mpsc::Receiver<DuplexStream>),
-    Tcp { listener: TcpListener, tls: Option<ServerTls> },
+    Tcp {
+        listener: TcpListener,
+        tls: Option<ServerTls>,
+        /// The hosts whose certificates are good.
+        fleet: Fleet,
+    },
+    /// Several at once: in process for the roles beside it, TCP for agents.
+    Many(Vec<GrpcListener>),
 }
 
 /// Where a service is.
@@ -72,9 +83,15 @@ pub fn in_process() -> (GrpcListener, GrpcTarget) {
 }
 
 impl GrpcListener {
+    /// With TLS: managers' certificates are good, no host's is.
     pub async fn tcp(addr: SocketAddr, tls: Option<ServerTls>) -> Result<Self, TransportError> {
+        Self::tcp_for(addr, tls, Fleet::default()).await
+    }
+
+    /// The certificates of `fleet`'s hosts are good too.
+    pub async fn tcp_for(addr: SocketAddr, tls: Option<ServerTls>, fleet: Fleet) -> Result<Self, TransportError> {
         let listener = TcpListener::bind(addr).await.map_err(|source| TransportError::Listen { addr, source })?;
-        Ok(Self::Tcp { listener, tls })
+        Ok(Self::Tcp { listener, tls, fleet })
     }
 
     /// The address it got, when it is TCP.
@@ -83,6 +100,7 @@ impl GrpcListener {
         match self {
             Self::InProcess(_) => None,
             Self::Tcp { listener, .. } => listener.local_addr().ok(),
+            Self::Many(all) => all.iter().find_map(Self::local_addr),
         }
     }
 }
@@ -141,51 +159,71 @@ impl GrpcTarget {
 enum Conn {
     InProcess(DuplexStream),
     Plain(TcpStream),
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Tls(Box<TlsConn>),
 }
 
-impl tonic::transport::server::Connected for Conn {
-    type ConnectInfo = PeerIdentity;
+struct TlsConn {
+    stream: tokio_rustls::server::TlsStream<TcpStream>,
+    peer: Peer,
+    /// Of a host: cut when it is removed.
+    cut: Option<(Pin<Box<WaitForCancellationFutureOwned>>, Entered)>,
+}
 
-    fn connect_info(&self) -> PeerIdentity {
-        match self {
-            Self::InProcess(_) => PeerIdentity::InProcess,
-            Self::Plain(_) => PeerIdentity::Loopback,
-            Self::Tls(stream) => PeerIdentity::Certified {
-                // The verifier demands a certificate; one without a name has no role.
-                common_name: crate::tls::peer_common_name(stream.get_ref().1).unwrap_or_default(),
-            },
-        }
+impl TlsConn {
+    /// Knows the peer by its verified certificate. A host that isn't admitted is served all the same: each of its calls is told why it
+    /// is refused.
+    async fn new(stream: tokio_rustls::server::TlsStream<TcpStream>, fleet: &Fleet) -> Self {
+        // The verifier demands a certificate; one that can't be read names nobody.
+        let named = tls::peer_name(stream.get_ref().1).unwrap_or(tls::PeerName::Role(String::new()));
+        let (peer, cut) = match named {
+            tls::PeerName::Role(role) => (Peer::Role { role }, None),
+            tls::PeerName::Host { host_id, role, key_hash } => {
+                let admitted = fleet.look(host_id, &key_hash).await;
+                let cut = admitted.then(|| {
+                    let entered = fleet.enter(host_id, &key_hash);
+                    (Box::pin(entered.cut.clone().cancelled_owned()), entered)
+                });
+                (Peer::Host(HostPeer { host_id, role, key_hash, fleet: fleet.clone() }), cut)
+            }
+        };
+        Self { stream, peer, cut }
     }
 }
 
-/// Who is at the other end: in a request's extensions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerIdentity {
-    InProcess,
-    /// Plain TCP, which is allowed on loopback alone.
-    Loopback,
-    /// By mutual TLS.
-    Certified {
-        common_name: String,
-    },
+impl AsyncRead for TlsConn {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some((cut, _)) = &mut this.cut
+            && cut.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the host was removed")));
+        }
+        Pin::new(&mut this.stream).poll_read(cx, buf)
+    }
 }
 
-/// Refuses a call whose peer's certificate names none of `roles`. In-process peers and loopback without TLS are trusted: they are
-/// this machine's administrator. A certificate `<role>` or `<role>:<id>` has that role.
-pub fn require_role<T>(request: &tonic::Request<T>, roles: &[&str]) -> Result<(), tonic::Status> {
-    let Some(peer) = request.extensions().get::<PeerIdentity>() else {
-        return Err(tonic::Status::permission_denied("a call without a known peer"));
-    };
-    match peer {
-        PeerIdentity::InProcess | PeerIdentity::Loopback => Ok(()),
-        PeerIdentity::Certified { common_name } => {
-            let role = common_name.split(':').next().unwrap_or_default();
-            if roles.contains(&role) {
-                return Ok(());
-            }
-            tracing::warn!(peer = common_name, "a call of a role that may not make it was refused");
-            Err(tonic::Status::permission_denied(format!("`{common_name}` may not make this call")))
+impl AsyncWrite for TlsConn {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+impl tonic::transport::server::Connected for Conn {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        match self {
+            Self::InProcess(_) => Peer::InProcess,
+            Self::Plain(_) => Peer::Loopback,
+            Self::Tls(conn) => conn.peer.clone(),
         }
     }
 }
@@ -220,12 +258,22 @@ impl AsyncWrite for Conn {
     }
 }
 
+type Incoming = Pin<Box<dyn Stream<Item = io::Result<Conn>> + Send>>;
+
+fn incoming(listener: GrpcListener, shutdown: &CancellationToken) -> Incoming {
+    match listener {
+        GrpcListener::InProcess(rx) => Box::pin(ReceiverStream::new(rx).map(|s| Ok(Conn::InProcess(s)))),
+        GrpcListener::Tcp { listener, tls, fleet } => Box::pin(accept_tcp(listener, tls, fleet, shutdown.clone())),
+        GrpcListener::Many(all) => {
+            let all = all.into_iter().map(|listener| incoming(listener, shutdown));
+            Box::pin(futures::stream::select_all(all.collect::<Vec<_>>()))
+        }
+    }
+}
+
 /// Serves until `shutdown`, then finishes the calls in progress.
 pub async fn serve(router: Router, listener: GrpcListener, shutdown: CancellationToken) -> Result<(), TransportError> {
-    let incoming: Pin<Box<dyn Stream<Item = io::Result<Conn>> + Send>> = match listener {
-        GrpcListener::InProcess(rx) => Box::pin(ReceiverStream::new(rx).map(|s| Ok(Conn::InProcess(s)))),
-        GrpcListener::Tcp { listener, tls } => Box::pin(accept_tcp(listener, tls, shutdown.clone())),
-    };
+    let incoming = incoming(listener, &shutdown);
     router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await.map_err(TransportError::Serve)
 }
 
@@ -233,6 +281,7 @@ pub async fn serve(router: Router, listener: GrpcListener, shutdown: Cancellatio
 fn accept_tcp(
     listener: TcpListener,
     tls: Option<ServerTls>,
+    fleet: Fleet,
     shutdown: CancellationToken,
 ) -> impl Stream<Item = io::Result<Conn>> + Send {
     let (tx, rx) = mpsc::channel(BACKLOG);
@@ -252,13 +301,13 @@ fn accept_tcp(
             };
             // Without it the p99 of small calls is 40 ms (Nagle against delayed acknowledgements).
             let _ = stream.set_nodelay(true);
-            let (tx, tls) = (tx.clone(), tls.clone());
+            let (tx, tls, fleet) = (tx.clone(), tls.clone(), fleet.clone());
             tokio::spawn(async move {
                 let conn = match tls {
                     None => Conn::Plain(stream),
                     Some(tls) => {
                         match tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECS), tls.accept(stream)).await {
-                            Ok(Ok(stream)) => Conn::Tls(Box::new(stream)),
+                            Ok(Ok(stream)) => Conn::Tls(Box::new(TlsConn::new(stream, &fleet).await)),
                             Ok(Err(error)) => return tracing::info!(%error, "a TLS handshake failed"),
                             Err(_) => return tracing::info!("a TLS handshake took too long"),
                         }

@@ -5,9 +5,14 @@ use proto::storage::v1::{
 };
 use service_kit::{
     context::CallContext,
+    fleet::Fleet,
+    host_cert::{self, HostCertificate, SigningRequest},
+    peer::{self, Peer, require_role},
+    secret_file,
     tls::{Ca, CertFiles, ClientTls, ServerTls},
-    transport::{self, GrpcListener, GrpcTarget, PeerIdentity},
+    transport::{self, GrpcListener, GrpcTarget},
 };
+use domain::{HostId, host::AgentRole};
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, server::NamedService};
@@ -35,14 +40,18 @@ impl tonic::codegen::Service<http::Request<tonic::body::Body>> for WhoAreYou {
             type Response = ReleaseDisksResponse;
             type Future = tonic::codegen::BoxFuture<Response<ReleaseDisksResponse>, Status>;
             fn call(&mut self, request: Request<ReleaseDisksRequest>) -> Self::Future {
-                let peer = request.extensions().get::<PeerIdentity>().cloned();
-                let allowed = transport::require_role(&request, &["cluster-manager"]);
+                let peer = request.extensions().get::<Peer>().cloned();
+                let allowed = match &peer {
+                    Some(Peer::Host(_)) => peer::require_agent(&request, AgentRole::ComputeAgent).map(drop),
+                    Some(_) | None => require_role(&request, &["cluster-manager"]),
+                };
                 let context = CallContext::extract(&request);
                 Box::pin(async move {
                     let mut response = Response::new(ReleaseDisksResponse {});
                     allowed?;
                     let name = match peer {
-                        Some(PeerIdentity::Certified { common_name }) => common_name,
+                        Some(Peer::Role { role }) => role,
+                        Some(Peer::Host(host)) => host.host_id.to_string(),
                         Some(other) => format!("{other:?}"),
                         None => "none".to_owned(),
                     };
@@ -137,5 +146,71 @@ async fn mutual_tls_names_the_caller_and_refuses_strangers() {
     )
     .expect("issued");
     assert!(ask(&target(client)).await.is_err(), "the new certificate doesn't name 127.0.0.1");
+    shutdown.cancel();
+}
+
+/// A certificate of a new host, its key made here.
+fn host_files(dir: &Path, role: AgentRole) -> (CertFiles, HostCertificate) {
+    let ca = Ca::open_or_create(&dir.join("ca")).expect("the CA");
+    let (host_id, key) = (HostId::new(), host_cert::new_key().expect("a key"));
+    let request = SigningRequest::parse(&host_cert::request_for(&key).expect("made")).expect("read");
+    let pem = ca.issue_host(request, host_id, role, Duration::from_secs(60)).expect("issued");
+    let home = dir.join(host_id.to_string());
+    let files = CertFiles { cert: home.join("agent.pem"), key: home.join("host.key"), peers_ca: Some(home.join("ca.pem")) };
+    for (path, text) in [(&files.cert, pem.as_str()), (&files.key, key.as_str()), (&home.join("ca.pem"), ca.pem())] {
+        secret_file::write(path, text.as_bytes()).expect("written");
+    }
+    (files, HostCertificate::parse(&pem).expect("readable"))
+}
+
+#[tokio::test]
+async fn a_host_is_known_by_its_certificate_until_it_is_removed() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let (server, _) = tls_pair(dir.path()).await;
+    let fleet = Fleet::default();
+    let tls = ServerTls::new(server, &[b"h2"]).expect("server tls");
+    let addr = "127.0.0.1:0".parse().expect("addr");
+    let tcp = GrpcListener::tcp_for(addr, Some(tls), fleet.clone()).await.expect("bound");
+    let url = format!("https://{}", tcp.local_addr().expect("tcp"));
+    // The same service to the roles of its own process.
+    let (inside, inside_target) = transport::in_process();
+    let shutdown = serve(GrpcListener::Many(vec![inside, tcp])).await;
+    assert_eq!(ask(&inside_target).await.expect("answered").0, "InProcess");
+
+    let target = |files| GrpcTarget::Tcp { url: url.clone(), tls: Some(ClientTls::new(files).expect("client tls")) };
+    let (files, certificate) = host_files(dir.path(), AgentRole::ComputeAgent);
+    let list = [(certificate.host_id, certificate.key_hash.clone())];
+    fleet.publish(list.clone().into());
+    let agent = target(files);
+    assert_eq!(ask(&agent).await.expect("answered").0, certificate.host_id.to_string());
+
+    let (other_role, network) = host_files(dir.path(), AgentRole::NetworkAgent);
+    fleet.publish([list[0].clone(), (network.host_id, network.key_hash)].into());
+    let refused = ask(&target(other_role)).await.expect_err("not a compute-agent");
+    assert_eq!(refused.code(), tonic::Code::PermissionDenied);
+
+    // A channel that is open is cut when its host goes; the next connection is told why.
+    let channel = agent.channel().expect("a target");
+    let mut client = StorageManagerClient::new(channel);
+    client.release_disks(ReleaseDisksRequest::default()).await.expect("answered");
+    fleet.publish([].into());
+    let keeps_publishing = tokio::spawn({
+        let fleet = fleet.clone();
+        async move {
+            loop {
+                fleet.wanted().await;
+                fleet.publish([].into());
+            }
+        }
+    });
+    let told = loop {
+        let answer = client.release_disks(ReleaseDisksRequest::default()).await.expect_err("removed");
+        // The first answer may be the cut itself.
+        if peer::says_not_admitted(&answer) {
+            break answer;
+        }
+    };
+    assert_eq!(told.code(), tonic::Code::PermissionDenied);
+    keeps_publishing.abort();
     shutdown.cancel();
 }

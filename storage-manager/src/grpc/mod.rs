@@ -8,12 +8,15 @@ mod operation;
 mod upload;
 
 use crate::{Config, object::ObjectDir};
-use domain::Problem;
+use domain::{Problem, host::AgentRole};
 use proto::{
     status::to_status,
     storage::v1::{self as pb, storage_manager_server::StorageManager},
 };
-use service_kit::{context::CallContext, transport::require_role};
+use service_kit::{
+    context::CallContext,
+    peer::{require_agent, require_role},
+};
 use std::{pin::Pin, sync::Arc};
 use store::Store;
 use tokio::sync::{Notify, Semaphore};
@@ -23,7 +26,6 @@ use tonic::{Request, Response, Status, Streaming};
 /// Who may ask for what: tenants' images come through the gateway, disks are the cluster-manager's, bytes go to hosts.
 const GATEWAY: &[&str] = &["api-gateway"];
 const CLUSTER: &[&str] = &["cluster-manager"];
-const HOSTS: &[&str] = &["compute-agent", "host"];
 
 pub(crate) struct StorageService {
     store: Store,
@@ -125,7 +127,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::FetchObjectRequest>,
     ) -> Result<Response<Self::FetchObjectStream>, Status> {
-        require_role(&request, HOSTS)?;
+        require_agent(&request, AgentRole::ComputeAgent)?;
         answer("fetch_object", self.object_fetch(request.into_inner()).await)
     }
 }
