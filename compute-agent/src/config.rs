@@ -1,6 +1,7 @@
 //! The section `[compute]` of the configuration file.
 
 use crate::qemu::accel::AccelSetting;
+use domain::HostId;
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::path::PathBuf;
@@ -11,6 +12,9 @@ const RUN_DIR_BYTES_MAX: usize = 48;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Who this host is, where it is known from outside: both agents of a host are one host. It must be the ledger's; a new ledger
+    /// takes it over. Absent: the ledger's, and a new ledger makes one up.
+    pub host_id: Option<HostId>,
     /// The host's name as people see it. Empty: the machine's hostname.
     pub host_name: String,
     /// The zone the host is in; instances may ask for one.
@@ -50,6 +54,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            host_id: None,
             host_name: String::new(),
             zone: "default".into(),
             state_dir: "/var/lib/iaas/compute".into(),

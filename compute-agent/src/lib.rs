@@ -85,7 +85,7 @@ async fn start(
             let (state, run) = (opening.state_dir.display(), opening.run_dir.display());
             format!("the compute-agent's directories {state} and {run} can't be made")
         })?;
-        let (ledger, quarantined) = Ledger::open(&opening.state_dir)?;
+        let (ledger, quarantined) = Ledger::open(&opening.state_dir, opening.host_id)?;
         for file in quarantined {
             tracing::error!(path = %file.path.display(), reason = file.reason, "a damaged ledger file was set aside; its instance goes on unmanaged");
         }

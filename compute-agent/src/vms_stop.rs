@@ -74,11 +74,11 @@ impl Report {
 
 /// Stops them all at once, each within its own `stop_timeout_secs` (10 s to a minute), then hard.
 pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
-    let (found, state_dir) = (running_qemus(&config.run_dir), config.state_dir.clone());
+    let (found, state_dir, host_id) = (running_qemus(&config.run_dir), config.state_dir.clone(), config.host_id);
     if found.is_empty() && !state_dir.join("ledger").exists() {
         return Ok(Report::default());
     }
-    let opened = tokio::task::spawn_blocking(move || Ledger::open(&state_dir)).await;
+    let opened = tokio::task::spawn_blocking(move || Ledger::open(&state_dir, host_id)).await;
     let (ledger, _) = opened.map_err(|_| LedgerError::Closed)??;
     let stops = found.into_iter().map(|found| stop_one(config, &ledger, found));
     let vms = futures::future::join_all(stops).await;

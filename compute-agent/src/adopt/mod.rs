@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_nobodys_goes_and_disks_stay() {
         let (state, run) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
-        let (ledger, _) = Ledger::open(state.path()).expect("opened");
+        let (ledger, _) = Ledger::open(state.path(), None).expect("opened");
         let paths = || Paths::new(state.path(), run.path(), InstanceId::new());
         let (half, whole) = (paths(), paths());
         for p in [&half, &whole] {

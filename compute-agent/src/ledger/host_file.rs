@@ -31,23 +31,33 @@ pub fn encode(record: HostRecord) -> Vec<u8> {
         .expect("plain data with text keys is always JSON")
 }
 
-/// Reads the record, makes one at the first start, and raises the start number. A damaged one is an error that a person must
-/// look at: with a new host id, this would be a new host, and what it runs would belong to nobody.
-pub fn begin_start(dir: &Path) -> Result<HostRecord, LedgerError> {
+/// What is written. A damaged record is an error that a person must look at: with a new host id, this would be a new host, and what
+/// it runs would belong to nobody.
+pub fn peek(dir: &Path) -> Result<Option<HostRecord>, LedgerError> {
     let path = dir.join(NAME);
-    let read = |source| LedgerError::Read { path: path.clone(), source };
-    let mut record = match fs::read(&path) {
-        Ok(bytes) => {
-            let damaged = |detail: String| LedgerError::HostRecord { path: path.clone(), detail };
-            let v1: HostV1 = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
-            if v1.format != FORMAT {
-                return Err(damaged(format!("format {}, of which this agent knows only {FORMAT}", v1.format)));
-            }
-            HostRecord { host_id: v1.host_id, start: v1.start, revision: v1.revision }
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => HostRecord { host_id: HostId::new(), start: 0, revision: 0 },
-        Err(e) => return Err(read(e)),
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(LedgerError::Read { path, source }),
     };
+    let damaged = |detail: String| LedgerError::HostRecord { path: path.clone(), detail };
+    let v1: HostV1 = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+    if v1.format != FORMAT {
+        return Err(damaged(format!("format {}, of which this agent knows only {FORMAT}", v1.format)));
+    }
+    Ok(Some(HostRecord { host_id: v1.host_id, start: v1.start, revision: v1.revision }))
+}
+
+/// Reads the record, makes one (of the `given` host) at the first start, and raises the start number.
+pub fn begin_start(dir: &Path, given: Option<HostId>) -> Result<HostRecord, LedgerError> {
+    let found = peek(dir)?;
+    if let (Some(HostRecord { host_id: held, .. }), Some(given)) = (found, given)
+        && held != given
+    {
+        return Err(LedgerError::AnotherHost { dir: dir.to_path_buf(), held, given });
+    }
+    let mut record =
+        found.unwrap_or_else(|| HostRecord { host_id: given.unwrap_or_else(HostId::new), start: 0, revision: 0 });
     record.start += 1;
     file::replace_all(dir, &[(NAME.to_owned(), encode(record))])
         .map_err(|source| LedgerError::Write { dir: dir.to_path_buf(), source })?;

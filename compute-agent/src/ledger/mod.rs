@@ -68,6 +68,8 @@ pub enum LedgerError {
     HostRecord { path: PathBuf, detail: String },
     #[error("another agent uses the ledger in {dir}: end it first")]
     InUse { dir: PathBuf },
+    #[error("the ledger in {dir} is host {held}'s, and this host is {given}")]
+    AnotherHost { dir: PathBuf, held: HostId, given: HostId },
     #[error("the ledger's writer has ended")]
     Closed,
     #[error("instance {instance_id} is not in the ledger")]
@@ -111,6 +113,11 @@ struct State {
     changes: u64,
 }
 
+/// Whose ledger lies below `state_dir`, without opening it. None: there is none yet.
+pub fn peek_host_id(state_dir: &Path) -> Result<Option<HostId>, LedgerError> {
+    host_file::peek(&state_dir.join("ledger")).map(|found| found.map(|record| record.host_id))
+}
+
 #[derive(Debug)]
 pub struct Ledger {
     dir: PathBuf,
@@ -121,8 +128,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Opens (at the first start: makes) the ledger below `state_dir` and raises the start number. Blocking.
-    pub fn open(state_dir: &Path) -> Result<(Self, Vec<Quarantined>), LedgerError> {
+    /// Opens (at the first start: makes) the ledger below `state_dir` and raises the start number. `host_id`: who this host is, where
+    /// that is known from outside; a new ledger takes it over, another host's ledger is refused. Blocking.
+    pub fn open(state_dir: &Path, host_id: Option<HostId>) -> Result<(Self, Vec<Quarantined>), LedgerError> {
         let dir = state_dir.join("ledger");
         let write = |source| LedgerError::Write { dir: dir.clone(), source };
         ensure_private_dir(&dir).map_err(write)?;
@@ -134,7 +142,7 @@ impl Ledger {
         }
         file::sweep_half_written(&dir).map_err(write)?;
         let (entries, quarantined) = read_entries(&dir)?;
-        let host = host_file::begin_start(&dir)?;
+        let host = host_file::begin_start(&dir, host_id)?;
         let writer = Writer::start(dir.clone()).map_err(write)?;
         let slots = entries
             .into_iter()

@@ -8,7 +8,7 @@ fn desired(epoch: i64, generation: i64, deleted: bool) -> Desired {
 }
 
 fn open(dir: &Path) -> Ledger {
-    let (ledger, quarantined) = Ledger::open(dir).expect("opened");
+    let (ledger, quarantined) = Ledger::open(dir, None).expect("opened");
     assert_eq!(quarantined, []);
     ledger
 }
@@ -63,20 +63,23 @@ async fn damage_is_set_aside_and_said() {
     let id = InstanceId::new();
     fs::write(files.join(format!("{id}.json")), b"{\"format\":1,").expect("written");
     fs::write(files.join(format!("{}.json", InstanceId::new())), b"{\"format\":2}").expect("written");
-    let (ledger, quarantined) = Ledger::open(dir.path()).expect("opened all the same");
+    let (ledger, quarantined) = Ledger::open(dir.path(), None).expect("opened all the same");
     assert_eq!(ledger.all().len(), 0);
     assert_eq!(quarantined.len(), 2);
     assert!(quarantined.iter().all(|q| q.path.exists() && q.path.starts_with(files.join("quarantine"))));
     drop(ledger);
     fs::write(files.join("host.json"), b"zzz").expect("written");
-    assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::HostRecord { .. })), "never a new host by accident");
+    assert!(
+        matches!(Ledger::open(dir.path(), None), Err(LedgerError::HostRecord { .. })),
+        "never a new host by accident"
+    );
 }
 
 #[tokio::test]
 async fn one_agent_a_ledger() {
     let dir = tempfile::tempdir().expect("dir");
     let ledger = open(dir.path());
-    assert!(matches!(Ledger::open(dir.path()), Err(LedgerError::InUse { .. })));
+    assert!(matches!(Ledger::open(dir.path(), None), Err(LedgerError::InUse { .. })));
     drop(ledger);
     open(dir.path());
 }
@@ -117,4 +120,19 @@ async fn many_at_once_all_become_durable() {
     }
     drop(ledger);
     assert_eq!(open(dir.path()).all().len(), 50);
+}
+
+#[test]
+fn a_new_ledger_takes_the_given_identity_and_an_old_one_refuses_another() {
+    let dir = tempfile::tempdir().expect("dir");
+    let (one, other) = (domain::HostId::new(), domain::HostId::new());
+    assert_eq!(peek_host_id(dir.path()).expect("none yet"), None);
+    let (ledger, _) = Ledger::open(dir.path(), Some(one)).expect("made");
+    assert_eq!(ledger.host_id(), one);
+    drop(ledger);
+    assert_eq!(peek_host_id(dir.path()).expect("read"), Some(one));
+    let refused = Ledger::open(dir.path(), Some(other));
+    assert!(matches!(refused, Err(LedgerError::AnotherHost { held, given, .. }) if (held, given) == (one, other)));
+    let (ledger, _) = Ledger::open(dir.path(), None).expect("opened");
+    assert_eq!((ledger.host_id(), ledger.start()), (one, 2), "a refusal counts no start");
 }

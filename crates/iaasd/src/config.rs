@@ -59,22 +59,68 @@ impl Default for Database {
     }
 }
 
-/// `[links]`: how roles in processes of their own reach each other. `iaasd all` needs none of it.
+/// `[links]`: how roles in processes of their own reach each other. `iaasd all` needs none of it; `iaasd control-plane` listens for agents
+/// where it says so.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Links {
-    /// Where the cluster-manager listens, as in `10.0.0.1:7481`. Empty: 127.0.0.1:7481.
+    /// Where the cluster-manager listens, as in `10.0.0.1:7481`. Empty: 127.0.0.1:7481; in the control plane: in process alone.
     pub cluster_listen: String,
-    /// Where the storage-manager listens. Empty: 127.0.0.1:7482.
+    /// Where the storage-manager listens. Empty: 127.0.0.1:7482; in the control plane: in process alone.
     pub storage_listen: String,
+    /// Where the resource-manager listens. Empty: 127.0.0.1:7483; in the control plane: in process alone.
+    pub resource_listen: String,
     /// Where the others find the cluster-manager, as in `https://manager.example:7481`. Empty: the listen address.
     pub cluster_url: String,
     /// Where the others find the storage-manager.
     pub storage_url: String,
+    /// Where the others find the resource-manager.
+    pub resource_url: String,
     /// A directory with `<role>.pem`, `<role>.key` and `ca.pem` (made by `iaasd certs issue`). Empty: plain text, allowed on loopback alone.
     pub tls_dir: PathBuf,
     /// Where a role without the API serves /metrics, /healthz and /readyz, as in `127.0.0.1:9481`. Empty: nowhere.
     pub ops_listen: String,
+}
+
+impl Links {
+    fn or<'a>(text: &'a str, default: &'a str) -> &'a str {
+        if text.is_empty() { default } else { text }
+    }
+
+    #[must_use]
+    pub fn cluster_listen(&self) -> &str {
+        Self::or(&self.cluster_listen, "127.0.0.1:7481")
+    }
+
+    #[must_use]
+    pub fn storage_listen(&self) -> &str {
+        Self::or(&self.storage_listen, "127.0.0.1:7482")
+    }
+
+    #[must_use]
+    pub fn resource_listen(&self) -> &str {
+        Self::or(&self.resource_listen, "127.0.0.1:7483")
+    }
+
+    fn url(&self, url: &str, listen: &str) -> String {
+        let scheme = if self.tls_dir.as_os_str().is_empty() { "http" } else { "https" };
+        if url.is_empty() { format!("{scheme}://{listen}") } else { url.to_owned() }
+    }
+
+    #[must_use]
+    pub fn cluster_url(&self) -> String {
+        self.url(&self.cluster_url, self.cluster_listen())
+    }
+
+    #[must_use]
+    pub fn storage_url(&self) -> String {
+        self.url(&self.storage_url, self.storage_listen())
+    }
+
+    #[must_use]
+    pub fn resource_url(&self) -> String {
+        self.url(&self.resource_url, self.resource_listen())
+    }
 }
 
 /// The whole file.
@@ -89,9 +135,11 @@ pub struct Config {
     pub cluster: cluster_manager::Config,
     pub storage: storage_manager::Config,
     pub compute: compute_agent::Config,
+    pub network: network_agent::config::Config,
 }
 
-const SECTIONS: &[&str] = &["paths", "log", "store", "links", "api", "identity", "cluster", "storage", "compute"];
+const SECTIONS: &[&str] =
+    &["paths", "log", "store", "links", "api", "identity", "cluster", "storage", "compute", "network"];
 
 impl Config {
     /// Reads and checks a file. All of its errors come back at once.
@@ -115,6 +163,7 @@ impl Config {
             cluster: section!("cluster"),
             storage: section!("storage"),
             compute: section!("compute"),
+            network: section!("network"),
         };
         config.fill_paths(&file);
         errors.extend(config.validate());
@@ -134,6 +183,8 @@ impl Config {
         below(&mut self.storage.directory, "storage", "directory", state.join("images"));
         below(&mut self.compute.state_dir, "compute", "state_dir", state.join("compute"));
         below(&mut self.compute.run_dir, "compute", "run_dir", run.join("compute"));
+        below(&mut self.network.state_dir, "network", "state_dir", state.join("network"));
+        below(&mut self.network.port_socket, "network", "port_socket", run.join("network/port.sock"));
         self.api.ca_dir.get_or_insert_with(|| state.join("ca"));
         let default = |text: &mut String, value: String| {
             if text.is_empty() {
@@ -141,12 +192,6 @@ impl Config {
             }
         };
         default(&mut self.database.url, format!("sqlite://{}", state.join("iaas.db").display()));
-        let scheme = if self.links.tls_dir.as_os_str().is_empty() { "http" } else { "https" };
-        default(&mut self.links.cluster_listen, "127.0.0.1:7481".to_owned());
-        default(&mut self.links.storage_listen, "127.0.0.1:7482".to_owned());
-        let (cluster, storage) = (&self.links.cluster_listen, &self.links.storage_listen);
-        default(&mut self.links.cluster_url, format!("{scheme}://{cluster}"));
-        default(&mut self.links.storage_url, format!("{scheme}://{storage}"));
     }
 
     fn validate(&self) -> Vec<ConfigError> {
@@ -162,22 +207,14 @@ impl Config {
         if !(1..=64).contains(&self.database.readers) {
             errors.push(ConfigError::new("store.readers", "must be 1 to 64"));
         }
-        let plain = self.links.tls_dir.as_os_str().is_empty();
-        for (key, text, tls_too) in [
-            ("links.cluster_listen", &self.links.cluster_listen, true),
-            ("links.storage_listen", &self.links.storage_listen, true),
-            ("links.ops_listen", &self.links.ops_listen, false),
+        for (key, text) in [
+            ("links.cluster_listen", &self.links.cluster_listen),
+            ("links.storage_listen", &self.links.storage_listen),
+            ("links.resource_listen", &self.links.resource_listen),
+            ("links.ops_listen", &self.links.ops_listen),
         ] {
-            match text.parse::<SocketAddr>() {
-                Ok(addr) if tls_too && plain && !addr.ip().is_loopback() => {
-                    errors.push(ConfigError::new(
-                        key,
-                        "is not loopback: set links.tls_dir (see `iaasd certs issue --help`)",
-                    ));
-                }
-                Ok(_) => {}
-                Err(_) if text.is_empty() => {}
-                Err(_) => errors.push(ConfigError::new(key, format!("`{text}` is not ADDRESS:PORT"))),
+            if !text.is_empty() && text.parse::<SocketAddr>().is_err() {
+                errors.push(ConfigError::new(key, format!("`{text}` is not ADDRESS:PORT")));
             }
         }
         errors.extend(self.api.validate());
@@ -185,7 +222,20 @@ impl Config {
         errors.extend(self.cluster.validate());
         errors.extend(self.storage.validate());
         errors.extend(self.compute.validate());
+        errors.extend(self.network.validate());
         errors
+    }
+
+    /// The built-in CA's directory.
+    #[must_use]
+    pub fn ca_dir(&self) -> &Path {
+        self.api.ca_dir.as_deref().unwrap_or(&self.paths.state)
+    }
+
+    /// What both agents of this host share: who it is, its key, its certificates.
+    #[must_use]
+    pub fn host_dir(&self) -> PathBuf {
+        self.paths.state.join("host")
     }
 
     #[must_use]
@@ -231,6 +281,7 @@ mod tests {
             keys::<cluster_manager::Config>("cluster"),
             keys::<storage_manager::Config>("storage"),
             keys::<compute_agent::Config>("compute"),
+            keys::<network_agent::config::Config>("network"),
         ];
         for (section, key) in all.concat() {
             assert!(file.get(&section).and_then(|s| s.get(&key)).is_some(), "{section}.{key} is not in the example");

@@ -2,6 +2,7 @@
 
 mod certs;
 mod config;
+mod host;
 mod ops;
 mod roles;
 
@@ -27,8 +28,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run every role in this process.
+    /// Run every role in this process: the control plane and this host's agents.
     All,
+    /// Run the control plane: the API and every manager, without an agent.
+    ControlPlane,
     /// Run the API alone.
     ApiGateway,
     /// Run the cluster-manager alone.
@@ -37,6 +40,8 @@ enum Command {
     StorageManager,
     /// Run this host's compute-agent alone.
     ComputeAgent,
+    /// Run this host's network-agent alone.
+    NetworkAgent,
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -79,10 +84,12 @@ fn main() -> ExitCode {
         }
         Command::Config(ConfigCommand::Check)
         | Command::All
+        | Command::ControlPlane
         | Command::ApiGateway
         | Command::ClusterManager
         | Command::StorageManager
         | Command::ComputeAgent
+        | Command::NetworkAgent
         | Command::Doctor { .. }
         | Command::Vms(_) => {}
     }
@@ -95,10 +102,12 @@ fn main() -> ExitCode {
     };
     let role = match cli.command {
         Command::All => Role::All,
+        Command::ControlPlane => Role::ControlPlane,
         Command::ApiGateway => Role::ApiGateway,
         Command::ClusterManager => Role::ClusterManager,
         Command::StorageManager => Role::StorageManager,
         Command::ComputeAgent => Role::ComputeAgent,
+        Command::NetworkAgent => Role::NetworkAgent,
         Command::Config(ConfigCommand::Check) => {
             println!("{}: fine", cli.config.display());
             return ExitCode::SUCCESS;
@@ -185,7 +194,8 @@ fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
 
 fn vms_stop(config: &Config) -> anyhow::Result<()> {
     service_kit::telemetry::init(config.log.format, "warn");
-    let report = runtime()?.block_on(compute_agent::vms_stop::stop_all(&config.compute))?;
+    let compute = host::Identity::open_or_create(config)?.compute(config.compute.clone());
+    let report = runtime()?.block_on(compute_agent::vms_stop::stop_all(&compute))?;
     for vm in &report.vms {
         let name = if vm.name.is_empty() { "(not in the ledger)" } else { &vm.name };
         let how = match &vm.stopped {

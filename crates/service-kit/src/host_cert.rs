@@ -206,7 +206,9 @@ mod tests {
             let changed = if last.starts_with('A') { last.replacen('A', "B", 1) } else { format!("A{}", &last[1..]) };
             format!("{}\n{changed}\n{end}\n", head.join("\n"))
         };
-        for bad in ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", &long, &forged] {
+        for bad in
+            ["", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", &long, &forged]
+        {
             assert!(SigningRequest::parse(bad).is_err(), "{bad}");
         }
         assert!(SigningRequest::parse(&request).is_ok());

@@ -1,5 +1,6 @@
 //! The links between roles, for real: in process, plain TCP, mutual TLS, and a certificate that changes under a running server.
 
+use domain::{HostId, host::AgentRole};
 use proto::storage::v1::{
     ConfirmDisksRequest, ReleaseDisksRequest, ReleaseDisksResponse, storage_manager_client::StorageManagerClient,
 };
@@ -12,7 +13,6 @@ use service_kit::{
     tls::{Ca, CertFiles, ClientTls, ServerTls},
     transport::{self, GrpcListener, GrpcTarget},
 };
-use domain::{HostId, host::AgentRole};
 use std::{path::Path, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, server::NamedService};
@@ -156,7 +156,8 @@ fn host_files(dir: &Path, role: AgentRole) -> (CertFiles, HostCertificate) {
     let request = SigningRequest::parse(&host_cert::request_for(&key).expect("made")).expect("read");
     let pem = ca.issue_host(request, host_id, role, Duration::from_secs(60)).expect("issued");
     let home = dir.join(host_id.to_string());
-    let files = CertFiles { cert: home.join("agent.pem"), key: home.join("host.key"), peers_ca: Some(home.join("ca.pem")) };
+    let files =
+        CertFiles { cert: home.join("agent.pem"), key: home.join("host.key"), peers_ca: Some(home.join("ca.pem")) };
     for (path, text) in [(&files.cert, pem.as_str()), (&files.key, key.as_str()), (&home.join("ca.pem"), ca.pem())] {
         secret_file::write(path, text.as_bytes()).expect("written");
     }

@@ -1,0 +1,158 @@
+//! How the roles of this process reach the others: listeners and targets, and the certificates they use.
+//!
+//! A role alone takes its certificate from `links.tls_dir`. The control plane has the built-in CA at hand: without a `tls_dir` it issues
+//! its own certificate and renews it, so that a listen address is all that agents on other hosts need. Plain text is for loopback.
+
+use crate::config::Config;
+use anyhow::{Context, bail, ensure};
+use service_kit::{
+    fleet::Fleet,
+    peer::CONTROL_PLANE,
+    tls::{self, Ca, CertFiles, ClientTls, ServerTls},
+    transport::{self, GrpcListener, GrpcTarget},
+};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+const ALPN: &[&[u8]] = &[b"h2"];
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(10 * 24 * 3600);
+
+fn cert_files(dir: &Path, role: &str) -> CertFiles {
+    CertFiles {
+        cert: dir.join(format!("{role}.pem")),
+        key: dir.join(format!("{role}.key")),
+        peers_ca: Some(dir.join("ca.pem")),
+    }
+}
+
+/// Where a role alone accepts calls.
+pub async fn listener(config: &Config, role: &str, addr: &str, fleet: &Fleet) -> anyhow::Result<GrpcListener> {
+    let addr: SocketAddr = addr.parse().context("checked before")?;
+    let tls_dir = &config.links.tls_dir;
+    if tls_dir.as_os_str().is_empty() {
+        ensure!(addr.ip().is_loopback(), "{addr} is not loopback: set links.tls_dir (see `iaasd certs issue --help`)");
+        return Ok(GrpcListener::tcp(addr, None).await?);
+    }
+    let tls = ServerTls::new(cert_files(tls_dir, role), ALPN).context("links.tls_dir")?;
+    Ok(GrpcListener::tcp_for(addr, Some(tls), fleet.clone()).await?)
+}
+
+/// Where a role alone finds another.
+pub fn target(config: &Config, role: &str, url: String) -> anyhow::Result<GrpcTarget> {
+    let tls_dir = &config.links.tls_dir;
+    let files = (!tls_dir.as_os_str().is_empty()).then(|| cert_files(tls_dir, role));
+    target_with(files, url)
+}
+
+/// As [`target`], with this certificate; without one only loopback is spoken to.
+pub fn target_with(files: Option<CertFiles>, url: String) -> anyhow::Result<GrpcTarget> {
+    let tls = match files {
+        Some(files) if url.starts_with("https://") => Some(ClientTls::new(files).context("this role's certificate")?),
+        Some(_) | None => {
+            ensure!(!url.starts_with("https://"), "{url} needs a certificate: set links.tls_dir, or join with a token");
+            let uri: http::Uri = url.parse().with_context(|| format!("`{url}` is not a URL"))?;
+            let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+            let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+            if !loopback {
+                bail!("{url} is plain text, which is for loopback alone: use https:// and a certificate");
+            }
+            None
+        }
+    };
+    Ok(GrpcTarget::Tcp { url, tls })
+}
+
+/// The listeners of a control plane: each role in process, and over TCP where the configuration says so.
+pub struct ControlPlaneLinks {
+    pub fleet: Fleet,
+    tls: Option<ServerTls>,
+    own: Option<OwnCertificate>,
+}
+
+struct OwnCertificate {
+    ca: Ca,
+    dir: std::path::PathBuf,
+    names: Vec<String>,
+}
+
+impl OwnCertificate {
+    fn issue(&self) -> Result<CertFiles, tls::TlsError> {
+        self.ca.issue_files(&self.dir, CONTROL_PLANE, &self.names, CERTIFICATE_LIFETIME)
+    }
+}
+
+impl ControlPlaneLinks {
+    pub fn open(config: &Config) -> anyhow::Result<Self> {
+        let links = &config.links;
+        let addrs: Vec<SocketAddr> = [&links.cluster_listen, &links.storage_listen, &links.resource_listen]
+            .into_iter()
+            .filter_map(|text| text.parse().ok())
+            .collect();
+        let fleet = Fleet::default();
+        if addrs.is_empty() {
+            return Ok(Self { fleet, tls: None, own: None });
+        }
+        if !links.tls_dir.as_os_str().is_empty() {
+            let tls = ServerTls::new(cert_files(&links.tls_dir, CONTROL_PLANE), ALPN).context("links.tls_dir")?;
+            return Ok(Self { fleet, tls: Some(tls), own: None });
+        }
+        let mut names = vec!["localhost".to_owned()];
+        for addr in &addrs {
+            if addr.ip().is_unspecified() {
+                names.extend(tls::local_names());
+            } else {
+                names.push(addr.ip().to_string());
+            }
+        }
+        for url in [&links.cluster_url, &links.storage_url, &links.resource_url] {
+            names.extend(url.parse::<http::Uri>().ok().and_then(|uri| {
+                uri.host().map(|host| host.trim_matches(['[', ']']).to_owned()).filter(|host| !host.is_empty())
+            }));
+        }
+        names.sort();
+        names.dedup();
+        let ca = Ca::open_or_create(config.ca_dir()).context("the built-in CA")?;
+        let own = OwnCertificate { ca, dir: config.paths.state.join("tls"), names };
+        let tls = ServerTls::new(own.issue().context("the control plane's certificate")?, ALPN)?;
+        Ok(Self { fleet, tls: Some(tls), own: Some(own) })
+    }
+
+    /// Whether hosts can connect at all.
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// A role's listener and what reaches it inside this process. `addr` empty: in process alone.
+    pub async fn role(&self, addr: &str) -> anyhow::Result<(GrpcListener, GrpcTarget)> {
+        let (inside, target) = transport::in_process();
+        if addr.is_empty() {
+            return Ok((inside, target));
+        }
+        let addr: SocketAddr = addr.parse().context("checked before")?;
+        let tcp = GrpcListener::tcp_for(addr, self.tls.clone(), self.fleet.clone()).await?;
+        tracing::info!(%addr, "agents may connect");
+        Ok((GrpcListener::Many(vec![inside, tcp]), target))
+    }
+
+    /// Renews what it issued itself, until `shutdown`.
+    pub async fn renew(self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let mut every =
+            tokio::time::interval_at(tokio::time::Instant::now() + CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL);
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = every.tick() => if let Some(own) = &self.own
+                    && let Err(error) = own.issue()
+                {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the control plane's certificate can't be renewed");
+                },
+            }
+        }
+    }
+}

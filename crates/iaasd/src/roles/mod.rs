@@ -1,0 +1,228 @@
+//! Wires the roles and runs them: several in one process over in-process links, or one over TCP.
+//!
+//! A role that ends before it was told to takes the others down with it: half a control plane answers wrongly, a stopped one is
+//! restarted. Instances don't notice either way.
+
+mod links;
+
+use crate::{config::Config, host::Identity, ops};
+use anyhow::{Context, anyhow, bail};
+use links::ControlPlaneLinks;
+use service_kit::{fleet::Fleet, metrics};
+use std::{future::Future, sync::Arc, time::Duration};
+use store::Store;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// How long the roles may take to finish what they are doing.
+const DRAIN: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The control plane and this host's agents.
+    All,
+    /// Every manager and the API.
+    ControlPlane,
+    ApiGateway,
+    ClusterManager,
+    StorageManager,
+    ComputeAgent,
+    NetworkAgent,
+}
+
+impl Role {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::ControlPlane => "control-plane",
+            Self::ApiGateway => "api-gateway",
+            Self::ClusterManager => "cluster-manager",
+            Self::StorageManager => "storage-manager",
+            Self::ComputeAgent => "compute-agent",
+            Self::NetworkAgent => "network-agent",
+        }
+    }
+
+    fn uses_store(self) -> bool {
+        match self {
+            Self::All | Self::ControlPlane | Self::ApiGateway | Self::ClusterManager | Self::StorageManager => true,
+            Self::ComputeAgent | Self::NetworkAgent => false,
+        }
+    }
+}
+
+struct Running {
+    shutdown: CancellationToken,
+    roles: JoinSet<(&'static str, anyhow::Result<()>)>,
+}
+
+impl Running {
+    fn start(&mut self, name: &'static str, role: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        self.roles.spawn(async move { (name, role.await) });
+    }
+
+    /// Until all have ended. The first unexpected end ends the rest.
+    async fn finish(mut self) -> anyhow::Result<()> {
+        let mut failure = None;
+        loop {
+            let ended = tokio::select! {
+                ended = self.roles.join_next() => ended,
+                () = drained(&self.shutdown) => bail!("some roles didn't finish within {} s", DRAIN.as_secs()),
+            };
+            let (name, result) = match ended {
+                None => break,
+                Some(Ok(ended)) => ended,
+                Some(Err(panic)) => ("a role", Err(anyhow!(panic))),
+            };
+            let asked = self.shutdown.is_cancelled();
+            match result {
+                Ok(()) if asked => tracing::debug!(role = name, "ended"),
+                Ok(()) => failure = failure.or(Some(anyhow!("{name} ended by itself"))),
+                Err(error) => failure = failure.or(Some(error.context(name))),
+            }
+            self.shutdown.cancel();
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+async fn drained(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(DRAIN).await;
+}
+
+/// Runs `role` until `shutdown`.
+pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let handle = metrics::install();
+    let mut running = Running { shutdown: shutdown.clone(), roles: JoinSet::new() };
+    let upkeep = (handle.clone(), shutdown.clone());
+    tokio::spawn(async move {
+        let mut every = tokio::time::interval(Duration::from_secs(5));
+        while !upkeep.1.is_cancelled() {
+            every.tick().await;
+            upkeep.0.run_upkeep();
+        }
+    });
+    let store = if role.uses_store() { Some(open_store(&config).await?) } else { None };
+    let opened = || store.clone().context("the store is open");
+    let name = role.as_str();
+    match role {
+        Role::All | Role::ControlPlane => control_plane(&mut running, role, config, handle, opened()?).await?,
+        Role::ApiGateway => {
+            let deps = api_gateway::Deps {
+                store: opened()?,
+                cluster: links::target(&config, name, config.links.cluster_url())?,
+                storage: links::target(&config, name, config.links.storage_url())?,
+                metrics: handle,
+            };
+            running.start(name, api_gateway::serve(gateway(config.api, config.identity), deps, shutdown));
+        }
+        Role::ClusterManager => {
+            let fleet = Fleet::default();
+            let listener = links::listener(&config, name, config.links.cluster_listen(), &fleet).await?;
+            let storage = links::target(&config, name, config.links.storage_url())?;
+            serve_ops(&mut running, &config, handle, store.clone())?;
+            let deps = cluster_manager::Deps { store: opened()?, listener, storage };
+            running.start(name, cluster_manager::serve(config.cluster, deps, shutdown));
+        }
+        Role::StorageManager => {
+            let fleet = Fleet::default();
+            let listener = links::listener(&config, name, config.links.storage_listen(), &fleet).await?;
+            serve_ops(&mut running, &config, handle, store.clone())?;
+            let deps = storage_manager::Deps { store: opened()?, listener };
+            running.start(name, storage_manager::serve(config.storage, deps, shutdown));
+        }
+        Role::ComputeAgent => {
+            let identity = Identity::open_or_create(&config)?;
+            let deps = compute_agent::Deps {
+                cluster: links::target(&config, name, config.links.cluster_url())?,
+                storage: links::target(&config, name, config.links.storage_url())?,
+            };
+            serve_ops(&mut running, &config, handle, None)?;
+            running.start(name, compute_agent::serve(identity.compute(config.compute), deps, shutdown));
+        }
+        Role::NetworkAgent => {
+            let identity = Identity::open_or_create(&config)?;
+            let deps = network_agent::Deps { manager: links::target(&config, name, config.links.resource_url())? };
+            serve_ops(&mut running, &config, handle, None)?;
+            running.start(name, network_agent(identity.network(config.network), deps, shutdown));
+        }
+    }
+    let result = running.finish().await;
+    if let Some(store) = store {
+        store.close().await;
+    }
+    result
+}
+
+/// Every manager in this process; with `Role::All` this host's agents too.
+async fn control_plane(
+    running: &mut Running,
+    role: Role,
+    config: Config,
+    handle: metrics::MetricsHandle,
+    store: Store,
+) -> anyhow::Result<()> {
+    let shutdown = running.shutdown.clone();
+    let links = ControlPlaneLinks::open(&config)?;
+    let (cluster_listener, cluster) = links.role(&config.links.cluster_listen).await?;
+    let (storage_listener, storage) = links.role(&config.links.storage_listen).await?;
+    let identity = if role == Role::All { Some(Identity::open_or_create(&config)?) } else { None };
+    let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
+    running.start("storage-manager", storage_manager::serve(config.storage, deps, shutdown.clone()));
+    let deps = cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone() };
+    running.start("cluster-manager", cluster_manager::serve(config.cluster, deps, shutdown.clone()));
+    if let Some(identity) = &identity {
+        let deps = compute_agent::Deps { cluster: cluster.clone(), storage: storage.clone() };
+        let compute = identity.compute(config.compute);
+        running.start("compute-agent", compute_agent::serve(compute, deps, shutdown.clone()));
+    }
+    if links.listens() {
+        running.start("certificates", links.renew(shutdown.clone()));
+    }
+    let deps = api_gateway::Deps { store, cluster, storage, metrics: handle };
+    running.start("api-gateway", api_gateway::serve(gateway(config.api, config.identity), deps, shutdown));
+    Ok(())
+}
+
+async fn network_agent(
+    config: network_agent::config::Config,
+    deps: network_agent::Deps,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    network_agent::serve(config, deps, shutdown).await.map_err(Into::into)
+}
+
+fn gateway(api: api_gateway::ApiConfig, identity: api_gateway::IdentityConfig) -> api_gateway::Config {
+    api_gateway::Config { api, identity }
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    std::fs::create_dir_all(&config.paths.state)
+        .with_context(|| format!("paths.state: {}", config.paths.state.display()))?;
+    Store::open(&config.store()).await.context("the database can't be opened")
+}
+
+fn serve_ops(
+    running: &mut Running,
+    config: &Config,
+    handle: metrics::MetricsHandle,
+    store: Option<Store>,
+) -> anyhow::Result<()> {
+    if config.links.ops_listen.is_empty() {
+        return Ok(());
+    }
+    let ready: ops::Readiness = Arc::new(move || {
+        let store = store.clone();
+        Box::pin(async move {
+            match store {
+                Some(store) => store.ping().await.map_err(|e| format!("the database doesn't answer: {e}")),
+                None => Ok(()),
+            }
+        })
+    });
+    let addr = config.links.ops_listen.parse().context("checked before")?;
+    running.start("ops", ops::serve(addr, handle, ready, running.shutdown.clone()));
+    Ok(())
+}
