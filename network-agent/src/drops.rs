@@ -1,7 +1,7 @@
 //! Counters of what was dropped, by port and reason, out of the table that no replacement touches.
 
 use crate::{
-    apply::ask_rules,
+    apply::rules,
     link::netns::{NetnsError, Worker},
     nft::DropReason,
 };
@@ -14,7 +14,7 @@ pub async fn read(inside: &Worker) -> Result<io::Result<BTreeMap<(String, DropRe
         .run(|_| {
             let mut drops = BTreeMap::new();
             for (family, set) in [("inet", "by_source"), ("inet", "by_target"), ("arp", "by_source")] {
-                let text = ask_rules(&["-j", "list", "set", family, "iaas_drops", set])?;
+                let text = rules::ask(&["-j", "list", "set", family, "iaas_drops", set])?;
                 let listed: Value = serde_json::from_str(&text).map_err(io::Error::other)?;
                 for (key, packets) in parse(&listed) {
                     *drops.entry(key).or_default() += packets;

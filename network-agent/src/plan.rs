@@ -10,12 +10,21 @@ use crate::{
         state::{Hop, Link, LinkKind, NsState},
     },
     nft::{
-        render::{render_delta, render_full},
+        difference::{Change, difference},
+        render::render_full,
         ruleset::Ruleset,
     },
 };
 use domain::network::{Cidr, MacAddr};
 use std::{collections::BTreeMap, net::IpAddr};
+
+/// The rules' part of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rules {
+    /// The whole tables, as text.
+    Whole(String),
+    Delta(Vec<Change>),
+}
 
 /// One change of the kernel's state; repeating it is harmless.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +54,8 @@ pub enum Step {
         addr: IpAddr,
         prefix: u8,
     },
-    /// One nft transaction; `full`: the whole tables.
-    Rules {
-        text: String,
-        full: bool,
-    },
+    /// One nftables transaction.
+    Rules(Rules),
     SetNeighbour {
         link: String,
         addr: IpAddr,
@@ -101,7 +107,7 @@ impl Step {
             Self::SetLink { .. }
             | Self::DeleteLink { .. }
             | Self::DeleteAddress { .. }
-            | Self::Rules { .. }
+            | Self::Rules(_)
             | Self::DeleteNeighbour { .. }
             | Self::DeleteForwarding { .. }
             | Self::DeleteRoute { .. } => None,
@@ -143,12 +149,10 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
         let (link, addr, prefix) = entry.clone();
         push(subject(&link), Step::AddAddress { link, addr, prefix });
     }
-    let text = match rules {
-        None => Some(render_full(&desired.rules)),
-        Some(known) => render_delta(known, &desired.rules),
-    };
-    if let Some(text) = text {
-        push(None, Step::Rules { text, full: rules.is_none() });
+    match rules.map(|known| difference(known, &desired.rules)) {
+        None => push(None, Step::Rules(Rules::Whole(render_full(&desired.rules)))),
+        Some(changes) if changes.is_empty() => {}
+        Some(changes) => push(None, Step::Rules(Rules::Delta(changes))),
     }
     for ((link, addr), mac) in &desired.neighbours {
         if found.neighbours.get(&(link.clone(), *addr)) != Some(mac) {
@@ -162,10 +166,7 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
     }
     for (destination, hop) in &desired.routes {
         if found.routes.get(destination) != Some(hop) {
-            let subject = match hop {
-                Hop::Link(link) | Hop::Via(_, link) => subject(link),
-                Hop::Unreachable => None,
-            };
+            let subject = hop.link().and_then(&subject);
             push(subject, Step::SetRoute { destination: *destination, hop: hop.clone() });
         }
     }
@@ -173,7 +174,7 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
     // What goes. With its link, a link's routes, neighbours and addresses go by themselves.
     let leaving = |link: &str| found.links.contains_key(link) && !desired.links.contains_key(link);
     for (destination, hop) in &found.routes {
-        if !desired.routes.contains_key(destination) && !matches!(hop, Hop::Link(l) | Hop::Via(_, l) if leaving(l)) {
+        if !desired.routes.contains_key(destination) && !hop.link().is_some_and(leaving) {
             push(None, Step::DeleteRoute { destination: *destination, hop: hop.clone() });
         }
     }

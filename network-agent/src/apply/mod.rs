@@ -5,12 +5,14 @@
 //! found.
 
 pub mod namespace;
+pub mod rules;
 
 use crate::{
     link::{
         message::{self, add_link, done_before, made_by_host},
         netlink::{Netlink, Request},
-        netns::{NetnsError, Worker},
+        netns::{Inside, NetnsError, Worker},
+        nfnetlink::{BatchError, Nfnetlink},
         tap,
     },
     model::{
@@ -18,17 +20,16 @@ use crate::{
         object::Key,
         state::{LinkKind, NsState},
     },
-    plan::{Planned, Step},
+    plan::{Planned, Rules, Step},
     undo::UndoStack,
 };
 use domain::NetworkId;
 use nix::errno::Errno;
+use rules::RulesError;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    io::Write,
     os::fd::{AsRawFd, OwnedFd},
-    process::{Command, Stdio},
     sync::Arc,
 };
 
@@ -40,8 +41,10 @@ pub const PORT_GROUP: u32 = 0x1aa5;
 pub struct Applied {
     /// Why a port's (or, under None, the network's) part failed.
     pub failed: BTreeMap<Option<Key>, String>,
-    /// Our rules are in the kernel now.
-    pub rules: bool,
+    /// The rules' generation, if the plan's are in the kernel now.
+    pub generation: Option<u32>,
+    /// Somebody else changed the rules that the plan was made for.
+    pub stale: bool,
     pub steps: usize,
 }
 
@@ -59,13 +62,14 @@ pub struct Surroundings {
     pub peers: BTreeMap<NetworkId, Arc<OwnedFd>>,
 }
 
-/// Applies `steps` to the namespace of `inside`; `before` is what the plan was made from.
+/// Applies `steps` to the namespace of `inside`; `before` is what the plan was made from, `generation` that of the rules it knows.
 pub async fn apply(
     host: &Worker,
     inside: &Worker,
     around: Surroundings,
     steps: Vec<Planned>,
     before: NsState,
+    generation: u32,
 ) -> Result<Applied, NetnsError> {
     let total = steps.len();
     let (hosts, own): (Vec<Planned>, Vec<Planned>) = steps
@@ -80,10 +84,10 @@ pub async fn apply(
             .await?;
         if let Err(reason) = made {
             // Half of an uplink alone does no harm: nothing is routed to it, and the next plan finds it.
-            return Ok(Applied { failed: BTreeMap::from([(None, reason)]), rules: false, steps: total });
+            return Ok(Applied { failed: BTreeMap::from([(None, reason)]), steps: total, ..Applied::default() });
         }
     }
-    let mut applied = inside.run(move |inside| run_inside(&mut inside.netlink, own, &before)).await?;
+    let mut applied = inside.run(move |inside| run_inside(inside, own, &before, generation)).await?;
     applied.steps = total;
     Ok(applied)
 }
@@ -113,9 +117,10 @@ fn make_from_host(
         LinkKind::Tap { .. } | LinkKind::Veth { .. } | LinkKind::Vxlan { .. } | LinkKind::Found => {}
     }
     let Some(request) = add_link(name, kind, *mac, *mtu, inside.as_raw_fd(), peer, bridge) else { return Ok(()) };
-    send_one(netlink, &planned.step, request).map_err(|e| describe(&planned.step, e))?;
+    send_one(netlink, &planned.step, request).map_err(|e| describe(&planned.step, &e))?;
     if let (LinkKind::Uplink { host_end, .. }, Some(bridge)) = (kind, bridge) {
-        send_one(netlink, &planned.step, message::enslave(host_end, bridge)).map_err(|e| describe(&planned.step, e))?;
+        send_one(netlink, &planned.step, message::enslave(host_end, bridge))
+            .map_err(|e| describe(&planned.step, &e))?;
     }
     Ok(())
 }
@@ -127,17 +132,29 @@ fn send_one(netlink: &mut Netlink, step: &Step, request: Request) -> io::Result<
     }
 }
 
-fn describe(step: &Step, error: impl std::fmt::Display) -> String {
+fn describe(step: &Step, error: &dyn std::error::Error) -> String {
+    let error = chain(error);
     let step = match step {
-        Step::Rules { full, .. } => format!("the {} of the rules", if *full { "whole" } else { "difference" }),
+        Step::Rules(Rules::Whole(_)) => "the whole of the rules".into(),
+        Step::Rules(Rules::Delta(_)) => "the difference of the rules".into(),
         step => format!("{step:?}"),
     };
     format!("{step}: {error}")
 }
 
+/// An error with its causes.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// The executor of one plan in its namespace.
 struct Run<'a> {
     netlink: &'a mut Netlink,
+    rules: &'a mut Nfnetlink,
+    /// Of the rules that the plan knows.
+    generation: u32,
     before: &'a NsState,
     applied: Applied,
     undo: UndoStack<Option<Key>, Step>,
@@ -147,9 +164,11 @@ struct Run<'a> {
     fatal: bool,
 }
 
-fn run_inside(netlink: &mut Netlink, steps: Vec<Planned>, before: &NsState) -> Applied {
+fn run_inside(inside: &mut Inside, steps: Vec<Planned>, before: &NsState, generation: u32) -> Applied {
     let mut run = Run {
-        netlink,
+        netlink: &mut inside.netlink,
+        rules: &mut inside.rules,
+        generation,
         before,
         applied: Applied::default(),
         undo: UndoStack::default(),
@@ -191,14 +210,15 @@ impl Run<'_> {
                 }
                 Some(message::set_link(name, Some(*mac), Some(*mtu), if port { PORT_GROUP } else { 0 }))
             }
-            Step::Rules { text, .. } => {
+            Step::Rules(rules) => {
                 self.flush();
                 if self.fatal {
                     return;
                 }
-                let loaded = load_rules(text);
-                self.applied.rules = loaded.is_ok();
-                return self.settle(planned, loaded);
+                let written = rules::write(self.rules, rules, self.generation);
+                self.applied.generation = written.as_ref().ok().copied();
+                self.applied.stale = matches!(written, Err(RulesError::Batch(BatchError::Stale)));
+                return self.settle(planned, written.map(|_| ()).map_err(io::Error::other));
             }
             step => {
                 let link = match step {
@@ -206,12 +226,7 @@ impl Run<'_> {
                     | Step::DeleteAddress { link, .. }
                     | Step::SetNeighbour { link, .. }
                     | Step::DeleteNeighbour { link, .. } => Some(link.as_str()),
-                    Step::SetRoute { hop, .. } | Step::DeleteRoute { hop, .. } => match hop {
-                        crate::model::state::Hop::Link(link) | crate::model::state::Hop::Via(_, link) => {
-                            Some(link.as_str())
-                        }
-                        crate::model::state::Hop::Unreachable => None,
-                    },
+                    Step::SetRoute { hop, .. } | Step::DeleteRoute { hop, .. } => hop.link(),
                     Step::SetForwarding { .. } | Step::DeleteForwarding { .. } => Some(names::VXLAN),
                     _ => None,
                 };
@@ -311,33 +326,4 @@ impl Run<'_> {
 fn answer_at_once(link: &str) -> io::Result<()> {
     fs::write(format!("/proc/sys/net/ipv4/neigh/{link}/proxy_delay"), "0")?;
     fs::write(format!("/proc/sys/net/ipv4/conf/{link}/proxy_arp"), "1")
-}
-
-/// One transaction, in the calling thread's namespace.
-pub fn load_rules(text: &str) -> io::Result<()> {
-    let mut child = Command::new("nft")
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // An nft that ends early says why below.
-        let _ = stdin.write_all(text.as_bytes());
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said: String = String::from_utf8_lossy(&output.stderr).chars().take(600).collect();
-    Err(io::Error::other(format!("nft refused: {}", said.trim())))
-}
-
-/// What nft prints, in the calling thread's namespace.
-pub fn ask_rules(args: &[&str]) -> io::Result<String> {
-    let output = Command::new("nft").args(args).stdin(Stdio::null()).output()?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    Err(io::Error::other(format!("nft refused: {}", String::from_utf8_lossy(&output.stderr).trim())))
 }

@@ -6,6 +6,7 @@
 
 pub mod reconcile;
 pub mod signal;
+pub mod wanted;
 
 use crate::{
     config::Config,
@@ -30,6 +31,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+use wanted::Wanted;
 
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -69,20 +71,21 @@ impl Refusal {
 
 pub struct Host {
     pub config: Config,
-    pub ledger: Ledger,
+    /// Threads of networks' namespaces, for opening taps. They end before the ledger is free for the next agent, which would meet
+    /// their last changes.
+    workers: Mutex<BTreeMap<NetworkId, Arc<Worker>>>,
     /// The thread of the host's own namespace.
     pub worker: Worker,
+    pub ledger: Ledger,
     pub outbox: Mutex<Outbox>,
     pub signal: Signal,
-    wishes: Mutex<Wishes>,
+    wanted: Mutex<Wanted>,
     /// When each version was learned of, until it is programmed.
     learned: Mutex<BTreeMap<Key, (Version, Instant)>>,
     /// One batch of the manager at a time.
     accepting: tokio::sync::Mutex<()>,
     /// Deletions that aren't reported yet: what they touch, and the round they are done with.
     graves: Mutex<Vec<Grave>>,
-    /// Threads of networks' namespaces, for opening taps.
-    workers: Mutex<BTreeMap<NetworkId, Arc<Worker>>>,
 }
 
 #[derive(Debug)]
@@ -133,7 +136,7 @@ impl Host {
             worker,
             outbox: Mutex::default(),
             signal: Signal::default(),
-            wishes: Mutex::new(wishes),
+            wanted: Mutex::new(Wanted::new(wishes)),
             learned: Mutex::default(),
             accepting: tokio::sync::Mutex::default(),
             graves: Mutex::default(),
@@ -145,8 +148,8 @@ impl Host {
 
     /// Everything that is wanted now.
     #[must_use]
-    pub fn wishes(&self) -> Wishes {
-        lock(&self.wishes).clone()
+    pub fn wishes(&self) -> Arc<Wishes> {
+        Arc::clone(lock(&self.wanted).wishes())
     }
 
     /// Makes the manager's words durable and marks what they touch. What can't be understood is reported as an error and not taken.
@@ -171,13 +174,13 @@ impl Host {
         let mut touched = BTreeSet::new();
         let mut buried = Vec::new();
         {
-            let mut wishes = lock(&self.wishes);
+            let mut wanted = lock(&self.wanted);
             let mut learned = lock(&self.learned);
             for Outcome { desired, decision } in outcomes {
                 match decision {
                     Decision::Take => {
                         let (key, version, dead) = (desired.key, desired.version, desired.object.is_none());
-                        let networks = self.take(&mut wishes, desired);
+                        let networks = self.take(&mut wanted, desired);
                         touched.extend(networks.iter().copied());
                         if dead {
                             learned.remove(&key);
@@ -215,27 +218,21 @@ impl Host {
         }
     }
 
-    fn take(&self, wishes: &mut Wishes, desired: Desired) -> BTreeSet<NetworkId> {
+    fn take(&self, wanted: &mut Wanted, desired: Desired) -> BTreeSet<NetworkId> {
         let Desired { key, version, object } = desired;
         // A port's epoch that rose, and a port that left, is no longer handed over (the ledger has it so).
         if let Key::Port(port_id) = key {
             let handed = self.ledger.held(key).is_some_and(|(held, _, epoch)| epoch != 0 && epoch == held.epoch);
             if !handed {
-                wishes.acquired.remove(&port_id);
+                wanted.set_acquired(port_id, false);
             }
         }
         if object.is_some() {
-            wishes.versions.insert(key, version);
+            wanted.versions().insert(key, version);
         } else {
-            wishes.versions.remove(&key);
+            wanted.versions().remove(&key);
         }
-        match (object, key) {
-            (Some(object), _) => wishes.put(object),
-            (None, Key::Network(id)) => wishes.remove_network(id),
-            (None, Key::Port(id)) => wishes.remove_port(id),
-            (None, Key::SecurityGroup(id)) => wishes.remove_group(id),
-            (None, Key::FloatingIp(id)) => wishes.remove_floating_ip(id),
-        }
+        wanted.put(key, object)
     }
 
     /// Hands a port to its instance, once it is programmed and answers.
@@ -265,13 +262,13 @@ impl Host {
             return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
         }
         {
-            let mut wishes = lock(&self.wishes);
+            let mut wanted = lock(&self.wanted);
             // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
             let held = self.ledger.held(Key::Port(port_id));
             if !held.is_some_and(|(held, _, handed)| held.epoch == epoch && handed == epoch) {
                 return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
             }
-            wishes.acquired.insert(port_id);
+            wanted.set_acquired(port_id, true);
         }
         let round = self.signal.mark([network_id]);
         let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
@@ -290,7 +287,7 @@ impl Host {
     async fn open_port(&self, port_id: PortId, network_id: NetworkId) -> Result<Acquired, Refusal> {
         let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
         let (port, network) = {
-            let wishes = lock(&self.wishes);
+            let wishes = self.wishes();
             (wishes.ports.get(&port_id).cloned(), wishes.networks.get(&network_id).cloned())
         };
         let (Some(port), Some(network)) = (port, network) else {
@@ -323,7 +320,7 @@ impl Host {
         if held.epoch < epoch {
             return Err(not_yet("this host doesn't know that epoch of the port yet"));
         }
-        let wishes = lock(&self.wishes);
+        let wishes = self.wishes();
         let Some(port) = wishes.ports.get(&port_id) else { return Err(not_yet("the port is being taken in")) };
         match &port.binding {
             Binding::Local { instance_id: bound, .. } if *bound == instance_id => {}
@@ -342,7 +339,7 @@ impl Host {
 
     /// Takes a port back from its instance: it no longer answers when this returns.
     pub async fn release(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<(), Refusal> {
-        let port = lock(&self.wishes).ports.get(&port_id).cloned();
+        let port = self.wishes().ports.get(&port_id).cloned();
         let Some(port) = port else { return Ok(()) };
         if port.version.epoch == epoch && port.instance().is_some_and(|bound| bound != instance_id) {
             return Err(Refusal::new(RefusedReason::NotYours, "the port is bound to another instance"));
@@ -350,20 +347,20 @@ impl Host {
         let handed = self.ledger.set_acquired(port_id, epoch, false).await;
         let mine = handed.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))?;
         if mine {
-            lock(&self.wishes).acquired.remove(&port_id);
+            lock(&self.wanted).set_acquired(port_id, false);
             let round = self.signal.mark([port.network_id]);
             self.signal.done(port.network_id, round).await;
         }
         Ok(())
     }
 
-    /// Microseconds since a version was learned of, the first time it is asked for.
     /// The thread of a network's namespace, if the network is here.
     #[must_use]
     pub fn worker_of(&self, network_id: NetworkId) -> Option<Arc<Worker>> {
         lock(&self.workers).get(&network_id).cloned()
     }
 
+    /// Microseconds since a version was learned of, the first time it is asked for.
     fn learned_us(&self, key: Key, version: Version) -> Option<i64> {
         let mut learned = lock(&self.learned);
         let (known, at) = *learned.get(&key)?;

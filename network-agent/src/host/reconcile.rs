@@ -1,28 +1,30 @@
 //! The loop that makes the host what is wanted: one network at a time in one task each, several networks at once.
 //!
-//! What a round found and did is remembered, so that the next needs to ask the kernel nothing; every few seconds all is looked at
-//! anew (somebody may have changed it), and after any failure too.
+//! What a round made is remembered as a model that follows changes port by port, so that the next needs to ask the kernel nothing
+//! and to derive only what changed. Every few seconds all is looked at anew (somebody may have changed it), and after any failure
+//! too: then the kernel is compared with the whole, derived from nothing but the wishes.
 
-use super::{Host, lock};
+use super::{Host, lock, wanted::Touched};
 use crate::{
     announce::announce,
-    apply::{self, Applied, Surroundings, namespace},
+    apply::{self, Applied, Surroundings, chain, namespace},
     link::{
-        generation, netns,
+        netns,
         netns::{NetnsError, Worker},
         observe,
     },
     model::{
-        Wishes, names,
-        object::{Key, Network},
-        state::{NsState, desired_state},
+        Wishes,
+        incremental::{Change, Model, Scope},
+        names,
+        object::{Key, Network, Port},
+        state::desired_state,
     },
-    nft::ruleset::Ruleset,
     plan::{Planned, Step, plan},
     report::Observation,
-    service::{Services, view::View},
+    service::Services,
 };
-use domain::{NetworkId, network::MacAddr};
+use domain::{NetworkId, SecurityGroupId, network::MacAddr};
 use proto::network::v1::ObjectState;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,9 +45,12 @@ const RETRY: [u64; 5] = [50, 200, 1000, 3000, 10_000];
 struct Slot {
     inside: Option<Arc<Worker>>,
     services: Option<Services>,
-    /// None: unknown, to be asked of the kernel.
-    found: Option<NsState>,
-    rules: Option<Ruleset>,
+    /// What the network should be, as of the last round.
+    model: Model,
+    /// The kernel is as the model says; else it is to be asked.
+    sure: bool,
+    /// The kernel's rules are the model's, as long as their generation is this.
+    rules: bool,
     generation: u32,
     failures: usize,
 }
@@ -67,10 +72,12 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
             busy.insert(id);
             let mut slot = slots.remove(&id).unwrap_or_default();
             if audits.remove(&id) {
-                slot.found = None;
+                slot.sure = false;
             }
             let host = Arc::clone(&host);
             rounds.spawn(async move {
+                // The slot goes first: its thread ends before the host, and with it the ledger, is free.
+                let (host, mut slot) = (host, slot);
                 let gone = round(&host, id, &mut slot).await;
                 (id, number, slot, gone)
             });
@@ -118,100 +125,123 @@ fn retry(host: &Arc<Host>, id: NetworkId, failures: usize, shutdown: &Cancellati
 
 /// One look and, where needed, one change; true when the network is gone from this host.
 async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
-    let wishes = host.wishes();
-    let result = match wishes.networks.get(&id) {
-        Some(network) => bring(host, &wishes, network, slot).await,
-        None => return remove(host, id, slot).await,
-    };
+    let (wishes, mut touched) = lock(&host.wanted).take(id);
+    // After doubt everything is looked at, and reported on.
+    touched.all |= !slot.sure;
+    let Some(network) = wishes.networks.get(&id) else { return remove(host, id, slot).await };
+    let mut result = bring(host, &wishes, network, &touched, slot).await;
+    if result.as_ref().is_ok_and(|applied| applied.stale) {
+        tracing::warn!(network_id = %id, "somebody else changed the rules: all is looked at anew");
+        touched.all = true;
+        result = bring(host, &wishes, network, &touched, slot).await;
+    }
     let failed = match result {
-        Ok(failed) => failed,
+        Ok(applied) => applied.failed,
         Err(error) => BTreeMap::from([(None, chain(&error))]),
     };
     if failed.is_empty() {
         slot.failures = 0;
     } else {
         slot.failures += 1;
-        (slot.found, slot.rules) = (None, slot.rules.take().filter(|_| !failed.contains_key(&None)));
+        slot.sure = false;
         for (subject, reason) in &failed {
             tracing::warn!(network_id = %id, ?subject, reason, attempt = slot.failures, "a network could not be programmed");
         }
     }
-    observe_outcome(host, &wishes, id, &failed);
+    report(host, &wishes, id, &touched, &failed);
     false
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 async fn bring(
     host: &Arc<Host>,
     wishes: &Wishes,
     network: &Arc<Network>,
+    touched: &Touched,
     slot: &mut Slot,
-) -> Result<BTreeMap<Option<Key>, String>, NetnsError> {
-    let inside = match &slot.inside {
-        Some(inside) => Arc::clone(inside),
-        None => {
-            let (worker, made) = namespace::ensure(&host.path_of(network.id)).await?;
-            let worker = Arc::new(worker);
-            lock(&host.workers).insert(network.id, Arc::clone(&worker));
-            tracing::info!(network_id = %network.id, made, "a network is on this host");
-            // Links to it can be made now.
-            host.signal.mark(wishes.peers_of(network).map(|peer| peer.id).collect::<Vec<_>>());
-            slot.inside = Some(Arc::clone(&worker));
-            worker
-        }
-    };
-    let desired = desired_state(wishes, network, &host.config.facts());
-    let (found, before) = match slot.found.take() {
-        Some(found) => (found, None),
-        None => {
-            let known = slot.generation;
-            let looked = inside
-                .run(move |inside| -> io::Result<_> {
-                    Ok((observe::all(&mut inside.netlink)?.state, generation::read()?))
-                })
-                .await?;
-            match looked {
-                Ok((state, generation)) => (state, Some((generation, known))),
-                Err(e) => return Ok(BTreeMap::from([(None, format!("the namespace can't be read: {e}"))])),
+) -> Result<Applied, NetnsError> {
+    let inside = enter(host, wishes, network, slot).await?;
+    let facts = host.config.facts();
+    let ports = touched.ports();
+    let scope = if touched.all { Scope::All } else { Scope::Ports(&ports) };
+    // Whatever ends this round early leaves doubt behind.
+    let (found, steps) = if std::mem::take(&mut slot.sure) {
+        let Change { before, after } = slot.model.update(wishes, network, &facts, scope);
+        let steps = plan(&after, &before, Some(&before.rules));
+        (before, steps)
+    } else {
+        let looked = inside
+            .run(|inside| -> io::Result<_> {
+                Ok((observe::all(&mut inside.netlink)?.state, inside.rules.generation()?))
+            })
+            .await?;
+        let (found, generation) = match looked {
+            Ok(looked) => looked,
+            Err(e) => {
+                let failed = BTreeMap::from([(None, format!("the namespace can't be read: {e}"))]);
+                return Ok(Applied { failed, ..Applied::default() });
             }
+        };
+        if generation != slot.generation && std::mem::take(&mut slot.rules) {
+            tracing::warn!(network_id = %network.id, "somebody else changed the rules: they are written anew");
         }
+        let known = slot.rules.then(|| slot.model.whole().rules);
+        slot.model = Model::new(wishes, network, &facts);
+        // The kernel is compared with the reference, not with what the increments came to.
+        let desired = desired_state(wishes, network, &facts);
+        let steps = plan(&desired, &found, known.as_ref());
+        (found, steps)
     };
-    if let Some((generation, known)) = before
-        && generation != known
-        && slot.rules.take().is_some()
-    {
-        tracing::warn!(network_id = %network.id, "somebody else changed the rules: they are written anew");
-    }
-    let steps = plan(&desired, &found, slot.rules.as_ref());
     let fresh: Vec<(IpAddr, MacAddr)> = announced(&steps, network);
     let mut applied = Applied::default();
     if !steps.is_empty() {
         let began = Instant::now();
-        let had_rules = steps.iter().any(|planned| matches!(planned.step, Step::Rules { .. }));
-        let around =
-            Surroundings { peers: lock(&host.workers).iter().map(|(id, worker)| (*id, worker.namespace())).collect() };
-        applied = apply::apply(&host.worker, &inside, around, steps, found).await?;
-        if had_rules {
-            slot.rules = applied.rules.then(|| desired.rules.clone());
-            slot.generation = inside.run(|_| generation::read()).await?.unwrap_or_default();
+        let had_rules = steps.iter().any(|planned| matches!(planned.step, Step::Rules(_)));
+        slot.rules &= !had_rules;
+        applied =
+            apply::apply(&host.worker, &inside, surroundings(host, wishes, network), steps, found, slot.generation)
+                .await?;
+        if let Some(generation) = applied.generation {
+            (slot.rules, slot.generation) = (true, generation);
         }
         metrics::histogram!("iaas_network_program_seconds").record(began.elapsed().as_secs_f64());
         tracing::debug!(network_id = %network.id, steps = applied.steps, took = ?began.elapsed(), "programmed");
     }
-    serve(host, wishes, network, &inside, slot).await?;
-    if applied.clean() {
-        slot.found = Some(desired);
+    match &mut slot.services {
+        Some(services) => services.show(&inside, wishes, network, scope).await?,
+        none => *none = Some(Services::start(host, &inside, wishes, network).await?),
     }
+    slot.sure = applied.clean() && slot.rules;
     if !fresh.is_empty() && applied.clean() {
         let stop = slot.services.as_ref().map(|services| services.stop.clone()).unwrap_or_default();
         tokio::spawn(announce(inside, names::UPLINK.to_owned(), fresh, stop));
     }
-    Ok(applied.failed)
+    Ok(applied)
+}
+
+/// The network's namespace, made if it isn't there.
+async fn enter(
+    host: &Arc<Host>,
+    wishes: &Wishes,
+    network: &Arc<Network>,
+    slot: &mut Slot,
+) -> Result<Arc<Worker>, NetnsError> {
+    if let Some(inside) = &slot.inside {
+        return Ok(Arc::clone(inside));
+    }
+    let (worker, made) = namespace::ensure(&host.path_of(network.id)).await?;
+    let worker = Arc::new(worker);
+    lock(&host.workers).insert(network.id, Arc::clone(&worker));
+    tracing::info!(network_id = %network.id, made, "a network is on this host");
+    // Links to it can be made now.
+    host.signal.mark(wishes.peers_of(network).map(|peer| peer.id).collect::<Vec<_>>());
+    slot.inside = Some(Arc::clone(&worker));
+    Ok(worker)
+}
+
+fn surroundings(host: &Host, wishes: &Wishes, network: &Network) -> Surroundings {
+    let workers = lock(&host.workers);
+    let namespace = |id: NetworkId| Some((id, workers.get(&id)?.namespace()));
+    Surroundings { peers: wishes.peers_of(network).filter_map(|peer| namespace(peer.id)).collect() }
 }
 
 /// Addresses that come to the uplink with these steps.
@@ -224,31 +254,13 @@ fn announced(steps: &[Planned], network: &Network) -> Vec<(IpAddr, MacAddr)> {
     added.collect()
 }
 
-async fn serve(
-    host: &Arc<Host>,
-    wishes: &Wishes,
-    network: &Arc<Network>,
-    inside: &Arc<Worker>,
-    slot: &mut Slot,
-) -> Result<(), NetnsError> {
-    let view = Arc::new(View::new(wishes, network));
-    match &mut slot.services {
-        Some(services) => services.show(inside, view).await,
-        none => {
-            let services = Services::start(host, inside, view).await?;
-            *none = Some(services);
-            Ok(())
-        }
-    }
-}
-
 async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     if let Some(services) = slot.services.take() {
         services.end().await;
     }
     lock(&host.workers).remove(&id);
     slot.inside = None;
-    slot.found = None;
+    (slot.sure, slot.rules) = (false, false);
     match netns::remove(&host.path_of(id)) {
         Ok(()) => {
             slot.failures = 0;
@@ -262,7 +274,8 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     }
 }
 
-fn observe_outcome(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, failed: &BTreeMap<Option<Key>, String>) {
+/// What became of the objects that the round touched.
+fn report(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, touched: &Touched, failed: &BTreeMap<Option<Key>, String>) {
     let whole = failed.get(&None);
     let post = |key: Key, good: ObjectState| {
         // Of what this round worked with: the ledger may know a newer one by now.
@@ -280,16 +293,32 @@ fn observe_outcome(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, failed: &BT
         lock(&host.outbox).post(observation);
     };
     post(Key::Network(id), ObjectState::Ready);
-    let mut groups = BTreeSet::new();
-    for port in wishes.ports_of(id).filter(|port| port.instance().is_some()) {
+    // When all failed, all must be told so.
+    let all = touched.all || whole.is_some();
+    let ports: Vec<&Arc<Port>> = if all {
+        wishes.ports_of(id).collect()
+    } else {
+        touched.ports().iter().filter_map(|port| wishes.ports.get(port)).filter(|port| port.network_id == id).collect()
+    };
+    let mut groups: BTreeSet<SecurityGroupId> = touched
+        .keys
+        .iter()
+        .filter_map(|key| if let Key::SecurityGroup(group) = key { Some(*group) } else { None })
+        .filter(|group| wishes.groups.contains_key(group))
+        .collect();
+    let mut seen = BTreeSet::new();
+    for port in ports.into_iter().filter(|port| port.instance().is_some()) {
         post(Key::Port(port.id), if wishes.in_use(port) { ObjectState::Active } else { ObjectState::Ready });
         groups.extend(port.groups.iter().copied());
+        seen.insert(port.id);
     }
     for group in groups {
         post(Key::SecurityGroup(group), ObjectState::Ready);
     }
     for floating in wishes.floating_ips_of(id) {
-        let active = wishes.floating_target(floating).is_some();
-        post(Key::FloatingIp(floating.id), if active { ObjectState::Active } else { ObjectState::Ready });
+        if all || seen.contains(&floating.port_id) || touched.keys.contains(&Key::FloatingIp(floating.id)) {
+            let active = wishes.floating_target(floating).is_some();
+            post(Key::FloatingIp(floating.id), if active { ObjectState::Active } else { ObjectState::Ready });
+        }
     }
 }

@@ -8,13 +8,21 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
+
+/// Who waits for a network's round of at least this number.
+#[derive(Debug)]
+struct Waiter {
+    number: u64,
+    wake: oneshot::Sender<()>,
+}
 
 #[derive(Debug, Default)]
 struct Numbers {
     marked: BTreeMap<NetworkId, u64>,
     done: BTreeMap<NetworkId, u64>,
     waiting: BTreeSet<NetworkId>,
+    waiters: BTreeMap<NetworkId, Vec<Waiter>>,
     last: u64,
 }
 
@@ -58,7 +66,19 @@ impl Signal {
     }
 
     pub fn finish(&self, id: NetworkId, number: u64) {
-        self.lock().done.insert(id, number);
+        {
+            let mut numbers = self.lock();
+            numbers.done.insert(id, number);
+            // Each is woken by its own round alone: a thousand ports that wait would else be woken a thousand times.
+            let waiters = numbers.waiters.remove(&id).unwrap_or_default();
+            let (woken, left): (Vec<_>, Vec<_>) = waiters.into_iter().partition(|waiter| waiter.number <= number);
+            if !left.is_empty() {
+                numbers.waiters.insert(id, left);
+            }
+            for waiter in woken {
+                let _ = waiter.wake.send(());
+            }
+        }
         self.events.send_modify(|n| *n += 1);
     }
 
@@ -75,15 +95,19 @@ impl Signal {
 
     /// Resolves when a round that began with `number` or later is done.
     pub async fn done(&self, id: NetworkId, number: u64) {
-        let mut news = self.news();
-        loop {
-            if self.reached(id, number) {
+        let woken = {
+            let mut numbers = self.lock();
+            if numbers.done.get(&id).is_some_and(|done| *done >= number) {
                 return;
             }
-            if news.changed().await.is_err() {
-                return;
-            }
-        }
+            let (wake, woken) = oneshot::channel();
+            let waiters = numbers.waiters.entry(id).or_default();
+            waiters.retain(|waiter| !waiter.wake.is_closed());
+            waiters.push(Waiter { number, wake });
+            woken
+        };
+        // It is dropped with the signal alone, when nobody is left to wait.
+        let _ = woken.await;
     }
 
     #[must_use]

@@ -136,7 +136,7 @@ pub fn delete_group(group: u32) -> Request {
 pub fn of_step(step: &Step, index: impl Fn(&str) -> Option<u32>) -> Option<Request> {
     let request = |flags, message| Some(Request { flags, message });
     match step {
-        Step::AddLink { .. } | Step::SetLink { .. } | Step::Rules { .. } => None,
+        Step::AddLink { .. } | Step::SetLink { .. } | Step::Rules(_) => None,
         Step::DeleteLink { name } => Some(delete_link(name)),
         Step::AddAddress { link, addr, prefix } => request(
             NLM_F_CREATE | NLM_F_REPLACE,
@@ -184,7 +184,7 @@ pub fn done_before(step: &Step, errno: Errno) -> bool {
             matches!(errno, Errno::ENODEV | Errno::ENOENT | Errno::ESRCH | Errno::EADDRNOTAVAIL)
         }
         Step::SetLink { .. }
-        | Step::Rules { .. }
+        | Step::Rules(_)
         | Step::SetNeighbour { .. }
         | Step::SetForwarding { .. }
         | Step::SetRoute { .. } => false,

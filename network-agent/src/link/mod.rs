@@ -3,10 +3,10 @@
 //! knows the netlink crates.
 
 pub mod frame;
-pub mod generation;
 pub mod message;
 pub mod netlink;
 pub mod netns;
+pub mod nfnetlink;
 pub mod observe;
 pub mod packet_info;
 pub mod tap;

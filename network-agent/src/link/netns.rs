@@ -5,7 +5,7 @@
 //! does what it is sent: it holds the netlink socket, makes the sockets of the services, starts nft. The thread of the host's own
 //! namespace works the same way.
 
-use super::netlink::Netlink;
+use super::{netlink::Netlink, nfnetlink::Nfnetlink};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
@@ -35,6 +35,7 @@ pub enum NetnsError {
 /// What a job finds in its namespace.
 pub struct Inside {
     pub netlink: Netlink,
+    pub rules: Nfnetlink,
 }
 
 type Job = Box<dyn FnOnce(&mut Inside) + Send>;
@@ -152,7 +153,8 @@ fn enter(place: &Place) -> Result<(OwnedFd, Inside), (&'static str, io::Error)> 
     }
     let fd = fs::File::open("/proc/thread-self/ns/net").map_err(|e| ("opened", e))?;
     let netlink = Netlink::open().map_err(|e| ("configured", e))?;
-    Ok((fd.into(), Inside { netlink }))
+    let rules = Nfnetlink::open().map_err(|e| ("configured", e))?;
+    Ok((fd.into(), Inside { netlink, rules }))
 }
 
 /// Keeps the calling thread's namespace alive under a name, as iproute2 does.

@@ -1,6 +1,8 @@
 //! What the host must be, as data: the parsed objects that the resource-manager declares ([`object`]), all of them together with
-//! what is in use here ([`Wishes`]), and the kernel state of one namespace that follows from them ([`state`]). Pure.
+//! what is in use here ([`Wishes`]), the kernel state of one namespace that follows from them ([`state`]), and the same kept up to
+//! date port by port ([`incremental`]). Pure.
 
+pub mod incremental;
 pub mod names;
 pub mod object;
 pub mod state;

@@ -12,7 +12,7 @@
 
 use super::{
     Wishes, names,
-    object::{Binding, Network},
+    object::{Binding, Network, Port},
 };
 use crate::nft::ruleset::Ruleset;
 use domain::{
@@ -101,6 +101,17 @@ pub enum Hop {
     Unreachable,
 }
 
+impl Hop {
+    /// The link it goes out of.
+    #[must_use]
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Self::Link(link) | Self::Via(_, link) => Some(link),
+            Self::Unreachable => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NsState {
     pub links: BTreeMap<String, Link>,
@@ -133,25 +144,58 @@ fn peer_mac(inside: NetworkId, towards: NetworkId) -> MacAddr {
     MacAddr([0x0a, hash[0], hash[1], hash[2], hash[3], hash[4]])
 }
 
-/// What the namespace of `network` must be.
+/// What the namespace of `network` must be: the reference that [`super::incremental`] must agree with.
 #[must_use]
 pub fn desired_state(wishes: &Wishes, network: &Network, host: &HostFacts) -> NsState {
-    let mut state = NsState { rules: crate::nft::rules_of(wishes, network, host), ..NsState::default() };
-    let link = |kind, mac, mtu| Link { kind, mac, mtu, up: true, port_id: None };
-    let vxlan = LinkKind::Vxlan { vni: network.vni.get(), local: host.underlay, port: host.vxlan_port };
-    state.links.insert(names::VXLAN.into(), link(vxlan, vtep_mac(host.underlay), network.mtu));
+    let mut state = under(network, host);
+    state.rules = crate::nft::rules_of(wishes, network, host);
+    let mut routes: BTreeMap<Cidr, Hop> = BTreeMap::new();
+    let mut blocks: BTreeMap<Cidr, Hop> = BTreeMap::new();
+    for port in wishes.ports_of(network.id) {
+        let part = port_part(wishes, network, host, port);
+        state.links.extend(part.link);
+        state.neighbours.extend(part.neighbours);
+        state.fdb.extend(part.fdb);
+        routes.extend(part.routes);
+        for (block, hop) in part.blocks {
+            // Of several ports that may use a block, the one with the lowest id gets its packets.
+            blocks.entry(block).or_insert(hop);
+        }
+    }
+    state.routes.extend(blocks);
+    state.routes.extend(routes);
+    let over = over(wishes, network, host);
+    state.links.extend(over.links);
+    state.addresses.extend(over.addresses);
+    state.neighbours.extend(over.neighbours);
+    state.routes.extend(over.routes);
+    state
+}
+
+/// What is there before any port: its routes give way to theirs.
+pub(super) fn under(network: &Network, host: &HostFacts) -> NsState {
+    let mut state = NsState::default();
+    let kind = LinkKind::Vxlan { vni: network.vni.get(), local: host.underlay, port: host.vxlan_port };
+    let link = Link { kind, mac: vtep_mac(host.underlay), mtu: network.mtu, up: true, port_id: None };
+    state.links.insert(names::VXLAN.into(), link);
     state.addresses.insert(("lo".into(), METADATA_ADDRESS.into(), 32));
     for subnet in &network.subnets {
         state.addresses.insert(("lo".into(), subnet.gateway, Cidr::host(subnet.gateway).prefix()));
         state.routes.insert(subnet.cidr, Hop::Unreachable);
     }
-    add_ports(&mut state, wishes, network, host);
+    state
+}
+
+/// What leads elsewhere: the uplink and the peered networks. Its routes win over ports'.
+pub(super) fn over(wishes: &Wishes, network: &Network, host: &HostFacts) -> NsState {
+    let mut state = NsState::default();
     add_uplink(&mut state, wishes, network, host);
     for peer in wishes.peers_of(network) {
         let (name, other_end) = (names::peer_link(peer.id), names::peer_link(network.id));
         let kind = LinkKind::Peer { network_id: peer.id, other_end };
         let mtu = network.mtu.min(peer.mtu);
-        state.links.insert(name.clone(), link(kind, peer_mac(network.id, peer.id), mtu));
+        let link = Link { kind, mac: peer_mac(network.id, peer.id), mtu, up: true, port_id: None };
+        state.links.insert(name.clone(), link);
         let far = peer_mac(peer.id, network.id);
         state.neighbours.insert((name.clone(), far.link_local().into()), far);
         for subnet in &peer.subnets {
@@ -161,50 +205,52 @@ pub fn desired_state(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ns
     state
 }
 
-fn add_ports(state: &mut NsState, wishes: &Wishes, network: &Network, host: &HostFacts) {
-    let mut routes: BTreeMap<Cidr, Hop> = BTreeMap::new();
-    let mut blocks: BTreeMap<Cidr, Hop> = BTreeMap::new();
-    for port in wishes.ports_of(network.id) {
-        let hop = match &port.binding {
-            Binding::Unbound => continue,
-            Binding::Remote { underlay } => {
-                let mac = vtep_mac(*underlay);
-                let next = IpAddr::V6(mac.link_local());
-                state.neighbours.insert((names::VXLAN.into(), next), mac);
-                state.fdb.insert(mac, *underlay);
-                Hop::Via(next, names::VXLAN.into())
-            }
-            Binding::Local { .. } => {
-                let name = names::port_link(port.id);
-                let kind = match host.wiring {
-                    Wiring::Tap => LinkKind::Tap { owner_uid: host.tap_owner_uid },
-                    Wiring::Veth => LinkKind::Veth { endpoint: names::endpoint_link(port.id) },
-                };
-                let link = Link { kind, mac: network.gateway_mac, mtu: network.mtu, up: true, port_id: Some(port.id) };
-                state.links.insert(name.clone(), link);
-                if !wishes.in_use(port) {
-                    continue;
-                }
-                for addr in &port.fixed_ips {
-                    state.neighbours.insert((name.clone(), *addr), port.mac);
-                }
-                for block in port.allowed.iter().filter(|b| **b == Cidr::host(b.addr())) {
-                    state.neighbours.insert((name.clone(), block.addr()), port.mac);
-                }
-                Hop::Link(name)
-            }
-        };
-        for addr in &port.fixed_ips {
-            routes.insert(Cidr::host(*addr), hop.clone());
+/// What one port brings.
+#[derive(Debug, Default)]
+pub(super) struct PortPart {
+    pub link: Option<(String, Link)>,
+    pub neighbours: Vec<((String, IpAddr), MacAddr)>,
+    pub fdb: Option<(MacAddr, IpAddr)>,
+    /// To its own addresses.
+    pub routes: Vec<(Cidr, Hop)>,
+    /// To what it may send from besides: a route of its own address wins over these.
+    pub blocks: Vec<(Cidr, Hop)>,
+}
+
+pub(super) fn port_part(wishes: &Wishes, network: &Network, host: &HostFacts, port: &Port) -> PortPart {
+    let mut part = PortPart::default();
+    let hop = match &port.binding {
+        Binding::Unbound => return part,
+        Binding::Remote { underlay } => {
+            let mac = vtep_mac(*underlay);
+            let next = IpAddr::V6(mac.link_local());
+            part.neighbours.push(((names::VXLAN.into(), next), mac));
+            part.fdb = Some((mac, *underlay));
+            Hop::Via(next, names::VXLAN.into())
         }
-        for block in &port.allowed {
-            // Of several ports that may use a block, the one with the lowest id gets its packets.
-            blocks.entry(*block).or_insert_with(|| hop.clone());
+        Binding::Local { .. } => {
+            let name = names::port_link(port.id);
+            let kind = match host.wiring {
+                Wiring::Tap => LinkKind::Tap { owner_uid: host.tap_owner_uid },
+                Wiring::Veth => LinkKind::Veth { endpoint: names::endpoint_link(port.id) },
+            };
+            let link = Link { kind, mac: network.gateway_mac, mtu: network.mtu, up: true, port_id: Some(port.id) };
+            part.link = Some((name.clone(), link));
+            if !wishes.in_use(port) {
+                return part;
+            }
+            let single = port.allowed.iter().filter(|b| **b == Cidr::host(b.addr())).map(|b| b.addr());
+            for addr in port.fixed_ips.iter().copied().chain(single) {
+                part.neighbours.push(((name.clone(), addr), port.mac));
+            }
+            Hop::Link(name)
         }
-    }
-    blocks.retain(|block, _| !network.subnets.iter().any(|subnet| block.covers(subnet.cidr)));
-    state.routes.extend(blocks);
-    state.routes.extend(routes);
+    };
+    part.routes.extend(port.fixed_ips.iter().map(|addr| (Cidr::host(*addr), hop.clone())));
+    // A block that holds a whole subnet would take the other ports' packets with it.
+    let fit = port.allowed.iter().filter(|block| !network.subnets.iter().any(|subnet| block.covers(subnet.cidr)));
+    part.blocks.extend(fit.map(|block| (*block, hop.clone())));
+    part
 }
 
 fn add_uplink(state: &mut NsState, wishes: &Wishes, network: &Network, host: &HostFacts) {

@@ -4,24 +4,27 @@
 //! to it: a port is a handful of set elements and no chain of its own, a packet costs the same whether there is one port or a
 //! thousand, and most changes are elements alone. A chain per port was rejected for its cost: a thousand ports, two thousand chains.
 
+pub mod batch;
+pub mod difference;
+pub mod element;
+pub mod port;
 pub mod render;
 pub mod ruleset;
 
 use crate::model::{
     Wishes, names,
-    object::{Network, Port, SecurityGroup},
+    object::{Network, SecurityGroup},
     state::HostFacts,
 };
 use domain::{
     SecurityGroupId,
-    network::{Cidr, Direction, Ethertype, Match, Protocol, Remote, SecurityRule},
+    network::{Direction, Ethertype, Match, Protocol, Remote, SecurityRule},
 };
-use ruleset::{Ruleset, Table};
+use element::{Element, Field, Value};
+use port::{PortRules, memberships, port_rules};
+use ruleset::{Head, Ruleset, Table};
 use sha2::{Digest, Sha256};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeSet, net::IpAddr};
 
 /// Why a packet was dropped. The number is the low half of its mark on the way to the table that counts and drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,25 +81,46 @@ impl DropReason {
     }
 }
 
-/// The rules of a network's namespace.
+/// The rules of a network's namespace: the reference that [`crate::model::incremental`] must agree with.
 #[must_use]
 pub fn rules_of(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ruleset {
+    let local = || wishes.ports_of(network.id).filter(|port| port.instance().is_some());
+    let profiles: BTreeSet<&BTreeSet<SecurityGroupId>> = local().map(|port| &port.groups).collect();
+    let (mut rules, remotes) = shared_rules(wishes, network, host, profiles);
+    for port in local() {
+        let PortRules { elements, limits } = port_rules(port);
+        for (table, set, element) in elements {
+            rules.insert(table, set, element);
+        }
+        rules.limits.extend(limits);
+    }
+    // The members of remote groups, in this network and those it exchanges packets with.
+    let networks = wishes.peers_of(network).map(|peer| peer.id).chain([network.id]);
+    for port in networks.flat_map(|id| wishes.ports_of(id)) {
+        for (set, element) in memberships(port, &remotes) {
+            rules.insert(Table::Inet, &set, element);
+        }
+    }
+    rules
+}
+
+/// All but what single ports bring: declarations, the groups' chains, translation. `profiles`: the sets of groups that ports here
+/// are in. And the groups whose members it needs to know.
+pub fn shared_rules<'a>(
+    wishes: &Wishes,
+    network: &Network,
+    host: &HostFacts,
+    profiles: impl IntoIterator<Item = &'a BTreeSet<SecurityGroupId>>,
+) -> (Ruleset, Remotes) {
     let mut rules = Ruleset::default();
     declare_fixed(&mut rules);
     for block in &host.protected {
-        rules.insert(Table::Inet, if block.v4() { "protected4" } else { "protected6" }, block.to_string());
-    }
-    let mut profiles = BTreeMap::new();
-    for port in wishes.ports_of(network.id).filter(|port| port.instance().is_some()) {
-        add_guard(&mut rules, port);
-        add_limits(&mut rules, port);
-        let name = profiles.entry(&port.groups).or_insert_with(|| profile_name(&port.groups));
-        let link = names::port_link(port.id);
-        rules.insert(Table::Inet, "port_in", format!("\"{link}\" : jump {name}_in"));
-        rules.insert(Table::Inet, "port_out", format!("\"{link}\" : jump {name}_out"));
+        let set = if block.v4() { "protected4" } else { "protected6" };
+        rules.insert(Table::Inet, set, Element::key([Field::Block(*block)]));
     }
     let mut used: BTreeSet<SecurityGroupId> = BTreeSet::new();
-    for (groups, name) in profiles {
+    for groups in profiles {
+        let name = profile_name(groups);
         for (suffix, ingress) in [("in", true), ("out", false)] {
             let jumps = groups.iter().map(|id| format!("jump {}", names::group_chain(*id, ingress)));
             let refuse = format!("meta mark set {:#x} accept", DropReason::SecurityGroup.mark());
@@ -104,92 +128,45 @@ pub fn rules_of(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ruleset
         }
         used.extend(groups.iter().copied());
     }
-    let mut remotes = BTreeSet::new();
+    let mut remotes = Remotes::new();
     for id in used {
         add_group(&mut rules, id, wishes.groups.get(&id).map(AsRef::as_ref), &mut remotes);
     }
-    add_members(&mut rules, wishes, network, &remotes);
+    for (id, v4) in &remotes {
+        let kind = if *v4 { "ipv4_addr" } else { "ipv6_addr" };
+        rules.declare(Table::Inet, &names::member_set(*id, *v4), Head { map: false, kind, interval: false });
+    }
     add_nat(&mut rules, wishes, network, host);
-    rules
+    (rules, remotes)
 }
+
+/// Sets and maps that are always there: (table, name, type, map, intervals).
+const FIXED: [(Table, &str, &str, bool, bool); 18] = [
+    (Table::Inet, "macs", "ifname . ether_addr", false, false),
+    (Table::Inet, "guard4", "ifname . ether_addr . ipv4_addr", false, false),
+    (Table::Inet, "guard6", "ifname . ether_addr . ipv6_addr", false, false),
+    (Table::Inet, "guard4x", "ifname . ether_addr . ipv4_addr", false, true),
+    (Table::Inet, "guard6x", "ifname . ether_addr . ipv6_addr", false, true),
+    (Table::Inet, "ours4", "ipv4_addr", false, false),
+    (Table::Inet, "ours6", "ipv6_addr", false, false),
+    (Table::Inet, "protected4", "ipv4_addr", false, true),
+    (Table::Inet, "protected6", "ipv6_addr", false, true),
+    (Table::Inet, "port_in", "ifname : verdict", true, false),
+    (Table::Inet, "port_out", "ifname : verdict", true, false),
+    (Table::Inet, "limit_in", "ifname : limit", true, false),
+    (Table::Inet, "limit_out", "ifname : limit", true, false),
+    (Table::Inet, "floating_in", "ipv4_addr : ipv4_addr", true, false),
+    (Table::Inet, "floating_out", "ipv4_addr : ipv4_addr", true, false),
+    (Table::Arp, "macs", "ifname . ether_addr", false, false),
+    (Table::Arp, "guard4", "ifname . ether_addr . ipv4_addr", false, false),
+    (Table::Arp, "guard4x", "ifname . ether_addr . ipv4_addr", false, true),
+];
 
 fn declare_fixed(rules: &mut Ruleset) {
-    for (name, kind, interval) in [
-        ("macs", "ifname . ether_addr", false),
-        ("guard4", "ifname . ether_addr . ipv4_addr", false),
-        ("guard6", "ifname . ether_addr . ipv6_addr", false),
-        ("guard4x", "ifname . ether_addr . ipv4_addr", true),
-        ("guard6x", "ifname . ether_addr . ipv6_addr", true),
-        ("ours4", "ipv4_addr", false),
-        ("ours6", "ipv6_addr", false),
-        ("protected4", "ipv4_addr", true),
-        ("protected6", "ipv6_addr", true),
-    ] {
-        rules.declare(Table::Inet, name, kind, false, interval);
+    for (table, name, kind, map, interval) in FIXED {
+        rules.declare(table, name, Head { map, kind, interval });
     }
-    for (name, kind) in [
-        ("port_in", "ifname : verdict"),
-        ("port_out", "ifname : verdict"),
-        ("limit_in", "ifname : limit"),
-        ("limit_out", "ifname : limit"),
-        ("floating_in", "ipv4_addr : ipv4_addr"),
-        ("floating_out", "ipv4_addr : ipv4_addr"),
-    ] {
-        rules.declare(Table::Inet, name, kind, true, false);
-    }
-    rules.declare(Table::Arp, "macs", "ifname . ether_addr", false, false);
-    rules.declare(Table::Arp, "guard4", "ifname . ether_addr . ipv4_addr", false, false);
-    rules.declare(Table::Arp, "guard4x", "ifname . ether_addr . ipv4_addr", false, true);
     rules.chains.insert("source_nat".into(), Vec::new());
-}
-
-/// What the port may send from.
-fn add_guard(rules: &mut Ruleset, port: &Port) {
-    let link = names::port_link(port.id);
-    let mac = port.mac;
-    for table in [Table::Inet, Table::Arp] {
-        rules.insert(table, "macs", format!("\"{link}\" . {mac}"));
-    }
-    for addr in &port.fixed_ips {
-        let element = format!("\"{link}\" . {mac} . {addr}");
-        if addr.is_ipv4() {
-            rules.insert(Table::Arp, "guard4", element.clone());
-            rules.insert(Table::Inet, "guard4", element);
-        } else {
-            rules.insert(Table::Inet, "guard6", element);
-        }
-    }
-    // Of nested blocks the widest alone: intervals of one set must not overlap.
-    let widest = port.allowed.iter().filter(|b| !port.allowed.iter().any(|o| o != *b && o.covers(**b)));
-    for block in widest {
-        let element = format!("\"{link}\" . {mac} . {}", text_of(*block));
-        if block.v4() {
-            rules.insert(Table::Arp, "guard4x", element.clone());
-            rules.insert(Table::Inet, "guard4x", element);
-        } else {
-            rules.insert(Table::Inet, "guard6x", element);
-        }
-    }
-}
-
-/// As nft lists it: a block of one address without its prefix length.
-fn text_of(block: Cidr) -> String {
-    if block == Cidr::host(block.addr()) { block.addr().to_string() } else { block.to_string() }
-}
-
-fn add_limits(rules: &mut Ruleset, port: &Port) {
-    let link = names::port_link(port.id);
-    for (direction, bps) in [("in", port.to_instance_bps), ("out", port.from_instance_bps)] {
-        if bps == 0 {
-            continue;
-        }
-        let rate = (bps / 8).max(1);
-        // A tenth of a second's worth, and never less than a few large segments: TCP needs room to keep going.
-        let burst = (rate / 10).clamp(256 * 1024, u64::from(u32::MAX) / 2);
-        let name = format!("{link}_{direction}");
-        rules.limits.insert(name.clone(), format!("rate over {rate} bytes/second burst {burst} bytes"));
-        rules.insert(Table::Inet, &format!("limit_{direction}"), format!("\"{link}\" : \"{name}\""));
-    }
 }
 
 fn profile_name(groups: &BTreeSet<SecurityGroupId>) -> String {
@@ -198,7 +175,7 @@ fn profile_name(groups: &BTreeSet<SecurityGroupId>) -> String {
 }
 
 /// Remote groups a rule needs the members of: (group, IPv4).
-type Remotes = BTreeSet<(SecurityGroupId, bool)>;
+pub type Remotes = BTreeSet<(SecurityGroupId, bool)>;
 
 /// A group that isn't known yet allows nothing.
 fn add_group(rules: &mut Ruleset, id: SecurityGroupId, group: Option<&SecurityGroup>, remotes: &mut Remotes) {
@@ -224,7 +201,7 @@ fn rule_text(rule: &SecurityRule) -> String {
     let end = if rule.direction == Direction::Ingress { "saddr" } else { "daddr" };
     let mut parts = vec![match rule.remote {
         Remote::Any => format!("meta nfproto {}", if v4 { "ipv4" } else { "ipv6" }),
-        Remote::Cidr(cidr) => format!("{ip} {end} {}", text_of(cidr)),
+        Remote::Cidr(cidr) => format!("{ip} {end} {}", Field::Block(cidr)),
         Remote::Group(id) => format!("{ip} {end} @{}", names::member_set(id, v4)),
     }];
     if let Match::Protocol { protocol, ports, icmp_type, icmp_code } = rule.matches {
@@ -253,30 +230,13 @@ fn rule_text(rule: &SecurityRule) -> String {
     parts.join(" ")
 }
 
-/// The addresses of the remote groups' members, wherever they are, in this network and those it exchanges packets with.
-fn add_members(rules: &mut Ruleset, wishes: &Wishes, network: &Network, remotes: &Remotes) {
-    for (id, v4) in remotes {
-        let kind = if *v4 { "ipv4_addr" } else { "ipv6_addr" };
-        rules.declare(Table::Inet, &names::member_set(*id, *v4), kind, false, false);
-    }
-    let ids: BTreeSet<SecurityGroupId> = remotes.iter().map(|(id, _)| *id).collect();
-    let networks = wishes.peers_of(network).map(|peer| peer.id).chain([network.id]);
-    for port in networks.flat_map(|id| wishes.ports_of(id)) {
-        for id in port.groups.intersection(&ids) {
-            for addr in port.fixed_ips.iter().filter(|addr| remotes.contains(&(*id, addr.is_ipv4()))) {
-                rules.insert(Table::Inet, &names::member_set(*id, addr.is_ipv4()), addr.to_string());
-            }
-        }
-    }
-}
-
 fn add_nat(rules: &mut Ruleset, wishes: &Wishes, network: &Network, host: &HostFacts) {
     let uplink = network.uplink.as_ref().filter(|uplink| host.external.contains_key(&uplink.external_network));
     let Some(uplink) = uplink else { return };
     let mut texts = Vec::new();
     for (addr, _) in &uplink.addresses {
         let (family, ours) = if addr.is_ipv4() { ("ip", "ours4") } else { ("ip6", "ours6") };
-        rules.insert(Table::Inet, ours, addr.to_string());
+        rules.insert(Table::Inet, ours, Element::key([Field::Addr(*addr)]));
         // One address per family; a second would never be used.
         let said = texts.iter().any(|text: &String| text.starts_with(&format!("{family} ")));
         if uplink.source_nat && !said {
@@ -288,14 +248,9 @@ fn add_nat(rules: &mut Ruleset, wishes: &Wishes, network: &Network, host: &HostF
         if wishes.floating_target(floating).is_none() {
             continue;
         }
-        rules.insert(Table::Inet, "ours4", floating.address.to_string());
-        rules.insert(Table::Inet, "floating_in", format!("{} : {}", floating.address, floating.fixed_ip));
-        rules.insert(Table::Inet, "floating_out", format!("{} : {}", floating.fixed_ip, floating.address));
+        let (outer, inner) = (IpAddr::V4(floating.address), IpAddr::V4(floating.fixed_ip));
+        rules.insert(Table::Inet, "ours4", Element::key([Field::Addr(outer)]));
+        rules.insert(Table::Inet, "floating_in", Element::entry(Field::Addr(outer), Value::Addr(inner)));
+        rules.insert(Table::Inet, "floating_out", Element::entry(Field::Addr(inner), Value::Addr(outer)));
     }
-}
-
-/// For tests and logs: whether an address of a port would pass the guard.
-#[must_use]
-pub fn may_send_from(port: &Port, addr: IpAddr) -> bool {
-    port.fixed_ips.contains(&addr) || port.allowed.iter().any(|block| block.contains(addr))
 }

@@ -7,12 +7,11 @@
 
 use super::{
     DropReason,
-    ruleset::{Ruleset, Set, Table},
+    difference::Change,
+    element::Element,
+    ruleset::{Head, Ruleset, Table},
 };
-use std::{
-    collections::BTreeSet,
-    fmt::{self, Write},
-};
+use std::fmt::{self, Write};
 
 /// Elements per line: a line of everything is hard to read in a log.
 const PER_COMMAND: usize = 512;
@@ -25,8 +24,8 @@ pub fn render_full(rules: &Ruleset) -> String {
         let table = table.as_str();
         push(&mut out, format_args!("add table {table}\ndelete table {table}\nadd table {table}\n"));
     }
-    for (name, set) in rules.sets.iter().map(|((_, name), set)| (name, set)) {
-        declare(&mut out, name, set);
+    for ((table, name), set) in &rules.sets {
+        declare(&mut out, *table, name, set.head);
     }
     for (name, limit) in &rules.limits {
         push(&mut out, format_args!("add limit inet iaas {name} {{ {limit} }}\n"));
@@ -36,110 +35,69 @@ pub fn render_full(rules: &Ruleset) -> String {
     }
     out.push_str(&skeleton());
     for (name, texts) in &rules.chains {
-        for text in texts {
-            push(&mut out, format_args!("add rule inet iaas {name} {text}\n"));
-        }
+        add_rules(&mut out, name, texts);
     }
-    for ((_, name), set) in &rules.sets {
-        elements(&mut out, "add", name, set, &set.elements.iter().collect::<Vec<_>>());
+    for ((table, name), set) in &rules.sets {
+        elements(&mut out, "add", *table, name, &set.elements);
     }
     out
 }
 
-/// What leads from `old`, which the kernel has, to `new`; None when they are the same.
+/// The text of a difference.
 #[must_use]
-pub fn render_delta(old: &Ruleset, new: &Ruleset) -> Option<String> {
+pub fn render_changes(changes: &[Change]) -> String {
     let mut out = String::new();
-    let none = BTreeSet::new();
-    for ((table, name), set) in &new.sets {
-        if !old.sets.contains_key(&(*table, name.clone())) {
-            declare(&mut out, name, set);
+    for change in changes {
+        match change {
+            Change::Declare { table, name, head } => declare(&mut out, *table, name, *head),
+            Change::AddChain { name } => push(&mut out, format_args!("add chain inet iaas {name}\n")),
+            Change::DeleteElements { table, set, elements: some } => elements(&mut out, "delete", *table, set, some),
+            Change::AddElements { table, set, elements: some } => elements(&mut out, "add", *table, set, some),
+            Change::DeleteLimit { name } => push(&mut out, format_args!("delete limit inet iaas {name}\n")),
+            Change::AddLimit { name, limit } => {
+                push(&mut out, format_args!("add limit inet iaas {name} {{ {limit} }}\n"));
+            }
+            Change::FlushChain { name } => push(&mut out, format_args!("flush chain inet iaas {name}\n")),
+            Change::AddRules { chain, rules } => add_rules(&mut out, chain, rules),
+            Change::DeleteChain { name } => push(&mut out, format_args!("delete chain inet iaas {name}\n")),
+            Change::DeleteSet { table, name, map } => {
+                push(&mut out, format_args!("delete {} {} {name}\n", word(*map), table.as_str()));
+            }
         }
     }
-    for name in new.chains.keys().filter(|name| !old.chains.contains_key(*name)) {
-        push(&mut out, format_args!("add chain inet iaas {name}\n"));
-    }
-    // Elements that go, while what they point to still stands.
-    for (key, set) in &old.sets {
-        let kept = new.sets.get(key).map_or(&none, |set| &set.elements);
-        let moved = moved_limits(old, new, set);
-        let gone: Vec<&String> = set.elements.iter().filter(|e| !kept.contains(*e) || moved.contains(*e)).collect();
-        elements(&mut out, "delete", &key.1, set, &gone);
-    }
-    for (name, limit) in &old.limits {
-        if new.limits.get(name) != Some(limit) {
-            push(&mut out, format_args!("delete limit inet iaas {name}\n"));
-        }
-    }
-    for (name, limit) in &new.limits {
-        if old.limits.get(name) != Some(limit) {
-            push(&mut out, format_args!("add limit inet iaas {name} {{ {limit} }}\n"));
-        }
-    }
-    for (key, set) in &new.sets {
-        let known = old.sets.get(key).map_or(&none, |set| &set.elements);
-        let moved = moved_limits(old, new, set);
-        let fresh: Vec<&String> = set.elements.iter().filter(|e| !known.contains(*e) || moved.contains(*e)).collect();
-        elements(&mut out, "add", &key.1, set, &fresh);
-    }
-    for (name, texts) in &new.chains {
-        let known = old.chains.get(name);
-        if known == Some(texts) {
-            continue;
-        }
-        if known.is_some_and(|texts| !texts.is_empty()) {
-            push(&mut out, format_args!("flush chain inet iaas {name}\n"));
-        }
-        for text in texts {
-            push(&mut out, format_args!("add rule inet iaas {name} {text}\n"));
-        }
-    }
-    let gone: Vec<&String> = old.chains.keys().filter(|name| !new.chains.contains_key(*name)).collect();
-    for verb in ["flush", "delete"] {
-        for name in &gone {
-            push(&mut out, format_args!("{verb} chain inet iaas {name}\n"));
-        }
-    }
-    for ((table, name), set) in &old.sets {
-        if !new.sets.contains_key(&(*table, name.clone())) {
-            push(&mut out, format_args!("delete {} {} {name}\n", word(set), table.as_str()));
-        }
-    }
-    (!out.is_empty()).then_some(out)
+    out
 }
 
-/// Elements of a limit map whose limit changes: the limit can only be replaced while nothing refers to it.
-fn moved_limits<'a>(old: &Ruleset, new: &Ruleset, set: &'a Set) -> BTreeSet<&'a String> {
-    if !set.kind.ends_with(": limit") {
-        return BTreeSet::new();
-    }
-    let name_of = |element: &str| element.rsplit('"').nth(1).unwrap_or_default().to_owned();
-    set.elements
-        .iter()
-        .filter(|element| {
-            let name = name_of(element);
-            old.limits.get(&name) != new.limits.get(&name)
-        })
-        .collect()
-}
-
-fn word(set: &Set) -> &'static str {
-    if set.map { "map" } else { "set" }
+fn word(map: bool) -> &'static str {
+    if map { "map" } else { "set" }
 }
 
 fn push(out: &mut String, text: fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a string never fails");
 }
 
-fn declare(out: &mut String, name: &str, set: &Set) {
-    let flags = if set.interval { "flags interval; " } else { "" };
-    push(out, format_args!("add {} {} {name} {{ type {}; {flags}}}\n", word(set), set.table.as_str(), set.kind));
+fn add_rules(out: &mut String, chain: &str, rules: &[String]) {
+    for rule in rules {
+        push(out, format_args!("add rule inet iaas {chain} {rule}\n"));
+    }
 }
 
-fn elements(out: &mut String, verb: &str, name: &str, set: &Set, elements: &[&String]) {
-    for some in elements.chunks(PER_COMMAND) {
-        push(out, format_args!("{verb} element {} {name} {{ ", set.table.as_str()));
-        for (at, element) in some.iter().enumerate() {
+fn declare(out: &mut String, table: Table, name: &str, head: Head) {
+    let flags = if head.interval { "flags interval; " } else { "" };
+    push(out, format_args!("add {} {} {name} {{ type {}; {flags}}}\n", word(head.map), table.as_str(), head.kind));
+}
+
+fn elements<'a>(
+    out: &mut String,
+    verb: &str,
+    table: Table,
+    name: &str,
+    elements: impl IntoIterator<Item = &'a Element>,
+) {
+    let mut elements = elements.into_iter().peekable();
+    while elements.peek().is_some() {
+        push(out, format_args!("{verb} element {} {name} {{ ", table.as_str()));
+        for (at, element) in elements.by_ref().take(PER_COMMAND).enumerate() {
             push(out, format_args!("{}{element}", if at == 0 { "" } else { ", " }));
         }
         out.push_str(" }\n");

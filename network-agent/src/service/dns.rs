@@ -173,7 +173,7 @@ pub fn answer(view: &View, question: &[u8]) -> Answer {
         None if !name.contains('.') => name.as_str(),
         None => return Answer::Forward,
     };
-    let Some(addrs) = view.names.get(label) else {
+    let Some(addrs) = view.addresses_of(label) else {
         return refusal(question, NAME_ERROR).map_or(Answer::Nothing, Answer::Ours);
     };
     let fitting: Vec<IpAddr> = addrs

@@ -81,7 +81,7 @@ pub async fn serve(listener: TcpListener, view: watch::Receiver<Arc<View>>) {
 
 fn respond<B>(view: &View, tokens: &Tokens, peer: IpAddr, request: &Request<B>) -> Response<Full<Bytes>> {
     let text = |status: StatusCode, text: &str| plain(status, text.as_bytes().to_vec(), "text/plain");
-    let Some(port) = view.by_address.get(&peer) else {
+    let Some(port) = view.by_address(peer) else {
         return text(StatusCode::NOT_FOUND, "this address belongs to no instance\n");
     };
     let Some(instance_id) = port.instance() else { return text(StatusCode::NOT_FOUND, "no instance\n") };
@@ -199,7 +199,7 @@ fn ec2(
     hostname: &str,
     rest: &[&str],
 ) -> Option<(Vec<u8>, &'static str)> {
-    let public = port.fixed_ips.iter().find_map(|addr| view.floating.get(addr)).map(ToString::to_string);
+    let public = port.fixed_ips.iter().find_map(|addr| view.floating_of(*addr)).map(|addr| addr.to_string());
     let local = first(port, true);
     let text = match rest {
         [] => {

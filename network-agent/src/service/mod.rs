@@ -14,11 +14,17 @@ use crate::{
         netns::{NetnsError, Worker},
         packet_info,
     },
+    model::{
+        Wishes,
+        incremental::Scope,
+        names,
+        object::{Network, Port},
+    },
 };
 use std::{
     collections::BTreeSet,
     io,
-    net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
 };
@@ -75,11 +81,16 @@ impl Sockets {
 }
 
 impl Services {
-    pub async fn start(host: &Arc<Host>, inside: &Arc<Worker>, view: Arc<View>) -> Result<Self, NetnsError> {
-        let failed = |source| NetnsError::Namespace { what: "served", path: host.path_of(view.network.id), source };
+    pub async fn start(
+        host: &Arc<Host>,
+        inside: &Arc<Worker>,
+        wishes: &Wishes,
+        network: &Arc<Network>,
+    ) -> Result<Self, NetnsError> {
+        let failed = |source| NetnsError::Namespace { what: "served", path: host.path_of(network.id), source };
         let sockets = inside.run(|_| Sockets::make()).await?.map_err(failed)?;
         let stop = CancellationToken::new();
-        let (sender, watched) = watch::channel(Arc::clone(&view));
+        let (sender, watched) = watch::channel(Arc::new(View::new(wishes, network)));
         let mut tasks = JoinSet::new();
         let dhcp6 = Arc::new(tokio::net::UdpSocket::from_std(sockets.dhcp6).map_err(failed)?);
         let router = Arc::new(router::Advertiser::new(sockets.router).map_err(failed)?);
@@ -97,24 +108,49 @@ impl Services {
         let metadata = tokio::net::TcpListener::from_std(sockets.metadata).map_err(failed)?;
         tasks.spawn(metadata::serve(metadata, watched));
         let mut services = Self { stop, view: sender, tasks, dhcp6, router, joined: BTreeSet::new() };
-        services.show(inside, view).await?;
+        services.listen(inside, Scope::All).await?;
         Ok(services)
     }
 
-    /// Answers from another picture.
-    pub async fn show(&mut self, inside: &Arc<Worker>, view: Arc<View>) -> Result<(), NetnsError> {
-        let v6: BTreeSet<String> = view
-            .by_link
-            .iter()
-            .filter(|(_, port)| port.fixed_ips.iter().any(|addr| addr.is_ipv6()))
-            .map(|(link, _)| link.clone())
-            .collect();
-        let fresh: Vec<String> = v6.difference(&self.joined).cloned().collect();
-        self.view.send_replace(view);
-        if fresh.is_empty() && self.joined.is_subset(&v6) {
+    /// Answers from what is wanted now.
+    pub async fn show(
+        &mut self,
+        inside: &Arc<Worker>,
+        wishes: &Wishes,
+        network: &Arc<Network>,
+        scope: Scope<'_>,
+    ) -> Result<(), NetnsError> {
+        self.view.send_modify(|view| Arc::make_mut(view).update(wishes, network, scope));
+        self.listen(inside, scope).await
+    }
+
+    /// Listens on the links of ports with IPv6 that are in use by now.
+    async fn listen(&mut self, inside: &Arc<Worker>, scope: Scope<'_>) -> Result<(), NetnsError> {
+        let mut fresh = Vec::new();
+        {
+            let view = self.view.borrow();
+            let speaks = |port: &Port| port.fixed_ips.iter().any(IpAddr::is_ipv6);
+            match scope {
+                Scope::All => {
+                    let v6: BTreeSet<String> =
+                        view.in_use().filter(|(_, port)| speaks(port)).map(|(link, _)| link.clone()).collect();
+                    fresh.extend(v6.difference(&self.joined).cloned());
+                    self.joined = v6;
+                }
+                Scope::Ports(ports) => {
+                    for link in ports.iter().map(|id| names::port_link(*id)) {
+                        if !view.by_link(&link).is_some_and(|port| speaks(port)) {
+                            self.joined.remove(&link);
+                        } else if self.joined.insert(link.clone()) {
+                            fresh.push(link);
+                        }
+                    }
+                }
+            }
+        }
+        if fresh.is_empty() {
             return Ok(());
         }
-        self.joined = v6;
         let socket = self.dhcp6.as_raw_fd();
         let hold = Arc::clone(&self.dhcp6);
         let indexes = inside
@@ -132,8 +168,9 @@ impl Services {
             })
             .await?;
         // Guests that wait for an advertisement get one at once.
+        let view = Arc::clone(&self.view.borrow());
         for index in indexes {
-            self.router.advertise(index, None, &self.view.borrow().network);
+            self.router.advertise(index, None, &view.network);
         }
         Ok(())
     }
@@ -145,7 +182,7 @@ impl Services {
 }
 
 /// Which port a datagram came by.
-fn port_of(view: &View, socket: &impl AsRawFd, index: u32) -> Option<Arc<crate::model::object::Port>> {
+fn port_of(view: &View, socket: &impl AsRawFd, index: u32) -> Option<Arc<Port>> {
     let link = packet_info::interface_name(socket, index)?;
-    view.by_link.get(&link).cloned()
+    view.by_link(&link).cloned()
 }

@@ -69,7 +69,7 @@ pub async fn serve(advertiser: Arc<Advertiser>, view: watch::Receiver<Arc<View>>
 }
 
 fn advertise_all(advertiser: &Advertiser, view: &View) {
-    for (link, port) in &view.by_link {
+    for (link, port) in view.in_use() {
         if port.fixed_ips.iter().any(IpAddr::is_ipv6)
             && let Some(index) = packet_info::interface_index(advertiser.socket.get_ref(), link)
         {

@@ -1,58 +1,146 @@
-//! What a namespace's services answer from: an immutable picture, replaced after each round.
+//! What a namespace's services answer from: a picture of what is in use, brought up to date after each round.
 
 use crate::model::{
-    Wishes, names,
+    Wishes,
+    incremental::Scope,
+    names,
     object::{Network, Port},
 };
+use domain::PortId;
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
-#[derive(Debug)]
+type Named = HashMap<String, BTreeMap<PortId, Arc<Port>>>;
+
+/// Changed in place, unless an answer is being made from it just then.
+#[derive(Debug, Clone)]
 pub struct View {
     pub network: Arc<Network>,
     /// Ports in use here, by their links' names.
-    pub by_link: HashMap<String, Arc<Port>>,
-    /// Ports in use here, by each address of theirs.
-    pub by_address: HashMap<IpAddr, Arc<Port>>,
-    /// Host names, lower case, without domain: of this network's ports and its peers', wherever they are.
-    pub names: HashMap<String, BTreeSet<IpAddr>>,
+    by_link: HashMap<String, Arc<Port>>,
+    /// Ports in use here, by each address of theirs. Two with the same are a mistake that passes: the last one counts.
+    by_address: HashMap<IpAddr, BTreeMap<PortId, Arc<Port>>>,
+    /// Host names, lower case, without domain, of the network's ports, wherever they are; and of its peers'.
+    names: Named,
+    peers_names: Named,
     /// Floating addresses by fixed ones.
-    pub floating: HashMap<IpAddr, IpAddr>,
+    floating: HashMap<IpAddr, IpAddr>,
+    /// What each port is known as here.
+    known: HashMap<PortId, Arc<Port>>,
 }
 
 impl View {
     #[must_use]
     pub fn new(wishes: &Wishes, network: &Arc<Network>) -> Self {
-        let (mut by_link, mut by_address) = (HashMap::new(), HashMap::new());
-        for port in wishes.active(network.id) {
-            by_link.insert(names::port_link(port.id), Arc::clone(port));
-            for addr in &port.fixed_ips {
-                by_address.insert(*addr, Arc::clone(port));
-            }
-        }
-        let mut names: HashMap<String, BTreeSet<IpAddr>> = HashMap::new();
-        // A network's own names win over its peers'.
-        let mut peers: HashMap<String, BTreeSet<IpAddr>> = HashMap::new();
-        let take = |into: &mut HashMap<String, BTreeSet<IpAddr>>, port: &Port| {
-            if !port.hostname.is_empty() {
-                into.entry(port.hostname.clone()).or_default().extend(port.fixed_ips.iter().copied());
-            }
+        let mut view = Self {
+            network: Arc::clone(network),
+            by_link: HashMap::new(),
+            by_address: HashMap::new(),
+            names: HashMap::new(),
+            peers_names: HashMap::new(),
+            floating: HashMap::new(),
+            known: HashMap::new(),
         };
-        wishes.ports_of(network.id).for_each(|port| take(&mut names, port));
-        for peer in wishes.peers_of(network) {
-            wishes.ports_of(peer.id).for_each(|port| take(&mut peers, port));
+        view.add_all(wishes);
+        view
+    }
+
+    /// Follows a change, as [`crate::model::incremental`] does.
+    pub fn update(&mut self, wishes: &Wishes, network: &Arc<Network>, scope: Scope<'_>) {
+        match scope {
+            Scope::All => *self = Self::new(wishes, network),
+            Scope::Ports(ports) => {
+                for id in ports {
+                    self.forget(*id);
+                    if let Some(port) = wishes.ports.get(id) {
+                        self.add(wishes, port);
+                    }
+                }
+                self.add_floating(wishes);
+            }
         }
-        for (name, addrs) in peers {
-            names.entry(name).or_insert(addrs);
+    }
+
+    #[must_use]
+    pub fn by_link(&self, link: &str) -> Option<&Arc<Port>> {
+        self.by_link.get(link)
+    }
+
+    #[must_use]
+    pub fn by_address(&self, addr: IpAddr) -> Option<&Arc<Port>> {
+        self.by_address.get(&addr)?.values().next_back()
+    }
+
+    /// Ports in use here, with their links.
+    pub fn in_use(&self) -> impl Iterator<Item = (&String, &Arc<Port>)> {
+        self.by_link.iter()
+    }
+
+    /// The addresses of a name; a network's own names win over its peers'.
+    #[must_use]
+    pub fn addresses_of(&self, name: &str) -> Option<BTreeSet<IpAddr>> {
+        let ports = self.names.get(name).or_else(|| self.peers_names.get(name))?;
+        Some(ports.values().flat_map(|port| port.fixed_ips.iter().copied()).collect())
+    }
+
+    #[must_use]
+    pub fn floating_of(&self, fixed: IpAddr) -> Option<IpAddr> {
+        self.floating.get(&fixed).copied()
+    }
+
+    fn add_all(&mut self, wishes: &Wishes) {
+        let network = Arc::clone(&self.network);
+        let networks = wishes.peers_of(&network).map(|peer| peer.id).chain([network.id]);
+        for port in networks.flat_map(|id| wishes.ports_of(id)) {
+            self.add(wishes, port);
         }
-        let floating = wishes
-            .floating_ips_of(network.id)
-            .filter(|floating| wishes.floating_target(floating).is_some())
-            .map(|floating| (IpAddr::V4(floating.fixed_ip), IpAddr::V4(floating.address)))
-            .collect();
-        Self { network: Arc::clone(network), by_link, by_address, names, floating }
+        self.add_floating(wishes);
+    }
+
+    fn add(&mut self, wishes: &Wishes, port: &Arc<Port>) {
+        let own = port.network_id == self.network.id;
+        if !own && !wishes.peers_of(&self.network).any(|peer| peer.id == port.network_id) {
+            return;
+        }
+        if own && wishes.in_use(port) {
+            self.by_link.insert(names::port_link(port.id), Arc::clone(port));
+            for addr in &port.fixed_ips {
+                self.by_address.entry(*addr).or_default().insert(port.id, Arc::clone(port));
+            }
+        }
+        if !port.hostname.is_empty() {
+            let names = if own { &mut self.names } else { &mut self.peers_names };
+            names.entry(port.hostname.clone()).or_default().insert(port.id, Arc::clone(port));
+        }
+        self.known.insert(port.id, Arc::clone(port));
+    }
+
+    fn forget(&mut self, id: PortId) {
+        let Some(port) = self.known.remove(&id) else { return };
+        self.by_link.remove(&names::port_link(id));
+        for addr in &port.fixed_ips {
+            forget_one(&mut self.by_address, addr, id);
+        }
+        for names in [&mut self.names, &mut self.peers_names] {
+            forget_one(names, &port.hostname, id);
+        }
+    }
+
+    fn add_floating(&mut self, wishes: &Wishes) {
+        let floating = wishes.floating_ips_of(self.network.id);
+        let active = floating.filter(|floating| wishes.floating_target(floating).is_some());
+        self.floating = active.map(|floating| (IpAddr::V4(floating.fixed_ip), IpAddr::V4(floating.address))).collect();
+    }
+}
+
+fn forget_one<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeMap<PortId, Arc<Port>>>, key: &K, id: PortId) {
+    if let Some(ports) = map.get_mut(key) {
+        ports.remove(&id);
+        if ports.is_empty() {
+            map.remove(key);
+        }
     }
 }

@@ -11,7 +11,7 @@ use dhcproto::{v4, v6};
 #[test]
 fn dhcp_gives_the_ports_address_and_refuses_others() {
     let view = view();
-    let port = view.by_link.values().next().expect("a port in use").clone();
+    let port = view.in_use().next().expect("a port in use").1.clone();
     assert_eq!(port.id, port_id(5));
     let request = |kind, wanted: Option<&str>| {
         let mut message = v4::Message::default();
@@ -46,7 +46,7 @@ fn dhcp_gives_the_ports_address_and_refuses_others() {
 #[test]
 fn dhcp6_gives_the_ports_address_and_ends_what_isnt_its() {
     let view = view();
-    let port = view.by_link.values().next().expect("a port in use").clone();
+    let port = view.in_use().next().expect("a port in use").1.clone();
     let mut solicit = v6::Message::new_with_id(v6::MessageType::Solicit, [1, 2, 3]);
     solicit.opts_mut().insert(v6::DhcpOption::ClientId(vec![0, 3, 0, 1, 2, 0, 0, 0, 1, 5]));
     let mut wrong = v6::DhcpOptions::new();
@@ -100,7 +100,7 @@ fn own_names_are_answered_and_others_forwarded() {
 #[test]
 fn metadata_has_the_shapes_that_cloud_init_asks_for() {
     let view = view();
-    let port = view.by_link.values().next().expect("a port in use").clone();
+    let port = view.in_use().next().expect("a port in use").1.clone();
     let get =
         |path: &str| metadata::document(&view, &port, path).map(|(body, _)| String::from_utf8(body).expect("text"));
     let id = port.instance().expect("bound").to_string();

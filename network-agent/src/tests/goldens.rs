@@ -7,17 +7,21 @@ use crate::{
         state::{NsState, desired_state},
     },
     nft::{
-        render::{render_delta, render_full},
+        difference::difference,
+        render::{render_changes, render_full},
         ruleset::Ruleset,
     },
-    plan::{Planned, Step, plan},
+    plan::{Planned, Rules, Step, plan},
 };
 use domain::network::{Direction, Remote};
 
 fn shown(steps: &[Planned]) -> String {
     let line = |planned: &Planned| {
         let step = match &planned.step {
-            Step::Rules { full, text } => format!("Rules {{ full: {full}, lines: {} }}", text.lines().count()),
+            Step::Rules(Rules::Whole(text)) => format!("Rules {{ full: true, lines: {} }}", text.lines().count()),
+            Step::Rules(Rules::Delta(changes)) => {
+                format!("Rules {{ full: false, lines: {} }}", render_changes(changes).lines().count())
+            }
             step => format!("{step:?}"),
         };
         let subject = planned.subject.map_or("-".to_owned(), |key| format!("{:?}", key.kind()));
@@ -30,6 +34,10 @@ fn state(wishes: &crate::model::Wishes) -> NsState {
     desired_state(wishes, &wishes.networks[&NET], &host())
 }
 
+fn delta(before: &crate::model::Wishes, after: &crate::model::Wishes) -> String {
+    render_changes(&difference(&state(before).rules, &state(after).rules))
+}
+
 #[test]
 fn the_whole_of_the_rules() {
     insta::assert_snapshot!(render_full(&state(&wishes()).rules));
@@ -40,7 +48,7 @@ fn a_port_more_is_elements_alone() {
     let before = wishes();
     let mut after = before.clone();
     after.put(Object::Port(port(8, &[WEB], false)));
-    let delta = render_delta(&state(&before).rules, &state(&after).rules).expect("a difference");
+    let delta = delta(&before, &after);
     insta::assert_snapshot!(delta);
     assert!(delta.lines().all(|line| line.starts_with("add element ")));
 }
@@ -51,7 +59,7 @@ fn a_rule_that_changes_touches_its_chain_alone() {
     let mut after = before.clone();
     let rules = vec![rule(Direction::Ingress, tcp(5433, 5433), Remote::Any)];
     after.put(Object::SecurityGroup(SecurityGroup { id: DB, rules }));
-    insta::assert_snapshot!(render_delta(&state(&before).rules, &state(&after).rules).expect("a difference"));
+    insta::assert_snapshot!(delta(&before, &after));
 }
 
 #[test]
@@ -59,7 +67,7 @@ fn a_port_less_leaves_nothing() {
     let before = wishes();
     let mut after = before.clone();
     after.remove_port(port_id(6));
-    insta::assert_snapshot!(render_delta(&state(&before).rules, &state(&after).rules).expect("a difference"));
+    insta::assert_snapshot!(delta(&before, &after));
 }
 
 #[test]
@@ -80,5 +88,5 @@ fn a_port_handed_over_and_one_gone() {
 fn what_is_as_it_should_be_needs_nothing() {
     let state = state(&wishes());
     assert_eq!(plan(&state, &state, Some(&state.rules)), []);
-    assert_eq!(render_delta(&Ruleset::default(), &Ruleset::default()), None);
+    assert_eq!(difference(&Ruleset::default(), &Ruleset::default()), []);
 }

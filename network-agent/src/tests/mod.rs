@@ -2,6 +2,7 @@
 
 mod answers;
 mod goldens;
+mod increments;
 mod properties;
 
 use crate::{

@@ -51,7 +51,7 @@ fn carry_out(state: &mut NsState, step: &Step) {
         Step::DeleteAddress { link, addr, prefix } => {
             state.addresses.remove(&(link, addr, prefix));
         }
-        Step::Rules { .. } => {}
+        Step::Rules(_) => {}
         Step::SetNeighbour { link, addr, mac } => {
             state.neighbours.insert((link, addr), mac);
         }

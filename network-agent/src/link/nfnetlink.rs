@@ -1,0 +1,124 @@
+//! The kernel's end of a namespace's rules: transactions of elements ([`crate::nft::batch`]), and the rules' generation. That number
+//! rises with every transaction, whoever makes it, so that a look at it tells whether somebody else changed the rules, without
+//! listing them.
+
+use crate::nft::batch::Batch;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::{errno::Errno, libc};
+use std::{io, os::fd::AsRawFd};
+
+const GET_GENERATION: u16 = (10 << 8) | 16;
+const GENERATION: u16 = 1;
+const REQUEST: u16 = 1;
+const ERROR: u16 = 2;
+/// What the kernel says to a batch that was made for another generation.
+const ERESTART: i32 = 85;
+/// A batch is one datagram.
+const SEND_BYTES: libc::c_int = 4 * 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    #[error("somebody else changed the rules")]
+    Stale,
+    #[error("the kernel refused elements")]
+    Refused(#[source] Errno),
+    #[error("the kernel's answer on elements was lost")]
+    Io(#[source] io::Error),
+}
+
+pub struct Nfnetlink {
+    socket: Socket,
+}
+
+impl Nfnetlink {
+    /// In the calling thread's namespace.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let bytes = SEND_BYTES;
+        // SAFETY: an integer of the given length that outlives the call.
+        let set = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_SNDBUFFORCE,
+                (&raw const bytes).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            )
+        };
+        if set < 0 {
+            // Without that right the system's limit holds; what doesn't fit is refused by the send.
+            tracing::debug!(error = %io::Error::last_os_error(), "the send buffer keeps its size");
+        }
+        Ok(Self { socket })
+    }
+
+    /// Of the socket's namespace.
+    pub fn generation(&mut self) -> io::Result<u32> {
+        let mut request = Vec::with_capacity(20);
+        request.extend(20u32.to_ne_bytes());
+        request.extend(GET_GENERATION.to_ne_bytes());
+        request.extend(REQUEST.to_ne_bytes());
+        request.extend([0; 12]);
+        self.socket.send(&request, 0)?;
+        let (answer, _) = self.socket.recv_from_full()?;
+        parse_generation(&answer)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "nftables' generation wasn't answered"))
+    }
+
+    /// All of it or nothing.
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), BatchError> {
+        self.socket.send(&batch.bytes, 0).map_err(BatchError::Io)?;
+        // The kernel does a batch within the send: all its answers wait by now. One error is enough, though each message may say one.
+        let (mut done, mut refused) = (false, None);
+        loop {
+            let mut answer = Vec::with_capacity(64 * 1024);
+            match self.socket.recv_from(&mut answer, libc::MSG_DONTWAIT) {
+                Ok(_) => each_answer(&answer, |sequence, code| {
+                    if code != 0 {
+                        refused.get_or_insert(-code);
+                    } else if sequence == batch.last {
+                        done = true;
+                    }
+                }),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) => return Err(BatchError::Io(e)),
+            }
+        }
+        match refused {
+            Some(ERESTART) => Err(BatchError::Stale),
+            Some(code) => Err(BatchError::Refused(Errno::from_raw(code))),
+            None if done => Ok(()),
+            None => Err(BatchError::Io(io::Error::new(io::ErrorKind::InvalidData, "there is none"))),
+        }
+    }
+}
+
+/// (sequence, error code) of each acknowledgement and error.
+fn each_answer(bytes: &[u8], mut f: impl FnMut(u32, i32)) {
+    let mut rest = bytes;
+    while rest.len() >= 20 {
+        let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+        let length = word(0) as usize;
+        if u16::from_ne_bytes([rest[4], rest[5]]) == ERROR {
+            f(word(8), word(16) as i32);
+        }
+        let Some(next) = rest.get(length.max(16).next_multiple_of(4)..) else { return };
+        rest = next;
+    }
+}
+
+/// Attributes follow the header (16 bytes) and nfgenmsg (4).
+fn parse_generation(answer: &[u8]) -> Option<u32> {
+    let mut rest = answer.get(20..)?;
+    loop {
+        let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
+        let value = rest.get(4..length)?;
+        if kind == GENERATION {
+            return Some(u32::from_be_bytes(value.try_into().ok()?));
+        }
+        rest = rest.get(length.next_multiple_of(4)..)?;
+    }
+}
