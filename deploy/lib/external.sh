@@ -42,15 +42,20 @@ external_ensure() {
     external_warn_of_firewall
 }
 
-# One transaction: the table is there, empty, then full.
+# One transaction: the table is there, empty, then full. Instances reach what is beyond this machine, not the machine itself, by
+# whichever of its addresses; this machine reaches them.
 external_rules() {
     cat <<RULES
-table ip $EXTERNAL_TABLE
-delete table ip $EXTERNAL_TABLE
-table ip $EXTERNAL_TABLE {
+table inet $EXTERNAL_TABLE
+delete table inet $EXTERNAL_TABLE
+table inet $EXTERNAL_TABLE {
     chain postrouting {
         type nat hook postrouting priority srcnat
         ip saddr $EXTERNAL_CIDR ip daddr != $EXTERNAL_CIDR oifname != "$EXTERNAL_BRIDGE" masquerade
+    }
+    chain input {
+        type filter hook input priority filter
+        iifname "$EXTERNAL_BRIDGE" ct state { new, invalid } meta l4proto != ipv6-icmp counter drop
     }
 }
 RULES
@@ -103,7 +108,7 @@ external_recall() {
 external_remove() {
     [[ -e $EXTERNAL_STATE ]] || return 0
     external_recall
-    if nft list table ip "$EXTERNAL_TABLE" >/dev/null 2>&1; then nft delete table ip "$EXTERNAL_TABLE"; fi
+    if nft list table inet "$EXTERNAL_TABLE" >/dev/null 2>&1; then nft delete table inet "$EXTERNAL_TABLE"; fi
     if ip link show dev "$REMEMBERED_BRIDGE" >/dev/null 2>&1; then
         ip link delete dev "$REMEMBERED_BRIDGE"
         note "removed the bridge $REMEMBERED_BRIDGE"

@@ -64,7 +64,7 @@ impl Lab {
     fn new() -> anyhow::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { name, dir: tempfile::Builder::new().prefix("iaas-lab-").tempdir()?, up: false })
+        Ok(Self { name, dir: tempfile::Builder::new().prefix("iaas-lab-").tempdir_in("/var/tmp")?, up: false })
     }
 
     #[must_use]
