@@ -77,6 +77,20 @@ impl MacAddr {
         Self([0x02, a, b, c, d, e])
     }
 
+    /// Of a network's gateway: the same on every host, so that an instance that moves needs no new neighbour. No port has such a one.
+    #[must_use]
+    pub fn gateway(vni: Vni) -> Self {
+        let [_, a, b, c] = vni.get().to_be_bytes();
+        Self([0x02, 0x00, 0x00, a, b, c])
+    }
+
+    /// Of a port or an uplink, from 39 bits of entropy; never a gateway's.
+    #[must_use]
+    pub fn port(bits: [u8; 5]) -> Self {
+        let [a, b, c, d, e] = bits;
+        Self([0x02, a | 0x80, b, c, d, e])
+    }
+
     /// One station's address: neither a group's (the lowest bit of the first octet) nor all zeros.
     pub fn unicast(self) -> Result<Self, InvalidAddress> {
         if self.0[0] & 1 == 1 || self.0 == [0; 6] { Err(InvalidAddress::MacNotUnicast { mac: self }) } else { Ok(self) }

@@ -1,0 +1,88 @@
+//! The numbers of the words to a host: each is higher than all before it, whoever said them.
+//!
+//! They are reserved in blocks (`network_host.revision_limit`), so that a word costs no commit: a manager that starts goes on above the
+//! block of the one before it. An agent that holds a higher number than any we reserved was told by a database that is no more (a backup
+//! was restored): we go on above that.
+
+use domain::{HostId, Timestamp};
+use std::net::IpAddr;
+use store::{CommitError, NetworkHostPut, NetworkHostRow, Store, Unit};
+
+const BLOCK: i64 = 10_000;
+
+#[derive(Debug)]
+pub(super) struct Numbers {
+    row: NetworkHostRow,
+    last: i64,
+}
+
+/// What an agent says of itself.
+#[derive(Debug, Clone)]
+pub(super) struct Introduction {
+    pub host_id: HostId,
+    pub name: String,
+    pub underlay_address: IpAddr,
+    pub underlay_mtu: u32,
+    pub external_networks: Vec<String>,
+    /// The highest number in its ledger.
+    pub highest: i64,
+}
+
+impl Numbers {
+    /// Reserves the first block of a stream. `known_limit` is the row's, 0 for a new host.
+    pub(super) async fn begin(store: &Store, who: Introduction, known_limit: i64) -> Result<Self, CommitError> {
+        let last = known_limit.max(who.highest);
+        let row = NetworkHostRow {
+            host_id: who.host_id,
+            name: who.name,
+            underlay_address: who.underlay_address,
+            underlay_mtu: who.underlay_mtu,
+            external_networks: who.external_networks,
+            revision_limit: last + BLOCK,
+            seen_at: Timestamp::now(),
+        };
+        let numbers = Self { row, last };
+        numbers.put(store).await?;
+        Ok(numbers)
+    }
+
+    pub(super) fn row(&self) -> &NetworkHostRow {
+        &self.row
+    }
+
+    /// The number before the next.
+    pub(super) fn last(&self) -> i64 {
+        self.last
+    }
+
+    pub(super) async fn next(&mut self, store: &Store) -> Result<i64, CommitError> {
+        if self.last >= self.row.revision_limit {
+            self.row.revision_limit = self.last + BLOCK;
+            self.put(store).await?;
+        }
+        self.last += 1;
+        Ok(self.last)
+    }
+
+    async fn put(&self, store: &Store) -> Result<(), CommitError> {
+        let NetworkHostRow {
+            host_id,
+            name,
+            underlay_address,
+            underlay_mtu,
+            external_networks,
+            revision_limit,
+            seen_at,
+        } = self.row.clone();
+        let put = NetworkHostPut {
+            host_id,
+            name,
+            underlay_address,
+            underlay_mtu,
+            external_networks,
+            revision_limit,
+            seen_at,
+        };
+        store.commit(Unit::new().op(put)).await
+    }
+}

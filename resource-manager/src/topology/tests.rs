@@ -1,0 +1,360 @@
+//! After any history, a host that was told only what the concerns named knows exactly what a full look says it must.
+
+use super::{Concern, Key, Learned, Told, Topology, render::Rendered};
+use domain::{
+    ExternalNetworkId, FloatingIpId, HostId, InstanceId, NetworkId, PeeringId, PortId, ProjectId, RouterId,
+    SecurityGroupId, SubnetId, Timestamp,
+    network::{
+        ExternalNetwork, ExternalSubnet, FixedIp, FloatingIp, MacAddr, Network, Peering, Port, PortOwner, PortState,
+        PortStatus, RateLimit, Router, SecurityGroup, Subnet, SubnetSpec,
+    },
+};
+use proptest::prelude::*;
+use proto::network::v1::desired::Object;
+use std::collections::{BTreeMap, HashMap};
+use store::{NetworkHostRow, UplinkRow};
+use uuid::Uuid;
+
+const T0: Timestamp = Timestamp(0);
+
+/// Ids that say which.
+fn id(kind: u8, number: u8) -> Uuid {
+    let mut bytes = [0; 16];
+    (bytes[0], bytes[15]) = (kind, number);
+    Uuid::from_bytes(bytes)
+}
+
+fn host_id(n: u8) -> HostId {
+    HostId(id(1, n))
+}
+
+fn network_id(n: u8) -> NetworkId {
+    NetworkId(id(2, n))
+}
+
+fn port_id(n: u8) -> PortId {
+    PortId(id(3, n))
+}
+
+fn group_id(n: u8) -> SecurityGroupId {
+    SecurityGroupId(id(4, n))
+}
+
+fn floating_id(n: u8) -> FloatingIpId {
+    FloatingIpId(id(5, n))
+}
+
+fn project() -> ProjectId {
+    ProjectId(id(9, 0))
+}
+
+fn host(n: u8, mtu: u32) -> NetworkHostRow {
+    NetworkHostRow {
+        host_id: host_id(n),
+        name: format!("host-{n}"),
+        underlay_address: [192, 0, 2, n].into(),
+        underlay_mtu: mtu,
+        external_networks: vec!["public".into()],
+        revision_limit: 0,
+        seen_at: T0,
+    }
+}
+
+fn network(n: u8, generation: i64) -> Network {
+    Network {
+        id: network_id(n),
+        project_id: project(),
+        name: format!("net-{n}").parse().expect("a name"),
+        description: String::new(),
+        vni: (100 + u32::from(n)).try_into().expect("a VNI"),
+        mtu: None,
+        generation,
+        created_at: T0,
+    }
+}
+
+fn subnet(n: u8) -> Subnet {
+    Subnet {
+        id: SubnetId(id(6, n)),
+        project_id: project(),
+        network_id: network_id(n),
+        name: "a".parse().expect("a name"),
+        spec: SubnetSpec {
+            cidr: format!("10.{n}.0.0/24").parse().expect("a CIDR"),
+            gateway: [10, n, 0, 1].into(),
+            dns: vec![],
+            allocation: vec![],
+            host_routes: vec![],
+        },
+        dhcp: true,
+        generation: 1,
+        created_at: T0,
+    }
+}
+
+/// A port of network `of`, bound where it is said.
+fn port(n: u8, of: u8, on: Option<u8>, groups: &[u8], generation: i64) -> Port {
+    Port {
+        id: port_id(n),
+        project_id: project(),
+        network_id: network_id(of),
+        name: None,
+        mac: MacAddr::port([0, 0, 0, 0, n]),
+        fixed_ips: vec![FixedIp { subnet_id: SubnetId(id(6, of)), address: [10, of, 0, 10 + n].into() }],
+        allowed_addresses: vec![],
+        security_group_ids: groups.iter().map(|g| group_id(*g)).collect(),
+        rate_limit: RateLimit::default(),
+        hostname: format!("vm-{n}"),
+        state: PortState::Active,
+        owner: on.map(|_| PortOwner { instance_id: InstanceId(id(7, n)), with_instance: true }),
+        host_id: on.map(host_id),
+        epoch: generation,
+        instance_epoch: 1,
+        metadata_digest: String::new(),
+        expires_at: None,
+        status: PortStatus::Down,
+        status_reason: String::new(),
+        generation,
+        created_at: T0,
+    }
+}
+
+fn group(n: u8, generation: i64) -> SecurityGroup {
+    SecurityGroup {
+        id: group_id(n),
+        project_id: project(),
+        name: format!("group-{n}").parse().expect("a name"),
+        description: String::new(),
+        rules: vec![],
+        generation,
+        created_at: T0,
+    }
+}
+
+fn external() -> ExternalNetwork {
+    ExternalNetwork {
+        id: ExternalNetworkId(id(8, 0)),
+        name: "public".parse().expect("a name"),
+        description: String::new(),
+        subnets: vec![ExternalSubnet {
+            cidr: "203.0.113.0/24".parse().expect("a CIDR"),
+            gateway: [203, 0, 113, 1].into(),
+            allocation: vec![],
+        }],
+        generation: 1,
+        created_at: T0,
+    }
+}
+
+fn router(n: u8, generation: i64) -> Router {
+    Router {
+        id: RouterId(id(10, n)),
+        project_id: project(),
+        name: format!("router-{n}").parse().expect("a name"),
+        network_id: network_id(n),
+        external_network_id: external().id,
+        source_nat: generation % 2 == 1,
+        generation,
+        created_at: T0,
+    }
+}
+
+fn uplink(of: u8, on: u8) -> UplinkRow {
+    UplinkRow {
+        network_id: network_id(of),
+        host_id: host_id(on),
+        external_network_id: external().id,
+        addresses: vec![format!("203.0.113.{}/24", 10 * of + on)],
+        mac: MacAddr::port([1, 0, 0, of, on]),
+    }
+}
+
+fn floating(n: u8, port: Option<u8>, generation: i64) -> FloatingIp {
+    FloatingIp {
+        id: floating_id(n),
+        project_id: project(),
+        external_network_id: external().id,
+        address: [203, 0, 113, 100 + n].into(),
+        description: String::new(),
+        port_id: port.map(port_id),
+        fixed_ip: port.map(|p| [10, 0, 0, p].into()),
+        generation,
+        created_at: T0,
+    }
+}
+
+fn peering(one: u8, two: u8) -> Peering {
+    Peering {
+        id: PeeringId(id(11, one * 16 + two)),
+        project_id: project(),
+        name: format!("peering-{one}-{two}").parse().expect("a name"),
+        network_id: network_id(one),
+        peer_network_id: network_id(two),
+        generation: 1,
+        created_at: T0,
+    }
+}
+
+/// Topology and what each host knows by the concerns alone.
+#[derive(Default)]
+struct World {
+    topology: Topology,
+    known: HashMap<HostId, BTreeMap<Told, Rendered>>,
+}
+
+impl World {
+    fn learn(&mut self, learned: Learned) -> Vec<Concern> {
+        let concerns = self.topology.learn(learned);
+        for (host_id, told) in &concerns {
+            let known = self.known.entry(*host_id).or_default();
+            match self.topology.render(*host_id, *told) {
+                Some(rendered) => known.insert(*told, rendered),
+                None => known.remove(told),
+            };
+        }
+        concerns
+    }
+
+    fn must_know(&self, host_id: HostId) -> BTreeMap<Told, Rendered> {
+        let told = self.topology.told_to(host_id);
+        told.into_iter().filter_map(|one| Some((one, self.topology.render(host_id, one)?))).collect()
+    }
+}
+
+#[test]
+fn a_host_knows_its_networks_all_of_their_ports_and_no_others() {
+    let mut world = World::default();
+    for row in [
+        Learned::Host(host(1, 1500)),
+        Learned::Host(host(2, 1500)),
+        Learned::Network(network(1, 1)),
+        Learned::Network(network(2, 1)),
+        Learned::Subnet(subnet(1)),
+        Learned::Port(port(1, 1, Some(1), &[1], 1)),
+        Learned::Port(port(2, 1, Some(2), &[1], 1)),
+        Learned::Port(port(3, 2, Some(2), &[], 1)),
+        Learned::Port(port(4, 1, None, &[1], 1)),
+        Learned::SecurityGroup(group(1, 1)),
+    ] {
+        world.learn(row);
+    }
+    let one = world.must_know(host_id(1));
+    let keys: Vec<Told> = one.keys().copied().collect();
+    assert_eq!(
+        keys,
+        [
+            Told::Network(network_id(1)),
+            Told::SecurityGroup(group_id(1)),
+            Told::Port(port_id(1)),
+            Told::Port(port_id(2))
+        ]
+    );
+    let Object::Port(there) = &one[&Told::Port(port_id(2))].object else { panic!("a port") };
+    assert_eq!(there.binding, Some(proto::network::v1::port::Binding::RemoteUnderlay("192.0.2.2".into())));
+    assert_eq!(one[&Told::Port(port_id(1))].instance_id, Some(InstanceId(id(7, 1))));
+    let Object::Network(net) = &one[&Told::Network(network_id(1))].object else { panic!("a network") };
+    assert_eq!((net.mtu, net.subnets.len(), net.uplink.is_some()), (1450, 1, false));
+    // The last port leaves: all of it goes.
+    world.learn(Learned::Port(port(1, 1, None, &[1], 2)));
+    assert!(world.must_know(host_id(1)).is_empty());
+    assert!(world.known[&host_id(1)].is_empty());
+}
+
+#[test]
+fn an_older_row_or_one_after_its_end_changes_nothing() {
+    let mut topology = Topology::default();
+    topology.learn(Learned::Network(network(1, 5)));
+    topology.learn(Learned::Network(network(1, 4)));
+    assert_eq!(topology.network(network_id(1)).map(|n| n.generation), Some(5));
+    topology.learn(Learned::Gone(Key::Network(network_id(1))));
+    topology.learn(Learned::Network(network(1, 6)));
+    assert!(topology.network(network_id(1)).is_none());
+}
+
+#[test]
+fn what_a_host_reports_concerns_nobody() {
+    let mut world = World::default();
+    world.learn(Learned::Host(host(1, 1500)));
+    world.learn(Learned::Network(network(1, 1)));
+    world.learn(Learned::Port(port(1, 1, Some(1), &[], 1)));
+    let seen = Port { status: PortStatus::Active, ..port(1, 1, Some(1), &[], 1) };
+    assert!(world.learn(Learned::Port(seen)).is_empty());
+    assert_eq!(world.topology.port(port_id(1)).map(|p| p.status), Some(PortStatus::Active));
+}
+
+#[derive(Debug, Clone)]
+enum Move {
+    Host(u8, u32),
+    Network(u8),
+    Subnet(u8),
+    Port { n: u8, of: u8, on: Option<u8>, groups: Vec<u8> },
+    Group(u8),
+    Router(u8),
+    Uplink(u8, u8),
+    Floating(u8, Option<u8>),
+    Peering(u8, u8),
+    End(u8, u8),
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        (0..3u8, prop_oneof![Just(1500u32), Just(1400), Just(9000)]).prop_map(|(n, mtu)| Move::Host(n, mtu)),
+        (0..3u8).prop_map(Move::Network),
+        (0..3u8).prop_map(Move::Subnet),
+        (0..6u8, 0..3u8, proptest::option::of(0..3u8), proptest::collection::vec(0..3u8, 0..2))
+            .prop_map(|(n, of, on, groups)| Move::Port { n, of, on, groups }),
+        (0..6u8, 0..3u8, proptest::option::of(0..3u8), proptest::collection::vec(0..3u8, 0..2))
+            .prop_map(|(n, of, on, groups)| Move::Port { n, of, on, groups }),
+        (0..3u8).prop_map(Move::Group),
+        (0..3u8).prop_map(Move::Router),
+        (0..3u8, 0..3u8).prop_map(|(of, on)| Move::Uplink(of, on)),
+        (0..3u8, proptest::option::of(0..6u8)).prop_map(|(n, port)| Move::Floating(n, port)),
+        (0..2u8, 1..3u8).prop_filter("two", |(a, b)| a < b).prop_map(|(a, b)| Move::Peering(a, b)),
+        (0..8u8, 0..6u8).prop_map(|(kind, n)| Move::End(kind, n)),
+    ];
+    proptest::collection::vec(one, 0..60)
+}
+
+proptest! {
+    #[test]
+    fn told_by_concerns_is_told_by_a_full_look(moves in moves()) {
+        let mut world = World::default();
+        world.learn(Learned::ExternalNetwork(external()));
+        for n in 0..3 {
+            world.learn(Learned::Host(host(n, 1500)));
+            world.learn(Learned::Network(network(n, 1)));
+        }
+        // A port stays in its network.
+        let mut home: HashMap<u8, u8> = HashMap::new();
+        for (at, one) in moves.into_iter().enumerate() {
+            let generation = i64::try_from(at).expect("few") + 2;
+            let learned = match one {
+                Move::Host(n, mtu) => Learned::Host(host(n, mtu)),
+                Move::Network(n) => Learned::Network(network(n, generation)),
+                Move::Subnet(n) => Learned::Subnet(subnet(n)),
+                Move::Port { n, of, on, groups } => {
+                    let of = *home.entry(n).or_insert(of);
+                    Learned::Port(port(n, of, on, &groups, generation))
+                }
+                Move::Group(n) => Learned::SecurityGroup(group(n, generation)),
+                Move::Router(n) => Learned::Router(router(n, generation)),
+                Move::Uplink(of, on) => Learned::Uplink(uplink(of, on)),
+                Move::Floating(n, port) => Learned::FloatingIp(floating(n, port, generation)),
+                Move::Peering(a, b) => Learned::Peering(peering(a, b)),
+                Move::End(0, n) => Learned::Gone(Key::Port(port_id(n))),
+                Move::End(1, n) => Learned::Gone(Key::Subnet(SubnetId(id(6, n % 3)))),
+                Move::End(2, n) => Learned::Gone(Key::Router(router(n % 3, 1).id)),
+                Move::End(3, n) => Learned::Gone(Key::FloatingIp(floating_id(n % 3))),
+                Move::End(4, n) => Learned::Gone(Key::Uplink(network_id(n % 3), host_id(n / 2))),
+                Move::End(5, n) => Learned::Gone(Key::SecurityGroup(group_id(n % 3))),
+                Move::End(6, n) => Learned::Gone(Key::Peering(peering(0, 1 + n % 2).id)),
+                Move::End(_, _) => Learned::Gone(Key::Peering(peering(1, 2).id)),
+            };
+            world.learn(learned);
+            for n in 0..3 {
+                let by_concerns = world.known.get(&host_id(n)).cloned().unwrap_or_default();
+                prop_assert_eq!(by_concerns, world.must_know(host_id(n)), "host {} after move {}", n, at);
+            }
+        }
+    }
+}
