@@ -10,7 +10,7 @@ use crate::{
     Manager,
     topology::{Learned, Told},
 };
-use domain::{HostId, Problem};
+use domain::{HostId, Problem, host::AgentRole};
 use proto::{
     convert::parse,
     network::v1::{
@@ -18,12 +18,11 @@ use proto::{
     },
     status::to_status,
 };
-use service_kit::transport::{PeerIdentity, require_role};
+use service_kit::peer::require_agent;
 use std::{collections::HashMap, net::IpAddr, pin::Pin, sync::Arc, time::Duration, time::Instant};
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 
-const AGENTS: &[&str] = &["network-agent"];
 /// How long an agent may take for its first message.
 const HELLO: Duration = Duration::from_secs(10);
 /// An agent speaks each second; one that is silent this long is gone.
@@ -42,18 +41,11 @@ impl NetworkLink for NetworkLinkService {
         &self,
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        require_role(&request, AGENTS)?;
+        let speaks_for = require_agent(&request, AgentRole::NetworkAgent)?;
         let manager = Arc::clone(&self.0);
-        let certified = match request.extensions().get::<PeerIdentity>() {
-            Some(PeerIdentity::Certified { common_name }) => Some(common_name.clone()),
-            Some(PeerIdentity::InProcess | PeerIdentity::Loopback) | None => None,
-        };
         let mut incoming = request.into_inner();
         let hello = first_message(&mut incoming).await?;
-        if !certified.as_deref().is_none_or(|name| may_speak_for(name, &hello.host_id)) {
-            tracing::warn!(host_id = hello.host_id, peer = certified, "an agent speaks for a host that isn't its own");
-            return Err(Status::permission_denied("this certificate names another host"));
-        }
+        speaks_for.check(&hello.host_id)?;
         let (link, session) = register(&manager, hello).await.map_err(|p| to_status(&p))?;
         let (sender, reports) = mpsc::channel(REPORTS);
         let (storing, stored) = (Arc::clone(&manager), Arc::clone(&link));
@@ -66,11 +58,6 @@ impl NetworkLink for NetworkLinkService {
         });
         Ok(Response::new(Box::pin(session.outgoing())))
     }
-}
-
-/// A certificate `network-agent:<host id>` is that host's alone; one without an id is any host's.
-fn may_speak_for(common_name: &str, host_id: &str) -> bool {
-    common_name.split_once(':').is_none_or(|(_, id)| id == host_id)
 }
 
 async fn first_message(incoming: &mut Streaming<pb::AgentMessage>) -> Result<pb::Hello, Status> {
@@ -179,17 +166,5 @@ fn hear(link: &Link, beat: pb::Heartbeat) {
         if let Ok(id) = traffic.port_id.parse() {
             vitals.traffic.insert(id, traffic);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hosts_certificate_names_that_one_host() {
-        assert!(may_speak_for("network-agent:a", "a"));
-        assert!(!may_speak_for("network-agent:a", "b"));
-        assert!(may_speak_for("network-agent", "b"));
     }
 }

@@ -16,7 +16,7 @@ mod learn;
 mod load;
 pub mod render;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use domain::{
     ExternalNetworkId, FloatingIpId, HostId, NetworkId, PeeringId, PortId, RouterId, SecurityGroupId, SubnetId,

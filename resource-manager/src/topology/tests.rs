@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use store::{NetworkHostRow, UplinkRow};
 use uuid::Uuid;
 
-const T0: Timestamp = Timestamp(0);
+pub(crate) const T0: Timestamp = Timestamp(0);
 
 /// Ids that say which.
 fn id(kind: u8, number: u8) -> Uuid {
@@ -24,19 +24,19 @@ fn id(kind: u8, number: u8) -> Uuid {
     Uuid::from_bytes(bytes)
 }
 
-fn host_id(n: u8) -> HostId {
+pub(crate) fn host_id(n: u8) -> HostId {
     HostId(id(1, n))
 }
 
-fn network_id(n: u8) -> NetworkId {
+pub(crate) fn network_id(n: u8) -> NetworkId {
     NetworkId(id(2, n))
 }
 
-fn port_id(n: u8) -> PortId {
+pub(crate) fn port_id(n: u8) -> PortId {
     PortId(id(3, n))
 }
 
-fn group_id(n: u8) -> SecurityGroupId {
+pub(crate) fn group_id(n: u8) -> SecurityGroupId {
     SecurityGroupId(id(4, n))
 }
 
@@ -44,11 +44,11 @@ fn floating_id(n: u8) -> FloatingIpId {
     FloatingIpId(id(5, n))
 }
 
-fn project() -> ProjectId {
+pub(crate) fn project() -> ProjectId {
     ProjectId(id(9, 0))
 }
 
-fn host(n: u8, mtu: u32) -> NetworkHostRow {
+pub(crate) fn host(n: u8, mtu: u32) -> NetworkHostRow {
     NetworkHostRow {
         host_id: host_id(n),
         name: format!("host-{n}"),
@@ -60,7 +60,7 @@ fn host(n: u8, mtu: u32) -> NetworkHostRow {
     }
 }
 
-fn network(n: u8, generation: i64) -> Network {
+pub(crate) fn network(n: u8, generation: i64) -> Network {
     Network {
         id: network_id(n),
         project_id: project(),
@@ -73,7 +73,7 @@ fn network(n: u8, generation: i64) -> Network {
     }
 }
 
-fn subnet(n: u8) -> Subnet {
+pub(crate) fn subnet(n: u8) -> Subnet {
     Subnet {
         id: SubnetId(id(6, n)),
         project_id: project(),
@@ -93,7 +93,7 @@ fn subnet(n: u8) -> Subnet {
 }
 
 /// A port of network `of`, bound where it is said.
-fn port(n: u8, of: u8, on: Option<u8>, groups: &[u8], generation: i64) -> Port {
+pub(crate) fn port(n: u8, of: u8, on: Option<u8>, groups: &[u8], generation: i64) -> Port {
     Port {
         id: port_id(n),
         project_id: project(),
@@ -119,7 +119,7 @@ fn port(n: u8, of: u8, on: Option<u8>, groups: &[u8], generation: i64) -> Port {
     }
 }
 
-fn group(n: u8, generation: i64) -> SecurityGroup {
+pub(crate) fn group(n: u8, generation: i64) -> SecurityGroup {
     SecurityGroup {
         id: group_id(n),
         project_id: project(),
