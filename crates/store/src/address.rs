@@ -36,7 +36,8 @@ impl AddressOwner {
 }
 
 op! {
-    /// Succeeds for an address that nobody has and that rests no longer at `at`, and for one that this owner has.
+    /// Succeeds for an address that nobody has and that rests no longer at `at`, and for one that this owner has; not in a subnet that is
+    /// gone.
     AddressTake {
         /// A network's or an external network's id.
         scope_id: String,
@@ -49,7 +50,8 @@ op! {
     }
     on address, Insert by (scope_id, address), guard AddressTaken:
     "INSERT INTO address (scope_id, address, subnet_id, owner_kind, owner_id, free_at)
-     SELECT r.scope_id, r.address, r.subnet_id, r.owner_kind, r.owner_id, NULL FROM {rows} WHERE TRUE
+     SELECT r.scope_id, r.address, r.subnet_id, r.owner_kind, r.owner_id, NULL FROM {rows}
+     WHERE r.subnet_id IS NULL OR EXISTS (SELECT 1 FROM subnet WHERE subnet.id = r.subnet_id)
      ON CONFLICT (scope_id, address) DO UPDATE SET subnet_id = excluded.subnet_id, owner_kind = excluded.owner_kind,
         owner_id = excluded.owner_id, free_at = NULL
      WHERE (address.free_at IS NULL AND address.owner_id = excluded.owner_id)

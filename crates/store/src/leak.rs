@@ -23,21 +23,39 @@ pub enum LeakKind {
     InstanceWithoutDisk,
     /// An instance on a host that isn't known.
     InstanceWithoutHost,
+    /// What a project counts as used of networks isn't what there is.
+    NetworkUsage,
+    /// An address that belongs to nobody who says that it is theirs.
+    AddressWithoutOwner,
+    /// A port, floating IP or uplink whose address isn't its own.
+    OwnerWithoutAddress,
+    /// A bound port whose instance is gone.
+    PortWithoutInstance,
+    /// An uplink of a network without a router.
+    UplinkWithoutRouter,
     /// A reservation long expired.
     ReservationExpired,
+    /// An address that rests though its time is long over.
+    AddressUnswept,
     /// Outcomes of operations kept past their time.
     OperationExpired,
 }
 
 impl LeakKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::HostClaim,
         Self::ComputeUsage,
         Self::StorageUsage,
         Self::DiskWithoutInstance,
         Self::InstanceWithoutDisk,
         Self::InstanceWithoutHost,
+        Self::NetworkUsage,
+        Self::AddressWithoutOwner,
+        Self::OwnerWithoutAddress,
+        Self::PortWithoutInstance,
+        Self::UplinkWithoutRouter,
         Self::ReservationExpired,
+        Self::AddressUnswept,
         Self::OperationExpired,
     ];
 
@@ -50,7 +68,13 @@ impl LeakKind {
             Self::DiskWithoutInstance => "disk_without_instance",
             Self::InstanceWithoutDisk => "instance_without_disk",
             Self::InstanceWithoutHost => "instance_without_host",
+            Self::NetworkUsage => "network_usage",
+            Self::AddressWithoutOwner => "address_without_owner",
+            Self::OwnerWithoutAddress => "owner_without_address",
+            Self::PortWithoutInstance => "port_without_instance",
+            Self::UplinkWithoutRouter => "uplink_without_router",
             Self::ReservationExpired => "reservation_expired",
+            Self::AddressUnswept => "address_unswept",
             Self::OperationExpired => "operation_expired",
         }
     }
@@ -103,13 +127,64 @@ impl LeakKind {
             }
             Self::ReservationExpired => {
                 "SELECT 'disk ' || id || ' is reserved for instance ' || instance_id || ' and expired long ago' AS detail
-                 FROM disk WHERE expires_at IS NOT NULL AND expires_at < $1 AND state = 'reserved'"
+                 FROM disk WHERE expires_at IS NOT NULL AND expires_at < $1 AND state = 'reserved'
+                 UNION ALL SELECT 'port ' || id || ' is reserved for instance ' || COALESCE(instance_id, '(none)')
+                    || ' and expired long ago' AS detail FROM port WHERE expires_at IS NOT NULL AND expires_at < $1"
+            }
+            Self::NetworkUsage => {
+                "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.used, '(nothing)') || ' and has ' || t.there AS detail
+                 FROM project AS p
+                    LEFT JOIN (SELECT project_id, {counts} AS used FROM (SELECT project_id, networks AS a, subnets AS b,
+                        ports AS c, routers AS d, floating_ips AS e, security_groups AS f, security_rules AS g, peerings AS h
+                        FROM network_usage) AS n) AS u ON u.project_id = p.id
+                    JOIN (SELECT id AS project_id, {counts} AS there FROM (SELECT x.id,
+                        (SELECT count(*) FROM network AS y WHERE y.project_id = x.id) AS a,
+                        (SELECT count(*) FROM subnet AS y WHERE y.project_id = x.id) AS b,
+                        (SELECT count(*) FROM port AS y WHERE y.project_id = x.id AND y.state <> 'releasing') AS c,
+                        (SELECT count(*) FROM router AS y WHERE y.project_id = x.id) AS d,
+                        (SELECT count(*) FROM floating_ip AS y WHERE y.project_id = x.id) AS e,
+                        (SELECT count(*) FROM security_group AS y WHERE y.project_id = x.id) AS f,
+                        (SELECT count(*) FROM security_rule AS r JOIN security_group AS y ON y.id = r.security_group_id
+                            WHERE y.project_id = x.id) AS g,
+                        (SELECT count(*) FROM peering AS y WHERE y.project_id = x.id) AS h
+                        FROM project AS x) AS n) AS t ON t.project_id = p.id
+                 WHERE COALESCE(u.used, {nothing}) <> t.there"
+            }
+            Self::AddressWithoutOwner => {
+                "SELECT 'address ' || a.address || ' of ' || a.scope_id || ' belongs to ' || a.owner_kind || ' ' || a.owner_id
+                    || ', which doesn''t have it' AS detail
+                 FROM address AS a LEFT JOIN ({claims}) AS c ON c.scope_id = a.scope_id AND c.address = a.address
+                    AND c.owner_kind = a.owner_kind AND c.owner_id = a.owner_id
+                 WHERE a.free_at IS NULL AND c.owner_id IS NULL"
+            }
+            Self::OwnerWithoutAddress => {
+                "SELECT c.owner_kind || ' ' || c.owner_id || ' has ' || c.address || ' of ' || c.scope_id
+                    || ', which is not its own' AS detail
+                 FROM ({claims}) AS c LEFT JOIN address AS a ON a.scope_id = c.scope_id AND a.address = c.address
+                    AND a.owner_kind = c.owner_kind AND a.owner_id = c.owner_id AND a.free_at IS NULL
+                 WHERE a.owner_id IS NULL"
+            }
+            Self::PortWithoutInstance => {
+                "SELECT 'port ' || p.id || ' is bound for instance ' || p.instance_id || ', which is gone' AS detail
+                 FROM port AS p WHERE p.instance_id IS NOT NULL AND p.expires_at IS NULL
+                 AND NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.id = p.instance_id)"
+            }
+            Self::UplinkWithoutRouter => {
+                "SELECT 'network ' || u.network_id || ' has an uplink on host ' || u.host_id || ', and no router to '
+                    || u.external_network_id AS detail
+                 FROM uplink AS u WHERE NOT EXISTS (SELECT 1 FROM router AS r WHERE r.network_id = u.network_id
+                    AND r.external_network_id = u.external_network_id)"
+            }
+            Self::AddressUnswept => {
+                "SELECT 'address ' || address || ' of ' || scope_id || ' still rests, and should be free' AS detail
+                 FROM address WHERE free_at IS NOT NULL AND free_at < $1"
             }
             Self::OperationExpired => {
                 "SELECT 'the outcome of operation ' || id || ' is kept past its time' AS detail FROM (
                     SELECT id FROM identity_operation WHERE created_at < $1
                     UNION ALL SELECT id FROM compute_operation WHERE created_at < $1
-                    UNION ALL SELECT id FROM storage_operation WHERE created_at < $1) AS o"
+                    UNION ALL SELECT id FROM storage_operation WHERE created_at < $1
+                    UNION ALL SELECT id FROM resource_operation WHERE created_at < $1) AS o"
             }
         }
     }
@@ -117,14 +192,19 @@ impl LeakKind {
     /// The longest age that is no leak, seconds; `None` where age says nothing.
     fn grace_secs(self) -> Option<u64> {
         match self {
-            Self::ReservationExpired => Some(SWEEP_GRACE_SECS),
+            Self::ReservationExpired | Self::AddressUnswept => Some(SWEEP_GRACE_SECS),
             Self::OperationExpired => Some(OUTCOME_KEPT_SECS),
             Self::HostClaim
             | Self::ComputeUsage
             | Self::StorageUsage
             | Self::DiskWithoutInstance
             | Self::InstanceWithoutDisk
-            | Self::InstanceWithoutHost => None,
+            | Self::InstanceWithoutHost
+            | Self::NetworkUsage
+            | Self::AddressWithoutOwner
+            | Self::OwnerWithoutAddress
+            | Self::PortWithoutInstance
+            | Self::UplinkWithoutRouter => None,
         }
     }
 }
@@ -136,6 +216,13 @@ pub struct Leak {
     /// One sentence with ids and figures.
     pub detail: String,
 }
+
+/// A row of counts as one text, in the words of the quotas.
+const COUNTS: &str =
+    "a || ' networks, ' || b || ' subnets, ' || c || ' ports, ' || d || ' routers, ' || e || ' floating IPs, ' || f
+    || ' security groups, ' || g || ' security rules, ' || h || ' peerings'";
+const NOTHING: &str =
+    "'0 networks, 0 subnets, 0 ports, 0 routers, 0 floating IPs, 0 security groups, 0 security rules, 0 peerings'";
 
 row! {
     struct DetailRow { detail: String }
@@ -151,10 +238,12 @@ impl Store {
                 format!("CAST(spec::jsonb -> 'size' ->> '{field}' AS BIGINT)"),
             )
         };
+        let claims = self.claims();
         let now = Timestamp::now();
         let mut leaks = Vec::new();
         for kind in LeakKind::ALL {
             let sql = kind.sql().replace("{vcpus}", &size("vcpus")).replace("{memory_mib}", &size("memory_mib"));
+            let sql = sql.replace("{claims}", &claims).replace("{counts}", COUNTS).replace("{nothing}", NOTHING);
             let binds = kind.grace_secs().map(|secs| {
                 let millis = i64::try_from(secs * 1000).unwrap_or(i64::MAX);
                 Timestamp(now.0 - millis).into()
@@ -163,5 +252,24 @@ impl Store {
             leaks.extend(rows.into_iter().map(|row| Leak { kind, detail: row.detail }));
         }
         Ok(leaks)
+    }
+
+    /// Every address as its owner's row has it.
+    fn claims(&self) -> String {
+        let (fixed_ips, fixed_ip) = self.pool().pick(
+            ("json_each(p.fixed_ips) AS f", "f.value ->> '$.address'"),
+            ("jsonb_array_elements(p.fixed_ips::jsonb) AS f(value)", "f.value ->> 'address'"),
+        );
+        let (uplinks, uplink) = self.pool().pick(
+            ("json_each(u.addresses) AS f", "substr(f.value, 1, instr(f.value, '/') - 1)"),
+            ("jsonb_array_elements_text(u.addresses::jsonb) AS f(value)", "split_part(f.value, '/', 1)"),
+        );
+        format!(
+            "SELECT p.network_id AS scope_id, {fixed_ip} AS address, 'port' AS owner_kind, p.id AS owner_id
+                FROM port AS p, {fixed_ips}
+             UNION ALL SELECT external_network_id, address, 'floating_ip', id FROM floating_ip
+             UNION ALL SELECT u.external_network_id, {uplink}, 'uplink', u.network_id || '/' || u.host_id
+                FROM uplink AS u, {uplinks}"
+        )
     }
 }

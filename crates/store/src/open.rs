@@ -50,6 +50,11 @@ macro_rules! migration {
 
 const MIGRATIONS: &[Migration] = &[migration!(1, "0001_initial.sql"), migration!(2, "0002_networks.sql")];
 
+#[cfg(test)]
+pub(crate) fn migrations_sqlite() -> impl Iterator<Item = &'static str> {
+    MIGRATIONS.iter().map(|migration| migration.sqlite)
+}
+
 /// The schema that this binary needs.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 

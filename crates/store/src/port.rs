@@ -292,4 +292,14 @@ impl Store {
         let rows = self.pool().fetch_all(sql, [now.into(), limit.into()]).await?;
         self.ports(rows).await
     }
+
+    /// Bound or releasing, and their instance is gone: instances' rows go only when a host proved that they ended, so nobody has these.
+    pub async fn port_list_without_instance(&self, limit: u32) -> Result<Vec<Port>, ReadError> {
+        let sql = port_columns!(
+            "WHERE instance_id IS NOT NULL AND expires_at IS NULL
+             AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = port.instance_id) ORDER BY id LIMIT $1"
+        );
+        let rows = self.pool().fetch_all(sql, [limit.into()]).await?;
+        self.ports(rows).await
+    }
 }

@@ -48,7 +48,7 @@ pub enum Guard {
     PortExists,
     /// Not in a state that allows the change, or changed, or gone.
     PortState,
-    /// Somebody has the address, or it rests.
+    /// Somebody has the address, or it rests, or its subnet is gone.
     AddressTaken,
     ProjectGeneration,
     /// Deletion: it has instances, images, disks, ports or floating IPs, or networks and groups but the default ones, or it is gone.

@@ -191,7 +191,9 @@ mod tests {
     #[test]
     fn every_statement_finds_its_rows_by_an_index() {
         let connection = Connection::open_in_memory().expect("opens");
-        connection.execute_batch(include_str!("../../../../migrations/sqlite/0001_initial.sql")).expect("migrates");
+        for migration in crate::open::migrations_sqlite() {
+            connection.execute_batch(migration).expect("migrates");
+        }
         for (kind, (sql, ensure)) in KINDS.iter().zip(STATEMENTS.iter()) {
             for sql in std::iter::once(sql).chain(ensure) {
                 let mut plan = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(kind.name);

@@ -1,17 +1,22 @@
 //! A store on a database of its own, with rows to stand on. Every commit is recorded, so that a test can say which ops it covered.
 
 use domain::{
-    AuditId, DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp, UserId,
+    AuditId, DiskId, ExternalNetworkId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, RouterId,
+    SecurityGroupId, SubnetId, Timestamp, UserId,
     event::{AuditEntry, NewEvent},
     flavor::Size,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
     instance::{InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    network::{Cidr, ExternalSubnet, MacAddr, PortState, RateLimit, SubnetSpec, Vni},
     quota::QuotaAmounts,
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 use store::{testing::TestStore, *};
 
@@ -358,4 +363,91 @@ pub fn desired(row: &InstanceRow) -> InstanceDesired {
         deadline_at: row.status.deadline_at,
         at: at(1),
     }
+}
+
+/// Rises with each call: VNIs and MACs are unique in a database.
+fn counted() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(1);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
+
+pub fn external_network_insert(called: &str) -> ExternalNetworkInsert {
+    let subnet = ExternalSubnet {
+        cidr: "203.0.113.0/24".parse().expect("a CIDR"),
+        gateway: "203.0.113.1".parse().expect("an address"),
+        allocation: vec!["203.0.113.10-203.0.113.99".parse().expect("a range")],
+    };
+    ExternalNetworkInsert {
+        id: ExternalNetworkId::new(),
+        name: name(called),
+        description: String::new(),
+        subnets: vec![subnet],
+        created_at: T0,
+    }
+}
+
+pub fn network_insert(project_id: ProjectId, called: &str) -> NetworkInsert {
+    NetworkInsert {
+        id: NetworkId::new(),
+        project_id,
+        name: name(called),
+        description: String::new(),
+        vni: Vni::try_from(counted()).expect("a VNI"),
+        mtu: None,
+        created_at: T0,
+    }
+}
+
+pub fn subnet_insert(project_id: ProjectId, network_id: NetworkId, called: &str, cidr: &str) -> SubnetInsert {
+    let cidr: Cidr = cidr.parse().expect("a CIDR");
+    let spec = SubnetSpec { cidr, gateway: cidr.addr(), dns: vec![], allocation: vec![], host_routes: vec![] };
+    SubnetInsert { id: SubnetId::new(), project_id, network_id, name: name(called), spec, dhcp: true, created_at: T0 }
+}
+
+pub fn router_insert(
+    project_id: ProjectId,
+    called: &str,
+    network_id: NetworkId,
+    external_network_id: ExternalNetworkId,
+) -> RouterInsert {
+    RouterInsert {
+        id: RouterId::new(),
+        project_id,
+        name: name(called),
+        network_id,
+        external_network_id,
+        source_nat: true,
+        created_at: T0,
+    }
+}
+
+pub fn security_group_insert(project_id: ProjectId, called: &str) -> SecurityGroupInsert {
+    let description = String::new();
+    SecurityGroupInsert { id: SecurityGroupId::new(), project_id, name: name(called), description, created_at: T0 }
+}
+
+/// Reserved for an instance that isn't named, without addresses.
+pub fn port_insert(project_id: ProjectId, network_id: NetworkId) -> PortInsert {
+    let [a, b, c, d] = counted().to_be_bytes();
+    PortInsert {
+        id: PortId::new(),
+        project_id,
+        network_id,
+        name: None,
+        mac: MacAddr::local([0xee, a, b, c, d]),
+        fixed_ips: vec![],
+        allowed_addresses: vec![],
+        rate_limit: RateLimit::default(),
+        hostname: String::new(),
+        state: PortState::Reserved,
+        instance_id: None,
+        with_instance: true,
+        expires_at: Some(at(60)),
+        created_at: T0,
+    }
+}
+
+/// `times` a network's usage.
+pub fn network_usage(project_id: ProjectId, times: i64) -> NetworkUsageAdd {
+    NetworkUsageAdd::take(project_id, &QuotaAmounts { networks: times, ..QuotaAmounts::NONE })
 }

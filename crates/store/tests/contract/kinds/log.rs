@@ -51,7 +51,8 @@ pub async fn retention(lab: &Lab) {
         unit.push(event(None, i, "old"));
         unit.push(IdentityOperationInsert { id, outcome: outcome.clone(), created_at });
         unit.push(ComputeOperationInsert { id, outcome: outcome.clone(), created_at });
-        unit.push(StorageOperationInsert { id, outcome, created_at });
+        unit.push(StorageOperationInsert { id, outcome: outcome.clone(), created_at });
+        unit.push(ResourceOperationInsert { id, outcome, created_at });
         unit.push(IdempotencyInsert {
             principal: "user:1".into(),
             idem_key: i.to_string(),
@@ -75,6 +76,7 @@ pub async fn retention(lab: &Lab) {
         "identity_operation",
         "compute_operation",
         "storage_operation",
+        "resource_operation",
         "refresh_token",
     ]) {
         let count = async || server::scalar(&lab.db.database, &format!("SELECT count(*) FROM {table}")).await;

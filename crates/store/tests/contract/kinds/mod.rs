@@ -8,4 +8,6 @@ pub mod image;
 pub mod instance;
 pub mod leak;
 pub mod log;
+pub mod network;
+pub mod port;
 pub mod quota;
