@@ -18,10 +18,12 @@ pub struct Config {
     pub disconnect_grace_ms: u64,
     /// How often instances whose deadline passed are looked at, milliseconds.
     pub reconcile_interval_ms: u64,
-    /// How long a disk's reservation stands before its instance is committed and it is confirmed, seconds.
+    /// How long a reservation of a disk or a port stands before its instance is committed and it is confirmed, seconds.
     pub reservation_ttl_secs: u32,
     /// How long one call to the storage-manager may take, seconds.
     pub storage_timeout_secs: u64,
+    /// How long one call to the resource-manager may take, seconds.
+    pub resource_timeout_secs: u64,
     /// How often everything is checked for what was left behind, seconds. 0: never.
     pub leak_check_secs: u64,
     /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
@@ -44,6 +46,7 @@ impl Default for Config {
             reconcile_interval_ms: 1000,
             reservation_ttl_secs: 120,
             storage_timeout_secs: 10,
+            resource_timeout_secs: 10,
             leak_check_secs: 60,
             operation_keep_hours: 24,
             console_open_timeout_ms: 10_000,
@@ -64,6 +67,7 @@ impl Config {
             ("reconcile_interval_ms", self.reconcile_interval_ms),
             ("reservation_ttl_secs", u64::from(self.reservation_ttl_secs)),
             ("storage_timeout_secs", self.storage_timeout_secs),
+            ("resource_timeout_secs", self.resource_timeout_secs),
             ("operation_keep_hours", self.operation_keep_hours),
             ("console_open_timeout_ms", self.console_open_timeout_ms),
             ("console_sessions_max", self.console_sessions_max as u64),
@@ -105,6 +109,10 @@ impl Config {
 
     pub(crate) fn storage_timeout(&self) -> Duration {
         Duration::from_secs(self.storage_timeout_secs)
+    }
+
+    pub(crate) fn resource_timeout(&self) -> Duration {
+        Duration::from_secs(self.resource_timeout_secs)
     }
 }
 

@@ -4,8 +4,8 @@
 //! for a moment, so only what two looks in a row name is a leak: it is logged once, and counted. `iaas_leaks` says how many stand now,
 //! `iaas_leaks_total` how many there ever were: always 0, or a person must look.
 //!
-//! One thing is repaired rather than reported: disks whose instance is proven gone, left by a crash between the deletion of its row and
-//! the word to the storage-manager.
+//! Some things are repaired rather than reported: disks and ports whose instance is proven gone, left by a crash between the deletion of
+//! its row and the word to their owners; and ports of cards that are proven out, left by a crash before the word about them.
 
 use crate::manager::Manager;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -13,6 +13,8 @@ use store::{Leak, ReadError};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_MAX: u32 = 1000;
+/// Sweeps between two looks for left cards, which read every instance that has cards.
+const CARDS_EVERY: u32 = 6;
 
 /// What two looks in a row, `apart` from each other, both name.
 pub async fn check(manager: &Manager, apart: Duration) -> Result<Vec<Leak>, ReadError> {
@@ -54,22 +56,55 @@ pub async fn run(manager: Arc<Manager>) {
     }
 }
 
-/// Repeats the word to the storage-manager for disks whose instance is gone.
+/// Repeats words that a crash swallowed.
 pub async fn sweep(manager: Arc<Manager>) {
+    let mut round: u32 = 0;
     loop {
-        match manager.store.instance_list_gone_with_disks(SWEEP_MAX).await {
-            Ok(ids) if ids.is_empty() => {}
-            Ok(ids) => match manager.storage.forget(&ids).await {
-                Ok(()) => tracing::info!(instances = ids.len(), "disks of instances that are gone were forgotten"),
-                Err(problem) => tracing::warn!(%problem, "disks of instances that are gone can't be forgotten yet"),
-            },
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the disk sweep can't read the database now");
-            }
+        sweep_disks(&manager).await;
+        sweep_ports(&manager).await;
+        if round.is_multiple_of(CARDS_EVERY) {
+            sweep_cards(&manager).await;
         }
+        round = round.wrapping_add(1);
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+    }
+}
+
+async fn sweep_disks(manager: &Manager) {
+    match manager.store.instance_list_gone_with_disks(SWEEP_MAX).await {
+        Ok(ids) if ids.is_empty() => {}
+        Ok(ids) => match manager.storage.forget(&ids).await {
+            Ok(()) => tracing::info!(instances = ids.len(), "disks of instances that are gone were forgotten"),
+            Err(problem) => tracing::warn!(%problem, "disks of instances that are gone can't be forgotten yet"),
+        },
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the disk sweep can't read the database now");
+        }
+    }
+}
+
+async fn sweep_ports(manager: &Manager) {
+    match manager.store.instance_list_gone_with_ports(SWEEP_MAX).await {
+        Ok(ids) if ids.is_empty() => {}
+        Ok(ids) => match manager.resource.forget(&ids).await {
+            Ok(()) => tracing::info!(instances = ids.len(), "ports of instances that are gone were forgotten"),
+            Err(problem) => tracing::warn!(%problem, "ports of instances that are gone can't be forgotten yet"),
+        },
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the port sweep can't read the database now");
+        }
+    }
+}
+
+/// The reconciler knows what to do about them; nothing else would wake it.
+async fn sweep_cards(manager: &Manager) {
+    match manager.store.instance_list_with_left_ports(SWEEP_MAX).await {
+        Ok(ids) => manager.signal.wake(ids, None),
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the card sweep can't read the database now");
         }
     }
 }

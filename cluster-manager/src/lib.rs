@@ -9,6 +9,7 @@
 //! by the same reconciler.
 
 pub mod agents;
+mod cards;
 pub mod coalesce;
 mod config;
 mod console;
@@ -21,6 +22,7 @@ pub mod lifecycle;
 pub mod manager;
 mod operation;
 pub mod reconcile;
+pub mod resource;
 pub mod scheduler;
 pub mod storage;
 
@@ -32,6 +34,7 @@ use domain::instance::InstanceState;
 use grpc::ClusterManagerService;
 use manager::Manager;
 use proto::{agent::v1::agent_link_server::AgentLinkServer, cluster::v1::cluster_manager_server::ClusterManagerServer};
+use resource::Resource;
 use scheduler::Inventory;
 use service_kit::transport::{self, GrpcListener, GrpcTarget};
 use std::sync::Arc;
@@ -44,6 +47,7 @@ pub struct Deps {
     pub store: Store,
     pub listener: GrpcListener,
     pub storage: GrpcTarget,
+    pub resource: GrpcTarget,
 }
 
 const RESUME_PAGE: u32 = 1000;
@@ -55,6 +59,8 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let tasks = TaskTracker::new();
     let channel = deps.storage.channel().context("the storage-manager's address")?;
     let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);
+    let channel = deps.resource.channel().context("the resource-manager's address")?;
+    let resource = Resource::start(channel, config.resource_timeout(), config.reservation_ttl_secs, &tasks);
     let hosts = deps.store.host_list().await.context("the hosts can't be read")?;
     let (ingest, reports) = Ingest::channel();
     let manager = Arc::new(Manager::new(
@@ -62,6 +68,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         deps.store,
         Inventory::new(&hosts),
         storage,
+        resource,
         ingest,
         tasks.clone(),
         shutdown.clone(),

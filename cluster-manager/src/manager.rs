@@ -7,11 +7,15 @@ use crate::{
     console::Sessions,
     operation::InFlight,
     reconcile::signal::Signal,
+    resource::Resource,
     scheduler::Inventory,
     storage::Storage,
 };
-use domain::{HostId, ImageId, Problem, image::Image};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use domain::{HostId, ImageId, InstanceId, Problem, image::Image};
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 use store::{ReadError, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,6 +30,9 @@ pub struct Manager {
     pub agents: Registry,
     pub ingest: Ingest,
     pub storage: Storage,
+    pub resource: Resource,
+    /// Instances whose host's word is awaited that cards are out. A hint: what is missed here is found by the sweep.
+    cards_leaving: Mutex<HashSet<InstanceId>>,
     pub signal: Signal,
     pub operations: InFlight,
     pub consoles: Sessions,
@@ -41,6 +48,7 @@ impl Manager {
         store: Store,
         inventory: Inventory,
         storage: Storage,
+        resource: Resource,
         ingest: Ingest,
         tasks: TaskTracker,
         shutdown: CancellationToken,
@@ -58,6 +66,8 @@ impl Manager {
             agents: Registry::default(),
             ingest,
             storage,
+            resource,
+            cards_leaving: Mutex::default(),
             signal: Signal::default(),
             operations: InFlight::default(),
             images,
@@ -68,6 +78,26 @@ impl Manager {
 
     pub fn inventory(&self) -> MutexGuard<'_, Inventory> {
         self.inventory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cards_leaving(&self) -> MutexGuard<'_, HashSet<InstanceId>> {
+        self.cards_leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn await_cards_out(&self, id: InstanceId) {
+        self.cards_leaving().insert(id);
+    }
+
+    /// The host did all that was asked: whether that is what an instance's removed cards waited for.
+    pub fn cards_are_out(&self, id: InstanceId) -> bool {
+        self.cards_leaving().remove(&id)
+    }
+
+    /// What proven-gone instances held of other services; `ports`: some had cards.
+    pub async fn forget_claims(&self, ids: &[InstanceId], ports: bool) -> Result<(), Problem> {
+        let with_ports = if ports { ids } else { &[] };
+        let (disks, ports) = tokio::join!(self.storage.forget(ids), self.resource.forget(with_ports));
+        disks.and(ports)
     }
 
     /// The desired-state revision of a host, as far as it is committed.

@@ -76,6 +76,9 @@ impl Storage {
 
     /// The disks whose reservation is gone; all others are bound.
     pub async fn confirm(&self, bindings: &[Binding]) -> Result<Vec<DiskId>, Problem> {
+        if bindings.is_empty() {
+            return Ok(Vec::new());
+        }
         let disks = bindings
             .iter()
             .map(|b| pb::DiskConfirmation {
@@ -108,6 +111,9 @@ impl Storage {
     }
 
     pub async fn release(&self, instance_ids: &[InstanceId]) -> Result<(), Problem> {
+        if instance_ids.is_empty() {
+            return Ok(());
+        }
         let instance_ids = instance_ids.iter().map(ToString::to_string).collect();
         let request = self.client.request(pb::ReleaseDisksRequest { instance_ids });
         self.client.inner.clone().release_disks(request).await.map(drop).map_err(|s| from_status(&s))

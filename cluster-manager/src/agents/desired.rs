@@ -1,7 +1,10 @@
 //! What an agent is told of an instance.
 
-use crate::{manager::Manager, manager::read_problem, reconcile::plan::wanted_disk};
-use domain::{HostId, Problem, image::Image, instance::Instance};
+use crate::{
+    manager::{Manager, read_problem},
+    reconcile::plan::{bound, wanted_disk},
+};
+use domain::{HostId, Problem, image::Image, instance::Instance, network::Port};
 use proto::{
     agent::v1 as pb,
     convert::{image_to_desired, spec_to_pb},
@@ -10,19 +13,25 @@ use store::{DiskRow, DiskState};
 
 /// Whether a host may be told of an instance: nothing unconfirmed is bound or started, and a deletion is always told.
 #[must_use]
-pub fn deliverable(instance: &Instance, disks: &[DiskRow]) -> bool {
-    instance.host_id.is_some()
-        && (instance.spec.deleted
-            || wanted_disk(instance).is_none()
+pub fn deliverable(instance: &Instance, disks: &[DiskRow], ports: &[Port]) -> bool {
+    let disk_bound = || {
+        wanted_disk(instance).is_none()
             || disks.iter().any(|d| {
                 Some(d.id) == instance.root_disk_id && d.state == DiskState::Confirmed && d.epoch == instance.epoch
-            }))
+            })
+    };
+    let ports_bound = || {
+        let nics = &instance.spec.nics;
+        nics.iter().all(|nic| ports.iter().any(|p| p.id == nic.port_id && bound(instance, p)))
+    };
+    instance.host_id.is_some() && (instance.spec.deleted || (disk_bound() && ports_bound()))
 }
 
 #[must_use]
 pub fn render_desired(
     instance: &Instance,
     disks: &[DiskRow],
+    ports: &[Port],
     image: Option<&Image>,
     request_id: &str,
 ) -> pb::DesiredInstance {
@@ -45,7 +54,15 @@ pub fn render_desired(
             .collect(),
         image: image.map(image_to_desired),
         request_id: request_id.to_owned(),
-        ports: vec![],
+        ports: instance
+            .spec
+            .nics
+            .iter()
+            .filter_map(|nic| {
+                let port = ports.iter().find(|p| p.id == nic.port_id)?;
+                Some(pb::DesiredPort { port_id: port.id.to_string(), epoch: port.epoch, mac: nic.mac.to_string() })
+            })
+            .collect(),
     }
 }
 
@@ -57,8 +74,10 @@ pub async fn load_snapshot(manager: &Manager, host_id: HostId) -> Result<(i64, V
     let rows = manager.store.desired_load_many(&ids).await.map_err(|e| read_problem(&e))?;
     let instances = rows
         .iter()
-        .filter(|row| row.instance.host_id == Some(host_id) && deliverable(&row.instance.instance, &row.disks))
-        .map(|row| render_desired(&row.instance.instance, &row.disks, row.image.as_ref(), ""))
+        .filter(|row| {
+            row.instance.host_id == Some(host_id) && deliverable(&row.instance.instance, &row.disks, &row.ports)
+        })
+        .map(|row| render_desired(&row.instance.instance, &row.disks, &row.ports, row.image.as_ref(), ""))
         .collect();
     Ok((revision, instances))
 }

@@ -161,9 +161,7 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     for (settled, outcome) in settled.into_iter().zip(outcomes) {
         match outcome {
             Ok(()) => {
-                if let Some(id) = apply(manager, &settled) {
-                    forget.push(id);
-                }
+                forget.extend(apply(manager, &settled));
                 settled.work.link.acknowledge(settled.work.acks);
             }
             Err(CommitError::Guard(Guard::InstanceObserved | Guard::InstanceEpoch)) => {
@@ -188,11 +186,12 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
             }
         }
     }
-    if !forget.is_empty()
-        && let Err(problem) = manager.storage.forget(&forget).await
-    {
-        // The sweep for disks without an instance repeats it.
-        tracing::warn!(%problem, disks_of = forget.len(), "disks of deleted instances will be forgotten later");
+    if !forget.is_empty() {
+        let ids: Vec<InstanceId> = forget.iter().map(|(id, _)| *id).collect();
+        // The sweep for what has no instance repeats it.
+        if let Err(problem) = manager.forget_claims(&ids, forget.iter().any(|(_, cards)| *cards)).await {
+            tracing::warn!(%problem, instances = ids.len(), "disks and ports of deleted instances will be forgotten later");
+        }
     }
     if failed.is_empty() {
         return Ok(again);
@@ -262,13 +261,17 @@ pub fn unclaim(host_id: HostId, claim: Size) -> store::HostUnclaim {
     store::HostUnclaim { host_id, vcpus: claim.vcpus, memory_mib: claim.memory_mib, disk_gib: claim.disk_gib }
 }
 
-/// What follows a stored report in memory. Answers the instance whose disks are to be forgotten.
-fn apply(manager: &Manager, settled: &Settled) -> Option<InstanceId> {
+/// What follows a stored report in memory. Answers the instance whose disks are to be forgotten, and whether it had cards.
+fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
     let (id, host_id) = (settled.work.seen.instance_id, settled.work.link.host_id);
     match &settled.verdict {
         Verdict::Store { status, .. } => {
             if status.state.is_final() {
                 manager.inventory().start_ends(host_id, id);
+            }
+            let all_done = |row: &InstanceRow| row.instance.generation == status.observed_generation;
+            if settled.row.as_ref().is_some_and(all_done) && manager.cards_are_out(id) {
+                manager.signal.wake([id], None);
             }
             if let Some(row) = &settled.row
                 && row.instance.status.started_at.is_none()
@@ -286,8 +289,9 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<InstanceId> {
             inventory.start_ends(host_id, id);
             drop(inventory);
             metrics::counter!("iaas_instances_deleted_total").increment(1);
+            manager.cards_are_out(id);
             tracing::info!(instance_id = %id, %host_id, epoch = row.instance.epoch, "an instance is gone from its host");
-            Some(id)
+            Some((id, !row.instance.spec.nics.is_empty()))
         }
         Verdict::LetGo => {
             let row = settled.row.as_ref().map(|r| &r.instance);

@@ -3,10 +3,13 @@
 
 use super::{
     answer::{self, Deed},
+    card,
     growth::{Growth, Resized, resized},
+    reserve::describe_nic,
 };
 use crate::{
     agents::ingest::unclaim,
+    cards::{Card, parse_card},
     lifecycle::{
         change::{Change, Scene, plan_change},
         check::{check_image, check_size, check_tags},
@@ -41,9 +44,17 @@ pub async fn change(
         id: parse("instance_id", &request.instance_id)?,
         expected_generation: request.expected_generation,
     };
+    let card = match &request.change {
+        Some(pb::change_instance_request::Change::AttachNic(nic)) => Some(parse_card(nic)?),
+        Some(_) | None => None,
+    };
     let change = parse_change(request.change)?;
     answer::once(manager, context, async {
-        let (instance, plan) = run(manager, context, &target, &change).await?;
+        let outcome = run(manager, context, &target, &change, card.as_ref()).await;
+        if let (Some(card), Err(problem)) = (&card, &outcome) {
+            card::give_back(manager, target.id, card, problem).await;
+        }
+        let (instance, plan) = outcome?;
         Ok(pb::ChangeInstanceResponse { instance: Some(instance_to_pb(&instance)), plan })
     })
     .await
@@ -60,7 +71,7 @@ pub async fn delete(
         expected_generation: request.expected_generation,
     };
     answer::once(manager, context, async {
-        let (instance, plan) = run(manager, context, &target, &Change::Delete).await?;
+        let (instance, plan) = run(manager, context, &target, &Change::Delete, None).await?;
         Ok(pb::DeleteInstanceResponse { instance: Some(instance_to_pb(&instance)), plan })
     })
     .await
@@ -89,9 +100,9 @@ fn parse_change(change: Option<pb::change_instance_request::Change>) -> Result<C
             size: size_from_pb(resize.size.ok_or_else(|| Problem::invalid("size", "is missing"))?),
             flavor: resize.flavor,
         },
-        Asked::AttachNic(_) | Asked::DetachNic(_) => {
-            return Err(Problem::invalid("change", "network cards can't be changed yet"));
-        }
+        // Its address and MAC come with its reservation.
+        Asked::AttachNic(nic) => Change::AttachNic { nic: card::expected(&parse_card(&nic)?) },
+        Asked::DetachNic(detach) => Change::DetachNic { port_id: parse("port_id", &detach.port_id)? },
         Asked::Rebuild(rebuild) => Change::Rebuild { image_id: parse("image_id", &rebuild.image_id)? },
     })
 }
@@ -101,6 +112,7 @@ async fn run(
     context: &CallContext,
     target: &Target,
     change: &Change,
+    card: Option<&Card>,
 ) -> Result<(Instance, Option<pb::Plan>), Problem> {
     for _ in 0..ATTEMPTS {
         let row = find(manager, target).await?;
@@ -108,11 +120,14 @@ async fn run(
         let host = row.instance.host_id;
         let (starts, host_away) = (host.map_or(0, |id| manager.starts(id)), host.is_some_and(|id| away(manager, id)));
         let scene = Scene { now, deadlines: &manager.config.deadlines, starts, host_away };
-        let Some(next) = plan_change(&row.instance, change, scene)? else {
+        let Some(mut next) = plan_change(&row.instance, change, scene)? else {
             let plan = context.dry_run.then(|| nothing_to_do(&row.instance));
             return Ok((row.instance, plan));
         };
         check(manager, change, &next).await?;
+        if let Some(card) = card {
+            card::reserve(manager, context, card, &mut next).await?;
+        }
         if context.dry_run {
             let plan = rehearse(manager, change, &row, &next).await?;
             return Ok((row.instance, Some(plan)));
@@ -167,7 +182,11 @@ async fn check(manager: &Manager, change: &Change, next: &Instance) -> Result<()
             let image = manager.image(*image_id).await?;
             check_image(*image_id, image.as_ref(), next.project_id, next.spec.size)
         }
-        Change::SetPower { .. } | Change::Reboot { .. } | Change::Delete => Ok(()),
+        Change::SetPower { .. }
+        | Change::Reboot { .. }
+        | Change::AttachNic { .. }
+        | Change::DetachNic { .. }
+        | Change::Delete => Ok(()),
     }
 }
 
@@ -372,6 +391,11 @@ fn describe(change: &Change, next: &Instance) -> String {
             format!("{name} is to have {} vCPUs, {} MiB, {} GiB", size.vcpus, size.memory_mib, size.disk_gib)
         }
         Change::Rebuild { image_id } => format!("{name} is to be made anew from image {image_id}"),
+        Change::AttachNic { .. } => match next.spec.nics.last() {
+            Some(nic) => format!("{name} is to have another network card, {}", nic.mac),
+            None => format!("{name} is to have another network card"),
+        },
+        Change::DetachNic { port_id } => format!("{name} is to lose the network card of port {port_id}"),
         Change::Delete => format!("{name} is to be deleted"),
     }
 }
@@ -390,7 +414,9 @@ async fn rehearse(manager: &Manager, change: &Change, row: &InstanceRow, next: &
         | Change::SetPower { .. }
         | Change::Reboot { .. }
         | Change::Resize { .. }
-        | Change::Rebuild { .. } => after.minus(&before),
+        | Change::Rebuild { .. }
+        | Change::AttachNic { .. }
+        | Change::DetachNic { .. } => after.minus(&before),
     };
     if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &usage) {
         return Err(problem);
@@ -411,6 +437,9 @@ async fn rehearse(manager: &Manager, change: &Change, row: &InstanceRow, next: &
         && let Some(disk_id) = old.root_disk_id
     {
         touches.push(format!("disk {disk_id}: its content is lost"));
+    }
+    if let Change::AttachNic { .. } = change {
+        touches.extend(next.spec.nics.last().map(describe_nic));
     }
     Ok(pb::Plan {
         summary: describe(change, next),

@@ -1,26 +1,26 @@
-//! Creation: reserve the disks, find the places, claim and commit everything in one unit. All or none, and a refusal leaves nothing.
+//! Creation: reserve the disks and ports, find the places, claim and commit everything in one unit. All or none, and a refusal leaves nothing.
 
 use super::{
     answer::{self, Deed},
     place::Places,
+    reserve::{self, Reservations, describe_nic},
 };
 use crate::{
+    cards::{Card, check_count, parse_card},
     lifecycle::check::{check_image, check_spec, check_tags},
     manager::{Manager, read_problem},
     scheduler::{Placed, Request, decide},
-    storage::{LOCAL_POOL, ROOT},
 };
 use domain::{
     DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
     explain::PlacementRecord,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus},
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic},
     limits,
     quota::QuotaAmounts,
 };
 use proto::{
     cluster::v1 as pb,
     convert::{instance_to_pb, parse, parse_optional, spec_from_pb},
-    storage::v1 as storage,
 };
 use service_kit::context::CallContext;
 use std::{
@@ -33,17 +33,18 @@ use store::{CommitError, Constraint, Guard, Unit};
 const ATTEMPTS: usize = 5;
 
 /// A request whose ids and names are well-formed.
-struct Wanted {
-    project_id: ProjectId,
-    instances: Vec<One>,
-    spec: InstanceSpec,
+pub(super) struct Wanted {
+    pub project_id: ProjectId,
+    pub instances: Vec<One>,
+    pub spec: InstanceSpec,
     tags: BTreeMap<String, String>,
 }
 
-struct One {
-    id: InstanceId,
-    name: Name,
-    root_disk_id: Option<DiskId>,
+pub(super) struct One {
+    pub id: InstanceId,
+    pub name: Name,
+    pub root_disk_id: Option<DiskId>,
+    pub cards: Vec<Card>,
 }
 
 pub async fn create(
@@ -61,6 +62,8 @@ pub async fn create(
 fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem> {
     let mut spec = spec_from_pb(request.spec.ok_or_else(|| Problem::invalid("spec", "is missing"))?)?;
     (spec.deleted, spec.boot_seq, spec.root_seq) = (false, 0, 0);
+    // Filled from what is reserved.
+    spec.nics.clear();
     let has_disk = spec.size.disk_gib > 0;
     let mut instances = Vec::with_capacity(request.instances.len());
     for new in &request.instances {
@@ -69,6 +72,7 @@ fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem>
             id: parse("id", &new.id)?,
             name: parse("name", &new.name)?,
             root_disk_id: if has_disk { Some(root_disk_id.unwrap_or_else(DiskId::new)) } else { None },
+            cards: new.nics.iter().map(parse_card).collect::<Result<_, _>>()?,
         });
     }
     let wanted = Wanted {
@@ -85,6 +89,13 @@ fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem>
     if let Some(twice) = wanted.instances.iter().find(|i| !names.insert(&i.name)) {
         return Err(Problem::invalid("name", format!("`{}` is given twice", twice.name)));
     }
+    let mut ports = HashSet::new();
+    for one in &wanted.instances {
+        check_count(one.cards.len())?;
+        if let Some(twice) = one.cards.iter().find(|card| !ports.insert(card.port_id)) {
+            return Err(Problem::invalid("nics", format!("port {} is given twice", twice.port_id)));
+        }
+    }
     Ok(wanted)
 }
 
@@ -98,25 +109,17 @@ async fn attempt(
     let image_id = wanted.spec.image_id;
     check_image(image_id, manager.image(image_id).await?.as_ref(), wanted.project_id, wanted.spec.size)?;
     if context.dry_run {
-        return rehearse(manager, wanted).await;
+        return rehearse(manager, context, wanted).await;
     }
-    manager.storage.reserve(reservations(wanted)).await?;
-    match place_and_commit(manager, context, wanted).await {
+    let nics = reserve::reserve(manager, context, wanted).await?;
+    match place_and_commit(manager, context, wanted, &nics).await {
         Ok(answer) => Ok(answer),
         Err(Failed { problem, reservations: Reservations::GiveBack }) => {
-            give_back(manager, context, wanted).await;
+            reserve::give_back(manager, context, wanted).await;
             Err(problem)
         }
         Err(Failed { problem, reservations: Reservations::LeaveToExpire }) => Err(problem),
     }
-}
-
-/// What happens to the disks reserved for a create that failed.
-enum Reservations {
-    /// It is certain that nothing was committed.
-    GiveBack,
-    /// It may have been, now or by an earlier try: what isn't confirmed expires.
-    LeaveToExpire,
 }
 
 struct Failed {
@@ -128,39 +131,11 @@ fn for_certain(problem: Problem) -> Failed {
     Failed { problem, reservations: Reservations::GiveBack }
 }
 
-async fn give_back(manager: &Manager, context: &CallContext, wanted: &Wanted) {
-    if wanted.spec.size.disk_gib == 0 {
-        return;
-    }
-    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    // A repeat fails because its first try succeeded: those disks are in use.
-    match manager.store.instance_load_many(&ids).await {
-        Ok(rows) if rows.is_empty() => {}
-        Ok(_) | Err(_) => return,
-    }
-    if let Err(problem) = manager.storage.forget(&ids).await {
-        tracing::info!(request_id = context.request_id, %problem, "reservations of a refused create are left to expire");
-    }
-}
-
-fn reservations(wanted: &Wanted) -> Vec<storage::DiskReservation> {
-    let disk = |one: &One| {
-        Some(storage::DiskReservation {
-            disk_id: one.root_disk_id?.to_string(),
-            instance_id: one.id.to_string(),
-            project_id: wanted.project_id.to_string(),
-            role: ROOT.to_owned(),
-            pool: LOCAL_POOL.to_owned(),
-            size_gib: wanted.spec.size.disk_gib,
-        })
-    };
-    wanted.instances.iter().filter_map(disk).collect()
-}
-
 async fn place_and_commit(
     manager: &Manager,
     context: &CallContext,
     wanted: &Wanted,
+    nics: &[Vec<Nic>],
 ) -> Result<pb::CreateInstancesResponse, Failed> {
     let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
     let mut request = Request { size: wanted.spec.size, zone: wanted.spec.zone.clone(), ..Request::default() };
@@ -170,8 +145,11 @@ async fn place_and_commit(
         let instances: Vec<(Instance, Placed)> = wanted
             .instances
             .iter()
+            .zip(nics)
             .zip(&places.places)
-            .map(|(one, (_, placed, record))| (render(manager, wanted, one, *placed, record.clone(), now), *placed))
+            .map(|((one, nics), (_, placed, record))| {
+                (render(manager, wanted, (one, nics), *placed, record.clone(), now), *placed)
+            })
             .collect();
         let answer = pb::CreateInstancesResponse {
             instances: instances.iter().map(|(i, _)| instance_to_pb(i)).collect(),
@@ -254,7 +232,7 @@ async fn name_taken(manager: &Manager, wanted: &Wanted) -> Problem {
 fn render(
     manager: &Manager,
     wanted: &Wanted,
-    one: &One,
+    (one, nics): (&One, &[Nic]),
     placed: Placed,
     record: PlacementRecord,
     now: Timestamp,
@@ -268,7 +246,7 @@ fn render(
         epoch: 1,
         host_id: Some(placed.host_id),
         root_disk_id: one.root_disk_id,
-        spec: wanted.spec.clone(),
+        spec: InstanceSpec { nics: nics.to_vec(), ..wanted.spec.clone() },
         status: InstanceStatus {
             state: InstanceState::Pending,
             step: "waiting for its host".to_owned(),
@@ -356,7 +334,11 @@ fn insert(instance: &Instance, placed: &Placed) -> store::InstanceInsert {
 }
 
 /// A dry run: all checks, the plan, no change.
-async fn rehearse(manager: &Manager, wanted: &Wanted) -> Result<pb::CreateInstancesResponse, Problem> {
+async fn rehearse(
+    manager: &Manager,
+    context: &CallContext,
+    wanted: &Wanted,
+) -> Result<pb::CreateInstancesResponse, Problem> {
     for one in &wanted.instances {
         let taken = manager.store.instance_find_by_name(wanted.project_id, one.name.as_str()).await;
         if taken.map_err(|e| read_problem(&e))?.is_some() {
@@ -368,6 +350,7 @@ async fn rehearse(manager: &Manager, wanted: &Wanted) -> Result<pb::CreateInstan
     if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &asked) {
         return Err(problem);
     }
+    let nics = reserve::rehearse(manager, context, wanted).await?;
     let request = Request { size: wanted.spec.size, zone: wanted.spec.zone.clone(), ..Request::default() };
     let now = Timestamp::now();
     // The first one's record. The others need the first one's claim to be decided, which is why they are held for a moment.
@@ -394,7 +377,12 @@ async fn rehearse(manager: &Manager, wanted: &Wanted) -> Result<pb::CreateInstan
             vcpus_left: left.vcpus,
             memory_mib_left: left.memory_mib,
             disk_gib_left: left.disk_gib,
-            touches: wanted.instances.iter().map(|i| format!("instance {} ({})", i.name, i.id)).collect(),
+            touches: wanted
+                .instances
+                .iter()
+                .map(|i| format!("instance {} ({})", i.name, i.id))
+                .chain(nics.iter().map(describe_nic))
+                .collect(),
         }),
     })
 }

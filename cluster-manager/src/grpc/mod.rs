@@ -1,11 +1,13 @@
 //! What the api-gateway asks of this service. Each call is a file; this one only receives and answers.
 
 mod answer;
+mod card;
 mod change;
 mod create;
 mod growth;
 mod host;
 mod place;
+mod reserve;
 
 use crate::{console, manager::Manager};
 use domain::Problem;

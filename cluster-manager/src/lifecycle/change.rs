@@ -3,21 +3,45 @@
 //! Desired state is a level, so asking for what already is asked for changes nothing and succeeds: a repeated `stop` is no error and
 //! raises no generation. What a host can't do from where it is, is refused here, with what to do first.
 
-use crate::reconcile::{deadline::Deadlines, plan::WAITING_FOR_HOST};
+use crate::{
+    cards::check_count,
+    reconcile::{deadline::Deadlines, plan::WAITING_FOR_HOST},
+};
 use domain::{
-    ErrorKind, ImageId, Name, Problem, Timestamp,
+    ErrorKind, ImageId, Name, PortId, Problem, Timestamp,
     flavor::Size,
-    instance::{Instance, InstanceState as S, OnCrash, Power, default_stop_timeout_secs},
+    instance::{Instance, InstanceState as S, Nic, OnCrash, Power, default_stop_timeout_secs},
 };
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    Describe { name: Option<Name>, tags: Option<BTreeMap<String, String>>, on_crash: Option<OnCrash> },
-    SetPower { power: Power, stop_timeout_secs: Option<u32> },
-    Reboot { hard: bool },
-    Resize { size: Size, flavor: String },
-    Rebuild { image_id: ImageId },
+    Describe {
+        name: Option<Name>,
+        tags: Option<BTreeMap<String, String>>,
+        on_crash: Option<OnCrash>,
+    },
+    SetPower {
+        power: Power,
+        stop_timeout_secs: Option<u32>,
+    },
+    Reboot {
+        hard: bool,
+    },
+    Resize {
+        size: Size,
+        flavor: String,
+    },
+    Rebuild {
+        image_id: ImageId,
+    },
+    /// A card more, the last.
+    AttachNic {
+        nic: Nic,
+    },
+    DetachNic {
+        port_id: PortId,
+    },
     Delete,
 }
 
@@ -33,6 +57,8 @@ impl Change {
             Self::Reboot { .. } => "reboot",
             Self::Resize { .. } => "resize",
             Self::Rebuild { .. } => "rebuild",
+            Self::AttachNic { .. } => "attach_nic",
+            Self::DetachNic { .. } => "detach_nic",
             Self::Delete => "delete",
         }
     }
@@ -56,7 +82,11 @@ pub fn plan_change(old: &Instance, change: &Change, scene: Scene<'_>) -> Result<
             | Change::SetPower { .. }
             | Change::Reboot { .. }
             | Change::Resize { .. }
-            | Change::Rebuild { .. } => Err(Problem::invalid_state(format!("instance {} is being deleted", old.name))),
+            | Change::Rebuild { .. }
+            | Change::AttachNic { .. }
+            | Change::DetachNic { .. } => {
+                Err(Problem::invalid_state(format!("instance {} is being deleted", old.name)))
+            }
         };
     }
     let mut next = old.clone();
@@ -71,6 +101,8 @@ pub fn plan_change(old: &Instance, change: &Change, scene: Scene<'_>) -> Result<
         Change::Reboot { hard } => reboot(&mut next, *hard, scene)?,
         Change::Resize { size, flavor } => resize(&mut next, *size, flavor, scene)?,
         Change::Rebuild { image_id } => rebuild(&mut next, *image_id, scene)?,
+        Change::AttachNic { nic } => attach_nic(&mut next, nic, scene)?,
+        Change::DetachNic { port_id } => detach_nic(&mut next, *port_id, scene),
         Change::Delete => {
             next.spec.deleted = true;
             enter(&mut next, S::Deleting, "waiting for its host", scene)
@@ -231,6 +263,31 @@ fn rebuild(next: &mut Instance, image_id: ImageId, scene: Scene<'_>) -> Result<b
     next.spec.root_seq += 1;
     next.spec.image_id = image_id;
     Ok(enter(next, S::Rebuilding, "waiting for its host", scene))
+}
+
+fn attach_nic(next: &mut Instance, nic: &Nic, scene: Scene<'_>) -> Result<bool, Problem> {
+    if next.spec.nics.iter().any(|n| n.port_id == nic.port_id) {
+        return Ok(false);
+    }
+    check_count(next.spec.nics.len() + 1)?;
+    next.spec.nics.push(nic.clone());
+    Ok(cards_change(next, "plugging a network card in", scene))
+}
+
+fn detach_nic(next: &mut Instance, port_id: PortId, scene: Scene<'_>) -> bool {
+    let before = next.spec.nics.len();
+    next.spec.nics.retain(|n| n.port_id != port_id);
+    next.spec.nics.len() != before && cards_change(next, "taking a network card out", scene)
+}
+
+/// Cards come and go in any state: a host that is at something else does it on the way.
+fn cards_change(next: &mut Instance, step: &str, scene: Scene<'_>) -> bool {
+    let state = next.status.state;
+    if state.is_final() {
+        stay(next, step, scene.deadlines.settle_secs, scene)
+    } else {
+        enter(next, state, "waiting for its host", scene)
+    }
 }
 
 fn refused(instance: &Instance, what: &str, hint: &str) -> Problem {

@@ -7,15 +7,26 @@ use crate::{
     reconcile::deadline::Deadlines,
 };
 use domain::{
-    ErrorKind, ImageId, Problem, ProjectId,
+    ErrorKind, ImageId, NetworkId, PortId, Problem, ProjectId,
     flavor::Size,
     image::{DiskFormat, Image, ImageKind, ImageState, Visibility},
-    instance::{Instance, InstanceState as S, OnHostLoss, Power},
+    instance::{Instance, InstanceState as S, Nic, OnHostLoss, Power},
+    network::MacAddr,
 };
 
 fn run(row: &Instance, change: &Change) -> Result<Option<Instance>, Problem> {
     let deadlines = Deadlines::default();
     plan_change(row, change, Scene { now: NOW, deadlines: &deadlines, starts: 0, host_away: false })
+}
+
+fn nic() -> Nic {
+    Nic {
+        port_id: PortId::new(),
+        network_id: NetworkId::new(),
+        mac: MacAddr::local([1; 5]),
+        addresses: vec![],
+        security_group_ids: None,
+    }
 }
 
 fn changes() -> Vec<Change> {
@@ -29,6 +40,7 @@ fn changes() -> Vec<Change> {
         Change::Reboot { hard: false },
         Change::Resize { size: Size { vcpus: 4, memory_mib: 2048, disk_gib: 20 }, flavor: String::new() },
         Change::Rebuild { image_id: ImageId::new() },
+        Change::AttachNic { nic: nic() },
         Change::Delete,
     ]
 }
@@ -68,7 +80,8 @@ fn every_change_in_every_state_is_a_valid_step_a_repeat_or_a_clear_refusal() {
 #[test]
 fn what_each_state_refuses() {
     let refuses = |state, change: &Change| run(&instance(state), change).is_err();
-    let [_, _, _, pause, _, reboot, resize, rebuild, delete] = changes().try_into().expect("nine");
+    let [_, _, _, pause, _, reboot, resize, rebuild, attach, delete] = changes().try_into().expect("ten");
+    assert!(S::ALL.into_iter().filter(|s| *s != S::Deleted).all(|s| refuses(s, &attach) == (s == S::Deleting)));
     for state in [S::Stopped, S::Pending, S::Building, S::Error, S::Deleting] {
         assert!(refuses(state, &pause) && refuses(state, &reboot), "{state:?}");
     }
@@ -167,4 +180,25 @@ fn a_hard_stop_makes_no_later_stop_hard() {
     stopped.status.state = S::Stopped;
     let started = run(&stopped, &power(Power::On, None)).expect("allowed").expect("a change");
     assert_eq!(started.spec.stop_timeout_secs, own);
+}
+
+#[test]
+fn cards_come_and_go_by_their_port_and_a_repeat_changes_nothing() {
+    let row = instance(S::Running);
+    let (first, second) = (nic(), nic());
+    let attach = |nic: &Nic| Change::AttachNic { nic: nic.clone() };
+    let one = run(&row, &attach(&first)).expect("allowed").expect("a change");
+    let both = run(&one, &attach(&second)).expect("allowed").expect("a change");
+    assert_eq!(both.spec.nics, [first.clone(), second.clone()], "in the order in which they came");
+    assert_eq!((both.status.state, both.generation), (S::Running, row.generation + 2));
+    assert!(both.status.deadline_at.is_some(), "what a host doesn't do shows");
+    assert_eq!(run(&both, &attach(&first)), Ok(None));
+    let detach = Change::DetachNic { port_id: first.port_id };
+    let left = run(&both, &detach).expect("allowed").expect("a change");
+    assert_eq!(left.spec.nics, [second]);
+    assert_eq!(run(&left, &detach), Ok(None));
+
+    let mut full = row;
+    full.spec.nics = (0..16).map(|_| nic()).collect();
+    assert_eq!(run(&full, &attach(&first)).expect_err("one too many").kind, ErrorKind::InvalidArgument);
 }

@@ -6,8 +6,9 @@
 
 use super::deadline::Deadlines;
 use domain::{
-    HostId, Timestamp,
+    HostId, PortId, Timestamp,
     instance::{Instance, InstanceState},
+    network::{Port, PortState},
 };
 
 /// The storage-manager's row of a disk, as far as the plan cares.
@@ -48,6 +49,10 @@ pub struct Subject<'a> {
     pub instance: &'a Instance,
     /// Its root disk's row, if there is one.
     pub disk: Option<&'a DiskView>,
+    /// The ports that are its own, or about to be.
+    pub ports: &'a [Port],
+    /// Of its metadata, as its ports must carry it.
+    pub metadata_digest: &'a str,
     pub image_found: bool,
     pub host: Option<HostView>,
     /// What the last step of this instance failed with, if it did.
@@ -61,12 +66,16 @@ pub enum Step {
     Rest,
     /// The reservation is gone (or never was): make it again.
     ReserveDisk,
-    /// Bind the disk to the instance's host and epoch. Nothing is delivered before.
-    ConfirmDisk,
+    /// Its cards lack ports: reservations expired before they were bound.
+    ReservePorts,
+    /// Bind the disk, the ports or both to the instance's host and epoch. Nothing is delivered before.
+    Bind { disk: bool, ports: bool },
     /// The disk's row has another size than the instance was promised.
     ResizeDisk { size_gib: u64, generation: i64 },
-    /// The deletion stands: storage may give the quota back.
-    ReleaseDisk,
+    /// The deletion stands: the quota of what was made with it may be given back.
+    Release { disk: bool, ports: bool },
+    /// The host proved that these cards are out: their ports are free, or go.
+    ForgetCards { ports: Vec<PortId> },
     /// Tell the host what the instance must be.
     Deliver,
     /// No host ever had it: nothing needs proof.
@@ -82,30 +91,83 @@ pub fn plan_step(subject: Subject<'_>, deadlines: &Deadlines, now: Timestamp) ->
     }
     let Subject { instance, disk, .. } = subject;
     if instance.spec.deleted {
-        return match (disk, instance.host_id) {
-            (Some(d), _) if d.state != DiskStage::Releasing => Step::ReleaseDisk,
-            (_, None) => Step::Remove,
-            (_, Some(_)) => Step::Deliver,
+        let disk = disk.is_some_and(|d| d.state != DiskStage::Releasing);
+        let ports = subject.ports.iter().any(|p| made_with_it(p) && p.state != PortState::Releasing);
+        return match instance.host_id {
+            _ if disk || ports => Step::Release { disk, ports },
+            None => Step::Remove,
+            Some(_) => Step::Deliver,
         };
     }
-    let Some(host_id) = instance.host_id else { return Step::Rest };
-    if instance.status.state == InstanceState::Error && !subject.image_found {
+    if instance.host_id.is_none() || (instance.status.state == InstanceState::Error && !subject.image_found) {
         return Step::Rest;
     }
-    if let Some(size_gib) = wanted_disk(instance) {
-        match disk {
-            None => return Step::ReserveDisk,
-            // Only a deletion releases, and deletions don't come back.
-            Some(d) if d.state == DiskStage::Releasing => return Step::Rest,
-            Some(d) if d.state == DiskStage::Reserved => return Step::ConfirmDisk,
-            Some(d) if d.epoch != instance.epoch || d.host_id != Some(host_id) => return Step::ConfirmDisk,
-            Some(d) if d.size_gib != size_gib => {
-                return Step::ResizeDisk { size_gib, generation: resize_generation(instance.generation, d.generation) };
-            }
-            Some(_) => {}
-        }
+    if let Some(step) = plan_claims(subject) {
+        return step;
+    }
+    let left = left_cards(instance, subject.ports);
+    if instance.status.observed_generation == instance.generation && !left.is_empty() {
+        return Step::ForgetCards { ports: left };
     }
     if caught_up(instance) { Step::Rest } else { Step::Deliver }
+}
+
+/// What the instance holds of other services must be its own, bound to its host and epoch, before anything is delivered.
+fn plan_claims(subject: Subject<'_>) -> Option<Step> {
+    let Subject { instance, disk, .. } = subject;
+    let wanted_gib = wanted_disk(instance);
+    let disk = match (wanted_gib, disk) {
+        (None, _) => None,
+        (Some(_), None) => return Some(Step::ReserveDisk),
+        (Some(_), Some(disk)) => Some(disk),
+    };
+    let ports: Vec<Option<&Port>> =
+        instance.spec.nics.iter().map(|nic| subject.ports.iter().find(|p| p.id == nic.port_id)).collect();
+    if ports.contains(&None) {
+        return Some(Step::ReservePorts);
+    }
+    let ports: Vec<&Port> = ports.into_iter().flatten().collect();
+    // Only a deletion releases, and deletions don't come back.
+    if disk.is_some_and(|d| d.state == DiskStage::Releasing) || ports.iter().any(|p| p.state == PortState::Releasing) {
+        return Some(Step::Rest);
+    }
+    let bind_disk = disk
+        .is_some_and(|d| d.state == DiskStage::Reserved || d.epoch != instance.epoch || d.host_id != instance.host_id);
+    let bind_ports = ports.iter().any(|p| !bound(instance, p) || p.metadata_digest != subject.metadata_digest);
+    if bind_disk || bind_ports {
+        return Some(Step::Bind { disk: bind_disk, ports: bind_ports });
+    }
+    match (disk, wanted_gib) {
+        (Some(d), Some(size_gib)) if d.size_gib != size_gib => {
+            Some(Step::ResizeDisk { size_gib, generation: resize_generation(instance.generation, d.generation) })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a port is this instance's, on its host, under its epoch.
+#[must_use]
+pub fn bound(instance: &Instance, port: &Port) -> bool {
+    port.owner.is_some_and(|o| o.instance_id == instance.id)
+        && port.state == PortState::Active
+        && port.expires_at.is_none()
+        && port.host_id == instance.host_id
+        && port.instance_epoch == instance.epoch
+}
+
+fn made_with_it(port: &Port) -> bool {
+    port.owner.is_some_and(|o| o.with_instance)
+}
+
+/// Ports that are still bound though their cards are no longer wanted. What is only reserved is on its way in, or expires.
+#[must_use]
+pub fn left_cards(instance: &Instance, ports: &[Port]) -> Vec<PortId> {
+    ports
+        .iter()
+        .filter(|p| p.expires_at.is_none() && p.state == PortState::Active)
+        .map(|p| p.id)
+        .filter(|id| instance.spec.nics.iter().all(|nic| nic.port_id != *id))
+        .collect()
 }
 
 /// The size of the root disk that the instance must have, GiB.

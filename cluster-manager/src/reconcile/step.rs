@@ -1,8 +1,9 @@
-//! The steps of the reconciler, done: the same step of many instances is one call to the storage-manager, or commits that become one.
+//! The steps of the reconciler, done: the same step of many instances is one call to another service, or commits that become one.
 //! Each failure says what becomes of the instance in this pass ([`End`]); none is retried here.
 
 use super::{
-    plan::{DiskStage, DiskView, HostView, Step, Subject, plan_step, wanted_disk},
+    claims,
+    plan::{DiskStage, DiskView, HostView, Step, Subject, left_cards, plan_step},
     report::event,
     signal::RequestId,
 };
@@ -11,17 +12,17 @@ use crate::{
         desired::{deliverable, render_desired},
         ingest::unclaim,
     },
+    cards::metadata_digest,
     manager::Manager,
-    storage::{Binding, LOCAL_POOL, ROOT},
+    storage::{LOCAL_POOL, ROOT},
 };
 use domain::{
-    DiskId, ErrorKind, HostId, InstanceId, Problem, Timestamp,
+    HostId, InstanceId, Problem, Timestamp,
     flavor::Size,
     instance::{Instance, InstanceState},
-    problem::Retry,
 };
-use proto::{agent::v1 as agent, storage::v1 as storage};
-use std::collections::{HashMap, HashSet};
+use proto::agent::v1 as agent;
+use std::collections::HashMap;
 use store::{CommitError, DesiredRow, DiskRow, DiskState, Guard, Unit};
 
 /// What one pass says of one instance at its end.
@@ -36,29 +37,32 @@ pub(super) enum End {
 
 /// One instance in a pass.
 pub(super) struct Subjected {
-    row: DesiredRow,
+    /// Its ports are kept as they are known by now.
+    pub row: DesiredRow,
     request_id: RequestId,
     trouble: Option<String>,
     /// Its root disk as it is known by now.
-    disk: Option<DiskView>,
+    pub disk: Option<DiskView>,
+    pub metadata_digest: String,
 }
 
 impl Subjected {
     pub fn new(row: DesiredRow, request_id: RequestId, trouble: Option<String>) -> Self {
         let root = row.instance.root_disk_id;
         let disk = row.disks.iter().find(|d| Some(d.id) == root).map(view);
-        Self { row, request_id, trouble, disk }
+        let metadata_digest = metadata_digest(&row.instance.instance);
+        Self { row, request_id, trouble, disk, metadata_digest }
     }
 
     pub fn id(&self) -> InstanceId {
         self.row.instance.instance.id
     }
 
-    fn instance(&self) -> &Instance {
+    pub fn instance(&self) -> &Instance {
         &self.row.instance.instance
     }
 
-    fn set_disk(&mut self, disk: Option<DiskView>) {
+    pub fn set_disk(&mut self, disk: Option<DiskView>) {
         // The delivery is rendered from the rows.
         let instance = &self.row.instance.instance;
         let root = instance.root_disk_id;
@@ -108,8 +112,8 @@ pub(super) async fn round(
     ends: &mut Vec<(InstanceId, End)>,
 ) -> Vec<Subjected> {
     let now = Timestamp::now();
-    let (mut reserve, mut confirm, mut resize, mut release, mut show, mut remove) =
-        (vec![], vec![], vec![], vec![], vec![], vec![]);
+    let (mut reserve, mut cards, mut bind, mut resize, mut release, mut forget, mut show, mut remove) =
+        (vec![], vec![], vec![], vec![], vec![], vec![], vec![], vec![]);
     let mut deliver: HashMap<HostId, Vec<(InstanceId, agent::DesiredInstance)>> = HashMap::new();
     for subject in subjects {
         let step = plan(manager, &subject, now);
@@ -117,18 +121,20 @@ pub(super) async fn round(
         match step {
             Step::Rest => ends.push((subject.id(), End::Settled)),
             Step::ReserveDisk => reserve.push(subject),
-            Step::ConfirmDisk => confirm.push(subject),
+            Step::ReservePorts => cards.push(subject),
+            Step::Bind { disk, ports } => bind.push((subject, claims::Which { disk, ports })),
             Step::ResizeDisk { size_gib, generation } => resize.push((subject, size_gib, generation)),
-            Step::ReleaseDisk => release.push(subject),
+            Step::Release { disk, ports } => release.push((subject, claims::Which { disk, ports })),
+            Step::ForgetCards { ports } => forget.push((subject, ports)),
             Step::Remove => remove.push(subject),
             Step::Show { state, step, reason, deadline_at } => show.push((subject, state, step, reason, deadline_at)),
             Step::Deliver => {
                 let (row, instance, id) = (&subject.row, subject.instance(), subject.id());
                 if let Some(host_id) = instance.host_id
-                    && deliverable(instance, &row.disks)
+                    && deliverable(instance, &row.disks, &row.ports)
                 {
                     let request_id = subject.request_id.as_deref().unwrap_or_default();
-                    let desired = render_desired(instance, &row.disks, row.image.as_ref(), request_id);
+                    let desired = render_desired(instance, &row.disks, &row.ports, row.image.as_ref(), request_id);
                     tracing::debug!(
                         instance_id = %id, %host_id, request_id, epoch = instance.epoch, generation = instance.generation,
                         "delivered to the host's agent"
@@ -146,12 +152,14 @@ pub(super) async fn round(
         }
     }
     let mut next = Vec::new();
-    reserve_disks(manager, reserve, &mut next, ends).await;
-    confirm_disks(manager, confirm, &mut next, ends).await;
+    claims::reserve_disks(manager, reserve, &mut next, ends).await;
+    claims::reserve_ports(manager, cards, ends).await;
+    claims::bind(manager, bind, &mut next, ends).await;
     for (subject, size_gib, generation) in resize {
-        resize_disk(manager, subject, size_gib, generation, &mut next, ends).await;
+        claims::resize_disk(manager, subject, size_gib, generation, &mut next, ends).await;
     }
-    release_disks(manager, release, &mut next, ends).await;
+    claims::release(manager, release, &mut next, ends).await;
+    claims::forget_cards(manager, forget, &mut next, ends).await;
     show_all(manager, show, now, &mut next, ends).await;
     for subject in remove {
         ends.push((subject.id(), remove_row(manager, &subject, now).await));
@@ -164,11 +172,19 @@ fn plan(manager: &Manager, subject: &Subjected, now: Timestamp) -> Step {
     // One lock at a time: what `starts` asks takes it again.
     let known = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| h.up));
     let starts = instance.host_id.map_or(0, |id| manager.starts(id));
+    if instance.status.observed_generation != instance.generation
+        && !left_cards(instance, &subject.row.ports).is_empty()
+    {
+        // The host's word that it did all of it is awaited.
+        manager.await_cards_out(instance.id);
+    }
     // Within the grace of a reconnect, nothing is shown.
     let host = known.map(|connected| HostView { connected, starts });
     let subject = Subject {
         instance,
         disk: subject.disk.as_ref(),
+        ports: &subject.row.ports,
+        metadata_digest: &subject.metadata_digest,
         image_found: subject.row.image.is_some(),
         host,
         trouble: subject.trouble.as_deref(),
@@ -180,9 +196,11 @@ fn count(step: &Step) {
     let name = match step {
         Step::Rest => "rest",
         Step::ReserveDisk => "reserve_disk",
-        Step::ConfirmDisk => "confirm_disk",
+        Step::ReservePorts => "reserve_ports",
+        Step::Bind { .. } => "bind",
         Step::ResizeDisk { .. } => "resize_disk",
-        Step::ReleaseDisk => "release_disk",
+        Step::Release { .. } => "release",
+        Step::ForgetCards { .. } => "forget_cards",
         Step::Deliver => "deliver",
         Step::Remove => "remove",
         Step::Show { .. } => "show",
@@ -190,147 +208,10 @@ fn count(step: &Step) {
     metrics::counter!("iaas_reconcile_steps_total", "step" => name).increment(1);
 }
 
-fn failed(subject: &Subjected, doing: &str, problem: &Problem) -> (InstanceId, End) {
+pub(super) fn failed(subject: &Subjected, doing: &str, problem: &Problem) -> (InstanceId, End) {
     let id = subject.id();
     tracing::warn!(instance_id = %id, %problem, doing, "a step failed; it is tried again");
     (id, End::Failed(format!("{doing} failed: {problem}")))
-}
-
-async fn reserve_disks(
-    manager: &Manager,
-    subjects: Vec<Subjected>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Vec<(InstanceId, End)>,
-) {
-    let calls = subjects.iter().map(|s| manager.storage.reserve(reservation(s)));
-    let outcomes = futures::future::join_all(calls).await;
-    for (mut subject, outcome) in subjects.into_iter().zip(outcomes) {
-        match outcome {
-            Ok(()) => {
-                let size_gib = subject.instance().spec.size.disk_gib;
-                subject.set_disk(Some(DiskView {
-                    size_gib,
-                    state: DiskStage::Reserved,
-                    host_id: None,
-                    epoch: 0,
-                    generation: 0,
-                }));
-                next.push(subject);
-            }
-            Err(problem) if problem.kind.retry() == Retry::No && problem.kind != ErrorKind::Internal => {
-                let shown = show_refusal(manager, &subject, &problem).await;
-                ends.push((subject.id(), shown));
-            }
-            Err(problem) => ends.push(failed(&subject, "reserving its disk", &problem)),
-        }
-    }
-}
-
-/// A refusal by storage (quota) is the instance's error, not a failure of ours.
-async fn show_refusal(manager: &Manager, subject: &Subjected, problem: &Problem) -> End {
-    let instance = subject.instance();
-    let reason = format!("its disk can't be reserved: {problem}");
-    if instance.status.state == InstanceState::Error && instance.status.reason == reason {
-        return End::Settled;
-    }
-    let unit = progress(subject, InstanceState::Error, String::new(), reason, None, Timestamp::now());
-    match manager.store.commit(unit).await {
-        Ok(()) => End::Settled,
-        Err(error) => commit_end(&error),
-    }
-}
-
-fn reservation(subject: &Subjected) -> Vec<storage::DiskReservation> {
-    let instance = subject.instance();
-    let (Some(disk_id), Some(size_gib)) = (instance.root_disk_id, wanted_disk(instance)) else { return vec![] };
-    vec![storage::DiskReservation {
-        disk_id: disk_id.to_string(),
-        instance_id: instance.id.to_string(),
-        project_id: instance.project_id.to_string(),
-        role: ROOT.to_owned(),
-        pool: LOCAL_POOL.to_owned(),
-        size_gib,
-    }]
-}
-
-async fn confirm_disks(
-    manager: &Manager,
-    subjects: Vec<Subjected>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Vec<(InstanceId, End)>,
-) {
-    let bindings: Vec<Binding> = subjects.iter().filter_map(binding).collect();
-    if bindings.is_empty() {
-        return;
-    }
-    match manager.storage.confirm(&bindings).await {
-        Ok(expired) => {
-            let expired: HashSet<DiskId> = expired.into_iter().collect();
-            for mut subject in subjects {
-                let instance = subject.instance();
-                let (size_gib, generation) =
-                    subject.disk.as_ref().map_or((instance.spec.size.disk_gib, 0), |d| (d.size_gib, d.generation));
-                let (host_id, epoch) = (instance.host_id, instance.epoch);
-                let gone = instance.root_disk_id.is_some_and(|id| expired.contains(&id));
-                let confirmed = DiskView { size_gib, state: DiskStage::Confirmed, host_id, epoch, generation };
-                subject.set_disk((!gone).then_some(confirmed));
-                next.push(subject);
-            }
-        }
-        Err(problem) => ends.extend(subjects.iter().map(|s| failed(s, "confirming its disk", &problem))),
-    }
-}
-
-fn binding(subject: &Subjected) -> Option<Binding> {
-    let instance = subject.instance();
-    Some(Binding {
-        disk_id: instance.root_disk_id?,
-        instance_id: instance.id,
-        host_id: instance.host_id?,
-        epoch: instance.epoch,
-    })
-}
-
-async fn resize_disk(
-    manager: &Manager,
-    mut subject: Subjected,
-    size_gib: u64,
-    generation: i64,
-    next: &mut Vec<Subjected>,
-    ends: &mut Vec<(InstanceId, End)>,
-) {
-    let instance = subject.instance();
-    let (Some(disk_id), id) = (instance.root_disk_id, instance.id) else { return };
-    match manager.storage.resize(disk_id, id, size_gib, generation).await {
-        Ok(()) => {
-            let disk = subject.disk.take().map(|d| DiskView { size_gib, generation, ..d });
-            subject.set_disk(disk);
-            next.push(subject);
-        }
-        Err(problem) => ends.push(failed(&subject, "resizing its disk", &problem)),
-    }
-}
-
-async fn release_disks(
-    manager: &Manager,
-    subjects: Vec<Subjected>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Vec<(InstanceId, End)>,
-) {
-    if subjects.is_empty() {
-        return;
-    }
-    let ids: Vec<InstanceId> = subjects.iter().map(Subjected::id).collect();
-    match manager.storage.release(&ids).await {
-        Ok(()) => {
-            for mut subject in subjects {
-                let disk = subject.disk.take().map(|d| DiskView { state: DiskStage::Releasing, ..d });
-                subject.set_disk(disk);
-                next.push(subject);
-            }
-        }
-        Err(problem) => ends.extend(subjects.iter().map(|s| failed(s, "releasing its disk", &problem))),
-    }
 }
 
 type Show = (Subjected, InstanceState, String, String, Option<Timestamp>);
@@ -370,7 +251,7 @@ async fn show_all(
     }
 }
 
-fn progress(
+pub(super) fn progress(
     subject: &Subjected,
     state: InstanceState,
     step: String,
@@ -414,16 +295,16 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
         unit.push(unclaim(host_id, subject.row.instance.claim));
     }
     match manager.store.commit(unit).await {
-        Ok(()) => match manager.storage.forget(&[instance.id]).await {
+        // The sweep repeats it.
+        Ok(()) => match manager.forget_claims(&[instance.id], !subject.row.ports.is_empty()).await {
             Ok(()) => End::Settled,
-            // The sweep repeats it.
-            Err(problem) => failed(subject, "forgetting its disk", &problem).1,
+            Err(problem) => failed(subject, "forgetting its disk and ports", &problem).1,
         },
         Err(error) => commit_end(&error),
     }
 }
 
-fn commit_end(error: &CommitError) -> End {
+pub(super) fn commit_end(error: &CommitError) -> End {
     match error {
         CommitError::Guard(Guard::InstanceGeneration | Guard::InstanceEpoch | Guard::InstanceObserved) => End::Again,
         CommitError::Unavailable(_) => End::Failed("the database doesn't answer".to_owned()),

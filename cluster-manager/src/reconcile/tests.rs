@@ -142,11 +142,13 @@ fn confirmed(row: &Instance) -> DiskView {
     DiskView { size_gib: 10, state: DiskStage::Confirmed, host_id: row.host_id, epoch: row.epoch, generation: 1 }
 }
 
+const BIND_DISK: Step = Step::Bind { disk: true, ports: false };
+const RELEASE_DISK: Step = Step::Release { disk: true, ports: false };
 const UP: HostView = HostView { connected: true, starts: 0 };
 const AWAY: HostView = HostView { connected: false, starts: 0 };
 
 fn subject<'a>(instance: &'a Instance, disk: Option<&'a DiskView>, host: HostView) -> Subject<'a> {
-    Subject { instance, disk, image_found: true, host: Some(host), trouble: None }
+    Subject { instance, disk, ports: &[], metadata_digest: "", image_found: true, host: Some(host), trouble: None }
 }
 
 fn step(row: &Instance, disk: Option<&DiskView>, host: HostView, now: Timestamp) -> Step {
@@ -158,11 +160,11 @@ fn nothing_is_delivered_before_its_disk_is_bound_to_this_host_and_epoch() {
     let row = instance(S::Pending);
     assert_eq!(step(&row, None, UP, NOW), Step::ReserveDisk);
     let reserved = DiskView { state: DiskStage::Reserved, host_id: None, epoch: 0, ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&reserved), UP, NOW), Step::ConfirmDisk);
+    assert_eq!(step(&row, Some(&reserved), UP, NOW), BIND_DISK);
     let elsewhere = DiskView { host_id: Some(HostId::new()), ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&elsewhere), UP, NOW), Step::ConfirmDisk);
+    assert_eq!(step(&row, Some(&elsewhere), UP, NOW), BIND_DISK);
     let before = DiskView { epoch: 1, ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&before), UP, NOW), Step::ConfirmDisk);
+    assert_eq!(step(&row, Some(&before), UP, NOW), BIND_DISK);
     let small = DiskView { size_gib: 5, generation: 9, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&small), UP, NOW), Step::ResizeDisk { size_gib: 10, generation: 10 });
     assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), Step::Deliver);
@@ -176,7 +178,7 @@ fn nothing_is_delivered_before_its_disk_is_bound_to_this_host_and_epoch() {
 #[test]
 fn a_deletion_releases_then_tells_the_host_and_waits_for_proof_however_long() {
     let row = instance(S::Deleting);
-    assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), Step::ReleaseDisk);
+    assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), RELEASE_DISK);
     let releasing = DiskView { state: DiskStage::Releasing, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&releasing), UP, NOW), Step::Deliver);
     assert_eq!(step(&row, None, UP, NOW), Step::Deliver, "no disk is no proof");

@@ -72,7 +72,9 @@ impl Process {
         let (listener, token, store) = (board.listener(), shutdown.clone(), database.config.clone());
         let ended = runtime.spawn(async move {
             let store = Store::open(&store).await?;
-            cluster_manager::serve(config, Deps { store, listener, storage }, token).await
+            // Nothing here has cards.
+            let (_, resource) = transport::in_process();
+            cluster_manager::serve(config, Deps { store, listener, storage, resource }, token).await
         });
         Self { runtime, shutdown, ended }
     }

@@ -41,7 +41,14 @@ impl Stack {
         let config = storage_manager::Config { directory: dir.path().join("images"), ..Default::default() };
         let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
         roles.spawn(storage_manager::serve(config, deps, shutdown.clone()));
-        let deps = cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone() };
+        // What is measured here has no networks.
+        let (_, resource) = transport::in_process();
+        let deps = cluster_manager::Deps {
+            store: store.clone(),
+            listener: cluster_listener,
+            storage: storage.clone(),
+            resource,
+        };
         roles.spawn(cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone()));
         let addr = free_address()?;
         let password = dir.path().join("password");

@@ -5,8 +5,8 @@
 //! another (`root_seq`). So a command that is repeated, lost or delivered after a restart does the same as one that arrived once.
 
 use crate::{
-    DiskId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, Timestamp, explain::PlacementRecord,
-    flavor::Size, network::MacAddr,
+    DiskId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, SecurityGroupId, Timestamp,
+    explain::PlacementRecord, flavor::Size, network::MacAddr,
 };
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
@@ -221,6 +221,10 @@ pub struct Nic {
     pub mac: MacAddr,
     /// At the time of attachment; a port's addresses don't change while it is attached.
     pub addresses: Vec<IpAddr>,
+    /// As asked for when it was made with its instance, should its reservation have to be made anew; None: the project's default group.
+    /// What holds now is the port's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security_group_ids: Option<Vec<SecurityGroupId>>,
 }
 
 #[must_use]

@@ -9,6 +9,8 @@ pub const TAG_KEY_BYTES: usize = 128;
 pub const TAG_VALUE_BYTES: usize = 256;
 pub const DESCRIPTION_BYTES: usize = 1024;
 pub const KERNEL_CMDLINE_BYTES: usize = 1024;
+/// Network cards of one instance.
+pub const NICS_PER_INSTANCE: usize = 16;
 /// Instances in one `count` request.
 pub const CREATE_COUNT: u32 = 100;
 pub const PAGE_DEFAULT: u32 = 100;

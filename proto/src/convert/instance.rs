@@ -81,6 +81,8 @@ fn nic_from_pb(nic: &pb::Nic) -> Result<Nic, InvalidMessage> {
         network_id: parse("nic.network_id", &nic.network_id)?,
         mac: parse("nic.mac", &nic.mac)?,
         addresses: nic.addresses.iter().map(|a| parse("nic.addresses", a)).collect::<Result<_, _>>()?,
+        // The cluster-manager's own.
+        security_group_ids: None,
     })
 }
 
@@ -204,6 +206,7 @@ mod tests {
                         network_id: domain::NetworkId::new(),
                         mac: domain::network::MacAddr::local([1, 2, 3, 4, 5]),
                         addresses: vec![[10, 0, 0, 5].into()],
+                        security_group_ids: None,
                     }],
                     deleted: true,
                 },

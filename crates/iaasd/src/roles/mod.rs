@@ -122,8 +122,9 @@ pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> any
             let fleet = Fleet::default();
             let listener = links::listener(&config, name, config.links.cluster_listen(), &fleet).await?;
             let storage = links::target(&config, name, config.links.storage_url())?;
+            let resource = links::target(&config, name, config.links.resource_url())?;
             serve_ops(&mut running, &config, handle, store.clone())?;
-            let deps = cluster_manager::Deps { store: opened()?, listener, storage };
+            let deps = cluster_manager::Deps { store: opened()?, listener, storage, resource };
             running.start(name, cluster_manager::serve(config.cluster, deps, shutdown));
         }
         Role::StorageManager => {
@@ -169,9 +170,11 @@ async fn control_plane(
     let (cluster_listener, cluster) = links.role(&config.links.cluster_listen).await?;
     let (storage_listener, storage) = links.role(&config.links.storage_listen).await?;
     let identity = if role == Role::All { Some(Identity::open_or_create(&config)?) } else { None };
+    let resource = links::target(&config, role.as_str(), config.links.resource_url())?;
     let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
     running.start("storage-manager", storage_manager::serve(config.storage, deps, shutdown.clone()));
-    let deps = cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone() };
+    let deps =
+        cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone(), resource };
     running.start("cluster-manager", cluster_manager::serve(config.cluster, deps, shutdown.clone()));
     if let Some(identity) = &identity {
         let deps = compute_agent::Deps { cluster: cluster.clone(), storage: storage.clone() };

@@ -128,6 +128,27 @@ impl Store {
         Ok(instance_ids(rows))
     }
 
+    /// The same for ports.
+    pub async fn instance_list_gone_with_ports(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
+        let sql = "SELECT DISTINCT instance_id AS id FROM port WHERE instance_id IS NOT NULL AND expires_at IS NULL
+            AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = port.instance_id) ORDER BY instance_id LIMIT $1";
+        let rows: Vec<IdRow> = self.pool().fetch_all(sql, [limit.into()]).await?;
+        Ok(instance_ids(rows))
+    }
+
+    /// Instances whose hosts did all that was asked, and which still have a port that is no card of theirs any more.
+    pub async fn instance_list_with_left_ports(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
+        // An id stands in a spec only where it is meant.
+        let named = self.pool().pick("instr(instance.spec, port.id) > 0", "strpos(instance.spec, port.id) > 0");
+        let sql = format!(
+            "SELECT DISTINCT instance.id AS id FROM port JOIN instance ON instance.id = port.instance_id
+             WHERE port.expires_at IS NULL AND port.state = 'active'
+             AND instance.observed_generation = instance.generation AND NOT {named} ORDER BY instance.id LIMIT $1"
+        );
+        let rows: Vec<IdRow> = self.pool().fetch_all(AssertSqlSafe(sql), [limit.into()]).await?;
+        Ok(instance_ids(rows))
+    }
+
     /// What instances claim, by host: the invariant checker compares it with what hosts count as used.
     pub async fn instance_host_claims(&self) -> Result<Vec<HostClaims>, ReadError> {
         let sql = "SELECT host_id, count(*) AS instances, CAST(sum(claim_vcpus) AS BIGINT) AS vcpus,

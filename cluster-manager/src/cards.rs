@@ -1,0 +1,242 @@
+//! Network cards: what is asked for, checked and worded for the resource-manager, and what identifies a guest's metadata. Pure.
+
+use domain::{
+    InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId,
+    instance::{Instance, Nic},
+    limits,
+    network::FixedIpAsked,
+};
+use proto::{cluster::v1 as pb, convert::parse, resource::v1 as resource};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// A card that is asked for, well-formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Card {
+    pub port_id: PortId,
+    pub what: CardPort,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CardPort {
+    /// A port of its own is taken.
+    Existing,
+    /// A port is made with its instance.
+    New {
+        network_id: NetworkId,
+        /// Empty: as the network has subnets.
+        fixed_ips: Vec<FixedIpAsked>,
+        /// None: the project's default group.
+        security_group_ids: Option<Vec<SecurityGroupId>>,
+        /// None: chosen.
+        mac: Option<domain::network::MacAddr>,
+    },
+}
+
+pub fn parse_card(nic: &pb::NewNic) -> Result<Card, Problem> {
+    let port_id = parse("nic.port_id", &nic.port_id)?;
+    if nic.existing {
+        return Ok(Card { port_id, what: CardPort::Existing });
+    }
+    let asked = |json: &String| {
+        serde_json::from_str::<FixedIpAsked>(json).map_err(|e| Problem::invalid("nic.fixed_ips", e.to_string()))
+    };
+    let groups = nic.security_group_ids.iter().map(|id| Ok(parse("nic.security_group_ids", id)?));
+    let groups = groups.collect::<Result<Vec<SecurityGroupId>, Problem>>()?;
+    Ok(Card {
+        port_id,
+        what: CardPort::New {
+            network_id: parse("nic.network_id", &nic.network_id)?,
+            fixed_ips: nic.fixed_ip_asked_json.iter().map(asked).collect::<Result<_, _>>()?,
+            security_group_ids: nic.security_groups_given.then_some(groups),
+            mac: None,
+        },
+    })
+}
+
+/// As many as an instance may have.
+pub fn check_count(count: usize) -> Result<(), Problem> {
+    if count > limits::NICS_PER_INSTANCE {
+        let most = limits::NICS_PER_INSTANCE;
+        return Err(Problem::invalid("nics", format!("an instance has at most {most} network cards")));
+    }
+    Ok(())
+}
+
+/// The card that a row's [`Nic`] stands for, asked for anew: same port, same MAC, same addresses.
+#[must_use]
+pub fn card_again(nic: &Nic, existing: bool) -> Card {
+    let what = if existing {
+        CardPort::Existing
+    } else {
+        CardPort::New {
+            network_id: nic.network_id,
+            fixed_ips: nic.addresses.iter().copied().map(FixedIpAsked::Address).collect(),
+            security_group_ids: nic.security_group_ids.clone(),
+            mac: Some(nic.mac),
+        }
+    };
+    Card { port_id: nic.port_id, what }
+}
+
+#[must_use]
+pub fn reservation(
+    card: &Card,
+    instance_id: InstanceId,
+    project_id: ProjectId,
+    hostname: &str,
+) -> resource::PortReservation {
+    let base = resource::PortReservation {
+        port_id: card.port_id.to_string(),
+        instance_id: instance_id.to_string(),
+        project_id: project_id.to_string(),
+        hostname: hostname.to_owned(),
+        ..resource::PortReservation::default()
+    };
+    match &card.what {
+        CardPort::Existing => resource::PortReservation { existing: true, ..base },
+        CardPort::New { network_id, fixed_ips, security_group_ids, mac } => resource::PortReservation {
+            network_id: network_id.to_string(),
+            // Plain data with text keys is always JSON.
+            fixed_ip_asked_json: fixed_ips.iter().filter_map(|asked| serde_json::to_string(asked).ok()).collect(),
+            security_groups_given: security_group_ids.is_some(),
+            security_group_ids: security_group_ids.iter().flatten().map(ToString::to_string).collect(),
+            mac: mac.map(|m| m.to_string()).unwrap_or_default(),
+            ..base
+        },
+    }
+}
+
+/// As DNS has it.
+#[must_use]
+pub fn hostname(name: &domain::Name) -> String {
+    name.as_str().to_ascii_lowercase()
+}
+
+/// Of all that the metadata service says of an instance: when it changes, the hosts of its ports are told anew.
+#[must_use]
+pub fn metadata_digest(instance: &Instance) -> String {
+    #[derive(serde::Serialize)]
+    struct Told<'a> {
+        name: &'a str,
+        tags: &'a BTreeMap<String, String>,
+        ssh_keys: &'a [String],
+        user_data_base64: &'a str,
+        zone: Option<&'a str>,
+        flavor: &'a str,
+    }
+    let spec = &instance.spec;
+    let told = Told {
+        name: instance.name.as_str(),
+        tags: &instance.tags,
+        ssh_keys: &spec.ssh_keys,
+        user_data_base64: &spec.user_data_base64,
+        zone: spec.zone.as_deref(),
+        flavor: &spec.flavor,
+    };
+    // Plain data with text keys is always JSON; JSON keeps the parts apart.
+    hex::encode(Sha256::digest(serde_json::to_vec(&told).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::instance;
+    use domain::{SubnetId, instance::InstanceState, network::MacAddr};
+
+    #[test]
+    fn the_digest_tells_everything_apart_that_a_guest_may_ask() {
+        let row = instance(InstanceState::Running);
+        let digest = metadata_digest(&row);
+        assert_eq!(digest.len(), 64);
+        assert!(digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        let mut same = row.clone();
+        (same.generation, same.epoch, same.host_id) = (9, 9, None);
+        same.spec.boot_seq = 7;
+        assert_eq!(metadata_digest(&same), digest, "what guests aren't told doesn't count");
+        let changes: [fn(&mut Instance); 7] = [
+            |i| i.name = "other".parse().expect("a name"),
+            |i| drop(i.tags.insert("a".into(), "b".into())),
+            |i| i.spec.ssh_keys = vec!["a".into(), "b".into()],
+            |i| i.spec.ssh_keys = vec!["ab".into()],
+            |i| i.spec.user_data_base64 = "aGk=".into(),
+            |i| i.spec.zone = Some("a".into()),
+            |i| i.spec.flavor = "large".into(),
+        ];
+        let mut digests: Vec<String> = changes
+            .iter()
+            .map(|change| {
+                let mut other = row.clone();
+                change(&mut other);
+                metadata_digest(&other)
+            })
+            .collect();
+        digests.push(digest);
+        digests.sort();
+        digests.dedup();
+        assert_eq!(digests.len(), 8);
+    }
+
+    #[test]
+    fn a_card_is_understood_whole_or_says_what_is_wrong() {
+        let (port, network, group) = (PortId::new(), NetworkId::new(), SecurityGroupId::new());
+        let subnet = SubnetId::new();
+        let asked = FixedIpAsked::AnyOf(subnet);
+        let nic = pb::NewNic {
+            port_id: port.to_string(),
+            existing: false,
+            network_id: network.to_string(),
+            fixed_ip_asked_json: vec![serde_json::to_string(&asked).expect("JSON")],
+            security_groups_given: true,
+            security_group_ids: vec![group.to_string()],
+        };
+        let card = parse_card(&nic).expect("well-formed");
+        let wanted = CardPort::New {
+            network_id: network,
+            fixed_ips: vec![asked],
+            security_group_ids: Some(vec![group]),
+            mac: None,
+        };
+        assert_eq!(card, Card { port_id: port, what: wanted });
+        let (id, project) = (InstanceId::new(), ProjectId::new());
+        let sent = reservation(&card, id, project, "web");
+        assert_eq!(
+            (sent.fixed_ip_asked_json, sent.security_group_ids),
+            (nic.fixed_ip_asked_json.clone(), nic.security_group_ids.clone())
+        );
+        assert!(sent.security_groups_given && !sent.existing && sent.mac.is_empty());
+
+        let existing = pb::NewNic { existing: true, port_id: port.to_string(), ..pb::NewNic::default() };
+        assert_eq!(parse_card(&existing).expect("well-formed").what, CardPort::Existing);
+        for bad in [
+            pb::NewNic { port_id: "x".into(), ..nic.clone() },
+            pb::NewNic { network_id: String::new(), ..nic.clone() },
+            pb::NewNic { fixed_ip_asked_json: vec!["{}".into()], ..nic.clone() },
+            pb::NewNic { security_group_ids: vec!["x".into()], ..nic.clone() },
+        ] {
+            parse_card(&bad).expect_err("malformed");
+        }
+        assert_eq!(check_count(16), Ok(()));
+        assert_eq!(check_count(17).expect_err("too many").errors[0].field, "nics");
+    }
+
+    #[test]
+    fn what_is_asked_for_anew_is_what_was_promised() {
+        let group = SecurityGroupId::new();
+        let nic = Nic {
+            port_id: PortId::new(),
+            network_id: NetworkId::new(),
+            mac: MacAddr::local([1, 2, 3, 4, 5]),
+            addresses: vec![[10, 0, 0, 5].into()],
+            security_group_ids: Some(vec![group]),
+        };
+        let sent = reservation(&card_again(&nic, false), InstanceId::new(), ProjectId::new(), "web");
+        assert_eq!((sent.mac, sent.port_id), (nic.mac.to_string(), nic.port_id.to_string()));
+        assert_eq!(sent.security_group_ids, [group.to_string()]);
+        assert_eq!(
+            sent.fixed_ip_asked_json,
+            [serde_json::to_string(&FixedIpAsked::Address([10, 0, 0, 5].into())).expect("JSON")]
+        );
+        assert!(reservation(&card_again(&nic, true), InstanceId::new(), ProjectId::new(), "web").existing);
+    }
+}
