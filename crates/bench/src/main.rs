@@ -4,7 +4,9 @@
 mod api;
 mod boot;
 mod control_plane;
+mod dataplane;
 mod idle;
+mod network;
 mod stack;
 mod stats;
 
@@ -27,6 +29,10 @@ enum Bench {
     Api(api::Args),
     /// Memory, CPU, threads and start of `iaasd all` without instances. Needs root.
     Idle(idle::Args),
+    /// Programming ports, rules and networks on one host. Needs root.
+    Network(network::Args),
+    /// Throughput and delay between two hosts' endpoints against plain veth. Needs root and iperf3.
+    Dataplane(dataplane::Args),
 }
 
 #[tokio::main]
@@ -38,6 +44,8 @@ async fn main() -> anyhow::Result<()> {
         Bench::ControlPlane(args) => control_plane::run(args).await?,
         Bench::Api(args) => api::run(args).await?,
         Bench::Idle(args) => idle::run(args).await?,
+        Bench::Network(args) => network::run(args).await?,
+        Bench::Dataplane(args) => dataplane::run(args).await?,
     };
     println!("{result}");
     Ok(())

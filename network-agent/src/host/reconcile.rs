@@ -61,14 +61,10 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     let mut busy = BTreeSet::new();
     let mut rounds = JoinSet::new();
     let mut audits = BTreeSet::new();
-    let mut ready: Vec<(NetworkId, u64)> = Vec::new();
     let mut tick = tokio::time::interval(Duration::from_secs(host.config.audit_secs));
     tick.tick().await;
     loop {
-        ready.extend(host.signal.take(&busy));
-        while busy.len() < PARALLEL
-            && let Some((id, number)) = ready.pop()
-        {
+        for (id, number) in host.signal.take(&busy, PARALLEL - busy.len()) {
             busy.insert(id);
             let mut slot = slots.remove(&id).unwrap_or_default();
             if audits.remove(&id) {

@@ -21,7 +21,8 @@ struct Waiter {
 struct Numbers {
     marked: BTreeMap<NetworkId, u64>,
     done: BTreeMap<NetworkId, u64>,
-    waiting: BTreeSet<NetworkId>,
+    /// Marked and not taken, with the number of their first mark: who waits longest comes first.
+    waiting: BTreeMap<NetworkId, u64>,
     waiters: BTreeMap<NetworkId, Vec<Waiter>>,
     last: u64,
 }
@@ -46,7 +47,7 @@ impl Signal {
             let number = numbers.last;
             for id in networks {
                 numbers.marked.insert(id, number);
-                numbers.waiting.insert(id);
+                numbers.waiting.entry(id).or_insert(number);
             }
             number
         };
@@ -55,14 +56,18 @@ impl Signal {
         number
     }
 
-    /// Takes what waits, except the busy: (network, the number its round is done up to).
-    pub fn take(&self, busy: &BTreeSet<NetworkId>) -> Vec<(NetworkId, u64)> {
+    /// Takes up to `room` of what waits, except the busy: (network, the number its round is done up to). What is taken must be
+    /// worked on at once: marked again meanwhile, it would be taken twice.
+    pub fn take(&self, busy: &BTreeSet<NetworkId>, room: usize) -> Vec<(NetworkId, u64)> {
         let mut numbers = self.lock();
-        let ready: Vec<NetworkId> = numbers.waiting.difference(busy).copied().collect();
-        for id in &ready {
+        let free = numbers.waiting.iter().filter(|(id, _)| !busy.contains(id));
+        let mut ready: Vec<(u64, NetworkId)> = free.map(|(id, first)| (*first, *id)).collect();
+        ready.sort_unstable();
+        ready.truncate(room);
+        for (_, id) in &ready {
             numbers.waiting.remove(id);
         }
-        ready.into_iter().map(|id| (id, numbers.marked.get(&id).copied().unwrap_or_default())).collect()
+        ready.into_iter().map(|(_, id)| (id, numbers.marked.get(&id).copied().unwrap_or_default())).collect()
     }
 
     pub fn finish(&self, id: NetworkId, number: u64) {
@@ -120,5 +125,33 @@ impl Signal {
     pub fn pending(&self) -> usize {
         let numbers = self.lock();
         numbers.marked.iter().filter(|(id, marked)| numbers.done.get(*id).is_none_or(|done| done < *marked)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_taken_twice_and_waiters_see_a_round_that_began_after_them() {
+        let signal = Signal::default();
+        let [a, b, c] = [NetworkId::new(), NetworkId::new(), NetworkId::new()];
+        let first = signal.mark([b]);
+        signal.mark([a, c]);
+        assert_eq!(signal.take(&BTreeSet::new(), 1), [(b, first)], "who waits longest");
+        let busy = BTreeSet::from([b]);
+        let again = signal.mark([a, b]);
+        let mut taken = signal.take(&busy, 4);
+        taken.sort_unstable();
+        assert_eq!(taken, [(a, again), (c, again - 1)], "not the busy one, and each once");
+        assert_eq!(signal.take(&busy, 4), []);
+        let done = signal.done(b, again);
+        tokio::pin!(done);
+        signal.finish(b, first);
+        assert!(!signal.reached(b, again) && futures::poll!(&mut done).is_pending());
+        assert_eq!(signal.take(&BTreeSet::new(), 4), [(b, again)]);
+        signal.finish(b, again);
+        done.await;
+        assert_eq!(signal.pending(), 2);
     }
 }

@@ -3,6 +3,7 @@
 mod addressing;
 mod elements;
 mod forwarding;
+mod killed;
 mod outside;
 mod ports;
 mod restart;
