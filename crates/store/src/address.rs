@@ -4,7 +4,7 @@
 //! A released address keeps its row until `free_at`: packets and caches of its last owner are still on their way. After that anybody may
 //! take the row over, swept or not.
 
-use crate::{ReadError, Store};
+use crate::{ReadError, Store, engine::read::Count};
 use core::net::IpAddr;
 use domain::{SubnetId, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -92,6 +92,13 @@ impl Store {
     pub async fn address_load_all(&self) -> Result<Vec<AddressRow>, ReadError> {
         let sql = "SELECT scope_id, address, subnet_id, owner_kind, owner_id, free_at FROM address";
         self.pool().fetch_all(sql, []).await
+    }
+
+    /// Whether there are rows that rest no longer at `now`.
+    pub async fn address_resting_until(&self, now: Timestamp) -> Result<bool, ReadError> {
+        let sql = "SELECT count(*) AS n FROM (SELECT 1 FROM address WHERE free_at <= $1 LIMIT 1) AS x";
+        let count: Count = self.pool().fetch_one(sql, [now.into()]).await?;
+        Ok(count.n > 0)
     }
 
     pub async fn address_find(&self, scope_id: &str, address: IpAddr) -> Result<Option<AddressRow>, ReadError> {

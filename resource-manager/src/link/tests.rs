@@ -2,9 +2,9 @@
 
 use super::NetworkLinkService;
 use crate::{
-    Manager,
+    Config, Manager,
     topology::{
-        Key, Learned, Topology,
+        Key, Learned,
         tests::{T0, group, group_id, host_id, network, network_id, port, port_id, project},
     },
 };
@@ -31,9 +31,9 @@ struct Serving {
 
 impl Serving {
     async fn on(store: &TestStore) -> Self {
-        let topology = Topology::load(store).await.expect("loaded");
         let shutdown = CancellationToken::new();
-        let manager = Arc::new(Manager::new(store.store.clone(), topology, TaskTracker::new(), shutdown.clone()));
+        let manager = Manager::load(Config::default(), store.store.clone(), TaskTracker::new(), shutdown.clone());
+        let manager = Arc::new(manager.await.expect("loaded"));
         let (listener, target) = in_process();
         let service = NetworkLinkServer::new(NetworkLinkService(Arc::clone(&manager)));
         let router = tonic::transport::Server::builder().add_service(service);

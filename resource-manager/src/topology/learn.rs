@@ -1,6 +1,6 @@
 //! Taking in one committed row: the maps, the indexes, and which hosts it concerns (before and after).
 
-use super::{Concern, Key, Learned, ROOM_DEFAULT, Told, Topology, bound_to, room_of};
+use super::{Concern, DEFAULT, Key, Learned, ROOM_DEFAULT, Told, Topology, bound_to, room_of};
 use domain::{
     HostId, NetworkId,
     network::{Peering, Port},
@@ -94,6 +94,10 @@ impl Topology {
             Learned::SecurityGroup(new) => {
                 let id = new.id;
                 if !stale!(self.groups, new) && !self.graves.holds(Key::SecurityGroup(id)) {
+                    self.forget_default(id);
+                    if new.name.as_str() == DEFAULT {
+                        self.default_groups.insert(new.project_id, id);
+                    }
                     self.groups.insert(id, new);
                 }
                 self.concerns_of_group(id)
@@ -185,6 +189,7 @@ impl Topology {
             }
             Key::SecurityGroup(id) => {
                 let concerns = self.concerns_of_group(id);
+                self.forget_default(id);
                 self.groups.remove(&id);
                 concerns
             }
@@ -222,6 +227,14 @@ impl Topology {
             self.remove_peers(&peering);
         }
         concerns
+    }
+
+    fn forget_default(&mut self, id: domain::SecurityGroupId) {
+        if let Some(old) = self.groups.get(&id)
+            && self.default_groups.get(&old.project_id) == Some(&id)
+        {
+            self.default_groups.remove(&old.project_id);
+        }
     }
 
     fn remove_peers(&mut self, peering: &Peering) {

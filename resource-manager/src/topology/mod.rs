@@ -19,7 +19,8 @@ pub mod render;
 pub(crate) mod tests;
 
 use domain::{
-    ExternalNetworkId, FloatingIpId, HostId, NetworkId, PeeringId, PortId, RouterId, SecurityGroupId, SubnetId,
+    ExternalNetworkId, FloatingIpId, HostId, NetworkId, PeeringId, PortId, ProjectId, RouterId, SecurityGroupId,
+    SubnetId,
     network::{
         ExternalNetwork, FloatingIp, Network, Peering, Port, PortState, Router, SecurityGroup, Subnet,
         VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
@@ -27,6 +28,9 @@ use domain::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{NetworkHostRow, UplinkRow};
+
+/// The name of the group that ports are in when none is said, and of the network that instances are in.
+pub const DEFAULT: &str = "default";
 
 /// Which row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -83,6 +87,8 @@ pub struct Topology {
     routers: HashMap<RouterId, Router>,
     floating_ips: HashMap<FloatingIpId, FloatingIp>,
     groups: HashMap<SecurityGroupId, SecurityGroup>,
+    /// Of each project, the group that ports are in when none is said.
+    default_groups: HashMap<ProjectId, SecurityGroupId>,
     peerings: HashMap<PeeringId, Peering>,
     uplinks: HashMap<(NetworkId, HostId), UplinkRow>,
     hosts: HashMap<HostId, NetworkHostRow>,
@@ -175,6 +181,12 @@ impl Topology {
         self.ports_in.get(&group_id).into_iter().flatten().filter_map(|id| self.ports.get(id))
     }
 
+    /// The project's group named `default`.
+    #[must_use]
+    pub fn default_group(&self, project_id: ProjectId) -> Option<SecurityGroupId> {
+        self.default_groups.get(&project_id).copied()
+    }
+
     #[must_use]
     pub fn router_of(&self, network_id: NetworkId) -> Option<&Router> {
         self.router_of.get(&network_id).and_then(|id| self.routers.get(id))
@@ -241,6 +253,7 @@ impl Default for Topology {
             routers: HashMap::new(),
             floating_ips: HashMap::new(),
             groups: HashMap::new(),
+            default_groups: HashMap::new(),
             peerings: HashMap::new(),
             uplinks: HashMap::new(),
             hosts: HashMap::new(),

@@ -126,7 +126,9 @@ async fn networks(lab: &Lab, project: ProjectId) {
     lab.one(AddressTake { at: T0, ..take.clone() }).await;
     lab.one(rests(T0)).await;
     assert_eq!(found(lab).await, [LeakKind::AddressUnswept]);
+    assert!(lab.address_resting_until(now).await.unwrap());
     lab.one(AddressSweep { before: now }).await;
+    assert!(!lab.address_resting_until(now).await.unwrap());
 
     let old = PortInsert { instance_id: Some(InstanceId::new()), ..port_insert(project, network.id) };
     lab.all(Unit::new().op(old.clone()).op(NetworkUsageAdd::take(project, &of_port))).await;

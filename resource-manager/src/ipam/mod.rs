@@ -1,0 +1,141 @@
+//! Which addresses are free, and who gets which.
+//!
+//! **The problem.** A hundred thousand addresses a second are asked for and given back, of IPv4 blocks up to a /8 and IPv6 blocks up to a
+//! /32, each by exactly one owner, none again within its quarantine, while the answer of a commit is still on its way.
+//!
+//! **Structure.** A [`Pool`] keeps the *free* addresses of a subnet as disjoint intervals in an ordered map (first → last). Any address is
+//! the first of the interval at or after a cursor (next fit: an address isn't used again until all others were); a given one splits its
+//! interval; one that comes back joins its neighbours. Each costs O(log k) for k intervals, and an untouched /32 of IPv6 is one interval.
+//! What is taken or rests is a map beside it, so memory is that of what is used, never that of what could be.
+//!
+//! **Rejected.** A bitmap: 2⁹⁶ bits for IPv6, so a second structure and its second set of defects. The set of what is used with a cursor
+//! that probes: a nearly full subnet is probed from end to end for each address. The database (`NOT EXISTS …`): a read before each
+//! claim, and two readers find the same address; here it is the final judge only (`address_pk`).
+//!
+//! **Invariants**
+//! 1. Each address of a subnet that a host can have is exactly one of: free, claimed, held, resting; the gateway and those that no host can
+//!    have are none of them. Free ones are within the allocation ranges.
+//! 2. A *claim* is tentative: the commit's outcome makes it held or gives it back. Between, nobody else gets it.
+//! 3. What was held rests until its time when it is given back, whoever asks for it, also by name.
+//!
+//! Nothing here does I/O, knows a clock or draws lots.
+
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub use pool::{Pool, Refusal, Use};
+
+use domain::{SubnetId, Timestamp, network::SubnetSpec};
+use std::{collections::HashMap, net::IpAddr};
+use uuid::Uuid;
+
+/// Which addresses: those of a network or of an external network. Ranges of two scopes may overlap.
+pub type Scope = Uuid;
+
+/// An address of a scope.
+pub type ScopedAddress = (Scope, IpAddr);
+
+#[derive(Debug, Default)]
+pub struct Ipam {
+    scopes: HashMap<Scope, Vec<Pool>>,
+}
+
+impl Ipam {
+    /// Adds a subnet, or changes its ranges. `subnet_id` None: of an external network.
+    pub fn put_pool(&mut self, scope: Scope, subnet_id: Option<SubnetId>, spec: &SubnetSpec) {
+        let pools = self.scopes.entry(scope).or_default();
+        match pools.iter_mut().find(|pool| pool.cidr() == spec.cidr) {
+            Some(pool) => pool.reshape(spec),
+            None => pools.push(Pool::new(subnet_id, spec)),
+        }
+    }
+
+    pub fn remove_subnet(&mut self, scope: Scope, subnet_id: SubnetId) {
+        if let Some(pools) = self.scopes.get_mut(&scope) {
+            pools.retain(|pool| pool.subnet_id() != Some(subnet_id));
+        }
+    }
+
+    /// Keeps those of the scope's blocks that `keep` names.
+    pub fn retain_pools(&mut self, scope: Scope, keep: impl Fn(&Pool) -> bool) {
+        if let Some(pools) = self.scopes.get_mut(&scope) {
+            pools.retain(keep);
+        }
+    }
+
+    pub fn remove_scope(&mut self, scope: Scope) {
+        self.scopes.remove(&scope);
+    }
+
+    #[must_use]
+    pub fn pools(&self, scope: Scope) -> &[Pool] {
+        self.scopes.get(&scope).map_or(&[], Vec::as_slice)
+    }
+
+    fn pool_of(&mut self, (scope, address): ScopedAddress) -> Option<&mut Pool> {
+        self.scopes.get_mut(&scope)?.iter_mut().find(|pool| pool.cidr().contains(address))
+    }
+
+    /// Claims this address; the subnet that it is of.
+    pub fn claim(&mut self, at: ScopedAddress, now: Timestamp) -> Result<Option<SubnetId>, Refusal> {
+        let pool = self.pool_of(at).ok_or(Refusal::Outside)?;
+        pool.claim(at.1, now)?;
+        Ok(pool.subnet_id())
+    }
+
+    /// Claims any address of the first of the scope's blocks that `of` names and that has one.
+    pub fn claim_any(
+        &mut self,
+        scope: Scope,
+        of: impl Fn(&Pool) -> bool,
+        now: Timestamp,
+    ) -> Result<(Option<SubnetId>, IpAddr), Refusal> {
+        let mut refusal = Refusal::Outside;
+        for pool in self.scopes.get_mut(&scope).into_iter().flatten().filter(|pool| of(pool)) {
+            match pool.claim_any(now) {
+                Ok(address) => return Ok((pool.subnet_id(), address)),
+                Err(full) => refusal = full,
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The claim's commit stands.
+    pub fn hold(&mut self, at: ScopedAddress) {
+        self.set(at, Some(Use::Held));
+    }
+
+    /// The claim's commit failed: free as before.
+    pub fn give_back(&mut self, at: ScopedAddress) {
+        if let Some(pool) = self.pool_of(at)
+            && pool.used(at.1) == Some(Use::Claimed)
+        {
+            pool.set(at.1, None);
+        }
+    }
+
+    /// Its owner gave it up: nobody gets it before `until`.
+    pub fn rest(&mut self, at: ScopedAddress, until: Timestamp) {
+        self.set(at, Some(Use::Resting(until)));
+    }
+
+    /// As the database says it is. None: free.
+    pub fn set(&mut self, at: ScopedAddress, used: Option<Use>) {
+        if let Some(pool) = self.pool_of(at) {
+            pool.set(at.1, used);
+        }
+    }
+
+    #[must_use]
+    pub fn used(&self, (scope, address): ScopedAddress) -> Option<Use> {
+        self.pools(scope).iter().find(|pool| pool.cidr().contains(address))?.used(address)
+    }
+
+    /// Every address that is held.
+    pub fn held(&self) -> impl Iterator<Item = ScopedAddress> + '_ {
+        self.scopes
+            .iter()
+            .flat_map(|(scope, pools)| pools.iter().flat_map(Pool::held).map(move |address| (*scope, address)))
+    }
+}

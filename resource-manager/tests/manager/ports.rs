@@ -1,0 +1,221 @@
+//! Ports of instances, from the reservation to the proof that they are gone.
+
+use crate::world::{QUOTA_PORTS, World};
+use domain::{
+    ErrorKind, HostId, InstanceId, PortId, Timestamp,
+    network::{FixedIpAsked, MacAddr, Port, PortState, PortStatus, RateLimit},
+};
+use proto::resource::v1 as pb;
+use resource_manager::Config;
+use std::{collections::BTreeSet, time::Duration};
+use store::{PortInsert, Unit, testing::TestStore};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn until(what: &str, mut good: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !good().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}: not in time"));
+}
+
+fn at(address: &str) -> String {
+    serde_json::to_string(&FixedIpAsked::Address(address.parse().expect("an address"))).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_reservation_to_proof() {
+    for mut world in World::each().await {
+        let (instance, host) = (InstanceId::new(), HostId::new());
+        let asked = [world.asks(instance), world.asks(instance)];
+        // A rehearsal changes nothing.
+        assert_eq!(world.reserve_for(&asked, 0, true).await.expect("would do").len(), 2);
+        assert_eq!(world.used().await.ports, 0);
+        let ports = world.reserve(&asked).await.expect("reserved");
+        assert_eq!(world.reserve(&asked).await.expect("a repeat"), ports);
+        assert_eq!(world.used().await.ports, 2);
+        for port in &ports {
+            assert_eq!(port.fixed_ips.len(), 2, "one of each family");
+            let row = world.port(&port.port_id).await.expect("there");
+            assert_eq!((row.state, row.security_group_ids.as_slice()), (PortState::Reserved, &[world.group_id][..]));
+            assert_eq!(row.hostname, "web");
+        }
+        // Bound, repeated, given words anew, moved; across a restart.
+        let id = ports[0].port_id.clone();
+        let epoch_of = |answer: pb::BindPortsResponse| (answer.ports[0].epoch, answer.expired_port_ids);
+        for (epoch, instance_epoch, digest) in [(1, 1, "a"), (1, 1, "a"), (1, 1, "b"), (2, 2, "b")] {
+            let bound = world.bind(&id, instance, host, instance_epoch, digest).await.expect("bound");
+            assert_eq!(epoch_of(bound), (epoch, vec![]), "{instance_epoch} {digest}");
+        }
+        world.restart().await;
+        assert_eq!(epoch_of(world.bind(&id, instance, host, 2, "b").await.expect("bound")), (2, vec![]));
+        let stale = world.bind(&id, instance, host, 1, "b").await.expect_err("an old epoch");
+        assert_eq!(stale.kind, ErrorKind::StaleGeneration);
+        let row = world.port(&id).await.expect("there");
+        assert_eq!((row.state, row.status, row.generation), (PortState::Active, PortStatus::Building, 4));
+        let strange = world.bind(&id, InstanceId::new(), host, 1, "b").await.expect("answered");
+        assert_eq!(strange.expired_port_ids, [id.clone()]);
+
+        // Accepted: the quota is back, the rows and addresses stay until the proof.
+        for _ in 0..2 {
+            world.release(instance).await;
+            assert_eq!(world.used().await.ports, 0);
+        }
+        assert_eq!(world.port(&id).await.map(|p| p.state), Some(PortState::Releasing));
+        for _ in 0..2 {
+            world.forget(instance).await;
+            assert_eq!((world.port(&id).await, world.used().await.ports), (None, 0));
+        }
+        // What was given back rests: asked for by name it is refused, saying until when; others are free.
+        let address = &ports[0].fixed_ips[0];
+        let named = pb::PortReservation { fixed_ip_asked_json: vec![at(address)], ..world.asks(InstanceId::new()) };
+        let resting = world.reserve(&[named]).await.expect_err("it rests");
+        assert_eq!((resting.kind, resting.code.as_str()), (ErrorKind::AlreadyExists, "address_resting"));
+        assert_eq!(world.store.leak_report().await.expect("read"), []);
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_or_none_and_each_refusal_says_why() {
+    for mut world in World::each().await {
+        let instance = InstanceId::new();
+        let good = world.asks(instance);
+        let with = |addresses: &[&str]| pb::PortReservation {
+            fixed_ip_asked_json: addresses.iter().map(|a| at(a)).collect(),
+            ..world.asks(instance)
+        };
+        let taken = world.reserve(&[with(&["10.0.0.5"])]).await.expect("free")[0].clone();
+        let other = ids(&world);
+        let bad = [
+            (with(&["10.9.0.5"]), "address_outside_subnet"),
+            (with(&["10.0.0.1"]), "address_is_gateway"),
+            (with(&["10.0.0.7"]), "address_not_usable"),
+            (with(&["10.0.0.5"]), "address_taken"),
+            (with(&["fd00::5", "fd00::5"]), "address_taken"),
+            (pb::PortReservation { network_id: other.clone(), ..world.asks(instance) }, "not_found"),
+            (pb::PortReservation { project_id: other.clone(), ..world.asks(instance) }, "not_found"),
+            (
+                pb::PortReservation {
+                    security_groups_given: true,
+                    security_group_ids: vec![other.clone()],
+                    ..world.asks(instance)
+                },
+                "not_found",
+            ),
+            (pb::PortReservation { mac: taken.mac.clone(), ..world.asks(instance) }, "mac_taken"),
+            (pb::PortReservation { existing: true, ..world.asks(instance) }, "not_found"),
+            (
+                pb::PortReservation { existing: true, port_id: taken.port_id.clone(), ..world.asks(other_id()) },
+                "port_attached",
+            ),
+        ];
+        for (wrong, code) in bad {
+            let problem = world.reserve(&[good.clone(), wrong]).await.expect_err(code);
+            assert!(problem.code.ends_with(code), "{}: {}", problem.code, problem.detail);
+            assert!(problem.hint.is_some() || code == "not_found", "{code} says what to do");
+        }
+        assert_eq!(world.used().await.ports, 1, "nothing of them was kept");
+        let many: Vec<_> = (0..QUOTA_PORTS).map(|_| world.asks(instance)).collect();
+        let over = world.reserve(&many).await.expect_err("one too many");
+        assert_eq!(over.kind, ErrorKind::QuotaExceeded);
+        // A /29 has five; one is taken. What refused creates claimed is free again: the four that are left can be had.
+        let ports = world.reserve(&many[1..]).await.expect("within the quota");
+        let addresses: BTreeSet<&String> = ports.iter().flat_map(|p| &p.fixed_ips).chain(&taken.fixed_ips).collect();
+        assert_eq!(addresses.len(), 7, "three of each family and the one");
+        assert_eq!(world.store.leak_report().await.expect("read"), []);
+        world.stop().await;
+    }
+}
+
+fn other_id() -> InstanceId {
+    InstanceId::new()
+}
+
+fn ids(_world: &World) -> String {
+    PortId::new().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_its_own_is_taken_and_free_again_afterwards() {
+    for mut world in World::each().await {
+        let own = PortInsert {
+            id: PortId::new(),
+            project_id: world.project_id,
+            network_id: world.network_id,
+            name: Some("mine".parse().expect("a name")),
+            mac: MacAddr::port([9; 5]),
+            fixed_ips: vec![],
+            allowed_addresses: vec![],
+            rate_limit: RateLimit::default(),
+            hostname: String::new(),
+            state: PortState::Active,
+            instance_id: None,
+            with_instance: false,
+            expires_at: None,
+            created_at: Timestamp::now(),
+        };
+        let id = own.id.to_string();
+        world.store.commit(Unit::new().op(own)).await.expect("made");
+        let (one, two, host) = (InstanceId::new(), InstanceId::new(), HostId::new());
+        let take = |world: &World, instance| pb::PortReservation {
+            existing: true,
+            port_id: id.clone(),
+            ..world.asks(instance)
+        };
+        world.reserve(&[take(&world, one)]).await.expect("taken");
+        world.bind(&id, one, host, 1, "").await.expect("bound");
+        let refused = world.reserve(&[take(&world, two)]).await.expect_err("attached");
+        assert_eq!(refused.code, "port_attached");
+        world.release(one).await;
+        world.forget(one).await;
+        let free = world.port(&id).await.expect("it stays");
+        assert_eq!((free.owner, free.host_id, free.status), (None, None, PortStatus::Down));
+        world.reserve(&[take(&world, two)]).await.expect("free again");
+        let bound = world.bind(&id, two, host, 1, "").await.expect("bound");
+        assert!(bound.ports[0].epoch > free.epoch, "a later epoch than any before");
+        world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reservation_whose_owner_never_comes_expires() {
+    let mut world = World::on(TestStore::sqlite().await, Config::default()).await;
+    let asked = world.asks(InstanceId::new());
+    let port = world.reserve_for(&[asked.clone()], 1, false).await.expect("reserved")[0].clone();
+    until("the reservation expires", async || world.port(&port.port_id).await.is_none()).await;
+    assert_eq!(world.used().await.ports, 0);
+    let late = world.bind(&port.port_id, InstanceId::new(), HostId::new(), 1, "").await.expect("answered");
+    assert_eq!(late.expired_port_ids, [port.port_id]);
+    // Never used, so it doesn't rest.
+    let again = pb::PortReservation { fixed_ip_asked_json: vec![at(&port.fixed_ips[0])], ..asked };
+    world.reserve(&[again]).await.expect("free at once");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_at_once_never_share_an_address() {
+    for mut world in World::each().await {
+        let limit = domain::quota::QuotaAmounts::DEFAULT_LIMIT;
+        world
+            .store
+            .commit(Unit::new().op(store::QuotaLimitPut::new(world.project_id, &limit, 0)))
+            .await
+            .expect("a limit");
+        // Five addresses of IPv4, twelve that want one.
+        let calls = (0..12).map(|_| async { world.reserve(&[world.asks(InstanceId::new())]).await });
+        let answers = futures::future::join_all(calls).await;
+        let got: Vec<String> = answers.iter().flatten().map(|ports| ports[0].fixed_ips[0].clone()).collect();
+        assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), got.len());
+        assert_eq!(got.len(), 5);
+        for problem in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+            assert_eq!(problem.code, "no_free_address", "{}", problem.detail);
+        }
+        assert_eq!(world.used().await.ports, 5);
+        let rows: Vec<Port> = world.store.port_load_all().await.expect("read");
+        assert_eq!(rows.len(), 5);
+        world.stop().await;
+    }
+}
