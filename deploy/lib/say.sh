@@ -18,6 +18,14 @@ die() {
     exit 1
 }
 
+# quietly COMMAND...: what it says is shown only when it fails.
+quietly() {
+    local said status=0
+    said=$("$@" 2>&1) || status=$?
+    ((status == 0)) || printf '%s\n' "$said" >&2
+    return "$status"
+}
+
 # Seconds with one decimal since $1 (a value of $EPOCHREALTIME).
 seconds_since() {
     local microseconds=$((${EPOCHREALTIME/[.,]/} - ${1/[.,]/}))

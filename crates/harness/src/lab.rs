@@ -72,6 +72,11 @@ impl Lab {
         &self.name
     }
 
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// What a machine keeps over a power loss, as its `/var/lib/iaas`.
     #[must_use]
     pub fn state_dir(&self, machine: &str) -> PathBuf {
@@ -151,7 +156,8 @@ impl Lab {
         self.script("down", ["--purge"])
     }
 
-    fn script<const N: usize>(&self, tool: &str, args: [&str; N]) -> anyhow::Result<()> {
+    /// One of deploy/lab's commands.
+    pub fn script<const N: usize>(&self, tool: &str, args: [&str; N]) -> anyhow::Result<()> {
         let mut run = self.tool(tool);
         if tool == "up" {
             run.arg("--bin-dir").arg(bin_dir());

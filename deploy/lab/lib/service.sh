@@ -61,7 +61,7 @@ ctl() { machine_run manager iaasctl "$@"; }
 control_plane_start() {
     service_start manager control-plane
     wait_until 60 control_plane_ready || service_failed manager control-plane "$(api_url)/readyz did not say 200 within 60 s"
-    ctl login --url "$(api_url)" --ca-file /var/lib/iaas/ca/ca.pem --user admin --password-file /var/lib/iaas/admin-password >/dev/null
+    quietly ctl login --url "$(api_url)" --ca-file /var/lib/iaas/ca/ca.pem --user admin --password-file /var/lib/iaas/admin-password
 }
 
 # A host that has joined once knows who it is; one that hasn't gets a token, good for one host.
