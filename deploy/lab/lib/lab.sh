@@ -114,6 +114,7 @@ underlay_address6() { printf '%s%d\n' "$UNDERLAY6" "$(underlay_number "$1")"; }
 
 underlay_number() {
     case $1 in
+        outside) echo 1 ;;
         manager) echo 2 ;;
         host*) echo $((10 + ${1#host})) ;;
     esac

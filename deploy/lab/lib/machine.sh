@@ -101,4 +101,5 @@ machine_boot() {
         manager) wire_underlay "$name" ;;
         host*) wire_host "$name" ;;
     esac
+    wait_until 5 wire_settled "$name" || die "the links of $name did not come up within 5 s" "see: $LAB_SCRIPTS/exec $name ip link"
 }

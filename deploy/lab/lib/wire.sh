@@ -21,10 +21,14 @@ wire_cable() {
     local machine=$1 network=$2 port=$3 link=$4
     # The cable of a machine that lost its power may be there for a moment longer.
     in_fabric ip link delete dev "$port" 2>/dev/null || true
-    in_fabric ip link add name "$port" mtu "$UNDERLAY_MTU" type veth peer name "$link" mtu "$UNDERLAY_MTU" netns "$(machine_pid "$machine")"
+    in_fabric ip link add name "$port" mtu "$UNDERLAY_MTU" type veth \
+        peer name "$link" mtu "$UNDERLAY_MTU" address "$(wire_mac "$machine" "$link")" netns "$(machine_pid "$machine")"
     in_fabric ip link set dev "$port" master "$network" up
     in_network_of "$machine" ip link set dev "$link" up
 }
+
+# A machine that boots again has the hardware addresses that it had; others remember them.
+wire_mac() { printf '02:60:00:00:%02x:%02x\n' "${2#eth}" "$(underlay_number "$1")"; }
 
 wire_underlay() {
     wire_cable "$1" underlay "$1" eth0
@@ -59,6 +63,12 @@ wire_ports() {
         host*:all) printf '%s\n' "$1" "$1-x" ;;
         *) die "the machine $1 has no cable to '$2'" "networks are underlay and external; manager has the first alone, outside the second" ;;
     esac
+}
+
+# wire_settled MACHINE: the kernel starts to send by a link up to a second after its carrier came; what is sent before is lost.
+wire_settled() {
+    in_network_of "$1" ip -json link show |
+        jq -e 'all(.[]; (.operstate | . != "DOWN" and . != "LOWERLAYERDOWN") or (.flags | index("LOWER_UP") | not))' >/dev/null
 }
 
 # wire_state MACHINE NETWORK: up, cut, silent (link up, nothing passes) or `-`.

@@ -78,7 +78,9 @@ fn machines_are_joined_by_their_cables_and_end_at_once() -> anyhow::Result<()> {
     ping("host1", "10.60.0.12")?;
 
     // A process that would live on, in a namespace of its own as a guest's network is, and something on the disk.
-    lab.sh("host2", "echo kept >/var/lib/iaas/file; echo lost >/run/file; ip netns add inner; setsid --fork ip netns exec inner sleep 1000")?;
+    let lines = "echo kept >/var/lib/iaas/file; echo lost >/run/file; ip netns add inner
+        setsid --fork ip netns exec inner sleep 1000 >/dev/null 2>&1";
+    lab.sh("host2", lines)?;
     let before = namespaces(&lab, "host2")?;
     lab.power_off("host2")?;
     ensure!(before.is_disjoint(&namespaces_in_use()), "a process outlived its machine");
