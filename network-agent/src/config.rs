@@ -33,7 +33,8 @@ pub struct Config {
     pub vxlan_port: u16,
     /// External networks by name, and the bridge in the host's namespace that leads to each.
     pub external: BTreeMap<String, String>,
-    /// Blocks that no instance may open connections to over an uplink: the hosts' and the managers' own addresses.
+    /// Blocks that no instance may open connections to over an uplink: the hosts' and the managers' own addresses. This host's own
+    /// are found and needn't be said.
     pub protected: BTreeSet<Cidr>,
     /// Resolvers that names are forwarded to that aren't instances'. Empty: those of /etc/resolv.conf.
     pub resolvers: Vec<SocketAddr>,
@@ -96,13 +97,22 @@ impl Config {
         errors
     }
 
+    /// Nested blocks are one: intervals of a set must not overlap.
+    fn protected_with(&self, own: &BTreeSet<IpAddr>) -> BTreeSet<Cidr> {
+        let underlay = Some(self.underlay_address).filter(|addr| !addr.is_loopback());
+        let hosts = own.iter().copied().chain(underlay).map(Cidr::host);
+        let all: BTreeSet<Cidr> = self.protected.iter().copied().chain(hosts).collect();
+        all.iter().copied().filter(|block| !all.iter().any(|other| other != block && other.covers(*block))).collect()
+    }
+
+    /// `own`: the host's addresses, which are protected without being said.
     #[must_use]
-    pub fn facts(&self) -> HostFacts {
+    pub fn facts(&self, own: &BTreeSet<IpAddr>) -> HostFacts {
         HostFacts {
             underlay: self.underlay_address,
             vxlan_port: self.vxlan_port,
             external: self.external.clone(),
-            protected: self.protected.clone(),
+            protected: self.protected_with(own),
             wiring: self.wiring,
             tap_owner_uid: self.tap_owner_uid,
         }
@@ -112,6 +122,22 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_hosts_own_address_is_protected_and_blocks_do_not_overlap() {
+        let block = |text: &str| text.parse::<Cidr>().expect("cidr");
+        let said = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32"].map(block);
+        let at = |underlay: &str, said: &[Cidr]| {
+            let underlay_address = underlay.parse().expect("ip");
+            Config { underlay_address, protected: said.iter().copied().collect(), ..Config::default() }
+                .facts(&BTreeSet::from(["10.9.9.9".parse().expect("ip")]))
+                .protected
+        };
+        assert_eq!(at("127.0.0.1", &said), BTreeSet::from([said[0], said[2]]));
+        assert_eq!(at("10.255.0.1", &said), BTreeSet::from([said[0], said[2]]), "in a block already");
+        let all = BTreeSet::from([said[2], block("172.16.0.1/32"), block("10.9.9.9/32")]);
+        assert_eq!(at("172.16.0.1", &said[2..]), all);
+    }
 
     #[test]
     fn the_defaults_are_fine_and_all_errors_come_at_once() {

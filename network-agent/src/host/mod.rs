@@ -13,11 +13,12 @@ use crate::{
     ledger::{Decision, Ledger, LedgerError, Outcome},
     link::{
         netns::{self, NetnsError, Worker},
-        tap,
+        observe, tap,
     },
     model::{
         Wishes, names,
         object::{Binding, Desired, Key, Object, Version},
+        state::HostFacts,
     },
     report::{Observation, Outbox},
 };
@@ -26,6 +27,7 @@ use proto::{network::v1 as pb, port_socket::RefusedReason};
 use signal::Signal;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -80,6 +82,8 @@ pub struct Host {
     pub outbox: Mutex<Outbox>,
     pub signal: Signal,
     wanted: Mutex<Wanted>,
+    /// The host's addresses, which no instance may reach.
+    own: Mutex<BTreeSet<IpAddr>>,
     /// When each version was learned of, until it is programmed.
     learned: Mutex<BTreeMap<Key, (Version, Instant)>>,
     /// One batch of the manager at a time.
@@ -137,6 +141,7 @@ impl Host {
             outbox: Mutex::default(),
             signal: Signal::default(),
             wanted: Mutex::new(Wanted::new(wishes)),
+            own: Mutex::default(),
             learned: Mutex::default(),
             accepting: tokio::sync::Mutex::default(),
             graves: Mutex::default(),
@@ -144,6 +149,21 @@ impl Host {
         };
         host.signal.mark(marked);
         Ok(host)
+    }
+
+    /// Looks which addresses the host has by now; the next rounds know them.
+    async fn learn_own_addresses(&self) {
+        match self.worker.run(|inside| observe::own_addresses(&mut inside.netlink)).await {
+            Ok(Ok(own)) => *lock(&self.own) = own,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the host's addresses can't be read: those known before stay protected");
+            }
+            Err(error) => tracing::warn!(%error, "the host's addresses can't be read"),
+        }
+    }
+
+    fn facts(&self) -> HostFacts {
+        self.config.facts(&lock(&self.own))
     }
 
     /// Everything that is wanted now.

@@ -63,6 +63,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     let mut audits = BTreeSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(host.config.audit_secs));
     tick.tick().await;
+    host.learn_own_addresses().await;
     loop {
         for (id, number) in host.signal.take(&busy, PARALLEL - busy.len()) {
             busy.insert(id);
@@ -82,6 +83,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => break,
             () = host.signal.work() => {}
             _ = tick.tick() => {
+                host.learn_own_addresses().await;
                 audits.extend(slots.keys().copied());
                 host.signal.mark(slots.keys().copied().collect::<Vec<_>>());
             }
@@ -156,7 +158,7 @@ async fn bring(
     slot: &mut Slot,
 ) -> Result<Applied, NetnsError> {
     let inside = enter(host, wishes, network, slot).await?;
-    let facts = host.config.facts();
+    let facts = host.facts();
     let ports = touched.ports();
     let scope = if touched.all { Scope::All } else { Scope::Ports(&ports) };
     // Whatever ends this round early leaves doubt behind.

@@ -15,7 +15,7 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteType, RouteVia},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
@@ -77,6 +77,17 @@ pub fn all(netlink: &mut Netlink) -> io::Result<Found> {
     Ok(found)
 }
 
+/// The addresses that a namespace answers at, but for those that no packet from elsewhere is for.
+pub fn own_addresses(netlink: &mut Netlink) -> io::Result<BTreeSet<IpAddr>> {
+    let mut own = BTreeSet::new();
+    for message in netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+        if let RouteNetlinkMessage::NewAddress(address) = message {
+            own.extend(address_said(&address).filter(|addr| !by_itself(*addr)));
+        }
+    }
+    Ok(own)
+}
+
 /// Links that are ours to plan; `lo` and the loose ends of veths are not.
 fn ours(name: &str) -> bool {
     name == names::VXLAN
@@ -114,15 +125,23 @@ fn take_link(found: &mut Found, link: &LinkMessage) {
 
 fn take_address(state: &mut NsState, address: &AddressMessage, name_of: &BTreeMap<u32, String>) {
     let Some(link) = name_of.get(&address.header.index) else { return };
+    let Some(addr) = address_said(address) else { return };
+    if !by_itself(addr) && (link == "lo" || ours(link)) {
+        state.addresses.insert((link.clone(), addr, address.header.prefix_len));
+    }
+}
+
+fn address_said(address: &AddressMessage) -> Option<IpAddr> {
     let local =
         address.attributes.iter().find_map(|a| if let AddressAttribute::Local(a) = a { Some(*a) } else { None });
     let any =
         address.attributes.iter().find_map(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None });
-    let Some(addr) = local.or(any) else { return };
-    let by_itself = addr.is_loopback() || matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local());
-    if !by_itself && (link == "lo" || ours(link)) {
-        state.addresses.insert((link.clone(), addr, address.header.prefix_len));
-    }
+    local.or(any)
+}
+
+/// Addresses that nobody configured.
+fn by_itself(addr: IpAddr) -> bool {
+    addr.is_loopback() || matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local())
 }
 
 fn take_neighbour(state: &mut NsState, neighbour: &NeighbourMessage, name_of: &BTreeMap<u32, String>) {

@@ -1,6 +1,8 @@
 //! To the outside and back: source NAT and floating IPs.
 
-use crate::rig::{Lab, TestPort, eventually, floating, group, network, open_rules, root, run, tombstone, uplink};
+use crate::rig::{
+    Lab, TestHost, TestPort, eventually, floating, group, network, open_rules, root, run, tombstone, uplink,
+};
 use domain::{FloatingIpId, NetworkId, SecurityGroupId};
 use network_agent::{model::state::Wiring, nft::DropReason};
 use proto::network::v1 as pb;
@@ -92,4 +94,13 @@ async fn a_released_floating_ip_cuts_its_sessions_and_protected_addresses_stay_o
     host.tell(&[tombstone(fip.to_string(), pb::ObjectKind::FloatingIp, (1, 2))]).await;
     session.write_all(&[2]).expect("sent");
     assert!(served.read_exact(&mut byte).is_err(), "nothing of the session passes any more");
+    // The host's own addresses needn't be said.
+    crate::rig::must(&format!("ip -n {} addr add 203.0.113.201/24 dev br-ext", host.ns));
+    ga.reaches("203.0.113.201");
+    let host = TestHost::restart(host.kill().await);
+    host.settled().await;
+    let known = host.drops(net, &a, DropReason::Protected).await;
+    assert!(!ga.pings("203.0.113.201"), "the host's address");
+    assert!(host.drops(net, &a, DropReason::Protected).await > known, "and counted");
+    ga.reaches("203.0.113.1");
 }
