@@ -15,7 +15,7 @@ service_pid() {
     machine_on "$1" || return 1
     run=$(machine_path "$1" /run/lab/"$2".pid)
     { read -r pid <"$run"; } 2>/dev/null || return 1
-    command=$(tr '\0' ' ' <"$(machine_path "$1" /proc/"$pid"/cmdline)" 2>/dev/null) || return 1
+    command=$({ tr '\0' ' ' <"$(machine_path "$1" /proc/"$pid"/cmdline)"; } 2>/dev/null) || return 1
     [[ $command == *"iaasd $2 "* ]] || return 1
     printf '%s\n' "$pid"
 }
@@ -64,17 +64,19 @@ control_plane_start() {
     quietly ctl login --url "$(api_url)" --ca-file /var/lib/iaas/ca/ca.pem --user admin --password-file /var/lib/iaas/admin-password
 }
 
-# A host that has joined once knows who it is; one that hasn't gets a token, good for one host.
+# A host that has joined once knows who it is; one that hasn't gets a token, good for one host. Both its agents use it.
 host_start() {
-    local host=$1 token=()
+    local host=$1 join=()
     if ! host_joined "$host"; then
-        token=(--join "$(ctl host token create --name "$host" -o json | jq -r .token)")
+        ctl host token create --name "$host" --output json | jq -r .token |
+            machine_run "$host" bash -c 'umask 077 && cat >/run/lab/token' || die "no token for $host (see above)"
+        join=(--join @/run/lab/token)
     fi
-    service_start "$host" compute-agent "${token[@]}"
-    service_start "$host" network-agent "${token[@]}"
+    service_start "$host" compute-agent "${join[@]}"
+    service_start "$host" network-agent "${join[@]}"
 }
 
-host_joined() { [[ -e $(machine_dir "$1")/state/host/host.pem ]]; }
+host_joined() { [[ -e $(machine_dir "$1")/state/host/compute-agent.pem && -e $(machine_dir "$1")/state/host/network-agent.pem ]]; }
 
 # host_is HOST STATE: as the control plane sees it.
 host_is() { ctl host list -o json 2>/dev/null | jq -e --arg name "$1" --arg state "$2" 'any(.. | objects; .name? == $name and .state? == $state)' >/dev/null; }
