@@ -140,10 +140,11 @@ impl Manager {
         };
         match self.store.host_list().await {
             Ok(rows) => {
+                let moments: std::collections::HashMap<_, _> = moments.into_iter().collect();
                 let mut inventory = self.inventory();
-                for (id, moment) in moments {
-                    if let Some(row) = rows.iter().find(|row| row.id == id) {
-                        inventory.refresh(moment, row);
+                for row in &rows {
+                    if let Some(moment) = moments.get(&row.id) {
+                        inventory.refresh(*moment, row);
                     }
                 }
             }

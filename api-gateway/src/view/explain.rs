@@ -145,11 +145,16 @@ fn because(filter: Rejection) -> &'static str {
         Rejection::Disconnected => "not connected",
         Rejection::Cordoned => "cordoned",
         Rejection::Zone => "in another zone",
+        Rejection::Dedicated => "dedicated to others",
         Rejection::Tags => "without the tags asked for",
+        Rejection::ForbiddenTags => "with a tag that must not be",
         Rejection::CpuFeatures => "without the CPU features asked for",
+        Rejection::Group => "ruled out by a placement group",
         Rejection::Vcpus => "without enough vCPUs",
         Rejection::Memory => "without enough memory",
         Rejection::Disk => "without enough disk",
+        Rejection::Pinning => "without a NUMA node free enough",
+        Rejection::Reserve => "without another host to restart it on",
     }
 }
 

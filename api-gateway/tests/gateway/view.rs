@@ -32,9 +32,11 @@ fn placement() -> PlacementRecord {
             RejectionCount { filter: Rejection::Memory, hosts: 1 },
         ],
         chosen: Some(HostId(id(1))),
+        best: Vec::new(),
         score: "leaves 2 vCPUs, 512 MiB, 10 GiB".to_owned(),
         nearest: None,
         summary: "1 of 3 hosts could take it; the tightest fit was chosen".to_owned(),
+        hint: String::new(),
     }
 }
 
@@ -185,12 +187,14 @@ fn every_state_is_put_into_words() {
     refused.placement = Some(PlacementRecord {
         candidates: 0,
         chosen: None,
+        best: Vec::new(),
         score: String::new(),
         nearest: Some(NearestFit {
             host_id: Some(HostId(id(1))),
             lacks: Size { vcpus: 0, memory_mib: 256, disk_gib: 3 },
         }),
         summary: "none of 3 hosts can take it".to_owned(),
+        hint: String::new(),
         ..placement()
     });
     told.push(api_gateway::view::explain::why(&refused, None));

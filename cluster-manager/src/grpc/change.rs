@@ -302,7 +302,7 @@ fn unit(
         unit.push(store::HostRevision { host_id });
         if let Some(resized) = resized {
             if resized.more != Size::default() {
-                unit.push(super::create::claim(&Placed { host_id, claim: resized.more }));
+                unit.push(super::create::claim(&Placed::of(host_id, resized.more)));
             }
             if resized.less != Size::default() {
                 unit.push(unclaim(host_id, resized.less));

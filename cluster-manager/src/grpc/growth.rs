@@ -2,7 +2,7 @@
 
 use crate::{
     manager::Manager,
-    scheduler::{Placed, Request, decide::hint, filter, inventory::minus},
+    scheduler::{Placed, Request, explain::hint, filter, host::minus},
 };
 use domain::{
     ErrorKind, HostId, Problem, Timestamp,
@@ -62,9 +62,11 @@ impl<'a> Growth<'a> {
                     candidates: 0,
                     rejected: vec![RejectionCount { filter, hosts: 1 }],
                     chosen: None,
+                    best: Vec::new(),
                     score: String::new(),
                     nearest: Some(NearestFit { host_id: Some(host_id), lacks: short }),
                     summary: format!("the instance's host can't take the new size: it is {}", filter::describe(filter)),
+                    hint: String::new(),
                 };
                 let mut problem =
                     Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone()).with_hint(hint(&record));
@@ -73,7 +75,7 @@ impl<'a> Growth<'a> {
             }
         }
         inventory.claim_tentatively(host_id, more);
-        Ok(Self { manager, placed: Placed { host_id, claim: more }, firm: false })
+        Ok(Self { manager, placed: Placed::of(host_id, more), firm: false })
     }
 
     pub fn make_firm(mut self) {

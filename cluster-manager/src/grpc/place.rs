@@ -2,7 +2,7 @@
 
 use crate::{
     manager::Manager,
-    scheduler::{Placed, Request, decide, decide::hint},
+    scheduler::{Placed, Request, decide, explain::hint},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 

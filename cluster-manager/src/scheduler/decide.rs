@@ -1,145 +1,219 @@
-//! The decision itself: every host through the filters, the best score wins, and the record says what was seen.
+//! The decision itself. [`choose`] finds the best host through the index and allocates nothing; [`decide`] adds the record.
 
 use super::{
-    filter,
-    inventory::{HostEntry, Inventory},
-    score::{self, Score},
+    atoms::Asked,
+    explain, filter,
+    host::HostEntry,
+    index::{CellKey, Found},
+    inventory::Inventory,
+    preempt::{self, Preemption},
+    request::{Request, Strength},
+    roster::{Groups, WISHES_MOST},
+    score::Score,
 };
-use domain::{
-    HostId, Timestamp,
-    explain::{NearestFit, PlacementRecord, RejectionCount},
-    flavor::Size,
-};
-use std::collections::BTreeMap;
+use domain::{HostId, Timestamp, explain::PlacementRecord, flavor::Size};
 
-/// What is asked of a host. Affinity groups join here when they come: as sets of hosts wanted and avoided, with their generation.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Request {
-    pub size: Size,
-    pub zone: Option<String>,
-    pub tags: BTreeMap<String, String>,
-    pub cpu_features: Vec<String>,
-    /// Hosts that just refused this very request's commit. Counted as cordoned.
-    pub avoid: Vec<HostId>,
-}
-
-/// The shape of a request that was refused.
-pub(super) type RefusalKey = Request;
+/// Hosts tried for a protected instance, until one is found that another can back.
+const PRIMARIES: usize = 4;
 
 /// A refusal without its time.
 #[derive(Debug, Clone)]
-pub(super) struct Refused(PlacementRecord);
+pub(super) struct Refused {
+    record: PlacementRecord,
+    preemption: Option<Preemption>,
+}
 
 /// A place: the host, and what is to be claimed there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
     pub host_id: HostId,
-    /// Memory with QEMU's overhead on that host.
+    /// Memory with QEMU's overhead on that host, pinned vCPUs as whole threads.
     pub claim: Size,
+    /// For pinned vCPUs.
+    pub numa_node: Option<u8>,
+    /// For protected instances: the host that keeps room for it.
+    pub backup: Option<HostId>,
+}
+
+impl Placed {
+    #[must_use]
+    pub fn of(host_id: HostId, claim: Size) -> Self {
+        Self { host_id, claim, numa_node: None, backup: None }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// None: refused, and the record says why.
     pub placed: Option<Placed>,
+    /// Refused, but there would be room if these gave way.
+    pub preemption: Option<Preemption>,
     pub record: PlacementRecord,
 }
 
-/// Decides for one instance. Takes nothing: the caller claims tentatively while it still holds the inventory. Mutable only for the
-/// memory of refusals.
+/// A host and its score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Choice {
+    pub placed: Placed,
+    pub score: Score,
+}
+
+/// Decides for one instance. Takes nothing: the caller claims tentatively while it still holds the inventory. Mutable only for what
+/// is remembered: refusals, orders of buckets, tags asked for.
 pub fn decide(inventory: &mut Inventory, request: &Request, now: Timestamp) -> Decision {
-    if let Some(Refused(record)) = inventory.known_refusal(request) {
-        return Decision { placed: None, record: PlacementRecord { at: now, ..record.clone() } };
+    if let Some(Refused { record, preemption }) = inventory.known_refusal(request) {
+        let record = PlacementRecord { at: now, ..record.clone() };
+        return Decision { placed: None, preemption: preemption.clone(), record };
     }
-    let mut best: Option<(Score, &HostEntry, Size)> = None;
-    let mut candidates = 0;
-    let mut rejected = [0_u32; filter::ORDER.len()];
-    for host in inventory.hosts() {
-        if let Some(filter) = filter::reject(host, request) {
-            rejected[filter as usize] += 1;
-            continue;
+    if let Some(choice) = choose(inventory, request) {
+        let record = explain::placed(inventory, request, &choice, now);
+        return Decision { placed: Some(choice.placed), preemption: None, record };
+    }
+    let preemption = preempt::plan(inventory, request);
+    let record = explain::refused(inventory, request, now);
+    inventory.remember_refusal(request.clone(), Refused { record: record.clone(), preemption: preemption.clone() });
+    Decision { placed: None, preemption, record }
+}
+
+/// The best host for the request now.
+pub fn choose(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
+    choose_beside(inventory, request, &[])
+}
+
+/// The best host that is none of these.
+pub(super) fn choose_beside(inventory: &mut Inventory, request: &Request, beside: &[u32]) -> Option<Choice> {
+    if request.groups.len() > WISHES_MOST {
+        return None;
+    }
+    if let Some(choice) = recover(inventory, request) {
+        return Some(choice);
+    }
+    let groups = Groups::locate(inventory, request);
+    let asked = inventory.ask(request);
+    if asked.hopeless {
+        return None;
+    }
+    if !request.protected || request.recovers.is_some() {
+        let (found, violations) = find(inventory, request, &groups, &asked, beside, None)?;
+        return answer(inventory, request, found, violations, None);
+    }
+    let mut tried = [u32::MAX; PRIMARIES];
+    for at in 0..PRIMARIES {
+        let (found, violations) = find(inventory, request, &groups, &asked, beside, Some(&tried[..at]))?;
+        if let Some(backup) = inventory.find_backup(found.slot, request) {
+            return answer(inventory, request, found, violations, Some(backup));
         }
-        candidates += 1;
-        let claim = host.claim_of(request.size);
-        let score = score::score(host, claim);
-        if best.as_ref().is_none_or(|(other, ..)| score < *other) {
-            best = Some((score, host, claim));
+        tried[at] = found.slot;
+    }
+    None
+}
+
+/// After the loss of a host: the room set aside for the instance, if it is still there.
+fn recover(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
+    let member = inventory.roster.find(request.recovers?)?;
+    let host = inventory.at(member.backup)?;
+    let room = super::treap::fits(&filter::claim(host, request), &host.free_in_need());
+    if !room || !host.usable() || filter::closed(host, request).is_some() {
+        return None;
+    }
+    let found = inventory.index.score(member.backup, request.size)?;
+    answer(inventory, request, found, 0, None)
+}
+
+/// What no host of the cell would change.
+pub(super) fn cell_suits(key: &CellKey, asked: &Asked, request: &Request) -> bool {
+    let project = match key.dedicated_to {
+        Some(project) => request.project == Some(project),
+        None => !request.dedicated,
+    };
+    project && key.atoms & asked.needs == asked.needs && key.atoms & asked.forbids == 0
+}
+
+fn find(
+    inventory: &mut Inventory,
+    request: &Request,
+    groups: &Groups,
+    asked: &Asked,
+    beside: &[u32],
+    tried: Option<&[u32]>,
+) -> Option<(Found, u32)> {
+    let zone = match &request.zone {
+        Some(zone) => Some(inventory.zone_at(zone)?),
+        None => None,
+    };
+    let exact = asked.rest || request.pinned || !request.avoid.is_empty();
+    for violations in 0..=groups.soft() {
+        let skip = |slot: u32| beside.contains(&slot) || tried.is_some_and(|t| t.contains(&slot));
+        let near = groups.near(Strength::Hard).or_else(|| {
+            // With all soft wishes met, the near ones are few.
+            if violations == 0 { groups.near(Strength::Soft) } else { None }
+        });
+        let found = match near {
+            Some(near) => {
+                let mut best: Option<(u8, i32, u16, HostId, Found)> = None;
+                Groups::each_near(near, inventory, |slot| {
+                    let Some(host) = inventory.at(slot) else { return };
+                    if skip(slot)
+                        || !suits(host, slot, request, groups, violations, &inventory.scratch)
+                        || filter::reject(host, request).is_some()
+                    {
+                        return;
+                    }
+                    let Some(found) = inventory.index.score(slot, request.size) else { return };
+                    let key = (found.queue, found.packing, found.bucket, host.id);
+                    if best.is_none_or(|(a, b, c, d, _)| key < (a, b, c, d)) {
+                        best = Some((key.0, key.1, key.2, key.3, found));
+                    }
+                });
+                best.map(|(.., found)| found)
+            }
+            None => {
+                let Inventory { index, hosts, scratch, .. } = inventory;
+                let cell = |key: &CellKey| {
+                    zone.is_none_or(|z| z == key.zone)
+                        && cell_suits(key, asked, request)
+                        && groups.zone_suits(key.zone, scratch)
+                };
+                let plain = request.groups.is_empty() && !exact;
+                let wanted = |slot: u32| {
+                    if skip(slot) {
+                        return false;
+                    }
+                    if plain {
+                        return true;
+                    }
+                    hosts[slot as usize].as_ref().is_some_and(|host| {
+                        suits(host, slot, request, groups, violations, scratch)
+                            && (!exact || filter::reject(host, request).is_none())
+                    })
+                };
+                index.best(request.size, cell, wanted)
+            }
+        };
+        if let Some(found) = found {
+            return Some((found, violations));
         }
     }
-    let considered = u32::try_from(inventory.len()).unwrap_or(u32::MAX);
-    let rejected = filter::ORDER
-        .into_iter()
-        .zip(rejected)
-        .filter(|(_, hosts)| *hosts > 0)
-        .map(|(filter, hosts)| RejectionCount { filter, hosts })
-        .collect::<Vec<_>>();
-    let mut record = PlacementRecord {
-        at: now,
-        hosts_considered: considered,
-        candidates,
-        rejected,
-        chosen: None,
-        score: String::new(),
-        nearest: None,
-        summary: String::new(),
-    };
-    if let Some((_, host, claim)) = best {
-        let left = score::left_after(host, claim);
-        record.chosen = Some(host.id);
-        record.score = format!("leaves {} vCPUs, {} MiB, {} GiB", left.vcpus, left.memory_mib, left.disk_gib);
-        record.summary = format!("{candidates} of {considered} hosts could take it; the tightest fit was chosen");
-        return Decision { placed: Some(Placed { host_id: host.id, claim }), record };
-    }
-    record.nearest = nearest(inventory, request);
-    record.summary = refusal_summary(&record);
-    inventory.remember_refusal(request.clone(), Refused(record.clone()));
-    Decision { placed: None, record }
+    None
 }
 
-/// The host that lacks least, among those that fail for room alone; then among all that are at least connected.
-fn nearest(inventory: &Inventory, request: &Request) -> Option<NearestFit> {
-    inventory
-        .hosts()
-        .map(|host| {
-            let lacks = filter::lacks(host, request);
-            let permille = |lacks: u64, capacity: u64| lacks.saturating_mul(1000) / capacity.max(1);
-            let worst = permille(u64::from(lacks.vcpus), u64::from(host.capacity.vcpus))
-                .max(permille(lacks.memory_mib, host.capacity.memory_mib))
-                .max(permille(lacks.disk_gib, host.capacity.disk_gib));
-            let other_reason = filter::reject(host, request).is_some_and(|f| f < domain::explain::Rejection::Vcpus);
-            ((!host.up, other_reason, worst, host.id), lacks)
-        })
-        .min_by_key(|(key, _)| *key)
-        .map(|((.., host_id), lacks)| NearestFit { host_id: Some(host_id), lacks })
+fn suits(host: &HostEntry, slot: u32, request: &Request, groups: &Groups, violations: u32, scratch: &[u32]) -> bool {
+    request.groups.is_empty() || groups.violations(host, slot, scratch).is_some_and(|v| v <= violations)
 }
 
-fn refusal_summary(record: &PlacementRecord) -> String {
-    if record.hosts_considered == 0 {
-        return "no host has registered yet".to_owned();
-    }
-    let why: Vec<String> =
-        record.rejected.iter().map(|r| format!("{} {}", r.hosts, filter::describe(r.filter))).collect();
-    format!("none of {} hosts can take it: {}", record.hosts_considered, why.join(", "))
-}
-
-/// What would make a refused request fit, for people.
-#[must_use]
-pub fn hint(record: &PlacementRecord) -> String {
-    let Some(nearest) = &record.nearest else {
-        return "register a host: start its compute-agent".to_owned();
-    };
-    let lacks: Vec<String> = [
-        (u64::from(nearest.lacks.vcpus), "vCPUs"),
-        (nearest.lacks.memory_mib, "MiB of memory"),
-        (nearest.lacks.disk_gib, "GiB of disk"),
-    ]
-    .iter()
-    .filter(|(n, _)| *n > 0)
-    .map(|(n, what)| format!("{n} {what}"))
-    .collect();
-    if lacks.is_empty() {
-        "a host has the room but may not be used now (disconnected, cordoned, or in another zone)".to_owned()
-    } else {
-        format!("the nearest host lacks {}; ask for less, delete something, or add a host", lacks.join(", "))
-    }
+fn answer(
+    inventory: &Inventory,
+    request: &Request,
+    found: Found,
+    violations: u32,
+    backup: Option<u32>,
+) -> Option<Choice> {
+    let host = inventory.at(found.slot)?;
+    let claim = filter::claim(host, request);
+    let numa_node = if request.pinned { host.node_for(request.size.vcpus, claim.memory_mib) } else { None };
+    let backup = backup.and_then(|slot| inventory.at(slot)).map(|h| h.id);
+    let placed = Placed { host_id: host.id, claim, numa_node, backup };
+    let score =
+        Score { violations, start_queue: found.queue, packing: found.packing, bucket: found.bucket, host_id: host.id };
+    Some(Choice { placed, score })
 }

@@ -1,44 +1,88 @@
 //! Why a host can't take a request. The filters run in the order of [`Rejection`]: a host is counted under the first that rejects it.
 
-use super::{decide::Request, inventory::HostEntry};
+use super::{
+    host::{HostEntry, minus},
+    request::Request,
+    roster::pinned_claim,
+};
 use domain::{explain::Rejection, flavor::Size};
 
-/// The first filter that rejects `host`, or `None` when it could take the request.
+/// The first filter that rejects `host` for what it is, whatever else is placed.
 #[must_use]
-pub fn reject(host: &HostEntry, request: &Request) -> Option<Rejection> {
-    let lacks = lacks(host, request);
+pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
     ORDER.into_iter().find(|filter| match filter {
         Rejection::Disconnected => !host.up,
-        Rejection::Cordoned => host.cordoned || request.avoid.contains(&host.id),
-        Rejection::Zone => request.zone.as_ref().is_some_and(|zone| *zone != host.zone),
+        Rejection::Cordoned => host.cordoned || host.policies.draining || request.avoid.contains(&host.id),
+        Rejection::Zone => request.zone.as_ref().is_some_and(|zone| **zone != *host.zone),
+        Rejection::Dedicated => match host.policies.dedicated_to {
+            Some(project) => request.project != Some(project),
+            None => request.dedicated,
+        },
         Rejection::Tags => request.tags.iter().any(|(key, value)| host.tags.get(key) != Some(value)),
+        Rejection::ForbiddenTags => request.forbidden_tags.iter().any(|(key, value)| host.tags.get(key) == Some(value)),
         Rejection::CpuFeatures => request.cpu_features.iter().any(|f| !host.cpu_features.contains(f)),
-        Rejection::Vcpus => lacks.vcpus > 0,
-        Rejection::Memory => lacks.memory_mib > 0,
-        Rejection::Disk => lacks.disk_gib > 0,
+        Rejection::Group
+        | Rejection::Vcpus
+        | Rejection::Memory
+        | Rejection::Disk
+        | Rejection::Pinning
+        | Rejection::Reserve => false,
     })
 }
 
-pub const ORDER: [Rejection; 8] = [
+/// The first filter that rejects `host`, groups and reserve aside, or `None` when it could take the request.
+#[must_use]
+pub fn reject(host: &HostEntry, request: &Request) -> Option<Rejection> {
+    closed(host, request).or_else(|| no_room(host, request))
+}
+
+/// What of the host is short.
+#[must_use]
+pub fn no_room(host: &HostEntry, request: &Request) -> Option<Rejection> {
+    let lacks = lacks(host, request);
+    if lacks.vcpus > 0 {
+        Some(Rejection::Vcpus)
+    } else if lacks.memory_mib > 0 {
+        Some(Rejection::Memory)
+    } else if lacks.disk_gib > 0 {
+        Some(Rejection::Disk)
+    } else if request.pinned && host.node_for(request.size.vcpus, claim(host, request).memory_mib).is_none() {
+        Some(Rejection::Pinning)
+    } else {
+        None
+    }
+}
+
+pub const ORDER: [Rejection; 13] = [
     Rejection::Disconnected,
     Rejection::Cordoned,
     Rejection::Zone,
+    Rejection::Dedicated,
     Rejection::Tags,
+    Rejection::ForbiddenTags,
     Rejection::CpuFeatures,
+    Rejection::Group,
     Rejection::Vcpus,
     Rejection::Memory,
     Rejection::Disk,
+    Rejection::Pinning,
+    Rejection::Reserve,
 ];
+
+/// What the request takes of `host`: memory with QEMU's own, pinned vCPUs as whole threads.
+#[must_use]
+pub fn claim(host: &HostEntry, request: &Request) -> Size {
+    let mut claim = host.claim_of(request.size);
+    if request.pinned {
+        claim.vcpus = pinned_claim(claim.vcpus, host.overcommit_permille);
+    }
+    claim
+}
 
 /// What `host` is short of for the request, its QEMU included; 0: enough.
 #[must_use]
 pub fn lacks(host: &HostEntry, request: &Request) -> Size {
-    let (free, claim) = (host.free(), host.claim_of(request.size));
-    Size {
-        vcpus: claim.vcpus.saturating_sub(free.vcpus),
-        memory_mib: claim.memory_mib.saturating_sub(free.memory_mib),
-        disk_gib: claim.disk_gib.saturating_sub(free.disk_gib),
-    }
+    minus(claim(host, request), host.free())
 }
 
 /// What people call a filter's verdict: "5 have too little memory".
@@ -48,10 +92,15 @@ pub fn describe(filter: Rejection) -> &'static str {
         Rejection::Disconnected => "disconnected",
         Rejection::Cordoned => "cordoned",
         Rejection::Zone => "in another zone",
+        Rejection::Dedicated => "dedicated to others",
         Rejection::Tags => "without the tags asked for",
+        Rejection::ForbiddenTags => "with a tag that must not be",
         Rejection::CpuFeatures => "without the CPU features asked for",
+        Rejection::Group => "ruled out by a placement group",
         Rejection::Vcpus => "short of vCPUs",
         Rejection::Memory => "short of memory",
         Rejection::Disk => "short of disk",
+        Rejection::Pinning => "without a NUMA node free enough",
+        Rejection::Reserve => "without another host to restart it on",
     }
 }

@@ -1,84 +1,26 @@
-//! The hosts in memory: what each can take, what it has taken, and what is being committed.
+//! The hosts in memory: what each can take, what it has taken, and what is being committed. Every change also moves the host in the
+//! index, so that a decision never has to look at all of them.
 
+use super::{
+    atoms::{Asked, Atoms, Standing, Wish, wishes},
+    decide::Refused,
+    host::{HostEntry, Policies, RACK_TAG, minus, plus},
+    index::{CellKey, Index, QUEUE_MOST},
+    mix::Mix,
+    request::Request,
+    reserve::Reserve,
+    roster::Roster,
+};
 use domain::{
     HostId, InstanceId,
     flavor::Size,
-    host::{Host, HostState, MemoryOverhead},
+    host::{Host, HostState},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
-use super::decide::{RefusalKey, Refused};
-
-/// One host as the scheduler sees it.
-#[derive(Debug, Clone)]
-pub struct HostEntry {
-    pub id: HostId,
-    pub name: String,
-    pub zone: String,
-    pub tags: BTreeMap<String, String>,
-    pub cpu_features: BTreeSet<String>,
-    pub up: bool,
-    pub cordoned: bool,
-    pub capacity: Size,
-    /// Claims that the database has.
-    pub used: Size,
-    /// Claims whose commit is on its way.
-    pub tentative: Size,
-    pub overhead: MemoryOverhead,
-    /// Hardware threads (capacity without overcommit), at least 1.
-    pub threads: u32,
-    /// The desired-state revision that the database has.
-    pub revision: i64,
-    /// Instances placed here that aren't known to have started yet.
-    starting: HashSet<InstanceId>,
-    /// Rises with each change of `used` or `tentative`: whoever read the row before may not overwrite what came after.
-    changes: u64,
-}
-
-impl HostEntry {
-    #[must_use]
-    pub fn from_host(host: &Host) -> Self {
-        Self {
-            id: host.id,
-            name: host.name.clone(),
-            zone: host.zone.clone(),
-            tags: host.tags.clone(),
-            cpu_features: host.facts.cpu_features.iter().cloned().collect(),
-            up: host.state == HostState::Up,
-            cordoned: host.cordoned,
-            capacity: host.capacity,
-            used: host.used,
-            tentative: Size::default(),
-            overhead: host.overhead,
-            threads: host.facts.threads.max(1),
-            revision: host.revision,
-            starting: HashSet::new(),
-            changes: 0,
-        }
-    }
-
-    /// What is left for new claims; nothing goes below zero when a host shrank under what it holds.
-    #[must_use]
-    pub fn free(&self) -> Size {
-        let taken = plus(self.used, self.tentative);
-        Size {
-            vcpus: self.capacity.vcpus.saturating_sub(taken.vcpus),
-            memory_mib: self.capacity.memory_mib.saturating_sub(taken.memory_mib),
-            disk_gib: self.capacity.disk_gib.saturating_sub(taken.disk_gib),
-        }
-    }
-
-    /// What an instance of `size` takes here: its memory with QEMU's own.
-    #[must_use]
-    pub fn claim_of(&self, size: Size) -> Size {
-        Size { memory_mib: self.overhead.claim_mib(size), ..size }
-    }
-
-    #[must_use]
-    pub fn starts_in_progress(&self) -> u32 {
-        u32::try_from(self.starting.len()).unwrap_or(u32::MAX)
-    }
-}
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+};
 
 /// A moment of one host's figures, to refresh it only if nothing happened since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,75 +31,228 @@ pub struct Moment {
 
 #[derive(Debug, Default)]
 pub struct Inventory {
-    hosts: BTreeMap<HostId, HostEntry>,
+    /// By slot. A removed host leaves its slot to the next.
+    pub(super) hosts: Vec<Option<HostEntry>>,
+    slots: HashMap<HostId, u32>,
+    vacant: Vec<u32>,
+    /// Hosts that aren't connected.
+    down: u32,
+    pub(super) index: Index,
+    pub(super) mix: Mix,
+    atoms: Atoms,
+    zones: Vec<Arc<str>>,
+    racks: HashMap<Arc<str>, u32>,
+    rack_hosts: Vec<Vec<u32>>,
+    pub(super) roster: Roster,
+    pub(super) reserve: Reserve,
+    /// Equal sets are kept once: a hundred thousand hosts have a handful of feature lists.
+    features: HashSet<Arc<BTreeSet<String>>>,
+    tags: HashSet<Arc<BTreeMap<String, String>>>,
     /// Refusals by the shape of their request. A full cloud is asked again and again for what it doesn't have; as long as nothing
     /// changed, the answer is looked up instead of computed over all hosts.
-    refusals: HashMap<RefusalKey, Refused>,
+    refusals: HashMap<Request, Refused>,
+    /// Where groups' members are, while one decision is made.
+    pub(super) scratch: Vec<u32>,
 }
 
 /// Shapes remembered; past it all are forgotten (they are rebuilt by one scan each).
 const REFUSALS_KEPT: usize = 256;
 
+fn shared<T: Hash + Eq>(set: &mut HashSet<Arc<T>>, value: Arc<T>) -> Arc<T> {
+    if let Some(known) = set.get(&value) {
+        return known.clone();
+    }
+    set.insert(value.clone());
+    value
+}
+
 impl Inventory {
     #[must_use]
     pub fn new(hosts: &[Host]) -> Self {
-        Self { hosts: hosts.iter().map(|h| (h.id, HostEntry::from_host(h))).collect(), refusals: HashMap::new() }
+        let mut inventory = Self::default();
+        for host in hosts {
+            inventory.put_host(host);
+        }
+        inventory
     }
 
     pub fn hosts(&self) -> impl Iterator<Item = &HostEntry> {
-        self.hosts.values()
+        self.hosts.iter().flatten()
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.hosts.len()
+        self.slots.len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.hosts.is_empty()
+        self.slots.is_empty()
     }
 
     #[must_use]
     pub fn find(&self, id: HostId) -> Option<&HostEntry> {
-        self.hosts.get(&id)
+        self.at(self.slot_of(id)?)
     }
 
-    fn change(&mut self, id: HostId, f: impl FnOnce(&mut HostEntry)) {
-        if let Some(host) = self.hosts.get_mut(&id) {
+    #[must_use]
+    pub(super) fn slot_of(&self, id: HostId) -> Option<u32> {
+        self.slots.get(&id).copied()
+    }
+
+    #[must_use]
+    pub(super) fn at(&self, slot: u32) -> Option<&HostEntry> {
+        self.hosts.get(slot as usize)?.as_ref()
+    }
+
+    #[must_use]
+    pub(super) fn rack_hosts(&self, rack: u32) -> &[u32] {
+        self.rack_hosts.get(rack as usize).map_or(&[], Vec::as_slice)
+    }
+
+    #[must_use]
+    pub(super) fn zone_at(&self, zone: &str) -> Option<u16> {
+        self.zones.iter().position(|z| **z == *zone).and_then(|at| u16::try_from(at).ok())
+    }
+
+    /// Hosts that aren't connected.
+    #[must_use]
+    pub(super) fn down(&self) -> u32 {
+        self.down
+    }
+
+    /// Changes a host and moves it in the index.
+    pub(super) fn change(&mut self, slot: u32, f: impl FnOnce(&mut HostEntry)) {
+        if let Some(host) = self.hosts.get_mut(slot as usize).and_then(Option::as_mut) {
+            let was_up = host.up;
             f(host);
+            match (was_up, host.up) {
+                (true, false) => self.down += 1,
+                (false, true) => self.down -= 1,
+                (true, true) | (false, false) => {}
+            }
             self.refusals.clear();
+            self.reindex(slot);
         }
     }
 
     fn change_figures(&mut self, id: HostId, f: impl FnOnce(&mut HostEntry)) {
-        self.change(id, |host| {
+        let Some(slot) = self.slot_of(id) else { return };
+        self.change(slot, |host| {
             f(host);
             host.changes += 1;
         });
+    }
+
+    fn reindex(&mut self, slot: u32) {
+        let Some(host) = self.hosts.get(slot as usize).and_then(Option::as_ref) else { return };
+        if !host.usable() {
+            self.index.take_out(slot);
+            return;
+        }
+        let queue = (host.starts_in_progress() / host.threads).min(u32::from(QUEUE_MOST)) as u8;
+        let key = CellKey { zone: host.zone_at, atoms: host.atoms, dedicated_to: host.policies.dedicated_to, queue };
+        self.index.place(slot, host.kind, key, host.free(), &self.mix);
     }
 
     /// A host as its row says, after its registration or an operator's change. Claims in memory are kept where a host is known
     /// already: they are ahead of the row.
     pub fn put_host(&mut self, host: &Host) {
         let mut entry = HostEntry::from_host(host);
-        if let Some(old) = self.hosts.remove(&host.id) {
-            entry.used = old.used;
-            entry.tentative = old.tentative;
-            entry.starting = old.starting;
-            entry.changes = old.changes;
-            entry.revision = entry.revision.max(old.revision);
-        }
-        self.hosts.insert(host.id, entry);
+        entry.tags = shared(&mut self.tags, entry.tags);
+        entry.cpu_features = shared(&mut self.features, entry.cpu_features);
+        let zone = self.zone_at(&entry.zone).unwrap_or_else(|| {
+            self.zones.push(entry.zone.clone());
+            (self.zones.len() - 1) as u16
+        });
+        (entry.zone_at, entry.zone) = (zone, self.zones[usize::from(zone)].clone());
+        entry.atoms = self.atoms.of(&entry);
+        self.atoms.hosts_changed();
+        let slot = match self.slot_of(host.id) {
+            Some(slot) => {
+                self.leave_rack(slot);
+                if let Some(old) = self.hosts[slot as usize].take() {
+                    self.down -= u32::from(!old.up);
+                    (entry.used, entry.tentative, entry.set_aside) = (old.used, old.tentative, old.set_aside);
+                    (entry.starting, entry.special, entry.changes) = (old.starting, old.special, old.changes);
+                    entry.policies = old.policies;
+                    entry.revision = entry.revision.max(old.revision);
+                    for (node, old) in entry.numa.iter_mut().zip(old.numa) {
+                        (node.pinned_threads, node.pinned_mib) = (old.pinned_threads, old.pinned_mib);
+                    }
+                }
+                slot
+            }
+            None => {
+                let slot = self.vacant.pop().unwrap_or_else(|| {
+                    self.hosts.push(None);
+                    (self.hosts.len() - 1) as u32
+                });
+                self.slots.insert(host.id, slot);
+                self.index.put(slot, host.id);
+                slot
+            }
+        };
+        entry.rack_at = host.tags.get(RACK_TAG).map(|rack| self.join_rack(rack, slot));
+        self.down += u32::from(!entry.up);
+        self.hosts[slot as usize] = Some(entry);
         self.refusals.clear();
+        self.reindex(slot);
+        self.check_backups(slot);
+    }
+
+    /// The host is no more. What was known of its instances goes with it.
+    pub fn remove_host(&mut self, id: HostId) {
+        let Some(slot) = self.slots.remove(&id) else { return };
+        self.index.take_out(slot);
+        self.leave_rack(slot);
+        self.down -= u32::from(self.hosts[slot as usize].take().is_some_and(|h| !h.up));
+        for instance in self.roster.on_slot(slot) {
+            self.detach(instance);
+        }
+        self.refusals.clear();
+        self.check_backups(slot);
+        self.vacant.push(slot);
+    }
+
+    fn join_rack(&mut self, rack: &str, slot: u32) -> u32 {
+        let at = match self.racks.get(rack) {
+            Some(at) => *at,
+            None => {
+                let at = self.rack_hosts.len() as u32;
+                self.racks.insert(rack.into(), at);
+                self.rack_hosts.push(Vec::new());
+                at
+            }
+        };
+        self.rack_hosts[at as usize].push(slot);
+        at
+    }
+
+    fn leave_rack(&mut self, slot: u32) {
+        if let Some(rack) = self.at(slot).and_then(|h| h.rack_at) {
+            self.rack_hosts[rack as usize].retain(|other| *other != slot);
+        }
     }
 
     pub fn set_up(&mut self, id: HostId, up: bool) {
-        self.change(id, |h| h.up = up);
+        let Some(slot) = self.slot_of(id) else { return };
+        self.change(slot, |h| h.up = up);
+        self.check_backups(slot);
+    }
+
+    /// Drain, dedication, reservation.
+    pub fn set_policies(&mut self, id: HostId, policies: Policies) {
+        let Some(slot) = self.slot_of(id) else { return };
+        self.change(slot, |h| h.policies = policies);
+        self.check_backups(slot);
     }
 
     /// A decision's claim, before its commit.
     pub fn claim_tentatively(&mut self, id: HostId, claim: Size) {
+        if self.mix.learn(claim) {
+            self.index.price(&self.mix);
+        }
         self.change_figures(id, |h| h.tentative = plus(h.tentative, claim));
     }
 
@@ -184,7 +279,7 @@ impl Inventory {
     }
 
     pub fn raise_revision(&mut self, id: HostId) {
-        if let Some(host) = self.hosts.get_mut(&id) {
+        if let Some(host) = self.slot_of(id).and_then(|slot| self.hosts[slot as usize].as_mut()) {
             host.revision += 1;
         }
     }
@@ -192,66 +287,98 @@ impl Inventory {
     /// Before reading the host's row, to hand to [`Self::refresh`].
     #[must_use]
     pub fn moment(&self, id: HostId) -> Option<Moment> {
-        self.hosts.get(&id).map(|h| Moment { host_id: id, changes: h.changes })
+        self.find(id).map(|h| Moment { host_id: id, changes: h.changes })
     }
 
     /// Takes over a row's figures, unless a claim is on its way or something changed since `moment`: then the row is the older one.
     /// Answers whether it did.
     pub fn refresh(&mut self, moment: Moment, row: &Host) -> bool {
-        let Some(host) = self.hosts.get_mut(&moment.host_id) else { return false };
+        let Some(slot) = self.slot_of(moment.host_id) else { return false };
+        let Some(host) = self.hosts[slot as usize].as_mut() else { return false };
         if host.changes != moment.changes || host.tentative != Size::default() {
             return false;
         }
-        let up = row.state == HostState::Up;
-        let changed = (host.used, host.cordoned, host.capacity, host.up) != (row.used, row.cordoned, row.capacity, up);
-        (host.used, host.cordoned, host.capacity, host.up) = (row.used, row.cordoned, row.capacity, up);
         host.revision = host.revision.max(row.revision);
-        if changed {
-            self.refusals.clear();
+        let up = row.state == HostState::Up;
+        if (host.used, host.cordoned, host.capacity, host.up) != (row.used, row.cordoned, row.capacity, up) {
+            self.change(slot, |host| {
+                (host.used, host.cordoned, host.capacity, host.up) = (row.used, row.cordoned, row.capacity, up);
+                host.kind = super::grid::KindKey::of(host.capacity, host.overhead);
+            });
+            self.check_backups(slot);
         }
         true
     }
 
     /// Starts count towards where the next one goes, and how long a start may take. A set, so that saying it twice counts once.
     pub fn start_begins(&mut self, id: HostId, instance_id: InstanceId) {
-        if let Some(host) = self.hosts.get_mut(&id) {
-            host.starting.insert(instance_id);
-        }
+        self.change_starts(id, |starting| starting.insert(instance_id));
     }
 
     pub fn start_ends(&mut self, id: HostId, instance_id: InstanceId) {
-        if let Some(host) = self.hosts.get_mut(&id) {
-            host.starting.remove(&instance_id);
+        self.change_starts(id, |starting| starting.remove(&instance_id));
+    }
+
+    fn change_starts(&mut self, id: HostId, f: impl FnOnce(&mut HashSet<InstanceId>) -> bool) {
+        let Some(slot) = self.slot_of(id) else { return };
+        let Some(host) = self.hosts[slot as usize].as_mut() else { return };
+        if f(&mut host.starting) {
+            self.reindex(slot);
+        }
+    }
+
+    /// What the request asks of tags and features, as bits; wishes met for the first time get theirs now.
+    pub(super) fn ask(&mut self, request: &Request) -> Asked {
+        let mut asked = Asked::default();
+        for (wish, needed) in wishes(request) {
+            let standing = match self.atoms.find(wish) {
+                Standing::Unknown => {
+                    let learned = self.atoms.learn(wish, self.hosts.iter().flatten());
+                    if let Standing::Bit(_) = learned {
+                        self.look_again();
+                    }
+                    learned
+                }
+                known @ (Standing::Bit(_) | Standing::Absent) => known,
+            };
+            match (standing, needed) {
+                (Standing::Bit(bit), true) => {
+                    asked.needs |= bit;
+                    if matches!(wish, Wish::Tag(..)) {
+                        asked.tags |= bit;
+                    }
+                }
+                (Standing::Bit(bit), false) => asked.forbids |= bit,
+                (Standing::Absent, true) => asked.hopeless = true,
+                (Standing::Absent, false) => {}
+                (Standing::Unknown, _) => asked.rest = true,
+            }
+        }
+        asked
+    }
+
+    fn look_again(&mut self) {
+        for slot in 0..self.hosts.len() as u32 {
+            if let Some(host) = self.hosts[slot as usize].as_mut() {
+                host.atoms = self.atoms.of(host);
+                self.reindex(slot);
+            }
         }
     }
 
     #[must_use]
-    pub(super) fn known_refusal(&self, key: &RefusalKey) -> Option<&Refused> {
-        self.refusals.get(key)
+    pub(super) fn known_refusal(&self, key: &Request) -> Option<&Refused> {
+        if self.refusals.is_empty() { None } else { self.refusals.get(key) }
     }
 
-    pub(super) fn remember_refusal(&mut self, key: RefusalKey, refused: Refused) {
+    pub(super) fn remember_refusal(&mut self, key: Request, refused: Refused) {
         if self.refusals.len() >= REFUSALS_KEPT {
             self.refusals.clear();
         }
         self.refusals.insert(key, refused);
     }
-}
 
-#[must_use]
-pub fn plus(a: Size, b: Size) -> Size {
-    Size {
-        vcpus: a.vcpus.saturating_add(b.vcpus),
-        memory_mib: a.memory_mib.saturating_add(b.memory_mib),
-        disk_gib: a.disk_gib.saturating_add(b.disk_gib),
-    }
-}
-
-#[must_use]
-pub fn minus(a: Size, b: Size) -> Size {
-    Size {
-        vcpus: a.vcpus.saturating_sub(b.vcpus),
-        memory_mib: a.memory_mib.saturating_sub(b.memory_mib),
-        disk_gib: a.disk_gib.saturating_sub(b.disk_gib),
+    pub(super) fn forget_refusals(&mut self) {
+        self.refusals.clear();
     }
 }

@@ -6,9 +6,13 @@ mod boot;
 mod control_plane;
 mod dataplane;
 mod idle;
+mod inventory;
 mod network;
+mod packing;
+mod placement;
 mod stack;
 mod stats;
+mod trace;
 
 use clap::{Parser, Subcommand};
 
@@ -33,6 +37,12 @@ enum Bench {
     Network(network::Args),
     /// Throughput and delay between two hosts' endpoints against plain veth. Needs root and iperf3.
     Dataplane(dataplane::Args),
+    /// The scheduler's decisions in memory, against a scan of all hosts.
+    Placement(placement::Args),
+    /// Hosts that a trace of requests needs, against best fit, first fit and the lower bound.
+    Packing(packing::Args),
+    /// Memory and load time of the scheduler's inventory.
+    Inventory(inventory::Args),
 }
 
 #[tokio::main]
@@ -46,6 +56,9 @@ async fn main() -> anyhow::Result<()> {
         Bench::Idle(args) => idle::run(args).await?,
         Bench::Network(args) => network::run(args).await?,
         Bench::Dataplane(args) => dataplane::run(args).await?,
+        Bench::Placement(args) => placement::run(&args)?,
+        Bench::Packing(args) => packing::run(&args)?,
+        Bench::Inventory(args) => inventory::run(&args)?,
     };
     println!("{result}");
     Ok(())

@@ -10,11 +10,20 @@ pub enum Rejection {
     Disconnected,
     Cordoned,
     Zone,
+    /// Dedicated to another project, or not dedicated where that is asked for.
+    Dedicated,
     Tags,
+    ForbiddenTags,
     CpuFeatures,
+    /// A placement group's affinity or anti-affinity.
+    Group,
     Vcpus,
     Memory,
     Disk,
+    /// No NUMA node has the threads and the memory for pinned vCPUs.
+    Pinning,
+    /// It has the room, but no other host could take the instance were this one lost (N+1).
+    Reserve,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +51,9 @@ pub struct PlacementRecord {
     pub rejected: Vec<RejectionCount>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<HostId>,
+    /// The best hosts, the chosen one first. Not for tenants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub best: Vec<CandidateScore>,
     /// The chosen host's score, for people: "leaves 2 vCPUs, 512 MiB".
     #[serde(default)]
     pub score: String,
@@ -49,6 +61,16 @@ pub struct PlacementRecord {
     pub nearest: Option<NearestFit>,
     /// One sentence.
     pub summary: String,
+    /// Of a refusal: what would make it fit.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
+}
+
+/// A host that could have taken it, and how it was rated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CandidateScore {
+    pub host_id: HostId,
+    pub score: String,
 }
 
 impl PlacementRecord {
@@ -56,6 +78,7 @@ impl PlacementRecord {
     #[must_use]
     pub fn redacted(mut self) -> Self {
         self.chosen = None;
+        self.best.clear();
         if let Some(nearest) = &mut self.nearest {
             nearest.host_id = None;
         }

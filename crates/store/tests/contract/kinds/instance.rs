@@ -43,9 +43,11 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
         candidates: 1,
         rejected: Vec::new(),
         chosen: Some(host),
+        best: Vec::new(),
         score: "leaves 18 vCPUs".into(),
         nearest: None,
         summary: "fits".into(),
+        hint: String::new(),
     };
     let change = InstanceDesired {
         name: name("web-2"),

@@ -1,0 +1,78 @@
+//! Several instances of one request at once.
+
+use super::{
+    decide::{Decision, Placed, decide},
+    inventory::Inventory,
+    request::Request,
+    roster::Attach,
+};
+use domain::{InstanceId, Timestamp, explain::PlacementRecord};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    AllOrNothing,
+    AsManyAsFit,
+}
+
+#[derive(Debug)]
+pub struct Batch {
+    /// Claimed tentatively and attached, in the order of the ids; [`Batch::give_back`] undoes it.
+    pub placed: Vec<(InstanceId, Placed, PlacementRecord)>,
+    /// How many found a place, whether they keep it or not.
+    pub found: usize,
+    /// The decision for the first that found none.
+    pub refused: Option<Decision>,
+}
+
+/// Places one after the other, each seeing the ones before: their room, their groups, their starts.
+pub fn decide_batch(
+    inventory: &mut Inventory,
+    request: &Request,
+    ids: &[InstanceId],
+    fill: Fill,
+    now: Timestamp,
+) -> Batch {
+    let mut batch = Batch { placed: Vec::with_capacity(ids.len()), found: 0, refused: None };
+    for id in ids {
+        let decision = decide(inventory, request, now);
+        let Some(placed) = decision.placed else {
+            if fill == Fill::AllOrNothing {
+                batch.give_back(inventory);
+            }
+            batch.refused = Some(decision);
+            break;
+        };
+        inventory.hold(*id, &placed, request);
+        batch.placed.push((*id, placed, decision.record));
+        batch.found += 1;
+    }
+    batch
+}
+
+impl Batch {
+    /// None of it was committed.
+    pub fn give_back(&mut self, inventory: &mut Inventory) {
+        for (id, placed, _) in self.placed.drain(..) {
+            inventory.let_go(id, &placed);
+        }
+    }
+}
+
+impl Inventory {
+    /// Takes a place until its commit: the claim, the start, and what later decisions must know of the instance.
+    pub fn hold(&mut self, id: InstanceId, placed: &Placed, request: &Request) {
+        let Placed { host_id, claim, numa_node, backup } = *placed;
+        self.claim_tentatively(host_id, claim);
+        self.start_begins(host_id, id);
+        if !request.groups.is_empty() || request.protected || request.preemptible.is_some() || request.pinned {
+            self.attach(id, host_id, &Attach { claim, request, numa_node, backup });
+        }
+    }
+
+    /// The commit failed.
+    pub fn let_go(&mut self, id: InstanceId, placed: &Placed) {
+        self.give_back(placed.host_id, placed.claim);
+        self.start_ends(placed.host_id, id);
+        self.detach(id);
+    }
+}

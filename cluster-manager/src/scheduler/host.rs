@@ -1,0 +1,171 @@
+//! One host as the scheduler sees it.
+
+use super::grid::KindKey;
+use domain::{
+    HostId, InstanceId, ProjectId,
+    flavor::Size,
+    host::{Host, HostState, MemoryOverhead},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
+
+/// The tag that says which rack a host is in.
+pub const RACK_TAG: &str = "rack";
+
+/// What an operator decided on a host beyond its row's cordon and tags.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Policies {
+    /// Being emptied: gets nothing new.
+    pub draining: bool,
+    /// Takes this project's instances alone.
+    pub dedicated_to: Option<ProjectId>,
+    /// Kept free for the operator.
+    pub reserved: Size,
+}
+
+/// A NUMA node's threads and memory, and what pinned instances took of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NumaNode {
+    pub threads: u32,
+    pub memory_mib: u64,
+    pub pinned_threads: u32,
+    pub pinned_mib: u64,
+}
+
+#[derive(Debug, Clone)]
+pub struct HostEntry {
+    pub id: HostId,
+    pub name: String,
+    pub zone: Arc<str>,
+    pub tags: Arc<BTreeMap<String, String>>,
+    pub cpu_features: Arc<BTreeSet<String>>,
+    pub policies: Policies,
+    pub up: bool,
+    pub cordoned: bool,
+    pub capacity: Size,
+    /// Claims that the database has.
+    pub used: Size,
+    /// Claims whose commit is on its way.
+    pub tentative: Size,
+    /// Kept for protected instances of other hosts, should one of these be lost ([`super::reserve`]).
+    pub set_aside: Size,
+    pub overhead: MemoryOverhead,
+    /// Hardware threads (capacity without overcommit), at least 1.
+    pub threads: u32,
+    /// vCPUs per thread, in thousandths.
+    pub overcommit_permille: u32,
+    pub numa: Vec<NumaNode>,
+    /// The desired-state revision that the database has.
+    pub revision: i64,
+    /// Instances placed here that aren't known to have started yet.
+    pub(super) starting: HashSet<InstanceId>,
+    /// Protected and preemptible instances here, in no order.
+    pub(super) special: Vec<InstanceId>,
+    /// Rises with each change of `used` or `tentative`: whoever read the row before may not overwrite what came after.
+    pub(super) changes: u64,
+    pub(super) kind: KindKey,
+    pub(super) zone_at: u16,
+    /// None: a rack of its own.
+    pub(super) rack_at: Option<u32>,
+    pub(super) atoms: u128,
+}
+
+impl HostEntry {
+    #[must_use]
+    pub fn from_host(host: &Host) -> Self {
+        let threads = host.facts.threads.max(1);
+        Self {
+            id: host.id,
+            name: host.name.clone(),
+            zone: host.zone.as_str().into(),
+            tags: Arc::new(host.tags.clone()),
+            cpu_features: Arc::new(host.facts.cpu_features.iter().cloned().collect()),
+            policies: Policies::default(),
+            up: host.state == HostState::Up,
+            cordoned: host.cordoned,
+            capacity: host.capacity,
+            used: host.used,
+            tentative: Size::default(),
+            set_aside: Size::default(),
+            overhead: host.overhead,
+            threads,
+            overcommit_permille: host.cpu_overcommit_permille.max(1),
+            numa: numa_nodes(host.facts.numa_nodes, threads, host.capacity.memory_mib),
+            revision: host.revision,
+            starting: HashSet::new(),
+            special: Vec::new(),
+            changes: 0,
+            kind: KindKey::of(host.capacity, host.overhead),
+            zone_at: 0,
+            rack_at: None,
+            atoms: 0,
+        }
+    }
+
+    /// What is left for new claims; nothing goes below zero when a host shrank under what it holds.
+    #[must_use]
+    pub fn free(&self) -> Size {
+        minus(self.free_in_need(), self.set_aside)
+    }
+
+    /// The same with what is set aside for recoveries.
+    #[must_use]
+    pub fn free_in_need(&self) -> Size {
+        minus(minus(minus(self.capacity, self.policies.reserved), self.used), self.tentative)
+    }
+
+    /// What an instance of `size` takes here: its memory with QEMU's own.
+    #[must_use]
+    pub fn claim_of(&self, size: Size) -> Size {
+        Size { memory_mib: self.overhead.claim_mib(size), ..size }
+    }
+
+    #[must_use]
+    pub fn starts_in_progress(&self) -> u32 {
+        u32::try_from(self.starting.len()).unwrap_or(u32::MAX)
+    }
+
+    /// May get new instances at all.
+    #[must_use]
+    pub fn usable(&self) -> bool {
+        self.up && !self.cordoned && !self.policies.draining
+    }
+
+    /// The NUMA node that pinned vCPUs with this memory fit into: the fullest, so that large holes stay; ties by number.
+    #[must_use]
+    pub fn node_for(&self, vcpus: u32, memory_mib: u64) -> Option<u8> {
+        let fits = |n: &NumaNode| {
+            n.threads.saturating_sub(n.pinned_threads) >= vcpus
+                && n.memory_mib.saturating_sub(n.pinned_mib) >= memory_mib
+        };
+        let best = self.numa.iter().enumerate().filter(|(_, n)| fits(n));
+        best.min_by_key(|(at, n)| (n.threads - n.pinned_threads, *at)).and_then(|(at, _)| u8::try_from(at).ok())
+    }
+}
+
+/// The agents report how many nodes there are; machines split their threads and memory evenly over them.
+fn numa_nodes(count: u32, threads: u32, memory_mib: u64) -> Vec<NumaNode> {
+    let count = count.clamp(1, 64);
+    let node = NumaNode { threads: threads / count, memory_mib: memory_mib / u64::from(count), ..NumaNode::default() };
+    vec![node; count as usize]
+}
+
+#[must_use]
+pub fn plus(a: Size, b: Size) -> Size {
+    Size {
+        vcpus: a.vcpus.saturating_add(b.vcpus),
+        memory_mib: a.memory_mib.saturating_add(b.memory_mib),
+        disk_gib: a.disk_gib.saturating_add(b.disk_gib),
+    }
+}
+
+#[must_use]
+pub fn minus(a: Size, b: Size) -> Size {
+    Size {
+        vcpus: a.vcpus.saturating_sub(b.vcpus),
+        memory_mib: a.memory_mib.saturating_sub(b.memory_mib),
+        disk_gib: a.disk_gib.saturating_sub(b.disk_gib),
+    }
+}

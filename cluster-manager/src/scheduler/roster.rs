@@ -1,0 +1,300 @@
+//! Which instances are where, as far as later decisions depend on it: members of groups, protected and preemptible instances.
+//! Claims are counted apart (an instance being created has its claim before anything else).
+
+use super::{
+    host::HostEntry,
+    inventory::Inventory,
+    request::{GroupWish, Policy, Request, Scope, Strength},
+    treap::NIL,
+};
+use domain::{HostId, InstanceId, PlacementGroupId, flavor::Size};
+use std::collections::HashMap;
+
+/// An instance as it is made known to the inventory.
+#[derive(Debug, Clone, Copy)]
+pub struct Attach<'a> {
+    /// What it takes of its host, its QEMU included.
+    pub claim: Size,
+    /// What it asked for: groups, protection, class.
+    pub request: &'a Request,
+    /// The NUMA node that its vCPUs are pinned to.
+    pub numa_node: Option<u8>,
+    /// Where the decision found its backup.
+    pub backup: Option<HostId>,
+}
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub slot: u32,
+    pub claim: Size,
+    pub groups: Box<[PlacementGroupId]>,
+    pub preemptible: Option<u8>,
+    pub numa_node: Option<u8>,
+    /// Of a protected instance: what it asks of a backup.
+    pub protected: Option<Box<Request>>,
+    /// Where it would go if its host were lost, and what it would take there; [`NIL`]: nowhere.
+    pub backup: u32,
+    pub backup_claim: Size,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    members: HashMap<InstanceId, Member>,
+    groups: HashMap<PlacementGroupId, Vec<InstanceId>>,
+}
+
+impl Roster {
+    pub fn find(&self, id: InstanceId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub fn find_mut(&mut self, id: InstanceId) -> Option<&mut Member> {
+        self.members.get_mut(&id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub fn members(&self, group: PlacementGroupId) -> &[InstanceId] {
+        self.groups.get(&group).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn on_slot(&self, slot: u32) -> Vec<InstanceId> {
+        let mut here: Vec<InstanceId> =
+            self.members.iter().filter(|(_, m)| m.slot == slot).map(|(id, _)| *id).collect();
+        here.sort_unstable();
+        here
+    }
+
+    /// Protected instances whose backup is this slot, by id.
+    pub fn backed_up_by(&self, slot: u32) -> Vec<InstanceId> {
+        let mut here: Vec<InstanceId> =
+            self.members.iter().filter(|(_, m)| m.backup == slot).map(|(id, _)| *id).collect();
+        here.sort_unstable();
+        here
+    }
+
+    /// Protected instances without a backup, by id.
+    pub fn exposed(&self) -> Vec<InstanceId> {
+        let exposed = self.members.iter().filter(|(_, m)| m.protected.is_some() && m.backup == NIL);
+        let mut exposed: Vec<InstanceId> = exposed.map(|(id, _)| *id).collect();
+        exposed.sort_unstable();
+        exposed
+    }
+}
+
+impl Inventory {
+    /// An instance is on this host, or is about to be. Says nothing of its claim. Replaces what was known of it.
+    pub fn attach(&mut self, id: InstanceId, host_id: HostId, what: &Attach<'_>) {
+        self.detach(id);
+        let Some(slot) = self.slot_of(host_id) else { return };
+        let Attach { claim, request, numa_node, backup } = *what;
+        for wish in &request.groups {
+            self.roster.groups.entry(wish.group).or_default().push(id);
+        }
+        let member = Member {
+            slot,
+            claim,
+            groups: request.groups.iter().map(|wish| wish.group).collect(),
+            preemptible: request.preemptible,
+            numa_node,
+            protected: request.protected.then(|| Box::new(request.clone())),
+            backup: NIL,
+            backup_claim: Size::default(),
+        };
+        self.roster.members.insert(id, member);
+        let special = request.protected || request.preemptible.is_some();
+        if special || numa_node.is_some() {
+            self.change(slot, |host| {
+                if special {
+                    host.special.push(id);
+                }
+                if let Some(node) = numa_node.and_then(|at| host.numa.get_mut(usize::from(at))) {
+                    node.pinned_threads += pinned_threads(claim.vcpus, host.overcommit_permille);
+                    node.pinned_mib += claim.memory_mib;
+                }
+            });
+        } else {
+            self.forget_refusals();
+        }
+        if request.protected {
+            self.back_up(id, backup.and_then(|host_id| self.slot_of(host_id)));
+        }
+    }
+
+    /// It is gone, or was never committed.
+    pub fn detach(&mut self, id: InstanceId) {
+        if self.roster.find(id).is_some_and(|m| m.backup != NIL) {
+            self.drop_backup(id);
+        }
+        let Some(member) = self.roster.members.remove(&id) else { return };
+        for group in &member.groups {
+            if let Some(members) = self.roster.groups.get_mut(group) {
+                members.retain(|other| *other != id);
+                if members.is_empty() {
+                    self.roster.groups.remove(group);
+                }
+            }
+        }
+        self.change(member.slot, |host| {
+            host.special.retain(|other| *other != id);
+            if let Some(node) = member.numa_node.and_then(|at| host.numa.get_mut(usize::from(at))) {
+                let threads = pinned_threads(member.claim.vcpus, host.overcommit_permille);
+                node.pinned_threads = node.pinned_threads.saturating_sub(threads);
+                node.pinned_mib = node.pinned_mib.saturating_sub(member.claim.memory_mib);
+            }
+        });
+    }
+
+    /// Instances known.
+    #[must_use]
+    pub fn attached(&self) -> usize {
+        self.roster.len()
+    }
+
+    /// The host that an attached instance is on.
+    #[must_use]
+    pub fn host_of(&self, id: InstanceId) -> Option<HostId> {
+        Some(self.at(self.roster.find(id)?.slot)?.id)
+    }
+}
+
+/// Pinned vCPUs claim whole threads, so all the vCPUs that overcommit makes of these.
+#[must_use]
+pub fn pinned_claim(vcpus: u32, overcommit_permille: u32) -> u32 {
+    let claim = u64::from(vcpus) * u64::from(overcommit_permille.max(1000)) / 1000;
+    u32::try_from(claim).unwrap_or(u32::MAX)
+}
+
+fn pinned_threads(claimed_vcpus: u32, overcommit_permille: u32) -> u32 {
+    let threads = u64::from(claimed_vcpus) * 1000 / u64::from(overcommit_permille.max(1000));
+    u32::try_from(threads).unwrap_or(u32::MAX)
+}
+
+/// Where a group's other members are, in one wish's terms: sorted keys of hosts, racks or zones, in the inventory's scratch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Located {
+    pub wish: GroupWish,
+    from: usize,
+    to: usize,
+}
+
+/// At most this many wishes are looked at together; a request with more is malformed.
+pub const WISHES_MOST: usize = 8;
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Groups {
+    located: [Option<Located>; WISHES_MOST],
+}
+
+/// A rack of its own.
+const LONE_RACK: u32 = 1 << 31;
+
+fn key(host: &HostEntry, slot: u32, scope: Scope) -> u32 {
+    match scope {
+        Scope::Host => slot,
+        Scope::Rack => host.rack_at.unwrap_or(LONE_RACK | slot),
+        Scope::Zone => u32::from(host.zone_at),
+    }
+}
+
+impl Located {
+    pub fn keys<'s>(&self, scratch: &'s [u32]) -> &'s [u32] {
+        &scratch[self.from..self.to]
+    }
+
+    fn holds(&self, key: u32, scratch: &[u32]) -> bool {
+        let keys = self.keys(scratch);
+        match self.wish.policy {
+            Policy::Affinity => keys.is_empty() || keys.binary_search(&key).is_ok(),
+            Policy::AntiAffinity => keys.binary_search(&key).is_err(),
+        }
+    }
+}
+
+impl Groups {
+    pub fn locate(inventory: &mut Inventory, request: &Request) -> Self {
+        let mut groups = Self::default();
+        if request.groups.is_empty() {
+            return groups;
+        }
+        let mut scratch = std::mem::take(&mut inventory.scratch);
+        scratch.clear();
+        for (wish, located) in request.groups.iter().zip(&mut groups.located) {
+            let from = scratch.len();
+            for id in inventory.roster.members(wish.group) {
+                if request.recovers == Some(*id) {
+                    continue;
+                }
+                let Some(member) = inventory.roster.find(*id) else { continue };
+                let Some(host) = inventory.at(member.slot) else { continue };
+                scratch.push(key(host, member.slot, wish.scope));
+            }
+            scratch[from..].sort_unstable();
+            // In place: dedup of the tail.
+            let mut to = from;
+            for at in from..scratch.len() {
+                if to == from || scratch[to - 1] != scratch[at] {
+                    scratch[to] = scratch[at];
+                    to += 1;
+                }
+            }
+            scratch.truncate(to);
+            *located = Some(Located { wish: *wish, from, to });
+        }
+        inventory.scratch = scratch;
+        groups
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Located> {
+        self.located.iter().flatten()
+    }
+
+    /// None: a hard wish is not met. Otherwise how many soft ones aren't.
+    pub fn violations(&self, host: &HostEntry, slot: u32, scratch: &[u32]) -> Option<u32> {
+        let mut soft = 0;
+        for located in self.all() {
+            if !located.holds(key(host, slot, located.wish.scope), scratch) {
+                match located.wish.strength {
+                    Strength::Hard => return None,
+                    Strength::Soft => soft += 1,
+                }
+            }
+        }
+        Some(soft)
+    }
+
+    /// Whether a zone can be met at all: only hard wishes by zone are looked at.
+    pub fn zone_suits(&self, zone: u16, scratch: &[u32]) -> bool {
+        let hard = |l: &&Located| l.wish.scope == Scope::Zone && l.wish.strength == Strength::Hard;
+        self.all().filter(hard).all(|l| l.holds(u32::from(zone), scratch))
+    }
+
+    /// The affinity that leaves few hosts: by host or rack, with members to be near to.
+    pub fn near(&self, strength: Strength) -> Option<&Located> {
+        let near = |l: &&Located| {
+            l.wish.policy == Policy::Affinity
+                && l.wish.strength == strength
+                && l.wish.scope != Scope::Zone
+                && l.from < l.to
+        };
+        self.all().find(near)
+    }
+
+    pub fn soft(&self) -> u32 {
+        self.all().filter(|l| l.wish.strength == Strength::Soft).count() as u32
+    }
+
+    /// Calls `f` with each host that `near` allows.
+    pub fn each_near(near: &Located, inventory: &Inventory, mut f: impl FnMut(u32)) {
+        for key in near.keys(&inventory.scratch) {
+            match near.wish.scope {
+                Scope::Host => f(*key),
+                Scope::Rack if key & LONE_RACK != 0 => f(key & !LONE_RACK),
+                Scope::Rack => inventory.rack_hosts(*key).iter().for_each(|slot| f(*slot)),
+                Scope::Zone => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+fn protected(vcpus: u32, memory_mib: u64) -> Request {
+    Request { protected: true, ..ask(vcpus, memory_mib, 0) }
+}
+
+/// Any one host lost: its protected instances fit on their backups, all at once.
+fn survives(inventory: &Inventory, running: &HashMap<InstanceId, (Placed, Request)>) -> Result<(), String> {
+    for lost in inventory.hosts() {
+        let mut need: HashMap<HostId, Size> = HashMap::new();
+        for (id, (placed, request)) in running.iter().filter(|(_, (p, r))| r.protected && p.host_id == lost.id) {
+            let Some(backup) = inventory.backup_of(*id) else { return Err(format!("{id} has no backup")) };
+            let host = inventory.find(backup).expect("known");
+            if backup == lost.id || host.zone != lost.zone || !host.usable() {
+                return Err(format!("{id} on {} backed by {backup}", placed.host_id));
+            }
+            let sum = need.entry(backup).or_default();
+            *sum = host::plus(*sum, host.claim_of(request.size));
+        }
+        for (backup, need) in need {
+            let free = inventory.find(backup).expect("known").free_in_need();
+            if !treap::fits(&need, &free) {
+                return Err(format!("{backup} has {free:?} for {need:?} of {}", lost.id));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn two_hosts_keep_room_for_each_other() {
+    let mut inventory = Inventory::new(&[host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))]);
+    let mut placed = 0;
+    while let Some(choice) = choose(&mut inventory, &protected(1, 512)) {
+        inventory.hold(InstanceId::new(), &choice.placed, &protected(1, 512));
+        placed += 1;
+    }
+    assert_eq!(placed, 4, "half of eight");
+    let refused = decide(&mut inventory, &protected(1, 512), NOW);
+    assert!(refused.record.rejected.iter().any(|r| r.filter == Rejection::Vcpus), "{:?}", refused.record);
+    let plain = decide(&mut inventory, &ask(1, 512, 0), NOW);
+    assert!(plain.placed.is_none(), "what is set aside is nobody else's");
+}
+
+#[test]
+fn room_is_shared_because_one_host_is_lost_at_a_time() {
+    let rows: Vec<Host> = (1..=5).map(|n| host(n, size(4, 8192, 0))).collect();
+    let mut inventory = Inventory::new(&rows);
+    let mut placed = 0;
+    while let Some(choice) = choose(&mut inventory, &protected(2, 512)) {
+        inventory.hold(InstanceId::new(), &choice.placed, &protected(2, 512));
+        placed += 1;
+    }
+    assert_eq!(placed, 8, "four of five hosts full, one kept");
+}
+
+#[test]
+fn a_lone_host_refuses_with_the_reason_and_the_zone_counts() {
+    let mut rows = [host(1, size(8, 8192, 0)), host(2, size(8, 8192, 0))];
+    rows[1].zone = "other".to_owned();
+    let mut inventory = Inventory::new(&rows);
+    let refused = decide(&mut inventory, &protected(1, 512), NOW);
+    assert_eq!(
+        refused.record.rejected.iter().map(|r| (r.filter, r.hosts)).collect::<Vec<_>>(),
+        [(Rejection::Reserve, 2)]
+    );
+    assert!(
+        refused.record.hint.starts_with("a host has the room, but no other could restart"),
+        "{}",
+        refused.record.hint
+    );
+}
+
+#[test]
+fn a_recovered_instance_gets_the_room_set_aside_for_it() {
+    let rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))];
+    let mut inventory = Inventory::new(&rows);
+    let request = protected(4, 1024);
+    let placed = choose(&mut inventory, &request).expect("fits").placed;
+    let id = InstanceId::new();
+    inventory.hold(id, &placed, &request);
+    let backup = inventory.backup_of(id).expect("backed");
+    assert_eq!(Some(backup), placed.backup);
+    inventory.set_up(placed.host_id, false);
+    let again = Request { recovers: Some(id), ..request };
+    let moved = choose(&mut inventory, &again).expect("the room was kept").placed;
+    assert_eq!(moved.host_id, backup);
+    inventory.let_go(id, &placed);
+    inventory.hold(id, &moved, &again);
+    assert_eq!(inventory.find(backup).expect("known").tentative.vcpus, 4);
+    assert_eq!(inventory.back_up_exposed(), [id], "nobody is left to back it");
+    inventory.set_up(placed.host_id, true);
+    assert_eq!(inventory.back_up_exposed(), []);
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Place(u32, u64, bool),
+    Drop(usize),
+    Down(usize),
+    Up(usize),
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn any_one_host_can_be_lost(
+        hosts in proptest::collection::vec((2_u32..16, 2048_u64..16_384, 0_u8..2), 1..8),
+        ops in proptest::collection::vec(prop_oneof![
+            6 => (1_u32..5, 64_u64..2048, any::<bool>()).prop_map(|(c, m, p)| Op::Place(c, m, p)),
+            2 => any::<usize>().prop_map(Op::Drop),
+            1 => any::<usize>().prop_map(Op::Down),
+            1 => any::<usize>().prop_map(Op::Up),
+        ], 1..60),
+    ) {
+        let rows: Vec<Host> = hosts.iter().enumerate().map(|(n, (c, m, zone))| {
+            let mut row = host(n as u128 + 1, size(*c, *m, 0));
+            row.zone = format!("z{zone}");
+            row
+        }).collect();
+        let mut inventory = Inventory::new(&rows);
+        let mut running: HashMap<InstanceId, (Placed, Request)> = HashMap::new();
+        // Once a host is down, the zone may already be living on its reserve.
+        let mut lost = false;
+        for op in ops {
+            match op {
+                Op::Place(vcpus, memory_mib, p) => {
+                    let request = Request { protected: p, ..ask(vcpus, memory_mib, 0) };
+                    if let Some(choice) = choose(&mut inventory, &request) {
+                        let id = InstanceId::new();
+                        inventory.hold(id, &choice.placed, &request);
+                        prop_assert!(!p || inventory.backup_of(id) == choice.placed.backup);
+                        prop_assert!(!p || choice.placed.backup.is_some());
+                        running.insert(id, (choice.placed, request));
+                    }
+                }
+                Op::Drop(n) if !running.is_empty() => {
+                    let mut ids: Vec<InstanceId> = running.keys().copied().collect();
+                    ids.sort_unstable();
+                    let id = ids[n % ids.len()];
+                    let (placed, _) = running.remove(&id).expect("running");
+                    inventory.let_go(id, &placed);
+                }
+                Op::Down(n) => {
+                    lost = true;
+                    inventory.set_up(rows[n % rows.len()].id, false);
+                }
+                Op::Up(n) => inventory.set_up(rows[n % rows.len()].id, true),
+                Op::Drop(_) => {}
+            }
+            if !lost {
+                prop_assert_eq!(survives(&inventory, &running), Ok(()));
+            }
+            for h in inventory.hosts() {
+                let taken = host::plus(host::plus(h.used, h.tentative), h.set_aside);
+                prop_assert!(treap::fits(&taken, &h.capacity), "{h:?}");
+            }
+        }
+        for (id, (placed, _)) in running { inventory.let_go(id, &placed); }
+        for h in inventory.hosts() {
+            prop_assert_eq!((h.tentative, h.set_aside), (Size::default(), Size::default()));
+        }
+    }
+}
