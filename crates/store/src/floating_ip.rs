@@ -1,8 +1,9 @@
 //! Floating IPs. Written by the resource-manager.
 
-use crate::{Page, ReadError, Store};
+use crate::{Page, ReadError, Store, engine::read::text_array};
 use core::net::IpAddr;
 use domain::{ExternalNetworkId, FloatingIpId, PortId, ProjectId, Timestamp, network::FloatingIp};
+use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1.
@@ -108,6 +109,13 @@ impl Store {
         let sql = floating_ip_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
         let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
         let rows: Vec<FloatingIpRow> = self.pool().fetch_all(sql, binds).await?;
+        Ok(rows.into_iter().map(FloatingIp::from).collect())
+    }
+
+    /// Those that stand for one of these ports, by id.
+    pub async fn floating_ip_load_many_of_ports(&self, ids: &[PortId]) -> Result<Vec<FloatingIp>, ReadError> {
+        let sql = format!(floating_ip_columns!("WHERE port_id IN {} ORDER BY id"), self.pool().texts(1));
+        let rows: Vec<FloatingIpRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(FloatingIp::from).collect())
     }
 

@@ -3,11 +3,12 @@
 //! A network's generation rises with its subnets, router and peerings: those changes carry a [`NetworkTouch`], so two that would overlap
 //! can't both commit.
 
-use crate::{Page, ReadError, Store};
+use crate::{Page, ReadError, Store, engine::read::text_array};
 use domain::{
     Name, NetworkId, ProjectId, SubnetId, Timestamp,
     network::{Network, Subnet, SubnetSpec, Vni},
 };
+use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1.
@@ -185,6 +186,13 @@ impl Store {
         Ok(row.map(Subnet::from))
     }
 
+    /// All of that name in the project, the oldest first.
+    pub async fn subnet_list_by_name(&self, project_id: ProjectId, name: &str) -> Result<Vec<Subnet>, ReadError> {
+        let sql = subnet_columns!("WHERE project_id = $1 AND name = $2 ORDER BY id");
+        let rows: Vec<SubnetRow> = self.pool().fetch_all(sql, [project_id.into(), name.into()]).await?;
+        Ok(rows.into_iter().map(Subnet::from).collect())
+    }
+
     pub async fn subnet_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Subnet>, ReadError> {
         let sql = subnet_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
         let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
@@ -195,6 +203,13 @@ impl Store {
     pub async fn subnet_list_of_network(&self, network_id: NetworkId) -> Result<Vec<Subnet>, ReadError> {
         let sql = subnet_columns!("WHERE network_id = $1 ORDER BY id");
         let rows: Vec<SubnetRow> = self.pool().fetch_all(sql, [network_id.into()]).await?;
+        Ok(rows.into_iter().map(Subnet::from).collect())
+    }
+
+    /// Of all these networks, by id.
+    pub async fn subnet_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Subnet>, ReadError> {
+        let sql = format!(subnet_columns!("WHERE network_id IN {} ORDER BY id"), self.pool().texts(1));
+        let rows: Vec<SubnetRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Subnet::from).collect())
     }
 

@@ -1,7 +1,8 @@
 //! Peerings of networks. Written by the resource-manager; each change carries a [`crate::NetworkTouch`] of both networks.
 
-use crate::{Page, ReadError, Store};
+use crate::{Page, ReadError, Store, engine::read::text_array};
 use domain::{Name, NetworkId, PeeringId, ProjectId, Timestamp, network::Peering};
+use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1. The lower id first.
@@ -67,6 +68,17 @@ impl Store {
         let sql = peering_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
         let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
         let rows: Vec<PeeringRow> = self.pool().fetch_all(sql, binds).await?;
+        Ok(rows.into_iter().map(Peering::from).collect())
+    }
+
+    /// Those that one of these networks is an end of, by id.
+    pub async fn peering_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Peering>, ReadError> {
+        let sql = format!(
+            peering_columns!("WHERE network_id IN {} OR peer_network_id IN {} ORDER BY id"),
+            self.pool().texts(1),
+            self.pool().texts(1)
+        );
+        let rows: Vec<PeeringRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Peering::from).collect())
     }
 

@@ -174,6 +174,15 @@ row! {
     struct MembershipRow { port_id: PortId, security_group_id: SecurityGroupId }
 }
 
+/// Which ports. Every condition that is given must hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortFilter {
+    pub project_id: ProjectId,
+    pub network_id: Option<NetworkId>,
+    pub instance_id: Option<InstanceId>,
+    pub security_group_id: Option<SecurityGroupId>,
+}
+
 fn port(row: Columns, security_group_ids: Vec<SecurityGroupId>) -> Port {
     Port {
         id: row.id,
@@ -248,6 +257,27 @@ impl Store {
     pub async fn port_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Port>, ReadError> {
         let sql = port_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
         let rows = self.pool().fetch_all(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await?;
+        self.ports(rows).await
+    }
+
+    /// Ordered by id, which is by creation.
+    pub async fn port_list_filtered(&self, filter: &PortFilter, page: Page) -> Result<Vec<Port>, ReadError> {
+        let sql = port_columns!(
+            "WHERE project_id = $1 AND id > $2 AND ($3 = '' OR network_id = $3) AND ($4 = '' OR instance_id = $4)
+            AND ($5 = '' OR EXISTS (SELECT 1 FROM port_security_group AS member
+                WHERE member.port_id = port.id AND member.security_group_id = $5))
+            ORDER BY id LIMIT $6"
+        );
+        let any = |id: Option<String>| id.unwrap_or_default();
+        let binds = [
+            filter.project_id.into(),
+            page.after_text().into(),
+            any(filter.network_id.map(|id| id.to_string())).into(),
+            any(filter.instance_id.map(|id| id.to_string())).into(),
+            any(filter.security_group_id.map(|id| id.to_string())).into(),
+            page.limit.into(),
+        ];
+        let rows = self.pool().fetch_all(sql, binds).await?;
         self.ports(rows).await
     }
 

@@ -1,10 +1,11 @@
 //! Routers and uplinks: how networks leave to the outside. Written by the resource-manager.
 
-use crate::{Page, ReadError, Store};
+use crate::{Page, ReadError, Store, engine::read::text_array};
 use domain::{
     ExternalNetworkId, HostId, Name, NetworkId, ProjectId, RouterId, Timestamp,
     network::{MacAddr, Router},
 };
+use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1.
@@ -117,6 +118,13 @@ impl Store {
         let sql = router_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
         let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
         let rows: Vec<RouterRow> = self.pool().fetch_all(sql, binds).await?;
+        Ok(rows.into_iter().map(Router::from).collect())
+    }
+
+    /// Of all these networks, by id.
+    pub async fn router_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Router>, ReadError> {
+        let sql = format!(router_columns!("WHERE network_id IN {} ORDER BY id"), self.pool().texts(1));
+        let rows: Vec<RouterRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Router::from).collect())
     }
 

@@ -10,4 +10,5 @@ pub mod leak;
 pub mod log;
 pub mod network;
 pub mod port;
+pub mod network_view;
 pub mod quota;
