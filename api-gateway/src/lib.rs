@@ -18,7 +18,7 @@ pub mod view;
 pub use config::{AccessLog, ApiConfig, Config, IdentityConfig};
 
 use crate::{
-    app::{App, events::EventHub, sweep},
+    app::{App, Services, events::EventHub, sweep},
     auth::{Auth, bootstrap, master_key::MasterKey},
     http::server::Server,
 };
@@ -33,6 +33,7 @@ pub struct Deps {
     pub store: Store,
     pub cluster: GrpcTarget,
     pub storage: GrpcTarget,
+    pub resource: GrpcTarget,
     pub metrics: MetricsHandle,
 }
 
@@ -55,8 +56,12 @@ pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> an
     let master = MasterKey::open_or_create(&config.identity.master_key_path()).context("the master key")?;
     let server = Server::bind(&config).await?;
     let auth = Auth::new(&config, Arc::new(master));
-    let (cluster, storage) = (deps.cluster.channel()?, deps.storage.channel()?);
-    let app = App::new(config, deps.store, cluster, storage, auth, deps.metrics, shutdown.clone());
+    let services = Services {
+        cluster: deps.cluster.channel()?,
+        storage: deps.storage.channel()?,
+        resource: deps.resource.channel()?,
+    };
+    let app = App::new(config, deps.store, services, auth, deps.metrics, shutdown.clone());
     app.auth().keyring.rotate(app.store()).await.map_err(|e| e.into_problem()).context("the signing keys")?;
     bootstrap::ensure_admin(&app).await.map_err(|e| e.into_problem()).context("the first user")?;
     let (router, api) = routes::build();

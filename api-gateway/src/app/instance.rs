@@ -7,17 +7,20 @@ use crate::{
         catalog::shown,
         idempotency::Ticket,
         instance_check::{self, CheckedCreate, SizeAsked},
+        instance_nic,
+        network::find,
     },
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
     view::{
         instance_request::{InstanceCreate, InstanceResize},
+        nic::NicRequest,
         plan::{PlanView, QuotaLeftView},
     },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
-    DiskId, ErrorKind, InstanceId, Problem, ProjectId,
+    DiskId, ErrorKind, InstanceId, PortId, Problem, ProjectId,
     flavor::Size,
     image::{Image, ImageKind},
     instance::{Instance, InstanceSpec, default_stop_timeout_secs},
@@ -79,14 +82,19 @@ pub async fn create(
 ) -> Result<Done<Vec<Instance>>, ApiError> {
     let asked = instance_check::create(body)?;
     let count = asked.names.len();
-    // An instance and its root disk each.
-    let mint = || (0..count).map(|_| InstanceId::new().0).chain((0..count).map(|_| DiskId::new().0)).collect();
+    let ports = count * instance_nic::ports_each(asked.networks.as_ref());
+    // An instance and its root disk each, and a port for each of its cards.
+    let mint = || {
+        let instances = (0..count).map(|_| InstanceId::new().0).chain((0..count).map(|_| DiskId::new().0));
+        instances.chain((0..ports).map(|_| PortId::new().0)).collect()
+    };
     let ticket = Ticket::open(app, caller, intent, async || Ok(mint())).await?;
     let answer = match replayed::<pb::CreateInstancesResponse>(app, &ticket).await? {
         Some(answer) => answer,
         None => {
             let spec = resolve(app, project_id, &asked).await?;
-            let request = create_request(project_id, &asked, &spec, &ticket.ids);
+            let nics = instance_nic::resolve_all(app, project_id, asked.networks.as_ref()).await?;
+            let request = create_request(project_id, &asked, &spec, &nics, &ticket.ids);
             let answer = app.cluster().create_instances(ticket.request(request)).await;
             answer.map_err(|status| refused(caller, &ticket, status))?.into_inner()
         }
@@ -101,15 +109,20 @@ fn create_request(
     project_id: ProjectId,
     asked: &CheckedCreate,
     spec: &InstanceSpec,
+    nics: &[pb::NewNic],
     ids: &[Uuid],
 ) -> pb::CreateInstancesRequest {
-    let (instance_ids, disk_ids) = ids.split_at(ids.len() / 2);
+    let count = asked.names.len();
+    let (instance_ids, rest) = ids.split_at(count.min(ids.len()));
+    let (disk_ids, port_ids) = rest.split_at(count.min(rest.len()));
+    let ports_each = instance_nic::ports_each(asked.networks.as_ref());
     let has_disk = spec.size.disk_gib > 0;
-    let instances = asked.names.iter().zip(instance_ids).zip(disk_ids).map(|((name, id), disk)| pb::NewInstance {
+    let each = asked.names.iter().zip(instance_ids).zip(disk_ids).enumerate();
+    let instances = each.map(|(at, ((name, id), disk))| pb::NewInstance {
         id: id.to_string(),
         name: name.to_string(),
         root_disk_id: if has_disk { disk.to_string() } else { String::new() },
-        nics: vec![],
+        nics: instance_nic::with_ports(nics, port_ids.get(at * ports_each..).unwrap_or_default()),
     });
     pb::CreateInstancesRequest {
         project_id: project_id.to_string(),
@@ -172,6 +185,10 @@ pub enum Asked {
     Resize(InstanceResize),
     /// From this image, or from the present one.
     Rebuild(Option<String>),
+    /// A card more.
+    Attach(NicRequest),
+    /// The card with this port, by id or name, less.
+    Detach(String),
 }
 
 /// Changes an instance.
@@ -183,7 +200,9 @@ pub async fn change(
     intent: &Intent,
     asked: Asked,
 ) -> Result<Done<Instance>, ApiError> {
-    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find_id(app, project_id, key).await?.0])).await?;
+    // The instance, and the port of a card that may come.
+    let ids = async || Ok(vec![find_id(app, project_id, key).await?.0, PortId::new().0]);
+    let ticket = Ticket::open(app, caller, intent, ids).await?;
     let id = known_id(&ticket)?;
     let answer = match replayed::<pb::ChangeInstanceResponse>(app, &ticket).await? {
         Some(answer) => answer,
@@ -193,7 +212,7 @@ pub async fn change(
                 project_id: project_id.to_string(),
                 instance_id: id.to_string(),
                 expected_generation: intent.expected_generation(),
-                change: Some(resolve_change(app, project_id, id, asked).await?),
+                change: Some(resolve_change(app, project_id, id, &ticket.ids, asked).await?),
             };
             let answer = app.cluster().change_instance(ticket.request(request)).await;
             let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
@@ -207,9 +226,33 @@ pub async fn change(
     received(instance).map(Done::Change)
 }
 
-async fn resolve_change(app: &App, project_id: ProjectId, id: InstanceId, asked: Asked) -> Result<Change, ApiError> {
+async fn resolve_change(
+    app: &App,
+    project_id: ProjectId,
+    id: InstanceId,
+    ids: &[Uuid],
+    asked: Asked,
+) -> Result<Change, ApiError> {
     match asked {
         Asked::Ready(change) => Ok(change),
+        Asked::Attach(nic) => {
+            let nic = instance_nic::resolve(app, project_id, "", &nic).await?;
+            let filled = instance_nic::with_ports(&[nic], ids.get(1..).unwrap_or_default());
+            filled.into_iter().next().map(Change::AttachNic).ok_or_else(unexpected)
+        }
+        Asked::Detach(key) => {
+            let now = find(app, project_id, &id.to_string()).await?;
+            let port_id = match key.parse::<PortId>() {
+                Ok(port_id) => port_id,
+                Err(_) => find::port(app, project_id, &key).await?.id,
+            };
+            if !now.spec.nics.iter().any(|nic| nic.port_id == port_id) {
+                let detail = format!("instance {} has no card with the port {}", now.name, shown(&key));
+                let problem = Problem::new(ErrorKind::NotFound, "nic_not_found", detail);
+                return Err(problem.with_hint(format!("`iaasctl instance show {}` shows its cards", now.name)).into());
+            }
+            Ok(Change::DetachNic(pb::DetachNic { port_id: port_id.to_string() }))
+        }
         Asked::Resize(InstanceResize { flavor: Some(key), .. }) => {
             let flavor = app.catalog().flavor(app, &key).await?;
             Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(flavor.size)), flavor: flavor.name.to_string() }))

@@ -1,7 +1,13 @@
 //! What a request about instances may say at all, before anything is looked up. Pure. Every wrong field is named at once, because a
 //! caller who corrects one and learns of the next has to try as often as there are mistakes.
 
-use crate::view::instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop};
+use crate::{
+    app::instance_nic,
+    view::{
+        instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop},
+        nic::NicRequest,
+    },
+};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     ErrorKind, FieldError, Name, Problem,
@@ -58,7 +64,7 @@ pub enum SizeAsked {
 }
 
 /// A create that says nothing impossible; ids and names in it are still to be looked up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct CheckedCreate {
     pub names: Vec<Name>,
     /// `count` was given: the answer is a list, even of one.
@@ -72,6 +78,7 @@ pub struct CheckedCreate {
     pub on_host_loss: OnHostLoss,
     pub zone: Option<String>,
     pub power: Power,
+    pub networks: Option<Vec<NicRequest>>,
 }
 
 pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
@@ -89,6 +96,7 @@ pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
     if let Some(zone) = &body.zone {
         check_name(&mut wrong, "/zone", zone);
     }
+    instance_nic::check_all(&mut wrong, body.networks.as_ref(), names.len());
     let power = body.power.unwrap_or_default();
     wrong.unless(power != Power::Paused, "/power", || "on or off: a new instance can't be paused".to_owned());
     wrong.finish()?;
@@ -105,6 +113,7 @@ pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
         on_host_loss: body.on_host_loss.unwrap_or_default(),
         zone: body.zone.clone(),
         power,
+        networks: body.networks.clone(),
     })
 }
 

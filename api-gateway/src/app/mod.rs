@@ -14,8 +14,10 @@ pub mod image_upload;
 pub mod instance;
 pub mod instance_check;
 pub mod instance_load;
+pub mod instance_nic;
 pub mod instance_wait;
 pub mod mutate;
+pub mod network;
 pub mod readiness;
 pub mod sweep;
 pub mod wait;
@@ -28,6 +30,7 @@ use idempotency::InFlight;
 use instance_load::InstanceLoader;
 use proto::{
     cluster::v1::cluster_manager_client::ClusterManagerClient,
+    resource::v1::resource_manager_client::ResourceManagerClient,
     storage::v1::storage_manager_client::StorageManagerClient,
 };
 use service_kit::metrics::MetricsHandle;
@@ -35,6 +38,14 @@ use std::sync::Arc;
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
+
+/// The services behind the API.
+#[derive(Clone)]
+pub struct Services {
+    pub cluster: Channel,
+    pub storage: Channel,
+    pub resource: Channel,
+}
 
 /// A cheap handle, given to every route as its state.
 #[derive(Clone)]
@@ -45,8 +56,9 @@ pub struct Inner {
     store: Store,
     cluster: ClusterManagerClient<Channel>,
     storage: StorageManagerClient<Channel>,
-    /// The same two, for readiness.
-    channels: (Channel, Channel),
+    resource: ResourceManagerClient<Channel>,
+    /// The same, for readiness.
+    services: Services,
     auth: Auth,
     events: EventHub,
     in_flight: InFlight,
@@ -63,8 +75,7 @@ impl App {
     pub fn new(
         config: Config,
         store: Store,
-        cluster: Channel,
-        storage: Channel,
+        services: Services,
         auth: Auth,
         metrics: MetricsHandle,
         shutdown: CancellationToken,
@@ -72,11 +83,14 @@ impl App {
         let events = EventHub::new(store.clone(), &config.api);
         let instances = InstanceLoader::new(store.clone());
         let max = proto::MESSAGE_BYTES_MAX;
-        let channels = (cluster.clone(), storage.clone());
+        let Services { cluster, storage, resource } = services.clone();
         Self(Arc::new(Inner {
-            channels,
+            services,
             cluster: ClusterManagerClient::new(cluster).max_decoding_message_size(max).max_encoding_message_size(max),
             storage: StorageManagerClient::new(storage).max_decoding_message_size(max).max_encoding_message_size(max),
+            resource: ResourceManagerClient::new(resource)
+                .max_decoding_message_size(max)
+                .max_encoding_message_size(max),
             config,
             store,
             auth,
@@ -113,9 +127,13 @@ impl App {
         self.0.storage.clone()
     }
 
-    /// To the cluster-manager and the storage-manager.
-    pub(crate) fn channels(&self) -> &(Channel, Channel) {
-        &self.0.channels
+    #[must_use]
+    pub fn resource(&self) -> ResourceManagerClient<Channel> {
+        self.0.resource.clone()
+    }
+
+    pub(crate) fn services(&self) -> &Services {
+        &self.0.services
     }
 
     #[must_use]

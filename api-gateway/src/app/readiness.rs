@@ -17,10 +17,11 @@ pub async fn check(app: &App) -> ApiResult {
     if app.shutdown().is_cancelled() {
         return Err(Problem::new(ErrorKind::Unavailable, "shutting_down", "the server is stopping").into());
     }
+    let services = app.services();
     let (database, cluster, storage) = tokio::join!(
         database(app),
-        service("cluster-manager", app.channels().0.clone()),
-        service("storage-manager", app.channels().1.clone())
+        service("cluster-manager", services.cluster.clone()),
+        service("storage-manager", services.storage.clone())
     );
     let checks = vec![database, cluster, storage];
     let ready = checks.iter().all(|c| c.ok);

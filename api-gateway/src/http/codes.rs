@@ -18,6 +18,11 @@ use ErrorKind as K;
 
 /// Sorted by code.
 pub const CODES: &[Code] = &[
+    code(
+        "ambiguous_name",
+        &[K::InvalidArgument],
+        "Several objects have that name (subnets of different networks). Use the id.",
+    ),
     code("api_key_not_found", &[K::NotFound], "You have no API key of that id or name."),
     code(
         "bad_cursor",
@@ -44,7 +49,9 @@ pub const CODES: &[Code] = &[
     code("disk_not_found", &[K::NotFound], "There is no such disk: its reservation expired, or its instance is gone."),
     code("disk_role_taken", &[K::AlreadyExists], "The instance has a disk of that role already."),
     code("disk_shrink", &[K::InvalidArgument], "A disk can't become smaller."),
+    code("external_network_not_found", &[K::NotFound], "There is no external network of that id or name."),
     code("flavor_not_found", &[K::NotFound], "There is no flavor of that id or name."),
+    code("floating_ip_not_found", &[K::NotFound], "The project has no floating IP of that id or address."),
     code("foreign_image", &[K::PermissionDenied], "A public image of another project: it can be used, not changed."),
     code(
         "host_disconnected",
@@ -95,6 +102,13 @@ pub const CODES: &[Code] = &[
         "The path is there, the method isn't. `Allow` names those that are.",
     ),
     code("name_taken", &[K::AlreadyExists], "Another object of the kind has the name."),
+    code("network_not_found", &[K::NotFound], "There is no network of that id or name in the project."),
+    code("nic_not_found", &[K::NotFound], "The instance has no network card with that port."),
+    code(
+        "no_address",
+        &[K::InvalidState],
+        "The instance has no network card, or no address, that a floating IP could stand for.",
+    ),
     code(
         "no_capacity",
         &[K::NoCapacity],
@@ -115,18 +129,25 @@ pub const CODES: &[Code] = &[
         "The image has that part already, with other bytes. An image's content never changes: make a new image.",
     ),
     code("payload_too_large", &[K::PayloadTooLarge], "The body is larger than the route takes."),
+    code("peering_not_found", &[K::NotFound], "There is no peering of that id or name in the project."),
     code("permission_denied", &[K::PermissionDenied], "Your role doesn't allow this; the detail says which would."),
     code(
         "placement_contended",
         &[K::Unavailable],
         "Others took the room again and again while this was placed. Repeat it.",
     ),
+    code("port_in_use", &[K::InvalidState], "The port is the card of an instance already. Detach it first."),
+    code("port_not_found", &[K::NotFound], "There is no port of that id or name in the project."),
     code(
         "precondition_failed",
         &[K::PreconditionFailed],
         "The object isn't at the generation that `If-Match` names. Read it again.",
     ),
-    code("project_in_use", &[K::InvalidState], "The project has instances, images or disks. Delete them first."),
+    code(
+        "project_in_use",
+        &[K::InvalidState],
+        "The project has instances, images, disks, ports, floating IPs, networks or security groups. Delete them first.",
+    ),
     code("project_not_found", &[K::NotFound], "There is no project of that id or name, or you aren't in it."),
     code(
         "project_required",
@@ -155,6 +176,9 @@ pub const CODES: &[Code] = &[
         "The request took longer than the server allows; its outcome is unknown.",
     ),
     code("route_not_found", &[K::NotFound], "There is nothing at that path."),
+    code("router_not_found", &[K::NotFound], "There is no router of that id or name in the project."),
+    code("security_group_not_found", &[K::NotFound], "There is no security group of that id or name in the project."),
+    code("security_rule_not_found", &[K::NotFound], "The security group has no rule of that id."),
     code("session_required", &[K::PermissionDenied], "This needs a login: an API key can't."),
     code(
         "sha256_mismatch",
@@ -175,6 +199,11 @@ pub const CODES: &[Code] = &[
         "The object changed meanwhile. Read it again and decide anew.",
     ),
     code("storage_full", &[K::Unavailable], "The image store's disk is full. An administrator must make room."),
+    code(
+        "subnet_not_found",
+        &[K::NotFound],
+        "There is no subnet of that id or name in the project (or, for an address of a port, in its network).",
+    ),
     code("token_expired", &[K::Unauthenticated], "The token was valid once. Refresh it, or make a new API key."),
     code("token_invalid", &[K::Unauthenticated], "The token isn't one of this installation, or was revoked."),
     code("token_missing", &[K::Unauthenticated], "The request has no `Authorization: Bearer …`."),

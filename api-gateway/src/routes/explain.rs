@@ -1,7 +1,7 @@
 //! Why an instance is as it is, and what happened to it.
 
 use crate::{
-    app::{App, host, instance},
+    app::{App, host, instance, network::look},
     auth::scope::{InProject, Read},
     http::{
         page::{List, ListParams},
@@ -47,7 +47,8 @@ async fn explain(
     };
     let timeline = last_events(&app, instance.id).await?;
     let generation = instance.generation;
-    reply::object(StatusCode::OK, generation, &ExplainView::new(instance, host.as_ref(), timeline, viewer))
+    let around = look::nics(&app, [&instance]).await?;
+    reply::object(StatusCode::OK, generation, &ExplainView::new(instance, &around, host.as_ref(), timeline, viewer))
 }
 
 async fn last_events(app: &App, id: InstanceId) -> Result<Vec<TimelineItem>, ApiError> {

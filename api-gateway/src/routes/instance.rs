@@ -6,6 +6,7 @@ use crate::{
         instance::{self, Asked, Done},
         instance_check::{self, Wrong},
         instance_wait::{self, After, WaitTarget, Waited},
+        network::look,
         wait,
     },
     auth::scope::{Caller, InProject, Read, Write},
@@ -98,12 +99,13 @@ pub async fn changed(
             Waited::Gone => return Ok(reply::no_content()),
         }
     }
-    shown(caller, status, instance)
+    shown(app, caller, status, instance).await
 }
 
-fn shown(caller: &Caller, status: StatusCode, instance: Instance) -> ApiResult {
+async fn shown(app: &App, caller: &Caller, status: StatusCode, instance: Instance) -> ApiResult {
     let generation = instance.generation;
-    reply::object(status, generation, &InstanceView::new(instance, Viewer::of(caller)))
+    let around = look::nics(app, [&instance]).await?;
+    reply::object(status, generation, &InstanceView::new(instance, &around, Viewer::of(caller)))
 }
 
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
@@ -162,7 +164,8 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Insta
     let filter = list_filter(&app, &params, project_id, &page).await?;
     let rows = app.store().instance_list(&filter).await?;
     let viewer = Viewer::of(&caller);
-    page.reply(rows, |row| row.id.to_string(), |row| InstanceView::new(row.instance, viewer))
+    let around = look::nics(&app, rows.iter().map(|row| &row.instance)).await?;
+    page.reply(rows, |row| row.id.to_string(), |row| InstanceView::new(row.instance, &around, viewer))
 }
 
 /// A cursor belongs to the list with these filters.
@@ -257,7 +260,8 @@ async fn create(
             .collect();
     }
     let viewer = Viewer::of(&scope.caller);
-    let items = instances.into_iter().map(|instance| InstanceView::new(instance, viewer)).collect();
+    let around = look::nics(&app, &instances).await?;
+    let items = instances.into_iter().map(|instance| InstanceView::new(instance, &around, viewer)).collect();
     reply::json(StatusCode::CREATED, &InstancesView { items })
 }
 
@@ -293,7 +297,7 @@ async fn show(
             Waited::Gone => return Ok(reply::no_content()),
         }
     }
-    shown(&scope.caller, StatusCode::OK, instance)
+    shown(&app, &scope.caller, StatusCode::OK, instance).await
 }
 
 /// Changes name, tags or what happens on a crash.

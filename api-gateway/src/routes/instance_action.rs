@@ -6,7 +6,7 @@ use crate::{
     app::{
         App,
         instance::{self, Asked},
-        instance_check,
+        instance_check, instance_nic,
         instance_wait::WaitTarget,
     },
     auth::scope::{InProject, Write},
@@ -19,6 +19,7 @@ use crate::{
     view::{
         instance::InstanceView,
         instance_request::{InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, NoFields},
+        nic::NicRequest,
         plan::DryRun,
     },
 };
@@ -40,6 +41,8 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(resume))
         .routes(routes!(resize))
         .routes(routes!(rebuild))
+        .routes(routes!(attach))
+        .routes(routes!(detach))
 }
 
 struct Request<'a> {
@@ -185,4 +188,40 @@ async fn rebuild(
     instance_check::rebuild(&body)?;
     let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: true };
     run(request, Asked::Rebuild(body.image)).await
+}
+
+/// Gives an instance a network card more, also while it runs: of a network, or with a port that is there already.
+#[utoipa::path(post, path = "/v1/instances/{instance}/nics", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
+    request_body = NicRequest,
+    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn attach(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(key): Path<String>,
+    Query(params): Query<WaitedMutationParams>,
+    Change { body, intent }: Change<NicRequest>,
+) -> ApiResult {
+    let wait = params.wait()?;
+    instance_nic::check(&body)?;
+    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: false };
+    run(request, Asked::Attach(body)).await
+}
+
+/// Takes a network card from an instance, also while it runs. A port that was made with the instance goes, another stays.
+#[utoipa::path(delete, path = "/v1/instances/{instance}/nics/{port}", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."),
+        ("port" = String, Path, description = "Id or name of the card's port."), WaitedMutationParams, MutationHeaders),
+    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn detach(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(path): Path<(String, String)>,
+    Query(params): Query<WaitedMutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    let (key, port) = path;
+    let wait = params.wait()?;
+    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: false };
+    run(request, Asked::Detach(port)).await
 }

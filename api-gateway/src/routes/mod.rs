@@ -6,15 +6,23 @@ pub mod auth;
 pub mod console;
 pub mod events;
 pub mod explain;
+pub mod external_network;
 pub mod flavor;
+pub mod floating_ip;
 pub mod host;
 pub mod image;
 pub mod instance;
 pub mod instance_action;
 pub mod member;
+pub mod network;
+pub mod peering;
+pub mod port;
 pub mod project;
 pub mod quota;
+pub mod router;
+pub mod security_group;
 pub mod ssh_key;
+pub mod subnet;
 pub mod system;
 pub mod user;
 pub mod whoami;
@@ -75,6 +83,14 @@ fn all() -> OpenApiRouter<App> {
         .merge(image::routes())
         .merge(instance::routes())
         .merge(instance_action::routes())
+        .merge(external_network::routes())
+        .merge(floating_ip::routes())
+        .merge(network::routes())
+        .merge(peering::routes())
+        .merge(port::routes())
+        .merge(router::routes())
+        .merge(security_group::routes())
+        .merge(subnet::routes())
         .merge(system::routes())
 }
 

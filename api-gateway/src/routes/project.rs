@@ -5,6 +5,7 @@ use crate::{
     app::{
         App,
         mutate::{self, Answer, Deed, OwnChange},
+        network,
     },
     auth::scope::{Caller, Manage, OfProject, Read, SystemAdmin},
     http::{
@@ -56,13 +57,14 @@ async fn create(
     _: Query<MutationParams>,
     Change { body, intent }: Change<ProjectCreate>,
 ) -> ApiResult {
-    mutate::own(&app, &caller, &intent, async || {
+    let id = ProjectId::new();
+    let made = mutate::own(&app, &caller, &intent, async || {
         check_description(&body.description)?;
         if intent.dry_run && app.store().project_find_by_name(body.name.as_str()).await?.is_some() {
             return Err(Problem::already_exists("project", &body.name).into());
         }
         let row = ProjectRow {
-            id: ProjectId::new(),
+            id,
             name: body.name.clone(),
             description: body.description.clone(),
             generation: 1,
@@ -86,7 +88,12 @@ async fn create(
         let answer = Answer::object(StatusCode::CREATED, row.generation, &ProjectView::from(row))?;
         Ok(OwnChange { unit, deed, answer, touches_identity: true })
     })
-    .await
+    .await?;
+    // A repeat was answered from memory: the project has another id, and its defaults.
+    if made.status() == StatusCode::CREATED && app.store().project_find(id).await?.is_some() {
+        network::ensure_defaults(&app, &caller.context(None, false), id).await;
+    }
+    Ok(made)
 }
 
 /// Shows a project.

@@ -4,6 +4,7 @@
 
 use super::{
     instance::{InstanceView, Viewer},
+    network_names::Surroundings,
     timeline::TimelineItem,
 };
 use domain::{
@@ -30,13 +31,19 @@ pub struct ExplainView {
 
 impl ExplainView {
     #[must_use]
-    pub fn new(instance: Instance, host: Option<&Host>, timeline: Vec<TimelineItem>, viewer: Viewer) -> Self {
+    pub fn new(
+        instance: Instance,
+        around: &Surroundings,
+        host: Option<&Host>,
+        timeline: Vec<TimelineItem>,
+        viewer: Viewer,
+    ) -> Self {
         let why = why(&instance, host.filter(|_| viewer == Viewer::SystemAdmin));
         let placement = match viewer {
             Viewer::SystemAdmin => instance.placement.clone(),
             Viewer::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
         };
-        Self { placement, why, timeline, instance: InstanceView::new(instance, viewer) }
+        Self { placement, why, timeline, instance: InstanceView::new(instance, around, viewer) }
     }
 }
 

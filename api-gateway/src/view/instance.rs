@@ -1,6 +1,10 @@
 //! Instances as a caller sees them.
 
-use super::names::{InstanceStateName, OnCrashName, OnHostLossName, PowerName};
+use super::{
+    names::{InstanceStateName, OnCrashName, OnHostLossName, PowerName},
+    network_names::Surroundings,
+    nic::NicView,
+};
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
@@ -67,6 +71,8 @@ pub struct InstanceView {
     pub on_host_loss: OnHostLoss,
     /// Fingerprint and comment of each: "SHA256:… ann@laptop".
     pub ssh_keys: Vec<String>,
+    /// Its network cards, in the order in which the guest sees them.
+    pub nics: Vec<NicView>,
     #[schema(value_type = Option<String>, format = "uuid")]
     pub root_disk_id: Option<DiskId>,
     /// The generation that its host has caught up with.
@@ -89,7 +95,7 @@ pub struct InstanceView {
 
 impl InstanceView {
     #[must_use]
-    pub fn new(instance: Instance, viewer: Viewer) -> Self {
+    pub fn new(instance: Instance, around: &Surroundings, viewer: Viewer) -> Self {
         let Instance {
             id,
             project_id,
@@ -127,6 +133,7 @@ impl InstanceView {
             on_crash: spec.on_crash,
             on_host_loss: spec.on_host_loss,
             ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),
+            nics: spec.nics.into_iter().map(|nic| NicView::new(nic, around)).collect(),
             root_disk_id,
             observed_generation: status.observed_generation,
             deadline_at: status.deadline_at,

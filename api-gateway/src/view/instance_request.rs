@@ -1,6 +1,9 @@
 //! What callers send to make and change instances. Types are checked here; bounds and names in `app::instance_check`, all at once.
 
-use super::names::{OnCrashName, OnHostLossName, PowerName};
+use super::{
+    names::{OnCrashName, OnHostLossName, PowerName},
+    nic::NicRequest,
+};
 use domain::instance::{OnCrash, OnHostLoss, Power};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -51,6 +54,10 @@ pub struct InstanceCreate {
     #[serde(default)]
     #[schema(value_type = Option<PowerName>)]
     pub power: Option<Power>,
+    /// Its network cards, at most 16, in the order in which the guest sees them. Without it: one on the project's network `default`, if
+    /// there is such a one. `[]`: none.
+    #[serde(default)]
+    pub networks: Option<Vec<NicRequest>>,
 }
 
 /// What isn't named stays.

@@ -5,6 +5,7 @@ use domain::{
     host::HostState,
     image::{DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
+    network::{Direction, Ethertype, PortState, PortStatus},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -54,4 +55,11 @@ names! {
     VisibilityName as Visibility of Visibility { Private, Public }
     /// `up`: its agent is connected. `disconnected`: its instances go on, nothing new is placed.
     HostStateName as HostState of HostState { Up, Disconnected }
+    /// `reserved`: made for an instance that isn't accepted yet. `releasing`: its instance is being deleted.
+    PortStateName as PortState of PortState { Reserved, Active, Releasing }
+    /// `down`: on no host. `building`: its host is at it. `ready`: programmed, not yet handed over. `active`: its instance has it.
+    PortStatusName as PortStatus of PortStatus { Down, Building, Ready, Active, Error }
+    /// `ingress`: to the instance. `egress`: from it.
+    DirectionName as Direction of Direction { Ingress, Egress }
+    EthertypeName as Ethertype of Ethertype { Ipv4, Ipv6 }
 }

@@ -1,7 +1,7 @@
 //! The edge around any router: whatever happens inside, what leaves is ours.
 
 use api_gateway::{
-    app::App,
+    app::{App, Services},
     auth::{Auth, master_key::MasterKey},
     http::edge::{self, Edge},
 };
@@ -21,7 +21,8 @@ async fn app(dir: &std::path::Path) -> App {
     let auth = Auth::new(&config, Arc::new(master));
     let channel = || transport::in_process().1.channel().expect("a channel");
     let metrics = service_kit::metrics::install();
-    App::new(config, store, channel(), channel(), auth, metrics, CancellationToken::new())
+    let services = Services { cluster: channel(), storage: channel(), resource: channel() };
+    App::new(config, store, services, auth, metrics, CancellationToken::new())
 }
 
 async fn ask(edge: &Edge, path: &str) -> (http::response::Parts, Value) {
@@ -89,7 +90,7 @@ async fn not_ready_without_the_services_behind_it() {
         Store::open(&StoreConfig::new(format!("sqlite://{}/x.db", dir.path().display()))).await.expect("a store");
     let gone = || transport::in_process().1;
     let metrics = service_kit::metrics::install();
-    let deps = api_gateway::Deps { store, cluster: gone(), storage: gone(), metrics };
+    let deps = api_gateway::Deps { store, cluster: gone(), storage: gone(), resource: gone(), metrics };
     let shutdown = CancellationToken::new();
     let gateway = api_gateway::bind(config, deps, shutdown.clone()).await.expect("it binds");
     let base = format!("http://{}", gateway.local_addr().expect("an address"));
@@ -111,8 +112,13 @@ async fn a_port_in_use_is_said_so() {
     let store =
         Store::open(&StoreConfig::new(format!("sqlite://{}/x.db", dir.path().display()))).await.expect("a store");
     let target = || transport::in_process().1;
-    let deps =
-        api_gateway::Deps { store, cluster: target(), storage: target(), metrics: service_kit::metrics::install() };
+    let deps = api_gateway::Deps {
+        store,
+        cluster: target(),
+        storage: target(),
+        resource: target(),
+        metrics: service_kit::metrics::install(),
+    };
     let refused = api_gateway::bind(config, deps, CancellationToken::new()).await.err().expect("refused");
     assert!(format!("{refused:#}").contains("api.listen"), "{refused:#}");
 }

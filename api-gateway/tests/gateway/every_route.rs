@@ -25,6 +25,15 @@ impl Operation {
             ("{part}", "disk"),
             ("{instance}", "nothing"),
             ("{host}", "nowhere"),
+            ("{network}", "nothing"),
+            ("{subnet}", "nothing"),
+            ("{port}", "nothing"),
+            ("{router}", "nothing"),
+            ("{floating_ip}", "203.0.113.9"),
+            ("{security_group}", "nothing"),
+            ("{rule}", "nothing"),
+            ("{peering}", "nothing"),
+            ("{external_network}", "nothing"),
         ] {
             path = path.replace(param, value);
         }
@@ -96,6 +105,8 @@ const SELF_SERVICE: &[&str] = &[
     "DELETE /v1/api-keys/{key}",
     "GET /v1/flavors",
     "GET /v1/flavors/{flavor}",
+    "GET /v1/external-networks",
+    "GET /v1/external-networks/{external_network}",
 ];
 
 async fn ask(person: &Person, operation: &Operation, query: &str) -> Answer {

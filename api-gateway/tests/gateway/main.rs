@@ -16,6 +16,8 @@ mod image;
 mod instance;
 mod instance_bad;
 mod listing;
+mod network;
+mod stand_in;
 mod tls;
 mod tokens;
 mod view;

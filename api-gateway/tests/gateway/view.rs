@@ -5,16 +5,18 @@ use api_gateway::view::{
     host::HostView,
     image::ImageView,
     instance::{InstanceView, Viewer},
+    network_names::Surroundings,
     timeline::TimelineItem,
 };
 use domain::{
-    DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
+    DiskId, ExternalNetworkId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId, PortId, ProjectId, Timestamp,
     event::Event,
     explain::{NearestFit, PlacementRecord, Rejection, RejectionCount},
     flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, Image, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
+    network::FloatingIp,
 };
 use uuid::Uuid;
 
@@ -64,7 +66,13 @@ fn instance() -> Instance {
             ssh_keys: vec![crate::harness::key("ann@laptop"), "not a key".to_owned()],
             user_data_base64: "c2VjcmV0".to_owned(),
             zone: Some("a".to_owned()),
-            nics: vec![],
+            nics: vec![Nic {
+                port_id: PortId(id(6)),
+                network_id: NetworkId(id(7)),
+                mac: "02:00:5e:10:00:01".parse().expect("a MAC"),
+                addresses: vec!["10.0.0.5".parse().expect("an address"), "fd00::5".parse().expect("an address")],
+                security_group_ids: None,
+            }],
             deleted: false,
         },
         status: InstanceStatus {
@@ -80,6 +88,25 @@ fn instance() -> Instance {
         placement: Some(placement()),
         created_at: Timestamp(1_764_000_000_000),
         updated_at: Timestamp(1_764_000_003_001),
+    }
+}
+
+fn around() -> Surroundings {
+    let floating = FloatingIp {
+        id: FloatingIpId(id(8)),
+        project_id: ProjectId(id(3)),
+        external_network_id: ExternalNetworkId(id(9)),
+        address: "203.0.113.9".parse().expect("an address"),
+        description: String::new(),
+        port_id: Some(PortId(id(6))),
+        fixed_ip: Some("10.0.0.5".parse().expect("an address")),
+        generation: 1,
+        created_at: Timestamp(1_764_000_000_000),
+    };
+    Surroundings {
+        networks: [(NetworkId(id(7)), "blue".parse().expect("a name"))].into(),
+        floating_ips: vec![floating],
+        ..Surroundings::default()
     }
 }
 
@@ -120,8 +147,8 @@ fn event() -> Event {
 
 #[test]
 fn instances() {
-    insta::assert_json_snapshot!("instance_tenant", InstanceView::new(instance(), Viewer::Tenant));
-    insta::assert_json_snapshot!("instance_admin", InstanceView::new(instance(), Viewer::SystemAdmin));
+    insta::assert_json_snapshot!("instance_tenant", InstanceView::new(instance(), &around(), Viewer::Tenant));
+    insta::assert_json_snapshot!("instance_admin", InstanceView::new(instance(), &around(), Viewer::SystemAdmin));
 }
 
 #[test]
@@ -150,7 +177,8 @@ fn images_and_hosts() {
 
 #[test]
 fn explanations() {
-    let explain = |viewer| ExplainView::new(instance(), Some(&host()), vec![TimelineItem::from(event())], viewer);
+    let explain =
+        |viewer| ExplainView::new(instance(), &around(), Some(&host()), vec![TimelineItem::from(event())], viewer);
     insta::assert_json_snapshot!("explain_admin", explain(Viewer::SystemAdmin));
     let tenant = explain(Viewer::Tenant);
     let text = serde_json::to_string(&tenant).expect("it serialises");

@@ -47,7 +47,7 @@ impl Stack {
             store: store.clone(),
             listener: cluster_listener,
             storage: storage.clone(),
-            resource,
+            resource: resource.clone(),
         };
         roles.spawn(cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone()));
         let addr = free_address()?;
@@ -60,8 +60,13 @@ impl Stack {
                 ..Default::default()
             },
         };
-        let deps =
-            api_gateway::Deps { store: store.clone(), cluster: cluster.clone(), storage, metrics: metrics::install() };
+        let deps = api_gateway::Deps {
+            store: store.clone(),
+            cluster: cluster.clone(),
+            storage,
+            resource,
+            metrics: metrics::install(),
+        };
         roles.spawn(api_gateway::serve(gateway, deps, shutdown.clone()));
         // Room for everything: placement is what is measured, not its end.
         let capacity = domain::flavor::Size { vcpus: 4096, memory_mib: 16 << 20, disk_gib: 1 << 20 };

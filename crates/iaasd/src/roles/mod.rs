@@ -114,6 +114,7 @@ pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> any
                 store: opened()?,
                 cluster: links::target(&config, name, config.links.cluster_url())?,
                 storage: links::target(&config, name, config.links.storage_url())?,
+                resource: links::target(&config, name, config.links.resource_url())?,
                 metrics: handle,
             };
             running.start(name, api_gateway::serve(gateway(config.api, config.identity), deps, shutdown));
@@ -173,8 +174,12 @@ async fn control_plane(
     let resource = links::target(&config, role.as_str(), config.links.resource_url())?;
     let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
     running.start("storage-manager", storage_manager::serve(config.storage, deps, shutdown.clone()));
-    let deps =
-        cluster_manager::Deps { store: store.clone(), listener: cluster_listener, storage: storage.clone(), resource };
+    let deps = cluster_manager::Deps {
+        store: store.clone(),
+        listener: cluster_listener,
+        storage: storage.clone(),
+        resource: resource.clone(),
+    };
     running.start("cluster-manager", cluster_manager::serve(config.cluster, deps, shutdown.clone()));
     if let Some(identity) = &identity {
         let deps = compute_agent::Deps { cluster: cluster.clone(), storage: storage.clone() };
@@ -184,7 +189,7 @@ async fn control_plane(
     if links.listens() {
         running.start("certificates", links.renew(shutdown.clone()));
     }
-    let deps = api_gateway::Deps { store, cluster, storage, metrics: handle };
+    let deps = api_gateway::Deps { store, cluster, storage, resource, metrics: handle };
     running.start("api-gateway", api_gateway::serve(gateway(config.api, config.identity), deps, shutdown));
     Ok(())
 }

@@ -9,6 +9,6 @@ pub mod instance;
 pub mod leak;
 pub mod log;
 pub mod network;
-pub mod port;
 pub mod network_view;
+pub mod port;
 pub mod quota;

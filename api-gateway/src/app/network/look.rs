@@ -1,0 +1,128 @@
+//! What views show around objects, read for a whole page with a fixed number of queries.
+
+use crate::{app::App, view::network_names::Surroundings};
+use domain::{
+    InstanceId, NetworkId, PortId,
+    instance::Instance,
+    network::{FloatingIp, Network, Peering, Port, Remote, Router, SecurityGroup, SecurityGroupRule, Subnet},
+};
+use store::{Named, ReadError};
+
+/// Sorted and without repeats.
+fn unique<T: Ord>(ids: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut ids: Vec<T> = ids.into_iter().collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+pub async fn networks(app: &App, networks: &[Network]) -> Result<Surroundings, ReadError> {
+    let store = app.store();
+    let ids: Vec<NetworkId> = networks.iter().map(|n| n.id).collect();
+    if ids.is_empty() {
+        return Ok(Surroundings::default());
+    }
+    let (subnets, routers, peerings) = futures::try_join!(
+        store.subnet_load_many_of_networks(&ids),
+        store.router_load_many_of_networks(&ids),
+        store.peering_load_many_of_networks(&ids)
+    )?;
+    let outside = unique(routers.iter().map(|r| r.external_network_id));
+    let peers = unique(peerings.iter().flat_map(|p| [p.network_id, p.peer_network_id]));
+    let (external_networks, networks) = futures::try_join!(
+        store.name_load_many(Named::ExternalNetwork, &outside),
+        store.name_load_many(Named::Network, &peers)
+    )?;
+    Ok(Surroundings { subnets, routers, peerings, external_networks, networks, ..Surroundings::default() })
+}
+
+pub async fn subnets(app: &App, subnets: &[Subnet]) -> Result<Surroundings, ReadError> {
+    let ids = unique(subnets.iter().map(|s| s.network_id));
+    let networks = app.store().name_load_many(Named::Network, &ids).await?;
+    Ok(Surroundings { networks, ..Surroundings::default() })
+}
+
+pub async fn routers(app: &App, routers: &[Router]) -> Result<Surroundings, ReadError> {
+    let inside = unique(routers.iter().map(|r| r.network_id));
+    let outside = unique(routers.iter().map(|r| r.external_network_id));
+    let (networks, external_networks) = futures::try_join!(
+        app.store().name_load_many(Named::Network, &inside),
+        app.store().name_load_many(Named::ExternalNetwork, &outside)
+    )?;
+    Ok(Surroundings { networks, external_networks, ..Surroundings::default() })
+}
+
+pub async fn peerings(app: &App, peerings: &[Peering]) -> Result<Surroundings, ReadError> {
+    let ids = unique(peerings.iter().flat_map(|p| [p.network_id, p.peer_network_id]));
+    let networks = app.store().name_load_many(Named::Network, &ids).await?;
+    Ok(Surroundings { networks, ..Surroundings::default() })
+}
+
+fn owners<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Vec<InstanceId> {
+    unique(ports.into_iter().filter_map(|p| p.owner).map(|owner| owner.instance_id))
+}
+
+pub async fn ports(app: &App, ports: &[Port]) -> Result<Surroundings, ReadError> {
+    let store = app.store();
+    let ids: Vec<PortId> = ports.iter().map(|p| p.id).collect();
+    if ids.is_empty() {
+        return Ok(Surroundings::default());
+    }
+    let (networks, groups) = (
+        unique(ports.iter().map(|p| p.network_id)),
+        unique(ports.iter().flat_map(|p| p.security_group_ids.iter().copied())),
+    );
+    let instances = owners(ports);
+    let (networks, security_groups, instances, floating_ips) = futures::try_join!(
+        store.name_load_many(Named::Network, &networks),
+        store.name_load_many(Named::SecurityGroup, &groups),
+        store.name_load_many(Named::Instance, &instances),
+        store.floating_ip_load_many_of_ports(&ids)
+    )?;
+    Ok(Surroundings { networks, security_groups, instances, floating_ips, ..Surroundings::default() })
+}
+
+pub async fn floating_ips(app: &App, floating_ips: &[FloatingIp]) -> Result<Surroundings, ReadError> {
+    let store = app.store();
+    let outside = unique(floating_ips.iter().map(|f| f.external_network_id));
+    let port_ids = unique(floating_ips.iter().filter_map(|f| f.port_id));
+    let ports = if port_ids.is_empty() { Vec::new() } else { store.port_load_many(&port_ids).await? };
+    let instances = owners(&ports);
+    let (external_networks, instances) = futures::try_join!(
+        store.name_load_many(Named::ExternalNetwork, &outside),
+        store.name_load_many(Named::Instance, &instances)
+    )?;
+    let ports = ports.into_iter().map(|port| (port.id, port)).collect();
+    Ok(Surroundings { external_networks, instances, ports, ..Surroundings::default() })
+}
+
+pub async fn security_groups(app: &App, groups: &[SecurityGroup]) -> Result<Surroundings, ReadError> {
+    rules(app, groups.iter().flat_map(|group| &group.rules)).await
+}
+
+pub async fn rules<'a>(
+    app: &App,
+    rules: impl IntoIterator<Item = &'a SecurityGroupRule>,
+) -> Result<Surroundings, ReadError> {
+    let remotes = unique(rules.into_iter().filter_map(|rule| match rule.rule.remote {
+        Remote::Group(id) => Some(id),
+        Remote::Any | Remote::Cidr(_) => None,
+    }));
+    let security_groups = app.store().name_load_many(Named::SecurityGroup, &remotes).await?;
+    Ok(Surroundings { security_groups, ..Surroundings::default() })
+}
+
+/// Around the cards of instances.
+pub async fn nics<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instance>) -> Result<Surroundings, ReadError> {
+    let nics: Vec<_> = instances.into_iter().flat_map(|instance| &instance.spec.nics).collect();
+    if nics.is_empty() {
+        return Ok(Surroundings::default());
+    }
+    let networks = unique(nics.iter().map(|nic| nic.network_id));
+    let ports = unique(nics.iter().map(|nic| nic.port_id));
+    let (networks, floating_ips) = futures::try_join!(
+        app.store().name_load_many(Named::Network, &networks),
+        app.store().floating_ip_load_many_of_ports(&ports)
+    )?;
+    Ok(Surroundings { networks, floating_ips, ..Surroundings::default() })
+}

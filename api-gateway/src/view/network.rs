@@ -1,0 +1,140 @@
+//! Networks: with their subnets, their way out and their peerings.
+
+use super::{instance::Viewer, network_names::Surroundings};
+use domain::{
+    ExternalNetworkId, Name, NetworkId, PeeringId, ProjectId, RouterId, SubnetId, Timestamp,
+    network::{Cidr, Network, Peering, Router, Subnet},
+};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use utoipa::ToSchema;
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Network)]
+pub struct NetworkView {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: NetworkId,
+    #[schema(value_type = String, format = "uuid")]
+    pub project_id: ProjectId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    pub description: String,
+    /// What guests are told; null: what the hosts' network allows.
+    pub mtu: Option<u32>,
+    /// Its number between hosts. For system admins only, else null.
+    pub vni: Option<u32>,
+    pub subnets: Vec<SubnetOfNetwork>,
+    /// The way to the outside, if it has one.
+    pub router: Option<RouterOfNetwork>,
+    pub peerings: Vec<PeeringOfNetwork>,
+    /// Rises with its subnets, router and peerings too; also the ETag.
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SubnetOfNetwork {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: SubnetId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    #[schema(value_type = String)]
+    pub cidr: Cidr,
+    #[schema(value_type = String)]
+    pub gateway: IpAddr,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RouterOfNetwork {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: RouterId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    #[schema(value_type = String, format = "uuid")]
+    pub external_network_id: ExternalNetworkId,
+    #[schema(value_type = Option<String>)]
+    pub external_network: Option<Name>,
+    pub source_nat: bool,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PeeringOfNetwork {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: PeeringId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// The other network.
+    #[schema(value_type = String, format = "uuid")]
+    pub network_id: NetworkId,
+    #[schema(value_type = Option<String>)]
+    pub network: Option<Name>,
+}
+
+impl NetworkView {
+    #[must_use]
+    pub fn new(network: Network, around: &Surroundings, viewer: Viewer) -> Self {
+        let Network { id, project_id, name, description, vni, mtu, generation, created_at } = network;
+        Self {
+            id,
+            project_id,
+            name,
+            description,
+            mtu,
+            vni: (viewer == Viewer::SystemAdmin).then_some(vni.get()),
+            subnets: around.subnets.iter().filter(|s| s.network_id == id).map(subnet).collect(),
+            router: around.routers.iter().find(|r| r.network_id == id).map(|r| router(r, around)),
+            peerings: around.peerings.iter().filter_map(|p| peering(p, id, around)).collect(),
+            generation,
+            created_at,
+        }
+    }
+}
+
+fn subnet(subnet: &Subnet) -> SubnetOfNetwork {
+    let Subnet { id, name, spec, .. } = subnet;
+    SubnetOfNetwork { id: *id, name: name.clone(), cidr: spec.cidr, gateway: spec.gateway }
+}
+
+fn router(router: &Router, around: &Surroundings) -> RouterOfNetwork {
+    RouterOfNetwork {
+        id: router.id,
+        name: router.name.clone(),
+        external_network_id: router.external_network_id,
+        external_network: around.external_network(router.external_network_id),
+        source_nat: router.source_nat,
+    }
+}
+
+/// As seen from one of its two ends.
+fn peering(peering: &Peering, from: NetworkId, around: &Surroundings) -> Option<PeeringOfNetwork> {
+    let other = match from {
+        id if id == peering.network_id => peering.peer_network_id,
+        id if id == peering.peer_network_id => peering.network_id,
+        _ => return None,
+    };
+    let network = around.network(other);
+    Some(PeeringOfNetwork { id: peering.id, name: peering.name.clone(), network_id: other, network })
+}
+
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkCreate {
+    /// 1 to 63 characters of a-z, 0-9 and '-', starting with a letter.
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    /// What guests are told, 1280 to 9216; without it, what the hosts' network allows.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+}
+
+/// What isn't named stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkChange {
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub description: Option<String>,
+}

@@ -1,0 +1,54 @@
+//! Network cards of instances: as they are seen, and as they are asked for.
+
+use super::network_names::Surroundings;
+use domain::{Name, NetworkId, PortId, instance::Nic, network::MacAddr};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use utoipa::ToSchema;
+
+/// A network card, in the order in which the guest sees them.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Nic)]
+pub struct NicView {
+    #[schema(value_type = String, format = "uuid")]
+    pub port_id: PortId,
+    #[schema(value_type = String, format = "uuid")]
+    pub network_id: NetworkId,
+    #[schema(value_type = Option<String>)]
+    pub network: Option<Name>,
+    #[schema(value_type = String)]
+    pub mac: MacAddr,
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of the outside that stand for one of these.
+    #[schema(value_type = Vec<String>)]
+    pub floating_ips: Vec<IpAddr>,
+}
+
+impl NicView {
+    #[must_use]
+    pub fn new(nic: Nic, around: &Surroundings) -> Self {
+        let Nic { port_id, network_id, mac, addresses, security_group_ids: _ } = nic;
+        let (network, floating_ips) = (around.network(network_id), around.floating_ips_of(port_id));
+        Self { port_id, network_id, network, mac, addresses, floating_ips }
+    }
+}
+
+/// A card on a network, with a new port that goes with the instance; or a port that is there already.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NicRequest {
+    /// Id or name.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// With `network`. Each an address, or a subnet (id or name) to take any of. Without them: one of an IPv4 and one of an IPv6 subnet,
+    /// as far as the network has them.
+    #[serde(default)]
+    pub fixed_ips: Vec<String>,
+    /// With `network`. Ids or names; without it, the project's `default`.
+    #[serde(default)]
+    pub security_groups: Option<Vec<String>>,
+    /// Id or name of a port that no instance has; instead of a network.
+    #[serde(default)]
+    pub port: Option<String>,
+}
