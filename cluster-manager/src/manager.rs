@@ -5,13 +5,13 @@ use crate::{
     coalesce::Coalescer,
     config::Config,
     console::Sessions,
-    operation::InFlight,
     reconcile::signal::Signal,
     resource::Resource,
     scheduler::Inventory,
     storage::Storage,
 };
 use domain::{HostId, ImageId, InstanceId, Problem, image::Image};
+use service_kit::in_flight::InFlight;
 use std::{
     collections::HashSet,
     sync::{Mutex, MutexGuard, PoisonError},

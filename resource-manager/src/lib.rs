@@ -1,30 +1,28 @@
-//! The virtual resource manager: networks, subnets, ports, routers, floating IPs, security groups, and what each host must know of them.
+//! The virtual resource manager: networks, subnets, ports, routers, floating IPs, security groups, who has which address, and what each
+//! host must know of all that.
 //!
-//! Tenants' changes come from the api-gateway ([`grpc`]); the ports of instances are reserved, bound, released and forgotten by the
-//! cluster-manager, as disks are. Which address is free is the [`ipam`]'s proposal and the database's judgement. All rows are in memory
-//! ([`topology`]), so that a change reaches the hosts that it concerns at once, by their network-agents' streams ([`link`]). What nobody
-//! asks for, [`reconcile`] does.
+//! A wish ([`grpc`]) is decided on what is in memory ([`plan`] over [`topology`] and [`ipam`]: pure), committed in one unit that is fenced by
+//! what it was decided on, and learned by memory only then; the hosts concerned are told ([`link`]). What follows from all this without
+//! anybody's asking (uplinks, the end of reservations, the defaults of new projects) is the reconcilers' ([`reconcile`]).
 //!
-//! Writes the tables `external_network`, `network`, `subnet`, `router`, `uplink`, `security_group`, `security_rule`, `port`,
-//! `port_security_group`, `floating_ip`, `peering`, `address`, `network_host`, `project_network_default`, `network_usage` and
-//! `resource_operation`.
+//! Writes the tables of networks (`migrations/*/0002_networks.sql`) and `resource_operation`. The database is the judge: each address, MAC
+//! and VNI has one owner by its constraints, whatever memory says.
 
-mod claim;
 pub mod config;
-mod failure;
-mod grpc;
+pub mod grpc;
+pub mod invariants;
 pub mod ipam;
 pub mod link;
 pub mod manager;
 pub mod plan;
-mod reconcile;
+pub mod reconcile;
 pub mod topology;
 
 pub use config::Config;
 pub use manager::Manager;
 
-use anyhow::Context;
-use grpc::ResourceService;
+use anyhow::Context as _;
+use grpc::ResourceManagerService;
 use link::NetworkLinkService;
 use proto::{
     network::v1::network_link_server::NetworkLinkServer, resource::v1::resource_manager_server::ResourceManagerServer,
@@ -34,32 +32,42 @@ use std::sync::Arc;
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// What it is given.
+/// What this service is given.
 pub struct Deps {
     pub store: Store,
     pub listener: GrpcListener,
 }
 
-/// Serves until `shutdown`, then finishes the calls in progress.
+/// Calls and streams on one connection.
+const STREAMS_MAX: u32 = 10_000;
+
+/// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
 pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let Deps { store, listener } = deps;
     let tasks = TaskTracker::new();
-    let manager = Manager::load(config, store, tasks.clone(), shutdown.clone())
-        .await
-        .context("the networks can't be read from the database")?;
-    let manager = Arc::new(manager);
+    let manager = Manager::load(config, deps.store, tasks.clone(), shutdown.clone());
+    let manager = Arc::new(manager.await.context("the networks can't be read")?);
+    reconcile::begin(&manager).await;
     tasks.spawn(reconcile::run(Arc::clone(&manager)));
-    let resources = ResourceManagerServer::new(ResourceService(Arc::clone(&manager)))
-        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-    let agents = NetworkLinkServer::new(NetworkLinkService(manager))
-        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-    let router = tonic::transport::Server::builder().add_service(resources).add_service(agents);
-    let served = transport::serve(router, listener, shutdown.clone()).await;
+    tasks.spawn(invariants::run(Arc::clone(&manager)));
+
+    let limit = proto::MESSAGE_BYTES_MAX;
+    let resources = ResourceManagerServer::new(ResourceManagerService(Arc::clone(&manager)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let links = NetworkLinkServer::new(NetworkLinkService(Arc::clone(&manager)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let router = tonic::transport::Server::builder()
+        .max_concurrent_streams(Some(STREAMS_MAX))
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024)
+        .add_service(resources)
+        .add_service(links);
+    let served = transport::serve(router, deps.listener, shutdown.clone()).await;
     // The server may have ended by itself: then nothing else goes on either.
     shutdown.cancel();
+    drop(manager);
     tasks.close();
     tasks.wait().await;
-    served.context("the resource-manager's server failed")
+    served.context("the gRPC server failed")
 }

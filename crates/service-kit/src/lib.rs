@@ -6,6 +6,7 @@ pub mod config;
 pub mod context;
 pub mod fleet;
 pub mod host_cert;
+pub mod in_flight;
 pub mod metrics;
 pub mod peer;
 pub mod secret_file;

@@ -1,8 +1,13 @@
 //! Projects, and who has which role in them. Written by the api-gateway. A project is deleted only when nothing is left in it; its
 //! bindings, keys, limit and usage rows go with it.
 
-use crate::{Page, ReadError, Store};
+use crate::{
+    Page, ReadError, Store,
+    engine::read::{IdRow, text_array},
+};
 use domain::{Name, ProjectId, Timestamp, UserId, policy::Role};
+use sqlx::AssertSqlSafe;
+use std::collections::HashSet;
 
 op! {
     /// Starts at generation 1.
@@ -94,6 +99,14 @@ impl Store {
         let sql =
             "SELECT id, name, description, generation, created_at FROM project WHERE id > $1 ORDER BY id LIMIT $2";
         self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await
+    }
+
+    /// Those of `ids` that there aren't any more.
+    pub async fn project_gone(&self, ids: &[ProjectId]) -> Result<Vec<ProjectId>, ReadError> {
+        let sql = format!("SELECT id FROM project WHERE id IN {}", self.pool().texts(1));
+        let there: Vec<IdRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
+        let there: HashSet<String> = there.into_iter().map(|row| row.id).collect();
+        Ok(ids.iter().copied().filter(|id| !there.contains(&id.to_string())).collect())
     }
 
     /// Those in which the user has a role.

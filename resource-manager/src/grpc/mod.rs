@@ -1,8 +1,10 @@
 //! The gRPC service. Each call is a module's function that returns a [`Problem`]; here alone it becomes a status.
+//!
+//! A call runs on a task of its own: a caller that gives up must not leave an address claimed, nor memory behind what was committed.
 
-mod apply;
+pub(crate) mod apply;
+pub(crate) mod failure;
 pub(crate) mod port;
-mod reserve;
 
 use crate::Manager;
 use domain::Problem;
@@ -11,30 +13,47 @@ use proto::{
     status::to_status,
 };
 use service_kit::{context::CallContext, peer::require_role};
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 use tonic::{Request, Response, Status};
+use tracing::Instrument as _;
 
-/// Who may ask for what: tenants' changes come through the gateway, instances' ports are the cluster-manager's.
+/// Who may ask for what: tenants' wishes come through the gateway, ports of instances are the cluster-manager's.
 const GATEWAY: &[&str] = &["api-gateway"];
 const CLUSTER: &[&str] = &["cluster-manager"];
 
-pub(crate) struct ResourceService(pub(crate) Arc<Manager>);
+#[derive(Clone)]
+pub struct ResourceManagerService(pub Arc<Manager>);
 
-fn answer<T>(call: &'static str, result: Result<T, Problem>) -> Result<Response<T>, Status> {
-    let outcome = match &result {
-        Ok(_) => "ok",
-        Err(problem) => problem.kind.as_str(),
-    };
-    metrics::counter!("iaas_resource_calls_total", "call" => call, "outcome" => outcome).increment(1);
-    result.map(Response::new).map_err(|problem| to_status(&problem))
+impl ResourceManagerService {
+    async fn answer<T: Send + 'static>(
+        &self,
+        call: &'static str,
+        work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let span = tracing::info_span!("resource", call);
+        let result = match self.0.tasks.spawn(work.instrument(span)).await {
+            Ok(result) => result,
+            Err(failed) => {
+                tracing::error!(error = &failed as &dyn std::error::Error, call, "a call ended without an answer");
+                Err(Problem::internal())
+            }
+        };
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(problem) => problem.kind.as_str(),
+        };
+        metrics::counter!("iaas_resource_calls_total", "call" => call, "outcome" => outcome).increment(1);
+        result.map(Response::new).map_err(|problem| to_status(&problem))
+    }
 }
 
 #[tonic::async_trait]
-impl ResourceManager for ResourceService {
+impl ResourceManager for ResourceManagerService {
     async fn apply(&self, request: Request<pb::ApplyRequest>) -> Result<Response<pb::ApplyResponse>, Status> {
         require_role(&request, GATEWAY)?;
         let context = CallContext::extract(&request);
-        answer("apply", apply::apply(&self.0, &context, request.into_inner()).await)
+        let (manager, request) = (Arc::clone(&self.0), request.into_inner());
+        self.answer("apply", async move { apply::call(&manager, &context, request).await }).await
     }
 
     async fn reserve_ports(
@@ -42,8 +61,8 @@ impl ResourceManager for ResourceService {
         request: Request<pb::ReservePortsRequest>,
     ) -> Result<Response<pb::ReservePortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
-        let context = CallContext::extract(&request);
-        answer("reserve_ports", reserve::reserve(&self.0, &context, request.into_inner()).await)
+        let (manager, request) = (Arc::clone(&self.0), request.into_inner());
+        self.answer("reserve_ports", async move { port::reserve(&manager, request).await }).await
     }
 
     async fn bind_ports(
@@ -51,7 +70,8 @@ impl ResourceManager for ResourceService {
         request: Request<pb::BindPortsRequest>,
     ) -> Result<Response<pb::BindPortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
-        answer("bind_ports", port::bind(&self.0, request.into_inner()).await)
+        let (manager, request) = (Arc::clone(&self.0), request.into_inner());
+        self.answer("bind_ports", async move { port::bind(&manager, request).await }).await
     }
 
     async fn release_ports(
@@ -59,7 +79,8 @@ impl ResourceManager for ResourceService {
         request: Request<pb::ReleasePortsRequest>,
     ) -> Result<Response<pb::ReleasePortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
-        answer("release_ports", port::release(&self.0, request.into_inner()).await)
+        let (manager, request) = (Arc::clone(&self.0), request.into_inner());
+        self.answer("release_ports", async move { port::release(&manager, request).await }).await
     }
 
     async fn forget_ports(
@@ -67,6 +88,7 @@ impl ResourceManager for ResourceService {
         request: Request<pb::ForgetPortsRequest>,
     ) -> Result<Response<pb::ForgetPortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
-        answer("forget_ports", port::forget(&self.0, request.into_inner()).await)
+        let (manager, request) = (Arc::clone(&self.0), request.into_inner());
+        self.answer("forget_ports", async move { port::forget(&manager, request).await }).await
     }
 }

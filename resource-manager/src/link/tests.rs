@@ -32,7 +32,8 @@ struct Serving {
 impl Serving {
     async fn on(store: &TestStore) -> Self {
         let shutdown = CancellationToken::new();
-        let manager = Manager::load(Config::default(), store.store.clone(), TaskTracker::new(), shutdown.clone());
+        let tasks = TaskTracker::new();
+        let manager = Manager::load(Config::default(), store.store.clone(), tasks, shutdown.clone());
         let manager = Arc::new(manager.await.expect("loaded"));
         let (listener, target) = in_process();
         let service = NetworkLinkServer::new(NetworkLinkService(Arc::clone(&manager)));

@@ -1,1 +1,411 @@
-pub mod port;
+//! What a wish comes to: decisions without I/O.
+//!
+//! A [`Draft`] looks at the rows in memory and at the allocator, and collects a [`Plan`]: the ops of one unit, what memory learns once
+//! that unit stands, the addresses that were claimed for it, and what people are told. Every op is fenced by the generation that was
+//! looked at, so a plan that is out of date by the time it is committed changes nothing and is made anew.
+
+mod address;
+mod binding;
+mod default;
+mod external;
+mod floating;
+mod group;
+mod network;
+mod peering;
+mod port;
+mod reserve;
+mod router;
+mod subnet;
+pub mod uplink;
+mod words;
+
+pub use binding::{BindAsked, Binding};
+pub use default::Fits;
+pub use port::mac_taken;
+pub use reserve::{ReserveAsked, ReserveOf, Reserved};
+pub use words::named;
+
+use crate::{
+    ipam::{Ipam, Scope, ScopedAddress},
+    topology::{DEFAULT, Key, Learned, Topology},
+};
+use domain::{
+    ErrorKind, ExternalNetworkId, Name, NetworkId, PortId, Problem, ProjectId, RouterId, SecurityGroupId, SubnetId,
+    Timestamp, limits,
+    network::{
+        Change, ChangeOutcome, ExternalNetwork, Network, NetworkObject, Noun, Port, Router, SecurityGroup, Subnet,
+        SubnetSpec,
+    },
+    quota::QuotaAmounts,
+};
+use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
+use store::{AddressOwner, AddressRelease, AddressTake, NetworkTouch, Op, Unit};
+
+/// What a wish comes with.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// None: of what belongs to no project.
+    pub project_id: Option<ProjectId>,
+    /// 0: any. Of the object that is changed.
+    pub expected_generation: i64,
+    pub now: Timestamp,
+    pub quarantine_secs: u64,
+    /// The VNIs that networks get.
+    pub vni: (u32, u32),
+    /// Nothing will be committed: what constraints would judge is looked at here.
+    pub dry_run: bool,
+}
+
+/// What became of an object, for events and the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Deed {
+    Create,
+    Change,
+    Delete,
+}
+
+impl Deed {
+    /// As the audit log has it.
+    #[must_use]
+    pub fn action(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Change => "change",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// As events have it.
+    #[must_use]
+    pub fn event(self) -> &'static str {
+        match self {
+            Self::Create => "created",
+            Self::Change => "changed",
+            Self::Delete => "deleted",
+        }
+    }
+}
+
+/// One line for the events and one for the audit log.
+#[derive(Debug, Clone)]
+pub struct Words {
+    /// `network.created`
+    pub event: String,
+    /// `network.create`
+    pub action: String,
+    pub object_kind: &'static str,
+    pub object_id: String,
+    pub project_id: Option<ProjectId>,
+    pub message: String,
+}
+
+/// A change of the allocator that follows the commit.
+#[derive(Debug, Clone)]
+pub enum PoolChange {
+    Put(Scope, Option<SubnetId>, SubnetSpec),
+    RemoveSubnet(Scope, SubnetId),
+    /// Blocks of an external network that are left.
+    Keep(Scope, Vec<SubnetSpec>),
+    RemoveScope(Scope),
+}
+
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub ops: Vec<Op>,
+    /// Taken, or (negative) given back.
+    pub usage: BTreeMap<ProjectId, QuotaAmounts>,
+    pub learned: Vec<Learned>,
+    /// Held once the unit stands; else given back.
+    pub claimed: Vec<ScopedAddress>,
+    /// Rest until then once the unit stands.
+    pub resting: Vec<(ScopedAddress, Timestamp)>,
+    pub pools: Vec<PoolChange>,
+    /// The rows that it was decided on.
+    pub seen: Vec<Key>,
+    pub words: Vec<Words>,
+}
+
+impl Plan {
+    /// Its ops and the usage they make.
+    #[must_use]
+    pub fn unit(&self) -> Unit {
+        let mut unit = Unit::new();
+        unit.extend(self.ops.iter().cloned());
+        let none = |amounts: &QuotaAmounts| *amounts == QuotaAmounts::NONE;
+        let usage = self.usage.iter().filter(|(_, amounts)| !none(amounts));
+        unit.extend(usage.map(|(project_id, amounts)| store::NetworkUsageAdd::take(*project_id, amounts)));
+        unit
+    }
+}
+
+/// A plan in the making.
+pub struct Draft<'a> {
+    pub topology: &'a Topology,
+    pub ipam: &'a mut Ipam,
+    pub ask: Ask,
+    /// Draws a number: MACs and VNIs need no secret, only to differ.
+    pub dice: &'a mut dyn FnMut() -> u64,
+    pub plan: Plan,
+}
+
+type Decided<T> = Result<T, Problem>;
+
+impl<'a> Draft<'a> {
+    pub fn new(topology: &'a Topology, ipam: &'a mut Ipam, ask: Ask, dice: &'a mut dyn FnMut() -> u64) -> Self {
+        Self { topology, ipam, ask, dice, plan: Plan::default() }
+    }
+
+    /// Decides. What was claimed before it failed is given back.
+    pub fn decide(mut self, change: &Change) -> Decided<(Plan, ChangeOutcome)> {
+        match self.dispatch(change) {
+            Ok(outcome) => Ok((self.plan, outcome)),
+            Err(problem) => {
+                self.abandon();
+                Err(problem)
+            }
+        }
+    }
+
+    /// [`Change::ProjectDefaults`], as far as the quota has room.
+    pub fn decide_defaults(mut self, fits: Fits) -> Decided<(Plan, ChangeOutcome)> {
+        self.defaults(fits).map(|outcome| (self.plan, outcome))
+    }
+
+    pub fn abandon(self) {
+        for at in self.plan.claimed {
+            self.ipam.give_back(at);
+        }
+    }
+
+    fn dispatch(&mut self, change: &Change) -> Decided<ChangeOutcome> {
+        match change {
+            // Needs to know what the quota leaves: `Draft::defaults`.
+            Change::ProjectDefaults => self.defaults(Fits { network: true, router: true, group: true }),
+            Change::ExternalNetworkCreate { id, name, description, subnets } => {
+                self.external_network_create(*id, name, description, subnets)
+            }
+            Change::ExternalNetworkUpdate { id, description, subnets } => {
+                self.external_network_update(*id, description.as_deref(), subnets.as_deref())
+            }
+            Change::ExternalNetworkDelete { id } => self.external_network_delete(*id),
+            Change::NetworkCreate { id, name, description, mtu } => self.network_create(*id, name, description, *mtu),
+            Change::NetworkUpdate { id, name, description } => {
+                self.network_update(*id, name.as_ref(), description.as_deref())
+            }
+            Change::NetworkDelete { id } => self.network_delete(*id),
+            Change::SubnetCreate { id, network_id, name, spec, dhcp } => {
+                self.subnet_create(*id, *network_id, name, spec, *dhcp)
+            }
+            Change::SubnetUpdate { id, change } => self.subnet_update(*id, change),
+            Change::SubnetDelete { id } => self.subnet_delete(*id),
+            Change::PortCreate {
+                id,
+                network_id,
+                name,
+                mac,
+                fixed_ips,
+                allowed_addresses,
+                security_group_ids,
+                rate_limit,
+            } => self.port_create(port::NewPort {
+                id: *id,
+                network_id: *network_id,
+                name,
+                mac: *mac,
+                fixed_ips,
+                allowed_addresses,
+                security_group_ids: security_group_ids.as_deref(),
+                rate_limit: *rate_limit,
+            }),
+            Change::PortUpdate { id, change } => self.port_update(*id, change),
+            Change::PortDelete { id } => self.port_delete(*id),
+            Change::RouterCreate { id, name, network_id, external_network_id, source_nat } => {
+                self.router_create(*id, name, *network_id, *external_network_id, *source_nat)
+            }
+            Change::RouterUpdate { id, name, source_nat } => self.router_update(*id, name.as_ref(), *source_nat),
+            Change::RouterDelete { id } => self.router_delete(*id),
+            Change::FloatingIpCreate { id, external_network_id, address, description, target } => {
+                self.floating_ip_create(*id, *external_network_id, *address, description, target)
+            }
+            Change::FloatingIpUpdate { id, description, target } => {
+                self.floating_ip_update(*id, description.as_deref(), target.as_ref())
+            }
+            Change::FloatingIpDelete { id } => self.floating_ip_delete(*id),
+            Change::SecurityGroupCreate { id, name, description, rules } => {
+                self.security_group_create(*id, name, description, rules)
+            }
+            Change::SecurityGroupUpdate { id, name, description } => {
+                self.security_group_update(*id, name.as_ref(), description.as_deref())
+            }
+            Change::SecurityGroupDelete { id } => self.security_group_delete(*id),
+            Change::SecurityRuleCreate { id, security_group_id, rule, description } => {
+                self.security_rule_create(*id, *security_group_id, rule, description)
+            }
+            Change::SecurityRuleDelete { id, security_group_id } => self.security_rule_delete(*id, *security_group_id),
+            Change::PeeringCreate { id, name, network_id, peer_network_id } => {
+                self.peering_create(*id, name, *network_id, *peer_network_id)
+            }
+            Change::PeeringDelete { id } => self.peering_delete(*id),
+        }
+    }
+
+    fn op(&mut self, op: impl Into<Op>) {
+        self.plan.ops.push(op.into());
+    }
+
+    fn learn(&mut self, learned: Learned) {
+        self.plan.learned.push(learned);
+    }
+
+    fn project(&self) -> Decided<ProjectId> {
+        self.ask.project_id.ok_or_else(|| Problem::invalid("project_id", "a project is needed"))
+    }
+
+    /// Takes from the asking project's quota; negative amounts give back.
+    fn uses(&mut self, project_id: ProjectId, amounts: QuotaAmounts) {
+        let sum = self.plan.usage.entry(project_id).or_default();
+        *sum = sum.minus(&amounts.negated());
+    }
+
+    /// Refuses a change of an object that is at another generation than the asker saw.
+    fn fence(&self, noun: Noun, key: impl Display, generation: i64) -> Decided<()> {
+        let expected = self.ask.expected_generation;
+        if expected == 0 || expected == generation {
+            return Ok(());
+        }
+        Err(Problem::new(
+            ErrorKind::PreconditionFailed,
+            "stale_generation",
+            format!("{} {key} is at generation {generation}, not {expected}", noun.words()),
+        )
+        .with_hint("read it again, and repeat the change if it still makes sense"))
+    }
+
+    /// What a unique constraint would say; asked only where nothing is committed.
+    fn free_name(&self, noun: Noun, name: &Name, taken: impl FnOnce(&Topology) -> bool) -> Decided<()> {
+        if self.ask.dry_run && taken(self.topology) {
+            return Err(Problem::already_exists(noun.words(), name.as_str()));
+        }
+        Ok(())
+    }
+
+    fn network(&mut self, id: NetworkId) -> Decided<Network> {
+        self.plan.seen.push(Key::Network(id));
+        let mine = |network: &&Network| Some(network.project_id) == self.ask.project_id;
+        self.topology.network(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("network", id))
+    }
+
+    fn subnet(&mut self, id: SubnetId) -> Decided<Subnet> {
+        self.plan.seen.push(Key::Subnet(id));
+        let mine = |subnet: &&Subnet| Some(subnet.project_id) == self.ask.project_id;
+        self.topology.subnet(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("subnet", id))
+    }
+
+    fn port(&mut self, id: PortId) -> Decided<Port> {
+        self.plan.seen.push(Key::Port(id));
+        let mine = |port: &&Port| Some(port.project_id) == self.ask.project_id;
+        self.topology.port(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("port", id))
+    }
+
+    fn router(&mut self, id: RouterId) -> Decided<Router> {
+        self.plan.seen.push(Key::Router(id));
+        let mine = |router: &&Router| Some(router.project_id) == self.ask.project_id;
+        self.topology.router(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("router", id))
+    }
+
+    fn security_group(&mut self, id: SecurityGroupId) -> Decided<SecurityGroup> {
+        self.plan.seen.push(Key::SecurityGroup(id));
+        let mine = |group: &&SecurityGroup| Some(group.project_id) == self.ask.project_id;
+        self.topology.security_group(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("security group", id))
+    }
+
+    /// Every project may use it.
+    fn external_network(&mut self, id: ExternalNetworkId) -> Decided<ExternalNetwork> {
+        self.plan.seen.push(Key::ExternalNetwork(id));
+        self.topology.external_network(id).cloned().ok_or_else(|| Problem::not_found("external network", id))
+    }
+
+    /// Something that hosts are told with the network changes. Once per network in a plan.
+    fn touch(&mut self, network: &Network) {
+        self.plan.seen.push(Key::Network(network.id));
+        self.op(NetworkTouch { id: network.id, expected_generation: network.generation });
+        let touched = Network { generation: network.generation + 1, ..network.clone() };
+        self.learn(Learned::Network(touched));
+    }
+
+    /// The address that was claimed becomes its owner's.
+    fn take(&mut self, at: ScopedAddress, subnet_id: Option<SubnetId>, owner_kind: AddressOwner, owner_id: String) {
+        let (scope, address) = at;
+        self.op(AddressTake {
+            scope_id: scope.to_string(),
+            address,
+            subnet_id,
+            owner_kind,
+            owner_id,
+            at: self.ask.now,
+        });
+    }
+
+    /// Its owner gives it up; it rests so long.
+    fn release(&mut self, (scope, address): ScopedAddress, owner_id: String, rest_secs: u64) {
+        let free_at = self.ask.now.plus_secs(rest_secs);
+        self.op(AddressRelease { scope_id: scope.to_string(), address, owner_id, free_at });
+        self.plan.resting.push(((scope, address), free_at));
+    }
+
+    /// The answer, and the words about it.
+    fn done(&mut self, deed: Deed, object: NetworkObject, key: impl Display, touches: Vec<String>) -> ChangeOutcome {
+        let noun = object.noun();
+        let (id, project_id) = words::whose(&object, self.ask.project_id);
+        let what = named(noun, &key, &id);
+        let verb = deed.event();
+        let also = if touches.is_empty() { String::new() } else { format!("; also touched: {}", touches.join(", ")) };
+        let summary =
+            if self.ask.dry_run { format!("{what} would be {verb}{also}") } else { format!("{what} was {verb}{also}") };
+        self.plan.words.push(Words {
+            event: format!("{}.{}", noun.as_str(), deed.event()),
+            action: format!("{}.{}", noun.as_str(), deed.action()),
+            object_kind: noun.as_str(),
+            object_id: id,
+            project_id,
+            message: format!("the {} {key} was {verb}", noun.words()),
+        });
+        let touches = std::iter::once(what).chain(touches).collect();
+        ChangeOutcome { object: Some(object), summary, touches }
+    }
+}
+
+fn check_description(description: &str) -> Decided<()> {
+    if description.len() > limits::DESCRIPTION_BYTES {
+        let most = limits::DESCRIPTION_BYTES;
+        return Err(Problem::invalid("description", format!("must be at most {most} bytes")));
+    }
+    Ok(())
+}
+
+fn check_count(field: &str, count: usize, most: usize) -> Decided<()> {
+    if count > most {
+        return Err(Problem::invalid(field, format!("at most {most} can be given, not {count}")));
+    }
+    Ok(())
+}
+
+/// Something can't go (or change so) because others use it; `by` names them.
+fn in_use(noun: Noun, key: impl Display, by: &[String], hint: &str) -> Problem {
+    const NAMED: usize = 5;
+    let mut names = by.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    if by.len() > NAMED {
+        names = format!("{names} and {} more", by.len() - NAMED);
+    }
+    Problem::new(
+        ErrorKind::InvalidState,
+        format!("{}_in_use", noun.as_str()),
+        format!("the {} {key} is in use by {names}", noun.words()),
+    )
+    .with_hint(hint)
+}
+
+/// How an address is written in answers.
+fn scoped(scope: impl Into<uuid::Uuid>, address: IpAddr) -> ScopedAddress {
+    (scope.into(), address)
+}

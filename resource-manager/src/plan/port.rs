@@ -1,201 +1,265 @@
-//! What becomes of an instance's ports: reserved, bound, released, forgotten. Pure: a row in, what to do with it out.
-//!
-//! Each is idempotent: what is so already needs nothing. A port that isn't its instance's (any more) is left alone: the reservation
-//! expired, or another took it.
+//! Ports that people make. What instances do with them is `reserve` and `binding`.
 
+use super::{Decided, Deed, Draft, check_count, named, scoped, subnet::touched, words::port_key};
+use crate::topology::{Key, Learned};
 use domain::{
-    HostId, InstanceId, PortId, ProjectId,
-    network::{Port, PortOwner, PortState, PortStatus},
+    ErrorKind, InstanceId, Name, NetworkId, PortId, Problem, SecurityGroupId, Timestamp,
+    network::{
+        ChangeOutcome, Cidr, FixedIp, FixedIpAsked, FloatingIp, MacAddr, Network, NetworkObject, Noun, Port,
+        PortChange, PortOwner, PortState, PortStatus, RateLimit,
+    },
+    quota::QuotaAmounts,
+};
+use std::collections::BTreeSet;
+use store::{
+    AddressOwner, FloatingIpChange, PortDelete, PortInsert, PortSecurityGroupDelete, PortSecurityGroupPut, PortUpdate,
 };
 
-/// What the cluster-manager wants of one port.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Binding {
-    pub port_id: PortId,
-    pub instance_id: InstanceId,
-    pub host_id: HostId,
-    pub instance_epoch: i64,
-    pub metadata_digest: String,
+const ALLOWED_MAX: usize = 32;
+const GROUPS_MAX: usize = 16;
+
+pub(super) struct NewPort<'a> {
+    pub id: PortId,
+    pub network_id: NetworkId,
+    pub name: &'a Name,
+    pub mac: Option<MacAddr>,
+    pub fixed_ips: &'a [FixedIpAsked],
+    pub allowed_addresses: &'a [Cidr],
+    pub security_group_ids: Option<&'a [SecurityGroupId]>,
+    pub rate_limit: RateLimit,
+}
+
+/// How a port comes into being: of its own, or with an instance that isn't committed yet.
+pub(super) struct Birth {
+    pub name: Option<Name>,
     pub hostname: String,
+    pub instance_id: Option<InstanceId>,
+    pub expires_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BindPlan {
-    /// So already.
-    Done { epoch: i64 },
-    /// The row as it becomes.
-    Bind(Box<Port>),
-    /// The reservation is gone: reserve anew.
-    Expired,
-    /// Bound under a later epoch of the instance.
-    Stale { instance_epoch: i64 },
-}
-
-#[must_use]
-pub fn plan_bind(port: Option<&Port>, wanted: &Binding) -> BindPlan {
-    let Some(port) = port.filter(|port| owned(port, wanted.instance_id)) else { return BindPlan::Expired };
-    if port.state == PortState::Releasing {
-        return BindPlan::Expired;
+impl Draft<'_> {
+    /// Every project has one from its first moment on; who deleted none can't be without.
+    pub(super) fn default_group(&self, project_id: domain::ProjectId) -> Decided<SecurityGroupId> {
+        self.topology.default_group(project_id).ok_or_else(|| {
+            Problem::new(
+                ErrorKind::InvalidState,
+                "no_default_group",
+                "the project's security group `default` isn't there yet",
+            )
+            .with_hint("it is made within a second of the project; try again, or name the groups")
+        })
     }
-    if port.instance_epoch > wanted.instance_epoch {
-        return BindPlan::Stale { instance_epoch: port.instance_epoch };
+
+    pub(super) fn groups(&mut self, asked: &[SecurityGroupId]) -> Decided<Vec<SecurityGroupId>> {
+        check_count("security_groups", asked.len(), GROUPS_MAX)?;
+        let distinct: BTreeSet<SecurityGroupId> = asked.iter().copied().collect();
+        for id in &distinct {
+            self.security_group(*id)?;
+        }
+        Ok(distinct.into_iter().collect())
     }
-    let there = port.host_id == Some(wanted.host_id) && port.instance_epoch == wanted.instance_epoch;
-    let told = port.metadata_digest == wanted.metadata_digest && port.hostname == wanted.hostname;
-    if there && told && port.state == PortState::Active && port.expires_at.is_none() {
-        return BindPlan::Done { epoch: port.epoch };
-    }
-    BindPlan::Bind(Box::new(Port {
-        state: PortState::Active,
-        expires_at: None,
-        host_id: Some(wanted.host_id),
-        // What its host said stays true while only words about it change.
-        epoch: if there { port.epoch } else { port.epoch + 1 },
-        status: if there { port.status } else { PortStatus::Building },
-        status_reason: if there { port.status_reason.clone() } else { String::new() },
-        instance_epoch: wanted.instance_epoch,
-        metadata_digest: wanted.metadata_digest.clone(),
-        hostname: wanted.hostname.clone(),
-        generation: port.generation + 1,
-        ..port.clone()
-    }))
-}
 
-fn owned(port: &Port, instance_id: InstanceId) -> bool {
-    port.owner.is_some_and(|owner| owner.instance_id == instance_id)
-}
-
-/// The deletion of its instance was accepted: the row as it becomes, or none when there is nothing to do.
-#[must_use]
-pub fn plan_release(port: &Port) -> Option<Port> {
-    let goes = port.owner.is_some_and(|owner| owner.with_instance) && port.state != PortState::Releasing;
-    goes.then(|| Port {
-        state: PortState::Releasing,
-        expires_at: None,
-        generation: port.generation + 1,
-        ..port.clone()
-    })
-}
-
-/// Its instance is proven gone, or never came.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ForgetPlan {
-    /// The row goes; whether its quota comes back with it, or did already.
-    Delete { gives_quota_back: bool },
-    /// A port of its own: free again. The row as it becomes.
-    Detach(Box<Port>),
-}
-
-#[must_use]
-pub fn plan_forget(port: &Port) -> ForgetPlan {
-    if port.owner.is_some_and(|owner| owner.with_instance) {
-        return ForgetPlan::Delete { gives_quota_back: port.state != PortState::Releasing };
-    }
-    ForgetPlan::Detach(Box::new(Port {
-        owner: None,
-        hostname: String::new(),
-        host_id: None,
-        epoch: port.epoch + 1,
-        instance_epoch: 0,
-        metadata_digest: String::new(),
-        expires_at: None,
-        status: PortStatus::Down,
-        status_reason: String::new(),
-        generation: port.generation + 1,
-        ..port.clone()
-    }))
-}
-
-/// Whether a port that exists may be taken for an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TakePlan {
-    /// It is the instance's already.
-    Done,
-    Take,
-    NotFound,
-    /// Another instance has it.
-    Attached,
-}
-
-#[must_use]
-pub fn plan_take(port: Option<&Port>, project_id: ProjectId, instance_id: InstanceId) -> TakePlan {
-    match port {
-        Some(port) if port.project_id == project_id => match port.owner {
-            Some(owner) if owner == (PortOwner { instance_id, with_instance: false }) => TakePlan::Done,
-            None if port.state == PortState::Active => TakePlan::Take,
-            Some(_) | None => TakePlan::Attached,
-        },
-        Some(_) | None => TakePlan::NotFound,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::topology::tests::{host_id, port};
-
-    fn wanted(of: &Port) -> Binding {
-        Binding {
-            port_id: of.id,
-            instance_id: of.owner.expect("an owner").instance_id,
-            host_id: host_id(1),
-            instance_epoch: 1,
-            metadata_digest: "d".into(),
-            hostname: "web".into(),
+    /// The one that is asked for, or one that nobody has as far as is known.
+    pub(super) fn mac(&mut self, asked: Option<MacAddr>) -> Decided<MacAddr> {
+        match asked {
+            Some(mac) => {
+                let mac = mac.unicast().map_err(|wrong| Problem::invalid("mac", wrong.to_string()))?;
+                if self.ask.dry_run && self.topology.ports().any(|port| port.mac == mac) {
+                    return Err(mac_taken(mac));
+                }
+                Ok(mac)
+            }
+            None => {
+                let [a, b, c, d, e, ..] = (self.dice)().to_be_bytes();
+                Ok(MacAddr::port([a, b, c, d, e]))
+            }
         }
     }
 
-    fn reserved() -> Port {
-        Port { state: PortState::Reserved, host_id: None, instance_epoch: 0, epoch: 0, ..port(1, 1, Some(1), &[], 1) }
+    pub(super) fn port_create(&mut self, new: NewPort<'_>) -> Decided<ChangeOutcome> {
+        let project_id = self.project()?;
+        let network = self.network(new.network_id)?;
+        check_count("allowed_addresses", new.allowed_addresses.len(), ALLOWED_MAX)?;
+        let group_ids = match new.security_group_ids {
+            Some(asked) => self.groups(asked)?,
+            None => vec![self.default_group(project_id)?],
+        };
+        let taken = |port: &Port| port.project_id == project_id && port.name.as_ref() == Some(new.name);
+        self.free_name(Noun::Port, new.name, |t| t.ports().any(taken))?;
+        let mac = self.mac(new.mac)?;
+        let fixed_ips = self.fixed_ips(&network, new.fixed_ips)?;
+        let birth =
+            Birth { name: Some(new.name.clone()), hostname: String::new(), instance_id: None, expires_at: None };
+        let mut port = self.new_port(new.id, &network, mac, fixed_ips, group_ids, birth);
+        port.allowed_addresses = new.allowed_addresses.to_vec();
+        port.rate_limit = new.rate_limit;
+        self.put_new_port(&port);
+        Ok(self.done(Deed::Create, NetworkObject::Port(port), new.name, vec![touched(&network)]))
     }
 
-    fn bound(plan: BindPlan) -> Port {
-        match plan {
-            BindPlan::Bind(port) => *port,
-            other => panic!("{other:?}"),
+    pub(super) fn new_port(
+        &mut self,
+        id: PortId,
+        network: &Network,
+        mac: MacAddr,
+        fixed_ips: Vec<FixedIp>,
+        security_group_ids: Vec<SecurityGroupId>,
+        birth: Birth,
+    ) -> Port {
+        let Birth { name, hostname, instance_id, expires_at } = birth;
+        let with_instance = instance_id.is_some();
+        Port {
+            id,
+            project_id: network.project_id,
+            network_id: network.id,
+            name,
+            mac,
+            fixed_ips,
+            allowed_addresses: vec![],
+            security_group_ids,
+            rate_limit: RateLimit::default(),
+            hostname,
+            state: if with_instance { PortState::Reserved } else { PortState::Active },
+            owner: instance_id.map(|instance_id| PortOwner { instance_id, with_instance }),
+            host_id: None,
+            epoch: 0,
+            instance_epoch: 0,
+            metadata_digest: String::new(),
+            expires_at,
+            status: PortStatus::Down,
+            status_reason: String::new(),
+            generation: 1,
+            created_at: self.ask.now,
         }
     }
 
-    #[test]
-    fn an_epoch_rises_only_when_the_port_is_given_elsewhere() {
-        let first = bound(plan_bind(Some(&reserved()), &wanted(&reserved())));
-        assert_eq!((first.epoch, first.generation, first.status), (1, 2, PortStatus::Building));
-        assert_eq!(plan_bind(Some(&first), &wanted(&first)), BindPlan::Done { epoch: 1 });
-        let active = Port { status: PortStatus::Active, ..first };
-        let renamed = bound(plan_bind(Some(&active), &Binding { hostname: "db".into(), ..wanted(&active) }));
-        assert_eq!((renamed.epoch, renamed.generation, renamed.status), (1, 3, PortStatus::Active));
-        let moved = Binding { host_id: host_id(2), instance_epoch: 2, ..wanted(&active) };
-        let there = bound(plan_bind(Some(&active), &moved));
-        assert_eq!((there.epoch, there.host_id, there.status), (2, Some(host_id(2)), PortStatus::Building));
-        assert_eq!(plan_bind(Some(&there), &wanted(&there)), BindPlan::Stale { instance_epoch: 2 });
+    /// Its row, its groups, its addresses, and what it takes of the quota.
+    pub(super) fn put_new_port(&mut self, port: &Port) {
+        self.op(PortInsert {
+            id: port.id,
+            project_id: port.project_id,
+            network_id: port.network_id,
+            name: port.name.clone(),
+            mac: port.mac,
+            fixed_ips: port.fixed_ips.clone(),
+            allowed_addresses: port.allowed_addresses.clone(),
+            rate_limit: port.rate_limit,
+            hostname: port.hostname.clone(),
+            state: port.state,
+            instance_id: port.owner.map(|owner| owner.instance_id),
+            with_instance: port.owner.is_some_and(|owner| owner.with_instance),
+            expires_at: port.expires_at,
+            created_at: port.created_at,
+        });
+        for security_group_id in &port.security_group_ids {
+            self.op(PortSecurityGroupPut { port_id: port.id, security_group_id: *security_group_id });
+        }
+        for ip in &port.fixed_ips {
+            let at = scoped(port.network_id.0, ip.address);
+            self.take(at, Some(ip.subnet_id), AddressOwner::Port, port.id.to_string());
+        }
+        self.uses(port.project_id, QuotaAmounts { ports: 1, ..QuotaAmounts::NONE });
+        self.learn(Learned::Port(port.clone()));
     }
 
-    #[test]
-    fn what_is_gone_or_anothers_has_expired() {
-        let row = reserved();
-        assert_eq!(plan_bind(None, &wanted(&row)), BindPlan::Expired);
-        let another = Binding { instance_id: InstanceId::new(), ..wanted(&row) };
-        assert_eq!(plan_bind(Some(&row), &another), BindPlan::Expired);
-        let releasing = Port { state: PortState::Releasing, ..row };
-        assert_eq!(plan_bind(Some(&releasing), &wanted(&releasing)), BindPlan::Expired);
+    pub(super) fn port_update(&mut self, id: PortId, change: &PortChange) -> Decided<ChangeOutcome> {
+        let was = self.port(id)?;
+        self.fence(Noun::Port, port_key(&was), was.generation)?;
+        if was.state == PortState::Releasing {
+            return Err(Problem::invalid_state(format!("the port {} goes with its instance", port_key(&was))));
+        }
+        let mut port = Port { generation: was.generation + 1, ..was.clone() };
+        let PortChange { name, security_group_ids, allowed_addresses, rate_limit } = change;
+        if let Some(name) = name {
+            let taken = |p: &Port| p.project_id == was.project_id && p.name.as_ref() == Some(name) && p.id != id;
+            self.free_name(Noun::Port, name, |t| t.ports().any(taken))?;
+            port.name = Some(name.clone());
+        }
+        if let Some(asked) = security_group_ids {
+            port.security_group_ids = self.groups(asked)?;
+        }
+        if let Some(allowed) = allowed_addresses {
+            check_count("allowed_addresses", allowed.len(), ALLOWED_MAX)?;
+            port.allowed_addresses.clone_from(allowed);
+        }
+        port.rate_limit = rate_limit.unwrap_or(port.rate_limit);
+        self.op(PortUpdate {
+            id,
+            expected_generation: was.generation,
+            name: port.name.clone(),
+            allowed_addresses: port.allowed_addresses.clone(),
+            rate_limit: port.rate_limit,
+        });
+        for group in port.security_group_ids.iter().filter(|group| !was.security_group_ids.contains(group)) {
+            self.op(PortSecurityGroupPut { port_id: id, security_group_id: *group });
+        }
+        for group in was.security_group_ids.iter().filter(|group| !port.security_group_ids.contains(group)) {
+            self.op(PortSecurityGroupDelete { port_id: id, security_group_id: *group });
+        }
+        self.learn(Learned::Port(port.clone()));
+        let key = port_key(&port);
+        Ok(self.done(Deed::Change, NetworkObject::Port(port), key, vec![]))
     }
 
-    #[test]
-    fn ports_made_with_their_instance_go_with_it_and_others_stay() {
-        let with = port(1, 1, Some(1), &[], 1);
-        let released = plan_release(&with).expect("it goes");
-        assert_eq!(plan_release(&released), None, "once");
-        assert_eq!(plan_forget(&with), ForgetPlan::Delete { gives_quota_back: true });
-        assert_eq!(plan_forget(&released), ForgetPlan::Delete { gives_quota_back: false });
-        let owner = PortOwner { with_instance: false, ..with.owner.expect("an owner") };
-        let own = Port { owner: Some(owner), ..with };
-        assert_eq!(plan_release(&own), None);
-        let ForgetPlan::Detach(free) = plan_forget(&own) else { panic!("it stays") };
-        assert_eq!((free.owner, free.host_id, free.epoch), (None, None, own.epoch + 1));
-        let (project, instance) = (own.project_id, owner.instance_id);
-        assert_eq!(plan_take(Some(&own), project, instance), TakePlan::Done);
-        assert_eq!(plan_take(Some(&own), project, InstanceId::new()), TakePlan::Attached);
-        assert_eq!(plan_take(Some(&free), project, instance), TakePlan::Take);
-        assert_eq!(plan_take(Some(&free), ProjectId::new(), instance), TakePlan::NotFound);
+    pub(super) fn port_delete(&mut self, id: PortId) -> Decided<ChangeOutcome> {
+        let was = self.port(id)?;
+        let key = port_key(&was);
+        self.fence(Noun::Port, &key, was.generation)?;
+        if let Some(owner) = was.owner {
+            let instance = if was.hostname.is_empty() { owner.instance_id.to_string() } else { was.hostname.clone() };
+            let hint = if owner.with_instance {
+                "it was made with its instance and goes with it, or when its card is detached"
+            } else {
+                "detach it from the instance first: iaasctl instance detach-card"
+            };
+            return Err(super::in_use(Noun::Port, key, &[format!("instance {instance}")], hint));
+        }
+        let floating = self.dissociate(&was);
+        self.remove_port(&was, self.ask.quarantine_secs);
+        Ok(self.done(Deed::Delete, NetworkObject::Port(was), key, floating))
     }
+
+    /// Floating IPs stand for it no longer. Their names.
+    pub(super) fn dissociate(&mut self, port: &Port) -> Vec<String> {
+        let floating: Vec<FloatingIp> = self.topology.floating_ips_of(port.id).cloned().collect();
+        let mut names = Vec::new();
+        for was in floating {
+            self.plan.seen.push(Key::FloatingIp(was.id));
+            self.op(FloatingIpChange {
+                id: was.id,
+                expected_generation: was.generation,
+                description: was.description.clone(),
+                port_id: None,
+                fixed_ip: None,
+            });
+            names.push(named(Noun::FloatingIp, was.address, was.id));
+            self.learn(Learned::FloatingIp(FloatingIp {
+                port_id: None,
+                fixed_ip: None,
+                generation: was.generation + 1,
+                ..was
+            }));
+        }
+        names
+    }
+
+    /// The row goes; its addresses rest so long. Gives the quota back unless that was done when its instance's deletion was accepted.
+    pub(super) fn remove_port(&mut self, port: &Port, rest_secs: u64) {
+        self.plan.seen.push(Key::Port(port.id));
+        self.op(PortDelete { id: port.id, expected_generation: port.generation });
+        for ip in &port.fixed_ips {
+            self.release(scoped(port.network_id.0, ip.address), port.id.to_string(), rest_secs);
+        }
+        if port.state != PortState::Releasing {
+            self.uses(port.project_id, QuotaAmounts { ports: -1, ..QuotaAmounts::NONE });
+        }
+        self.learn(Learned::Gone(Key::Port(port.id)));
+    }
+}
+
+/// The MAC that was asked for is another port's, of any project's.
+#[must_use]
+pub fn mac_taken(mac: MacAddr) -> Problem {
+    Problem::new(ErrorKind::AlreadyExists, "mac_taken", format!("the MAC address {mac} is another port's"))
+        .with_hint("give none to get one that is free")
 }

@@ -1,41 +1,102 @@
-//! What nobody asks for: it is looked at each second, and at once when woken. Each look starts from the rows and the memory of them, so
-//! that the first, a later one and one after a restart are the same.
+//! What must follow without anybody's asking.
+//!
+//! Each part compares what is with what should be and takes one idempotent step; none has an input. They run when memory learned something
+//! and on a timer, and a start or a crash in the middle is no special case: what is left to do is still to be seen.
 
-pub(crate) mod reservation;
+mod address;
+mod default;
+mod doubt;
+mod external;
+mod port;
+mod project;
+mod uplink;
 
-use crate::{Manager, failure};
+use crate::Manager;
 use domain::{Problem, Timestamp};
-use std::{sync::Arc, time::Duration};
-use store::{AddressSweep, Unit};
+use std::{error::Error, sync::Arc, time::Duration};
+use store::{CommitError, ReadError, Retention};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-const EVERY: Duration = Duration::from_secs(1);
+/// Between two looks at what memory learned, so that a burst is looked at once.
+const PAUSE: Duration = Duration::from_millis(5);
+/// What changes rarely is looked at so often.
+const SELDOM: Duration = Duration::from_secs(2);
+const OPERATIONS_EVERY: Duration = Duration::from_secs(600);
 
-/// Until the service stops.
-pub(crate) async fn run(manager: Arc<Manager>) {
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error("the database can't be read")]
+    Read(#[source] ReadError),
+    #[error("a step can't be committed")]
+    Commit(#[source] CommitError),
+    #[error("a step was refused: {0}")]
+    Refused(Problem),
+}
+
+/// Says what failed; the next look tries again.
+fn note<T: Default>(part: &'static str, result: Result<T, StepError>) -> T {
+    result.unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn Error, part, "a reconciler's step failed; it is tried again");
+        T::default()
+    })
+}
+
+/// Before anybody is served: what ended while no manager ran, and what the configuration says.
+pub async fn begin(manager: &Manager) {
+    note("addresses", address::orphans(manager).await);
+    external::ensure(manager).await;
+}
+
+/// Until the shutdown.
+pub async fn run(manager: Arc<Manager>) {
+    let uplinks = Arc::clone(&manager);
+    manager.tasks.spawn(async move { follow(&uplinks).await });
+    let mut ticks = interval(Duration::from_millis(manager.config.reconcile_interval_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut seldom, mut operations) = (None, None);
+    let mut abandoned = port::Abandoned::default();
+    let due = |last: &mut Option<Instant>, every: Duration| {
+        let due = last.is_none_or(|at: Instant| at.elapsed() >= every);
+        if due {
+            *last = Some(Instant::now());
+        }
+        due
+    };
     loop {
-        for (what, done) in [("reservations", reservations(&manager).await), ("addresses", addresses(&manager).await)] {
-            if let Err(problem) = done {
-                tracing::warn!(%problem, what, "a look is tried again");
-            }
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        note("defaults", default::step(&manager).await);
+        note("reservations", port::expire(&manager, Timestamp::now()).await);
+        note("doubts", doubt::step(&manager).await);
+        if due(&mut seldom, SELDOM) {
+            note("projects", project::step(&manager).await);
+            note("ports", abandoned.step(&manager).await);
+            note("addresses", address::sweep(&manager, Timestamp::now()).await);
+        }
+        if due(&mut operations, OPERATIONS_EVERY) {
+            let kept_ms = manager.config.operation_keep_hours.saturating_mul(3_600_000);
+            let before = Timestamp(Timestamp::now().0.saturating_sub(i64::try_from(kept_ms).unwrap_or(i64::MAX)));
+            let expired = manager.store.expire(Retention::ResourceOperations, before).await;
+            note("operations", expired.map_err(StepError::Commit));
+        }
+    }
+}
+
+/// What follows from memory alone, as soon as memory learned something.
+async fn follow(manager: &Manager) {
+    let every = Duration::from_millis(manager.config.reconcile_interval_ms);
+    loop {
+        note("uplinks", uplink::step(manager).await);
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            () = tokio::time::sleep(PAUSE) => {}
         }
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
             () = manager.wake.notified() => {}
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(every) => {}
         }
     }
-}
-
-async fn reservations(manager: &Arc<Manager>) -> Result<(), Problem> {
-    while reservation::sweep(manager).await? {}
-    Ok(())
-}
-
-/// Rows of addresses that rest no longer. Memory frees them by the clock.
-async fn addresses(manager: &Manager) -> Result<(), Problem> {
-    let before = Timestamp::now();
-    if manager.store.address_resting_until(before).await.map_err(failure::of_read)? {
-        manager.store.commit(Unit::new().op(AddressSweep { before })).await.map_err(failure::of_commit)?;
-    }
-    Ok(())
 }

@@ -319,7 +319,9 @@ async fn defaults(lab: &Lab) {
     assert_eq!(lab.constraint(made).await, Constraint::PrimaryKey("project_network_default"));
     assert!(!lab.project_without_network_default(1000).await.unwrap().contains(&project));
     // Only the default ones: they go with the project.
+    assert_eq!(lab.project_gone(&[project]).await.unwrap(), []);
     lab.one(ProjectDelete { id: project }).await;
+    assert_eq!(lab.project_gone(&[project]).await.unwrap(), [project]);
     assert_eq!(lab.network_find(network.id).await.unwrap(), None);
     assert_eq!(lab.router_find(router.id).await.unwrap(), None);
     assert_eq!(lab.subnet_find(subnet.id).await.unwrap(), None);
