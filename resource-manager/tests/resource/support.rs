@@ -1,0 +1,320 @@
+//! A resource-manager to talk to.
+
+use domain::{
+    HostId, InstanceId, NetworkId, OperationId, PortId, Problem, ProjectId, SubnetId, Timestamp,
+    network::{Change, ChangeOutcome, NetworkObject, SubnetSpec},
+    quota::QuotaAmounts,
+};
+use proto::{
+    resource::v1::{self as pb, resource_manager_client::ResourceManagerClient},
+    status::from_status,
+};
+use resource_manager::{Config, Deps, config::ExternalNetworkConfig};
+use service_kit::{context::CallContext, transport};
+use std::{future::Future, time::Duration};
+use store::{
+    LeakKind, NetworkHostPut, ProjectInsert, QuotaLimitPut, Unit,
+    testing::{TestDatabase, TestStore},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+/// How long a condition may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct World {
+    pub store: store::Store,
+    pub database: TestDatabase,
+    pub client: ResourceManagerClient<Channel>,
+    pub project_id: ProjectId,
+    config: Config,
+    shutdown: CancellationToken,
+    served: Option<JoinHandle<anyhow::Result<()>>>,
+}
+
+/// Room for a few of each.
+pub const LIMIT: QuotaAmounts = QuotaAmounts {
+    networks: 5,
+    subnets: 10,
+    ports: 40,
+    routers: 3,
+    floating_ips: 4,
+    security_groups: 4,
+    security_rules: 20,
+    peerings: 3,
+    ..QuotaAmounts::NONE
+};
+
+pub fn external(name: &str, cidr: &str, gateway: &str, allocation: &str) -> ExternalNetworkConfig {
+    ExternalNetworkConfig {
+        name: name.parse().expect("a name"),
+        cidr: cidr.parse().expect("a CIDR"),
+        gateway: gateway.parse().expect("an address"),
+        allocation: vec![allocation.parse().expect("a range")],
+    }
+}
+
+/// Without a check of memory by itself, so that tests choose their moments.
+pub fn config() -> Config {
+    Config {
+        reconcile_interval_ms: 20,
+        leak_check_secs: 0,
+        external_networks: vec![external("public", "203.0.113.0/24", "203.0.113.1", "203.0.113.10-203.0.113.40")],
+        ..Config::default()
+    }
+}
+
+impl World {
+    pub async fn one() -> Self {
+        Self::with(config()).await
+    }
+
+    pub async fn with(config: Config) -> Self {
+        let TestStore { store, database } = TestStore::sqlite().await;
+        Self::on(store, database, config).await
+    }
+
+    /// One on each database.
+    pub async fn each() -> Vec<Self> {
+        let mut worlds = Vec::new();
+        for TestStore { store, database } in TestStore::each().await {
+            worlds.push(Self::on(store, database, config()).await);
+        }
+        worlds
+    }
+
+    async fn on(store: store::Store, database: TestDatabase, config: Config) -> Self {
+        let (client, shutdown, served) = serve(&config, &store);
+        let served = Some(served);
+        let project_id = ProjectId::new();
+        let mut world = Self { store, database, client, project_id, config, shutdown, served };
+        world.project_id = world.project("acme").await;
+        world
+    }
+
+    /// As a crash and a new start.
+    pub async fn restart(&mut self) {
+        self.shutdown.cancel();
+        if let Some(served) = self.served.take() {
+            served.await.expect("no panic").expect("ended well");
+        }
+        let (client, shutdown, served) = serve(&self.config, &self.store);
+        (self.client, self.shutdown, self.served) = (client, shutdown, Some(served));
+    }
+
+    pub async fn project(&self, called: &str) -> ProjectId {
+        let id = ProjectId::new();
+        let insert = ProjectInsert {
+            id,
+            name: called.parse().expect("a name"),
+            description: String::new(),
+            created_at: Timestamp::now(),
+        };
+        let unit = Unit::new().op(insert).op(QuotaLimitPut::new(id, &LIMIT, 0));
+        self.store.commit(unit).await.expect("a project");
+        id
+    }
+
+    /// Until its defaults are there.
+    pub async fn defaults(&self) -> (NetworkId, domain::SecurityGroupId) {
+        self.until(async || {
+            let network = self.store.network_find_by_name(self.project_id, "default").await.expect("reads")?;
+            let group = self.store.security_group_find_by_name(self.project_id, "default").await.expect("reads")?;
+            Some((network.id, group.id))
+        })
+        .await
+    }
+
+    pub async fn try_apply_with(&self, context: CallContext, generation: i64, change: &Change) -> Result<ChangeOutcome, Problem> {
+        let request = pb::ApplyRequest {
+            project_id: self.project_id.to_string(),
+            expected_generation: generation,
+            change_json: serde_json::to_string(change).expect("JSON"),
+        };
+        let answer = self.client.clone().apply(context.request(request)).await;
+        let answer = answer.map_err(|status| from_status(&status))?.into_inner();
+        Ok(serde_json::from_str(&answer.outcome_json).expect("an outcome"))
+    }
+
+    pub async fn try_apply(&self, change: Change) -> Result<ChangeOutcome, Problem> {
+        let context = CallContext { operation_id: Some(OperationId::new()), ..CallContext::system("test") };
+        self.try_apply_with(context, 0, &change).await
+    }
+
+    #[track_caller]
+    pub fn apply(&self, change: Change) -> impl Future<Output = NetworkObject> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.try_apply(change).await {
+                Ok(outcome) => outcome.object.expect("an object"),
+                Err(problem) => panic!("{caller}: {problem:?}"),
+            }
+        }
+    }
+
+    /// The code of the problem that refuses it.
+    #[track_caller]
+    pub fn refused(&self, change: Change) -> impl Future<Output = Problem> {
+        let caller = std::panic::Location::caller();
+        async move {
+            match self.try_apply(change.clone()).await {
+                Ok(outcome) => panic!("{caller}: it was to be refused: {change:?} gave {outcome:?}"),
+                Err(problem) => {
+                    assert!(!problem.detail.is_empty(), "{caller}");
+                    problem
+                }
+            }
+        }
+    }
+
+    pub async fn dry_run(&self, change: Change) -> Result<ChangeOutcome, Problem> {
+        let context = CallContext { dry_run: true, ..CallContext::system("test") };
+        self.try_apply_with(context, 0, &change).await
+    }
+
+    pub async fn network(&self, called: &str) -> NetworkId {
+        let id = NetworkId::new();
+        self.apply(Change::NetworkCreate {
+            id,
+            name: called.parse().expect("a name"),
+            description: String::new(),
+            mtu: None,
+        })
+        .await;
+        id
+    }
+
+    pub async fn subnet(&self, network_id: NetworkId, called: &str, cidr: &str, gateway: &str) -> SubnetId {
+        let id = SubnetId::new();
+        self.apply(subnet_create(id, network_id, called, cidr, gateway)).await;
+        id
+    }
+
+    pub async fn reserve(&self, ports: Vec<pb::PortReservation>) -> Result<Vec<pb::ReservedPort>, Problem> {
+        let request = pb::ReservePortsRequest { ports, ttl_secs: 60 };
+        let answer = self.client.clone().reserve_ports(request).await.map_err(|status| from_status(&status))?;
+        Ok(answer.into_inner().ports)
+    }
+
+    pub async fn bind(&self, ports: Vec<pb::PortBinding>) -> pb::BindPortsResponse {
+        self.client.clone().bind_ports(pb::BindPortsRequest { ports }).await.expect("bound").into_inner()
+    }
+
+    pub async fn release(&self, instances: &[InstanceId]) {
+        let instance_ids = instances.iter().map(ToString::to_string).collect();
+        self.client.clone().release_ports(pb::ReleasePortsRequest { instance_ids }).await.expect("released");
+    }
+
+    pub async fn forget(&self, instances: &[InstanceId], ports: &[(PortId, InstanceId)]) {
+        let instance_ids = instances.iter().map(ToString::to_string).collect();
+        let ports = ports.iter().map(|(port, instance)| pb::PortOfInstance {
+            port_id: port.to_string(),
+            instance_id: instance.to_string(),
+        });
+        let request = pb::ForgetPortsRequest { instance_ids, ports: ports.collect() };
+        self.client.clone().forget_ports(request).await.expect("forgotten");
+    }
+
+    /// An instance's port in the network, bound to the host.
+    pub async fn bound(&self, network_id: NetworkId, host_id: HostId) -> (PortId, InstanceId) {
+        let (port, instance) = (PortId::new(), InstanceId::new());
+        self.reserve(vec![reservation(self.project_id, network_id, port, instance)]).await.expect("reserved");
+        let answer = self.bind(vec![binding(port, instance, host_id, 1)]).await;
+        assert_eq!(answer.expired_port_ids, Vec::<String>::new());
+        (port, instance)
+    }
+
+    /// As an agent's hello does, before the manager starts or restarts.
+    pub async fn host(&self, called: &str) -> HostId {
+        let host_id = HostId::new();
+        let put = NetworkHostPut {
+            host_id,
+            name: called.to_owned(),
+            underlay_address: "192.0.2.1".parse().expect("an address"),
+            underlay_mtu: 1500,
+            external_networks: vec!["public".into()],
+            revision_limit: 0,
+            seen_at: Timestamp::now(),
+        };
+        self.store.commit(Unit::new().op(put)).await.expect("a host");
+        host_id
+    }
+
+    /// Tries until there is something.
+    pub async fn until<T>(&self, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let waited = async {
+            loop {
+                if let Some(found) = look().await {
+                    return found;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, waited).await.expect("in time")
+    }
+
+    /// Nothing is left behind; instances aren't this test's.
+    pub async fn assert_no_leaks(&self) {
+        let leaks = self.store.leak_report().await.expect("reads");
+        let ours: Vec<_> = leaks.into_iter().filter(|leak| leak.kind != LeakKind::PortWithoutInstance).collect();
+        assert_eq!(ours, []);
+    }
+}
+
+fn serve(
+    config: &Config,
+    store: &store::Store,
+) -> (ResourceManagerClient<Channel>, CancellationToken, JoinHandle<anyhow::Result<()>>) {
+    let (listener, target) = transport::in_process();
+    let shutdown = CancellationToken::new();
+    let deps = Deps { store: store.clone(), listener };
+    let served = tokio::spawn(resource_manager::serve(config.clone(), deps, shutdown.clone()));
+    let client = ResourceManagerClient::new(target.channel().expect("a channel"))
+        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
+    (client, shutdown, served)
+}
+
+pub fn subnet_create(id: SubnetId, network_id: NetworkId, called: &str, cidr: &str, gateway: &str) -> Change {
+    Change::SubnetCreate {
+        id,
+        network_id,
+        name: called.parse().expect("a name"),
+        spec: SubnetSpec {
+            cidr: cidr.parse().expect("a CIDR"),
+            gateway: gateway.parse().expect("an address"),
+            dns: vec![],
+            allocation: vec![],
+            host_routes: vec![],
+        },
+        dhcp: true,
+    }
+}
+
+pub fn reservation(
+    project_id: ProjectId,
+    network_id: NetworkId,
+    port_id: PortId,
+    instance_id: InstanceId,
+) -> pb::PortReservation {
+    pb::PortReservation {
+        port_id: port_id.to_string(),
+        instance_id: instance_id.to_string(),
+        project_id: project_id.to_string(),
+        network_id: network_id.to_string(),
+        hostname: "Web-1".into(),
+        ..pb::PortReservation::default()
+    }
+}
+
+pub fn binding(port_id: PortId, instance_id: InstanceId, host_id: HostId, instance_epoch: i64) -> pb::PortBinding {
+    pb::PortBinding {
+        port_id: port_id.to_string(),
+        instance_id: instance_id.to_string(),
+        host_id: host_id.to_string(),
+        instance_epoch,
+        metadata_digest: "d1".into(),
+        hostname: "Web-1".into(),
+    }
+}
