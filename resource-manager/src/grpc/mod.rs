@@ -61,8 +61,9 @@ impl ResourceManager for ResourceManagerService {
         request: Request<pb::ReservePortsRequest>,
     ) -> Result<Response<pb::ReservePortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
+        let context = CallContext::extract(&request);
         let (manager, request) = (Arc::clone(&self.0), request.into_inner());
-        self.answer("reserve_ports", async move { port::reserve(&manager, request).await }).await
+        self.answer("reserve_ports", async move { port::reserve(&manager, &context, request).await }).await
     }
 
     async fn bind_ports(

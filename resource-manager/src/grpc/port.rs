@@ -52,6 +52,7 @@ fn asked(port: &pb::PortReservation) -> Result<ReserveAsked, Problem> {
 /// All or none. What stands already is not counted again.
 pub(super) async fn reserve(
     manager: &Manager,
+    context: &CallContext,
     request: pb::ReservePortsRequest,
 ) -> Result<pb::ReservePortsResponse, Problem> {
     let ttl_secs = match request.ttl_secs {
@@ -64,11 +65,20 @@ pub(super) async fn reserve(
         ReserveOf::Existing => None,
     });
     let given = Given { name: None, mac: macs.into_iter().next() };
-    ensure_default_groups(manager, &asked).await?;
+    if !context.dry_run {
+        ensure_default_groups(manager, &asked).await?;
+    }
     for _ in 0..failure::TRIES {
         let ask = manager.ask(None);
         let expires_at = ask.now.plus_secs(u64::from(ttl_secs));
         let (plan, reserved) = manager.decide(ask, |draft| draft.reserve(&asked, expires_at))?;
+        if context.dry_run {
+            manager.abandon(&plan);
+            for (project_id, amounts) in &plan.usage {
+                failure::check_quota(manager, *project_id, amounts).await?;
+            }
+            return Ok(pb::ReservePortsResponse { ports: reserved.iter().map(reserved_port).collect() });
+        }
         let (decided, unit) = (Decided::on(&plan), plan.unit());
         match manager.commit(plan, unit).await {
             Ok(()) => return Ok(pb::ReservePortsResponse { ports: reserved.iter().map(reserved_port).collect() }),

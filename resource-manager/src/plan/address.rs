@@ -86,6 +86,7 @@ impl Draft<'_> {
     }
 
     fn refused(&self, scope: Scope, address: IpAddr, of: &str, refusal: Refusal) -> Problem {
+        const ANY: &str = "leave the address out to get one that is free";
         match refusal {
             Refusal::Outside => {
                 let blocks: Vec<String> = self.ipam.pools(scope).iter().map(|pool| pool.cidr().to_string()).collect();
@@ -93,20 +94,23 @@ impl Draft<'_> {
                     if blocks.is_empty() { "has no subnets".to_owned() } else { format!("has {}", blocks.join(", ")) };
                 Problem::new(
                     ErrorKind::InvalidArgument,
-                    "address_outside",
+                    "address_outside_subnet",
                     format!("the address {address} is in no subnet of {of}, which {blocks}"),
                 )
+                .with_hint("give an address of one of its subnets, or none")
             }
             Refusal::Gateway => Problem::new(
                 ErrorKind::InvalidArgument,
-                "address_reserved",
+                "address_is_gateway",
                 format!("the address {address} of {of} is the gateway's"),
-            ),
+            )
+            .with_hint(ANY),
             Refusal::NotForHosts => Problem::new(
                 ErrorKind::InvalidArgument,
-                "address_reserved",
+                "address_not_usable",
                 format!("the address {address} of {of} names the subnet itself, or all of it: no host can have it"),
-            ),
+            )
+            .with_hint(ANY),
             Refusal::Taken => Problem::new(
                 ErrorKind::AlreadyExists,
                 "address_taken",
@@ -114,11 +118,11 @@ impl Draft<'_> {
             )
             .with_hint("choose another, or give none to get any that is free"),
             Refusal::Resting { until } => Problem::new(
-                ErrorKind::InvalidState,
+                ErrorKind::AlreadyExists,
                 "address_resting",
                 format!("the address {address} of {of} was given back a moment ago and rests until {until}"),
             )
-            .with_hint("packets for its last owner are still on their way: try again then, or choose another"),
+            .with_hint("packets for its last owner are still on their way: try again then, or leave the address out"),
             Refusal::Full { .. } => exhausted(of, refusal),
         }
     }
@@ -133,11 +137,7 @@ impl Draft<'_> {
 
 /// `what` has no free address left.
 pub(super) fn exhausted(what: &str, refusal: Refusal) -> Problem {
-    let problem = Problem::new(
-        ErrorKind::InvalidState,
-        "addresses_exhausted",
-        format!("{what} have no free address left to take"),
-    );
+    let problem = Problem::new(ErrorKind::InvalidState, "no_free_address", format!("no address of {what} is free"));
     match refusal {
         Refusal::Full { next: Some(next) } => {
             problem.with_hint(format!("the next that rests is free at {next}; or widen the allocation ranges"))

@@ -34,7 +34,7 @@ pub enum ReserveOf {
 pub type Reserved = Vec<Port>;
 
 fn not_this_one(port: &Port, why: &str) -> Problem {
-    Problem::new(ErrorKind::InvalidState, "port_in_use", format!("the {} {why}", port_named(port)))
+    Problem::new(ErrorKind::InvalidState, "port_attached", format!("the {} {why}", port_named(port)))
         .with_hint("choose another port, or detach it there first")
 }
 

@@ -1,4 +1,6 @@
 //! The service over the real gRPC, on a real database.
 
+mod apply;
 mod ports;
+mod support;
 mod world;

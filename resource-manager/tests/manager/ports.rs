@@ -2,13 +2,13 @@
 
 use crate::world::{QUOTA_PORTS, World};
 use domain::{
-    ErrorKind, HostId, InstanceId, PortId, Timestamp,
-    network::{FixedIpAsked, MacAddr, Port, PortState, PortStatus, RateLimit},
+    ErrorKind, HostId, InstanceId, PortId,
+    network::{FixedIpAsked, Port, PortState, PortStatus},
 };
 use proto::resource::v1 as pb;
 use resource_manager::Config;
 use std::{collections::BTreeSet, time::Duration};
-use store::{PortInsert, Unit, testing::TestStore};
+use store::{Unit, testing::TestStore};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -141,24 +141,7 @@ fn ids(_world: &World) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_of_its_own_is_taken_and_free_again_afterwards() {
     for mut world in World::each().await {
-        let own = PortInsert {
-            id: PortId::new(),
-            project_id: world.project_id,
-            network_id: world.network_id,
-            name: Some("mine".parse().expect("a name")),
-            mac: MacAddr::port([9; 5]),
-            fixed_ips: vec![],
-            allowed_addresses: vec![],
-            rate_limit: RateLimit::default(),
-            hostname: String::new(),
-            state: PortState::Active,
-            instance_id: None,
-            with_instance: false,
-            expires_at: None,
-            created_at: Timestamp::now(),
-        };
-        let id = own.id.to_string();
-        world.store.commit(Unit::new().op(own)).await.expect("made");
+        let id = world.own_port("mine").await.to_string();
         let (one, two, host) = (InstanceId::new(), InstanceId::new(), HostId::new());
         let take = |world: &World, instance| pb::PortReservation {
             existing: true,

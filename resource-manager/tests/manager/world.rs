@@ -2,7 +2,7 @@
 
 use domain::{
     HostId, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, SubnetId, Timestamp,
-    network::{SubnetSpec, Vni},
+    network::{Change, RateLimit, SubnetSpec, Vni},
     quota::QuotaAmounts,
 };
 use proto::{
@@ -163,6 +163,28 @@ impl World {
     pub async fn forget(&self, instance_id: InstanceId) {
         let request = pb::ForgetPortsRequest { instance_ids: vec![instance_id.to_string()], ports: vec![] };
         self.client.clone().forget_ports(request).await.expect("forgotten");
+    }
+
+    /// A port that somebody made.
+    pub async fn own_port(&self, called: &str) -> PortId {
+        let id = PortId::new();
+        let change = Change::PortCreate {
+            id,
+            network_id: self.network_id,
+            name: called.parse().expect("a name"),
+            mac: None,
+            fixed_ips: vec![],
+            allowed_addresses: vec![],
+            security_group_ids: None,
+            rate_limit: RateLimit::default(),
+        };
+        let request = pb::ApplyRequest {
+            project_id: self.project_id.to_string(),
+            expected_generation: 0,
+            change_json: serde_json::to_string(&change).expect("JSON"),
+        };
+        self.client.clone().apply(CallContext::system("test").request(request)).await.expect("made");
+        id
     }
 
     pub async fn used(&self) -> QuotaAmounts {

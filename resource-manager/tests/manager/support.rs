@@ -126,7 +126,12 @@ impl World {
         .await
     }
 
-    pub async fn try_apply_with(&self, context: CallContext, generation: i64, change: &Change) -> Result<ChangeOutcome, Problem> {
+    pub async fn try_apply_with(
+        &self,
+        context: CallContext,
+        generation: i64,
+        change: &Change,
+    ) -> Result<ChangeOutcome, Problem> {
         let request = pb::ApplyRequest {
             project_id: self.project_id.to_string(),
             expected_generation: generation,

@@ -5,8 +5,8 @@ use domain::{
     ErrorKind, FloatingIpId, NetworkId, OperationId, PeeringId, PortId, RouterId, SecurityGroupId, SecurityRuleId,
     SubnetId,
     network::{
-        Change, Cidr, Direction, Ethertype, FixedIpAsked, FloatingTarget, Match, NetworkObject, Port, PortChange, PortRange,
-        Protocol, RateLimit, Remote, SecurityRule, SubnetChange,
+        Change, Cidr, Direction, Ethertype, FixedIpAsked, FloatingTarget, Match, NetworkObject, Port, PortChange,
+        PortRange, Protocol, RateLimit, Remote, SecurityRule, SubnetChange,
     },
     quota::QuotaAmounts,
 };
@@ -93,18 +93,25 @@ async fn subnets_dont_overlap_where_they_meet() {
     assert_eq!(world.refused(peer(green, blue)).await.code, "peering_exists");
     let beside = world.refused(subnet_create(SubnetId::new(), green, "a", "10.1.0.0/16", "10.1.0.1")).await;
     assert_eq!(beside.code, "subnet_overlaps", "a peer's");
-    assert_eq!(world.refused(peer(green, red)).await.code, "subnet_overlaps", "blue and red would be seen side by side");
+    assert_eq!(
+        world.refused(peer(green, red)).await.code,
+        "subnet_overlaps",
+        "blue and red would be seen side by side"
+    );
     assert_eq!(world.refused(Change::NetworkDelete { id: blue }).await.code, "network_in_use");
     world.subnet(green, "a", "10.4.0.0/16", "10.4.0.1").await;
 
-    let change = SubnetChange { allocation: Some(vec!["10.1.0.10-10.1.0.11".parse().expect("a range")]), ..SubnetChange::default() };
+    let change = SubnetChange {
+        allocation: Some(vec!["10.1.0.10-10.1.0.11".parse().expect("a range")]),
+        ..SubnetChange::default()
+    };
     world.apply(Change::SubnetUpdate { id: subnet, change }).await;
     world.defaults().await;
     for called in ["one", "two"] {
         let port = port(&world, blue, called).await;
         assert!(["10.1.0.10", "10.1.0.11"].contains(&port.fixed_ips[0].address.to_string().as_str()));
     }
-    assert_eq!(world.refused(port_create(blue, "three", vec![])).await.code, "addresses_exhausted");
+    assert_eq!(world.refused(port_create(blue, "three", vec![])).await.code, "no_free_address");
     assert_eq!(world.refused(Change::SubnetDelete { id: subnet }).await.code, "subnet_in_use");
     world.assert_no_leaks().await;
 }
@@ -121,15 +128,25 @@ async fn addresses_have_one_owner_and_rest() {
         assert_eq!(both.fixed_ips.iter().map(|ip| ip.address.to_string()).collect::<Vec<_>>(), ["10.1.0.2", "fd01::2"]);
         assert_eq!(both.security_group_ids, [group]);
 
-        let NetworkObject::Port(given) = world.apply(port_create(network, "given", vec![address("10.1.0.9")])).await else {
+        let NetworkObject::Port(given) = world.apply(port_create(network, "given", vec![address("10.1.0.9")])).await
+        else {
             panic!("a port")
         };
         let taken = world.refused(port_create(network, "again", vec![address("10.1.0.9")])).await;
         assert_eq!((taken.code.as_str(), taken.kind), ("address_taken", ErrorKind::AlreadyExists));
         assert!(taken.detail.contains("port given"), "{}", taken.detail);
-        assert_eq!(world.refused(port_create(network, "p", vec![address("10.9.0.9")])).await.code, "address_outside");
-        assert_eq!(world.refused(port_create(network, "p", vec![address("10.1.0.1")])).await.code, "address_reserved");
-        assert_eq!(world.refused(port_create(network, "p", vec![address("10.1.0.255")])).await.code, "address_reserved");
+        assert_eq!(
+            world.refused(port_create(network, "p", vec![address("10.9.0.9")])).await.code,
+            "address_outside_subnet"
+        );
+        assert_eq!(
+            world.refused(port_create(network, "p", vec![address("10.1.0.1")])).await.code,
+            "address_is_gateway"
+        );
+        assert_eq!(
+            world.refused(port_create(network, "p", vec![address("10.1.0.255")])).await.code,
+            "address_not_usable"
+        );
         assert_eq!(world.refused(port_create(NetworkId::new(), "p", vec![])).await.code, "network_not_found");
         let strange = Change::PortCreate {
             id: PortId::new(),
@@ -154,7 +171,8 @@ async fn addresses_have_one_owner_and_rest() {
         let rests = world.refused(port_create(network, "p", vec![address("10.1.0.9")])).await;
         assert_eq!(rests.code, "address_resting");
         assert_eq!(world.refused(Change::NetworkDelete { id: network }).await.code, "network_in_use");
-        let rename = PortChange { name: Some(name("renamed")), security_group_ids: Some(vec![]), ..PortChange::default() };
+        let rename =
+            PortChange { name: Some(name("renamed")), security_group_ids: Some(vec![]), ..PortChange::default() };
         world.apply(Change::PortUpdate { id: both.id, change: rename }).await;
         world.apply(Change::PortDelete { id: both.id }).await;
         world.apply(Change::NetworkDelete { id: network }).await;
@@ -181,7 +199,10 @@ async fn floating_ips_need_a_way() {
         };
         assert_eq!(first.fixed_ip, Some(one.fixed_ips[0].address));
         assert_eq!(world.refused(float(Some("203.0.113.20"), FloatingTarget::Nothing)).await.code, "address_taken");
-        assert_eq!(world.refused(float(Some("198.51.100.1"), FloatingTarget::Nothing)).await.code, "address_outside");
+        assert_eq!(
+            world.refused(float(Some("198.51.100.1"), FloatingTarget::Nothing)).await.code,
+            "address_outside_subnet"
+        );
         assert_eq!(world.refused(float(None, to(&one))).await.code, "floating_ip_exists");
         let six = FloatingTarget::Port { port_id: two.id, fixed_ip: Some(two.fixed_ips[1].address) };
         assert_eq!(world.refused(float(None, six)).await.kind, ErrorKind::InvalidArgument);
@@ -217,7 +238,10 @@ async fn floating_ips_need_a_way() {
         assert_eq!((there.port_id, there.generation), (None, 3));
         world.apply(Change::FloatingIpDelete { id: second.id }).await;
         world.apply(Change::RouterDelete { id: way.id }).await;
-        assert_eq!(world.refused(float(Some(&second.address.to_string()), FloatingTarget::Nothing)).await.code, "address_resting");
+        assert_eq!(
+            world.refused(float(Some(&second.address.to_string()), FloatingTarget::Nothing)).await.code,
+            "address_resting"
+        );
         world.assert_no_leaks().await;
     }
 }
@@ -232,7 +256,8 @@ async fn groups_and_rules_make_sense() {
         icmp_type: None,
         icmp_code: None,
     };
-    let rule = |matches, remote| SecurityRule { direction: Direction::Ingress, ethertype: Ethertype::Ipv4, matches, remote };
+    let rule =
+        |matches, remote| SecurityRule { direction: Direction::Ingress, ethertype: Ethertype::Ipv4, matches, remote };
     let (web, db) = (SecurityGroupId::new(), SecurityGroupId::new());
     let group = |id, called: &str, rules: Vec<SecurityRule>| Change::SecurityGroupCreate {
         id,
@@ -285,7 +310,10 @@ async fn quotas_generations_repeats_and_other_projects() {
             networks.push(world.network(&format!("n{at}")).await);
         }
         let more = |id| Change::NetworkCreate { id, name: name("more"), description: String::new(), mtu: None };
-        for problem in [world.refused(more(NetworkId::new())).await, world.dry_run(more(NetworkId::new())).await.expect_err("full")] {
+        for problem in [
+            world.refused(more(NetworkId::new())).await,
+            world.dry_run(more(NetworkId::new())).await.expect_err("full"),
+        ] {
             assert_eq!(problem.kind, ErrorKind::QuotaExceeded);
             assert!(problem.detail.contains("networks: 1 asked, 5 used, limit 5"), "{}", problem.detail);
         }
@@ -312,7 +340,14 @@ async fn quotas_generations_repeats_and_other_projects() {
         world.defaults().await;
         assert_eq!(world.refused(port_create(theirs, "p", vec![])).await.code, "network_not_found");
         let usage = world.store.quota_usage(world.project_id).await.expect("reads");
-        let expected = QuotaAmounts { networks: 1, subnets: 2, routers: 1, security_groups: 1, security_rules: 8, ..QuotaAmounts::NONE };
+        let expected = QuotaAmounts {
+            networks: 1,
+            subnets: 2,
+            routers: 1,
+            security_groups: 1,
+            security_rules: 8,
+            ..QuotaAmounts::NONE
+        };
         assert_eq!(usage, expected);
         world.assert_no_leaks().await;
     }
