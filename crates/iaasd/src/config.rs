@@ -133,13 +133,14 @@ pub struct Config {
     pub api: api_gateway::ApiConfig,
     pub identity: api_gateway::IdentityConfig,
     pub cluster: cluster_manager::Config,
+    pub resource: resource_manager::Config,
     pub storage: storage_manager::Config,
     pub compute: compute_agent::Config,
     pub network: network_agent::config::Config,
 }
 
 const SECTIONS: &[&str] =
-    &["paths", "log", "store", "links", "api", "identity", "cluster", "storage", "compute", "network"];
+    &["paths", "log", "store", "links", "api", "identity", "cluster", "resource", "storage", "compute", "network"];
 
 impl Config {
     /// Reads and checks a file. All of its errors come back at once.
@@ -161,6 +162,7 @@ impl Config {
             api: section!("api"),
             identity: section!("identity"),
             cluster: section!("cluster"),
+            resource: section!("resource"),
             storage: section!("storage"),
             compute: section!("compute"),
             network: section!("network"),
@@ -220,6 +222,7 @@ impl Config {
         errors.extend(self.api.validate());
         errors.extend(self.identity.validate());
         errors.extend(self.cluster.validate());
+        errors.extend(self.resource.validate());
         errors.extend(self.storage.validate());
         errors.extend(self.compute.validate());
         errors.extend(self.network.validate());
@@ -279,6 +282,7 @@ mod tests {
             keys::<api_gateway::ApiConfig>("api"),
             keys::<api_gateway::IdentityConfig>("identity"),
             keys::<cluster_manager::Config>("cluster"),
+            keys::<resource_manager::Config>("resource"),
             keys::<storage_manager::Config>("storage"),
             keys::<compute_agent::Config>("compute"),
             keys::<network_agent::config::Config>("network"),

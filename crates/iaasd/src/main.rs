@@ -36,6 +36,8 @@ enum Command {
     ApiGateway,
     /// Run the cluster-manager alone.
     ClusterManager,
+    /// Run the resource-manager alone.
+    ResourceManager,
     /// Run the storage-manager alone.
     StorageManager,
     /// Run this host's compute-agent alone.
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         | Command::ControlPlane
         | Command::ApiGateway
         | Command::ClusterManager
+        | Command::ResourceManager
         | Command::StorageManager
         | Command::ComputeAgent
         | Command::NetworkAgent
@@ -105,6 +108,7 @@ fn main() -> ExitCode {
         Command::ControlPlane => Role::ControlPlane,
         Command::ApiGateway => Role::ApiGateway,
         Command::ClusterManager => Role::ClusterManager,
+        Command::ResourceManager => Role::ResourceManager,
         Command::StorageManager => Role::StorageManager,
         Command::ComputeAgent => Role::ComputeAgent,
         Command::NetworkAgent => Role::NetworkAgent,

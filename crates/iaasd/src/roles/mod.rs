@@ -25,6 +25,7 @@ pub enum Role {
     ControlPlane,
     ApiGateway,
     ClusterManager,
+    ResourceManager,
     StorageManager,
     ComputeAgent,
     NetworkAgent,
@@ -38,6 +39,7 @@ impl Role {
             Self::ControlPlane => "control-plane",
             Self::ApiGateway => "api-gateway",
             Self::ClusterManager => "cluster-manager",
+            Self::ResourceManager => "resource-manager",
             Self::StorageManager => "storage-manager",
             Self::ComputeAgent => "compute-agent",
             Self::NetworkAgent => "network-agent",
@@ -46,7 +48,12 @@ impl Role {
 
     fn uses_store(self) -> bool {
         match self {
-            Self::All | Self::ControlPlane | Self::ApiGateway | Self::ClusterManager | Self::StorageManager => true,
+            Self::All
+            | Self::ControlPlane
+            | Self::ApiGateway
+            | Self::ClusterManager
+            | Self::ResourceManager
+            | Self::StorageManager => true,
             Self::ComputeAgent | Self::NetworkAgent => false,
         }
     }
@@ -128,6 +135,13 @@ pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> any
             let deps = cluster_manager::Deps { store: opened()?, listener, storage, resource };
             running.start(name, cluster_manager::serve(config.cluster, deps, shutdown));
         }
+        Role::ResourceManager => {
+            let fleet = Fleet::default();
+            let listener = links::listener(&config, name, config.links.resource_listen(), &fleet).await?;
+            serve_ops(&mut running, &config, handle, store.clone())?;
+            let deps = resource_manager::Deps { store: opened()?, listener };
+            running.start(name, resource_manager::serve(config.resource, deps, shutdown));
+        }
         Role::StorageManager => {
             let fleet = Fleet::default();
             let listener = links::listener(&config, name, config.links.storage_listen(), &fleet).await?;
@@ -170,10 +184,12 @@ async fn control_plane(
     let links = ControlPlaneLinks::open(&config)?;
     let (cluster_listener, cluster) = links.role(&config.links.cluster_listen).await?;
     let (storage_listener, storage) = links.role(&config.links.storage_listen).await?;
+    let (resource_listener, resource) = links.role(&config.links.resource_listen).await?;
     let identity = if role == Role::All { Some(Identity::open_or_create(&config)?) } else { None };
-    let resource = links::target(&config, role.as_str(), config.links.resource_url())?;
     let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
     running.start("storage-manager", storage_manager::serve(config.storage, deps, shutdown.clone()));
+    let deps = resource_manager::Deps { store: store.clone(), listener: resource_listener };
+    running.start("resource-manager", resource_manager::serve(config.resource, deps, shutdown.clone()));
     let deps = cluster_manager::Deps {
         store: store.clone(),
         listener: cluster_listener,
@@ -185,6 +201,8 @@ async fn control_plane(
         let deps = compute_agent::Deps { cluster: cluster.clone(), storage: storage.clone() };
         let compute = identity.compute(config.compute);
         running.start("compute-agent", compute_agent::serve(compute, deps, shutdown.clone()));
+        let deps = network_agent::Deps { manager: resource.clone() };
+        running.start("network-agent", network_agent(identity.network(config.network), deps, shutdown.clone()));
     }
     if links.listens() {
         running.start("certificates", links.renew(shutdown.clone()));
