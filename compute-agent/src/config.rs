@@ -1,6 +1,6 @@
 //! The section `[compute]` of the configuration file.
 
-use crate::qemu::accel::AccelSetting;
+use crate::qemu::{accel::AccelSetting, argv::SOCKET_PATH_MAX};
 use domain::HostId;
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
@@ -47,6 +47,8 @@ pub struct Config {
     pub console_log_kib: u64,
     /// Starts of instances that are prepared at once. 0: twice the hardware threads, at least 4.
     pub parallel_starts: u32,
+    /// The socket of this host's network-agent, which hands the taps of network cards over.
+    pub port_socket: PathBuf,
     /// The program that starts QEMU unprivileged, called with `vm-launch`. Unset: the running binary itself.
     pub launch_program: Option<PathBuf>,
 }
@@ -71,6 +73,7 @@ impl Default for Config {
             image_cache_gib: 20,
             console_log_kib: 1024,
             parallel_starts: 0,
+            port_socket: "/run/iaas/network/port.sock".into(),
             launch_program: None,
         }
     }
@@ -114,6 +117,11 @@ impl Config {
         let group = self.cgroup_parent.trim_matches('/');
         let inside = !group.is_empty() && group.split('/').all(|part| !matches!(part, "" | "." | ".."));
         check(inside, "cgroup_parent", "must name a group, such as `iaas` or `machine.slice/iaas`");
+        check(
+            self.port_socket.is_absolute() && self.port_socket.as_os_str().len() <= SOCKET_PATH_MAX,
+            "port_socket",
+            "must be an absolute path of at most 107 bytes",
+        );
         check(self.image_cache_gib >= 1, "image_cache_gib", "must be at least 1");
         check(
             (16..=1024 * 1024).contains(&self.console_log_kib),

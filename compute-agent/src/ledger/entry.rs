@@ -3,9 +3,10 @@
 
 use crate::qemu::process::ProcessRef;
 use domain::{
-    DiskId, ImageId, InstanceId, Timestamp,
+    DiskId, ImageId, InstanceId, PortId, Timestamp,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind},
     instance::InstanceSpec,
+    network::MacAddr,
 };
 
 /// Which word of the manager this is. The order is the fence: a greater one replaces a smaller one, never the other way around.
@@ -23,7 +24,10 @@ pub struct Desired {
     /// Also the guest's hostname.
     pub name: String,
     pub version: Version,
+    /// Its `nics` are left empty: of them, [`Self::cards`] is what a host needs.
     pub spec: InstanceSpec,
+    /// In the order in which the guest sees them.
+    pub cards: Vec<Card>,
     /// None: runs from memory (kernel images only).
     pub root_disk: Option<RootDisk>,
     pub image: DesiredImage,
@@ -36,6 +40,14 @@ pub struct RootDisk {
     pub disk_id: DiskId,
     pub size_gib: u64,
     pub epoch: i64,
+}
+
+/// A network card: a port that the host's network-agent hands over under this epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Card {
+    pub port_id: PortId,
+    pub epoch: i64,
+    pub mac: MacAddr,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +84,16 @@ pub struct Done {
     pub quick_crashes: u32,
     pub started_at: Option<Timestamp>,
     pub guest_up_at: Option<Timestamp>,
+    /// Cards whose ports may be acquired, or in QEMU: written before either, taken out after both have ended.
+    pub cards: Vec<Card>,
+}
+
+impl Done {
+    /// Of several words on one port the latest counts.
+    pub fn note_card(&mut self, card: Card) {
+        self.cards.retain(|c| c.port_id != card.port_id);
+        self.cards.push(card);
+    }
 }
 
 /// A QEMU process of ours and what it was started as.

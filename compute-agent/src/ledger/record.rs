@@ -1,7 +1,9 @@
 //! How an entry looks on disk: a format of its own with a number, so that a refactoring of the agent's types changes no file, and
 //! a file of another version is told from a damaged one. The golden texts below are the contract.
 
-use super::entry::{Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, RootDisk, Running, Tombstone, Version};
+use super::entry::{
+    Card, Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, RootDisk, Running, Tombstone, Version,
+};
 use crate::qemu::process::ProcessRef;
 use domain::{
     InstanceId, Timestamp,
@@ -73,7 +75,17 @@ struct InstanceV1 {
     deleted: bool,
     root_disk: Option<RootDiskV1>,
     image: ImageV1,
+    // Not in the files of the first release.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cards: Vec<CardV1>,
     done: DoneV1,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CardV1 {
+    port_id: domain::PortId,
+    epoch: i64,
+    mac: domain::network::MacAddr,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -109,6 +121,8 @@ struct DoneV1 {
     quick_crashes: u32,
     started_at: Option<Timestamp>,
     guest_up_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cards: Vec<CardV1>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -234,6 +248,7 @@ fn instance_write(entry: &Entry) -> InstanceV1 {
             cmdline: desired.image.cmdline.clone(),
             parts: desired.image.parts.iter().map(part_write).collect(),
         },
+        cards: desired.cards.iter().map(card_write).collect(),
         done: DoneV1 {
             process: done.process.as_ref().map(running_write),
             boot_seq: done.boot_seq,
@@ -243,8 +258,17 @@ fn instance_write(entry: &Entry) -> InstanceV1 {
             quick_crashes: done.quick_crashes,
             started_at: done.started_at,
             guest_up_at: done.guest_up_at,
+            cards: done.cards.iter().map(card_write).collect(),
         },
     }
+}
+
+fn card_write(card: &Card) -> CardV1 {
+    CardV1 { port_id: card.port_id, epoch: card.epoch, mac: card.mac }
+}
+
+fn card_read(card: &CardV1) -> Card {
+    Card { port_id: card.port_id, epoch: card.epoch, mac: card.mac }
 }
 
 fn part_write(part: &ImagePart) -> PartV1 {
@@ -303,6 +327,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
             nics: vec![],
             deleted: v1.deleted,
         },
+        cards: v1.cards.iter().map(card_read).collect(),
         root_disk: v1.root_disk.map(|d| RootDisk { disk_id: d.disk_id, size_gib: d.size_gib, epoch: d.epoch }),
         image: DesiredImage {
             image_id: v1.image.image_id,
@@ -342,6 +367,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
         quick_crashes: v1.done.quick_crashes,
         started_at: v1.done.started_at,
         guest_up_at: v1.done.guest_up_at,
+        cards: v1.done.cards.iter().map(card_read).collect(),
     };
     Ok(Entry { desired, done })
 }
@@ -376,6 +402,11 @@ pub(crate) mod tests {
                     nics: vec![],
                     deleted: false,
                 },
+                cards: vec![Card {
+                    port_id: domain::PortId(id(5)),
+                    epoch: 2,
+                    mac: domain::network::MacAddr::local([1, 2, 3, 4, 5]),
+                }],
                 root_disk: Some(RootDisk { disk_id: domain::DiskId(id(4)), size_gib: 3, epoch: 3 }),
                 image: DesiredImage {
                     image_id: domain::ImageId(id(3)),
@@ -413,6 +444,11 @@ pub(crate) mod tests {
                 quick_crashes: 5,
                 started_at: Some(Timestamp(1_000)),
                 guest_up_at: Some(Timestamp(3_000)),
+                cards: vec![Card {
+                    port_id: domain::PortId(id(6)),
+                    epoch: 1,
+                    mac: domain::network::MacAddr::local([1, 2, 3, 4, 6]),
+                }],
             },
         }
     }
@@ -429,7 +465,18 @@ pub(crate) mod tests {
         assert_eq!(decode(&encode(&grave)).expect("read"), grave);
     }
 
-    /// A file of the first release must stay readable: change this text only together with [`FORMAT`].
+    /// A file of the first release, which knew no cards, must stay readable.
+    #[test]
+    fn a_file_without_cards_is_read() {
+        let mut entry = full_entry();
+        (entry.desired.cards, entry.done.cards) = (vec![], vec![]);
+        let live = Held::Live(entry);
+        let text = String::from_utf8(encode(&live)).expect("text");
+        assert!(!text.contains("cards"));
+        assert_eq!(decode(text.as_bytes()).expect("read"), live);
+    }
+
+    /// Files that were written must stay readable: nothing goes from this text, and what comes has a default, unless [`FORMAT`] changes.
     #[test]
     fn the_format_is_fixed() {
         insta::assert_snapshot!("ledger_v1", String::from_utf8(encode(&Held::Live(full_entry()))).expect("text"));

@@ -1,7 +1,8 @@
 //! The wire's messages as the ledger's words, and observations as messages. Pure; nothing of the wire is trusted.
 
 use super::outbox::Numbered;
-use crate::ledger::{Desired, DesiredImage, RootDisk, Version};
+use crate::ledger::{Card, Desired, DesiredImage, RootDisk, Version};
+use crate::qemu::argv::CARDS_MAX;
 use domain::image::{DiskFormat, ImageKind, ImagePart, ImagePartKind};
 use proto::{
     agent::v1 as pb,
@@ -14,7 +15,9 @@ fn unknown(field: &'static str, value: &str) -> InvalidMessage {
 
 pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidMessage> {
     let missing = |field| InvalidMessage { field, detail: "is missing".to_owned() };
-    let spec = spec_from_pb(desired.spec.ok_or_else(|| missing("spec"))?)?;
+    let mut spec = spec_from_pb(desired.spec.ok_or_else(|| missing("spec"))?)?;
+    // What a host needs of them is said by the ports.
+    spec.nics.clear();
     let image = desired.image.ok_or_else(|| missing("image"))?;
     let part = |part: pb::ImagePart| {
         let kind = ImagePartKind::parse(&part.kind).ok_or_else(|| unknown("image.part.kind", &part.kind))?;
@@ -28,7 +31,19 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
             epoch: disk.epoch,
         }),
     };
+    let card = |port: &pb::DesiredPort| {
+        Ok(Card {
+            port_id: parse("port.port_id", &port.port_id)?,
+            epoch: port.epoch,
+            mac: parse("port.mac", &port.mac)?,
+        })
+    };
+    let cards = desired.ports.iter().map(card).collect::<Result<Vec<_>, InvalidMessage>>()?;
+    if cards.len() > CARDS_MAX {
+        return Err(InvalidMessage { field: "ports", detail: format!("more than {CARDS_MAX}") });
+    }
     Ok(Desired {
+        cards,
         instance_id: parse("instance_id", &desired.instance_id)?,
         project_id: desired.project_id,
         name: desired.name,
@@ -103,7 +118,11 @@ mod tests {
                 cmdline: String::new(),
                 parts: vec![pb::ImagePart { kind: "disk".into(), sha256: "ab".repeat(32), size_bytes: 9 }],
             }),
-            ports: vec![],
+            ports: vec![pb::DesiredPort {
+                port_id: domain::PortId::new().to_string(),
+                epoch: 4,
+                mac: "02:00:00:00:00:07".into(),
+            }],
             request_id: "r".into(),
         }
     }
@@ -112,6 +131,7 @@ mod tests {
     fn a_command_is_understood_whole_or_says_what_is_wrong() {
         let desired = desired_from_pb(message()).expect("understood");
         assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
+        assert_eq!((desired.cards.len(), desired.cards[0].epoch), (1, 4));
         assert!(desired.root_disk.is_some() && desired.image.part(ImagePartKind::Disk).is_some());
         let mut diskless = message();
         diskless.disks.clear();
@@ -124,6 +144,9 @@ mod tests {
         assert_eq!(wrong(|m| m.instance_id = "../../etc".into()), Err("instance_id"));
         assert_eq!(wrong(|m| m.spec = None), Err("spec"));
         assert_eq!(wrong(|m| m.disks[0].disk_id = "x".into()), Err("disk.disk_id"));
+        assert_eq!(wrong(|m| m.ports[0].port_id = "x".into()), Err("port.port_id"));
+        assert_eq!(wrong(|m| m.ports[0].mac = "x".into()), Err("port.mac"));
+        assert_eq!(wrong(|m| m.ports = vec![m.ports[0].clone(); 17]), Err("ports"));
         assert_eq!(wrong(|m| m.image.as_mut().expect("image").kind = "tape".into()), Err("image.kind"));
     }
 }

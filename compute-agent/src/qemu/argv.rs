@@ -15,6 +15,10 @@
 //!   *why*, and an exit of QEMU always means that somebody killed it or that it broke.
 //! - **`-sandbox` with everything denied** works because privileges are dropped before exec (see [`super::launch`]).
 //! - Everything with a JSON form uses it, where a path needs no escaping; the rest doubles its commas.
+//! - **Network cards sit behind one PCI bridge**, because nothing on q35's root bus can be plugged or unplugged while the guest runs.
+//!   A root port per card was rejected: sixteen of them are sixteen more devices for firmware and kernel to look at, also in
+//!   instances without a card. The tap comes as an open file ([`card_fd`]): QEMU needs no capability and enters no namespace.
+//!   There is no vhost: its kernel thread would be of the host, not of the instance's control group, and emulation gains nothing.
 //! - PCI slots are assigned here, so that a device keeps its place in the guest when another one comes or goes.
 //! - Under TCG the CPU is a *named* model with the features of x86-64-v3, minus what TCG lacks. `max` changes with each
 //!   QEMU, and Debian's kernel took 5 % longer to boot on it; `qemu64` is as fast but lacks what today's distributions
@@ -25,6 +29,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use domain::network::MacAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -38,6 +43,13 @@ pub const SOCKET_PATH_MAX: usize = 107;
 pub const SERIAL_MAX: usize = 20;
 /// Disks of one instance, the config drive not counted: PCI slots 0x08 to 0x1c.
 pub const DISKS_MAX: usize = 21;
+
+/// Network cards of one instance: slots 1 to 16 of their bridge.
+pub const CARDS_MAX: usize = domain::limits::NICS_PER_INSTANCE;
+/// The number of the first card's open tap. What opens files before has far fewer open.
+const CARD_FD_FIRST: u32 = 100;
+/// The bridge that cards are plugged into.
+const CARD_BUS: &str = "cards";
 
 /// x86-64-v3 without what TCG would warn about, and without nested virtualization.
 const TCG_CPU: &str =
@@ -54,6 +66,7 @@ pub struct VmSpec {
     pub memory_mib: u64,
     pub boot: Boot,
     pub disks: Vec<VmDisk>,
+    pub cards: Vec<VmCard>,
     /// A NoCloud ISO, attached read-only as the last virtio disk.
     pub config_drive: Option<PathBuf>,
     pub accel: Accel,
@@ -107,6 +120,18 @@ pub struct VmDisk {
     pub boot_index: Option<u32>,
     /// Bypass the page cache (O_DIRECT). Off only where the file system can't.
     pub direct: bool,
+}
+
+/// A network card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VmCard {
+    /// Names the device ([`card_device`]) and its back end ([`card_netdev`]) in QMP.
+    pub port_id: Uuid,
+    /// 1 to [`CARDS_MAX`]; guests name cards in the order of slots.
+    pub slot: u8,
+    pub mac: MacAddr,
+    /// What the guest is told to use.
+    pub mtu: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -171,6 +196,8 @@ pub enum SpecError {
     TooManyDisks { count: usize },
     #[error("the disk {disk_id} is raw and can't have a backing image")]
     RawWithBacking { disk_id: Uuid },
+    #[error("the network card in slot {slot} has no slot of its own, of which there are {CARDS_MAX}")]
+    CardSlot { slot: u8 },
     #[error("booting from disk needs a disk with a boot index")]
     NothingToBoot,
 }
@@ -200,6 +227,12 @@ impl VmSpec {
             let plain = disk.serial.bytes().all(|b| b.is_ascii_graphic());
             if disk.serial.is_empty() || disk.serial.len() > SERIAL_MAX || !plain {
                 return Err(SpecError::Serial { serial: disk.serial.clone() });
+            }
+        }
+        for (index, card) in self.cards.iter().enumerate() {
+            let taken = self.cards[..index].iter().any(|other| other.slot == card.slot);
+            if taken || !(1..=CARDS_MAX).contains(&usize::from(card.slot)) {
+                return Err(SpecError::CardSlot { slot: card.slot });
             }
         }
         if matches!(self.boot, Boot::Disk { .. }) && self.disks.iter().all(|d| d.boot_index.is_none()) {
@@ -246,6 +279,48 @@ pub fn disk_device(disk_id: Uuid) -> String {
     format!("vd-{disk_id}")
 }
 
+/// The name of a card's device, which tells its slot as well: what QEMU's list of names says is all that has to be asked.
+#[must_use]
+pub fn card_device(slot: u8, port_id: Uuid) -> String {
+    format!("nic{slot}-{port_id}")
+}
+
+/// The slot and the port of a device's name, if it is a card's.
+#[must_use]
+pub fn card_of_device(name: &str) -> Option<(u8, Uuid)> {
+    let (slot, port_id) = name.strip_prefix("nic")?.split_once('-')?;
+    Some((slot.parse().ok()?, port_id.parse().ok()?))
+}
+
+/// The name of a card's back end.
+#[must_use]
+pub fn card_netdev(port_id: Uuid) -> String {
+    format!("net-{port_id}")
+}
+
+/// The number under which QEMU finds a card's tap open at its start.
+#[must_use]
+pub fn card_fd(slot: u8) -> u32 {
+    CARD_FD_FIRST + u32::from(slot)
+}
+
+/// The options of a card's back end; `fd`: a number at the start, a name given by `getfd` later.
+#[must_use]
+pub fn card_netdev_options(port_id: Uuid, fd: &str) -> Value {
+    json!({"type": "tap", "id": card_netdev(port_id), "fd": fd, "vhost": false})
+}
+
+/// The options of a card's device: the same at the start and when it is plugged in later. No boot ROM: nothing boots from a network
+/// here, and firmware would spend time on it.
+#[must_use]
+pub fn card_device_options(card: &VmCard) -> Value {
+    json!({
+        "driver": "virtio-net-pci", "id": card_device(card.slot, card.port_id), "netdev": card_netdev(card.port_id),
+        "mac": card.mac.to_string(), "host_mtu": card.mtu, "bus": CARD_BUS, "addr": format!("{:#x}", card.slot),
+        "romfile": "", "disable-legacy": "on",
+    })
+}
+
 /// The arguments behind `qemu-system-x86_64`. The spec has passed [`VmSpec::check`].
 pub fn render_argv(spec: &VmSpec) -> Vec<OsString> {
     let mut argv = Argv::default();
@@ -263,8 +338,13 @@ pub fn render_argv(spec: &VmSpec) -> Vec<OsString> {
         json!({"driver": "virtio-rng-pci", "rng": "rng0", "id": "rng", "bus": "pcie.0", "addr": "0x2"}),
     );
     argv.json("-device", json!({"driver": "pvpanic", "id": "panic"}));
+    argv.json("-device", json!({"driver": "pcie-pci-bridge", "id": CARD_BUS, "bus": "pcie.0", "addr": "0x3"}));
     boot(&mut argv, spec);
     disks(&mut argv, spec);
+    for card in &spec.cards {
+        argv.json("-netdev", card_netdev_options(card.port_id, &card_fd(card.slot).to_string()));
+        argv.json("-device", card_device_options(card));
+    }
     if spec.paused {
         argv.flag("-S");
     }

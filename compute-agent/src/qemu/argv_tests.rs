@@ -12,6 +12,7 @@ fn spec() -> VmSpec {
         memory_mib: 512,
         boot: Boot::Disk { ovmf: None },
         disks: vec![disk(0xd1, DiskFormat::Qcow2, Some(0))],
+        cards: vec![],
         config_drive: Some("/var/lib/iaas/agent/instances/i1/config.iso".into()),
         accel: Accel::TCG,
         qmp_socket: dir.join("qmp.sock"),
@@ -64,6 +65,37 @@ fn golden_kernel_boot_under_tcg() {
     };
     spec.disks = vec![disk(0xd1, DiskFormat::Raw, Some(0))];
     assert_golden("argv-kernel-tcg.txt", &spec);
+}
+
+fn card(slot: u8) -> VmCard {
+    VmCard {
+        port_id: Uuid::from_u128(0xc0 + u128::from(slot)),
+        slot,
+        mac: MacAddr::local([0, 0, 0, 0, slot]),
+        mtu: 1450,
+    }
+}
+
+#[test]
+fn golden_network_cards() {
+    let mut spec = spec();
+    spec.cards = vec![card(1), card(16)];
+    assert_golden("argv-cards-tcg.txt", &spec);
+}
+
+#[test]
+fn a_card_has_a_slot_of_its_own_and_its_name_tells_which() {
+    let mut spec = spec();
+    for slots in [&[0_u8][..], &[17], &[2, 2]] {
+        spec.cards = slots.iter().map(|slot| card(*slot)).collect();
+        assert!(matches!(spec.check(), Err(SpecError::CardSlot { .. })), "{slots:?}");
+    }
+    let id = Uuid::now_v7();
+    assert_eq!(card_of_device(&card_device(12, id)), Some((12, id)));
+    for other in ["rng", "vd-0190", "nic-", "nicx-00000000-0000-0000-0000-000000000000", &disk_device(id)] {
+        assert_eq!(card_of_device(other), None, "{other}");
+    }
+    assert_eq!((card_fd(1), card_fd(16)), (101, 116));
 }
 
 #[test]

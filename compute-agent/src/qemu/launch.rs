@@ -5,16 +5,20 @@
 //! [`wait_ready`] finds the process gone instead of a QMP socket: its own words are in the error then.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use super::argv::{SpecError, VmSpec, render_argv};
+use super::argv::{SpecError, VmSpec, card_fd, render_argv};
+use super::handover;
 use super::process::{ProcessError, ProcessRef};
 use super::shim::{LaunchReply, LaunchSpec, Step};
 use crate::qmp::{QmpClient, QmpError};
@@ -56,6 +60,8 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    #[error("{taps} taps for {cards} network cards")]
+    Taps { cards: usize, taps: usize },
     #[error("the launch program {shim} can't be run")]
     Shim {
         shim: PathBuf,
@@ -103,8 +109,18 @@ impl Launcher {
     ///
     /// When the future is dropped, or ends in a timeout, a QEMU may still have come to life in the instant before: what
     /// is in the instance's cgroup is the truth, and [`crate::host::cgroup::Group::kill_all`] ends it.
-    pub async fn launch(&self, spec: &VmSpec, placement: &Placement) -> Result<ProcessRef, LaunchError> {
+    ///
+    /// `taps`: of the spec's cards, in their order.
+    pub async fn launch(
+        &self,
+        spec: &VmSpec,
+        placement: &Placement,
+        taps: Vec<Arc<OwnedFd>>,
+    ) -> Result<ProcessRef, LaunchError> {
         spec.check().map_err(LaunchError::Spec)?;
+        if taps.len() != spec.cards.len() {
+            return Err(LaunchError::Taps { cards: spec.cards.len(), taps: taps.len() });
+        }
         for socket in [&spec.qmp_socket, &spec.serial_socket] {
             match std::fs::remove_file(socket) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -115,7 +131,7 @@ impl Launcher {
         }
         // `check` made sure that every path is UTF-8, and the rest is text anyway.
         let args = render_argv(spec).into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        self.start(&LaunchSpec {
+        let launch = LaunchSpec {
             program: self.qemu.clone(),
             args,
             uid: placement.uid,
@@ -125,17 +141,19 @@ impl Launcher {
             pid_namespace: placement.pid_namespace.clone(),
             stderr: placement.stderr.clone(),
             open_files_max: OPEN_FILES_MAX,
-        })
-        .await
+            fds: spec.cards.iter().map(|card| card_fd(card.slot)).collect(),
+        };
+        self.start(&launch, taps).await
     }
 
-    /// As [`Self::launch`], for any program.
-    pub async fn start(&self, spec: &LaunchSpec) -> Result<ProcessRef, LaunchError> {
+    /// As [`Self::launch`], for any program; `files` are those of [`LaunchSpec::fds`].
+    pub async fn start(&self, spec: &LaunchSpec, files: Vec<Arc<OwnedFd>>) -> Result<ProcessRef, LaunchError> {
         let shim_error = |source| LaunchError::Shim { shim: self.shim.clone(), source };
+        let (ours, theirs) = StdUnixStream::pair().map_err(shim_error)?;
         let mut shim = Command::new(&self.shim)
             .args(&self.shim_args)
             .env_clear()
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -143,9 +161,11 @@ impl Launcher {
             .map_err(shim_error)?;
         let talk = async {
             let text = serde_json::to_vec(spec).map_err(io::Error::from)?;
-            let mut stdin = shim.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
-            stdin.write_all(&text).await?;
-            drop(stdin);
+            let hand_over = move || {
+                let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
+                handover::send(&ours, &text, &files)
+            };
+            tokio::task::spawn_blocking(hand_over).await.map_err(io::Error::other)??;
             let mut output = Vec::new();
             shim.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?.read_to_end(&mut output).await?;
             shim.wait().await?;

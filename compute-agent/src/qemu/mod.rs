@@ -4,6 +4,7 @@
 
 pub mod accel;
 pub mod argv;
+pub mod handover;
 pub mod launch;
 pub mod overhead;
 pub mod probe;

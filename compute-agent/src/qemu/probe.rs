@@ -242,7 +242,7 @@ impl Prober {
             pid_namespace: None,
             stderr: room.dir.join("stderr"),
         };
-        let process = match self.launcher.launch(spec, &placement).await {
+        let process = match self.launcher.launch(spec, &placement, vec![]).await {
             Ok(process) => process,
             Err(error) => return chain(&error),
         };
@@ -380,6 +380,7 @@ impl Room {
             memory_mib,
             boot,
             disks,
+            cards: vec![],
             config_drive: None,
             accel,
             qmp_socket: self.dir.join("qmp"),

@@ -3,19 +3,20 @@
 //! Joining a PID namespace takes a fork after `setns`, and between fork and exec only async-signal-safe calls are sound
 //! while other threads exist: the agent has many. `pre_exec` hooks in the agent were rejected for that, and because a
 //! hook that fails tells nothing but an errno. So the agent starts this program, single-threaded and without a runtime,
-//! with a JSON [`LaunchSpec`] on stdin; it joins the cgroups, enters the namespace, forks; the child becomes its own
+//! with a JSON [`LaunchSpec`] on stdin (a socket, so that open taps can come with it); it joins the cgroups, enters the namespace, forks; the child becomes its own
 //! session, drops every privilege and execs; the parent waits for the exec's outcome, writes a [`LaunchReply`] to stdout
 //! and ends. The child is then nobody's but init's.
 //!
 //! Order matters:
 //! - cgroups first, as root, so that nothing of QEMU ever runs outside its limits (or its freezer);
-//! - files below 0 to 2 are marked close-on-exec: nothing leaks in, and the status pipe closes by itself at exec;
+//! - files beyond 0 to 2 are marked close-on-exec: nothing leaks in, and the status pipe closes by itself at exec; the ones that were
+//!   handed over get the numbers that the command line names, in the child;
 //! - groups, then gid, then uid, then `no_new_privs`; a failing step ends the launch, none is skipped.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,7 @@ use nix::unistd::{ForkResult, Gid, Uid, fork, setgroups, setresgid, setresuid, s
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
+use super::handover;
 use super::process::ProcessRef;
 
 /// What the shim is told. Paths are absolute.
@@ -46,6 +48,9 @@ pub struct LaunchSpec {
     pub stderr: PathBuf,
     /// RLIMIT_NOFILE, both values.
     pub open_files_max: u64,
+    /// The numbers that the files which come with this text shall have in the program, in their order.
+    #[serde(default)]
+    pub fds: Vec<u32>,
 }
 
 /// What the shim answers.
@@ -62,6 +67,7 @@ pub enum LaunchReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
+    /// EBADF here means that other files came than were announced.
     ReadSpec,
     CloseFiles,
     JoinCgroup,
@@ -72,6 +78,7 @@ pub enum Step {
     NewSession,
     Limits,
     DropPrivileges,
+    PlaceFiles,
     Exec,
     Identify,
 }
@@ -104,7 +111,7 @@ pub fn shim_main() -> ExitCode {
 }
 
 fn launch() -> Result<ProcessRef, Failure> {
-    let spec = read_spec().map_err(failed(Step::ReadSpec, "stdin"))?;
+    let (spec, files) = read_spec().map_err(failed(Step::ReadSpec, "stdin"))?;
     close_files_on_exec().map_err(failed(Step::CloseFiles, "/proc/self/fd"))?;
     for procs in &spec.cgroup_procs {
         // "0" stands for the writer, whatever its number is in this namespace.
@@ -136,7 +143,7 @@ fn launch() -> Result<ProcessRef, Failure> {
     match forked? {
         ForkResult::Child => {
             drop(status);
-            let failure = become_qemu(&spec, stderr);
+            let failure = become_qemu(&spec, &files, stderr);
             let errno = failure.source.raw_os_error().unwrap_or(nix::libc::EIO);
             let reply = LaunchReply::Failed { step: failure.step, subject: failure.subject, errno };
             let mut status_writer = status_writer;
@@ -165,15 +172,17 @@ fn launch() -> Result<ProcessRef, Failure> {
     }
 }
 
-fn read_spec() -> io::Result<LaunchSpec> {
-    let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text)?;
+fn read_spec() -> io::Result<(LaunchSpec, Vec<OwnedFd>)> {
+    let (text, files) = handover::receive(io::stdin().as_fd())?;
     let spec: LaunchSpec =
         serde_json::from_slice(&text).map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))?;
+    if spec.fds.len() != files.len() {
+        return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
+    }
     if spec.uid == 0 || spec.gid == 0 || spec.supplementary_gids.contains(&0) {
         return Err(io::Error::from_raw_os_error(nix::libc::EPERM));
     }
-    Ok(spec)
+    Ok((spec, files))
 }
 
 fn close_files_on_exec() -> io::Result<()> {
@@ -191,7 +200,7 @@ fn close_files_on_exec() -> io::Result<()> {
 }
 
 /// Runs in the child; returns only when a step failed.
-fn become_qemu(spec: &LaunchSpec, stderr: File) -> Failure {
+fn become_qemu(spec: &LaunchSpec, files: &[OwnedFd], stderr: File) -> Failure {
     let prepare = || -> Result<Infallible, Failure> {
         setsid().map_err(|errno| failed(Step::NewSession, "setsid")(errno.into()))?;
         let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
@@ -200,6 +209,7 @@ fn become_qemu(spec: &LaunchSpec, stderr: File) -> Failure {
             .map_err(|errno| failed(Step::Limits, "setrlimit")(errno.into()))?;
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         drop_privileges(spec).map_err(failed(Step::DropPrivileges, format!("uid {}", spec.uid)))?;
+        place_files(&spec.fds, files).map_err(failed(Step::PlaceFiles, "files"))?;
         let out = stderr.try_clone().map_err(failed(Step::OpenStderr, &spec.stderr))?;
         let source = Command::new(&spec.program)
             .args(&spec.args)
@@ -213,6 +223,23 @@ fn become_qemu(spec: &LaunchSpec, stderr: File) -> Failure {
     };
     let Err(failure) = prepare();
     failure
+}
+
+/// Gives the files their numbers, where exec leaves them open.
+fn place_files(numbers: &[u32], files: &[OwnedFd]) -> io::Result<()> {
+    let highest_used = files.iter().map(AsRawFd::as_raw_fd).max().unwrap_or_default();
+    for (number, file) in numbers.iter().zip(files) {
+        let number = i32::try_from(*number).map_err(|_| io::Error::from_raw_os_error(nix::libc::EBADF))?;
+        // The files to place must not be overwritten by those that are.
+        if number <= highest_used {
+            return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
+        }
+        // SAFETY: both are plain numbers to the kernel; what `number` may have meant before is no file of ours that is used again.
+        if unsafe { nix::libc::dup2(file.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 fn drop_privileges(spec: &LaunchSpec) -> io::Result<()> {

@@ -7,14 +7,16 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use proto::port_socket::send_with_fd;
 use serde_json::{Value, json};
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -58,6 +60,12 @@ impl QmpError {
     }
 }
 
+/// One command as it travels, with the file that goes along.
+struct Line {
+    text: String,
+    file: Option<OwnedFd>,
+}
+
 type Answer = Result<Value, (String, String)>;
 
 /// Cheap to clone; the connection closes with its last clone.
@@ -69,7 +77,7 @@ pub struct QmpClient {
 #[derive(Debug)]
 struct Shared {
     /// Whole lines; a caller that gives up leaves none half written.
-    writer: mpsc::Sender<String>,
+    writer: mpsc::Sender<Line>,
     pending: Arc<Mutex<Pending>>,
     next_id: AtomicU64,
     events: broadcast::Sender<Event>,
@@ -137,12 +145,33 @@ impl QmpClient {
 
     /// Runs a command; `arguments` is an object, or null for none.
     pub async fn execute(&self, command: &str, arguments: Value, timeout: Duration) -> Result<Value, QmpError> {
+        self.send(command, arguments, None, timeout).await
+    }
+
+    /// As [`Self::execute`]; `file` travels with the command, which is `getfd` or `add-fd`.
+    pub async fn execute_with_file(
+        &self,
+        command: &str,
+        arguments: Value,
+        file: OwnedFd,
+        timeout: Duration,
+    ) -> Result<Value, QmpError> {
+        self.send(command, arguments, Some(file), timeout).await
+    }
+
+    async fn send(
+        &self,
+        command: &str,
+        arguments: Value,
+        file: Option<OwnedFd>,
+        timeout: Duration,
+    ) -> Result<Value, QmpError> {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let mut request = json!({"execute": command, "id": id});
         if !arguments.is_null() {
             request["arguments"] = arguments;
         }
-        let line = format!("{request}\n");
+        let line = Line { text: format!("{request}\n"), file };
         let (sender, receiver) = oneshot::channel();
         {
             let mut pending = self.pending();
@@ -216,12 +245,26 @@ async fn read_message(read: &mut OwnedReadHalf, decoder: &mut Decoder) -> io::Re
 }
 
 /// Ends, and so closes its half, when the last client is gone or QEMU is.
-async fn write_loop(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<String>) {
-    while let Some(line) = lines.recv().await {
-        if writer.write_all(line.as_bytes()).await.is_err() {
+async fn write_loop(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<Line>) {
+    while let Some(Line { text, file }) = lines.recv().await {
+        let written = async {
+            let sent = match &file {
+                Some(file) => send_with_file(&writer, text.as_bytes(), file).await?,
+                None => 0,
+            };
+            writer.write_all(&text.as_bytes()[sent..]).await
+        };
+        if written.await.is_err() {
             break;
         }
     }
+}
+
+/// Sends the beginning of `bytes` with `file`; how many bytes went.
+async fn send_with_file(writer: &OwnedWriteHalf, bytes: &[u8], file: &OwnedFd) -> io::Result<usize> {
+    let stream = writer.as_ref();
+    let send = || send_with_fd(stream.as_fd(), bytes, file.as_fd());
+    stream.async_io(Interest::WRITABLE, send).await
 }
 
 async fn read_loop(

@@ -1,5 +1,6 @@
 //! The commands we use, typed. Each takes QEMU at its word: what it refuses is a [`QmpError::Refused`].
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer};
@@ -100,6 +101,15 @@ pub struct BlockImage {
     pub virtual_size_bytes: u64,
 }
 
+/// Whether what was to be removed was there: QEMU refuses to remove what isn't.
+fn there(outcome: Result<(), QmpError>) -> Result<bool, QmpError> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) if error.refused() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl QmpClient {
     async fn run(&self, command: &str, arguments: Value) -> Result<(), QmpError> {
         self.execute(command, arguments, COMMAND_TIMEOUT).await.map(drop)
@@ -172,6 +182,41 @@ impl QmpClient {
     /// Asks the guest to let a device go; it is gone when the event `DEVICE_DELETED` says so.
     pub async fn device_del(&self, id: &str) -> Result<(), QmpError> {
         self.run("device_del", json!({"id": id})).await
+    }
+
+    /// Hands QEMU an open file, which it keeps under this name until something takes it over.
+    pub async fn getfd(&self, name: &str, file: OwnedFd) -> Result<(), QmpError> {
+        self.execute_with_file("getfd", json!({"fdname": name}), file, COMMAND_TIMEOUT).await.map(drop)
+    }
+
+    /// Closes what was handed over under a name and not taken over; true when there was such a file.
+    pub async fn closefd(&self, name: &str) -> Result<bool, QmpError> {
+        there(self.run("closefd", json!({"fdname": name})).await)
+    }
+
+    /// Makes a network back end; `options` as in `-netdev`.
+    pub async fn netdev_add(&self, options: Value) -> Result<(), QmpError> {
+        self.run("netdev_add", options).await
+    }
+
+    /// True when there was such a back end. One that a device uses is not given up by that device's going alone.
+    pub async fn netdev_del(&self, id: &str) -> Result<bool, QmpError> {
+        there(self.run("netdev_del", json!({"id": id})).await)
+    }
+
+    /// The names of all devices that were given one.
+    pub async fn device_names(&self) -> Result<Vec<String>, QmpError> {
+        #[derive(Deserialize)]
+        struct Property {
+            name: String,
+            #[serde(rename = "type")]
+            kind: String,
+        }
+        let command = "qom-list";
+        let value = self.execute(command, json!({"path": "/machine/peripheral"}), COMMAND_TIMEOUT).await?;
+        let properties: Vec<Property> =
+            serde_json::from_value(value).map_err(|source| QmpError::Shape { command: command.into(), source })?;
+        Ok(properties.into_iter().filter(|p| p.kind.starts_with("child<")).map(|p| p.name).collect())
     }
 
     /// `major.minor.micro`.

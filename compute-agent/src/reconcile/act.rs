@@ -80,7 +80,11 @@ impl Task {
             Step::FetchImage => self.fetch_image(entry).await,
             Step::Prepare { disk, config_drive } => self.prepare(entry, *disk, *config_drive).await,
             Step::GrowDisk => self.grow_disk(entry).await,
+            Step::AcquirePorts => self.acquire_ports(entry).await,
             Step::Launch => self.launch(entry).await,
+            Step::PlugCard { card, slot } => self.plug_card(entry, *card, *slot).await,
+            Step::UnplugCard(device) => self.unplug_card(*device).await,
+            Step::FreeCards(cards) => self.free_cards(cards).await,
             Step::Cont => {
                 self.effort.io_retried = Some(self.context.now_ms());
                 Ok(self.qmp()?.cont().await?)
@@ -110,7 +114,7 @@ impl Task {
         }
     }
 
-    fn qmp(&self) -> Result<QmpClient, StepError> {
+    pub(super) fn qmp(&self) -> Result<QmpClient, StepError> {
         self.live.qmp.clone().ok_or(StepError { reason: "QEMU's monitor is not connected".into(), fault: false })
     }
 

@@ -5,7 +5,7 @@ use crate::{
     host::cgroup::Limits,
     ledger::{Desired, Entry},
     qemu::{
-        argv::{Accel, Boot, DiskBacking, DiskFormat, OnPowerOff, VmDisk, VmSpec},
+        argv::{Accel, Boot, DiskBacking, DiskFormat, OnPowerOff, VmCard, VmDisk, VmSpec},
         overhead::{overhead_mib, tasks_max},
     },
 };
@@ -35,6 +35,8 @@ pub struct Circumstances {
     /// The cached kernel and initrd, for kernel images.
     pub kernel: Option<PathBuf>,
     pub initrd: Option<PathBuf>,
+    /// Of the cards' networks, in the cards' order.
+    pub mtus: Vec<u32>,
 }
 
 pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmSpec, MissingPart> {
@@ -66,6 +68,7 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmS
         memory_mib: spec.size.memory_mib,
         boot,
         disks: disks.collect(),
+        cards: cards(&entry.desired, &with.mtus),
         config_drive: Some(with.config_drive.clone()),
         accel: with.accel.clone(),
         qmp_socket: paths.qmp_socket(),
@@ -74,6 +77,13 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmS
         paused: spec.power == Power::Paused,
         on_poweroff: OnPowerOff::Hold,
     })
+}
+
+/// The first card in the first slot, and so on.
+fn cards(desired: &Desired, mtus: &[u32]) -> Vec<VmCard> {
+    let slots = 1..=u8::MAX;
+    let cards = desired.cards.iter().zip(mtus).zip(slots);
+    cards.map(|((card, mtu), slot)| VmCard { port_id: card.port_id.0, slot, mac: card.mac, mtu: *mtu }).collect()
 }
 
 /// The first 20 characters of a disk's id without hyphens: what virtio-blk has room for.

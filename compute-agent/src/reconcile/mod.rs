@@ -8,6 +8,7 @@
 
 mod act;
 mod build;
+mod cards;
 pub mod context;
 mod end;
 pub mod hypervisor;
@@ -15,6 +16,7 @@ mod launch;
 pub mod layout;
 mod observe;
 pub mod plan;
+pub mod plan_cards;
 pub mod situation;
 mod start;
 mod task;

@@ -2,16 +2,18 @@
 
 use super::{
     layout,
-    plan::{DiskSeen, Machine, ProcessSeen, Seen},
+    plan::{CardSeen, DiskSeen, Machine, ProcessSeen, Seen},
     task::{Live, Task},
 };
 use crate::{
     adopt::Launched,
     disk::config_drive::GuestConfig,
     ledger::{Desired, Entry, Held},
-    qmp::RunState,
+    qemu::argv::card_of_device,
+    qmp::{QmpError, RunState},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use domain::PortId;
 use sha2::{Digest, Sha256};
 use std::{fs, io::Read, path::Path};
 
@@ -43,7 +45,14 @@ impl Task {
     }
 
     pub(super) async fn observe(&mut self, entry: &Entry) -> Seen {
-        let process = self.observe_process(entry).await;
+        let mut process = self.observe_process(entry).await;
+        let mut cards = Vec::new();
+        if matches!(process, ProcessSeen::Speaking(_)) && has_cards(entry) {
+            match self.observe_cards().await {
+                Ok(seen) => cards = seen,
+                Err(error) => process = self.monitor_lost(&error),
+            }
+        }
         let sum = self.config_sum(&entry.desired);
         let config_drive = self.paths.config_drive(&sum);
         let group = self.context.cgroups.group(&self.instance_id.to_string());
@@ -55,6 +64,8 @@ impl Task {
             disks: disks(&self.paths.dir),
             image: entry.desired.image.parts.iter().all(|part| self.context.images.has(part)),
             config_drive: config_drive.exists(),
+            cards,
+            taps: self.live.taps.iter().map(|tap| tap.card).collect(),
             anything,
             boot_id: self.context.boot_id.clone(),
         }
@@ -77,20 +88,35 @@ impl Task {
             None => false,
         };
         if !alive {
-            self.live = Live { unrecorded: self.live.unrecorded.take(), ..Live::default() };
+            let (unrecorded, taps) = (self.live.unrecorded.take(), std::mem::take(&mut self.live.taps));
+            self.live = Live { unrecorded, taps, ..Live::default() };
             self.context.drop_console(self.instance_id);
             return ProcessSeen::None;
         }
         let Some(qmp) = &self.live.qmp else { return ProcessSeen::Silent };
         match qmp.query_status().await {
             Ok(state) => ProcessSeen::Speaking(machine(&state)),
-            Err(error) => {
-                tracing::debug!(instance_id = %self.instance_id, %error, "its monitor is lost");
-                self.live.qmp = None;
-                self.live.events = None;
-                ProcessSeen::Silent
-            }
+            Err(error) => self.monitor_lost(&error),
         }
+    }
+
+    fn monitor_lost(&mut self, error: &QmpError) -> ProcessSeen {
+        tracing::debug!(instance_id = %self.instance_id, %error, "its monitor is lost");
+        self.live.qmp = None;
+        self.live.events = None;
+        ProcessSeen::Silent
+    }
+
+    async fn observe_cards(&self) -> Result<Vec<CardSeen>, QmpError> {
+        let Some(qmp) = &self.live.qmp else { return Err(QmpError::Closed) };
+        let names = qmp.device_names().await?;
+        let mut cards: Vec<CardSeen> = names
+            .iter()
+            .filter_map(|name| card_of_device(name))
+            .map(|(slot, port_id)| CardSeen { slot, port_id: PortId(port_id) })
+            .collect();
+        cards.sort_unstable_by_key(|card| card.slot);
+        Ok(cards)
     }
 
     /// Names the content of the config drive that is wanted.
@@ -104,6 +130,11 @@ impl Task {
         self.config_sum = Some((desired.version, sum.clone()));
         sum
     }
+}
+
+/// Whether QEMU may have cards at all: what it has was noted before.
+fn has_cards(entry: &Entry) -> bool {
+    !entry.desired.cards.is_empty() || !entry.done.cards.is_empty()
 }
 
 /// What the guest is told about itself.

@@ -19,6 +19,7 @@
 //! - **A QEMU that is gone is a crash unless something wanted it gone**: the desired state, our own quit, or a boot of the host.
 //! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
 
+use super::plan_cards::{CardStep, plan_cards};
 pub use super::situation::*;
 
 use crate::ledger::{Desired, Done, Entry, Halt, HaltCause, Running};
@@ -28,6 +29,12 @@ use domain::instance::{InstanceState, Power};
 const ASK_AGAIN_MS: u64 = 3_000;
 /// Attempts to speak with a QEMU before one that should end is killed.
 const SILENT_ATTEMPTS: u32 = 3;
+/// A guest that hasn't let a card go is asked again this often (QEMU refuses to ask more than every 5 s).
+const UNPLUG_AGAIN_MS: u64 = 6_000;
+/// After so long it is said what is waited for.
+const UNPLUG_PATIENCE_MS: u64 = 20_000;
+/// Attempts to give ports back before an instance is buried all the same: its proof of deletion hangs on no other agent.
+const FREE_ATTEMPTS: u32 = 3;
 /// After a disk error stopped the guest, it is let go on this often.
 const IO_RETRY_MS: u64 = 10_000;
 
@@ -161,6 +168,11 @@ impl Question<'_> {
         if self.seen.anything {
             return say(Step::RemoveLeftovers, "removing what is left");
         }
+        let given_up =
+            self.effort.failure.as_ref().is_some_and(|f| f.step == StepKind::Cards && f.attempts >= FREE_ATTEMPTS);
+        if !self.done.cards.is_empty() && !given_up {
+            return say(Step::FreeCards(self.done.cards.clone()), "giving its network ports back");
+        }
         say(Step::Bury, "")
     }
 
@@ -243,9 +255,9 @@ impl Question<'_> {
         let paused = self.desired.spec.power == Power::Paused;
         match machine {
             Machine::Running if paused => self.say(Step::Pause, InstanceState::Running, "pausing"),
-            Machine::Running => self.settled(InstanceState::Running, ""),
-            Machine::Prelaunch | Machine::Paused if paused => self.settled(InstanceState::Paused, ""),
-            Machine::IoError if paused => self.settled(InstanceState::Paused, ""),
+            Machine::Running => self.cards(InstanceState::Running),
+            Machine::Prelaunch | Machine::Paused if paused => self.cards(InstanceState::Paused),
+            Machine::IoError if paused => self.cards(InstanceState::Paused),
             Machine::Prelaunch => self.say(Step::Cont, InstanceState::Building, "starting"),
             Machine::Paused => self.say(Step::Cont, InstanceState::Paused, "resuming"),
             Machine::IoError => {
@@ -261,6 +273,48 @@ impl Question<'_> {
                 unreachable!("answered before")
             }
         }
+    }
+
+    /// The cards of a machine that is otherwise as it must be, in this state.
+    fn cards(&self, state: InstanceState) -> Plan {
+        match plan_cards(&self.desired.cards, &self.done.cards, &self.seen.cards) {
+            None => self.settled(state, ""),
+            Some(CardStep::Plug { card, slot }) => {
+                self.say(Step::PlugCard { card, slot }, state, format!("plugging in network port {}", card.port_id))
+            }
+            Some(CardStep::Free(card)) => {
+                self.say(Step::FreeCards(vec![card]), state, format!("giving network port {} back", card.port_id))
+            }
+            Some(CardStep::Unplug(device)) => self.unplug(device, state),
+        }
+    }
+
+    /// Taking a card out is the guest's to do.
+    fn unplug(&self, device: CardSeen, state: InstanceState) -> Plan {
+        let doing = format!("taking out network port {}", device.port_id);
+        let asked = self.effort.unplug.filter(|u| u.port_id == device.port_id);
+        let Some(Unplugging { first, last, .. }) = asked else {
+            return self.say(Step::UnplugCard(device), state, doing);
+        };
+        let again = last + UNPLUG_AGAIN_MS;
+        let step = if self.now >= again { Step::UnplugCard(device) } else { Step::Wait };
+        let mut plan = self.say(step, state, doing);
+        plan.wake_at = Some(again.max(self.now + 1));
+        if state == InstanceState::Paused {
+            plan.shown.reason = "a paused guest can't let a network card go: resume it".to_owned();
+        } else if self.now >= first + UNPLUG_PATIENCE_MS {
+            plan.shown.reason =
+                "the guest hasn't let the network card go yet (is it still booting?); it is asked again".to_owned();
+        }
+        plan
+    }
+
+    /// Down, and to stay so: its addresses answer no more.
+    fn stays_down(&self, mut plan: Plan) -> Plan {
+        if !self.done.cards.is_empty() {
+            plan.step = Step::FreeCards(self.done.cards.clone());
+        }
+        plan
     }
 
     /// Asks the guest to end, again and again, and ends QEMU at the deadline.
@@ -321,17 +375,17 @@ impl Question<'_> {
         if let Some(halt) = &self.done.halt {
             return match halt.cause {
                 HaltCause::GuestPowerOff | HaltCause::Crash => {
-                    self.settled(InstanceState::Stopped, halt.reason.clone())
+                    self.stays_down(self.settled(InstanceState::Stopped, halt.reason.clone()))
                 }
                 HaltCause::CrashLoop => {
                     let mut plan = self.settled(InstanceState::Error, halt.reason.clone());
                     plan.shown.converged = false;
-                    plan
+                    self.stays_down(plan)
                 }
             };
         }
         if !starts {
-            return self.settled(InstanceState::Stopped, "");
+            return self.stays_down(self.settled(InstanceState::Stopped, ""));
         }
         if !self.seen.image && self.desired.image.kind == domain::image::ImageKind::Kernel {
             return self.say(Step::FetchImage, self.preparing(), self.fetching());
@@ -341,6 +395,13 @@ impl Question<'_> {
             plan.shown.reason = self.effort.broken.clone().unwrap_or_default();
             plan.wake_at = Some(self.effort.start_not_before);
             return plan;
+        }
+        if let Some(card) = self.desired.cards.iter().find(|card| !self.seen.taps.contains(card)) {
+            // Mostly they are there at once, and nothing is to be said.
+            let waited = self.effort.failure.as_ref().is_some_and(|f| f.step == StepKind::AcquirePorts);
+            let doing = format!("waiting for network port {}", card.port_id);
+            let doing = if waited { doing } else { "starting QEMU".to_owned() };
+            return self.say(Step::AcquirePorts, self.preparing(), doing);
         }
         self.say(Step::Launch, self.preparing(), "starting QEMU")
     }

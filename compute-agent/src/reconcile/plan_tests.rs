@@ -2,16 +2,18 @@
 
 use super::*;
 use crate::{
-    ledger::{DesiredImage, RootDisk, Version},
+    ledger::{Card, DesiredImage, RootDisk, Version},
     qemu::process::ProcessRef,
 };
 use domain::{
-    DiskId, ImageId, InstanceId, Timestamp,
+    DiskId, ImageId, InstanceId, PortId, Timestamp,
     flavor::Size,
     image::{DiskFormat, ImageKind},
     instance::{InstanceSpec, OnCrash, OnHostLoss},
+    network::MacAddr,
 };
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 const BOOT: &str = "this-boot";
 
@@ -41,6 +43,7 @@ fn entry(disk: bool) -> Entry {
                 nics: vec![],
                 deleted: false,
             },
+            cards: vec![],
             root_disk: disk.then(|| RootDisk { disk_id: DiskId::new(), size_gib: 2, epoch: 1 }),
             image: DesiredImage {
                 image_id,
@@ -75,6 +78,8 @@ fn nothing() -> Seen {
         disks: vec![],
         image: false,
         config_drive: false,
+        cards: vec![],
+        taps: vec![],
         anything: false,
         boot_id: BOOT.into(),
     }
@@ -90,6 +95,8 @@ fn up() -> (Entry, Seen, Effort) {
         disks: vec![DiskSeen { root_seq: 0, size_gib: 2 }],
         image: true,
         config_drive: true,
+        cards: vec![],
+        taps: vec![],
         anything: true,
         boot_id: BOOT.into(),
     };
@@ -390,7 +397,8 @@ fn a_failed_step_waits_and_shows_why_and_holds_up_nothing_else() {
     assert_eq!(step(&s, 100), (Step::Wait, InstanceState::Building), "what passes by itself is no error");
     s.0.desired.spec.deleted = true;
     assert_eq!(step(&s, 100).0, Step::Bury);
-    assert!((1..40).all(|n| (500..=30_000).contains(&retry_backoff_ms(n))));
+    assert!((1..40).all(|n| (500..=30_000).contains(&retry_backoff_ms(StepKind::Launch, n))));
+    assert_eq!(retry_backoff_ms(StepKind::AcquirePorts, 40), 5_000);
 }
 
 #[test]
@@ -425,6 +433,113 @@ fn a_full_disk_stops_the_guest_until_it_can_write_again() {
     assert_eq!(step(&s, 10_050).0, Step::Cont);
 }
 
+fn card(n: u8) -> Card {
+    Card { port_id: PortId(uuid::Uuid::from_bytes([n; 16])), epoch: 1, mac: MacAddr::local([n; 5]) }
+}
+
+fn device(n: u8, slot: u8) -> CardSeen {
+    CardSeen { slot, port_id: card(n).port_id }
+}
+
+#[test]
+fn a_start_acquires_its_ports_first_and_says_what_it_waits_for() {
+    let mut s = off();
+    s.0.desired.spec.power = Power::On;
+    s.0.desired.cards = vec![card(1), card(2)];
+    assert_eq!(plan(&s.0, &s.1, &s.2, 0).shown.step, "starting QEMU", "mostly there is nothing to say");
+    s.1.taps = vec![card(1)];
+    s.2.failure = Some(Failure {
+        step: StepKind::AcquirePorts,
+        reason: "the host's network-agent can't be asked".into(),
+        fault: false,
+        attempts: 3,
+        retry_at: 2_000,
+    });
+    let waiting = plan(&s.0, &s.1, &s.2, 1_000);
+    assert_eq!(
+        (waiting.step, waiting.shown.state, waiting.wake_at),
+        (Step::Wait, InstanceState::Building, Some(2_000))
+    );
+    assert_eq!(waiting.shown.step, format!("waiting for network port {}", card(2).port_id));
+    assert_eq!(waiting.shown.reason, "the host's network-agent can't be asked");
+    assert_eq!(step(&s, 2_000).0, Step::AcquirePorts);
+    s.1.taps.push(card(2));
+    assert_eq!(step(&s, 0).0, Step::Launch);
+    s.1.taps[1].epoch = 0;
+    assert_eq!(step(&s, 2_000).0, Step::AcquirePorts, "a tap of another epoch is another port's");
+}
+
+#[test]
+fn cards_are_plugged_and_unplugged_while_it_runs_and_the_guest_is_asked_until_it_lets_go() {
+    let mut s = up();
+    s.0.desired.cards = vec![card(1)];
+    let plugging = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!(
+        (plugging.step, plugging.shown.state),
+        (Step::PlugCard { card: card(1), slot: 1 }, InstanceState::Running)
+    );
+    assert!(!plugging.shown.converged);
+    s.0.done.cards = vec![card(1)];
+    s.1.cards = vec![device(1, 1)];
+    assert!(plan(&s.0, &s.1, &s.2, 0).shown.converged);
+
+    s.0.desired.cards.clear();
+    assert_eq!(step(&s, 0).0, Step::UnplugCard(device(1, 1)));
+    s.2.unplug = Some(Unplugging { port_id: card(1).port_id, first: 0, last: 0 });
+    let asked = plan(&s.0, &s.1, &s.2, 1_000);
+    assert_eq!((asked.step, asked.wake_at, asked.shown.reason.as_str()), (Step::Wait, Some(6_000), ""));
+    assert_eq!(step(&s, 6_000).0, Step::UnplugCard(device(1, 1)), "asked again");
+    s.2.unplug = Some(Unplugging { port_id: card(1).port_id, first: 0, last: 18_000 });
+    let late = plan(&s.0, &s.1, &s.2, 20_000);
+    assert!(late.shown.reason.contains("hasn't let the network card go"), "{}", late.shown.reason);
+    assert!(!late.shown.converged, "a card that is in is never said to be out");
+    // Stopping it is a way out of this too.
+    s.0.desired.spec.power = Power::Off;
+    assert_eq!(step(&s, 20_000).0, Step::Powerdown);
+    s.0.desired.spec.power = Power::Paused;
+    assert_eq!(step(&s, 20_000).0, Step::Pause, "nothing waits for a guest that doesn't listen");
+    s.1.process = ProcessSeen::Speaking(Machine::Paused);
+    assert!(plan(&s.0, &s.1, &s.2, 20_000).shown.reason.contains("resume it"));
+
+    s.0.desired.spec.power = Power::On;
+    s.1.process = ProcessSeen::Speaking(Machine::Running);
+    s.1.cards.clear();
+    assert_eq!(step(&s, 0).0, Step::FreeCards(vec![card(1)]));
+    s.0.done.cards.clear();
+    assert!(plan(&s.0, &s.1, &s.2, 0).shown.converged);
+}
+
+#[test]
+fn what_is_down_gives_its_ports_back_and_is_stopped_all_the_while() {
+    let mut s = off();
+    s.0.desired.cards = vec![card(1)];
+    assert_eq!(step(&s, 0).0, Step::Wait, "nothing was acquired");
+    s.0.done.cards = vec![card(1), card(2)];
+    let both = || Step::FreeCards(vec![card(1), card(2)]);
+    let freeing = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!((freeing.step, freeing.shown.state), (both(), InstanceState::Stopped));
+    assert!(freeing.shown.converged, "that the network-agent is away keeps nobody from being stopped");
+    s.0.done.halt = Some(Halt {
+        cause: HaltCause::GuestPowerOff,
+        boot_seq: 0,
+        version: s.0.desired.version,
+        reason: "it powered itself off".into(),
+        at: Timestamp(0),
+    });
+    s.0.desired.spec.power = Power::On;
+    assert_eq!(step(&s, 0), (both(), InstanceState::Stopped));
+
+    // A deletion tries, and doesn't wait for ever.
+    s.0.desired.spec.deleted = true;
+    s.1 = nothing();
+    let failed =
+        |attempts| Failure { step: StepKind::Cards, reason: "away".into(), fault: false, attempts, retry_at: 0 };
+    s.2.failure = Some(failed(2));
+    assert_eq!(step(&s, 0).0, both());
+    s.2.failure = Some(failed(3));
+    assert_eq!(step(&s, 0).0, Step::Bury);
+}
+
 /// A host of one instance: steps do what they do on a real one, trouble comes between them.
 struct World {
     entry: Entry,
@@ -434,6 +549,9 @@ struct World {
     pid: i32,
     /// Launches since the last time the instance was wanted off; two at once would be two machines on one disk.
     alive: u32,
+    /// What the network-agent has handed out.
+    acquired: BTreeSet<PortId>,
+    cut: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -447,6 +565,7 @@ enum Trouble {
     Reboot(bool),
     Rebuild,
     Resize,
+    Cards(u8),
     ImageEvicted,
     Steps(u8),
 }
@@ -521,6 +640,11 @@ impl World {
                 done.process = Some(process);
                 done.boot_seq = spec.boot_seq;
                 done.started_at = Some(Timestamp(0));
+                let cards = self.entry.desired.cards.clone();
+                assert!(cards.iter().all(|c| self.seen.taps.contains(c)), "nothing starts without its network");
+                self.seen.taps.clear();
+                self.seen.cards =
+                    cards.iter().zip(1..).map(|(c, slot)| CardSeen { slot, port_id: c.port_id }).collect();
                 self.seen.process = ProcessSeen::Silent;
                 self.effort.fresh = true;
             }
@@ -541,15 +665,55 @@ impl World {
                 if let Cause::Broken(what) = cause {
                     self.effort.broken = Some((*what).to_owned());
                 }
-                self.seen.process = ProcessSeen::None;
-                self.alive = 0;
+                self.ends();
             }
             Step::DestroyDisk { root_seq } => {
                 assert_eq!(self.seen.process, ProcessSeen::None);
                 self.seen.disks.retain(|d| d.root_seq != *root_seq);
             }
             Step::RemoveLeftovers => self.seen.anything = false,
+            Step::AcquirePorts => {
+                self.seen.taps.clone_from(&self.entry.desired.cards);
+                for card in self.entry.desired.cards.clone() {
+                    self.entry.done.note_card(card);
+                    self.acquired.insert(card.port_id);
+                }
+            }
+            Step::PlugCard { card, slot } => {
+                assert!(self.seen.cards.iter().all(|c| c.slot != *slot && c.port_id != card.port_id));
+                self.entry.done.note_card(*card);
+                self.acquired.insert(card.port_id);
+                // Cut off in the middle, every other time.
+                self.cut = !self.cut;
+                if !self.cut {
+                    self.seen.cards.push(CardSeen { slot: *slot, port_id: card.port_id });
+                }
+            }
+            Step::UnplugCard(device) => {
+                let first = self.effort.unplug.filter(|u| u.port_id == device.port_id).map_or(self.now, |u| u.first);
+                self.effort.unplug = Some(Unplugging { port_id: device.port_id, first, last: self.now });
+                // Every other guest lets go when it is asked, and all do in the end.
+                if self.pid % 2 == 0 || self.now > first {
+                    self.seen.cards.retain(|c| c != device);
+                }
+            }
+            Step::FreeCards(cards) => {
+                let freed = |id: &PortId| cards.iter().any(|c| c.port_id == *id);
+                assert!(
+                    self.seen.cards.iter().all(|c| !freed(&c.port_id)),
+                    "a port is given back after its card is out"
+                );
+                self.seen.taps.retain(|c| !freed(&c.port_id));
+                self.acquired.retain(|id| !freed(id));
+                self.entry.done.cards.retain(|c| !cards.contains(c));
+            }
         }
+    }
+
+    fn ends(&mut self) {
+        self.seen.process = ProcessSeen::None;
+        self.seen.cards.clear();
+        self.alive = 0;
     }
 
     fn trouble(&mut self, trouble: &Trouble) {
@@ -560,19 +724,21 @@ impl World {
         match trouble {
             Trouble::AgentRestarts => {
                 self.effort = Effort::default();
+                self.seen.taps.clear();
                 if alive {
                     self.seen.process = ProcessSeen::Silent;
                 }
             }
             Trouble::HostRestarts => {
                 self.effort = Effort::default();
-                self.seen.process = ProcessSeen::None;
+                self.ends();
+                self.seen.taps.clear();
                 self.seen.boot_id.push('+');
-                self.alive = 0;
             }
-            Trouble::QemuDies => {
-                self.seen.process = ProcessSeen::None;
-                self.alive = 0;
+            Trouble::QemuDies => self.ends(),
+            Trouble::Cards(mask) => {
+                self.entry.desired.cards = (0..3).filter(|n| mask & (1 << n) != 0).map(card).collect();
+                self.entry.desired.version.generation += 1;
             }
             Trouble::GuestPowersOff if speaking => self.seen.process = ProcessSeen::Speaking(Machine::PoweredOff),
             Trouble::GuestPanics if speaking => self.seen.process = ProcessSeen::Speaking(Machine::Panicked),
@@ -626,6 +792,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         2 => any::<bool>().prop_map(Trouble::Reboot),
         1 => Just(Trouble::Rebuild),
         1 => Just(Trouble::Resize),
+        2 => (0u8..8).prop_map(Trouble::Cards),
         1 => Just(Trouble::ImageEvicted),
         8 => (0u8..12).prop_map(Trouble::Steps),
     ]
@@ -647,6 +814,8 @@ proptest! {
             now: 0,
             pid: 0,
             alive: 0,
+            acquired: BTreeSet::new(),
+            cut: false,
         };
         for t in &troubles {
             world.trouble(t);
@@ -659,6 +828,7 @@ proptest! {
         let spec = &world.entry.desired.spec;
         if deleted {
             prop_assert_eq!(shown.state, InstanceState::Deleting);
+            prop_assert!(world.acquired.is_empty() && world.seen.taps.is_empty());
             prop_assert!(!world.seen.anything && world.seen.disks.is_empty() && world.alive == 0);
             return Ok(());
         }
@@ -671,6 +841,12 @@ proptest! {
         };
         prop_assert_eq!(shown.state, expected);
         prop_assert_eq!(world.alive == 1, expected != InstanceState::Stopped);
+        let wanted: BTreeSet<PortId> = match expected {
+            InstanceState::Stopped => BTreeSet::new(),
+            _ => world.entry.desired.cards.iter().map(|c| c.port_id).collect(),
+        };
+        prop_assert_eq!(world.seen.cards.iter().map(|c| c.port_id).collect::<BTreeSet<_>>(), wanted.clone());
+        prop_assert_eq!(&world.acquired, &wanted, "acquired is what is plugged in");
         prop_assert_eq!(world.seen.disks.len(), usize::from(disk));
         if disk {
             prop_assert!(world.seen.disks[0].root_seq >= spec.root_seq && world.seen.disks[0].size_gib >= spec.size.disk_gib);

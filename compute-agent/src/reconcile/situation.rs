@@ -1,7 +1,7 @@
 //! The words of [`super::plan`]: what is seen, what was tried, what can be done, what is shown. Pure.
 
-use crate::ledger::HaltCause;
-use domain::instance::InstanceState;
+use crate::ledger::{Card, HaltCause};
+use domain::{PortId, instance::InstanceState};
 
 /// A QEMU that ended sooner than this after its start crashed quickly.
 pub const QUICK_CRASH_MS: i64 = 60_000;
@@ -17,10 +17,20 @@ pub struct Seen {
     pub image: bool,
     /// A config drive with the desired content exists.
     pub config_drive: bool,
+    /// Network cards that QEMU has.
+    pub cards: Vec<CardSeen>,
+    /// Cards whose taps are held open for the next start.
+    pub taps: Vec<Card>,
     /// A directory, a cgroup or a file of it exists.
     pub anything: bool,
     /// This boot of the host.
     pub boot_id: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CardSeen {
+    pub slot: u8,
+    pub port_id: PortId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +79,21 @@ pub struct Effort {
     pub start_not_before: u64,
     /// When the guest was last let go on after a disk error.
     pub io_retried: Option<u64>,
+    /// The guest was asked to let a card go.
+    pub unplug: Option<Unplugging>,
     /// What was shown last.
     pub shown: Option<InstanceState>,
     /// "41 %", of the running fetch.
     pub fetched: Option<String>,
     /// Why the last QEMU ended, when somebody knows.
     pub broken: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unplugging {
+    pub port_id: PortId,
+    pub first: u64,
+    pub last: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +129,18 @@ pub enum Step {
         config_drive: bool,
     },
     GrowDisk,
+    /// Acquire the ports of all cards for the start that follows.
+    AcquirePorts,
     Launch,
+    /// Plug a card into the running QEMU.
+    PlugCard {
+        card: Card,
+        slot: u8,
+    },
+    /// Ask the guest to let a card go.
+    UnplugCard(CardSeen),
+    /// Give ports back, and remove what QEMU still holds of them.
+    FreeCards(Vec<Card>),
     Cont,
     Pause,
     /// Press the power button.
@@ -138,7 +168,9 @@ pub enum StepKind {
     FetchImage,
     Prepare,
     GrowDisk,
+    AcquirePorts,
     Launch,
+    Cards,
     Control,
     Kill,
     Remove,
@@ -156,7 +188,9 @@ impl Step {
             Self::FetchImage => StepKind::FetchImage,
             Self::Prepare { .. } => StepKind::Prepare,
             Self::GrowDisk => StepKind::GrowDisk,
+            Self::AcquirePorts => StepKind::AcquirePorts,
             Self::Launch => StepKind::Launch,
+            Self::PlugCard { .. } | Self::UnplugCard(_) | Self::FreeCards(_) => StepKind::Cards,
             Self::Cont | Self::Pause | Self::Powerdown | Self::Reset => StepKind::Control,
             Self::Kill(_) => StepKind::Kill,
             Self::DestroyDisk { .. } | Self::RemoveLeftovers => StepKind::Remove,
@@ -216,8 +250,20 @@ pub fn crash_backoff_ms(quick_crashes: u32) -> u64 {
     }
 }
 
-/// How long a failed step waits before its n-th repetition, ms: 0.5 s to 30 s.
+/// How long a failed step waits before its n-th repetition, ms: 0.5 s to 30 s; what waits for the host's own network-agent, 5 s.
 #[must_use]
-pub fn retry_backoff_ms(attempts: u32) -> u64 {
-    (250_u64 << attempts.min(8)).min(30_000)
+pub fn retry_backoff_ms(kind: StepKind, attempts: u32) -> u64 {
+    let most = match kind {
+        StepKind::AcquirePorts | StepKind::Cards => 5_000,
+        StepKind::Ledger
+        | StepKind::Attach
+        | StepKind::FetchImage
+        | StepKind::Prepare
+        | StepKind::GrowDisk
+        | StepKind::Launch
+        | StepKind::Control
+        | StepKind::Kill
+        | StepKind::Remove => 30_000,
+    };
+    (250_u64 << attempts.min(8)).min(most)
 }

@@ -45,6 +45,7 @@ impl Task {
         let root_seq = self.newest_disk().unwrap_or(entry.desired.spec.root_seq);
         let sum = self.config_sum(&entry.desired);
         let cached = |kind| entry.desired.image.part(kind).map(|part| self.context.images.path(&part.sha256));
+        let taps = self.taps_of(entry)?;
         let with = Circumstances {
             accel: hypervisor.accel.accel.clone(),
             root_seq,
@@ -53,6 +54,7 @@ impl Task {
             config_drive: self.paths.config_drive(&sum),
             kernel: cached(ImagePartKind::Kernel),
             initrd: cached(ImagePartKind::Initrd),
+            mtus: taps.iter().map(|tap| tap.mtu).collect(),
         };
         let spec = vm_spec(entry, &self.paths, &with).map_err(|e| fault(&e))?;
         let (limits, procs) = (limits(&entry.desired, &with.accel), group.procs_files());
@@ -82,7 +84,8 @@ impl Task {
             pid_namespace: self.context.config.pid_namespace.clone(),
             stderr: self.paths.stderr(),
         };
-        let process = match hypervisor.launcher.launch(&spec, &placement).await {
+        let fds = taps.into_iter().map(|tap| tap.fd).collect();
+        let process = match hypervisor.launcher.launch(&spec, &placement, fds).await {
             Ok(process) => process,
             Err(error) => {
                 // It may have come to life in the instant before.

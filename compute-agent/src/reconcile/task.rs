@@ -1,6 +1,7 @@
 //! The loop of one instance.
 
 use super::{
+    cards::Tap,
     context::Context,
     layout::Paths,
     plan::{Effort, Failure, Plan, Shown, Step, StepKind, plan, retry_backoff_ms},
@@ -46,6 +47,8 @@ pub(super) struct Live {
     pub guest_up_at: Option<Timestamp>,
     /// A QEMU that runs and isn't in the ledger yet, and the boot_seq it did.
     pub unrecorded: Option<(Running, u64)>,
+    /// Acquired for the next start.
+    pub taps: Vec<Tap>,
 }
 
 struct StartPermit {
@@ -113,6 +116,10 @@ pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
             task.wait(wake_at).await;
             continue;
         }
+        if step == Step::AcquirePorts {
+            // It may take long, and is no work of this host's processors.
+            task.permit = None;
+        }
         if heavy(&step) && !task.take_permit().await {
             continue;
         }
@@ -128,6 +135,8 @@ fn heavy(step: &Step) -> bool {
         StepKind::Ledger
         | StepKind::Attach
         | StepKind::FetchImage
+        | StepKind::AcquirePorts
+        | StepKind::Cards
         | StepKind::Control
         | StepKind::Kill
         | StepKind::Remove => false,
@@ -160,7 +169,7 @@ impl Task {
         let before = self.effort.failure.take_if(|f| f.step == kind);
         let Err(error) = outcome else { return };
         let attempts = before.map_or(1, |f| f.attempts + 1);
-        let retry_at = self.context.now_ms() + retry_backoff_ms(attempts);
+        let retry_at = self.context.now_ms() + retry_backoff_ms(kind, attempts);
         let (reason, fault) = (error.reason, error.fault);
         if attempts == 1 {
             tracing::warn!(instance_id = %self.instance_id, epoch = self.version.epoch, generation = self.version.generation,
@@ -215,6 +224,8 @@ impl Task {
     /// A QEMU that runs without being in the ledger gets there before anything else is done about it.
     async fn record_running(&mut self) {
         let Some((running, boot_seq)) = self.live.unrecorded.clone() else { return };
+        // They are QEMU's alone.
+        self.live.taps.clear();
         let root_seq = running.root_seq;
         let started_at = Some(running.started_at);
         let recorded = self.context.ledger.record(self.instance_id, |done| {
@@ -315,7 +326,8 @@ async fn telling_event(events: &mut Option<broadcast::Receiver<Event>>) -> Optio
     loop {
         match events.recv().await {
             Ok(event) => {
-                let telling = ["STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "BLOCK_IO_ERROR"];
+                let telling =
+                    ["STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "BLOCK_IO_ERROR", "DEVICE_DELETED"];
                 if telling.contains(&event.name.as_str()) {
                     return Some(event);
                 }

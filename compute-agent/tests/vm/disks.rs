@@ -54,7 +54,8 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     let second = Room::make().await;
     let mut other = second.spec(&guest);
     other.disks = spec.disks.clone();
-    let process = crate::rig::launcher(&qemu).launch(&other, &second.placement()).await.expect("the exec succeeds");
+    let process =
+        crate::rig::launcher(&qemu).launch(&other, &second.placement(), vec![]).await.expect("the exec succeeds");
     let stderr = second.placement().stderr;
     let refused =
         compute_agent::qemu::launch::wait_ready(&process, &second.run.join("never"), &stderr, crate::rig::PATIENCE)

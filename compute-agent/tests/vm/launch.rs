@@ -143,7 +143,7 @@ async fn a_given_pid_namespace_holds_qemu_and_takes_it_along_when_it_ends() {
     vm.gone().await;
 
     // What is dead can't be entered, and the caller is told at which step.
-    let error = launcher(&qemu).launch(&spec, &placement).await.expect_err("no namespace");
+    let error = launcher(&qemu).launch(&spec, &placement, vec![]).await.expect_err("no namespace");
     assert!(matches!(error, LaunchError::Step { step: Step::EnterPidNamespace, .. }), "{error:?}");
 }
 
@@ -155,7 +155,7 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
     let failure = async |change: &dyn Fn(&mut compute_agent::qemu::launch::Placement), qemu: &str| {
         let mut placement = room.placement();
         change(&mut placement);
-        match launcher(qemu.as_ref()).launch(&spec, &placement).await.expect_err("must fail") {
+        match launcher(qemu.as_ref()).launch(&spec, &placement, vec![]).await.expect_err("must fail") {
             LaunchError::Step { step, subject, source } => (step, subject, source.kind()),
             other => panic!("{other:?}"),
         }
@@ -172,10 +172,10 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
     assert_eq!(step, Step::ReadSpec, "root is refused");
 
     let missing = compute_agent::qemu::launch::Launcher::new(&qemu, "/nonexistent/shim", &[]);
-    assert!(matches!(missing.launch(&spec, &room.placement()).await, Err(LaunchError::Shim { .. })));
+    assert!(matches!(missing.launch(&spec, &room.placement(), vec![]).await, Err(LaunchError::Shim { .. })));
     let silent = compute_agent::qemu::launch::Launcher::new(&qemu, "/bin/true", &[]);
     assert!(matches!(
-        silent.launch(&spec, &room.placement()).await,
+        silent.launch(&spec, &room.placement(), vec![]).await,
         Err(LaunchError::ShimAnswer { .. } | LaunchError::Shim { .. })
     ));
 }
@@ -188,7 +188,7 @@ async fn what_qemu_itself_refuses_is_told_in_its_words() {
     if let compute_agent::qemu::argv::Boot::Kernel { kernel, .. } = &mut spec.boot {
         *kernel = "/nonexistent/kernel".into();
     }
-    let process = launcher(&qemu).launch(&spec, &room.placement()).await.expect("the exec succeeds");
+    let process = launcher(&qemu).launch(&spec, &room.placement(), vec![]).await.expect("the exec succeeds");
     let stderr = room.placement().stderr;
     let error = wait_ready(&process, &room.run.join("never"), &stderr, PATIENCE).await.expect_err("it ended");
     assert!(matches!(&error, ReadyError::Ended { stderr } if stderr.contains("/nonexistent/kernel")), "{error:?}");

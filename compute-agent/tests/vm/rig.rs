@@ -101,6 +101,7 @@ impl Room {
             memory_mib: 256,
             boot,
             disks: vec![],
+            cards: vec![],
             config_drive: None,
             accel,
             qmp_socket: self.run.join("qmp"),
@@ -146,7 +147,7 @@ pub struct Vm {
 
 impl Vm {
     pub async fn start(qemu: &Path, spec: &VmSpec, placement: &Placement) -> Self {
-        let process = launcher(qemu).launch(spec, placement).await.expect("launched");
+        let process = launcher(qemu).launch(spec, placement, vec![]).await.expect("launched");
         Self::attach(process, spec, placement).await
     }
 

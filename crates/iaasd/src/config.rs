@@ -187,6 +187,8 @@ impl Config {
         below(&mut self.compute.run_dir, "compute", "run_dir", run.join("compute"));
         below(&mut self.network.state_dir, "network", "state_dir", state.join("network"));
         below(&mut self.network.port_socket, "network", "port_socket", run.join("network/port.sock"));
+        // Both agents of a host must mean the same one.
+        below(&mut self.compute.port_socket, "compute", "port_socket", self.network.port_socket.clone());
         self.api.ca_dir.get_or_insert_with(|| state.join("ca"));
         let default = |text: &mut String, value: String| {
             if text.is_empty() {
