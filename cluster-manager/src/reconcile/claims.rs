@@ -150,10 +150,10 @@ pub(super) async fn bind(
     }
     let disks: Vec<Binding> =
         subjects.iter().filter(|(_, which)| which.disk).filter_map(|(s, _)| disk_binding(s)).collect();
-    let ports: Vec<PortBinding> =
-        subjects.iter().filter(|(_, which)| which.ports).flat_map(|(s, _)| port_bindings(s)).collect();
-    let (disks, ports) = tokio::join!(manager.storage.confirm(&disks), manager.resource.bind(&ports));
-    for (mut subject, which) in subjects {
+    let ports: Vec<Vec<PortBinding>> =
+        subjects.iter().map(|(s, which)| if which.ports { port_bindings(s) } else { vec![] }).collect();
+    let (disks, ports) = tokio::join!(manager.storage.confirm(&disks), bind_ports(manager, ports));
+    for ((mut subject, which), ports) in subjects.into_iter().zip(ports) {
         match (&disks, &ports) {
             (Err(problem), _) if which.disk => ends.push(failed(&subject, "confirming its disk", problem)),
             (_, Err(problem)) if which.ports => ends.push(failed(&subject, "binding its ports", problem)),
@@ -167,6 +167,18 @@ pub(super) async fn bind(
                 next.push(subject);
             }
         }
+    }
+}
+
+/// All in one call; when that is refused, each instance's on their own: one that can't be bound keeps no other from its host.
+async fn bind_ports(manager: &Manager, bindings: Vec<Vec<PortBinding>>) -> Vec<Result<Bound, Problem>> {
+    let together: Vec<PortBinding> = bindings.iter().flatten().cloned().collect();
+    match manager.resource.bind(&together).await {
+        Ok(bound) => bindings.iter().map(|_| Ok(bound.clone())).collect(),
+        Err(problem) if refusal(&problem) && bindings.iter().filter(|b| !b.is_empty()).count() > 1 => {
+            futures::future::join_all(bindings.iter().map(|ports| manager.resource.bind(ports))).await
+        }
+        Err(problem) => bindings.iter().map(|_| Err(problem.clone())).collect(),
     }
 }
 

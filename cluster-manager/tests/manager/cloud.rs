@@ -1,6 +1,7 @@
 //! A small cloud: a database, a project with a quota, two images, a storage-manager, a cluster-manager that can be killed, and hosts.
 
 use crate::{
+    resource_proxy,
     storage_proxy::{Plan, Proxy},
     switchboard::Switchboard,
 };
@@ -10,11 +11,16 @@ use domain::{
     flavor::Size,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
     instance::{Instance, InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    network::{Change as NetworkChange, ChangeOutcome},
     quota::QuotaAmounts,
 };
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change, cluster_manager_client::ClusterManagerClient},
     convert::{instance_from_pb, power_to_pb, size_to_pb, spec_to_pb},
+    resource::v1::{
+        self as resource, resource_manager_client::ResourceManagerClient,
+        resource_manager_server::ResourceManagerServer,
+    },
     status::from_status,
     storage::v1::storage_manager_server::StorageManagerServer,
 };
@@ -61,7 +67,13 @@ pub struct Process {
 }
 
 impl Process {
-    fn start(config: Config, database: &TestDatabase, board: &Switchboard, storage: GrpcTarget) -> Self {
+    fn start(
+        config: Config,
+        database: &TestDatabase,
+        board: &Switchboard,
+        storage: GrpcTarget,
+        resource: GrpcTarget,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("manager")
@@ -72,8 +84,6 @@ impl Process {
         let (listener, token, store) = (board.listener(), shutdown.clone(), database.config.clone());
         let ended = runtime.spawn(async move {
             let store = Store::open(&store).await?;
-            // Nothing here has cards.
-            let (_, resource) = transport::in_process();
             cluster_manager::serve(config, Deps { store, listener, storage, resource }, token).await
         });
         Self { runtime, shutdown, ended }
@@ -105,10 +115,12 @@ pub struct Cloud {
     pub config: Config,
     client: ClusterManagerClient<Channel>,
     storage_target: GrpcTarget,
+    resource_target: GrpcTarget,
+    resources: ResourceManagerClient<Channel>,
     deaths: Mutex<mpsc::UnboundedReceiver<()>>,
     process: Mutex<Option<Process>>,
     shutdown: CancellationToken,
-    storage_ended: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
+    services_ended: Vec<tokio::task::JoinHandle<anyhow::Result<()>>>,
     _objects: tempfile::TempDir,
     // Last: it is dropped after all that use it.
     database: TestDatabase,
@@ -157,13 +169,27 @@ impl Cloud {
         let real = tokio::spawn(storage_manager::serve(storage_config, deps, shutdown.clone()));
         let (listener, storage_target) = transport::in_process();
         let (storage_plan, (died, deaths)) = (Plan::default(), mpsc::unbounded_channel());
-        let proxy = Proxy::new(real_target.channel().expect("a channel"), storage_plan.clone(), died);
+        let proxy = Proxy::new(real_target.channel().expect("a channel"), storage_plan.clone(), died.clone());
         let router = tonic::transport::Server::builder().add_service(StorageManagerServer::new(proxy));
         let token = shutdown.clone();
         let proxy = tokio::spawn(async move { Ok(transport::serve(router, listener, token).await?) });
 
+        let (real_listener, real_target) = transport::in_process();
+        // Addresses rest not at all: what is asked for anew is had again at once.
+        let resource_config = resource_manager::Config { quarantine_secs: 0 };
+        let deps = resource_manager::Deps { store: store.clone(), listener: real_listener };
+        let real_resource = tokio::spawn(resource_manager::serve(resource_config, deps, shutdown.clone()));
+        let (listener, resource_target) = transport::in_process();
+        let channel = real_target.channel().expect("a channel");
+        let resources = ResourceManagerClient::new(channel.clone());
+        let proxy = resource_proxy::Proxy::new(channel, storage_plan.clone(), died);
+        let router = tonic::transport::Server::builder().add_service(ResourceManagerServer::new(proxy));
+        let token = shutdown.clone();
+        let resource_proxy = tokio::spawn(async move { Ok(transport::serve(router, listener, token).await?) });
+
         let board = Switchboard::new();
-        let process = Process::start(config.clone(), &database, &board, storage_target.clone());
+        let process =
+            Process::start(config.clone(), &database, &board, storage_target.clone(), resource_target.clone());
         let client = ClusterManagerClient::new(board.target.channel().expect("a channel"));
         Self {
             store,
@@ -176,10 +202,12 @@ impl Cloud {
             config,
             client,
             storage_target,
+            resource_target,
+            resources,
             deaths: Mutex::new(deaths),
             process: Mutex::new(Some(process)),
             shutdown,
-            storage_ended: vec![real, proxy],
+            services_ended: vec![real, proxy, real_resource, resource_proxy],
             _objects: objects,
             database,
         }
@@ -200,7 +228,8 @@ impl Cloud {
     /// A new process in place of the last one.
     pub async fn restart(&self) {
         self.kill().await;
-        let process = Process::start(self.config.clone(), &self.database, &self.board, self.storage_target.clone());
+        let (storage, resource) = (self.storage_target.clone(), self.resource_target.clone());
+        let process = Process::start(self.config.clone(), &self.database, &self.board, storage, resource);
         *self.process.lock().await = Some(process);
     }
 
@@ -220,7 +249,7 @@ impl Cloud {
             process.stop().await;
         }
         self.shutdown.cancel();
-        for ended in self.storage_ended {
+        for ended in self.services_ended {
             ended.await.expect("no panic").expect("it ends clean");
         }
         self.store.close().await;
@@ -417,6 +446,22 @@ impl Cloud {
         .await;
     }
 
+    /// Has the resource-manager change something of the project.
+    pub async fn apply(&self, change: &NetworkChange) -> Result<ChangeOutcome, Problem> {
+        let message = resource::ApplyRequest {
+            project_id: self.project_id.to_string(),
+            expected_generation: 0,
+            change_json: serde_json::to_string(change).expect("JSON"),
+        };
+        let answer = self.resources.clone().apply(self.context().request(message)).await;
+        let answer = answer.map_err(|s| from_status(&s))?.into_inner();
+        Ok(serde_json::from_str(&answer.outcome_json).expect("an outcome"))
+    }
+
+    pub fn resources(&self) -> ResourceManagerClient<Channel> {
+        self.resources.clone()
+    }
+
     pub async fn used(&self) -> QuotaAmounts {
         self.store.quota_usage(self.project_id).await.expect("readable")
     }
@@ -441,7 +486,9 @@ impl Cloud {
     pub async fn leaves_nothing(&self) {
         eventually("nothing is left behind", || async {
             let mut left = invariants::leaks(&self.store).await.expect("readable");
-            let used = self.used().await;
+            // Networks stay: they are nobody's.
+            let used =
+                QuotaAmounts { networks: 0, subnets: 0, security_groups: 0, security_rules: 0, ..self.used().await };
             if used != QuotaAmounts::default() {
                 left.push(format!("{used:?} used"));
             }
@@ -450,9 +497,14 @@ impl Cloud {
                     left.push(format!("{} has {:?} claimed", host.name, host.used));
                 }
             }
-            let page = store::Page::first(100);
+            let page = store::Page::first(1000);
             for disk in self.store.disk_list(self.project_id, page).await.expect("readable") {
                 left.push(format!("disk {disk:?}"));
+            }
+            for port in self.store.port_list(self.project_id, page).await.expect("readable") {
+                if port.owner.is_some() || port.name.is_none() {
+                    left.push(format!("port {port:?}"));
+                }
             }
             if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
         })

@@ -1,6 +1,7 @@
 //! The cluster-manager as it runs: a real store, the real storage-manager, both over real gRPC, and simulated hosts. Every test makes a
 //! cloud of its own, on SQLite, and again on PostgreSQL where one is given.
 
+mod cards;
 mod cloud;
 mod console;
 mod create;
@@ -8,6 +9,7 @@ mod fault;
 mod fence;
 mod host;
 mod lifecycle;
+mod resource_proxy;
 mod restart;
 mod storage_proxy;
 mod switchboard;

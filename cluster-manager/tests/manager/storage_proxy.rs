@@ -15,10 +15,15 @@ pub enum Method {
     Resize,
     Release,
     Forget,
+    ReservePorts,
+    BindPorts,
+    ReleasePorts,
+    ForgetPorts,
 }
 
 impl Method {
-    pub const ALL: [Self; 5] = [Self::Reserve, Self::Confirm, Self::Resize, Self::Release, Self::Forget];
+    pub const STORAGE: [Self; 5] = [Self::Reserve, Self::Confirm, Self::Resize, Self::Release, Self::Forget];
+    pub const RESOURCE: [Self; 4] = [Self::ReservePorts, Self::BindPorts, Self::ReleasePorts, Self::ForgetPorts];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +60,7 @@ impl Plan {
         self.0.lock().expect("lock").is_empty()
     }
 
-    fn take(&self, method: Method) -> Option<Failure> {
+    pub fn take(&self, method: Method) -> Option<Failure> {
         let mut plan = self.0.lock().expect("lock");
         let at = plan.iter().position(|(m, _)| *m == method)?;
         Some(plan.remove(at).1)
