@@ -245,6 +245,7 @@ impl StandIn {
                     instance_id: None,
                     with_instance: false,
                     expires_at: None,
+                    generation: 1,
                     created_at,
                 };
                 let groups = security_group_ids.clone().unwrap_or_default();
@@ -476,6 +477,7 @@ impl StandIn {
             instance_id: Some(asked.instance_id.parse().expect("an id")),
             with_instance: true,
             expires_at: Some(Timestamp::now().plus_secs(60)),
+            generation: 1,
             created_at: Timestamp::now(),
         };
         let answer = reserved(row.id, row.network_id, row.mac, &row.fixed_ips);

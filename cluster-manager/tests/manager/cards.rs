@@ -111,7 +111,7 @@ async fn cards_are_had_kept_changed_and_given_back() {
         let net = network(&cloud).await;
         let own = net.port(&cloud, "own").await;
         let existing = pb::NewNic { port_id: own.id.to_string(), existing: true, ..pb::NewNic::default() };
-        let instance = created(&cloud, "Web", &[net.nic_at(77), existing]).await;
+        let instance = created(&cloud, "web", &[net.nic_at(77), existing]).await;
         let nics = &instance.spec.nics;
         assert_eq!((nics.len(), nics[0].addresses.as_slice()), (2, &[[10, 7, 0, 77].into()][..]));
         assert_eq!((nics[1].port_id, nics[1].mac), (own.id, own.mac));

@@ -14,7 +14,7 @@ use sqlx::AssertSqlSafe;
 use std::collections::HashMap;
 
 op! {
-    /// A new port, at generation 1, bound to no host. One that stands already is `PortExists`: take it as done.
+    /// A new port, bound to no host, at generation 1 or above the one an earlier port of this id ended at. One that stands already is `PortExists`: take it as done.
     PortInsert {
         id: PortId,
         project_id: ProjectId,
@@ -29,6 +29,7 @@ op! {
         instance_id: Option<InstanceId>,
         with_instance: bool,
         expires_at: Option<Timestamp>,
+        generation: i64,
         created_at: Timestamp,
     }
     on port, Insert by (id), guard PortExists:
@@ -36,7 +37,7 @@ op! {
         instance_id, with_instance, host_id, epoch, instance_epoch, metadata_digest, expires_at, status, status_reason,
         observed_epoch, observed_start, observed_counter, generation, created_at)
      SELECT r.id, r.project_id, r.network_id, r.name, r.mac, r.fixed_ips, r.allowed_addresses, r.rate_limit, r.hostname,
-        r.state, r.instance_id, r.with_instance, NULL, 0, 0, '', r.expires_at, 'down', '', 0, 0, 0, 1, r.created_at
+        r.state, r.instance_id, r.with_instance, NULL, 0, 0, '', r.expires_at, 'down', '', 0, 0, 0, r.generation, r.created_at
      FROM {rows} WHERE TRUE ON CONFLICT (id) DO NOTHING"
 }
 

@@ -231,6 +231,7 @@ async fn seed(store: &TestStore, row: &Port) {
             instance_id: row.owner.map(|o| o.instance_id),
             with_instance: true,
             expires_at: None,
+            generation: 1,
             created_at: T0,
         });
     store.commit(unit).await.expect("stored");

@@ -128,7 +128,7 @@ impl Draft<'_> {
             expires_at,
             status: PortStatus::Down,
             status_reason: String::new(),
-            generation: 1,
+            generation: self.topology.port_birth(id),
             created_at: self.ask.now,
         }
     }
@@ -137,6 +137,7 @@ impl Draft<'_> {
     pub(super) fn put_new_port(&mut self, port: &Port) {
         self.op(PortInsert {
             id: port.id,
+            generation: port.generation,
             project_id: port.project_id,
             network_id: port.network_id,
             name: port.name.clone(),
@@ -253,6 +254,8 @@ impl Draft<'_> {
         if port.state != PortState::Releasing {
             self.uses(port.project_id, QuotaAmounts { ports: -1, ..QuotaAmounts::NONE });
         }
+        // As what it ended: memory may not have it yet.
+        self.learn(Learned::Port(port.clone()));
         self.learn(Learned::Gone(Key::Port(port.id)));
     }
 }

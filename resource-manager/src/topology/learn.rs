@@ -2,36 +2,49 @@
 
 use super::{Concern, DEFAULT, Key, Learned, ROOM_DEFAULT, Told, Topology, bound_to, room_of};
 use domain::{
-    HostId, NetworkId,
+    HostId, NetworkId, PortId,
     network::{Peering, Port},
 };
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry};
 use std::hash::Hash;
 use store::NetworkHostRow;
 
-/// How many of the dead are remembered, so that a row that is learned after its end stays out. Ids are never used again.
+/// How many of the dead are remembered, so that a row that is learned after its end stays out. Only a port comes back under its id (a
+/// reservation that expired is made anew): above the generation it ended at.
 const GRAVES: usize = 65_536;
 
 #[derive(Debug, Default)]
 pub(super) struct Graves {
-    keys: HashSet<Key>,
+    /// The generation each ended at, as far as it was known.
+    ended: HashMap<Key, i64>,
     order: VecDeque<Key>,
 }
 
 impl Graves {
-    fn bury(&mut self, key: Key) {
-        if self.keys.insert(key) {
-            self.order.push_back(key);
+    fn bury(&mut self, key: Key, generation: i64) {
+        match self.ended.entry(key) {
+            Entry::Occupied(mut there) => {
+                let ended = there.get_mut();
+                *ended = generation.max(*ended);
+            }
+            Entry::Vacant(empty) => {
+                empty.insert(generation);
+                self.order.push_back(key);
+            }
         }
         if self.order.len() > GRAVES
             && let Some(oldest) = self.order.pop_front()
         {
-            self.keys.remove(&oldest);
+            self.ended.remove(&oldest);
         }
     }
 
     fn holds(&self, key: Key) -> bool {
-        self.keys.contains(&key)
+        self.ended.contains_key(&key)
+    }
+
+    fn port_ended_at(&self, id: PortId) -> Option<i64> {
+        self.ended.get(&Key::Port(id)).copied()
     }
 }
 
@@ -103,7 +116,8 @@ impl Topology {
                 self.concerns_of_group(id)
             }
             Learned::Port(new) => {
-                if stale!(self.ports, new) || self.graves.holds(Key::Port(new.id)) {
+                let over = self.graves.port_ended_at(new.id).is_some_and(|ended| new.generation <= ended);
+                if over || stale!(self.ports, new) {
                     return Vec::new();
                 }
                 self.put_port(new)
@@ -142,18 +156,27 @@ impl Topology {
         }
     }
 
+    /// The generation that a port of this id is born with.
+    #[must_use]
+    pub fn port_birth(&self, id: PortId) -> i64 {
+        self.graves.port_ended_at(id).map_or(1, |ended| ended + 1)
+    }
+
     fn bury(&mut self, key: Key) -> Vec<Concern> {
         match key {
             // These come back under the same key.
             Key::Uplink(..) | Key::Host(_) => {}
+            Key::Port(id) => {
+                let ended = self.ports.get(&id).map_or(1, |port| port.generation);
+                self.graves.bury(key, ended);
+            }
             Key::ExternalNetwork(_)
             | Key::Network(_)
             | Key::Subnet(_)
-            | Key::Port(_)
             | Key::Router(_)
             | Key::FloatingIp(_)
             | Key::SecurityGroup(_)
-            | Key::Peering(_) => self.graves.bury(key),
+            | Key::Peering(_) => self.graves.bury(key, 0),
         }
         match key {
             Key::ExternalNetwork(id) => {

@@ -1,7 +1,7 @@
 //! A resource-manager to talk to.
 
 use domain::{
-    HostId, InstanceId, NetworkId, OperationId, PortId, Problem, ProjectId, SubnetId, Timestamp,
+    NetworkId, OperationId, Problem, ProjectId, SubnetId, Timestamp,
     network::{Change, ChangeOutcome, NetworkObject, SubnetSpec},
     quota::QuotaAmounts,
 };
@@ -13,7 +13,7 @@ use resource_manager::{Config, Deps, config::ExternalNetworkConfig};
 use service_kit::{context::CallContext, transport};
 use std::{future::Future, time::Duration};
 use store::{
-    LeakKind, NetworkHostPut, ProjectInsert, QuotaLimitPut, Unit,
+    LeakKind, ProjectInsert, QuotaLimitPut, Unit,
     testing::{TestDatabase, TestStore},
 };
 use tokio::task::JoinHandle;
@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub store: store::Store,
-    pub database: TestDatabase,
+    /// Kept: it goes with the world.
+    _database: TestDatabase,
     pub client: ResourceManagerClient<Channel>,
     pub project_id: ProjectId,
     config: Config,
@@ -88,7 +89,7 @@ impl World {
         let (client, shutdown, served) = serve(&config, &store);
         let served = Some(served);
         let project_id = ProjectId::new();
-        let mut world = Self { store, database, client, project_id, config, shutdown, served };
+        let mut world = Self { store, _database: database, client, project_id, config, shutdown, served };
         world.project_id = world.project("acme").await;
         world
     }
@@ -196,56 +197,6 @@ impl World {
         id
     }
 
-    pub async fn reserve(&self, ports: Vec<pb::PortReservation>) -> Result<Vec<pb::ReservedPort>, Problem> {
-        let request = pb::ReservePortsRequest { ports, ttl_secs: 60 };
-        let answer = self.client.clone().reserve_ports(request).await.map_err(|status| from_status(&status))?;
-        Ok(answer.into_inner().ports)
-    }
-
-    pub async fn bind(&self, ports: Vec<pb::PortBinding>) -> pb::BindPortsResponse {
-        self.client.clone().bind_ports(pb::BindPortsRequest { ports }).await.expect("bound").into_inner()
-    }
-
-    pub async fn release(&self, instances: &[InstanceId]) {
-        let instance_ids = instances.iter().map(ToString::to_string).collect();
-        self.client.clone().release_ports(pb::ReleasePortsRequest { instance_ids }).await.expect("released");
-    }
-
-    pub async fn forget(&self, instances: &[InstanceId], ports: &[(PortId, InstanceId)]) {
-        let instance_ids = instances.iter().map(ToString::to_string).collect();
-        let ports = ports.iter().map(|(port, instance)| pb::PortOfInstance {
-            port_id: port.to_string(),
-            instance_id: instance.to_string(),
-        });
-        let request = pb::ForgetPortsRequest { instance_ids, ports: ports.collect() };
-        self.client.clone().forget_ports(request).await.expect("forgotten");
-    }
-
-    /// An instance's port in the network, bound to the host.
-    pub async fn bound(&self, network_id: NetworkId, host_id: HostId) -> (PortId, InstanceId) {
-        let (port, instance) = (PortId::new(), InstanceId::new());
-        self.reserve(vec![reservation(self.project_id, network_id, port, instance)]).await.expect("reserved");
-        let answer = self.bind(vec![binding(port, instance, host_id, 1)]).await;
-        assert_eq!(answer.expired_port_ids, Vec::<String>::new());
-        (port, instance)
-    }
-
-    /// As an agent's hello does, before the manager starts or restarts.
-    pub async fn host(&self, called: &str) -> HostId {
-        let host_id = HostId::new();
-        let put = NetworkHostPut {
-            host_id,
-            name: called.to_owned(),
-            underlay_address: "192.0.2.1".parse().expect("an address"),
-            underlay_mtu: 1500,
-            external_networks: vec!["public".into()],
-            revision_limit: 0,
-            seen_at: Timestamp::now(),
-        };
-        self.store.commit(Unit::new().op(put)).await.expect("a host");
-        host_id
-    }
-
     /// Tries until there is something.
     pub async fn until<T>(&self, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         let waited = async {
@@ -294,32 +245,5 @@ pub fn subnet_create(id: SubnetId, network_id: NetworkId, called: &str, cidr: &s
             host_routes: vec![],
         },
         dhcp: true,
-    }
-}
-
-pub fn reservation(
-    project_id: ProjectId,
-    network_id: NetworkId,
-    port_id: PortId,
-    instance_id: InstanceId,
-) -> pb::PortReservation {
-    pb::PortReservation {
-        port_id: port_id.to_string(),
-        instance_id: instance_id.to_string(),
-        project_id: project_id.to_string(),
-        network_id: network_id.to_string(),
-        hostname: "Web-1".into(),
-        ..pb::PortReservation::default()
-    }
-}
-
-pub fn binding(port_id: PortId, instance_id: InstanceId, host_id: HostId, instance_epoch: i64) -> pb::PortBinding {
-    pb::PortBinding {
-        port_id: port_id.to_string(),
-        instance_id: instance_id.to_string(),
-        host_id: host_id.to_string(),
-        instance_epoch,
-        metadata_digest: "d1".into(),
-        hostname: "Web-1".into(),
     }
 }

@@ -443,6 +443,7 @@ pub fn port_insert(project_id: ProjectId, network_id: NetworkId) -> PortInsert {
         instance_id: None,
         with_instance: true,
         expires_at: Some(at(60)),
+        generation: 1,
         created_at: T0,
     }
 }

@@ -1,6 +1,6 @@
 //! One instance from its creation to nothing left, through everything a tenant may do to it.
 
-use crate::support::{can_run_guests, console, create, guests, qemus, server_with_tiny, until, until_instance};
+use crate::support::{can_run_guests, console, create, guests, qemus, server_with_tiny, until, until_instance, usage};
 use anyhow::ensure;
 use base64::Engine;
 use futures::{SinkExt, StreamExt};
@@ -61,8 +61,8 @@ async fn an_instance_lives_and_leaves_nothing() -> anyhow::Result<()> {
     ensure!(resized["vcpus"] == 2 && resized["disk_gib"] == 2, "{resized}");
     let started = rest.post("/v1/instances/hi/start?wait=guest&timeout=180s", &json!({})).await?;
     ensure!(started["state"] == "running", "{started}");
-    let used = rest.get("/v1/projects/demo/quota").await?["used"].clone();
-    ensure!(used == json!({"instances": 1, "vcpus": 2, "memory_mib": 256, "disk_gib": 2}), "{used}");
+    let used = usage(&rest).await?;
+    ensure!(used == json!([1, 2, 256, 2, 1]), "{used}");
 
     // What happened, and why it is where it is.
     let timeline = rest.get("/v1/instances/hi/timeline").await?;
@@ -82,8 +82,8 @@ async fn an_instance_lives_and_leaves_nothing() -> anyhow::Result<()> {
         Ok(left.is_empty().then_some(()))
     })
     .await?;
-    let used = rest.get("/v1/projects/demo/quota").await?["used"].clone();
-    ensure!(used == json!({"instances": 0, "vcpus": 0, "memory_mib": 0, "disk_gib": 0}), "{used}");
+    let used = usage(&rest).await?;
+    ensure!(used == json!([0, 0, 0, 0, 0]), "{used}");
     server.stop()
 }
 

@@ -62,6 +62,13 @@ pub async fn create(rest: &Rest, name: &str, wait: &str, extra: Value) -> anyhow
 }
 
 /// Looks every 50 ms until `look` finds something, 120 s at most.
+/// What the project's instances use: instances, vCPUs, MiB of memory, GiB of disk, ports.
+pub async fn usage(rest: &Rest) -> anyhow::Result<Value> {
+    let quota = rest.get("/v1/projects/demo/quota").await?;
+    let of = |resource: &str| quota["used"][resource].clone();
+    Ok(json!([of("instances"), of("vcpus"), of("memory_mib"), of("disk_gib"), of("ports")]))
+}
+
 pub async fn until<T, F>(what: &str, mut look: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,

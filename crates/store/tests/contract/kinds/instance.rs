@@ -1,9 +1,12 @@
-use crate::fixture::{Lab, OVERHEAD, SIZE, T0, at, desired, forget, instance_insert, name, spec};
+use crate::fixture::{
+    Lab, OVERHEAD, SIZE, T0, at, desired, forget, instance_insert, name, network_insert, port_insert, spec,
+};
 use domain::{
     HostId, ImageId, InstanceId, ProjectId,
     explain::PlacementRecord,
     flavor::Size,
     instance::{InstanceState, ReportFence},
+    network::PortState,
 };
 use std::collections::BTreeMap;
 use store::*;
@@ -69,6 +72,7 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert_eq!((row.status.state, row.status.deadline_at, row.updated_at), (InstanceState::Building, None, at(1)));
 
     reports(lab, id).await;
+    ports_left(lab, project, id).await;
 
     let progress = InstanceProgress {
         id,
@@ -113,6 +117,31 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
             .op(forget(&disk)),
     )
     .await;
+}
+
+/// Ports that no instance names, of one that settled and of one that is gone: found, until they are gone.
+async fn ports_left(lab: &Lab, project: ProjectId, id: InstanceId) {
+    let network = network_insert(project, "left");
+    lab.one(network.clone()).await;
+    let gone = InstanceId::new();
+    let of = |instance_id| PortInsert {
+        state: PortState::Active,
+        instance_id: Some(instance_id),
+        expires_at: None,
+        ..port_insert(project, network.id)
+    };
+    let (left, orphan) = (of(id), of(gone));
+    lab.all(Unit::new().op(left.clone()).op(orphan.clone())).await;
+    assert_eq!(lab.instance_list_with_left_ports(10).await.unwrap(), [id]);
+    assert_eq!(lab.instance_list_gone_with_ports(10).await.unwrap(), [gone]);
+    assert_eq!(lab.instance_list_gone_with_ports(0).await.unwrap(), []);
+    let delete = |port: &PortInsert| PortDelete { id: port.id, expected_generation: 1 };
+    lab.all(
+        Unit::new().op(delete(&left)).op(delete(&orphan)).op(NetworkDelete { id: network.id, expected_generation: 1 }),
+    )
+    .await;
+    assert_eq!(lab.instance_list_with_left_ports(10).await.unwrap(), []);
+    assert_eq!(lab.instance_list_gone_with_ports(10).await.unwrap(), []);
 }
 
 async fn reports(lab: &Lab, id: InstanceId) {

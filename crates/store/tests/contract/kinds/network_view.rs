@@ -36,6 +36,7 @@ fn port(project_id: ProjectId, network_id: NetworkId, last: u8, instance_id: Opt
         instance_id,
         with_instance: false,
         expires_at: None,
+        generation: 1,
         created_at: T0,
     }
 }
