@@ -107,7 +107,7 @@ pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicReques
         if port.owner.is_some() || port.state != PortState::Active {
             let problem = Problem::new(
                 domain::ErrorKind::InvalidState,
-                "port_in_use",
+                "port_attached",
                 format!("port {key} is the card of an instance already"),
             );
             let problem = problem.with_field(field, "the card of an instance already");

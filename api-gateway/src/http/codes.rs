@@ -18,6 +18,19 @@ use ErrorKind as K;
 
 /// Sorted by code.
 pub const CODES: &[Code] = &[
+    code("address_is_gateway", &[K::InvalidArgument], "The address is the subnet's gateway."),
+    code(
+        "address_not_usable",
+        &[K::InvalidArgument],
+        "The address names the subnet itself or all of it: no host can have it.",
+    ),
+    code("address_outside_subnet", &[K::InvalidArgument], "The address is in none of the subnets."),
+    code(
+        "address_resting",
+        &[K::AlreadyExists],
+        "The address was given back a moment ago and rests. Try again when the detail says, or take another.",
+    ),
+    code("address_taken", &[K::AlreadyExists], "Another has the address."),
     code(
         "ambiguous_name",
         &[K::InvalidArgument],
@@ -46,11 +59,18 @@ pub const CODES: &[Code] = &[
         &[K::DeadlineExceeded],
         "A service took too long; the outcome is unknown. Repeat with the same `Idempotency-Key`.",
     ),
+    code("default_group", &[K::InvalidState], "The project's security group `default` can't be renamed or deleted."),
     code("disk_not_found", &[K::NotFound], "There is no such disk: its reservation expired, or its instance is gone."),
     code("disk_role_taken", &[K::AlreadyExists], "The instance has a disk of that role already."),
     code("disk_shrink", &[K::InvalidArgument], "A disk can't become smaller."),
+    code(
+        "external_network_in_use",
+        &[K::InvalidState],
+        "Routers or floating IPs need the external network (or the part of it that would go).",
+    ),
     code("external_network_not_found", &[K::NotFound], "There is no external network of that id or name."),
     code("flavor_not_found", &[K::NotFound], "There is no flavor of that id or name."),
+    code("floating_ip_exists", &[K::AlreadyExists], "Another floating IP stands for that address already."),
     code("floating_ip_not_found", &[K::NotFound], "The project has no floating IP of that id or address."),
     code("foreign_image", &[K::PermissionDenied], "A public image of another project: it can be used, not changed."),
     code(
@@ -60,6 +80,7 @@ pub const CODES: &[Code] = &[
     ),
     code("host_name_taken", &[K::AlreadyExists], "Another host is registered under that name."),
     code("host_not_found", &[K::NotFound], "There is no host of that id or name."),
+    code("id_taken", &[K::AlreadyExists], "An object of that id exists already."),
     code("image_in_use", &[K::InvalidState], "Instances use the image. Delete them first."),
     code(
         "image_not_active",
@@ -75,7 +96,12 @@ pub const CODES: &[Code] = &[
     code("image_too_large", &[K::PayloadTooLarge], "The part is larger than the installation takes."),
     code("instance_not_found", &[K::NotFound], "There is no instance of that id or name in the project."),
     code("internal", &[K::Internal], "An error on our side, logged under the request id."),
+    code("invalid_allocation", &[K::InvalidArgument], "The allocation ranges overlap or leave the block."),
     code("invalid_argument", &[K::InvalidArgument], "Something in the request is wrong: `errors` names the fields."),
+    code("invalid_cidr", &[K::InvalidArgument], "The block is reserved, too small or too large for a subnet."),
+    code("invalid_gateway", &[K::InvalidArgument], "The gateway isn't an address of the block that a host can have."),
+    code("invalid_host_route", &[K::InvalidArgument], "The host route's next hop isn't in the block."),
+    code("invalid_rule", &[K::InvalidArgument], "The security rule contradicts itself."),
     code("invalid_state", &[K::InvalidState], "The object's state doesn't allow this."),
     code(
         "key_restricted",
@@ -94,6 +120,7 @@ pub const CODES: &[Code] = &[
         &[K::RateLimited],
         "Too many wrong passwords for this user from this address. `Retry-After` says how long to wait.",
     ),
+    code("mac_taken", &[K::AlreadyExists], "The MAC address is another port's."),
     code("malformed_json", &[K::InvalidArgument], "The body isn't JSON."),
     code("member_not_found", &[K::NotFound], "That user isn't in the project."),
     code(
@@ -102,7 +129,14 @@ pub const CODES: &[Code] = &[
         "The path is there, the method isn't. `Allow` names those that are.",
     ),
     code("name_taken", &[K::AlreadyExists], "Another object of the kind has the name."),
+    code("network_in_use", &[K::InvalidState], "The network has ports, a router or peerings. Delete them first."),
     code("network_not_found", &[K::NotFound], "There is no network of that id or name in the project."),
+    code(
+        "network_not_routed",
+        &[K::InvalidState],
+        "The port's network has no router to the floating IP's external network. Make one.",
+    ),
+    code("network_without_subnet", &[K::InvalidState], "The network has no subnet to take an address from. Make one."),
     code("nic_not_found", &[K::NotFound], "The instance has no network card with that port."),
     code(
         "no_address",
@@ -114,6 +148,12 @@ pub const CODES: &[Code] = &[
         &[K::NoCapacity],
         "No host has room for it now. `explain` says why each was passed over, and what would fit.",
     ),
+    code(
+        "no_default_group",
+        &[K::InvalidState],
+        "The project's security group `default` isn't there yet. Try again, or name the groups.",
+    ),
+    code("no_free_address", &[K::InvalidState], "No address is free. The hint says when the next one is."),
     code(
         "no_root_disk",
         &[K::InvalidArgument],
@@ -129,6 +169,7 @@ pub const CODES: &[Code] = &[
         "The image has that part already, with other bytes. An image's content never changes: make a new image.",
     ),
     code("payload_too_large", &[K::PayloadTooLarge], "The body is larger than the route takes."),
+    code("peering_exists", &[K::AlreadyExists], "The two networks are peered already."),
     code("peering_not_found", &[K::NotFound], "There is no peering of that id or name in the project."),
     code("permission_denied", &[K::PermissionDenied], "Your role doesn't allow this; the detail says which would."),
     code(
@@ -136,7 +177,12 @@ pub const CODES: &[Code] = &[
         &[K::Unavailable],
         "Others took the room again and again while this was placed. Repeat it.",
     ),
-    code("port_in_use", &[K::InvalidState], "The port is the card of an instance already. Detach it first."),
+    code("port_attached", &[K::InvalidState], "The port is the card of an instance already. Detach it first."),
+    code(
+        "port_in_use",
+        &[K::InvalidState],
+        "An instance has the port, or a floating IP stands for it. The detail says which.",
+    ),
     code("port_not_found", &[K::NotFound], "There is no port of that id or name in the project."),
     code(
         "precondition_failed",
@@ -176,7 +222,15 @@ pub const CODES: &[Code] = &[
         "The request took longer than the server allows; its outcome is unknown.",
     ),
     code("route_not_found", &[K::NotFound], "There is nothing at that path."),
+    code("router_exists", &[K::AlreadyExists], "The network has a router already."),
+    code("router_in_use", &[K::InvalidState], "Floating IPs of the network need the router. Dissociate them first."),
     code("router_not_found", &[K::NotFound], "There is no router of that id or name in the project."),
+    code("rule_exists", &[K::AlreadyExists], "The security group has such a rule already."),
+    code(
+        "security_group_in_use",
+        &[K::InvalidState],
+        "Ports are in the security group, or rules of other groups name it.",
+    ),
     code("security_group_not_found", &[K::NotFound], "There is no security group of that id or name in the project."),
     code("security_rule_not_found", &[K::NotFound], "The security group has no rule of that id."),
     code("session_required", &[K::PermissionDenied], "This needs a login: an API key can't."),
@@ -194,16 +248,28 @@ pub const CODES: &[Code] = &[
     code("size_too_small", &[K::InvalidArgument], "The image needs more memory or disk than the size has."),
     code("ssh_key_not_found", &[K::NotFound], "The project has no SSH key of that id or name."),
     code(
+        "stale_epoch",
+        &[K::StaleGeneration],
+        "A port was bound for a newer life of its instance meanwhile. Only services meet this.",
+    ),
+    code(
         "stale_generation",
         &[K::StaleGeneration, K::PreconditionFailed],
         "The object changed meanwhile. Read it again and decide anew.",
     ),
     code("storage_full", &[K::Unavailable], "The image store's disk is full. An administrator must make room."),
+    code("subnet_in_use", &[K::InvalidState], "Ports have addresses of the subnet. Delete or detach them first."),
     code(
         "subnet_not_found",
         &[K::NotFound],
         "There is no subnet of that id or name in the project (or, for an address of a port, in its network).",
     ),
+    code(
+        "subnet_overlaps",
+        &[K::AlreadyExists, K::InvalidState],
+        "The range overlaps one of the network, or of a network that it is peered with.",
+    ),
+    code("target_without_ipv4", &[K::InvalidState], "The port has no IPv4 address that a floating IP could stand for."),
     code("token_expired", &[K::Unauthenticated], "The token was valid once. Refresh it, or make a new API key."),
     code("token_invalid", &[K::Unauthenticated], "The token isn't one of this installation, or was revoked."),
     code("token_missing", &[K::Unauthenticated], "The request has no `Authorization: Bearer …`."),
@@ -222,6 +288,7 @@ pub const CODES: &[Code] = &[
         "The upload sent nothing for too long. Nothing was kept: send it again.",
     ),
     code("user_not_found", &[K::NotFound], "There is no user of that id or name."),
+    code("vnis_exhausted", &[K::InvalidState], "This cloud has as many networks as it can have."),
     code(
         "wait_timeout",
         &[K::DeadlineExceeded],

@@ -37,14 +37,21 @@ fn next_literal(text: &str) -> Option<&str> {
 }
 
 fn codes_in(source: &str, found: &mut BTreeSet<String>) {
-    let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let word = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+    };
     let code = source.split("#[cfg(test)]").next().unwrap_or("");
     for (marker, is_noun) in [("Problem::new(", false), ("Problem::not_found(", true), ("problem.code = ", false)] {
         for (at, _) in code.match_indices(marker) {
             let rest = &code[at + marker.len()..];
             // The literal must stand before the call's end, else the code is computed.
+            let rest = rest.split("\n}").next().unwrap_or_default();
             let Some(literal) = next_literal(&rest[..rest.len().min(200)]) else { continue };
-            let text = if is_noun { format!("{}_not_found", literal.replace(' ', "_")) } else { literal.to_owned() };
+            let text = if is_noun {
+                format!("{}_not_found", literal.replace(' ', "_").to_lowercase())
+            } else {
+                literal.to_owned()
+            };
             if word(&text) {
                 found.insert(text);
             }
@@ -68,7 +75,9 @@ fn walk(dir: &Path, found: &mut BTreeSet<String>) {
 fn every_code_that_the_sources_name_is_listed() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = BTreeSet::new();
-    for part in ["api-gateway/src", "cluster-manager/src", "storage-manager/src", "crates/domain/src"] {
+    for part in
+        ["api-gateway/src", "cluster-manager/src", "storage-manager/src", "resource-manager/src", "crates/domain/src"]
+    {
         walk(&root.join(part), &mut found);
     }
     assert!(found.len() > 40, "the search finds codes: {found:?}");

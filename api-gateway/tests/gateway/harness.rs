@@ -1,8 +1,6 @@
 //! A running gateway, and people to ask it.
 
-use crate::stand_in::StandIn;
 use api_gateway::{Config, Deps};
-use proto::resource::v1::resource_manager_server::ResourceManagerServer;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use service_kit::transport::{self, GrpcTarget};
@@ -11,7 +9,6 @@ use store::{Store, StoreConfig};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 
 pub const PASSWORD: &str = "correct horse battery";
 
@@ -23,7 +20,6 @@ pub struct World {
     pub config: Config,
     /// Where (simulated) agents attach.
     pub cluster: GrpcTarget,
-    pub resource: StandIn,
     pub http: reqwest::Client,
     shutdown: CancellationToken,
     running: Vec<JoinHandle<()>>,
@@ -145,16 +141,17 @@ impl World {
         let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
         let serving = storage_manager::serve(storage_config, deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the storage-manager serves") }));
-        let (resource_listener, resource_target) = transport::in_process();
-        let resource = StandIn::new(store.clone());
-        let router = Server::builder().add_service(ResourceManagerServer::new(resource.clone()));
-        let serving = transport::serve(router, resource_listener, shutdown.clone());
-        running.push(tokio::spawn(async move { serving.await.expect("the resource-manager's stand-in serves") }));
+        let (resource_listener, resource) = transport::in_process();
+        // Addresses rest for no time: tests give them back and take them again.
+        let resource_config = resource_manager::Config { quarantine_secs: 0, ..resource_manager::Config::default() };
+        let deps = resource_manager::Deps { store: store.clone(), listener: resource_listener };
+        let serving = resource_manager::serve(resource_config, deps, shutdown.clone());
+        running.push(tokio::spawn(async move { serving.await.expect("the resource-manager serves") }));
         let deps = cluster_manager::Deps {
             store: store.clone(),
             listener: cluster_listener,
             storage: storage.clone(),
-            resource: resource_target.clone(),
+            resource: resource.clone(),
         };
         let serving = cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the cluster-manager serves") }));
@@ -162,7 +159,7 @@ impl World {
             store: store.clone(),
             cluster: cluster.clone(),
             storage,
-            resource: resource_target,
+            resource,
             metrics: service_kit::metrics::install(),
         };
         let gateway = api_gateway::bind(config.clone(), deps, shutdown.clone()).await.expect("the gateway binds");
@@ -170,17 +167,7 @@ impl World {
         running.push(tokio::spawn(async move { gateway.run().await.expect("the gateway serves") }));
         let scheme = if config.api.uses_tls() { "https" } else { "http" };
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self {
-            dir,
-            base: format!("{scheme}://localhost:{port}"),
-            store,
-            config,
-            cluster,
-            resource,
-            http,
-            shutdown,
-            running,
-        }
+        Self { dir, base: format!("{scheme}://localhost:{port}"), store, config, cluster, http, shutdown, running }
     }
 
     /// Stops everything as SIGTERM would, and waits.

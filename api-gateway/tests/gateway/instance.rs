@@ -225,7 +225,7 @@ async fn a_dry_run_changes_nothing() {
     };
     let create = json!({"name": "db", "count": 2, "image": "linux", "flavor": "small"});
     let plan = dry("/v1/instances", create).await;
-    assert_eq!(plan["touches"].as_array().map(Vec::len), Some(2), "{plan}");
+    assert_eq!(plan["touches"].as_array().map(Vec::len), Some(4), "each with its card: {plan}");
     assert_eq!(plan["quota_left"]["instances"], 497);
     assert_eq!(plan["placement"]["candidates"], 1);
     assert!(plan["placement"].get("chosen").is_none(), "{plan}");

@@ -262,10 +262,13 @@ impl Problem {
     pub fn not_found(noun: &str, key: impl fmt::Display) -> Self {
         Self::new(
             ErrorKind::NotFound,
-            format!("{}_not_found", noun.replace(' ', "_")),
+            format!("{}_not_found", noun.replace(' ', "_").to_lowercase()),
             format!("there is no {noun} `{key}` here"),
         )
-        .with_hint(format!("list what there is with `iaasctl {} list`, and check the project", noun.replace(' ', "-")))
+        .with_hint(format!(
+            "list what there is with `iaasctl {} list`, and check the project",
+            noun.replace(' ', "-").to_lowercase()
+        ))
     }
 
     #[must_use]

@@ -211,7 +211,7 @@ impl Draft<'_> {
             let hint = if owner.with_instance {
                 "it was made with its instance and goes with it, or when its card is detached"
             } else {
-                "detach it from the instance first: iaasctl instance detach-card"
+                "detach it from the instance first: iaasctl instance nic remove"
             };
             return Err(super::in_use(Noun::Port, key, &[format!("instance {instance}")], hint));
         }

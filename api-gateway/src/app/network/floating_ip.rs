@@ -73,7 +73,7 @@ async fn reachable(
         let (detail, hint) = if instance.spec.nics.is_empty() {
             (
                 format!("instance {name} has no network card, so no address can stand for it"),
-                format!("give it one: `iaasctl instance attach {name} --network NETWORK`"),
+                format!("give it one: `iaasctl instance nic add {name} --network NETWORK`"),
             )
         } else {
             let which = fixed_ip.map_or_else(|| "IPv4 address".to_owned(), |ip| format!("card with the address {ip}"));

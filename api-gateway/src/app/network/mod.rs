@@ -18,15 +18,13 @@ use crate::{
     http::{intent::Intent, problem::ApiError},
     view::plan::PlanView,
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
-    ErrorKind, Problem, ProjectId,
+    Problem, ProjectId,
     network::{
         Change, ChangeOutcome, ExternalNetwork, FloatingIp, Network, NetworkObject, Peering, Port, Router,
         SecurityGroup, SecurityGroupRule, Subnet,
     },
 };
-use prost::Message as _;
 use proto::resource::v1 as pb;
 use service_kit::context::CallContext;
 use std::time::Duration;
@@ -132,7 +130,7 @@ impl<'a> Call<'a> {
             None => {
                 let request = request(self.project_id, self.intent.expected_generation(), &change().await?)?;
                 let answer = self.app.resource().apply(self.ticket.request(request)).await;
-                parse(&answer.map_err(|status| self.refused(status))?.into_inner())?
+                parse(&answer.map_err(|status| self.refused(status))?.into_inner().outcome_json)?
             }
         };
         if !self.intent.dry_run {
@@ -146,22 +144,15 @@ impl<'a> Call<'a> {
     async fn replayed(&self) -> Result<Option<ChangeOutcome>, ApiError> {
         let Some(id) = self.ticket.context.operation_id.filter(|_| self.ticket.repeated) else { return Ok(None) };
         let Some(text) = self.app.store().operation_find(OperationTable::Resource, id).await? else { return Ok(None) };
-        let bytes = BASE64_STANDARD
-            .decode(text)
-            .map_err(|error| ApiError::internal("a stored outcome is not base64", &error))?;
-        let answer = pb::ApplyResponse::decode(bytes.as_slice())
-            .map_err(|error| ApiError::internal("a stored outcome can't be decoded", &error))?;
-        parse(&answer).map(Some)
+        parse(&text).map(Some)
     }
 
     fn refused(&self, status: tonic::Status) -> ApiError {
         let mut problem = self.ticket.refused(status).into_problem();
-        if problem.kind == ErrorKind::InvalidArgument {
-            // Its fields are the body's.
-            for error in &mut problem.errors {
-                if !error.field.is_empty() && !error.field.starts_with('/') {
-                    error.field.insert(0, '/');
-                }
+        // Its fields are the body's.
+        for error in &mut problem.errors {
+            if !error.field.is_empty() && !error.field.starts_with('/') {
+                error.field.insert(0, '/');
             }
         }
         problem.into()
@@ -179,9 +170,10 @@ fn request(
     Ok(pb::ApplyRequest { project_id, expected_generation, change_json })
 }
 
-fn parse(answer: &pb::ApplyResponse) -> Result<ChangeOutcome, ApiError> {
-    serde_json::from_str(&answer.outcome_json)
-        .map_err(|error| ApiError::internal("the resource-manager's answer makes no sense", &error))
+/// As it is answered, and as it is stored for repeats.
+fn parse(outcome_json: &str) -> Result<ChangeOutcome, ApiError> {
+    serde_json::from_str(outcome_json)
+        .map_err(|error| ApiError::internal("the resource-manager's outcome makes no sense", &error))
 }
 
 fn unexpected() -> ApiError {
