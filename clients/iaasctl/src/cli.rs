@@ -4,8 +4,11 @@ use crate::{
     exit,
     noun::{
         api_key::ApiKeyCommand, audit::AuditCommand, config::ConfigCommand, doctor::DoctorArgs, event::EventCommand,
-        flavor::FlavorCommand, host::HostCommand, image::ImageCommand, instance::InstanceCommand, key::KeyCommand,
-        project::ProjectCommand, quota::QuotaCommand, session::LoginArgs, user::UserCommand,
+        external_network::ExternalNetworkCommand, flavor::FlavorCommand, floating_ip::FloatingIpCommand,
+        host::HostCommand, image::ImageCommand, instance::InstanceCommand, key::KeyCommand, network::NetworkCommand,
+        peering::PeeringCommand, port::PortCommand, project::ProjectCommand, quota::QuotaCommand,
+        router::RouterCommand, security_group::SecurityGroupCommand, session::LoginArgs, subnet::SubnetCommand,
+        user::UserCommand,
     },
     output::Format,
     size::{parse_duration, parse_gib, parse_mib},
@@ -86,6 +89,30 @@ pub enum Noun {
     /// Virtual machines
     #[command(subcommand)]
     Instance(Box<InstanceCommand>),
+    /// Private networks of a project
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Blocks of addresses of networks
+    #[command(subcommand)]
+    Subnet(SubnetCommand),
+    /// Attachment points of networks: the cards of instances, and others
+    #[command(subcommand)]
+    Port(PortCommand),
+    /// Ways of networks to the outside
+    #[command(subcommand)]
+    Router(RouterCommand),
+    /// Addresses of the outside that stand for instances
+    #[command(subcommand, alias = "fip")]
+    FloatingIp(FloatingIpCommand),
+    /// What may pass to and from instances
+    #[command(subcommand, alias = "sg")]
+    SecurityGroup(SecurityGroupCommand),
+    /// Networks that talk to each other
+    #[command(subcommand)]
+    Peering(PeeringCommand),
+    /// The outside (system admins change it)
+    #[command(subcommand)]
+    ExternalNetwork(ExternalNetworkCommand),
     /// The machines that instances run on (for system admins)
     #[command(subcommand)]
     Host(HostCommand),
@@ -113,6 +140,20 @@ pub struct IfNotExists {
     /// If one of this name exists already, show it and succeed
     #[arg(long)]
     pub if_not_exists: bool,
+}
+
+/// For settings that are on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl Switch {
+    #[must_use]
+    pub fn on(self) -> bool {
+        self == Self::On
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

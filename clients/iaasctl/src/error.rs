@@ -67,7 +67,7 @@ impl CliError {
         }
     }
 
-    /// On stderr: what failed and why, each wrong field, what to do, and the id to ask an administrator with.
+    /// On stderr: what failed and why, each wrong field, what to do, the code that docs/errors.md explains, and the id to ask an administrator with.
     pub fn print(&self) {
         if matches!(self, Self::Said { .. }) || self.exit_code() == exit::OK {
             return;
@@ -105,10 +105,12 @@ impl CliError {
         if let Some(hint) = self.hint() {
             text.push_str(&format!("hint: {hint}\n"));
         }
-        if let Self::Client(ClientError::Problem(problem)) = self
-            && !problem.request_id.is_empty()
-        {
-            text.push_str(&format!("request id: {}\n", problem.request_id));
+        if let Self::Client(ClientError::Problem(problem)) = self {
+            for (what, value) in [("code", &problem.code), ("request id", &problem.request_id)] {
+                if !value.is_empty() {
+                    text.push_str(&format!("{what}: {value}\n"));
+                }
+            }
         }
         // Words of a guest may be in it: nothing but text reaches the terminal.
         text.replace(|c: char| c.is_control() && c != '\n', " ")

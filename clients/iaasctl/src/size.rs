@@ -48,6 +48,33 @@ pub fn parse_tag(text: &str) -> Result<(String, String), String> {
     if key.is_empty() { Err("a tag's key is not empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
 }
 
+/// Bits per second: `100M`, `1G`, `2500000`; 0 is no limit. Thousands, as networks count.
+pub fn parse_rate(text: &str) -> Result<u64, String> {
+    let invalid = || format!("`{text}` is not a rate like 100M or 1G (bits per second)");
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let number: u64 = number.parse().map_err(|_| invalid())?;
+    let unit = match unit.to_ascii_lowercase().as_str() {
+        "" => 1,
+        "k" => 1_000,
+        "m" => 1_000_000,
+        "g" => 1_000_000_000,
+        _ => return Err(invalid()),
+    };
+    number.checked_mul(unit).ok_or_else(invalid)
+}
+
+#[must_use]
+pub fn show_rate(bps: u64) -> String {
+    match bps {
+        0 => "none".to_owned(),
+        n if n.is_multiple_of(1_000_000_000) => format!("{} Gbit/s", n / 1_000_000_000),
+        n if n.is_multiple_of(1_000_000) => format!("{} Mbit/s", n / 1_000_000),
+        n if n.is_multiple_of(1_000) => format!("{} kbit/s", n / 1_000),
+        n => format!("{n} bit/s"),
+    }
+}
+
 #[must_use]
 pub fn show_mib(mib: u64) -> String {
     if mib >= 1024 && mib.is_multiple_of(1024) { format!("{} GiB", mib / 1024) } else { format!("{mib} MiB") }
@@ -89,5 +116,14 @@ mod tests {
         assert!(parse_tag("a").is_err() && parse_tag("=b").is_err());
         assert_eq!(show_mib(1536), "1536 MiB");
         assert_eq!(show_bytes(9 << 20), "9.0 MiB");
+        assert_eq!(
+            (parse_rate("100M"), parse_rate("0"), parse_rate("1g")),
+            (Ok(100_000_000), Ok(0), Ok(1_000_000_000))
+        );
+        assert!(parse_rate("fast").is_err() && parse_rate("1T").is_err() && parse_rate("").is_err());
+        assert_eq!(
+            (show_rate(0), show_rate(100_000_000), show_rate(1500)),
+            ("none".into(), "100 Mbit/s".into(), "1500 bit/s".into())
+        );
     }
 }

@@ -5,14 +5,22 @@ pub mod audit;
 pub mod config;
 pub mod doctor;
 pub mod event;
+pub mod external_network;
 pub mod flavor;
+pub mod floating_ip;
 pub mod host;
 pub mod image;
 pub mod instance;
 pub mod key;
+pub mod network;
+pub mod peering;
+pub mod port;
 pub mod project;
 pub mod quota;
+pub mod router;
+pub mod security_group;
 pub mod session;
+pub mod subnet;
 pub mod user;
 
 use crate::{
@@ -49,6 +57,14 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::Flavor(command) => flavor::run(context, command).await,
         Noun::Image(command) => image::run(context, command).await,
         Noun::Instance(command) => instance::run(context, *command).await,
+        Noun::Network(command) => network::run(context, command).await,
+        Noun::Subnet(command) => subnet::run(context, command).await,
+        Noun::Port(command) => port::run(context, command).await,
+        Noun::Router(command) => router::run(context, command).await,
+        Noun::FloatingIp(command) => floating_ip::run(context, command).await,
+        Noun::SecurityGroup(command) => security_group::run(context, command).await,
+        Noun::Peering(command) => peering::run(context, command).await,
+        Noun::ExternalNetwork(command) => external_network::run(context, command).await,
         Noun::Host(command) => host::run(context, command).await,
         Noun::Quota(command) => quota::run(context, command).await,
         Noun::Event(command) => event::run(context, command).await,
@@ -85,6 +101,14 @@ async fn create_and_show<T: DeserializeOwned + Row>(
         Some(object) => context.out.one(&object),
         None => Ok(()),
     }
+}
+
+/// Refuses a change of nothing.
+fn something<T: Default + PartialEq>(change: T, command: &str) -> Result<T, CliError> {
+    if change == T::default() {
+        return Err(CliError::usage("nothing to change").with_hint(format!("iaasctl {command} --help")));
+    }
+    Ok(change)
 }
 
 /// Deletes each; one that fails doesn't keep the others.

@@ -7,7 +7,7 @@ use crate::{
     size::{parse_gib, parse_mib},
     view::quota_lines,
 };
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use client::model::{Quota, QuotaChange};
 
 #[derive(Debug, Subcommand)]
@@ -31,7 +31,38 @@ pub enum QuotaCommand {
         /// With a unit: `500GiB`
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         disk: Option<u64>,
+        #[command(flatten)]
+        networks: NetworkLimits,
     },
+}
+
+/// Limits of what networks are made of.
+#[derive(Debug, Args)]
+pub struct NetworkLimits {
+    /// Networks
+    #[arg(long, value_name = "N")]
+    networks: Option<u32>,
+    /// Subnets, of all networks together
+    #[arg(long, value_name = "N")]
+    subnets: Option<u32>,
+    /// Ports: those of instances, and others
+    #[arg(long, value_name = "N")]
+    ports: Option<u32>,
+    /// Routers
+    #[arg(long, value_name = "N")]
+    routers: Option<u32>,
+    /// Floating IPs, in use or not
+    #[arg(long, value_name = "N")]
+    floating_ips: Option<u32>,
+    /// Security groups
+    #[arg(long, value_name = "N")]
+    security_groups: Option<u32>,
+    /// Rules, of all security groups together
+    #[arg(long, value_name = "N")]
+    security_rules: Option<u32>,
+    /// Peerings of two networks
+    #[arg(long, value_name = "N")]
+    peerings: Option<u32>,
 }
 
 pub(super) async fn run(context: Context, command: QuotaCommand) -> Result<(), CliError> {
@@ -44,13 +75,21 @@ pub(super) async fn run(context: Context, command: QuotaCommand) -> Result<(), C
             })?;
             show(&context, &client.quota(&project).await?)
         }
-        QuotaCommand::Set { project, instances, vcpus, memory, disk } => {
+        QuotaCommand::Set { project, instances, vcpus, memory, disk, networks: limits } => {
             let amount = |x: Option<u64>| x.map(|x| i64::try_from(x).unwrap_or(i64::MAX));
             let change = QuotaChange {
                 instances: instances.map(i64::from),
                 vcpus: vcpus.map(i64::from),
                 memory_mib: amount(memory),
                 disk_gib: amount(disk),
+                networks: limits.networks.map(i64::from),
+                subnets: limits.subnets.map(i64::from),
+                ports: limits.ports.map(i64::from),
+                routers: limits.routers.map(i64::from),
+                floating_ips: limits.floating_ips.map(i64::from),
+                security_groups: limits.security_groups.map(i64::from),
+                security_rules: limits.security_rules.map(i64::from),
+                peerings: limits.peerings.map(i64::from),
             };
             if change == QuotaChange::default() {
                 return Err(CliError::usage("nothing to change").with_hint("iaasctl quota set --help"));

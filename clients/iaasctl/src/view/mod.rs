@@ -1,6 +1,7 @@
 //! How each kind of object looks in a table, and alone.
 
 mod identity;
+mod network;
 mod resource;
 mod system;
 

@@ -5,11 +5,12 @@ use crate::{
     output::Row,
     size::{show_bytes, show_mib},
 };
-use client::model::{Flavor, Image, Instance, SshKey};
+use client::model::{Flavor, Image, Instance, Nic, SshKey};
 use domain::image::ImageKind;
 
 impl Row for Instance {
-    const HEADER: &'static [&'static str] = &["NAME", "STATE", "GUEST", "VCPUS", "MEMORY", "DISK", "STEP", "ID"];
+    const HEADER: &'static [&'static str] =
+        &["NAME", "STATE", "GUEST", "ADDRESSES", "VCPUS", "MEMORY", "DISK", "STEP", "ID"];
 
     fn cells(&self) -> Vec<String> {
         let step = if self.step.is_empty() { &self.reason } else { &self.step };
@@ -17,6 +18,7 @@ impl Row for Instance {
             self.name.clone(),
             self.state.as_str().to_owned(),
             guest(self).to_owned(),
+            addresses(self),
             self.vcpus.to_string(),
             show_mib(self.memory_mib),
             format!("{} GiB", self.disk_gib),
@@ -46,6 +48,7 @@ impl Row for Instance {
                 format!("{} vCPUs, {}, {} GiB disk{flavor}", self.vcpus, show_mib(self.memory_mib), self.disk_gib),
             ),
             ("image", self.image_id.to_string()),
+            ("network", self.nics.iter().map(nic).collect::<Vec<_>>().join("\n")),
             ("tags", tags(&self.tags)),
             ("ssh keys", self.ssh_keys.join("\n")),
             ("on crash", word(&self.on_crash)),
@@ -70,6 +73,23 @@ impl Row for Instance {
         fields.retain(|(_, value)| !value.is_empty());
         fields
     }
+}
+
+/// Its own addresses, and in brackets those of the outside.
+fn addresses(instance: &Instance) -> String {
+    let own = instance.nics.iter().flat_map(|nic| &nic.addresses).map(String::as_str).collect::<Vec<_>>().join(",");
+    let outside = instance.nics.iter().flat_map(|nic| &nic.floating_ips).map(String::as_str).collect::<Vec<_>>();
+    if outside.is_empty() { own } else { format!("{own} ({})", outside.join(",")) }
+}
+
+/// One card, on one line.
+fn nic(nic: &Nic) -> String {
+    let network = nic.network.clone().unwrap_or_else(|| nic.network_id.to_string());
+    let outside = match nic.floating_ips.as_slice() {
+        [] => String::new(),
+        addresses => format!(", floating {}", addresses.join(", ")),
+    };
+    format!("{network}: {}{outside} (mac {}, port {})", nic.addresses.join(", "), nic.mac, nic.port_id)
 }
 
 /// Whether the guest said that it is up since it was last started.

@@ -131,6 +131,14 @@ pub fn quota_lines(quota: &Quota) -> Vec<QuotaLine> {
         ("vcpus", used.vcpus, limits.vcpus),
         ("memory_mib", used.memory_mib, limits.memory_mib),
         ("disk_gib", used.disk_gib, limits.disk_gib),
+        ("networks", used.networks, limits.networks),
+        ("subnets", used.subnets, limits.subnets),
+        ("ports", used.ports, limits.ports),
+        ("routers", used.routers, limits.routers),
+        ("floating_ips", used.floating_ips, limits.floating_ips),
+        ("security_groups", used.security_groups, limits.security_groups),
+        ("security_rules", used.security_rules, limits.security_rules),
+        ("peerings", used.peerings, limits.peerings),
     ]
     .map(|(resource, used, limit)| QuotaLine { resource, used, limit })
     .into()

@@ -21,7 +21,8 @@ fn each_kind_of_refusal_has_its_code_and_repeats_the_servers_words() {
         let url = table(move |_| problem(status, code));
         let output = Home::new().run_at(&url, &["instance", "show", "x"]);
         assert_eq!(output.status.code(), Some(expected), "{code}");
-        assert_eq!(stderr(&output), "error: it failed so\nhint: do this next\nrequest id: req-42\n");
+        let said = format!("error: it failed so\nhint: do this next\ncode: {code}\nrequest id: req-42\n");
+        assert_eq!(stderr(&output), said);
         assert_eq!(stdout(&output), "", "{code}: errors are no data");
     }
 }

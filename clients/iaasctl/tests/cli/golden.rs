@@ -101,7 +101,14 @@ fn the_tables() {
         "generation": 1, "registered_at": AT, "state_changed_at": AT,
     }))
     .expect("a host");
-    let amounts = |n| QuotaAmounts { instances: n, vcpus: 2 * n, memory_mib: 512 * n, disk_gib: 10 * n };
+    let amounts = |n| QuotaAmounts {
+        instances: n,
+        vcpus: 2 * n,
+        memory_mib: 512 * n,
+        disk_gib: 10 * n,
+        networks: n,
+        ..Default::default()
+    };
     let quota = quota_lines(&Quota { limits: amounts(10), used: amounts(3) });
     let quota: Vec<_> = quota.iter().map(Row::cells).collect();
     let text = [

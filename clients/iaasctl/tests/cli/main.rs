@@ -3,5 +3,6 @@
 mod console;
 mod exit_codes;
 mod golden;
+mod network;
 mod profile;
 mod server;

@@ -3,9 +3,10 @@
 use axum::{Router, body::Body, extract::Request, http::StatusCode, response::Response, routing::any};
 use serde_json::{Value, json};
 use std::{
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Output},
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
 };
 
 /// Serves until the test ends.
@@ -34,6 +35,28 @@ pub fn table(answer: impl Fn(&str) -> (u16, Value) + Clone + Send + Sync + 'stat
     })))
 }
 
+/// What was asked: `METHOD /path` and the body.
+pub type Heard = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// Answers as [`table`] does, knowing the body, and keeps what was asked.
+pub fn record(answer: impl Fn(&str, &Value) -> (u16, Value) + Clone + Send + Sync + 'static) -> (String, Heard) {
+    let heard = Heard::default();
+    let keep = heard.clone();
+    let url = serve(Router::new().fallback(any(move |request: Request| {
+        let (answer, keep) = (answer.clone(), keep.clone());
+        async move {
+            let asked = format!("{} {}", request.method(), request.uri().path());
+            let bytes = axum::body::to_bytes(request.into_body(), usize::MAX).await.expect("a body");
+            let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let (status, told) = answer(&asked, &body);
+            keep.lock().expect("not poisoned").push((asked, body));
+            let status = StatusCode::from_u16(status).expect("a status");
+            Response::builder().status(status).body(Body::from(told.to_string())).expect("a response")
+        }
+    })));
+    (url, heard)
+}
+
 pub fn problem(status: u16, code: &str) -> (u16, Value) {
     let body = json!({
         "type": "about:blank", "title": "t", "status": status, "code": code, "detail": "it failed so", "hint": "do this next",
@@ -58,6 +81,15 @@ impl Home {
         let path = self.0.path().join(name);
         std::fs::write(&path, content).expect("written");
         path.display().to_string()
+    }
+
+    /// A directory with a program of that name in it.
+    pub fn program(&self, name: &str, script: &str) -> String {
+        let dir = self.0.path().join("bin");
+        std::fs::create_dir_all(&dir).expect("made");
+        std::fs::write(dir.join(name), script).expect("written");
+        std::fs::set_permissions(dir.join(name), PermissionsExt::from_mode(0o755)).expect("permitted");
+        dir.display().to_string()
     }
 
     pub fn command(&self, args: &[&str]) -> Command {

@@ -7,6 +7,7 @@
 mod catalog;
 mod identity;
 mod instance;
+mod network;
 mod system;
 
 pub use instance::{ConsoleLog, LogFrom};

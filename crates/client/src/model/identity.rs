@@ -94,6 +94,22 @@ pub struct QuotaChange {
     pub memory_mib: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnets: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routers: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floating_ips: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_groups: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub security_rules: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peerings: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,5 +1,6 @@
 //! Instances, and what is asked of them.
 
+use super::{Nic, NicRequest};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
     explain::PlacementRecord,
@@ -45,6 +46,9 @@ pub struct Instance {
     /// Fingerprints.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
+    /// Its network cards, in the order in which the guest sees them.
+    #[serde(default)]
+    pub nics: Vec<Nic>,
     #[serde(default)]
     pub root_disk_id: Option<DiskId>,
     #[serde(default)]
@@ -89,6 +93,9 @@ pub struct InstanceCreate {
     pub zone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
+    /// Its cards; `None`: one on the project's network `default`, if there is such a one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub networks: Option<Vec<NicRequest>>,
 }
 
 impl InstanceCreate {

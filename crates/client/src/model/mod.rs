@@ -3,11 +3,13 @@
 mod catalog;
 mod identity;
 mod instance;
+mod network;
 mod system;
 
 pub use catalog::*;
 pub use identity::*;
 pub use instance::*;
+pub use network::*;
 pub use system::*;
 
 use domain::explain::PlacementRecord;
@@ -46,4 +48,12 @@ pub struct QuotaAmounts {
     pub vcpus: i64,
     pub memory_mib: i64,
     pub disk_gib: i64,
+    pub networks: i64,
+    pub subnets: i64,
+    pub ports: i64,
+    pub routers: i64,
+    pub floating_ips: i64,
+    pub security_groups: i64,
+    pub security_rules: i64,
+    pub peerings: i64,
 }

@@ -8,6 +8,7 @@ mod debian;
 mod lab;
 mod lifecycle;
 mod many;
+mod networks;
 mod process;
 mod roles;
 mod support;

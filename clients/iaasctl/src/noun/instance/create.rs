@@ -1,7 +1,7 @@
 //! `instance create`.
 
 use super::{
-    OnCrashName,
+    NicArgs, OnCrashName,
     wait::{self, Wait},
 };
 use crate::{
@@ -54,13 +54,16 @@ pub struct CreateArgs {
     #[arg(long)]
     stopped: bool,
     #[command(flatten)]
+    nics: NicArgs,
+    #[command(flatten)]
     exists: IfNotExists,
     #[command(flatten)]
     wait: WaitArgs,
 }
 
 pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) -> Result<(), CliError> {
-    let CreateArgs { name, image, size, count, keys, user_data, tags, on_crash, zone, stopped, exists, wait } = args;
+    let CreateArgs { name, image, size, count, keys, user_data, tags, on_crash, zone, stopped, nics, exists, wait } =
+        args;
     let mut request = InstanceCreate::new(&name, image);
     if size.flavor.is_none() && (size.vcpus.is_none() || size.memory.is_none()) {
         return Err(CliError::usage("no size was given")
@@ -74,6 +77,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
     request.tags = tags.into_iter().collect();
     request.on_crash = on_crash.map(OnCrashName::on_crash);
     request.zone = zone;
+    request.networks = nics.requests();
     request.power = stopped.then_some(Power::Off);
     if let Some(path) = &user_data {
         request = request.user_data(&read_user_data(path)?);

@@ -4,11 +4,15 @@ mod act;
 mod console;
 mod create;
 mod log;
+mod nic;
+mod ssh;
 mod wait;
 
 pub use act::{ActArgs, RebootArgs, RebuildArgs, ResizeArgs, StopArgs};
 pub use create::CreateArgs;
 pub use log::LogArgs;
+pub use nic::{AddArgs, NicArgs, NicCommand, RemoveArgs};
+pub use ssh::SshArgs;
 
 use crate::{
     cli::WaitArgs,
@@ -79,6 +83,17 @@ pub enum InstanceCommand {
     Resize(ResizeArgs),
     /// Start over with a fresh root disk
     Rebuild(RebuildArgs),
+    /// Network cards, also while it runs
+    #[command(subcommand)]
+    Nic(NicCommand),
+    /// As `nic add`
+    #[command(hide = true)]
+    Attach(AddArgs),
+    /// As `nic remove`
+    #[command(hide = true)]
+    Detach(RemoveArgs),
+    /// Log in over the instance's floating IP
+    Ssh(SshArgs),
     /// Type at the serial console; Ctrl-] leaves
     Console { instance: String },
     /// What the guest printed on its serial console
@@ -140,6 +155,10 @@ pub(super) async fn run(context: Context, command: InstanceCommand) -> Result<()
         InstanceCommand::Resume(args) => act::resume(&context, &client, args).await,
         InstanceCommand::Resize(args) => act::resize(&context, &client, args).await,
         InstanceCommand::Rebuild(args) => act::rebuild(&context, &client, args).await,
+        InstanceCommand::Nic(command) => nic::run(&context, &client, command).await,
+        InstanceCommand::Attach(args) => nic::add(&context, &client, args).await,
+        InstanceCommand::Detach(args) => nic::remove(&context, &client, args).await,
+        InstanceCommand::Ssh(args) => ssh::run(&context, &client, args).await,
         InstanceCommand::Console { instance } => console::run(&context, &client, &instance).await,
         InstanceCommand::Log(args) => log::run(&client, args).await,
         InstanceCommand::Timeline { instance } => context.out.list(&client.instance_timeline(&instance).all().await?),

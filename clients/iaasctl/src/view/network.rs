@@ -1,0 +1,328 @@
+//! Networks and what belongs to them.
+
+use super::{time, word, yes};
+use crate::{output::Row, size::show_rate};
+use client::model::{
+    ExternalNetwork, ExternalSubnet, FloatingIp, Network, Nic, Peering, Port, Router, SecurityGroup, SecurityRule,
+    Subnet,
+};
+
+/// A name, or (when it is gone) the id.
+fn named(name: Option<&String>, id: &impl ToString) -> String {
+    name.cloned().unwrap_or_else(|| id.to_string())
+}
+
+fn lines(items: impl IntoIterator<Item = String>) -> String {
+    items.into_iter().collect::<Vec<_>>().join("\n")
+}
+
+fn filled(mut fields: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    fields.retain(|(_, value)| !value.is_empty());
+    fields
+}
+
+impl Row for Network {
+    const HEADER: &'static [&'static str] = &["NAME", "SUBNETS", "OUTSIDE", "PEERS", "DESCRIPTION", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr.as_str()).collect();
+        let peers: Vec<_> = self.peerings.iter().map(|p| named(p.network.as_ref(), &p.network_id)).collect();
+        vec![
+            self.name.clone(),
+            subnets.join(","),
+            self.router.as_ref().map_or(String::new(), |r| named(r.external_network.as_ref(), &r.external_network_id)),
+            peers.join(","),
+            self.description.clone(),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let subnets = self.subnets.iter().map(|s| format!("{} {} (gateway {})", s.name, s.cidr, s.gateway));
+        let router = self.router.as_ref().map(|r| {
+            let nat = if r.source_nat { "source NAT" } else { "floating IPs alone" };
+            format!("{} to {} ({nat})", r.name, named(r.external_network.as_ref(), &r.external_network_id))
+        });
+        let peerings =
+            self.peerings.iter().map(|p| format!("{} with {}", p.name, named(p.network.as_ref(), &p.network_id)));
+        filled(vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("project", self.project_id.to_string()),
+            ("description", self.description.clone()),
+            ("subnets", lines(subnets)),
+            ("router", router.unwrap_or_else(|| "none: it doesn't reach the outside".to_owned())),
+            ("peerings", lines(peerings)),
+            ("mtu", self.mtu.map_or(String::new(), |mtu| mtu.to_string())),
+            ("vni", self.vni.map_or(String::new(), |vni| vni.to_string())),
+            ("created", time(self.created_at)),
+        ])
+    }
+}
+
+impl Row for Subnet {
+    const HEADER: &'static [&'static str] = &["NAME", "NETWORK", "CIDR", "GATEWAY", "DHCP", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            named(self.network.as_ref(), &self.network_id),
+            self.cidr.clone(),
+            self.gateway.clone(),
+            yes(self.dhcp),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        filled(vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("network", named(self.network.as_ref(), &self.network_id)),
+            ("cidr", self.cidr.clone()),
+            ("gateway", self.gateway.clone()),
+            ("dns", self.dns.join(", ")),
+            ("ranges", lines(self.allocation.iter().cloned())),
+            ("routes", lines(self.host_routes.iter().map(|r| format!("{} by {}", r.destination, r.next_hop)))),
+            ("dhcp", yes(self.dhcp)),
+            ("created", time(self.created_at)),
+        ])
+    }
+}
+
+impl Row for Port {
+    const HEADER: &'static [&'static str] =
+        &["NAME", "NETWORK", "ADDRESSES", "FLOATING", "STATUS", "INSTANCE", "MAC", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone().unwrap_or_default(),
+            named(self.network.as_ref(), &self.network_id),
+            self.addresses.join(","),
+            self.floating_ips.join(","),
+            word(&self.status),
+            self.instance.clone().unwrap_or_default(),
+            self.mac.clone(),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let groups = self.security_groups.iter().map(|g| named(g.name.as_ref(), &g.id)).collect::<Vec<_>>();
+        let limit = self.rate_limit;
+        let limited = limit.to_instance_bps > 0 || limit.from_instance_bps > 0;
+        let rate = format!("in {}, out {}", show_rate(limit.to_instance_bps), show_rate(limit.from_instance_bps));
+        let instance = self.instance_id.map(|id| named(self.instance.as_ref(), &id));
+        filled(vec![
+            ("name", self.name.clone().unwrap_or_default()),
+            ("id", self.id.to_string()),
+            ("network", named(self.network.as_ref(), &self.network_id)),
+            ("mac", self.mac.clone()),
+            ("addresses", self.addresses.join(", ")),
+            ("floating IPs", self.floating_ips.join(", ")),
+            ("may also send from", self.allowed_addresses.join(", ")),
+            ("security groups", if groups.is_empty() { "none: nothing passes".to_owned() } else { groups.join(", ") }),
+            ("rate limit", if limited { rate } else { String::new() }),
+            ("status", word(&self.status)),
+            ("reason", self.status_reason.clone()),
+            ("instance", instance.unwrap_or_else(|| "none".to_owned())),
+            ("host", self.host_id.map_or(String::new(), |id| id.to_string())),
+            ("created", time(self.created_at)),
+        ])
+    }
+}
+
+impl Row for Nic {
+    const HEADER: &'static [&'static str] = &["NETWORK", "ADDRESSES", "FLOATING", "MAC", "PORT"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            named(self.network.as_ref(), &self.network_id),
+            self.addresses.join(","),
+            self.floating_ips.join(","),
+            self.mac.clone(),
+            self.port_id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
+}
+
+impl Row for Router {
+    const HEADER: &'static [&'static str] = &["NAME", "NETWORK", "OUTSIDE", "SOURCE NAT", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            named(self.network.as_ref(), &self.network_id),
+            named(self.external_network.as_ref(), &self.external_network_id),
+            yes(self.source_nat),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("network", named(self.network.as_ref(), &self.network_id)),
+            ("outside", named(self.external_network.as_ref(), &self.external_network_id)),
+            ("source NAT", yes(self.source_nat)),
+            ("created", time(self.created_at)),
+        ]
+    }
+}
+
+/// Whom a floating IP stands for.
+fn holder(floating_ip: &FloatingIp) -> String {
+    match (floating_ip.instance_id, floating_ip.port_id) {
+        (Some(id), _) => named(floating_ip.instance.as_ref(), &id),
+        (None, Some(port)) => format!("port {port}"),
+        (None, None) => String::new(),
+    }
+}
+
+impl Row for FloatingIp {
+    const HEADER: &'static [&'static str] = &["ADDRESS", "INSTANCE", "FIXED IP", "OUTSIDE", "DESCRIPTION", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.address.clone(),
+            holder(self),
+            self.fixed_ip.clone().unwrap_or_default(),
+            named(self.external_network.as_ref(), &self.external_network_id),
+            self.description.clone(),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let holder = holder(self);
+        filled(vec![
+            ("address", self.address.clone()),
+            ("id", self.id.to_string()),
+            ("stands for", if holder.is_empty() { "nothing".to_owned() } else { holder }),
+            ("fixed IP", self.fixed_ip.clone().unwrap_or_default()),
+            ("port", self.port_id.map_or(String::new(), |id| id.to_string())),
+            ("port status", self.port_status.map_or(String::new(), |status| word(&status))),
+            ("outside", named(self.external_network.as_ref(), &self.external_network_id)),
+            ("description", self.description.clone()),
+            ("created", time(self.created_at)),
+        ])
+    }
+}
+
+/// "in tcp 22 from 10.0.0.0/8".
+fn rule_line(rule: &SecurityRule) -> String {
+    let (direction, toward) = match rule.direction {
+        domain::network::Direction::Ingress => ("in ", "from"),
+        domain::network::Direction::Egress => ("out", "to"),
+    };
+    format!("{direction} {} {toward} {}", what(rule), other_end(rule))
+}
+
+fn what(rule: &SecurityRule) -> String {
+    let mut text = rule.protocol.clone().unwrap_or_else(|| "everything".to_owned());
+    for part in [
+        rule.port_range.clone(),
+        rule.icmp_type.map(|t| format!("type {t}")),
+        rule.icmp_code.map(|c| format!("code {c}")),
+    ] {
+        text.extend(part.map(|part| format!(" {part}")));
+    }
+    text
+}
+
+fn other_end(rule: &SecurityRule) -> String {
+    match (&rule.remote_cidr, rule.remote_group_id) {
+        (Some(cidr), _) => cidr.clone(),
+        (None, Some(id)) => format!("group {}", named(rule.remote_group.as_ref(), &id)),
+        (None, None) => format!("any {}", word(&rule.ethertype)),
+    }
+}
+
+impl Row for SecurityRule {
+    const HEADER: &'static [&'static str] = &["DIRECTION", "WHAT", "OTHER END", "DESCRIPTION", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![word(&self.direction), what(self), other_end(self), self.description.clone(), self.id.to_string()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        filled(vec![
+            ("id", self.id.to_string()),
+            ("direction", word(&self.direction)),
+            ("what", what(self)),
+            ("other end", other_end(self)),
+            ("description", self.description.clone()),
+        ])
+    }
+}
+
+impl Row for SecurityGroup {
+    const HEADER: &'static [&'static str] = &["NAME", "RULES", "DESCRIPTION", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), self.rules.len().to_string(), self.description.clone(), self.id.to_string()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let rules = self.rules.iter().map(|rule| format!("{}  {}", rule.id, rule_line(rule)));
+        filled(vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("description", self.description.clone()),
+            ("rules", if self.rules.is_empty() { "none: nothing passes".to_owned() } else { lines(rules) }),
+            ("created", time(self.created_at)),
+        ])
+    }
+}
+
+impl Row for Peering {
+    const HEADER: &'static [&'static str] = &["NAME", "NETWORK", "PEER", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            named(self.network.as_ref(), &self.network_id),
+            named(self.peer_network.as_ref(), &self.peer_network_id),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("network", named(self.network.as_ref(), &self.network_id)),
+            ("peer", named(self.peer_network.as_ref(), &self.peer_network_id)),
+            ("created", time(self.created_at)),
+        ]
+    }
+}
+
+impl Row for ExternalNetwork {
+    const HEADER: &'static [&'static str] = &["NAME", "SUBNETS", "DESCRIPTION", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr.as_str()).collect();
+        vec![self.name.clone(), subnets.join(","), self.description.clone(), self.id.to_string()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let subnet = |s: &ExternalSubnet| {
+            let gateway = s.gateway.as_deref().unwrap_or("none");
+            let ranges = if s.allocation.is_empty() { "all of it".to_owned() } else { s.allocation.join(", ") };
+            format!("{} (gateway {gateway}; used: {ranges})", s.cidr)
+        };
+        filled(vec![
+            ("name", self.name.clone()),
+            ("id", self.id.to_string()),
+            ("description", self.description.clone()),
+            ("subnets", lines(self.subnets.iter().map(subnet))),
+            ("created", time(self.created_at)),
+        ])
+    }
+}
