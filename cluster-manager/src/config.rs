@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::time::Duration;
 
+const HOST_CERTIFICATE_SECS: std::ops::RangeInclusive<u64> = 2..=90 * 86_400;
 const RESERVATION_TTL_SECS_MAX: u32 = 3600;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub leak_check_secs: u64,
     /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
     pub operation_keep_hours: u64,
+    /// How long a host's certificate is valid, seconds. Agents renew theirs at half of it.
+    pub host_certificate_secs: u64,
     /// How long a host's agent may take to open a console, milliseconds.
     pub console_open_timeout_ms: u64,
     /// Console sessions and followed logs open at once.
@@ -49,6 +52,7 @@ impl Default for Config {
             resource_timeout_secs: 10,
             leak_check_secs: 60,
             operation_keep_hours: 24,
+            host_certificate_secs: 86_400,
             console_open_timeout_ms: 10_000,
             console_sessions_max: 256,
             agent_queue_max: 4096,
@@ -89,6 +93,9 @@ impl Config {
                 "cluster.reservation_ttl_secs",
                 "must be at most 3600: the storage-manager holds none longer",
             ));
+        }
+        if !HOST_CERTIFICATE_SECS.contains(&self.host_certificate_secs) {
+            errors.push(ConfigError::new("cluster.host_certificate_secs", "must be 2 seconds to 90 days"));
         }
         if self.heartbeat_timeout_ms < 2000 {
             errors.push(ConfigError::new(

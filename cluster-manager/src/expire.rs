@@ -1,4 +1,4 @@
-//! Forgets the answers of operations that no idempotency key can ask for any more.
+//! Forgets the answers of operations that no idempotency key can ask for any more, and tokens that expired as long ago.
 
 use crate::manager::Manager;
 use domain::Timestamp;
@@ -13,6 +13,9 @@ pub async fn run(manager: Arc<Manager>) {
         let before = Timestamp(Timestamp::now().0.saturating_sub(keep_ms));
         if let Err(error) = manager.store.expire(Retention::ComputeOperations, before).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "old operations can't be forgotten now");
+        }
+        if let Err(error) = manager.store.expire(Retention::HostTokens, before).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "old host tokens can't be forgotten now");
         }
         tokio::select! {
             () = manager.shutdown.cancelled() => return,

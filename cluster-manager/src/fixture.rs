@@ -3,10 +3,32 @@
 use domain::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
     flavor::Size,
+    host::{Host, HostFacts, HostState},
     instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
 };
 
 pub const NOW: Timestamp = Timestamp(1_700_000_000_000);
+
+pub fn host(id: HostId, name: &str) -> Host {
+    Host {
+        id,
+        name: name.into(),
+        zone: "default".into(),
+        tags: Default::default(),
+        state: HostState::Up,
+        cordoned: false,
+        cordon_reason: String::new(),
+        capacity: Size { vcpus: 16, memory_mib: 1, disk_gib: 1 },
+        cpu_overcommit_permille: 4000,
+        used: Size::default(),
+        overhead: Default::default(),
+        facts: HostFacts { threads: 4, ..HostFacts::default() },
+        generation: 1,
+        revision: 1,
+        registered_at: NOW,
+        state_changed_at: NOW,
+    }
+}
 
 pub fn instance(state: InstanceState) -> Instance {
     Instance {

@@ -8,6 +8,7 @@
 //! Nothing in memory is the truth: after a start the inventory is read from the rows and every instance that isn't settled is looked at
 //! by the same reconciler.
 
+pub mod admission;
 pub mod agents;
 mod cards;
 pub mod coalesce;
@@ -26,14 +27,19 @@ pub mod resource;
 pub mod scheduler;
 pub mod storage;
 
+pub use admission::{Admission, AgentLinks};
 pub use config::Config;
 
+use admission::service::HostIdentityService;
 use agents::{ingest, ingest::Ingest, liveness, service::AgentLinkService};
 use anyhow::Context as _;
 use domain::instance::InstanceState;
 use grpc::ClusterManagerService;
 use manager::Manager;
-use proto::{agent::v1::agent_link_server::AgentLinkServer, cluster::v1::cluster_manager_server::ClusterManagerServer};
+use proto::{
+    agent::v1::{agent_link_server::AgentLinkServer, host_identity_server::HostIdentityServer},
+    cluster::v1::cluster_manager_server::ClusterManagerServer,
+};
 use resource::Resource;
 use scheduler::Inventory;
 use service_kit::transport::{self, GrpcListener, GrpcTarget};
@@ -48,6 +54,8 @@ pub struct Deps {
     pub listener: GrpcListener,
     pub storage: GrpcTarget,
     pub resource: GrpcTarget,
+    /// The CA that hosts' certificates come from. None: no host can join by this process.
+    pub admission: Option<Admission>,
 }
 
 const RESUME_PAGE: u32 = 1000;
@@ -70,6 +78,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         storage,
         resource,
         ingest,
+        deps.admission,
         tasks.clone(),
         shutdown.clone(),
     ));
@@ -91,13 +100,15 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let agents = AgentLinkServer::new(AgentLinkService(Arc::clone(&manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
+    let identity = HostIdentityServer::new(HostIdentityService(Arc::clone(&manager)));
     let router = tonic::transport::Server::builder()
         // Consoles and agents' streams stay open: they must not use up what short calls need.
         .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(cluster)
-        .add_service(agents);
+        .add_service(agents)
+        .add_service(identity);
     let served = transport::serve(router, deps.listener, shutdown).await;
     // The tasks hold the manager, and it the ends of the channels that other tasks read from.
     drop(manager);

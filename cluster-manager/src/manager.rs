@@ -1,6 +1,7 @@
 //! What all parts of this service share.
 
 use crate::{
+    admission::Admission,
     agents::{ingest::Ingest, registry::Registry},
     coalesce::Coalescer,
     config::Config,
@@ -29,6 +30,7 @@ pub struct Manager {
     inventory: Mutex<Inventory>,
     pub agents: Registry,
     pub ingest: Ingest,
+    pub admission: Option<Admission>,
     pub storage: Storage,
     pub resource: Resource,
     /// Instances whose host's word is awaited that cards are out. A hint: what is missed here is found by the sweep.
@@ -50,6 +52,7 @@ impl Manager {
         storage: Storage,
         resource: Resource,
         ingest: Ingest,
+        admission: Option<Admission>,
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> Self {
@@ -65,6 +68,7 @@ impl Manager {
             inventory: Mutex::new(inventory),
             agents: Registry::default(),
             ingest,
+            admission,
             storage,
             resource,
             cards_leaving: Mutex::default(),

@@ -28,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Heartbeats are answered; a manager that is silent this long is gone.
 const SILENCE: Duration = Duration::from_secs(15);
+/// A host that was removed asks again this rarely: it must join anew first.
+const NOT_ADMITTED_RETRY: Duration = Duration::from_secs(15);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Counters are read once in so many heartbeats.
 const TRAFFIC_EVERY: u64 = 5;
@@ -49,6 +51,12 @@ enum SessionError {
     Ledger(#[source] LedgerError),
 }
 
+impl SessionError {
+    fn says_not_admitted(&self) -> bool {
+        matches!(self, Self::Stream(status) if service_kit::peer::says_not_admitted(status))
+    }
+}
+
 /// Keeps a session until `shutdown`.
 pub async fn run(host: Arc<Host>, manager: GrpcTarget, shutdown: CancellationToken) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -64,10 +72,17 @@ pub async fn run(host: Arc<Host>, manager: GrpcTarget, shutdown: CancellationTok
         if began.elapsed() > SILENCE {
             backoff.reset();
         }
-        tracing::warn!(error = %error, cause = std::error::Error::source(&error).map(ToString::to_string), "no session");
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        let wait = if error.says_not_admitted() {
+            tracing::error!(cause, "this host isn't part of the fleet; its networks go on, nothing is reported");
+            NOT_ADMITTED_RETRY
+        } else {
+            tracing::warn!(error = %error, cause, "no session");
+            backoff.next_delay()
+        };
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(backoff.next_delay()) => {}
+            () = tokio::time::sleep(wait) => {}
         }
     }
 }

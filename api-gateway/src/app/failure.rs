@@ -75,6 +75,7 @@ fn broken_constraint(constraint: Constraint) -> Option<Problem> {
                 .with_hint("it was deleted meanwhile: list what there is"),
         ),
         Constraint::ApiKeyPrefix
+        | Constraint::HostTokenSecret
         | Constraint::DiskRole
         | Constraint::ExternalNetworkName
         | Constraint::NetworkName
@@ -136,6 +137,9 @@ fn failed_guard(guard: Guard) -> Option<Problem> {
         | Guard::InstanceObserved
         | Guard::InstanceEpoch
         | Guard::HostGeneration
+        | Guard::HostInUse
+        | Guard::HostToken
+        | Guard::HostAdmission
         | Guard::ImageGeneration
         | Guard::ImageInUse
         | Guard::DiskExists

@@ -79,6 +79,20 @@ pub async fn change(
     Ok(Done::Change(host))
 }
 
+/// Takes a host out of the fleet. The plan, for a dry run.
+pub async fn remove(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Option<PlanView>, ApiError> {
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find(app, key).await?.id.0])).await?;
+    let id = ticket.ids.first().map(|id| HostId(*id)).ok_or_else(Problem::internal)?;
+    let request = pb::RemoveHostRequest { host_id: id.to_string(), expected_generation: intent.expected_generation() };
+    app.cluster().remove_host(ticket.request(request)).await.map_err(|status| ticket.refused(status))?;
+    Ok(intent.dry_run.then(|| PlanView {
+        summary: "the host would be removed from the fleet, and its certificates refused".to_owned(),
+        placement: None,
+        quota_left: None,
+        touches: vec![format!("host {id}")],
+    }))
+}
+
 /// `ratio` is in [`OVERCOMMIT`].
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn permille(ratio: f64) -> u32 {

@@ -8,6 +8,7 @@ pub mod event_stream;
 pub mod events;
 pub mod failure;
 pub mod host;
+pub mod host_token;
 pub mod idempotency;
 pub mod image;
 pub mod image_upload;

@@ -19,10 +19,16 @@ pub mod token;
 use crate::config::Config;
 use std::time::Duration;
 
+/// Failures of hosts to join from one address before the next ones wait.
+const JOIN_ATTEMPTS: u32 = 20;
+const JOIN_LOCKOUT: Duration = Duration::from_secs(10);
+
 /// The state of authentication in this process.
 pub struct Auth {
     pub passwords: password::Passwords,
     pub throttle: throttle::Throttle,
+    /// Per address: of hosts that fail to join.
+    pub joins: throttle::Throttle,
     pub keyring: keyring::Keyring,
     pub identities: identity::Identities,
     pub limits: rate_limit::RateLimits,
@@ -38,6 +44,7 @@ impl Auth {
                 identity.login_attempts,
                 Duration::from_secs(identity.login_lockout_secs),
             ),
+            joins: throttle::Throttle::joins(JOIN_ATTEMPTS, JOIN_LOCKOUT),
             keyring: keyring::Keyring::new(master, identity),
             identities: identity::Identities::new(Duration::from_millis(identity.principal_cache_ms)),
             limits: rate_limit::RateLimits::new(config.api.rate_limit_per_principal, config.api.rate_limit_per_project),

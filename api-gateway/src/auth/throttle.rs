@@ -14,6 +14,10 @@ const ENTRIES_MAX: usize = 10_000;
 pub struct Throttle {
     attempts: u32,
     lockout: Duration,
+    code: &'static str,
+    /// As in "too many wrong passwords for this user from this address".
+    what: &'static str,
+    hint: &'static str,
     failures: Mutex<HashMap<(String, IpAddr), Failures>>,
 }
 
@@ -23,9 +27,28 @@ struct Failures {
 }
 
 impl Throttle {
+    /// Of passwords.
     #[must_use]
     pub fn new(attempts: u32, lockout: Duration) -> Self {
-        Self { attempts, lockout, failures: Mutex::new(HashMap::new()) }
+        Self {
+            attempts,
+            lockout,
+            code: "login_throttled",
+            what: "too many wrong passwords for this user from this address",
+            hint: "after the wait, try again; an administrator can set a new password",
+            failures: Mutex::new(HashMap::new()),
+        }
+    }
+
+    /// Of hosts that join.
+    #[must_use]
+    pub fn joins(attempts: u32, lockout: Duration) -> Self {
+        Self {
+            code: "join_throttled",
+            what: "too many hosts failed to join from this address",
+            hint: "after the wait, try again with a token that is good",
+            ..Self::new(attempts, lockout)
+        }
     }
 
     /// Counts an attempt before it is made, so that attempts at once can't all pass; [`Self::succeeded`] takes it back.
@@ -59,12 +82,8 @@ impl Throttle {
 
     fn refusal(&self, wait: Duration) -> Problem {
         let secs = wait.as_secs().max(1);
-        let mut problem = Problem::new(
-            ErrorKind::RateLimited,
-            "login_throttled",
-            format!("too many wrong passwords for this user from this address; wait {secs} s"),
-        )
-        .with_hint("after the wait, try again; an administrator can set a new password");
+        let mut problem = Problem::new(ErrorKind::RateLimited, self.code, format!("{}; wait {secs} s", self.what))
+            .with_hint(self.hint);
         problem.retry_after_secs = Some(secs);
         problem
     }

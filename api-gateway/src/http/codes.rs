@@ -78,8 +78,37 @@ pub const CODES: &[Code] = &[
         &[K::Unavailable],
         "The instance's host isn't connected. The instance goes on; its console and log can't be reached now.",
     ),
+    code(
+        "host_in_use",
+        &[K::InvalidState],
+        "The host holds instances. Cordon it, delete what is on it, then remove it.",
+    ),
+    code(
+        "host_is_local",
+        &[K::InvalidState],
+        "The host's agent needs no certificate (it runs beside the managers), so it would come back. Stop it first.",
+    ),
+    code(
+        "host_known",
+        &[K::PermissionDenied],
+        "The host is known already, with another key or none. Only a token that names it may change that.",
+    ),
     code("host_name_taken", &[K::AlreadyExists], "Another host is registered under that name."),
+    code(
+        "host_not_admitted",
+        &[K::PermissionDenied],
+        "The host isn't part of this fleet (any more), or not with this key. Join with a new token.",
+    ),
     code("host_not_found", &[K::NotFound], "There is no host of that id or name."),
+    code("host_token_expired", &[K::Unauthenticated], "The host token's time is over. Make another one."),
+    code("host_token_for_another", &[K::PermissionDenied], "The host token is for a host of another name."),
+    code(
+        "host_token_invalid",
+        &[K::Unauthenticated],
+        "The host token is unknown: deleted, or of another installation.",
+    ),
+    code("host_token_not_found", &[K::NotFound], "There is no host token of that id."),
+    code("host_token_used", &[K::PermissionDenied], "The host token has admitted another host. Make one for each."),
     code("id_taken", &[K::AlreadyExists], "An object of that id exists already."),
     code("image_in_use", &[K::InvalidState], "Instances use the image. Delete them first."),
     code(
@@ -103,6 +132,11 @@ pub const CODES: &[Code] = &[
     code("invalid_host_route", &[K::InvalidArgument], "The host route's next hop isn't in the block."),
     code("invalid_rule", &[K::InvalidArgument], "The security rule contradicts itself."),
     code("invalid_state", &[K::InvalidState], "The object's state doesn't allow this."),
+    code(
+        "join_throttled",
+        &[K::RateLimited],
+        "Too many hosts failed to join from this address. Wait as `Retry-After` says.",
+    ),
     code(
         "key_restricted",
         &[K::PermissionDenied],

@@ -4,7 +4,7 @@ use crate::{
     app::{App, host, instance::Done},
     auth::scope::SystemAdmin,
     http::{
-        intent::{Change, MutationHeaders, MutationParams},
+        intent::{Change, Intent, MutationHeaders, MutationParams},
         page::{List, ListParams},
         path::Path,
         problem::ApiResult,
@@ -21,7 +21,7 @@ use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change, remove))
 }
 
 /// Lists the hosts. System admins only.
@@ -54,5 +54,22 @@ async fn change(
     match host::change(&app, &caller, &key, &body, &intent).await? {
         Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
         Done::Change(host) => reply::object(StatusCode::OK, host.generation, &HostView::from(host)),
+    }
+}
+
+/// Removes a host that holds no instance: its certificates are refused from then on. System admins only.
+#[utoipa::path(delete, path = "/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
+    responses((status = 204, description = "It is gone."), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn remove(
+    State(app): State<App>,
+    SystemAdmin(caller): SystemAdmin,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    match host::remove(&app, &caller, &key, &intent).await? {
+        Some(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        None => Ok(reply::no_content()),
     }
 }

@@ -10,6 +10,8 @@ pub mod external_network;
 pub mod flavor;
 pub mod floating_ip;
 pub mod host;
+pub mod host_join;
+pub mod host_token;
 pub mod image;
 pub mod instance;
 pub mod instance_action;
@@ -49,6 +51,8 @@ pub const PUBLIC: &[&str] = &[
     "/v1/auth/logout",
     // Its one-use ticket is the credential.
     "/v1/console",
+    // A host token's secret, or an admitted host's key, is the credential.
+    "/v1/host-joins",
     "/.well-known/jwks.json",
     "/healthz",
     "/readyz",
@@ -80,6 +84,8 @@ fn all() -> OpenApiRouter<App> {
         .merge(console::routes())
         .merge(explain::routes())
         .merge(host::routes())
+        .merge(host_join::routes())
+        .merge(host_token::routes())
         .merge(image::routes())
         .merge(instance::routes())
         .merge(instance_action::routes())

@@ -9,6 +9,7 @@ pub mod flavor;
 pub mod floating_ip;
 pub mod health;
 pub mod host;
+pub mod host_token;
 pub mod image;
 pub mod instance;
 pub mod instance_request;

@@ -34,6 +34,7 @@ impl Operation {
             ("{rule}", "nothing"),
             ("{peering}", "nothing"),
             ("{external_network}", "nothing"),
+            ("{host_token}", "nothing"),
         ] {
             path = path.replace(param, value);
         }

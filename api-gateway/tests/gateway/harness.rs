@@ -147,11 +147,19 @@ impl World {
         let deps = resource_manager::Deps { store: store.clone(), listener: resource_listener };
         let serving = resource_manager::serve(resource_config, deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the resource-manager serves") }));
+        let links = cluster_manager::AgentLinks {
+            cluster_url: "https://{host}:7481".into(),
+            storage_url: "https://{host}:7482".into(),
+            resource_url: String::new(),
+        };
+        let ca = service_kit::tls::Ca::open_or_create(&dir.path().join("ca")).expect("a CA");
+        let admission = Some(cluster_manager::Admission { ca, links });
         let deps = cluster_manager::Deps {
             store: store.clone(),
             listener: cluster_listener,
             storage: storage.clone(),
             resource: resource.clone(),
+            admission,
         };
         let serving = cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the cluster-manager serves") }));

@@ -10,6 +10,7 @@ mod every_route;
 mod golden;
 mod harness;
 mod host;
+mod host_token;
 mod idempotency;
 mod identity;
 mod image;

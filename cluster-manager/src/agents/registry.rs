@@ -55,6 +55,13 @@ impl Registry {
         }
     }
 
+    /// The host is gone for good: its stream ends, and nobody waits for it.
+    pub fn remove(&self, host_id: HostId) {
+        if let Some(Presence::Here(link)) = self.hosts().remove(&host_id) {
+            link.closed.cancel();
+        }
+    }
+
     #[must_use]
     pub fn find(&self, host_id: HostId) -> Option<Arc<Link>> {
         match self.hosts().get(&host_id) {

@@ -8,7 +8,7 @@ use proto::{
     convert::{InvalidMessage, parse, state_from_pb},
     status::to_status,
 };
-use service_kit::peer::require_agent;
+use service_kit::peer::{require_agent, require_host};
 use std::{pin::Pin, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -32,11 +32,12 @@ impl AgentLink for AgentLinkService {
         request: Request<Streaming<pb::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let speaks_for = require_agent(&request, AgentRole::ComputeAgent)?;
+        let certified = require_host(&request)?;
         let manager = Arc::clone(&self.0);
         let mut incoming = request.into_inner();
         let hello = first_message(&mut incoming).await?;
         speaks_for.check(&hello.host_id)?;
-        let link = welcome::register(&manager, hello).await.map_err(|p| to_status(&p))?;
+        let link = welcome::register(&manager, hello, certified).await.map_err(|p| to_status(&p))?;
         let reader = Arc::clone(&link);
         manager.tasks.clone().spawn({
             let manager = Arc::clone(&manager);

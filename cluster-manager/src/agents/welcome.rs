@@ -13,11 +13,16 @@ use proto::{
     agent::v1 as pb,
     convert::{parse, size_from_pb},
 };
+use service_kit::peer::{HostPeer, NOT_ADMITTED};
 use std::{collections::HashMap, sync::Arc};
-use store::{CommitError, Constraint, Unit};
+use store::{CommitError, Constraint, Guard, Unit};
 
 /// Registers the host (or takes over what changed of it) and puts its link in place of an older one.
-pub async fn register(manager: &Arc<Manager>, hello: pb::Hello) -> Result<Arc<Link>, Problem> {
+pub async fn register(
+    manager: &Arc<Manager>,
+    hello: pb::Hello,
+    certified: Option<HostPeer>,
+) -> Result<Arc<Link>, Problem> {
     let host_id: HostId = parse("hello.host_id", &hello.host_id)?;
     let known = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?;
     let host = describe(host_id, &hello, known.as_ref())?;
@@ -36,6 +41,10 @@ pub async fn register(manager: &Arc<Manager>, hello: pb::Hello) -> Result<Arc<Li
         facts: host.facts.clone(),
         at: Timestamp::now(),
     });
+    if let Some(peer) = certified {
+        // Removed meanwhile: then it must not come to be again by what its agent says.
+        unit.push(store::HostAdmissionHold { host_id, key_hash: peer.key_hash });
+    }
     if comes {
         let message = format!("host {} is up", host.name);
         unit.push(store::EventInsert(host_event(&host, if known.is_some() { "up" } else { "registered" }, message)));
@@ -70,12 +79,15 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     let capacity = size_from_pb(hello.capacity.ok_or_else(|| Problem::invalid("hello.capacity", "is missing"))?);
     let facts: HostFacts =
         serde_json::from_str(&hello.facts_json).map_err(|e| Problem::invalid("hello.facts_json", e.to_string()))?;
-    let permille = known.map_or(hello.cpu_overcommit_permille, |h| h.cpu_overcommit_permille).max(1);
+    // One that was only admitted has neither overcommit nor, perhaps, a zone yet.
+    let decided = known.map(|h| h.cpu_overcommit_permille).filter(|permille| *permille != 0);
+    let permille = decided.unwrap_or(hello.cpu_overcommit_permille).max(1);
+    let zone = known.map(|h| h.zone.clone()).filter(|zone| !zone.is_empty());
     let now = Timestamp::now();
     Ok(Host {
         id: host_id,
         name: known.map_or_else(|| host_name(&hello.name, host_id).to_string(), |h| h.name.clone()),
-        zone: known.map_or_else(|| hello.zone.clone(), |h| h.zone.clone()),
+        zone: zone.unwrap_or_else(|| hello.zone.clone()),
         tags: known.map(|h| h.tags.clone()).unwrap_or_default(),
         state: HostState::Up,
         cordoned: known.is_some_and(|h| h.cordoned),
@@ -122,6 +134,9 @@ fn refused(error: &CommitError, name: &str) -> Problem {
                 .with_hint("give this host another name in its agent's configuration")
         }
         CommitError::Unavailable(_) => Problem::unavailable("the database doesn't answer now"),
+        CommitError::Guard(Guard::HostAdmission) => {
+            Problem::new(ErrorKind::PermissionDenied, NOT_ADMITTED, format!("host {name} was removed"))
+        }
         CommitError::Constraint(_) | CommitError::Guard(_) | CommitError::Internal(_) => {
             tracing::error!(error = error as &dyn std::error::Error, host = name, "a host can't be registered");
             Problem::internal()

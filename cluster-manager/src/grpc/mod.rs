@@ -1,6 +1,6 @@
 //! What the api-gateway asks of this service. Each call is a file; this one only receives and answers.
 
-mod answer;
+pub(crate) mod answer;
 mod card;
 mod change;
 mod create;
@@ -9,7 +9,11 @@ mod host;
 mod place;
 mod reserve;
 
-use crate::{console, manager::Manager};
+use crate::{
+    admission::{join, remove, token},
+    console,
+    manager::Manager,
+};
 use domain::Problem;
 use proto::{
     cluster::v1::{self as pb, cluster_manager_server::ClusterManager},
@@ -77,6 +81,34 @@ impl ClusterManager for ClusterManagerService {
         request: Request<pb::ChangeHostRequest>,
     ) -> Result<Response<pb::ChangeHostResponse>, Status> {
         call!(self, request, "change_host", host::change)
+    }
+
+    async fn remove_host(
+        &self,
+        request: Request<pb::RemoveHostRequest>,
+    ) -> Result<Response<pb::RemoveHostResponse>, Status> {
+        call!(self, request, "remove_host", remove::remove)
+    }
+
+    async fn create_host_token(
+        &self,
+        request: Request<pb::CreateHostTokenRequest>,
+    ) -> Result<Response<pb::CreateHostTokenResponse>, Status> {
+        call!(self, request, "create_host_token", token::create)
+    }
+
+    async fn delete_host_token(
+        &self,
+        request: Request<pb::DeleteHostTokenRequest>,
+    ) -> Result<Response<pb::DeleteHostTokenResponse>, Status> {
+        call!(self, request, "delete_host_token", token::delete)
+    }
+
+    async fn admit_host(
+        &self,
+        request: Request<pb::AdmitHostRequest>,
+    ) -> Result<Response<pb::AdmitHostResponse>, Status> {
+        call!(self, request, "admit_host", join::admit)
     }
 
     type ConsoleStream = Pin<Box<dyn futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send>>;

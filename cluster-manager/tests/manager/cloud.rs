@@ -84,7 +84,8 @@ impl Process {
         let (listener, token, store) = (board.listener(), shutdown.clone(), database.config.clone());
         let ended = runtime.spawn(async move {
             let store = Store::open(&store).await?;
-            cluster_manager::serve(config, Deps { store, listener, storage, resource }, token).await
+            let deps = Deps { store, listener, storage, resource, admission: None };
+            cluster_manager::serve(config, deps, token).await
         });
         Self { runtime, shutdown, ended }
     }

@@ -22,7 +22,7 @@ use futures::FutureExt;
 use proto::agent::v1::{
     self as pb, agent_link_client::AgentLinkClient, agent_message::Message as Up, manager_message::Message as Down,
 };
-use service_kit::backoff::Backoff;
+use service_kit::{backoff::Backoff, peer};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -34,6 +34,8 @@ use tonic::{Streaming, transport::Channel};
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A manager that has said nothing for so long is left.
 const SILENCE: Duration = Duration::from_secs(10);
+/// A host that was removed asks again this rarely: it must join anew first.
+const NOT_ADMITTED_RETRY: Duration = Duration::from_secs(15);
 /// While QEMU is missing, it is looked for this often.
 const LOOK_FOR_QEMU: Duration = Duration::from_secs(15);
 /// Messages to the manager that may wait.
@@ -76,27 +78,35 @@ impl Link {
         let client = AgentLinkClient::new(self.manager.clone())
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-        let mut told = false;
+        let (mut told, mut removed) = (false, false);
         loop {
             let mut welcomed = false;
             let end = Session { link: &self, client: client.clone() }.run(&mut welcomed).await;
             metrics::counter!("iaas_agent_sessions_total").increment(1);
-            match end {
+            let wait = match end {
                 SessionEnd::Shutdown => return,
                 SessionEnd::Described => continue,
+                SessionEnd::Unreachable(status) if peer::says_not_admitted(&status) => {
+                    if !std::mem::replace(&mut removed, true) {
+                        let reason = proto::status::from_status(&status);
+                        tracing::error!(%reason, "this host isn't part of the fleet; instances go on, nothing is reported");
+                    }
+                    NOT_ADMITTED_RETRY
+                }
                 error => {
                     if welcomed {
                         backoff.reset();
-                        told = false;
+                        (told, removed) = (false, false);
                     }
                     // Once per outage; the next line about it is the reconnect.
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(error = chain(&error), "not connected to the cluster-manager; instances go on");
                     }
+                    backoff.next_delay()
                 }
-            }
+            };
             tokio::select! {
-                () = tokio::time::sleep(backoff.next_delay()) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.context.shutdown.cancelled() => return,
             }
         }

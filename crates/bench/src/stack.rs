@@ -48,6 +48,7 @@ impl Stack {
             listener: cluster_listener,
             storage: storage.clone(),
             resource: resource.clone(),
+            admission: None,
         };
         roles.spawn(cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone()));
         let addr = free_address()?;

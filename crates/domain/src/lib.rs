@@ -8,6 +8,7 @@ pub mod host;
 pub mod id;
 pub mod image;
 pub mod instance;
+pub mod join;
 pub mod limits;
 pub mod name;
 pub mod network;

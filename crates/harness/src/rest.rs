@@ -1,7 +1,7 @@
 //! A REST caller that costs little: the load generator shares the cores with what it measures.
 
 use anyhow::{Context, bail};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, ClientBuilder, Method, StatusCode};
 use serde_json::{Value, json};
 
 #[derive(Clone)]
@@ -15,7 +15,17 @@ pub struct Rest {
 impl Rest {
     /// Logs in as `user`; requests carry no project until [`Rest::in_project`].
     pub async fn login(base: &str, user: &str, password: &str) -> anyhow::Result<Self> {
-        let client = Client::builder().pool_max_idle_per_host(256).tcp_nodelay(true).build()?;
+        Self::login_by(Client::builder(), base, user, password).await
+    }
+
+    /// As [`Rest::login`], at an API whose certificate is of this CA (PEM).
+    pub async fn login_trusting(base: &str, ca_pem: &[u8], user: &str, password: &str) -> anyhow::Result<Self> {
+        let ca = reqwest::Certificate::from_pem(ca_pem)?;
+        Self::login_by(Client::builder().tls_certs_merge([ca]), base, user, password).await
+    }
+
+    async fn login_by(builder: ClientBuilder, base: &str, user: &str, password: &str) -> anyhow::Result<Self> {
+        let client = builder.pool_max_idle_per_host(256).tcp_nodelay(true).build()?;
         let mut rest = Self { client, base: base.to_owned(), token: String::new(), project: String::new() };
         let answer =
             rest.call(Method::POST, "/v1/auth/login", Some(&json!({"username": user, "password": password}))).await?;

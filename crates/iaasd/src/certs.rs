@@ -17,7 +17,7 @@ pub enum CertsCommand {
     Issue {
         #[arg(long)]
         ca_dir: PathBuf,
-        /// api-gateway, cluster-manager, storage-manager or compute-agent.
+        /// control-plane, api-gateway, cluster-manager, storage-manager or resource-manager. Agents join with a token instead.
         #[arg(long)]
         role: String,
         /// A DNS name or address under which others reach it (repeatable).
@@ -31,7 +31,7 @@ pub enum CertsCommand {
     },
 }
 
-pub const ROLES: &[&str] = &["api-gateway", "cluster-manager", "storage-manager", "compute-agent"];
+pub const ROLES: &[&str] = &["control-plane", "api-gateway", "cluster-manager", "storage-manager", "resource-manager"];
 
 pub fn run(command: CertsCommand) -> anyhow::Result<()> {
     match command {

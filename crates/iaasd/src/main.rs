@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use compute_agent::{doctor::Level, vms_stop::Stopped};
 use config::Config;
+use domain::join::{InvalidJoinToken, JoinToken};
 use roles::Role;
 use std::{fs::File, path::PathBuf, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -41,9 +42,9 @@ enum Command {
     /// Run the storage-manager alone.
     StorageManager,
     /// Run this host's compute-agent alone.
-    ComputeAgent,
+    ComputeAgent(AgentArgs),
     /// Run this host's network-agent alone.
-    NetworkAgent,
+    NetworkAgent(AgentArgs),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -59,6 +60,21 @@ enum Command {
     /// This host's virtual machines, without the control plane.
     #[command(subcommand)]
     Vms(VmsCommand),
+}
+
+#[derive(Debug, clap::Args)]
+struct AgentArgs {
+    /// Join with this token (`iaasctl host token create`), or with the one in a file: @FILE. Once joined it says nothing more.
+    #[arg(long, value_name = "TOKEN", value_parser = parse_token)]
+    join: Option<JoinToken>,
+}
+
+fn parse_token(text: &str) -> Result<JoinToken, String> {
+    let token = match text.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?,
+        None => text.to_owned(),
+    };
+    token.parse().map_err(|e: InvalidJoinToken| e.to_string())
 }
 
 #[derive(Debug, Subcommand)]
@@ -91,8 +107,8 @@ fn main() -> ExitCode {
         | Command::ClusterManager
         | Command::ResourceManager
         | Command::StorageManager
-        | Command::ComputeAgent
-        | Command::NetworkAgent
+        | Command::ComputeAgent(_)
+        | Command::NetworkAgent(_)
         | Command::Doctor { .. }
         | Command::Vms(_) => {}
     }
@@ -103,6 +119,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    let mut token = None;
     let role = match cli.command {
         Command::All => Role::All,
         Command::ControlPlane => Role::ControlPlane,
@@ -110,8 +127,14 @@ fn main() -> ExitCode {
         Command::ClusterManager => Role::ClusterManager,
         Command::ResourceManager => Role::ResourceManager,
         Command::StorageManager => Role::StorageManager,
-        Command::ComputeAgent => Role::ComputeAgent,
-        Command::NetworkAgent => Role::NetworkAgent,
+        Command::ComputeAgent(args) => {
+            token = args.join;
+            Role::ComputeAgent
+        }
+        Command::NetworkAgent(args) => {
+            token = args.join;
+            Role::NetworkAgent
+        }
         Command::Config(ConfigCommand::Check) => {
             println!("{}: fine", cli.config.display());
             return ExitCode::SUCCESS;
@@ -120,7 +143,7 @@ fn main() -> ExitCode {
         Command::Vms(VmsCommand::Stop) => return report(vms_stop(&config)),
         Command::Certs(_) => return ExitCode::SUCCESS,
     };
-    report(serve(role, config))
+    report(serve(role, config, token))
 }
 
 fn report(result: anyhow::Result<()>) -> ExitCode {
@@ -133,7 +156,7 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-fn serve(role: Role, config: Config) -> anyhow::Result<()> {
+fn serve(role: Role, config: Config, token: Option<JoinToken>) -> anyhow::Result<()> {
     service_kit::telemetry::init(config.log.format, &config.log.filter);
     service_kit::install_crypto();
     let _lock = lock(&config, role)?;
@@ -147,7 +170,7 @@ fn serve(role: Role, config: Config) -> anyhow::Result<()> {
             stop.cancel();
         });
         tracing::info!(role = role.as_str(), version = env!("CARGO_PKG_VERSION"), "starting");
-        let result = roles::run(role, config, shutdown).await;
+        let result = roles::run(role, config, token, shutdown).await;
         match &result {
             Ok(()) => tracing::info!("stopped"),
             Err(error) => tracing::error!(error = format!("{error:#}"), "stopped by an error"),

@@ -123,6 +123,8 @@ impl Ca {
         lifetime: Duration,
     ) -> Result<CertFiles, TlsError> {
         let (cert, key) = self.issue(stem, names, lifetime)?;
+        // With the CA behind it: a client that knows only the CA's fingerprint finds what to check by.
+        let cert = cert + &self.pem;
         let files = CertFiles {
             cert: dir.join(format!("{stem}.pem")),
             key: dir.join(format!("{stem}.key")),

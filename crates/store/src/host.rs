@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 
 op! {
     /// Registration: a new host, or a known one (by id) that says what it is now. A known one keeps its name, zone, tags, overcommit,
-    /// cordon, usage and generation: those are the operator's and the manager's.
+    /// cordon, usage and generation: those are the operator's and the manager's. One that was only expected (no overcommit, perhaps no
+    /// zone) gets these from its agent.
     HostUpsert {
         id: HostId,
         name: Name,
@@ -38,12 +39,37 @@ op! {
         r.disk_gib, r.cpu_overcommit_permille, 0, 0, 0, r.overhead, r.facts, 1, 0, r.at, r.at
      FROM {rows} WHERE TRUE
      ON CONFLICT (id) DO UPDATE SET
-        vcpus = (SELECT r.threads FROM {rows} WHERE r.id = excluded.id) * host.cpu_overcommit_permille / 1000,
+        vcpus = CASE WHEN host.cpu_overcommit_permille = 0 THEN excluded.vcpus
+            ELSE (SELECT r.threads FROM {rows} WHERE r.id = excluded.id) * host.cpu_overcommit_permille / 1000 END,
+        cpu_overcommit_permille = CASE WHEN host.cpu_overcommit_permille = 0 THEN excluded.cpu_overcommit_permille
+            ELSE host.cpu_overcommit_permille END,
+        zone = CASE WHEN host.zone = '' THEN excluded.zone ELSE host.zone END,
         memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, overhead = excluded.overhead,
         facts = excluded.facts,
         state_changed_at = CASE WHEN host.state = excluded.state THEN host.state_changed_at
             ELSE excluded.state_changed_at END,
         state = excluded.state"
+}
+
+op! {
+    /// A host that was admitted and whose agent has said nothing yet: no room, no overcommit. A known one stays as it is.
+    HostExpect { id: HostId, name: Name, zone: String, facts: HostFacts, overhead: MemoryOverhead, at: Timestamp }
+    on host, Insert by (id):
+    "INSERT INTO host (id, name, zone, tags, state, cordoned, cordon_reason, vcpus, memory_mib, disk_gib,
+        cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision,
+        registered_at, state_changed_at)
+     SELECT r.id, r.name, r.zone, '{}', 'disconnected', FALSE, '', 0, 0, 0, 0, 0, 0, 0, r.overhead, r.facts, 1, 0, r.at, r.at
+     FROM {rows} WHERE TRUE
+     ON CONFLICT (id) DO NOTHING"
+}
+
+op! {
+    /// Removal, with its admission. The sums say what the rows of instances may not show yet: a claim that is committed at the same time.
+    HostDelete { id: HostId, expected_generation: i64 }
+    on host, Change by (id), guard HostInUse:
+    "DELETE FROM host WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})
+     AND vcpus_used = 0 AND memory_mib_used = 0 AND disk_gib_used = 0
+     AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.host_id = host.id)"
 }
 
 op! {

@@ -48,7 +48,8 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: &[Migration] = &[migration!(1, "0001_initial.sql"), migration!(2, "0002_networks.sql")];
+const MIGRATIONS: &[Migration] =
+    &[migration!(1, "0001_initial.sql"), migration!(2, "0002_networks.sql"), migration!(3, "0003_host_admission.sql")];
 
 #[cfg(test)]
 pub(crate) fn migrations_sqlite() -> impl Iterator<Item = &'static str> {

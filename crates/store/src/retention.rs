@@ -3,8 +3,8 @@
 //! commit of its own between those of others.
 
 use crate::{
-    CommitError, ComputeOperationExpire, EventExpire, IdempotencyExpire, IdentityOperationExpire, Op, ReadError,
-    RefreshExpire, ResourceOperationExpire, StorageOperationExpire, Store, Unit, engine::read::Count,
+    CommitError, ComputeOperationExpire, EventExpire, HostTokenExpire, IdempotencyExpire, IdentityOperationExpire, Op,
+    ReadError, RefreshExpire, ResourceOperationExpire, StorageOperationExpire, Store, Unit, engine::read::Count,
 };
 use domain::Timestamp;
 
@@ -18,10 +18,11 @@ pub enum Retention {
     StorageOperations,
     ResourceOperations,
     RefreshTokens,
+    HostTokens,
 }
 
 impl Retention {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Events,
         Self::Idempotency,
         Self::IdentityOperations,
@@ -29,6 +30,7 @@ impl Retention {
         Self::StorageOperations,
         Self::ResourceOperations,
         Self::RefreshTokens,
+        Self::HostTokens,
     ];
 
     fn slice(self, before: Timestamp) -> Op {
@@ -40,6 +42,7 @@ impl Retention {
             Self::StorageOperations => StorageOperationExpire { before }.into(),
             Self::ResourceOperations => ResourceOperationExpire { before }.into(),
             Self::RefreshTokens => RefreshExpire { before }.into(),
+            Self::HostTokens => HostTokenExpire { before }.into(),
         }
     }
 
@@ -64,6 +67,9 @@ impl Retention {
             }
             Self::RefreshTokens => {
                 "SELECT count(*) AS n FROM (SELECT 1 FROM refresh_token WHERE expires_at < $1 LIMIT 1) AS x"
+            }
+            Self::HostTokens => {
+                "SELECT count(*) AS n FROM (SELECT 1 FROM host_token WHERE expires_at < $1 LIMIT 1) AS x"
             }
         }
     }

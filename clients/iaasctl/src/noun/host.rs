@@ -1,8 +1,15 @@
 //! `host`: the machines.
 
-use crate::{context::Context, error::CliError, size::parse_tag};
+use super::delete_each;
+use crate::{
+    context::Context,
+    error::CliError,
+    output::{Format, print},
+    size::{parse_duration, parse_tag},
+};
 use clap::Subcommand;
-use client::model::HostChange;
+use client::model::{HostChange, HostTokenCreate};
+use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
@@ -31,6 +38,37 @@ pub enum HostCommand {
         #[arg(long, value_name = "FACTOR")]
         cpu_overcommit: Option<f64>,
     },
+    /// Take hosts that hold no instance out of the fleet; they can join again with a new token
+    Remove {
+        #[arg(required = true)]
+        hosts: Vec<String>,
+    },
+    /// Tokens that admit hosts
+    #[command(subcommand)]
+    Token(HostTokenCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum HostTokenCommand {
+    /// Make a token that admits one host; it is shown once
+    Create {
+        /// The one host it is for: a new one, which is named so, or a known one, which gets a new key
+        #[arg(long, value_name = "HOST")]
+        name: Option<String>,
+        /// The zone that a new host is put in; without it, what its agent says
+        #[arg(long)]
+        zone: Option<String>,
+        /// How long it is good
+        #[arg(long, value_parser = parse_duration, default_value = "1h", value_name = "TIME")]
+        ttl: Duration,
+    },
+    /// All tokens, without their secrets
+    List,
+    /// Delete tokens; the hosts that they have admitted stay
+    Delete {
+        #[arg(required = true)]
+        tokens: Vec<String>,
+    },
 }
 
 pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), CliError> {
@@ -38,6 +76,10 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
     let (host, change) = match command {
         HostCommand::List => return context.out.list(&client.hosts().all().await?),
         HostCommand::Show { host } => return context.out.one(&client.host(&host).await?),
+        HostCommand::Remove { hosts } => {
+            return delete_each(&context, "host", &hosts, |host| client.host_remove(host)).await;
+        }
+        HostCommand::Token(command) => return token(context, command).await,
         HostCommand::Cordon { host, reason } => {
             (host, HostChange { cordoned: Some(true), cordon_reason: Some(reason), ..HostChange::default() })
         }
@@ -50,4 +92,28 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
         }
     };
     context.change_and_show(client.host_change(&host, &change)).await
+}
+
+async fn token(context: Context, command: HostTokenCommand) -> Result<(), CliError> {
+    let client = context.client()?;
+    match command {
+        HostTokenCommand::Create { name, zone, ttl } => {
+            let request = HostTokenCreate { name, zone, ttl_secs: Some(ttl.as_secs()) };
+            let Some(made) = context.change(client.host_token_create(&request)).await? else { return Ok(()) };
+            if context.out.format != Format::Table {
+                return context.out.value(&made);
+            }
+            // Alone on its output, for scripts; what to do with it is for people.
+            print(&format!("{}\n", made.token))?;
+            context.note(&format!(
+                "it admits one host until {}, and can't be shown again. On that host:\n  iaasd compute-agent --join {}\n  iaasd network-agent --join {}",
+                made.expires_at, made.token, made.token
+            ));
+            Ok(())
+        }
+        HostTokenCommand::List => context.out.list(&client.host_tokens().all().await?),
+        HostTokenCommand::Delete { tokens } => {
+            delete_each(&context, "host token", &tokens, |id| client.host_token_delete(id)).await
+        }
+    }
 }

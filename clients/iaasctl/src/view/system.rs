@@ -2,7 +2,7 @@
 
 use super::{tags, time_or_none, yes};
 use crate::output::Row;
-use client::model::{AuditEntry, Event, Host, Quota, TimelineItem};
+use client::model::{AuditEntry, Event, Host, HostToken, Quota, TimelineItem};
 
 impl Row for Host {
     const HEADER: &'static [&'static str] =
@@ -45,6 +45,38 @@ impl Row for Host {
             ("why", self.fact("accelerator_reason")),
             ("agent", self.fact("agent_version")),
             ("registered", time_or_none(self.registered_at)),
+        ];
+        fields.retain(|(_, value)| !value.is_empty());
+        fields
+    }
+}
+
+impl Row for HostToken {
+    const HEADER: &'static [&'static str] = &["STATE", "NAME", "ZONE", "EXPIRES", "CREATED BY", "HOST", "ID"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.state.clone(),
+            self.name.clone().unwrap_or_default(),
+            self.zone.clone().unwrap_or_default(),
+            self.expires_at.to_string(),
+            self.created_by.clone(),
+            self.host_id.map_or(String::new(), |id| id.to_string()),
+            self.id.to_string(),
+        ]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let mut fields = vec![
+            ("id", self.id.to_string()),
+            ("state", self.state.clone()),
+            ("name", self.name.clone().unwrap_or_default()),
+            ("zone", self.zone.clone().unwrap_or_default()),
+            ("host", self.host_id.map_or(String::new(), |id| id.to_string())),
+            ("redeemed", time_or_none(self.redeemed_at)),
+            ("created by", self.created_by.clone()),
+            ("created", time_or_none(self.created_at)),
+            ("expires", self.expires_at.to_string()),
         ];
         fields.retain(|(_, value)| !value.is_empty());
         fields

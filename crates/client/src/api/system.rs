@@ -1,7 +1,7 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
-    model::{AuditEntry, Host, HostChange},
+    model::{AuditEntry, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated},
 };
 use domain::Timestamp;
 use reqwest::Method;
@@ -28,6 +28,23 @@ impl Client {
 
     pub fn host_change(&self, host: &str, change: &HostChange) -> Mutation<Host> {
         Mutation::new(self, Method::PATCH, format!("/v1/hosts/{}", segment(host))).body(change)
+    }
+
+    /// Takes a host that holds nothing out of the fleet.
+    pub fn host_remove(&self, host: &str) -> Mutation<()> {
+        Mutation::new(self, Method::DELETE, format!("/v1/hosts/{}", segment(host)))
+    }
+
+    pub fn host_tokens(&self) -> Listing<HostToken> {
+        Listing::new(self, "/v1/host-tokens")
+    }
+
+    pub fn host_token_create(&self, request: &HostTokenCreate) -> Mutation<HostTokenCreated> {
+        Mutation::new(self, Method::POST, "/v1/host-tokens").body(request)
+    }
+
+    pub fn host_token_delete(&self, id: &str) -> Mutation<()> {
+        Mutation::new(self, Method::DELETE, format!("/v1/host-tokens/{}", segment(id)))
     }
 
     pub fn audit(&self) -> Listing<AuditEntry> {

@@ -1,6 +1,6 @@
 //! What operators look at: hosts, events, the audit log.
 
-use domain::{HostId, ProjectId, Timestamp};
+use domain::{HostId, HostTokenId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -56,6 +56,45 @@ pub struct HostChange {
     pub tags: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_overcommit: Option<f64>,
+}
+
+/// A token that admits a host, without its secret.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostToken {
+    pub id: HostTokenId,
+    #[serde(default)]
+    pub name: Option<String>,
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// `unused`, `used` or `expired`.
+    pub state: String,
+    #[serde(default)]
+    pub host_id: Option<HostId>,
+    #[serde(default)]
+    pub redeemed_at: Option<Timestamp>,
+    #[serde(default)]
+    pub created_by: String,
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct HostTokenCreate {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_secs: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HostTokenCreated {
+    pub id: HostTokenId,
+    /// All that a host needs, in one line. Shown once.
+    pub token: String,
+    pub expires_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! A role alone takes its certificate from `links.tls_dir`. The control plane has the built-in CA at hand: without a `tls_dir` it issues
 //! its own certificate and renews it, so that a listen address is all that agents on other hosts need. Plain text is for loopback.
 
-use crate::config::Config;
+use crate::config::{Config, Links};
 use anyhow::{Context, bail, ensure};
 use service_kit::{
     fleet::Fleet,
@@ -65,6 +65,38 @@ pub fn target_with(files: Option<CertFiles>, url: String) -> anyhow::Result<Grpc
         }
     };
     Ok(GrpcTarget::Tcp { url, tls })
+}
+
+/// Where agents are told that the managers are: by the URL that is configured, else where they listen. `{host}`: wherever the API is.
+fn agent_url(url: &str, listen: &str, tls: bool) -> String {
+    if !url.is_empty() {
+        return url.to_owned();
+    }
+    let scheme = if tls { "https" } else { "http" };
+    match listen.parse::<SocketAddr>() {
+        Ok(addr) if addr.ip().is_unspecified() => format!("{scheme}://{{host}}:{}", addr.port()),
+        Ok(addr) => format!("{scheme}://{addr}"),
+        Err(_) => String::new(),
+    }
+}
+
+/// Of roles that run alone.
+pub fn agent_links(links: &Links) -> cluster_manager::AgentLinks {
+    let tls = !links.tls_dir.as_os_str().is_empty();
+    cluster_manager::AgentLinks {
+        cluster_url: agent_url(&links.cluster_url, links.cluster_listen(), tls),
+        storage_url: agent_url(&links.storage_url, links.storage_listen(), tls),
+        resource_url: agent_url(&links.resource_url, links.resource_listen(), tls),
+    }
+}
+
+/// Of a control plane: where it doesn't listen, nobody can connect.
+pub fn control_plane_agent_links(links: &Links) -> cluster_manager::AgentLinks {
+    cluster_manager::AgentLinks {
+        cluster_url: agent_url(&links.cluster_url, &links.cluster_listen, true),
+        storage_url: agent_url(&links.storage_url, &links.storage_listen, true),
+        resource_url: agent_url(&links.resource_url, &links.resource_listen, true),
+    }
 }
 
 /// The listeners of a control plane: each role in process, and over TCP where the configuration says so.
@@ -153,6 +185,37 @@ impl ControlPlaneLinks {
                     tracing::error!(error = &error as &dyn std::error::Error, "the control plane's certificate can't be renewed");
                 },
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_are_told_what_reaches_the_managers() {
+        let links = Links {
+            cluster_listen: "0.0.0.0:7481".into(),
+            storage_listen: "10.0.0.1:7482".into(),
+            resource_url: "https://manager.example:7483".into(),
+            ..Links::default()
+        };
+        let told = control_plane_agent_links(&links);
+        assert_eq!(told.cluster_url, "https://{host}:7481");
+        assert_eq!(told.storage_url, "https://10.0.0.1:7482");
+        assert_eq!(told.resource_url, "https://manager.example:7483");
+        assert_eq!(control_plane_agent_links(&Links::default()), cluster_manager::AgentLinks::default());
+        assert_eq!(agent_links(&Links::default()).cluster_url, "http://127.0.0.1:7481");
+    }
+
+    #[test]
+    fn plain_text_is_for_loopback_alone() {
+        for fine in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"] {
+            assert!(target_with(None, fine.into()).is_ok(), "{fine}");
+        }
+        for bad in ["http://10.0.0.1:1", "http://manager.example:1", "https://127.0.0.1:1", "nonsense//"] {
+            assert!(target_with(None, bad.into()).is_err(), "{bad}");
         }
     }
 }

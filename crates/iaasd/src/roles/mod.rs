@@ -3,12 +3,18 @@
 //! A role that ends before it was told to takes the others down with it: half a control plane answers wrongly, a stopped one is
 //! restarted. Instances don't notice either way.
 
-mod links;
+mod fleet;
+pub mod links;
 
-use crate::{config::Config, host::Identity, ops};
+use crate::{
+    config::Config,
+    host::{Host, Identity},
+    ops,
+};
 use anyhow::{Context, anyhow, bail};
+use domain::{host::AgentRole, join::JoinToken};
 use links::ControlPlaneLinks;
-use service_kit::{fleet::Fleet, metrics};
+use service_kit::{fleet::Fleet, metrics, tls::Ca};
 use std::{future::Future, sync::Arc, time::Duration};
 use store::Store;
 use tokio::task::JoinSet;
@@ -99,8 +105,13 @@ async fn drained(shutdown: &CancellationToken) {
     tokio::time::sleep(DRAIN).await;
 }
 
-/// Runs `role` until `shutdown`.
-pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+/// Runs `role` until `shutdown`. `token`: an agent joins with it first.
+pub async fn run(
+    role: Role,
+    config: Config,
+    token: Option<JoinToken>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let handle = metrics::install();
     let mut running = Running { shutdown: shutdown.clone(), roles: JoinSet::new() };
     let upkeep = (handle.clone(), shutdown.clone());
@@ -131,8 +142,12 @@ pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> any
             let listener = links::listener(&config, name, config.links.cluster_listen(), &fleet).await?;
             let storage = links::target(&config, name, config.links.storage_url())?;
             let resource = links::target(&config, name, config.links.resource_url())?;
+            running.start("fleet", fleet::watch(opened()?, fleet, shutdown.clone()));
             serve_ops(&mut running, &config, handle, store.clone())?;
-            let deps = cluster_manager::Deps { store: opened()?, listener, storage, resource };
+            // Made once with `iaasd certs ca`; never by chance on a second machine.
+            let has_ca = config.ca_dir().join("ca.key").exists();
+            let admission = has_ca.then(|| admission(&config, links::agent_links(&config.links))).transpose()?;
+            let deps = cluster_manager::Deps { store: opened()?, listener, storage, resource, admission };
             running.start(name, cluster_manager::serve(config.cluster, deps, shutdown));
         }
         Role::ResourceManager => {
@@ -145,24 +160,30 @@ pub async fn run(role: Role, config: Config, shutdown: CancellationToken) -> any
         Role::StorageManager => {
             let fleet = Fleet::default();
             let listener = links::listener(&config, name, config.links.storage_listen(), &fleet).await?;
+            running.start("fleet", fleet::watch(opened()?, fleet, shutdown.clone()));
             serve_ops(&mut running, &config, handle, store.clone())?;
             let deps = storage_manager::Deps { store: opened()?, listener };
             running.start(name, storage_manager::serve(config.storage, deps, shutdown));
         }
         Role::ComputeAgent => {
-            let identity = Identity::open_or_create(&config)?;
-            let deps = compute_agent::Deps {
-                cluster: links::target(&config, name, config.links.cluster_url())?,
-                storage: links::target(&config, name, config.links.storage_url())?,
+            let Some(host) = Host::open(&config, AgentRole::ComputeAgent, token.as_ref(), &shutdown).await? else {
+                return Ok(());
             };
+            let (cluster, storage) = (host.cluster(&config)?, host.storage(&config)?);
             serve_ops(&mut running, &config, handle, None)?;
-            running.start(name, compute_agent::serve(identity.compute(config.compute), deps, shutdown));
+            let compute = host.identity.compute(config.compute);
+            running.start("certificate", host.keep_certificate(cluster.clone(), shutdown.clone()));
+            running.start(name, compute_agent::serve(compute, compute_agent::Deps { cluster, storage }, shutdown));
         }
         Role::NetworkAgent => {
-            let identity = Identity::open_or_create(&config)?;
-            let deps = network_agent::Deps { manager: links::target(&config, name, config.links.resource_url())? };
+            let Some(host) = Host::open(&config, AgentRole::NetworkAgent, token.as_ref(), &shutdown).await? else {
+                return Ok(());
+            };
+            let (cluster, manager) = (host.cluster(&config)?, host.resource(&config)?);
             serve_ops(&mut running, &config, handle, None)?;
-            running.start(name, network_agent(identity.network(config.network), deps, shutdown));
+            let network = host.identity.network(config.network);
+            running.start("certificate", host.keep_certificate(cluster, shutdown.clone()));
+            running.start(name, network_agent(network, network_agent::Deps { manager }, shutdown));
         }
     }
     let result = running.finish().await;
@@ -186,6 +207,7 @@ async fn control_plane(
     let (storage_listener, storage) = links.role(&config.links.storage_listen).await?;
     let (resource_listener, resource) = links.role(&config.links.resource_listen).await?;
     let identity = if role == Role::All { Some(Identity::open_or_create(&config)?) } else { None };
+    let admission = Some(admission(&config, links::control_plane_agent_links(&config.links))?);
     let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
     running.start("storage-manager", storage_manager::serve(config.storage, deps, shutdown.clone()));
     let deps = resource_manager::Deps { store: store.clone(), listener: resource_listener };
@@ -195,6 +217,7 @@ async fn control_plane(
         listener: cluster_listener,
         storage: storage.clone(),
         resource: resource.clone(),
+        admission,
     };
     running.start("cluster-manager", cluster_manager::serve(config.cluster, deps, shutdown.clone()));
     if let Some(identity) = &identity {
@@ -205,11 +228,17 @@ async fn control_plane(
         running.start("network-agent", network_agent(identity.network(config.network), deps, shutdown.clone()));
     }
     if links.listens() {
+        running.start("fleet", fleet::watch(store.clone(), links.fleet.clone(), shutdown.clone()));
         running.start("certificates", links.renew(shutdown.clone()));
     }
     let deps = api_gateway::Deps { store, cluster, storage, resource, metrics: handle };
     running.start("api-gateway", api_gateway::serve(gateway(config.api, config.identity), deps, shutdown));
     Ok(())
+}
+
+fn admission(config: &Config, links: cluster_manager::AgentLinks) -> anyhow::Result<cluster_manager::Admission> {
+    let ca = Ca::open_or_create(config.ca_dir()).context("the built-in CA")?;
+    Ok(cluster_manager::Admission { ca, links })
 }
 
 async fn network_agent(

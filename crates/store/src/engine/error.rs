@@ -21,6 +21,12 @@ pub enum Guard {
     /// Deletion: the row is gone already, or was given another epoch.
     InstanceEpoch,
     HostGeneration,
+    /// Deletion: it holds instances or claims, or was changed, or is gone.
+    HostInUse,
+    /// Unknown, expired, or another host's.
+    HostToken,
+    /// Not admitted, or with another key.
+    HostAdmission,
     ImageGeneration,
     /// Deletion: an instance that isn't being deleted uses it, or it is gone already.
     ImageInUse,

@@ -48,6 +48,7 @@ macro_rules! binds {
 }
 binds! {
     text: domain::ProjectId, domain::UserId, domain::ApiKeyId, domain::SshKeyId, domain::FlavorId, domain::HostId,
+    domain::HostTokenId,
           domain::InstanceId, domain::ImageId, domain::DiskId, domain::OperationId, domain::ExternalNetworkId,
           domain::NetworkId, domain::SubnetId, domain::PortId, domain::RouterId, domain::FloatingIpId,
           domain::SecurityGroupId, domain::PeeringId;

@@ -5,9 +5,9 @@
 //! U+FFFD on both: a guest's garbage in a `reason` must not make the row unwritable.
 
 use domain::{
-    ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, ImageId, InstanceId, Name, NetworkId,
-    OperationId, PeeringId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId,
-    Timestamp, UserId,
+    ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId,
+    Name, NetworkId, OperationId, PeeringId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId,
+    SubnetId, Timestamp, UserId,
     explain::PlacementRecord,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
@@ -174,6 +174,7 @@ words! {
     FlavorId => |t| t.parse().ok(),
     FloatingIpId => |t| t.parse().ok(),
     HostId => |t| t.parse().ok(),
+    HostTokenId => |t| t.parse().ok(),
     ImageId => |t| t.parse().ok(),
     InstanceId => |t| t.parse().ok(),
     NetworkId => |t| t.parse().ok(),

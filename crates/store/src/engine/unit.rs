@@ -153,27 +153,28 @@ kinds! {
     // New rows, parents before children.
     ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, InstanceInsert, DiskInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
+    HostExpect, HostTokenInsert, HostAdmissionPut,
     ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
     SecurityRuleInsert, PortInsert, PortSecurityGroupPut, AddressTake, FloatingIpInsert, PeeringInsert, UplinkPut,
     NetworkHostPut,
     // Changes.
     ProjectUpdate, UserUpdate, SigningKeyRetire, RefreshTokenUse,
     ImageChange, DiskConfirm, DiskResize, DiskRelease,
-    HostUpsert, HostStateSet, HostChange,
+    HostUpsert, HostStateSet, HostChange, HostTokenRedeem, HostAdmissionHold,
     InstanceDesired, InstanceObserved, InstanceProgress, OrphanPut,
     ExternalNetworkChange, NetworkChange, NetworkTouch, SubnetUpdate, RouterUpdate, SecurityGroupChange,
     PortUpdate, PortTake, PortBind, PortRelease, FloatingIpChange, PortDetach, PortObserved,
     // Ends, children before parents.
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
-    OrphanDelete, DiskExpire, DiskForget, InstanceDelete, ImageDelete,
+    OrphanDelete, DiskExpire, DiskForget, InstanceDelete, ImageDelete, HostTokenDelete, HostDelete,
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.
     HostUnclaim, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
-    ResourceOperationExpire, AddressSweep, EventExpire,
+    ResourceOperationExpire, AddressSweep, HostTokenExpire, EventExpire,
     // Append-only; the lock on the head of the events comes last.
     AuditInsert, EventInsert,
 }

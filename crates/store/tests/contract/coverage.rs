@@ -17,6 +17,7 @@ async fn every_op_on_each_database() {
         kinds::image::walk(&lab).await;
         kinds::disk::walk(&lab).await;
         kinds::instance::walk(&lab).await;
+        kinds::host_token::walk(&lab).await;
         kinds::network::walk(&lab).await;
         kinds::port::walk(&lab).await;
         kinds::log::walk(&lab).await;

@@ -67,15 +67,20 @@ async fn four_processes_make_one_cloud() -> anyhow::Result<()> {
     let mut roles = Roles(Vec::new(), dir);
     let dir = roles.1.path().to_owned();
     for role in ["storage-manager", "cluster-manager", "api-gateway", "compute-agent"] {
-        certs(&dir, role)?;
+        if role != "compute-agent" {
+            certs(&dir, role)?;
+        }
         let d = dir.display();
         let url = &database.config.url;
         let config = format!(
             "[paths]\nstate = '{d}/{role}'\nrun = '{d}/run-{role}'\n[log]\nformat = 'json'\n[store]\nurl = '{url}'\n[links]\ncluster_listen = '{cluster}'\nstorage_listen = '{storage}'\ntls_dir = '{d}/tls'\n\
-             [api]\nlisten = '{api}'\n[identity]\nadmin_password_file = '{d}/password'\n"
+             [api]\nlisten = '{api}'\nca_dir = '{d}/ca'\n[identity]\nadmin_password_file = '{d}/password'\n"
         );
         let path = dir.join(format!("{role}.toml"));
         std::fs::write(&path, config)?;
+        if role == "compute-agent" {
+            continue;
+        }
         let log = std::fs::File::create(dir.join(format!("{role}.log")))?;
         let child = Command::new(bin_dir().join("iaasd"))
             .arg(role)
@@ -90,6 +95,15 @@ async fn four_processes_make_one_cloud() -> anyhow::Result<()> {
     harness::wait_ready(&base).await?;
     let password = std::fs::read_to_string(dir.join("password"))?;
     let rest = Rest::login(&base, "admin", password.trim()).await?.in_project("demo").await?;
+    // The host joins, as every host does.
+    let made = rest.post("/v1/host-tokens", &json!({"name": "far-host"})).await?;
+    let child = Command::new(bin_dir().join("iaasd"))
+        .args(["compute-agent", "--join", made["token"].as_str().unwrap_or_default(), "--config"])
+        .arg(dir.join("compute-agent.toml"))
+        .stdin(Stdio::null())
+        .stderr(std::fs::File::create(dir.join("compute-agent.log"))?)
+        .spawn()?;
+    roles.0.push(("compute-agent".to_owned(), child));
     upload_tiny(&rest).await?;
     rest.post("/v1/flavors", &json!({"name": "small", "vcpus": 1, "memory_mib": 192, "disk_gib": 1})).await?;
     until("the host is up", async || {

@@ -215,6 +215,8 @@ async fn lists(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert_eq!(listed(everywhere).await.len(), 6);
 
     assert_eq!(lab.instance_list_of_host(host).await.unwrap(), ids[..2]);
+    let generation = lab.host_find(host).await.unwrap().unwrap().generation;
+    assert_eq!(lab.guard(HostDelete { id: host, expected_generation: generation }).await, Guard::HostInUse);
     assert_eq!(lab.instance_deadline_passed(at(98), 9).await.unwrap(), [foreign.id, ids[3], ids[2]]);
     assert_eq!(lab.instance_deadline_passed(at(98), 1).await.unwrap(), [foreign.id]);
     let claims = lab.instance_host_claims().await.unwrap();

@@ -2,7 +2,7 @@ use crate::{
     fixture::{Lab, T0, at, audit, event, first},
     server,
 };
-use domain::{OperationId, event::NewEvent};
+use domain::{HostTokenId, OperationId, event::NewEvent};
 use store::*;
 
 pub async fn walk(lab: &Lab) {
@@ -68,6 +68,15 @@ pub async fn retention(lab: &Lab) {
             expires_at: T0,
             created_at,
         });
+        unit.push(HostTokenInsert {
+            id: HostTokenId::new(),
+            secret_hash: i.to_string(),
+            host_name: None,
+            zone: None,
+            created_by: String::new(),
+            created_at,
+            expires_at: T0,
+        });
     }
     lab.all(unit).await;
     for (what, table) in Retention::ALL.into_iter().zip([
@@ -78,6 +87,7 @@ pub async fn retention(lab: &Lab) {
         "storage_operation",
         "resource_operation",
         "refresh_token",
+        "host_token",
     ]) {
         let count = async || server::scalar(&lab.db.database, &format!("SELECT count(*) FROM {table}")).await;
         assert_eq!(count().await, 2001, "{table}");

@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod disk;
 pub mod host;
+pub mod host_token;
 pub mod identity;
 pub mod image;
 pub mod instance;

@@ -1,0 +1,145 @@
+//! Tokens that admit hosts, and hosts that join. The cluster-manager owns both.
+//!
+//! A token's secret is made of its id with this installation's master key: so a repeat with the same `Idempotency-Key` shows the same
+//! token, and nothing that could admit a host lies in the database.
+
+use crate::{
+    app::{App, catalog::shown, idempotency::Ticket},
+    auth::scope::Caller,
+    config::ApiConfig,
+    http::{intent::Intent, problem::ApiError, scope::Scope},
+    view::{
+        host_token::{HostJoin, HostJoined, HostTokenCreate, HostTokenCreated},
+        plan::PlanView,
+    },
+};
+use domain::{HostTokenId, Problem, Timestamp, join::JoinToken};
+use proto::cluster::v1 as pb;
+use service_kit::{context::CallContext, host_cert::sha256_hex};
+use store::HostTokenRow;
+
+const TTL_SECS: u64 = 3600;
+/// Addresses of this machine that a token names, when the API listens on all.
+const URLS_MAX: usize = 8;
+
+pub async fn find(app: &App, key: &str) -> Result<HostTokenRow, ApiError> {
+    let found = match key.parse::<HostTokenId>() {
+        Ok(id) => app.store().host_token_find(id).await?,
+        Err(_) => None,
+    };
+    found.ok_or_else(|| {
+        Problem::not_found("host token", shown(key))
+            .with_hint("list what there is with `iaasctl host token list`")
+            .into()
+    })
+}
+
+pub enum Made {
+    Plan(PlanView),
+    Token(HostTokenCreated),
+}
+
+fn plan(summary: String, touches: Vec<String>) -> PlanView {
+    PlanView { summary, placement: None, quota_left: None, touches }
+}
+
+pub async fn create(app: &App, caller: &Caller, body: &HostTokenCreate, intent: &Intent) -> Result<Made, ApiError> {
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![HostTokenId::new().0])).await?;
+    let id = ticket.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
+    let secret = app.auth().keyring.master().mark(&format!("host token {id}"));
+    let request = pb::CreateHostTokenRequest {
+        token_id: id.to_string(),
+        secret_sha256: sha256_hex(secret.as_bytes()),
+        host_name: body.name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        zone: body.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ttl_secs: body.ttl_secs.unwrap_or(TTL_SECS),
+    };
+    let answer = app.cluster().create_host_token(ticket.request(request)).await;
+    let answer = answer.map_err(|status| ticket.refused(status))?.into_inner();
+    let expires_at = Timestamp(answer.expires_at);
+    if intent.dry_run {
+        let whom = body.name.as_ref().map_or_else(|| "any one new host".to_owned(), |name| format!("host {name}"));
+        return Ok(Made::Plan(plan(
+            format!("a token would be made that admits {whom} until {expires_at}"),
+            Vec::new(),
+        )));
+    }
+    let token = JoinToken { secret, ca_sha256: answer.ca_sha256, urls: api_urls(&app.config().api) };
+    Ok(Made::Token(HostTokenCreated { id, token: token.to_string(), expires_at }))
+}
+
+/// Where hosts find this API, the likeliest first.
+fn api_urls(api: &ApiConfig) -> Vec<String> {
+    if let Some(url) = &api.public_url {
+        return vec![url.clone()];
+    }
+    let scheme = if api.uses_tls() { "https" } else { "http" };
+    if !api.listen.ip().is_unspecified() {
+        return vec![format!("{scheme}://{}", api.listen)];
+    }
+    let mut addresses: Vec<std::net::IpAddr> =
+        service_kit::tls::local_names().iter().filter_map(|name| name.parse().ok()).collect();
+    // Loopback is for hosts that are this machine; link-local IPv6 needs an interface's name.
+    addresses.retain(|ip| !matches!(ip, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local()));
+    addresses.sort_by_key(|ip| (ip.is_loopback(), ip.is_ipv6()));
+    let port = api.listen.port();
+    addresses
+        .into_iter()
+        .take(URLS_MAX)
+        .map(|ip| format!("{scheme}://{}", std::net::SocketAddr::new(ip, port)))
+        .collect()
+}
+
+/// The plan, for a dry run.
+pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Option<PlanView>, ApiError> {
+    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find(app, key).await?.id.0])).await?;
+    let id = ticket.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
+    let request = pb::DeleteHostTokenRequest { token_id: id.to_string() };
+    app.cluster().delete_host_token(ticket.request(request)).await.map_err(|status| ticket.refused(status))?;
+    let touches = vec![format!("host token {id}")];
+    Ok(intent.dry_run.then(|| plan("the token would be deleted; the host it has admitted stays".to_owned(), touches)))
+}
+
+/// A host joins: who it is, its token's secret or its key says. Failures are counted per address.
+pub async fn join(app: &App, scope: &Scope, body: HostJoin) -> Result<HostJoined, ApiError> {
+    const WHOM: &str = "";
+    app.auth().joins.attempt(WHOM, scope.peer)?;
+    let context = CallContext { request_id: scope.request_id.clone(), ..CallContext::default() };
+    let request = pb::AdmitHostRequest {
+        // No secret and an empty one are told apart: the hash of an empty one is no token's.
+        secret_sha256: body.secret.map(|secret| sha256_hex(secret.as_bytes())).unwrap_or_default(),
+        host_id: body.host_id.to_string(),
+        role: body.role.as_str().to_owned(),
+        name: body.name,
+        csr_pem: body.csr_pem,
+    };
+    let answer = app.cluster().admit_host(context.request(request)).await.map_err(ApiError::from)?.into_inner();
+    app.auth().joins.succeeded(WHOM, scope.peer);
+    let certificate = answer.certificate.unwrap_or_default();
+    Ok(HostJoined {
+        host_id: answer.host_id,
+        name: answer.name,
+        certificate_pem: certificate.certificate_pem,
+        ca_pem: certificate.ca_pem,
+        cluster_url: answer.cluster_url,
+        storage_url: answer.storage_url,
+        resource_url: answer.resource_url,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_where_the_api_is() {
+        let mut api = ApiConfig { listen: "127.0.0.1:7480".parse().expect("addr"), ..ApiConfig::default() };
+        assert_eq!(api_urls(&api), ["http://127.0.0.1:7480"]);
+        api.listen = "0.0.0.0:7480".parse().expect("addr");
+        let all = api_urls(&api);
+        assert!(all.iter().all(|url| url.starts_with("https://") && url.ends_with(":7480")), "{all:?}");
+        assert!(all.contains(&"https://127.0.0.1:7480".to_owned()), "{all:?}");
+        api.public_url = Some("https://cloud.example".into());
+        assert_eq!(api_urls(&api), ["https://cloud.example"]);
+    }
+}
