@@ -1,6 +1,6 @@
 //! Texts that only change on purpose. `UPDATE_GOLDEN=1 cargo test -p iaasctl` writes them anew.
 
-use client::model::{Host, Image, Instance, Quota, QuotaAmounts};
+use client::model::{Host, HostToken, Image, Instance, Quota, QuotaAmounts};
 use iaasctl::{
     output::{Row, render_fields, render_table},
     view::quota_lines,
@@ -101,6 +101,12 @@ fn the_tables() {
         "generation": 1, "registered_at": AT, "state_changed_at": AT,
     }))
     .expect("a host");
+    let token: HostToken = serde_json::from_value(json!({
+        "id": ID, "name": "rack-1", "zone": "b", "state": "used", "host_id": ID, "redeemed_at": AT, "created_by": "admin",
+        "created_at": AT, "expires_at": AT,
+    }))
+    .expect("a token");
+    let unused = HostToken { name: None, zone: None, state: "unused".into(), host_id: None, ..token.clone() };
     let amounts = |n| QuotaAmounts {
         instances: n,
         vcpus: 2 * n,
@@ -118,6 +124,7 @@ fn the_tables() {
         render_fields(&image.fields()),
         render_table(Host::HEADER, &[host.cells()], false),
         render_fields(&host.fields()),
+        render_table(HostToken::HEADER, &[token.cells(), unused.cells()], false),
         render_table(&["RESOURCE", "USED", "LIMIT", "LEFT"], &quota, false),
         render_table(Instance::HEADER, &[], false),
     ];

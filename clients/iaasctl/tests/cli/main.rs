@@ -3,6 +3,7 @@
 mod console;
 mod exit_codes;
 mod golden;
+mod host;
 mod network;
 mod profile;
 mod server;

@@ -1,0 +1,77 @@
+//! Hosts by command line: tokens that admit them, and their removal.
+
+use crate::server::{Home, record, stderr, stdout};
+use serde_json::{Value, json};
+
+const ID: &str = "01234567-89ab-7def-8123-456789abcdef";
+const AT: &str = "2026-01-31T00:00:00.000Z";
+const TOKEN: &str = "iaasj1.aa.bb.https://10.0.0.1:7480";
+
+fn token() -> Value {
+    json!({
+        "id": ID, "name": "rack-1", "zone": "b", "state": "used", "host_id": ID, "redeemed_at": AT, "created_by": "admin",
+        "created_at": AT, "expires_at": AT,
+    })
+}
+
+fn answer(asked: &str) -> (u16, Value) {
+    match asked {
+        "POST /v1/host-tokens" => {
+            let mut made = token();
+            made["token"] = json!(TOKEN);
+            (201, made)
+        }
+        "GET /v1/host-tokens" => (200, json!({"items": [token()], "next_cursor": null})),
+        _ if asked.starts_with("DELETE ") => (204, Value::Null),
+        _ => panic!("nobody should ask {asked}"),
+    }
+}
+
+#[test]
+fn every_command_asks_for_what_it_says() {
+    for (line, what) in [
+        ("host token create --name rack-1 --zone b --ttl 30m", "POST /v1/host-tokens"),
+        ("host token create", "POST /v1/host-tokens"),
+        ("host token list", "GET /v1/host-tokens"),
+        ("host token delete one two", "DELETE /v1/host-tokens/one DELETE /v1/host-tokens/two"),
+        ("host remove rack-1 rack-2", "DELETE /v1/hosts/rack-1 DELETE /v1/hosts/rack-2"),
+    ] {
+        let (url, heard) = record(|asked, _| answer(asked));
+        let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
+        let heard = heard.lock().expect("not poisoned");
+        let mut asked: Vec<_> = heard.iter().map(|(asked, _)| asked.as_str()).collect();
+        asked.sort_unstable();
+        assert_eq!(asked.join(" "), what, "{line}");
+        let body = match line {
+            "host token create" => json!({"ttl_secs": 3600}),
+            _ if line.contains("create") => json!({"name": "rack-1", "zone": "b", "ttl_secs": 1800}),
+            _ => Value::Null,
+        };
+        assert_eq!(heard[0].1, body, "{line}");
+    }
+}
+
+#[test]
+fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
+    let (url, _) = record(|asked, _| answer(asked));
+    let home = Home::new();
+    let made = home.run_at(&url, &["host", "token", "create"]);
+    assert_eq!(stdout(&made), format!("{TOKEN}\n"), "for scripts");
+    for agent in ["compute-agent", "network-agent"] {
+        assert!(stderr(&made).contains(&format!("iaasd {agent} --join {TOKEN}")), "{}", stderr(&made));
+    }
+    let made = home.run_at(&url, &["host", "token", "create", "-o", "json"]);
+    let made: Value = serde_json::from_str(&stdout(&made)).expect("JSON");
+    assert_eq!((&made["token"], &made["id"]), (&json!(TOKEN), &json!(ID)));
+    let listed = stdout(&home.run_at(&url, &["host", "token", "list"]));
+    assert!(listed.contains("rack-1") && listed.contains("used") && !listed.contains("iaasj1"), "{listed}");
+}
+
+#[test]
+fn nonsense_is_refused_before_anything_is_asked() {
+    for line in ["host token create --ttl never", "host token create rack-1", "host token delete", "host remove"] {
+        let output = Home::new().run_at("http://127.0.0.1:1", &line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(output.status.code(), Some(2), "{line}: {}", stderr(&output));
+    }
+}
