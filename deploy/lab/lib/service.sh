@@ -80,3 +80,13 @@ host_joined() { [[ -e $(machine_dir "$1")/state/host/compute-agent.pem && -e $(m
 
 # host_is HOST STATE: as the control plane sees it.
 host_is() { ctl host list -o json 2>/dev/null | jq -e --arg name "$1" --arg state "$2" 'any(.. | objects; .name? == $name and .state? == $state)' >/dev/null; }
+
+# agent_linked HOST SERVICE PORT: the agent itself holds a connection to the manager that listens there.
+agent_linked() {
+    local pid
+    pid=$(service_pid "$1" "$2") || return 1
+    machine_run "$1" ss -Htnp state established dport = ":$3" 2>/dev/null | grep -q "pid=$pid,"
+}
+
+# host_ready HOST: both its agents are in touch with their managers.
+host_ready() { host_is "$1" up && host_joined "$1" && agent_linked "$1" compute-agent 7481 && agent_linked "$1" network-agent 7483; }

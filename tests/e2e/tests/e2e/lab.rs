@@ -1,6 +1,6 @@
 //! The lab itself: machines that are apart but for their cables, lose their power at once, and leave nothing behind.
 
-use crate::support::not_run;
+use crate::support::{not_run, until};
 use anyhow::ensure;
 use harness::{Cable, Lab};
 use std::{collections::BTreeSet, fs, process::Command};
@@ -99,4 +99,81 @@ fn machines_are_joined_by_their_cables_and_end_at_once() -> anyhow::Result<()> {
         ensure!(refused.to_string().contains(says), "{args:?}: {refused}");
     }
     ends_without_a_trace(lab)
+}
+
+/// Each agent and where its manager listens.
+const LINKS: [(&str, u16); 2] = [("compute-agent", 7481), ("network-agent", 7483)];
+
+/// The HTTP that an agent speaks with a manager's port by its certificate.
+fn call(lab: &Lab, host: &str, agent: &str, port: u16) -> anyhow::Result<String> {
+    let line = format!(
+        "cd /var/lib/iaas/host && curl --silent --show-error --http2 --noproxy '*' --max-time 10 --output /dev/null \
+         --write-out '%{{http_version}}' --cacert ca.pem --cert {agent}.pem --key host.key https://10.60.0.2:{port}/"
+    );
+    lab.sh(host, &line)
+}
+
+/// What that port says to a caller of no certificate. It asks nothing: an alert could be lost to a reset otherwise.
+fn call_as_nobody(lab: &Lab, host: &str, port: u16) -> anyhow::Result<String> {
+    let line = format!(
+        "timeout 10 openssl s_client -connect 10.60.0.2:{port} -CAfile /var/lib/iaas/host/ca.pem -alpn h2 -ign_eof -quiet \
+         </dev/null 2>&1 || true"
+    );
+    lab.sh(host, &line)
+}
+
+fn sees_connected(lab: &Lab, host: &str) -> usize {
+    let log = lab.log("manager", "control-plane");
+    log.lines().filter(|line| line.contains("a host's network-agent connected") && line.contains(host)).count()
+}
+
+#[tokio::test]
+async fn hosts_join_with_both_agents_over_mutual_tls() -> anyhow::Result<()> {
+    if let Some(why) = Lab::unavailable() {
+        not_run("hosts that join in the lab", why);
+        return Ok(());
+    }
+    let lab = Lab::up(3, "tcg")?;
+    let hosts = lab.ctl(["host", "list"])?;
+    let tokens = lab.ctl(["host", "token", "list"])?;
+    for name in ["host1", "host2", "host3"] {
+        let all = hosts.as_array().into_iter().flatten();
+        let host = all.clone().find(|host| host["name"] == name);
+        ensure!(all.count() == 3 && host.is_some_and(|host| host["state"] == "up"), "{name} in {hosts}");
+        let token = tokens.as_array().into_iter().flatten().find(|token| token["name"] == name);
+        let used = token
+            .is_some_and(|token| token["state"] == "used" && host.is_some_and(|host| host["id"] == token["host_id"]));
+        ensure!(used, "{name} came by its token: {tokens}");
+        until("the resource-manager knows the network-agent", async || {
+            Ok((sees_connected(&lab, name) > 0).then_some(()))
+        })
+        .await?;
+        for (agent, port) in LINKS {
+            let version = call(&lab, name, agent, port)?;
+            ensure!(version == "2", "{agent} of {name} speaks HTTP/2 with its manager: {version}");
+            let refused = call_as_nobody(&lab, name, port)?;
+            ensure!(refused.contains("certificate required"), "{port} asks for a certificate: {refused}");
+        }
+    }
+
+    // It knows who it is: after a power loss it needs no token, and is the same host.
+    let before = sees_connected(&lab, "host2");
+    lab.power_off("host2")?;
+    until("the host is seen to be away", async || {
+        Ok((lab.ctl(["host", "show", "host2"])?["state"] == "disconnected").then_some(()))
+    })
+    .await?;
+    lab.power_on("host2")?;
+    until("both agents are back", async || {
+        let up = lab.ctl(["host", "show", "host2"])?["state"] == "up";
+        Ok((up && sees_connected(&lab, "host2") > before).then_some(()))
+    })
+    .await?;
+    let after = lab.ctl(["host", "list"])?;
+    let ids = |hosts: &serde_json::Value| -> BTreeSet<String> {
+        hosts.as_array().into_iter().flatten().map(|host| host["id"].to_string()).collect()
+    };
+    ensure!(ids(&after) == ids(&hosts), "the same hosts: {after}");
+    ensure!(lab.ctl(["host", "token", "list"])?.as_array().map(Vec::len) == Some(3), "no other token was made");
+    lab.down()
 }
