@@ -42,6 +42,26 @@ fn the_help_of_every_command() {
     check("help.txt", &text);
 }
 
+/// The lines of shell in a document that call `iaasctl`, without comments.
+fn lines_of(document: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
+    let text = std::fs::read_to_string(path).expect("the document").replace("\\\n", " ");
+    let calls = text.lines().filter(|line| line.starts_with("iaasctl "));
+    calls.map(|line| line.split(" #").next().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn what_the_documents_say_is_understood() {
+    for document in ["docs/how-to/networks.md", "README.md"] {
+        let lines = lines_of(document);
+        assert!(!lines.is_empty(), "{document} has no command");
+        for line in lines {
+            let parsed = iaasctl::command().try_get_matches_from(line.split_whitespace());
+            assert!(parsed.is_ok(), "{document}: {line}: {}", parsed.unwrap_err());
+        }
+    }
+}
+
 #[test]
 fn every_command_and_option_is_explained() {
     fn walk(command: &clap::Command, missing: &mut Vec<String>) {
