@@ -50,7 +50,7 @@ async fn a_token_is_shown_once_and_admits_one_host() {
         (Some("rack-1"), Some("https://{host}:7481"))
     );
     let print = host_cert::fingerprints(joined["ca_pem"].as_str().expect("PEM")).expect("PEM");
-    assert_eq!(print, [token.ca_sha256.clone()]);
+    assert_eq!(print, std::slice::from_ref(&token.ca_sha256));
     let pem = joined["certificate_pem"].as_str().expect("PEM");
     let certificate = host_cert::HostCertificate::parse(pem).expect("readable");
     assert_eq!(certificate.host_id, host_id);
