@@ -56,7 +56,7 @@ async fn from_reservation_to_proof() {
         let row = world.port(&id).await.expect("there");
         assert_eq!((row.state, row.status, row.generation), (PortState::Active, PortStatus::Building, 4));
         let strange = world.bind(&id, InstanceId::new(), host, 1, "b").await.expect("answered");
-        assert_eq!(strange.expired_port_ids, [id.clone()]);
+        assert_eq!(strange.expired_port_ids, std::slice::from_ref(&id));
 
         // Accepted: the quota is back, the rows and addresses stay until the proof.
         for _ in 0..2 {
@@ -167,7 +167,7 @@ async fn a_port_of_its_own_is_taken_and_free_again_afterwards() {
 async fn a_reservation_whose_owner_never_comes_expires() {
     let mut world = World::on(TestStore::sqlite().await, Config::default()).await;
     let asked = world.asks(InstanceId::new());
-    let port = world.reserve_for(&[asked.clone()], 1, false).await.expect("reserved")[0].clone();
+    let port = world.reserve_for(std::slice::from_ref(&asked), 1, false).await.expect("reserved")[0].clone();
     until("the reservation expires", async || world.port(&port.port_id).await.is_none()).await;
     assert_eq!(world.used().await.ports, 0);
     let late = world.bind(&port.port_id, InstanceId::new(), HostId::new(), 1, "").await.expect("answered");
