@@ -14,7 +14,7 @@ readonly QEMU_MIN_MAJOR=8
 readonly BUILD_PACKAGES=(build-essential pkg-config curl ca-certificates)
 readonly HOST_PACKAGES=(genisoimage nftables iproute2 openssh-client jq procps)
 readonly GUEST_PACKAGES=(busybox-static dropbear-bin musl-tools cpio kmod xz-utils)
-readonly TEST_PACKAGES=(postgresql-15 git iputils-ping dnsmasq-base iperf3)
+readonly TEST_PACKAGES=(postgresql-15 git iputils-ping dnsmasq-base iperf3 openssh-client)
 readonly DEBIAN_IMAGE_PACKAGES=(mmdebstrap fdisk e2fsprogs)
 
 APT_LISTS_FRESH=''

@@ -217,6 +217,7 @@ pub const CODES: &[Code] = &[
         &[K::InvalidState],
         "An instance has the port, or a floating IP stands for it. The detail says which.",
     ),
+    code("port_not_bound", &[K::InvalidState], "The port is on no host. Give it to an instance that runs."),
     code("port_not_found", &[K::NotFound], "There is no port of that id or name in the project."),
     code(
         "precondition_failed",

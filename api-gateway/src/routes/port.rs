@@ -24,7 +24,7 @@ use crate::{
     view::{
         instance::Viewer,
         plan::DryRun,
-        port::{PortChange, PortCreate, PortView},
+        port::{PortChange, PortCreate, PortTrafficView, PortView},
     },
 };
 use axum::extract::State;
@@ -33,12 +33,13 @@ use domain::{
     network::{Change as Wanted, Port},
 };
 use http::StatusCode;
+use proto::resource::v1::ReadTrafficRequest;
 use serde::Deserialize;
 use store::PortFilter;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, delete))
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, delete)).routes(routes!(traffic))
 }
 
 async fn shown(app: &App, caller: &Caller, status: StatusCode, done: Done<Port>) -> ApiResult {
@@ -193,4 +194,20 @@ async fn delete(
     let call = Call::open(&app, &scope.caller, Some(scope.id()), &intent, ids).await?;
     let id = PortId(call.id()?);
     ended(call.end(async || Ok(Wanted::PortDelete { id })).await?)
+}
+
+/// What passed through a port, and what was dropped at it and why.
+#[utoipa::path(get, path = "/v1/ports/{port}/traffic", tag = "ports",
+    params(("port" = String, Path, description = "Id or name."), ProjectParams),
+    responses((status = 200, body = PortTrafficView)))]
+async fn traffic(
+    State(app): State<App>,
+    scope: InProject<Read>,
+    Path(key): Path<String>,
+    _: Query<ProjectParams>,
+) -> ApiResult {
+    let port = find::port(&app, scope.id(), &key).await?;
+    let request = ReadTrafficRequest { port_id: port.id.to_string() };
+    let read = app.resource().read_traffic(request).await?.into_inner();
+    reply::json(StatusCode::OK, &PortTrafficView::from(read))
 }

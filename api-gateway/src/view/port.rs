@@ -9,8 +9,9 @@ use domain::{
     HostId, InstanceId, Name, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId, Timestamp,
     network::{Cidr, FixedIp, MacAddr, Port, PortState, PortStatus, RateLimit},
 };
+use proto::resource::v1::ReadTrafficResponse;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 use utoipa::ToSchema;
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -112,6 +113,34 @@ impl PortView {
             host_id: port.host_id.filter(|_| viewer == Viewer::SystemAdmin),
             generation: port.generation,
             created_at: port.created_at,
+        }
+    }
+}
+
+/// What passed and what was dropped since the port's network came to its host, as its instance sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = PortTraffic)]
+pub struct PortTrafficView {
+    /// Since the host last said anything; it counts every few seconds.
+    pub age_ms: u64,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    /// Packets that were dropped, by reason: `spoof`, `dhcp_server`, `router_advertisement`, `security_group`, `protected` (addresses that
+    /// no instance may reach), `host` (services of the host that there aren't), `rate`, `transit`, `stale_nat`.
+    pub drops: BTreeMap<String, u64>,
+}
+
+impl From<ReadTrafficResponse> for PortTrafficView {
+    fn from(read: ReadTrafficResponse) -> Self {
+        Self {
+            age_ms: read.age_ms,
+            rx_bytes: read.rx_bytes,
+            rx_packets: read.rx_packets,
+            tx_bytes: read.tx_bytes,
+            tx_packets: read.tx_packets,
+            drops: read.drops.into_iter().collect(),
         }
     }
 }

@@ -49,6 +49,13 @@ impl ResourceManager for Proxy {
         self.real.clone().apply(request).await
     }
 
+    async fn read_traffic(
+        &self,
+        request: Request<pb::ReadTrafficRequest>,
+    ) -> Result<Response<pb::ReadTrafficResponse>, Status> {
+        self.real.clone().read_traffic(request).await
+    }
+
     async fn reserve_ports(
         &self,
         request: Request<pb::ReservePortsRequest>,

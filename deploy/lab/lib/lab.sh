@@ -105,7 +105,7 @@ lab_machine_names() {
 
 # lab_machine NAME: fails with a word of help unless the lab has it.
 lab_machine() {
-    lab_machine_names | grep -qxF -e "$1" || die "the lab $LAB_NAME has no machine '$1'" "it has: $(lab_machine_names | xargs)"
+    grep -qxF -e "$1" <<<"$(lab_machine_names)" || die "the lab $LAB_NAME has no machine '$1'" "it has: $(lab_machine_names | xargs)"
 }
 
 # underlay_address MACHINE, and the same by IPv6.

@@ -5,6 +5,7 @@
 pub(crate) mod apply;
 pub(crate) mod failure;
 pub(crate) mod port;
+mod traffic;
 
 use crate::Manager;
 use domain::Problem;
@@ -54,6 +55,15 @@ impl ResourceManager for ResourceManagerService {
         let context = CallContext::extract(&request);
         let (manager, request) = (Arc::clone(&self.0), request.into_inner());
         self.answer("apply", async move { apply::call(&manager, &context, request).await }).await
+    }
+
+    async fn read_traffic(
+        &self,
+        request: Request<pb::ReadTrafficRequest>,
+    ) -> Result<Response<pb::ReadTrafficResponse>, Status> {
+        require_role(&request, GATEWAY)?;
+        let (manager, request) = (Arc::clone(&self.0), request.into_inner());
+        self.answer("read_traffic", async move { traffic::read(&manager, &request) }).await
     }
 
     async fn reserve_ports(

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Manager,
-    topology::{Learned, Told},
+    topology::{Learned, Told, bound_to},
 };
 use domain::{HostId, Problem, host::AgentRole};
 use proto::{
@@ -52,7 +52,7 @@ impl NetworkLink for NetworkLinkService {
         manager.tasks.spawn(async move { report::store(&storing, &stored, reports).await });
         let reader = Arc::clone(&link);
         manager.tasks.clone().spawn(async move {
-            read(&reader, incoming, sender).await;
+            read(&manager, &reader, incoming, sender).await;
             manager.links.leave(&reader);
             tracing::info!(host_id = %reader.host_id, host = reader.host_name, "the network-agent's stream ended");
         });
@@ -117,7 +117,12 @@ fn holding(held: &pb::Holding) -> Option<(Told, Word)> {
 }
 
 /// Takes what the agent sends until its stream ends, it falls silent, or another connection replaces it.
-async fn read(link: &Arc<Link>, mut incoming: Streaming<pb::AgentMessage>, reports: mpsc::Sender<pb::Report>) {
+async fn read(
+    manager: &Manager,
+    link: &Arc<Link>,
+    mut incoming: Streaming<pb::AgentMessage>,
+    reports: mpsc::Sender<pb::Report>,
+) {
     loop {
         let message = tokio::select! {
             () = link.closed.cancelled() => return,
@@ -137,7 +142,7 @@ async fn read(link: &Arc<Link>, mut incoming: Streaming<pb::AgentMessage>, repor
         };
         match message {
             Some(Up::Heartbeat(beat)) => {
-                hear(link, beat);
+                hear(manager, link, beat);
                 link.reply(Down::HeartbeatAck(pb::HeartbeatAck {}));
             }
             Some(Up::Report(report)) => {
@@ -158,7 +163,7 @@ async fn read(link: &Arc<Link>, mut incoming: Streaming<pb::AgentMessage>, repor
     }
 }
 
-fn hear(link: &Link, beat: pb::Heartbeat) {
+fn hear(manager: &Manager, link: &Link, beat: pb::Heartbeat) {
     let mut vitals = lock(&link.vitals);
     vitals.heard_at = Instant::now();
     (vitals.networks, vitals.ports, vitals.pending) = (beat.networks, beat.ports, beat.pending);
@@ -167,4 +172,7 @@ fn hear(link: &Link, beat: pb::Heartbeat) {
             vitals.traffic.insert(id, traffic);
         }
     }
+    // Of ports that left, nothing is said any more.
+    let topology = manager.topology();
+    vitals.traffic.retain(|id, _| topology.port(*id).and_then(bound_to) == Some(link.host_id));
 }

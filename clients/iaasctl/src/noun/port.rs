@@ -16,6 +16,8 @@ pub enum PortCommand {
     List(ListArgs),
     /// Show a port
     Show { port: String },
+    /// What passed through a port, and what was dropped at it and why
+    Traffic { port: String },
     /// Change a port's name, security groups, allowed addresses or rate limit
     Set(SetArgs),
     /// Delete ports that no instance has
@@ -123,6 +125,7 @@ pub(super) async fn run(context: Context, command: PortCommand) -> Result<(), Cl
             context.out.list(&listing.all().await?)
         }
         PortCommand::Show { port } => context.out.one(&client.port(&port).await?),
+        PortCommand::Traffic { port } => context.out.one(&client.port_traffic(&port).await?),
         PortCommand::Set(args) => set(&context, &client, args).await,
         PortCommand::Delete { ports } => delete_each(&context, "port", &ports, |name| client.port_delete(name)).await,
     }

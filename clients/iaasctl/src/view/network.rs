@@ -3,8 +3,8 @@
 use super::{time, word, yes};
 use crate::{output::Row, size::show_rate};
 use client::model::{
-    ExternalNetwork, ExternalSubnet, FloatingIp, Network, Nic, Peering, Port, Router, SecurityGroup, SecurityRule,
-    Subnet,
+    ExternalNetwork, ExternalSubnet, FloatingIp, Network, Nic, Peering, Port, PortTraffic, Router, SecurityGroup,
+    SecurityRule, Subnet,
 };
 
 /// A name, or (when it is gone) the id.
@@ -147,6 +147,26 @@ impl Row for Nic {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
+}
+
+impl Row for PortTraffic {
+    const HEADER: &'static [&'static str] = &["RECEIVED", "SENT", "DROPPED"];
+
+    fn cells(&self) -> Vec<String> {
+        let dropped: u64 = self.drops.values().sum();
+        vec![self.rx_packets.to_string(), self.tx_packets.to_string(), dropped.to_string()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        let drops = self.drops.iter().map(|(reason, packets)| format!("{packets} packets: {reason}"));
+        let drops = lines(drops);
+        vec![
+            ("received", format!("{} packets, {} bytes", self.rx_packets, self.rx_bytes)),
+            ("sent", format!("{} packets, {} bytes", self.tx_packets, self.tx_bytes)),
+            ("dropped", if drops.is_empty() { "none".to_owned() } else { drops }),
+            ("counted", format!("{} s ago", self.age_ms / 1000)),
+        ]
     }
 }
 

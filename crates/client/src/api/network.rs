@@ -4,7 +4,7 @@ use crate::{
     model::{
         Described, ExternalNetwork, ExternalNetworkChange, ExternalNetworkCreate, FloatingIp, FloatingIpChange,
         FloatingIpCreate, Instance, Network, NetworkCreate, NicRequest, Peering, PeeringCreate, Port, PortChange,
-        PortCreate, Router, RouterChange, RouterCreate, SecurityGroup, SecurityGroupCreate, SecurityRule,
+        PortCreate, PortTraffic, Router, RouterChange, RouterCreate, SecurityGroup, SecurityGroupCreate, SecurityRule,
         SecurityRuleCreate, Subnet, SubnetChange, SubnetCreate,
     },
 };
@@ -54,6 +54,10 @@ objects! {
 }
 
 impl Client {
+    pub async fn port_traffic(&self, port: &str) -> Result<PortTraffic, ClientError> {
+        self.json(&Call::get(format!("/v1/ports/{}/traffic", segment(port)), &[])).await
+    }
+
     pub fn security_rule_create(&self, group: &str, request: &SecurityRuleCreate) -> Mutation<SecurityRule> {
         Mutation::new(self, Method::POST, format!("/v1/security-groups/{}/rules", segment(group))).body(request)
     }

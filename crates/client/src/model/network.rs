@@ -6,6 +6,7 @@ use domain::{
     network::{Direction, Ethertype, PortState, PortStatus},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -136,6 +137,20 @@ pub struct SubnetChange {
     pub host_routes: Option<Vec<HostRoute>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dhcp: Option<bool>,
+}
+
+/// Since the port's network came to its host, as its instance sees it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct PortTraffic {
+    /// Since the host last said anything.
+    pub age_ms: u64,
+    pub rx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_bytes: u64,
+    pub tx_packets: u64,
+    /// Packets, by the reason they were dropped for.
+    #[serde(default)]
+    pub drops: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

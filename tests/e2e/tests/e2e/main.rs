@@ -9,6 +9,7 @@ mod join;
 mod lab;
 mod lifecycle;
 mod many;
+mod network;
 mod networks;
 mod process;
 mod roles;
