@@ -86,7 +86,8 @@ fn nothing_is_delivered_before_every_port_is_bound_to_this_host_and_epoch_with_i
     let bind = Step::Bind { disk: false, ports: true };
     assert_eq!(step(&row, &ports), Step::Deliver);
     assert_eq!(step(&row, &ports[..1]), Step::ReservePorts);
-    let changes: [(&str, fn(&mut Port)); 5] = [
+    type Changed = (&'static str, fn(&mut Port));
+    let changes: [Changed; 5] = [
         ("reserved", |p| (p.state, p.expires_at) = (PortState::Reserved, Some(NOW))),
         ("taken, not confirmed", |p| p.expires_at = Some(NOW)),
         ("of another host", |p| p.host_id = Some(HostId::new())),

@@ -59,7 +59,7 @@ async fn made_with_its_instance(lab: &Lab, project: ProjectId, network: NetworkI
     assert_eq!((row.rate_limit, row.status, row.mac), (port.rate_limit, PortStatus::Down, port.mac));
     assert_eq!(lab.port_list_without_instance(9).await.unwrap(), [], "its instance may be committed yet");
     assert_eq!(lab.port_expired(at(59), 9).await.unwrap(), []);
-    assert_eq!(lab.port_expired(at(60), 9).await.unwrap(), [row.clone()]);
+    assert_eq!(lab.port_expired(at(60), 9).await.unwrap(), std::slice::from_ref(&row));
     assert_eq!(lab.guard(ProjectDelete { id: project }).await, Guard::ProjectInUse);
 
     let bind = PortBind {
@@ -83,14 +83,18 @@ async fn made_with_its_instance(lab: &Lab, project: ProjectId, network: NetworkI
     assert_eq!((row.state, row.expires_at, row.host_id, row.epoch), (PortState::Active, None, Some(host), 1));
     assert_eq!((row.status, row.instance_epoch, row.metadata_digest.as_str()), (PortStatus::Building, 1, "d1"));
     assert_eq!(lab.port_expired(at(99), 9).await.unwrap(), []);
-    assert_eq!(lab.port_list(project, first(9)).await.unwrap(), [row.clone()]);
-    assert_eq!(lab.port_list_of_instance(instance).await.unwrap(), [row.clone()]);
-    assert_eq!(lab.port_load_many(&[port.id, PortId::new()]).await.unwrap(), [row.clone()]);
+    assert_eq!(lab.port_list(project, first(9)).await.unwrap(), std::slice::from_ref(&row));
+    assert_eq!(lab.port_list_of_instance(instance).await.unwrap(), std::slice::from_ref(&row));
+    assert_eq!(lab.port_load_many(&[port.id, PortId::new()]).await.unwrap(), std::slice::from_ref(&row));
     let of_instances = lab.port_load_many_of_instances(&[instance, InstanceId::new()]).await.unwrap();
-    assert_eq!(of_instances, [row.clone()]);
+    assert_eq!(of_instances, std::slice::from_ref(&row));
     assert!(lab.port_load_all().await.unwrap().contains(&row));
 
-    assert_eq!(lab.port_list_without_instance(9).await.unwrap(), [row.clone()], "there never was such an instance");
+    assert_eq!(
+        lab.port_list_without_instance(9).await.unwrap(),
+        std::slice::from_ref(&row),
+        "there never was such an instance"
+    );
 
     let release = PortRelease { id: port.id, expected_generation: 2 };
     assert_eq!(lab.guard(PortRelease { expected_generation: 1, ..release.clone() }).await, Guard::PortState);
