@@ -5,7 +5,7 @@
 //! authentication only. So a stolen certificate speaks for one host, and for no server to anybody.
 //!
 //! It is valid from one lifetime before it was issued: clocks of two hosts differ. So the middle of its validity is the moment of issue,
-//! and [`renew_at`] needs nothing but the certificate.
+//! and [`HostCertificate::renew_at`] needs nothing but the certificate.
 
 use crate::tls::{Ca, TlsError};
 use domain::{HostId, Timestamp, host::AgentRole};

@@ -6,7 +6,7 @@
 //! **How.** Each host has a set of objects that may have changed for it ([`Links::mark`]). Its stream takes the set, renders these objects
 //! from memory as they are *now*, and sends those that differ from what the host was told last: a burst of changes becomes one delta, and
 //! a change that undid itself none. Every delta has the host's next number, which is also the generation of each word in it: numbers rise
-//! also across restarts ([`number`]), so the agent's ledger sorts any two words of ours. What a host was told and must know no longer ends
+//! also across restarts (`number`), so the agent's ledger sorts any two words of ours. What a host was told and must know no longer ends
 //! with a tombstone. A stream that begins starts from what the agent says it holds; everything is said again.
 //!
 //! **Rejected.** A revision that is raised in each change's transaction: a port that is bound would write a row for every host that has its
