@@ -3,10 +3,12 @@
 
 mod api;
 mod boot;
+mod boot_network;
 mod control_plane;
 mod dataplane;
 mod idle;
 mod inventory;
+mod ipam;
 mod network;
 mod packing;
 mod placement;
@@ -37,6 +39,8 @@ enum Bench {
     Network(network::Args),
     /// Throughput and delay between two hosts' endpoints against plain veth. Needs root and iperf3.
     Dataplane(dataplane::Args),
+    /// Addresses allocated, rebound and given back, in memory and durably.
+    Ipam(ipam::Args),
     /// The scheduler's decisions in memory, against a scan of all hosts.
     Placement(placement::Args),
     /// Hosts that a trace of requests needs, against best fit, first fit and the lower bound.
@@ -56,6 +60,7 @@ async fn main() -> anyhow::Result<()> {
         Bench::Idle(args) => idle::run(args).await?,
         Bench::Network(args) => network::run(args).await?,
         Bench::Dataplane(args) => dataplane::run(args).await?,
+        Bench::Ipam(args) => ipam::run(args).await?,
         Bench::Placement(args) => placement::run(&args)?,
         Bench::Packing(args) => packing::run(&args)?,
         Bench::Inventory(args) => inventory::run(&args)?,

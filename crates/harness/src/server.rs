@@ -6,6 +6,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,7 +16,11 @@ pub struct Server {
     pub dir: tempfile::TempDir,
     /// From spawn to /readyz saying yes.
     pub start: Duration,
+    /// Its networks' namespaces are named `<prefix>-<id>`.
+    pub prefix: String,
 }
+
+static STARTED: AtomicU32 = AtomicU32::new(0);
 
 /// The directory of the built binaries: IAAS_TEST_BIN_DIR, else beside the running one (or above it, for tests).
 #[must_use]
@@ -36,15 +41,17 @@ impl Server {
         std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
         let at = |name: &str| dir.path().join(name);
         let addr = free_address()?;
+        // Of its own, so that what it leaves can be told from others'.
+        let prefix = format!("t{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let config = format!(
-            "[paths]\nstate = {:?}\nrun = {:?}\n[api]\nlisten = \"{addr}\"\n[identity]\nadmin_password_file = {:?}\n[log]\nformat = \"json\"\n{extra}\n",
+            "[network]\nprefix = \"{prefix}\"\n[paths]\nstate = {:?}\nrun = {:?}\n[api]\nlisten = \"{addr}\"\n[identity]\nadmin_password_file = {:?}\n[log]\nformat = \"json\"\n{extra}\n",
             at("state"),
             at("run"),
             at("password"),
         );
         std::fs::write(at("iaasd.toml"), config)?;
         let child = spawn(dir.path())?;
-        let mut server = Self { child, base: format!("http://{addr}"), dir, start: Duration::ZERO };
+        let mut server = Self { child, base: format!("http://{addr}"), dir, start: Duration::ZERO, prefix };
         server.start = server.until_ready().await?;
         Ok(server)
     }
@@ -133,6 +140,19 @@ impl Server {
         let mut command = Command::new(bin_dir().join("iaasd"));
         let stopped = command.args(["vms", "stop", "--config"]).arg(self.config()).stdout(Stdio::null()).status()?;
         anyhow::ensure!(stopped.success(), "iaasd vms stop failed");
+        self.remove_namespaces()
+    }
+
+    /// Those of networks that instances still had: an agent's end leaves them, as guests live on.
+    fn remove_namespaces(&self) -> anyhow::Result<()> {
+        let ours = format!("{}-", self.prefix);
+        for entry in std::fs::read_dir("/run/netns").into_iter().flatten() {
+            let name = entry?.file_name();
+            if name.to_string_lossy().starts_with(&ours) {
+                let removed = Command::new("ip").args(["netns", "delete"]).arg(&name).status()?;
+                anyhow::ensure!(removed.success(), "the namespace {name:?} can't be removed");
+            }
+        }
         Ok(())
     }
 }
