@@ -13,8 +13,8 @@ pub async fn read(inside: &Worker) -> Result<io::Result<BTreeMap<(String, DropRe
     inside
         .run(|_| {
             let mut drops = BTreeMap::new();
-            for (family, set) in [("inet", "by_source"), ("inet", "by_target"), ("arp", "by_source")] {
-                let text = rules::ask(&["-j", "list", "set", family, "iaas_drops", set])?;
+            for family in ["inet", "arp"] {
+                let text = rules::ask(&["-j", "list", "table", family, "iaas_drops"])?;
                 let listed: Value = serde_json::from_str(&text).map_err(io::Error::other)?;
                 for (key, packets) in parse(&listed) {
                     *drops.entry(key).or_default() += packets;

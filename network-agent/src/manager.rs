@@ -5,10 +5,11 @@ use crate::{
     drops,
     host::Host,
     ledger::LedgerError,
-    link::observe,
+    link::observe::{self, LinkCounters},
     model::{names, object::Key},
     report::report_to_pb,
 };
+use domain::NetworkId;
 use proto::network::v1::{
     self as pb, AgentMessage, agent_message::Message as Up, manager_message::Message as Down,
     network_link_client::NetworkLinkClient,
@@ -216,6 +217,8 @@ fn heartbeat(host: &Host, traffic: Vec<pb::PortTraffic>) -> pb::Heartbeat {
 #[derive(Default)]
 struct Traffic {
     sent: BTreeMap<String, pb::PortTraffic>,
+    /// By network: what its links had counted when its drops were last read.
+    read_at: BTreeMap<NetworkId, BTreeMap<String, LinkCounters>>,
 }
 
 impl Traffic {
@@ -226,7 +229,19 @@ impl Traffic {
             let Some(worker) = host.worker_of(*id) else { continue };
             let counted = worker.run(|inside| observe::links(&mut inside.netlink).map(|found| found.counters)).await;
             let Ok(Ok(counters)) = counted else { continue };
-            let dropped = drops::read(&worker).await.ok().and_then(Result::ok).unwrap_or_default();
+            // Where nothing passed, nothing was dropped.
+            if self.read_at.get(id) == Some(&counters) {
+                continue;
+            }
+            let dropped = match drops::read(&worker).await {
+                Ok(Ok(dropped)) => dropped,
+                Ok(Err(error)) => {
+                    tracing::warn!(network_id = %id, error = &error as &dyn std::error::Error, "drops can't be read");
+                    continue;
+                }
+                // The namespace goes.
+                Err(_) => continue,
+            };
             for port in wishes.ports_of(*id).filter(|port| port.instance().is_some()) {
                 let link = names::port_link(port.id);
                 let Some(count) = counters.get(&link) else { continue };
@@ -247,7 +262,9 @@ impl Traffic {
                     changed.push(traffic);
                 }
             }
+            self.read_at.insert(*id, counters);
         }
+        self.read_at.retain(|id, _| wishes.networks.contains_key(id));
         self.sent.retain(|id, _| id.parse().is_ok_and(|id| wishes.ports.contains_key(&id)));
         changed
     }

@@ -70,14 +70,16 @@ async fn a_file_left_inheritable_stops_at_the_shim() {
         "cgroup_procs": [], "pid_namespace": null, "stderr": list, "open_files_max": 64,
     });
     // A pipe at 9, not close-on-exec, as a careless library would leave it.
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
     let mut shim = Command::new("/bin/sh")
         .args(["-c", "exec 9</etc/hostname; exec \"$0\""])
         .arg(env!("CARGO_BIN_EXE_vm_launch"))
-        .stdin(Stdio::piped())
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(Stdio::piped())
         .spawn()
         .expect("runs");
-    std::io::Write::write_all(&mut shim.stdin.take().expect("piped"), spec.to_string().as_bytes()).expect("written");
+    std::io::Write::write_all(&mut &ours, spec.to_string().as_bytes()).expect("written");
+    ours.shutdown(std::net::Shutdown::Write).expect("ended");
     let mut answer = String::new();
     shim.stdout.take().expect("piped").read_to_string(&mut answer).expect("readable");
     assert!(shim.wait().expect("ends").success() && answer.contains("started"), "{answer}");
