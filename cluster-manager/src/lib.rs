@@ -26,6 +26,7 @@ pub mod reconcile;
 pub mod resource;
 pub mod scheduler;
 pub mod storage;
+mod wishes;
 
 pub use admission::{Admission, AgentLinks};
 pub use config::Config;
@@ -85,6 +86,8 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     for host in hosts.iter().filter(|h| h.state == domain::host::HostState::Up) {
         manager.agents.expect(host.id);
     }
+    let attached = wishes::resume(&manager).await.context("the members of placement groups can't be read")?;
+    tracing::info!(attached, "placement knows its groups, its protected and its preemptible instances");
     resume(&manager).await.context("the instances can't be read")?;
     tasks.spawn(ingest::run(Arc::clone(&manager), reports));
     tasks.spawn(reconcile::instance::run(Arc::clone(&manager)));

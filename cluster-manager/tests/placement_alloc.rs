@@ -55,6 +55,8 @@ fn host(n: u128) -> Host {
         state: HostState::Up,
         cordoned: false,
         cordon_reason: String::new(),
+        draining: false,
+        dedicated_to: None,
         capacity,
         cpu_overcommit_permille: 1000,
         used: Size { vcpus: n as u32 % 40, memory_mib: (n as u64 % 100) * 1024, disk_gib: 0 },

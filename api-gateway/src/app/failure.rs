@@ -69,6 +69,7 @@ fn broken_constraint(constraint: Constraint) -> Option<Problem> {
         Constraint::HostName => Some(taken("host")),
         Constraint::InstanceName => Some(taken("instance")),
         Constraint::ImageName => Some(taken("image")),
+        Constraint::PlacementGroupName => Some(taken("placement group")),
         // The parent was deleted between the look and the commit.
         Constraint::ForeignKey(_) => Some(
             Problem::new(ErrorKind::NotFound, "parent_not_found", "the object that this belongs to is gone")
@@ -90,12 +91,19 @@ fn broken_constraint(constraint: Constraint) -> Option<Problem> {
         | Constraint::FloatingIpTarget
         | Constraint::PeeringName
         | Constraint::PeeringPair
+        | Constraint::PlacementPlace
         | Constraint::OperationRepeated
         | Constraint::IdempotencyRepeated
         | Constraint::PrimaryKey(_)
         | Constraint::UsedNotNegative
         | Constraint::EventHeadOne => None,
     }
+}
+
+pub fn placement_group_in_use() -> Problem {
+    let detail = "instances are in the placement group, or it was deleted just now";
+    Problem::new(ErrorKind::InvalidState, "placement_group_in_use", detail)
+        .with_hint("`iaasctl placement-group show` names them; delete them first")
 }
 
 fn failed_guard(guard: Guard) -> Option<Problem> {
@@ -112,6 +120,7 @@ fn failed_guard(guard: Guard) -> Option<Problem> {
             )
             .with_hint("delete its instances, images, floating IPs, ports and own networks first; disks go with their instances, the default network with the project"),
         ),
+        Guard::PlacementGroupInUse => Some(placement_group_in_use()),
         Guard::RefreshToken
         | Guard::HostCapacity
         | Guard::ComputeQuota
@@ -133,6 +142,7 @@ fn failed_guard(guard: Guard) -> Option<Problem> {
         | Guard::PortExists
         | Guard::PortState
         | Guard::AddressTaken
+        | Guard::PlacementAnchor
         | Guard::InstanceGeneration
         | Guard::InstanceObserved
         | Guard::InstanceEpoch

@@ -12,7 +12,7 @@ use crate::{
     http::{intent::Intent, problem::ApiError},
     view::{host::HostChange, plan::PlanView},
 };
-use domain::{HostId, Name, Problem, host::Host, limits};
+use domain::{HostId, Name, Problem, ProjectId, host::Host, limits};
 use proto::cluster::v1 as pb;
 
 /// vCPUs per hardware thread.
@@ -56,6 +56,11 @@ pub async fn change(
     check_change(body)?;
     let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find(app, key).await?.id.0])).await?;
     let id = ticket.ids.first().map(|id| HostId(*id)).ok_or_else(Problem::internal)?;
+    let dedicated_to = match body.dedicated_to.as_deref() {
+        Some("") => Some(String::new()),
+        Some(key) => Some(project_id(app, key).await?.to_string()),
+        None => None,
+    };
     let request = pb::ChangeHostRequest {
         host_id: id.to_string(),
         expected_generation: intent.expected_generation(),
@@ -65,6 +70,8 @@ pub async fn change(
         replace_tags: body.tags.is_some(),
         tags: body.tags.clone().unwrap_or_default().into_iter().collect(),
         cpu_overcommit_permille: body.cpu_overcommit.map(permille),
+        draining: body.draining,
+        dedicated_to,
     };
     app.cluster().change_host(ticket.request(request)).await.map_err(|status| ticket.refused(status))?;
     let host = find(app, &id.to_string()).await?;
@@ -77,6 +84,15 @@ pub async fn change(
         }));
     }
     Ok(Done::Change(host))
+}
+
+async fn project_id(app: &App, key: &str) -> Result<ProjectId, ApiError> {
+    let found = match key.parse::<ProjectId>() {
+        Ok(id) => app.store().project_find(id).await?,
+        Err(_) => app.store().project_find_by_name(key).await?,
+    };
+    let absent = || Problem::not_found("project", shown(key)).with_field("/dedicated_to", "there is no such project");
+    found.map(|project| project.id).ok_or_else(|| absent().into())
 }
 
 /// Takes a host out of the fleet. The plan, for a dry run.
@@ -107,6 +123,16 @@ fn what(body: &HostChange) -> Vec<String> {
         Some(false) => changes.push("uncordoned".to_owned()),
         None => {}
     }
+    match body.draining {
+        Some(true) => changes.push("to be emptied".to_owned()),
+        Some(false) => changes.push("no more to be emptied".to_owned()),
+        None => {}
+    }
+    match body.dedicated_to.as_deref() {
+        Some("") => changes.push("for all projects".to_owned()),
+        Some(project) => changes.push(format!("for project {project} alone")),
+        None => {}
+    }
     if let Some(zone) = &body.zone {
         changes.push(format!("zone {zone}"));
     }
@@ -134,6 +160,8 @@ mod tests {
             zone: Some("Zone A".into()),
             tags: Some([(String::new(), "x".into())].into()),
             cpu_overcommit: Some(f64::NAN),
+            draining: None,
+            dedicated_to: None,
         };
         let fields: Vec<_> = check_change(&bad).expect_err("bad").errors.into_iter().map(|e| e.field).collect();
         assert_eq!(fields, ["/cordon_reason", "/zone", "/tags/", "/cpu_overcommit"]);

@@ -12,9 +12,11 @@ use crate::{
     },
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
+    routes::placement_group,
     view::{
         instance_request::{InstanceCreate, InstanceResize},
         nic::NicRequest,
+        placement::PlacementRequest,
         plan::{PlanView, QuotaLeftView},
     },
 };
@@ -24,6 +26,7 @@ use domain::{
     flavor::Size,
     image::{Image, ImageKind},
     instance::{Instance, InstanceSpec, default_stop_timeout_secs},
+    placement::PlacementWishes,
 };
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change},
@@ -151,6 +154,7 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
     for key in &asked.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
     }
+    let placement = resolve_placement(app, project_id, &asked.placement).await?;
     Ok(InstanceSpec {
         size,
         flavor,
@@ -165,8 +169,33 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
         ssh_keys,
         user_data_base64: asked.user_data_base64.clone(),
         zone: asked.zone.clone(),
+        placement,
         nics: vec![],
         deleted: false,
+    })
+}
+
+/// Ids for the names of placement groups.
+async fn resolve_placement(
+    app: &App,
+    project_id: ProjectId,
+    asked: &PlacementRequest,
+) -> Result<PlacementWishes, ApiError> {
+    let mut groups = Vec::with_capacity(asked.groups.len());
+    for (at, key) in asked.groups.iter().enumerate() {
+        let field = format!("/placement/groups/{at}");
+        let group = find::in_field(&field, placement_group::fetch(app, project_id, key)).await?;
+        groups.push(group.id);
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(PlacementWishes {
+        required_tags: asked.required_tags.clone(),
+        forbidden_tags: asked.forbidden_tags.clone(),
+        cpu_features: asked.cpu_features.clone(),
+        groups,
+        dedicated: asked.dedicated,
+        preemptible_class: asked.preemptible_class,
     })
 }
 

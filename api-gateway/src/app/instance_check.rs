@@ -6,6 +6,7 @@ use crate::{
     view::{
         instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop},
         nic::NicRequest,
+        placement::PlacementRequest,
     },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -77,6 +78,7 @@ pub struct CheckedCreate {
     pub on_crash: OnCrash,
     pub on_host_loss: OnHostLoss,
     pub zone: Option<String>,
+    pub placement: PlacementRequest,
     pub power: Power,
     pub networks: Option<Vec<NicRequest>>,
 }
@@ -96,6 +98,7 @@ pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
     if let Some(zone) = &body.zone {
         check_name(&mut wrong, "/zone", zone);
     }
+    check_placement(&mut wrong, &body.placement);
     instance_nic::check_all(&mut wrong, body.networks.as_ref(), names.len());
     let power = body.power.unwrap_or_default();
     wrong.unless(power != Power::Paused, "/power", || "on or off: a new instance can't be paused".to_owned());
@@ -112,9 +115,38 @@ pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
         on_crash: body.on_crash.unwrap_or_default(),
         on_host_loss: body.on_host_loss.unwrap_or_default(),
         zone: body.zone.clone(),
+        placement: body.placement.clone(),
         power,
         networks: body.networks.clone(),
     })
+}
+
+fn check_placement(wrong: &mut Wrong, asked: &PlacementRequest) {
+    let most = limits::PLACEMENT_GROUPS_PER_INSTANCE;
+    wrong.unless(asked.groups.len() <= most, "/placement/groups", || format!("at most {most}"));
+    for (i, group) in asked.groups.iter().enumerate() {
+        check_key(wrong, &format!("/placement/groups/{i}"), group);
+    }
+    for (field, tags) in [("required_tags", &asked.required_tags), ("forbidden_tags", &asked.forbidden_tags)] {
+        let field = format!("/placement/{field}");
+        let most = limits::PLACEMENT_TAGS_PER_INSTANCE;
+        wrong.unless(tags.len() <= most, &field, || format!("at most {most}"));
+        for (key, value) in tags {
+            let ok = (1..=limits::TAG_KEY_BYTES).contains(&key.len()) && value.len() <= limits::TAG_VALUE_BYTES;
+            wrong.unless(ok, &field, || "a tag that no host can have: its key is empty, or it is too long".to_owned());
+        }
+    }
+    let both = asked.required_tags.iter().find(|(key, value)| asked.forbidden_tags.get(*key) == Some(value));
+    if let Some((key, value)) = both {
+        wrong.add("/placement/forbidden_tags", format!("{key}={value} is required and forbidden at once"));
+    }
+    let most = limits::CPU_FEATURES_PER_INSTANCE;
+    wrong.unless(asked.cpu_features.len() <= most, "/placement/cpu_features", || format!("at most {most}"));
+    for (i, feature) in asked.cpu_features.iter().enumerate() {
+        let ok =
+            (1..=limits::CPU_FEATURE_BYTES).contains(&feature.len()) && feature.bytes().all(|b| b.is_ascii_graphic());
+        wrong.unless(ok, &format!("/placement/cpu_features/{i}"), || "a name as in /proc/cpuinfo".to_owned());
+    }
 }
 
 pub fn change(body: &InstanceChange) -> Result<(), Problem> {

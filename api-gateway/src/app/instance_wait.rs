@@ -206,6 +206,7 @@ mod tests {
                 ssh_keys: vec![],
                 user_data_base64: String::new(),
                 zone: None,
+                placement: Default::default(),
                 nics: vec![],
                 deleted: false,
             },

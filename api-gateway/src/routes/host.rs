@@ -40,7 +40,7 @@ async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _
     reply::object(StatusCode::OK, host.generation, &HostView::from(host))
 }
 
-/// Cordons a host, or changes its zone, tags or overcommit. System admins only.
+/// Cordons, drains or dedicates a host, or changes its zone, tags or overcommit. System admins only.
 #[utoipa::path(patch, path = "/v1/hosts/{host}", tag = "hosts",
     params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = HostChange,
     responses((status = 200, body = HostView)))]

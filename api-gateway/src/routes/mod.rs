@@ -18,6 +18,7 @@ pub mod instance_action;
 pub mod member;
 pub mod network;
 pub mod peering;
+pub(crate) mod placement_group;
 pub mod port;
 pub mod project;
 pub mod quota;
@@ -93,6 +94,7 @@ fn all() -> OpenApiRouter<App> {
         .merge(floating_ip::routes())
         .merge(network::routes())
         .merge(peering::routes())
+        .merge(placement_group::routes())
         .merge(port::routes())
         .merge(router::routes())
         .merge(security_group::routes())

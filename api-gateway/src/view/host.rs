@@ -2,7 +2,7 @@
 
 use super::names::HostStateName;
 use domain::{
-    HostId, Timestamp,
+    HostId, ProjectId, Timestamp,
     flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
 };
@@ -23,6 +23,11 @@ pub struct HostView {
     /// Keeps what it has, gets nothing new.
     pub cordoned: bool,
     pub cordon_reason: String,
+    /// Being emptied: gets nothing new.
+    pub draining: bool,
+    /// The project whose instances alone it takes.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub dedicated_to: Option<ProjectId>,
     /// What instances may take in total.
     pub capacity: SizeView,
     /// What they take; memory with QEMU's overhead.
@@ -81,6 +86,8 @@ impl From<Host> for HostView {
             state: host.state,
             cordoned: host.cordoned,
             cordon_reason: host.cordon_reason,
+            draining: host.draining,
+            dedicated_to: host.dedicated_to,
             capacity: host.capacity.into(),
             used: host.used.into(),
             cpu_overcommit: f64::from(host.cpu_overcommit_permille) / 1000.0,
@@ -102,6 +109,12 @@ pub struct HostChange {
     /// Why, for the other operators.
     #[serde(default)]
     pub cordon_reason: Option<String>,
+    /// Whether it is to be emptied.
+    #[serde(default)]
+    pub draining: Option<bool>,
+    /// The project, by id or name, whose instances alone it shall take; empty: every project's again. What is there stays.
+    #[serde(default)]
+    pub dedicated_to: Option<String>,
     #[serde(default)]
     pub zone: Option<String>,
     /// Replaces all tags.

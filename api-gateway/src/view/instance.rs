@@ -4,6 +4,7 @@ use super::{
     names::{InstanceStateName, OnCrashName, OnHostLossName, PowerName},
     network_names::Surroundings,
     nic::NicView,
+    placement::PlacementView,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use domain::{
@@ -65,6 +66,8 @@ pub struct InstanceView {
     /// 0: no root disk.
     pub disk_gib: u64,
     pub zone: Option<String>,
+    /// What else it wishes of its host.
+    pub placement: PlacementView,
     #[schema(value_type = OnCrashName)]
     pub on_crash: OnCrash,
     #[schema(value_type = OnHostLossName)]
@@ -130,6 +133,7 @@ impl InstanceView {
             memory_mib: spec.size.memory_mib,
             disk_gib: spec.size.disk_gib,
             zone: spec.zone,
+            placement: spec.placement.into(),
             on_crash: spec.on_crash,
             on_host_loss: spec.on_host_loss,
             ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),

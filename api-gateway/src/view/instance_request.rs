@@ -3,6 +3,7 @@
 use super::{
     names::{OnCrashName, OnHostLossName, PowerName},
     nic::NicRequest,
+    placement::PlacementRequest,
 };
 use domain::instance::{OnCrash, OnHostLoss, Power};
 use serde::Deserialize;
@@ -50,6 +51,9 @@ pub struct InstanceCreate {
     /// Only hosts of this zone.
     #[serde(default)]
     pub zone: Option<String>,
+    /// More wishes of its host.
+    #[serde(default)]
+    pub placement: PlacementRequest,
     /// `on` (as without it) or `off`: made, but not started.
     #[serde(default)]
     #[schema(value_type = Option<PowerName>)]

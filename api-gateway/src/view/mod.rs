@@ -18,6 +18,8 @@ pub mod network;
 pub mod network_names;
 pub mod nic;
 pub mod peering;
+pub mod placement;
+pub mod placement_group;
 pub mod plan;
 pub mod port;
 pub mod project;

@@ -6,6 +6,7 @@ use domain::{
     image::{DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
     network::{Direction, Ethertype, PortState, PortStatus},
+    placement::{GroupPolicy, GroupScope, GroupStrength},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -62,4 +63,10 @@ names! {
     /// `ingress`: to the instance. `egress`: from it.
     DirectionName as Direction of Direction { Ingress, Egress }
     EthertypeName as Ethertype of Ethertype { Ipv4, Ipv6 }
+    /// `affinity`: where the others are. `anti_affinity`: where none of the others is.
+    GroupPolicyName as PlacementPolicy of GroupPolicy { Affinity, AntiAffinity }
+    /// `rack`: hosts with the same tag `rack`; a host without one is a rack of its own.
+    GroupScopeName as PlacementScope of GroupScope { Host, Rack, Zone }
+    /// `hard`: or not at all. `soft`: if there is room.
+    GroupStrengthName as PlacementStrength of GroupStrength { Hard, Soft }
 }

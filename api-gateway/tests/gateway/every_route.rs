@@ -33,6 +33,7 @@ impl Operation {
             ("{security_group}", "nothing"),
             ("{rule}", "nothing"),
             ("{peering}", "nothing"),
+            ("{group}", "nothing"),
             ("{external_network}", "nothing"),
             ("{host_token}", "nothing"),
         ] {

@@ -21,6 +21,7 @@ mod network;
 mod network_bad;
 mod network_card;
 mod network_repeat;
+mod placement;
 mod tls;
 mod tokens;
 mod view;

@@ -66,6 +66,7 @@ fn instance() -> Instance {
             ssh_keys: vec![crate::harness::key("ann@laptop"), "not a key".to_owned()],
             user_data_base64: "c2VjcmV0".to_owned(),
             zone: Some("a".to_owned()),
+            placement: Default::default(),
             nics: vec![Nic {
                 port_id: PortId(id(6)),
                 network_id: NetworkId(id(7)),
@@ -119,6 +120,8 @@ fn host() -> Host {
         state: HostState::Disconnected,
         cordoned: true,
         cordon_reason: "disk".to_owned(),
+        draining: false,
+        dedicated_to: None,
         capacity: Size { vcpus: 16, memory_mib: 8192, disk_gib: 100 },
         cpu_overcommit_permille: 4000,
         used: Size { vcpus: 2, memory_mib: 600, disk_gib: 10 },

@@ -10,6 +10,7 @@ use super::link::Link;
 use crate::{
     manager::Manager,
     reconcile::report::{Observation, Scene, Stale, Verdict, plan_report},
+    wishes,
 };
 use domain::{
     HostId, InstanceId, Timestamp,
@@ -242,6 +243,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
         (Verdict::Gone { events }, Some(row)) => {
             let mut unit =
                 Unit::new().op(store::InstanceDelete { id, epoch: row.instance.epoch }).op(unclaim(host_id, row.claim));
+            wishes::leave(&row.instance.spec, &mut unit);
             unit.extend(events.iter().cloned().map(store::EventInsert));
             unit
         }
@@ -287,6 +289,7 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
             let mut inventory = manager.inventory();
             inventory.unclaim(host_id, row.claim);
             inventory.start_ends(host_id, id);
+            inventory.detach(id);
             drop(inventory);
             metrics::counter!("iaas_instances_deleted_total").increment(1);
             manager.cards_are_out(id);

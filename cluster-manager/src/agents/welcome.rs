@@ -92,6 +92,8 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
         state: HostState::Up,
         cordoned: known.is_some_and(|h| h.cordoned),
         cordon_reason: known.map(|h| h.cordon_reason.clone()).unwrap_or_default(),
+        draining: known.is_some_and(|h| h.draining),
+        dedicated_to: known.and_then(|h| h.dedicated_to),
         capacity: Size { vcpus: overcommitted(capacity.vcpus, permille), ..capacity },
         cpu_overcommit_permille: permille,
         used: known.map(|h| h.used).unwrap_or_default(),

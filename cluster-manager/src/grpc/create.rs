@@ -9,7 +9,8 @@ use crate::{
     cards::{Card, check_count, parse_card},
     lifecycle::check::{check_image, check_spec, check_tags},
     manager::{Manager, read_problem},
-    scheduler::{Placed, Request, decide},
+    scheduler::{Placed, decide},
+    wishes::Wishes,
 };
 use domain::{
     DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
@@ -138,10 +139,10 @@ async fn place_and_commit(
     nics: &[Vec<Nic>],
 ) -> Result<pb::CreateInstancesResponse, Failed> {
     let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    let mut request = Request { size: wanted.spec.size, zone: wanted.spec.zone.clone(), ..Request::default() };
+    let mut wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
     for _ in 0..ATTEMPTS {
         let now = Timestamp::now();
-        let places = Places::find(manager, &ids, &request, now).map_err(for_certain)?;
+        let places = Places::find(manager, &ids, &wishes.request, now).map_err(for_certain)?;
         let instances: Vec<(Instance, Placed)> = wanted
             .instances
             .iter()
@@ -155,7 +156,9 @@ async fn place_and_commit(
             instances: instances.iter().map(|(i, _)| instance_to_pb(i)).collect(),
             plan: None,
         };
-        let unit = unit(context, wanted, &instances, &answer, now);
+        let mut unit = unit(context, wanted, &instances, wishes.attached(), &answer, now);
+        let at: Vec<(InstanceId, Placed)> = places.places.iter().map(|(id, placed, _)| (*id, *placed)).collect();
+        wishes.join(&manager.inventory(), &at, &mut unit);
         let error = match manager.store.commit(unit).await {
             Ok(()) => {
                 places.make_firm();
@@ -167,17 +170,21 @@ async fn place_and_commit(
         let hosts: HashSet<HostId> = places.places.iter().map(|(_, p, _)| p.host_id).collect();
         drop(places);
         match error {
-            CommitError::Guard(Guard::HostCapacity) => {
-                // Memory was behind the rows (another's claim, a cordon, a lost host). Look again; if memory can't be brought up now
+            CommitError::Guard(Guard::HostCapacity | Guard::PlacementAnchor)
+            | CommitError::Constraint(Constraint::PlacementPlace) => {
+                // Memory was behind the rows (another's claim, a cordon, a lost host, another's member of the group). Look again; if memory can't be brought up now
                 // because other claims are on their way, look elsewhere.
                 metrics::counter!("iaas_placement_conflicts_total").increment(1);
                 for host_id in hosts {
-                    if !manager.refresh_host(host_id).await && !request.avoid.contains(&host_id) {
-                        request.avoid.push(host_id);
+                    let refreshed = manager.refresh_host(host_id).await;
+                    // A refreshed host's row says nothing of groups.
+                    let known = refreshed && matches!(error, CommitError::Guard(Guard::HostCapacity));
+                    if !known && !wishes.request.avoid.contains(&host_id) {
+                        wishes.request.avoid.push(host_id);
                     }
                 }
-                if request.avoid.len() >= manager.inventory().len() {
-                    request.avoid.clear();
+                if wishes.request.avoid.len() >= manager.inventory().len() {
+                    wishes.request.avoid.clear();
                 }
             }
             CommitError::Guard(Guard::ComputeQuota) => {
@@ -186,6 +193,10 @@ async fn place_and_commit(
             }
             CommitError::Constraint(Constraint::InstanceName) => {
                 return Err(for_certain(name_taken(manager, wanted).await));
+            }
+            CommitError::Constraint(Constraint::ForeignKey("placement_member_group_fk")) => {
+                let detail = "a placement group of the request was deleted meanwhile";
+                return Err(for_certain(Problem::new(ErrorKind::NotFound, "placement_group_not_found", detail)));
             }
             CommitError::Constraint(Constraint::ForeignKey(_)) => {
                 return Err(for_certain(Problem::not_found("project", wanted.project_id)));
@@ -267,6 +278,7 @@ fn unit(
     context: &CallContext,
     wanted: &Wanted,
     instances: &[(Instance, Placed)],
+    attached: bool,
     answer: &pb::CreateInstancesResponse,
     now: Timestamp,
 ) -> Unit {
@@ -280,7 +292,7 @@ fn unit(
     });
     for (instance, placed) in instances {
         unit.push(claim(placed));
-        unit.push(insert(instance, placed));
+        unit.push(insert(instance, placed, attached));
         let data = serde_json::json!({ "to": InstanceState::Pending.as_str(), "generation": 1, "epoch": 1 });
         Deed {
             project_id: Some(wanted.project_id),
@@ -307,7 +319,7 @@ pub fn claim(placed: &Placed) -> store::HostClaim {
     }
 }
 
-fn insert(instance: &Instance, placed: &Placed) -> store::InstanceInsert {
+fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::InstanceInsert {
     let Instance { id, project_id, name, tags, generation, epoch, host_id, root_disk_id, spec, status, .. } =
         instance.clone();
     store::InstanceInsert {
@@ -329,6 +341,7 @@ fn insert(instance: &Instance, placed: &Placed) -> store::InstanceInsert {
         step: status.step,
         reason: status.reason,
         deadline_at: status.deadline_at,
+        attached,
         created_at: instance.created_at,
     }
 }
@@ -351,7 +364,7 @@ async fn rehearse(
         return Err(problem);
     }
     let nics = reserve::rehearse(manager, context, wanted).await?;
-    let request = Request { size: wanted.spec.size, zone: wanted.spec.zone.clone(), ..Request::default() };
+    let request = Wishes::load(manager, wanted.project_id, &wanted.spec).await?.request;
     let now = Timestamp::now();
     // The first one's record. The others need the first one's claim to be decided, which is why they are held for a moment.
     let record = match wanted.instances.len() {

@@ -1,4 +1,4 @@
-//! What an operator decides on a host: cordon, zone, tags, overcommit.
+//! What an operator decides on a host: cordon, drain, dedication, zone, tags, overcommit.
 
 use super::answer::{self, Deed};
 use crate::{
@@ -7,7 +7,10 @@ use crate::{
     manager::{Manager, read_problem},
 };
 use domain::{ErrorKind, HostId, Problem, Timestamp, host::Host, limits};
-use proto::{cluster::v1 as pb, convert::parse};
+use proto::{
+    cluster::v1 as pb,
+    convert::{parse, parse_optional},
+};
 use service_kit::context::CallContext;
 use store::{CommitError, Guard, Unit};
 
@@ -78,6 +81,12 @@ fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
         }
         next.cordon_reason.clone_from(reason);
     }
+    if let Some(draining) = request.draining {
+        next.draining = draining;
+    }
+    if let Some(project) = &request.dedicated_to {
+        next.dedicated_to = parse_optional("dedicated_to", project)?;
+    }
     if let Some(zone) = &request.zone {
         next.zone = parse::<domain::Name>("zone", zone)?.to_string();
     }
@@ -109,16 +118,19 @@ fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHost
         expected_generation: host.generation,
         cordoned: next.cordoned,
         cordon_reason: next.cordon_reason.clone(),
+        draining: next.draining,
+        dedicated_to: next.dedicated_to,
         zone: next.zone.clone(),
         tags: next.tags.clone(),
         cpu_overcommit_permille: next.cpu_overcommit_permille,
         vcpus: next.capacity.vcpus,
     });
     answer::remember(&mut unit, context, answer, now);
-    let verb = match (host.cordoned, next.cordoned) {
-        (false, true) => "cordon",
-        (true, false) => "uncordon",
-        (true, true) | (false, false) => "change",
+    let verb = match ((host.cordoned, next.cordoned), (host.draining, next.draining)) {
+        (_, (false, true)) => "drain",
+        ((false, true), _) => "cordon",
+        ((true, false), _) => "uncordon",
+        ((true, true) | (false, false), _) => "change",
     };
     Deed {
         project_id: None,
@@ -127,7 +139,8 @@ fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHost
         verb,
         message: format!("{verb} of host {}", host.name),
         data: serde_json::json!({
-            "cordoned": next.cordoned, "reason": next.cordon_reason, "zone": next.zone, "cpu_overcommit_permille": next.cpu_overcommit_permille,
+            "cordoned": next.cordoned, "reason": next.cordon_reason, "draining": next.draining, "dedicated_to": next.dedicated_to,
+            "zone": next.zone, "cpu_overcommit_permille": next.cpu_overcommit_permille,
         }),
         now,
         context,
@@ -151,6 +164,8 @@ mod tests {
             state: domain::host::HostState::Up,
             cordoned: true,
             cordon_reason: "disk".into(),
+            draining: false,
+            dedicated_to: None,
             capacity: Size { vcpus: 16, memory_mib: 1, disk_gib: 1 },
             cpu_overcommit_permille: 4000,
             used: Size::default(),

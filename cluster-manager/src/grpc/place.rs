@@ -27,8 +27,7 @@ impl<'a> Places<'a> {
                     metrics::counter!("iaas_placements_refused_total").increment(1);
                     return Err(no_capacity(decision.record, found, ids.len()));
                 };
-                inventory.claim_tentatively(placed.host_id, placed.claim);
-                inventory.start_begins(placed.host_id, *id);
+                inventory.hold(*id, &placed, request);
                 held.places.push((*id, placed, decision.record));
             }
         }
@@ -53,8 +52,7 @@ impl Drop for Places<'_> {
         }
         let mut inventory = self.manager.inventory();
         for (id, placed, _) in &self.places {
-            inventory.give_back(placed.host_id, placed.claim);
-            inventory.start_ends(placed.host_id, *id);
+            inventory.let_go(*id, placed);
         }
     }
 }

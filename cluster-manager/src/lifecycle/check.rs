@@ -38,6 +38,17 @@ pub fn check_spec(spec: &InstanceSpec) -> Result<(), Problem> {
     if spec.user_data_base64.len().div_ceil(4) * 3 > limits::USER_DATA_BYTES + 2 {
         wrong.push(("user_data", format!("at most {} bytes", limits::USER_DATA_BYTES)));
     }
+    let wishes = &spec.placement;
+    if wishes.groups.len() > limits::PLACEMENT_GROUPS_PER_INSTANCE {
+        wrong.push(("placement/groups", format!("at most {}", limits::PLACEMENT_GROUPS_PER_INSTANCE)));
+    }
+    let most = limits::PLACEMENT_TAGS_PER_INSTANCE;
+    if wishes.required_tags.len() > most || wishes.forbidden_tags.len() > most {
+        wrong.push(("placement", format!("at most {most} tags each")));
+    }
+    if wishes.cpu_features.len() > limits::CPU_FEATURES_PER_INSTANCE {
+        wrong.push(("placement/cpu_features", format!("at most {}", limits::CPU_FEATURES_PER_INSTANCE)));
+    }
     collect(wrong)?;
     check_size(spec.size)?;
     if spec.on_host_loss == OnHostLoss::Restart && spec.size.disk_gib > 0 {

@@ -15,6 +15,7 @@ use crate::{
     cards::metadata_digest,
     manager::Manager,
     storage::{LOCAL_POOL, ROOT},
+    wishes,
 };
 use domain::{
     HostId, InstanceId, Problem, Timestamp,
@@ -289,6 +290,7 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
     let mut unit = Unit::new()
         .op(store::InstanceDelete { id: instance.id, epoch: instance.epoch })
         .op(store::EventInsert(event(instance, "deleted", format!("{} is deleted", instance.name), data, now)));
+    wishes::leave(&instance.spec, &mut unit);
     if let Some(host_id) = instance.host_id
         && subject.row.instance.claim != Size::default()
     {
@@ -296,10 +298,13 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
     }
     match manager.store.commit(unit).await {
         // The sweep repeats it.
-        Ok(()) => match manager.forget_claims(&[instance.id], !subject.row.ports.is_empty()).await {
-            Ok(()) => End::Settled,
-            Err(problem) => failed(subject, "forgetting its disk and ports", &problem).1,
-        },
+        Ok(()) => {
+            manager.inventory().detach(instance.id);
+            match manager.forget_claims(&[instance.id], !subject.row.ports.is_empty()).await {
+                Ok(()) => End::Settled,
+                Err(problem) => failed(subject, "forgetting its disk and ports", &problem).1,
+            }
+        }
         Err(error) => commit_end(&error),
     }
 }

@@ -82,7 +82,7 @@ impl HostEntry {
             zone: host.zone.as_str().into(),
             tags: Arc::new(host.tags.clone()),
             cpu_features: Arc::new(host.facts.cpu_features.iter().cloned().collect()),
-            policies: Policies::default(),
+            policies: Policies { draining: host.draining, dedicated_to: host.dedicated_to, reserved: Size::default() },
             up: host.state == HostState::Up,
             cordoned: host.cordoned,
             capacity: host.capacity,

@@ -175,7 +175,7 @@ impl Inventory {
                     self.down -= u32::from(!old.up);
                     (entry.used, entry.tentative, entry.set_aside) = (old.used, old.tentative, old.set_aside);
                     (entry.starting, entry.special, entry.changes) = (old.starting, old.special, old.changes);
-                    entry.policies = old.policies;
+                    entry.policies.reserved = old.policies.reserved;
                     entry.revision = entry.revision.max(old.revision);
                     for (node, old) in entry.numa.iter_mut().zip(old.numa) {
                         (node.pinned_threads, node.pinned_mib) = (old.pinned_threads, old.pinned_mib);
@@ -300,9 +300,12 @@ impl Inventory {
         }
         host.revision = host.revision.max(row.revision);
         let up = row.state == HostState::Up;
-        if (host.used, host.cordoned, host.capacity, host.up) != (row.used, row.cordoned, row.capacity, up) {
+        if (host.used, host.cordoned, host.capacity, host.up) != (row.used, row.cordoned, row.capacity, up)
+            || (host.policies.draining, host.policies.dedicated_to) != (row.draining, row.dedicated_to)
+        {
             self.change(slot, |host| {
                 (host.used, host.cordoned, host.capacity, host.up) = (row.used, row.cordoned, row.capacity, up);
+                (host.policies.draining, host.policies.dedicated_to) = (row.draining, row.dedicated_to);
                 host.kind = super::grid::KindKey::of(host.capacity, host.overhead);
             });
             self.check_backups(slot);

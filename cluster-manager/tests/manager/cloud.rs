@@ -286,6 +286,7 @@ impl Cloud {
             ssh_keys: vec![],
             user_data_base64: String::new(),
             zone: None,
+            placement: Default::default(),
             nics: vec![],
             deleted: false,
         }

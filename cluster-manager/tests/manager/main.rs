@@ -10,6 +10,7 @@ mod fault;
 mod fence;
 mod host;
 mod lifecycle;
+mod placement;
 mod resource_proxy;
 mod restart;
 mod storage_proxy;

@@ -41,6 +41,7 @@ fn entry(disk: bool) -> Entry {
                 ssh_keys: vec![],
                 user_data_base64: String::new(),
                 zone: None,
+                placement: Default::default(),
                 nics: vec![],
                 deleted: false,
             },

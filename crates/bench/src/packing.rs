@@ -131,6 +131,8 @@ pub fn host_row(at: usize, capacity: Size) -> Host {
         state: HostState::Up,
         cordoned: false,
         cordon_reason: String::new(),
+        draining: false,
+        dedicated_to: None,
         capacity,
         cpu_overcommit_permille: 1000,
         used: Size::default(),

@@ -1,6 +1,6 @@
 //! Hosts: what the operator decided (schedulable, zone, overcommit) and what their agents reported.
 
-use crate::{HostId, Timestamp, flavor::Size};
+use crate::{HostId, ProjectId, Timestamp, flavor::Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -110,6 +110,10 @@ pub struct Host {
     /// Cordoned: keeps what it has, gets nothing new.
     pub cordoned: bool,
     pub cordon_reason: String,
+    /// Being emptied: gets nothing new.
+    pub draining: bool,
+    /// Takes this project\'s instances alone.
+    pub dedicated_to: Option<ProjectId>,
     /// What instances may take in total, the host's own needs already left out. Memory claims include QEMU's overhead.
     pub capacity: Size,
     /// vCPUs per hardware thread, in thousandths: 4000 is 4 vCPUs a thread. Already multiplied into `capacity.vcpus`.

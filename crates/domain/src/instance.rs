@@ -6,7 +6,7 @@
 
 use crate::{
     DiskId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, SecurityGroupId, Timestamp,
-    explain::PlacementRecord, flavor::Size, network::MacAddr,
+    explain::PlacementRecord, flavor::Size, network::MacAddr, placement::PlacementWishes,
 };
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
@@ -206,6 +206,8 @@ pub struct InstanceSpec {
     pub user_data_base64: String,
     #[serde(default)]
     pub zone: Option<String>,
+    #[serde(default, skip_serializing_if = "PlacementWishes::is_empty")]
+    pub placement: PlacementWishes,
     /// Its network cards, in the order in which the guest sees them.
     #[serde(default)]
     pub nics: Vec<Nic>,

@@ -12,6 +12,7 @@ pub mod join;
 pub mod limits;
 pub mod name;
 pub mod network;
+pub mod placement;
 pub mod policy;
 pub mod problem;
 pub mod quota;

@@ -24,3 +24,9 @@ pub const DISK_GIB_MAX: u64 = 64 * 1024;
 pub const IDEMPOTENCY_KEY_BYTES: usize = 255;
 /// `?timeout=` of `?wait=`, seconds.
 pub const WAIT_SECS_MAX: u64 = 600;
+/// Placement groups that one instance may be in.
+pub const PLACEMENT_GROUPS_PER_INSTANCE: usize = 8;
+/// Required tags of one instance's host, and forbidden ones.
+pub const PLACEMENT_TAGS_PER_INSTANCE: usize = 16;
+pub const CPU_FEATURES_PER_INSTANCE: usize = 32;
+pub const CPU_FEATURE_BYTES: usize = 64;

@@ -6,7 +6,7 @@
 
 use crate::{Page, ReadError, Store};
 use domain::{
-    HostId, Name, Timestamp,
+    HostId, Name, ProjectId, Timestamp,
     flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
 };
@@ -86,6 +86,8 @@ op! {
         expected_generation: i64,
         cordoned: bool,
         cordon_reason: String,
+        draining: bool,
+        dedicated_to: Option<ProjectId>,
         zone: String,
         tags: BTreeMap<String, String>,
         cpu_overcommit_permille: u32,
@@ -93,20 +95,21 @@ op! {
         vcpus: u32,
     }
     on host, Change by (id), guard HostGeneration:
-    "UPDATE host SET cordoned = r.cordoned, cordon_reason = r.cordon_reason, zone = r.zone, tags = r.tags,
+    "UPDATE host SET cordoned = r.cordoned, cordon_reason = r.cordon_reason, draining = r.draining,
+        dedicated_to = r.dedicated_to, zone = r.zone, tags = r.tags,
         cpu_overcommit_permille = r.cpu_overcommit_permille, vcpus = r.vcpus, generation = r.expected_generation + 1
      FROM {rows} WHERE host.id = r.id AND host.generation = r.expected_generation"
 }
 
 op! {
-    /// Takes room on a host that is up and not cordoned, within its capacity. An amount of 0 always fits.
+    /// Takes room on a host that is up, not cordoned and not being emptied, within its capacity. An amount of 0 always fits.
     HostClaim { host_id: HostId, vcpus: u32, memory_mib: u64, disk_gib: u64 }
     on host, Add by (host_id), guard HostCapacity:
     "UPDATE host SET vcpus_used = host.vcpus_used + c.vcpus, memory_mib_used = host.memory_mib_used + c.memory_mib,
         disk_gib_used = host.disk_gib_used + c.disk_gib, revision = host.revision + c.claims
      FROM (SELECT r.host_id, CAST(sum(r.vcpus) AS BIGINT) AS vcpus, CAST(sum(r.memory_mib) AS BIGINT) AS memory_mib,
             CAST(sum(r.disk_gib) AS BIGINT) AS disk_gib, count(*) AS claims FROM {rows} GROUP BY r.host_id) AS c
-     WHERE host.id = c.host_id AND host.state = 'up' AND NOT host.cordoned
+     WHERE host.id = c.host_id AND host.state = 'up' AND NOT host.cordoned AND NOT host.draining
      AND (c.vcpus = 0 OR host.vcpus_used + c.vcpus <= host.vcpus)
      AND (c.memory_mib = 0 OR host.memory_mib_used + c.memory_mib <= host.memory_mib)
      AND (c.disk_gib = 0 OR host.disk_gib_used + c.disk_gib <= host.disk_gib)"
@@ -142,6 +145,8 @@ row! {
         state: HostState,
         cordoned: bool,
         cordon_reason: String,
+        draining: bool,
+        dedicated_to: Option<ProjectId>,
         vcpus: u32,
         memory_mib: u64,
         disk_gib: u64,
@@ -168,6 +173,8 @@ impl From<HostRow> for Host {
             state: row.state,
             cordoned: row.cordoned,
             cordon_reason: row.cordon_reason,
+            draining: row.draining,
+            dedicated_to: row.dedicated_to,
             capacity: Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib },
             cpu_overcommit_permille: row.cpu_overcommit_permille,
             used: Size { vcpus: row.vcpus_used, memory_mib: row.memory_mib_used, disk_gib: row.disk_gib_used },
@@ -184,7 +191,8 @@ impl From<HostRow> for Host {
 macro_rules! host_columns {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, zone, tags, state, cordoned, cordon_reason, vcpus, memory_mib, disk_gib, ",
+            "SELECT id, name, zone, tags, state, cordoned, cordon_reason, draining, dedicated_to, ",
+            "vcpus, memory_mib, disk_gib, ",
             "cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision, ",
             "registered_at, state_changed_at FROM host ",
             $rest

@@ -41,16 +41,18 @@ op! {
         step: String,
         reason: String,
         deadline_at: Option<Timestamp>,
+        /// Later decisions must know of it ([`crate::AttachedRow`]).
+        attached: bool,
         created_at: Timestamp,
     }
     on instance, Insert by (id):
     "INSERT INTO instance (id, project_id, name, tags, generation, epoch, host_id, root_disk_id, image_id, spec, placement,
         claim_vcpus, claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at,
-        guest_up_at, crash_count, observed_epoch, observed_generation, observed_start, observed_counter, created_at,
+        guest_up_at, crash_count, observed_epoch, observed_generation, observed_start, observed_counter, attached, created_at,
         updated_at)
      SELECT r.id, r.project_id, r.name, r.tags, r.generation, r.epoch, r.host_id, r.root_disk_id, r.image_id, r.spec,
         r.placement, r.claim_vcpus, r.claim_memory_mib, r.claim_disk_gib, FALSE, r.state, r.step, r.reason, r.deadline_at,
-        NULL, NULL, 0, 0, 0, 0, 0, r.created_at, r.created_at
+        NULL, NULL, 0, 0, 0, 0, 0, r.attached, r.created_at, r.created_at
      FROM {rows}"
 }
 

@@ -33,6 +33,8 @@ pub enum LeakKind {
     PortWithoutInstance,
     /// An uplink of a network without a router.
     UplinkWithoutRouter,
+    /// What a hard affinity group counts as members isn't what there are.
+    PlacementAnchor,
     /// A reservation long expired.
     ReservationExpired,
     /// An address that rests though its time is long over.
@@ -42,7 +44,7 @@ pub enum LeakKind {
 }
 
 impl LeakKind {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::HostClaim,
         Self::ComputeUsage,
         Self::StorageUsage,
@@ -54,6 +56,7 @@ impl LeakKind {
         Self::OwnerWithoutAddress,
         Self::PortWithoutInstance,
         Self::UplinkWithoutRouter,
+        Self::PlacementAnchor,
         Self::ReservationExpired,
         Self::AddressUnswept,
         Self::OperationExpired,
@@ -73,6 +76,7 @@ impl LeakKind {
             Self::OwnerWithoutAddress => "owner_without_address",
             Self::PortWithoutInstance => "port_without_instance",
             Self::UplinkWithoutRouter => "uplink_without_router",
+            Self::PlacementAnchor => "placement_anchor",
             Self::ReservationExpired => "reservation_expired",
             Self::AddressUnswept => "address_unswept",
             Self::OperationExpired => "operation_expired",
@@ -124,6 +128,13 @@ impl LeakKind {
                 "SELECT 'instance ' || i.id || ' is on host ' || i.host_id || ', which is not known' AS detail
                  FROM instance AS i WHERE i.host_id IS NOT NULL
                  AND NOT EXISTS (SELECT 1 FROM host AS h WHERE h.id = i.host_id)"
+            }
+            Self::PlacementAnchor => {
+                "SELECT 'placement group ' || a.group_id || ' counts ' || a.members || ' members at its place; there are '
+                    || (SELECT count(*) FROM placement_member AS m WHERE m.group_id = a.group_id AND m.place = a.place)
+                    AS detail
+                 FROM placement_anchor AS a WHERE a.members <> (SELECT count(*) FROM placement_member AS m
+                    WHERE m.group_id = a.group_id AND m.place = a.place)"
             }
             Self::ReservationExpired => {
                 "SELECT 'disk ' || id || ' is reserved for instance ' || instance_id || ' and expired long ago' AS detail
@@ -204,7 +215,8 @@ impl LeakKind {
             | Self::AddressWithoutOwner
             | Self::OwnerWithoutAddress
             | Self::PortWithoutInstance
-            | Self::UplinkWithoutRouter => None,
+            | Self::UplinkWithoutRouter
+            | Self::PlacementAnchor => None,
         }
     }
 }

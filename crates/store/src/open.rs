@@ -48,8 +48,12 @@ macro_rules! migration {
     };
 }
 
-const MIGRATIONS: &[Migration] =
-    &[migration!(1, "0001_initial.sql"), migration!(2, "0002_networks.sql"), migration!(3, "0003_host_admission.sql")];
+const MIGRATIONS: &[Migration] = &[
+    migration!(1, "0001_initial.sql"),
+    migration!(2, "0002_networks.sql"),
+    migration!(3, "0003_host_admission.sql"),
+    migration!(4, "0004_placement.sql"),
+];
 
 #[cfg(test)]
 pub(crate) fn migrations_sqlite() -> impl Iterator<Item = &'static str> {

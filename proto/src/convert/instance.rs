@@ -6,6 +6,7 @@ use domain::{
     Timestamp,
     flavor::Size,
     instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
+    placement::PlacementWishes,
 };
 
 #[must_use]
@@ -61,9 +62,21 @@ pub fn spec_to_pb(spec: &InstanceSpec) -> pb::InstanceSpec {
         ssh_keys: spec.ssh_keys.clone(),
         user_data_base64: spec.user_data_base64.clone(),
         zone: spec.zone.clone(),
+        placement_json: wishes_to_pb(&spec.placement),
         deleted: spec.deleted,
         nics: spec.nics.iter().map(nic_to_pb).collect(),
     }
+}
+
+fn wishes_to_pb(wishes: &PlacementWishes) -> String {
+    if wishes.is_empty() { String::new() } else { serde_json::to_string(wishes).unwrap_or_default() }
+}
+
+fn wishes_from_pb(json: &str) -> Result<PlacementWishes, InvalidMessage> {
+    if json.is_empty() {
+        return Ok(PlacementWishes::default());
+    }
+    serde_json::from_str(json).map_err(|e| InvalidMessage { field: "spec.placement_json", detail: e.to_string() })
 }
 
 fn nic_to_pb(nic: &Nic) -> pb::Nic {
@@ -101,6 +114,7 @@ pub fn spec_from_pb(spec: pb::InstanceSpec) -> Result<InstanceSpec, InvalidMessa
         ssh_keys: spec.ssh_keys,
         user_data_base64: spec.user_data_base64,
         zone: spec.zone,
+        placement: wishes_from_pb(&spec.placement_json)?,
         nics: spec.nics.iter().map(nic_from_pb).collect::<Result<_, _>>()?,
         deleted: spec.deleted,
     })
@@ -201,6 +215,12 @@ mod tests {
                     ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                     user_data_base64: "aGk=".into(),
                     zone: Some("a".into()),
+                    placement: PlacementWishes {
+                        required_tags: [("disk".to_owned(), "ssd".to_owned())].into(),
+                        groups: vec![domain::PlacementGroupId::new()],
+                        preemptible_class: Some(2),
+                        ..PlacementWishes::default()
+                    },
                     nics: vec![Nic {
                         port_id: domain::PortId::new(),
                         network_id: domain::NetworkId::new(),

@@ -306,6 +306,7 @@ async fn insert_instance(world: &World, image_id: ImageId) {
         ssh_keys: vec![],
         user_data_base64: String::new(),
         zone: None,
+        placement: Default::default(),
         nics: vec![],
         deleted: false,
     };
@@ -328,6 +329,7 @@ async fn insert_instance(world: &World, image_id: ImageId) {
         step: String::new(),
         reason: String::new(),
         deadline_at: None,
+        attached: false,
         created_at: Timestamp::now(),
     };
     world.store.commit(Unit::new().op(instance)).await.expect("an instance");

@@ -24,9 +24,16 @@ pub enum HostCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
-    /// Take a host back into service
+    /// Take a cordoned or drained host back into service
     Uncordon { host: String },
-    /// Change a host's zone, tags or overcommit
+    /// Empty a host: nothing new comes; what can't move yet stays until it is deleted
+    Drain {
+        host: String,
+        /// Shown to other operators
+        #[arg(long, default_value = "", hide_default_value = true)]
+        reason: String,
+    },
+    /// Change a host's zone, tags, overcommit or the project that it is dedicated to
     Set {
         host: String,
         #[arg(long)]
@@ -37,6 +44,12 @@ pub enum HostCommand {
         /// vCPUs per hardware thread
         #[arg(long, value_name = "FACTOR")]
         cpu_overcommit: Option<f64>,
+        /// Take this project's instances alone
+        #[arg(long, value_name = "PROJECT", conflicts_with = "shared")]
+        dedicated_to: Option<String>,
+        /// Take every project's instances again
+        #[arg(long)]
+        shared: bool,
     },
     /// Take hosts that hold no instance out of the fleet; they can join again with a new token
     Remove {
@@ -83,12 +96,23 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
         HostCommand::Cordon { host, reason } => {
             (host, HostChange { cordoned: Some(true), cordon_reason: Some(reason), ..HostChange::default() })
         }
-        HostCommand::Uncordon { host } => {
-            (host, HostChange { cordoned: Some(false), cordon_reason: Some(String::new()), ..HostChange::default() })
+        HostCommand::Uncordon { host } => (
+            host,
+            HostChange {
+                cordoned: Some(false),
+                cordon_reason: Some(String::new()),
+                draining: Some(false),
+                ..HostChange::default()
+            },
+        ),
+        HostCommand::Drain { host, reason } => {
+            let change = HostChange { cordoned: Some(true), draining: Some(true), ..HostChange::default() };
+            (host, HostChange { cordon_reason: Some(reason), ..change })
         }
-        HostCommand::Set { host, zone, tags, cpu_overcommit } => {
+        HostCommand::Set { host, zone, tags, cpu_overcommit, dedicated_to, shared } => {
             let tags = if tags.is_empty() { None } else { Some(tags.into_iter().collect()) };
-            (host, HostChange { zone, tags, cpu_overcommit, ..HostChange::default() })
+            let dedicated_to = if shared { Some(String::new()) } else { dedicated_to };
+            (host, HostChange { zone, tags, cpu_overcommit, dedicated_to, ..HostChange::default() })
         }
     };
     context.change_and_show(client.host_change(&host, &change)).await

@@ -14,6 +14,7 @@ pub mod instance;
 pub mod key;
 pub mod network;
 pub mod peering;
+pub mod placement_group;
 pub mod port;
 pub mod project;
 pub mod quota;
@@ -64,6 +65,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::FloatingIp(command) => floating_ip::run(context, command).await,
         Noun::SecurityGroup(command) => security_group::run(context, command).await,
         Noun::Peering(command) => peering::run(context, command).await,
+        Noun::PlacementGroup(command) => placement_group::run(context, command).await,
         Noun::ExternalNetwork(command) => external_network::run(context, command).await,
         Noun::Host(command) => host::run(context, command).await,
         Noun::Quota(command) => quota::run(context, command).await,

@@ -2,6 +2,7 @@
 
 mod identity;
 mod network;
+mod placement;
 mod resource;
 mod system;
 

@@ -32,6 +32,8 @@ impl Row for Host {
             ("since", time_or_none(self.state_changed_at)),
             ("cordoned", yes(self.cordoned)),
             ("cordon reason", self.cordon_reason.clone()),
+            ("draining", yes(self.draining)),
+            ("dedicated to", self.dedicated_to.map_or_else(String::new, |id| id.to_string())),
             ("zone", self.zone.clone()),
             ("tags", tags(&self.tags)),
             ("vcpus", of(self.used.vcpus, self.capacity.vcpus)),

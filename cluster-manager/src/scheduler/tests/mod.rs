@@ -26,6 +26,8 @@ fn host(n: u128, capacity: Size) -> Host {
         state: HostState::Up,
         cordoned: false,
         cordon_reason: String::new(),
+        draining: false,
+        dedicated_to: None,
         capacity,
         cpu_overcommit_permille: 1000,
         used: Size::default(),

@@ -8,6 +8,7 @@ mod catalog;
 mod identity;
 mod instance;
 mod network;
+mod placement_group;
 mod system;
 
 pub use instance::{ConsoleLog, LogFrom};

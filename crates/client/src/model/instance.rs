@@ -1,6 +1,6 @@
 //! Instances, and what is asked of them.
 
-use super::{Nic, NicRequest};
+use super::{Nic, NicRequest, Placement, PlacementRequest};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
     explain::PlacementRecord,
@@ -39,6 +39,8 @@ pub struct Instance {
     pub disk_gib: u64,
     #[serde(default)]
     pub zone: Option<String>,
+    #[serde(default)]
+    pub placement: Placement,
     #[serde(default)]
     pub on_crash: OnCrash,
     #[serde(default)]
@@ -91,6 +93,8 @@ pub struct InstanceCreate {
     pub on_host_loss: Option<OnHostLoss>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
+    #[serde(skip_serializing_if = "PlacementRequest::is_empty")]
+    pub placement: PlacementRequest,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
     /// Its cards; `None`: one on the project's network `default`, if there is such a one.

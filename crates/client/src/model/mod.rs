@@ -4,12 +4,14 @@ mod catalog;
 mod identity;
 mod instance;
 mod network;
+mod placement;
 mod system;
 
 pub use catalog::*;
 pub use identity::*;
 pub use instance::*;
 pub use network::*;
+pub use placement::*;
 pub use system::*;
 
 use domain::explain::PlacementRecord;

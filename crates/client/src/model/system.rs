@@ -26,6 +26,10 @@ pub struct Host {
     pub cordoned: bool,
     #[serde(default)]
     pub cordon_reason: String,
+    #[serde(default)]
+    pub draining: bool,
+    #[serde(default)]
+    pub dedicated_to: Option<ProjectId>,
     pub capacity: Size,
     pub used: Size,
     #[serde(default)]
@@ -50,6 +54,11 @@ pub struct HostChange {
     pub cordoned: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cordon_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub draining: Option<bool>,
+    /// A project, or nothing (`""`) for all projects again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dedicated_to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -30,6 +30,9 @@ pub enum Constraint {
     FloatingIpTarget,
     PeeringName,
     PeeringPair,
+    PlacementGroupName,
+    /// A member of the hard anti-affinity group is at that place already.
+    PlacementPlace,
     /// The instance has a disk of that role already.
     DiskRole,
     /// The operation was committed before: read its outcome.
@@ -106,6 +109,26 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         named("peering_name_unique", "peering.project_id, peering.name", Constraint::PeeringName),
         named("peering_pair_unique", "peering.network_id, peering.peer_network_id", Constraint::PeeringPair),
         named(
+            "placement_group_name_unique",
+            "placement_group.project_id, placement_group.name",
+            Constraint::PlacementGroupName,
+        ),
+        named(
+            "placement_member_place_unique",
+            "placement_member.group_id, placement_member.exclusive_place",
+            Constraint::PlacementPlace,
+        ),
+        named(
+            "placement_member_pk",
+            "placement_member.group_id, placement_member.instance_id",
+            Constraint::PrimaryKey("placement_member"),
+        ),
+        named(
+            "placement_anchor_members_not_negative",
+            "placement_anchor_members_not_negative",
+            Constraint::UsedNotNegative,
+        ),
+        named(
             "port_security_group_pk",
             "port_security_group.port_id, port_security_group.security_group_id",
             Constraint::PrimaryKey("port_security_group"),
@@ -146,6 +169,8 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         "compute_usage"."project_id",
         "image"."id",
         "disk"."id",
+        "placement_group"."id",
+        "placement_anchor"."group_id",
         "external_network"."id",
         "network"."id",
         "subnet"."id",
@@ -164,6 +189,10 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         "audit"."id"
     ],
     &parents![
+        "placement_group_project_fk" = "placement_group"."project_id" -> "project",
+        "placement_member_group_fk" = "placement_member"."group_id" -> "placement_group",
+        "placement_member_instance_fk" = "placement_member"."instance_id" -> "instance",
+        "placement_anchor_group_fk" = "placement_anchor"."group_id" -> "placement_group",
         "role_binding_project_fk" = "role_binding"."project_id" -> "project",
         "role_binding_user_fk" = "role_binding"."user_id" -> "user_account",
         "api_key_user_fk" = "api_key"."user_id" -> "user_account",

@@ -56,6 +56,10 @@ pub enum Guard {
     PortState,
     /// Somebody has the address, or it rests, or its subnet is gone.
     AddressTaken,
+    /// Deletion: it has members, or it is gone already.
+    PlacementGroupInUse,
+    /// The members of the hard affinity group are at another place.
+    PlacementAnchor,
     ProjectGeneration,
     /// Deletion: it has instances, images, disks, ports or floating IPs, or networks and groups but the default ones, or it is gone.
     ProjectInUse,

@@ -6,8 +6,8 @@
 
 use domain::{
     ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId,
-    Name, NetworkId, OperationId, PeeringId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId,
-    SubnetId, Timestamp, UserId,
+    Name, NetworkId, OperationId, PeeringId, PlacementGroupId, PortId, ProjectId, RouterId, SecurityGroupId,
+    SecurityRuleId, SshKeyId, SubnetId, Timestamp, UserId,
     explain::PlacementRecord,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
@@ -15,6 +15,7 @@ use domain::{
     network::{
         Cidr, ExternalSubnet, FixedIp, MacAddr, PortState, PortStatus, RateLimit, SecurityRule, SubnetSpec, Vni,
     },
+    placement::{GroupPolicy, GroupScope, GroupStrength},
     policy::Role,
 };
 use serde::Serialize;
@@ -180,6 +181,7 @@ words! {
     NetworkId => |t| t.parse().ok(),
     OperationId => |t| t.parse().ok(),
     PeeringId => |t| t.parse().ok(),
+    PlacementGroupId => |t| t.parse().ok(),
     PortId => |t| t.parse().ok(),
     ProjectId => |t| t.parse().ok(),
     RouterId => |t| t.parse().ok(),
@@ -190,6 +192,9 @@ words! {
     UserId => |t| t.parse().ok(),
     Name => |t| t.parse().ok(),
     Role => Role::parse,
+    GroupPolicy => GroupPolicy::parse,
+    GroupScope => GroupScope::parse,
+    GroupStrength => GroupStrength::parse,
     HostState => HostState::parse,
     InstanceState => InstanceState::parse,
     ImageKind => ImageKind::parse,

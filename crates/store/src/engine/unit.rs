@@ -151,7 +151,7 @@ kinds! {
     // Repeats are found first: a repeated create must say so, not that its name is taken.
     IdempotencyInsert, IdentityOperationInsert, ComputeOperationInsert, StorageOperationInsert, ResourceOperationInsert,
     // New rows, parents before children.
-    ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, InstanceInsert, DiskInsert,
+    ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, DiskInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
     HostExpect, HostTokenInsert, HostAdmissionPut,
     ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
@@ -159,7 +159,7 @@ kinds! {
     NetworkHostPut,
     // Changes.
     ProjectUpdate, UserUpdate, SigningKeyRetire, RefreshTokenUse,
-    ImageChange, DiskConfirm, DiskResize, DiskRelease,
+    PlacementAnchorJoin, ImageChange, DiskConfirm, DiskResize, DiskRelease,
     HostUpsert, HostStateSet, HostChange, HostTokenRedeem, HostAdmissionHold,
     InstanceDesired, InstanceObserved, InstanceProgress, OrphanPut,
     ExternalNetworkChange, NetworkChange, NetworkTouch, SubnetUpdate, RouterUpdate, SecurityGroupChange,
@@ -167,7 +167,8 @@ kinds! {
     // Ends, children before parents.
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
-    OrphanDelete, DiskExpire, DiskForget, InstanceDelete, ImageDelete, HostTokenDelete, HostDelete,
+    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskForget, InstanceDelete, PlacementGroupDelete, ImageDelete,
+    HostTokenDelete, HostDelete,
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.

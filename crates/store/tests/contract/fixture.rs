@@ -220,6 +220,7 @@ pub fn spec(image_id: ImageId) -> InstanceSpec {
         ssh_keys: vec!["ssh-ed25519 AAAA it's \"me\" 漢字".into()],
         user_data_base64: String::new(),
         zone: None,
+        placement: Default::default(),
         nics: vec![],
         deleted: false,
     }
@@ -264,6 +265,7 @@ pub fn instance_insert(
         step: String::new(),
         reason: String::new(),
         deadline_at: Some(at(30)),
+        attached: false,
         created_at: T0,
     }
 }

@@ -1,7 +1,7 @@
 //! `instance create`.
 
 use super::{
-    NicArgs, OnCrashName,
+    NicArgs, OnCrashName, PlacementArgs,
     wait::{self, Wait},
 };
 use crate::{
@@ -50,6 +50,8 @@ pub struct CreateArgs {
     /// Only on hosts of this zone
     #[arg(long)]
     zone: Option<String>,
+    #[command(flatten)]
+    placement: PlacementArgs,
     /// Make it, but don't start it
     #[arg(long)]
     stopped: bool,
@@ -62,8 +64,22 @@ pub struct CreateArgs {
 }
 
 pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) -> Result<(), CliError> {
-    let CreateArgs { name, image, size, count, keys, user_data, tags, on_crash, zone, stopped, nics, exists, wait } =
-        args;
+    let CreateArgs {
+        name,
+        image,
+        size,
+        count,
+        keys,
+        user_data,
+        tags,
+        on_crash,
+        zone,
+        placement,
+        stopped,
+        nics,
+        exists,
+        wait,
+    } = args;
     let mut request = InstanceCreate::new(&name, image);
     if size.flavor.is_none() && (size.vcpus.is_none() || size.memory.is_none()) {
         return Err(CliError::usage("no size was given")
@@ -77,6 +93,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
     request.tags = tags.into_iter().collect();
     request.on_crash = on_crash.map(OnCrashName::on_crash);
     request.zone = zone;
+    placement.put_into(&mut request);
     request.networks = nics.requests();
     request.power = stopped.then_some(Power::Off);
     if let Some(path) = &user_data {

@@ -5,6 +5,7 @@ mod console;
 mod create;
 mod log;
 mod nic;
+mod placement;
 mod ssh;
 mod wait;
 
@@ -12,6 +13,7 @@ pub use act::{ActArgs, RebootArgs, RebuildArgs, ResizeArgs, StopArgs};
 pub use create::CreateArgs;
 pub use log::LogArgs;
 pub use nic::{AddArgs, NicArgs, NicCommand, RemoveArgs};
+pub use placement::PlacementArgs;
 pub use ssh::SshArgs;
 
 use crate::{

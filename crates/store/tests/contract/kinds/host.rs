@@ -21,11 +21,14 @@ pub async fn walk(lab: &Lab) {
     let twin = HostUpsert { id: HostId::new(), ..upsert.clone() };
     assert_eq!(lab.constraint(twin).await, Constraint::HostName);
 
+    let project = domain::ProjectId::new();
     let change = HostChange {
         id: alpha,
         expected_generation: 1,
         cordoned: true,
         cordon_reason: "new disk".into(),
+        draining: false,
+        dedicated_to: Some(project),
         zone: "b".into(),
         tags: BTreeMap::new(),
         cpu_overcommit_permille: 2000,
@@ -49,7 +52,10 @@ pub async fn walk(lab: &Lab) {
     assert_eq!((host.zone.as_str(), host.cordoned, host.cordon_reason.as_str()), ("b", true, "new disk"));
     assert_eq!((host.generation, host.cpu_overcommit_permille, host.facts.kernel.as_str()), (2, 2000, "6.12"));
     assert_eq!((host.registered_at, host.state_changed_at), (T0, T0));
-    lab.one(HostChange { expected_generation: 2, cordoned: false, vcpus: 14, ..change }).await;
+    assert_eq!((host.draining, host.dedicated_to), (false, Some(project)));
+    lab.one(HostChange { expected_generation: 2, cordoned: false, draining: true, vcpus: 14, ..change.clone() }).await;
+    assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is being emptied");
+    lab.one(HostChange { expected_generation: 3, cordoned: false, vcpus: 14, dedicated_to: None, ..change }).await;
 
     lab.one(HostStateSet { id: alpha, state: HostState::Disconnected, at: at(7) }).await;
     assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is not up");

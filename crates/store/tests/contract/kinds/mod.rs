@@ -11,5 +11,6 @@ pub mod leak;
 pub mod log;
 pub mod network;
 pub mod network_view;
+pub mod placement;
 pub mod port;
 pub mod quota;

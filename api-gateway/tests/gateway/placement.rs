@@ -1,0 +1,159 @@
+//! Wishes of placement and placement groups over REST.
+
+use crate::{
+    compute::{Cloud, column, config_of},
+    harness::{Answer, Person},
+};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use std::collections::HashSet;
+
+const HOSTS: usize = 10;
+const CREATES: usize = 1000;
+
+async fn cloud_of(hosts: usize) -> Cloud {
+    Cloud::with((0..hosts).map(|n| config_of(&format!("host-{n}"))).collect()).await
+}
+
+fn instance(name: &str, placement: Value) -> Value {
+    json!({"name": name, "image": "linux", "flavor": "tiny", "networks": [], "placement": placement})
+}
+
+async fn create(person: &Person, name: &str, placement: Value) -> Answer {
+    person.post("/v1/instances", instance(name, placement)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_thousand_at_once_in_one_anti_affinity_group_exactly_one_runs_on_each_host() {
+    let cloud = cloud_of(HOSTS).await;
+    let (ann, admin) = (&cloud.ann, &cloud.admin);
+    let limits = json!({"instances": 5000, "vcpus": 5000, "memory_mib": 4_000_000, "disk_gib": 1000});
+    admin.put("/v1/projects/blue/quota", limits).await.expect(200);
+    ann.post("/v1/placement-groups", json!({"name": "apart", "policy": "anti_affinity"})).await.expect(201);
+    let creates = (0..CREATES).map(|n| async move {
+        let path = "/v1/instances?wait=running&timeout=60s";
+        ann.post(path, instance(&format!("web-{n}"), json!({"groups": ["apart"]}))).await
+    });
+    let answers: Vec<Answer> = futures::stream::iter(creates).buffer_unordered(CREATES).collect().await;
+    let (mut running, mut refused) = (0, 0);
+    for answer in answers {
+        if answer.status == 201 {
+            assert_eq!(answer.expect(201)["state"], "running");
+            running += 1;
+        } else {
+            let problem = answer.problem(507, "no_capacity");
+            let rejected = problem["explain"]["rejected"].as_array().expect("explained");
+            assert_eq!(rejected, &[json!({"filter": "group", "hosts": HOSTS})], "{problem}");
+            refused += 1;
+        }
+    }
+    assert_eq!((running, refused), (HOSTS, CREATES - HOSTS));
+    let places: HashSet<String> =
+        column(&admin.get("/v1/instances?project=blue&limit=1000").await.expect(200), "host_id")
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+    assert_eq!(places.len(), HOSTS, "one on each");
+    assert!(cloud.hosts.iter().all(|host| host.machines().len() == 1));
+    let shown = ann.get("/v1/placement-groups/apart").await.expect(200);
+    assert_eq!(shown["instance_ids"].as_array().map(Vec::len), Some(HOSTS));
+    let usage = ann.get("/v1/projects/blue/quota").await.expect(200);
+    assert_eq!(usage["used"]["instances"], HOSTS, "the refused count for nothing: {usage}");
+    ann.delete("/v1/placement-groups/apart").await.problem(409, "placement_group_in_use");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_made_shown_listed_and_deleted() {
+    let cloud = cloud_of(1).await;
+    let ann = &cloud.ann;
+    let made = ann.post("/v1/placement-groups", json!({"name": "near", "policy": "affinity", "scope": "rack"})).await;
+    let made = made.expect(201);
+    let said = |field: &str| made[field].as_str().expect("a text").to_owned();
+    assert_eq!((said("policy"), said("scope"), said("strength")), ("affinity".into(), "rack".into(), "hard".into()));
+    let again = json!({"name": "near", "policy": "anti_affinity"});
+    ann.post("/v1/placement-groups", again.clone()).await.problem(409, "name_taken");
+    ann.post("/v1/placement-groups?dry_run=true", again).await.problem(409, "name_taken");
+    for bad in
+        [json!({"name": "x"}), json!({"name": "x", "policy": "near"}), json!({"name": "X", "policy": "affinity"})]
+    {
+        assert_eq!(ann.post("/v1/placement-groups", bad).await.status, 400);
+    }
+    let soft = json!({"name": "soft", "policy": "anti_affinity", "strength": "soft", "scope": "zone"});
+    ann.post("/v1/placement-groups", soft).await.expect(201);
+    let list = ann.get("/v1/placement-groups").await.expect(200);
+    assert_eq!(column(&list, "name"), ["near", "soft"]);
+    ann.get("/v1/placement-groups/nothing").await.problem(404, "placement_group_not_found");
+    let bob = cloud.world.user(&cloud.admin, "bob", "blue", "reader").await;
+    bob.get("/v1/placement-groups/near").await.expect(200);
+    bob.delete("/v1/placement-groups/near").await.problem(403, "permission_denied");
+
+    create(ann, "one", json!({"groups": ["near", "soft"], "preemptible_class": 3})).await.expect(201);
+    let shown = ann.get("/v1/instances/one").await.expect(200);
+    assert_eq!(shown["placement"]["preemptible_class"], 3);
+    assert_eq!(shown["placement"]["group_ids"].as_array().map(Vec::len), Some(2));
+    ann.delete("/v1/placement-groups/near?dry_run=true").await.problem(409, "placement_group_in_use");
+    ann.delete("/v1/instances/one?wait=deleted&timeout=30s").await;
+    let gone = async || ann.delete("/v1/placement-groups/near").await.status == 204;
+    let began = std::time::Instant::now();
+    while !gone().await {
+        assert!(began.elapsed().as_secs() < 30, "the group isn't free");
+        tokio::task::yield_now().await;
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wishes_that_cannot_be_are_refused_field_by_field() {
+    let cloud = cloud_of(1).await;
+    let ann = &cloud.ann;
+    let field = async |placement: Value| {
+        let refused = create(ann, "one", placement).await.problem(400, "invalid_argument");
+        refused["errors"][0]["field"].as_str().expect("a field").to_owned()
+    };
+    assert_eq!(field(json!({"groups": vec!["a"; 9]})).await, "/placement/groups");
+    assert_eq!(field(json!({"groups": [""]})).await, "/placement/groups/0");
+    assert_eq!(field(json!({"required_tags": {"": "x"}})).await, "/placement/required_tags");
+    let both = json!({"required_tags": {"a": "b"}, "forbidden_tags": {"a": "b"}});
+    assert_eq!(field(both).await, "/placement/forbidden_tags");
+    assert_eq!(field(json!({"cpu_features": ["avx 2"]})).await, "/placement/cpu_features/0");
+    for bad in [json!({"preemptible_class": 256}), json!({"preemptible_class": -1}), json!({"near": "x"})] {
+        assert_eq!(create(ann, "one", bad).await.status, 400);
+    }
+    create(ann, "one", json!({"groups": ["nothing"]})).await.problem(404, "placement_group_not_found");
+    // Groups are the project's own.
+    cloud.world.project(&cloud.admin, "red").await;
+    let red = json!({"name": "theirs", "policy": "affinity"});
+    cloud.admin.post("/v1/placement-groups?project=red", red).await.expect(201);
+    create(ann, "one", json!({"groups": ["theirs"]})).await.problem(404, "placement_group_not_found");
+    cloud.admin.delete("/v1/placement-groups/theirs?project=red").await.expect(204);
+
+    let refused = create(ann, "one", json!({"required_tags": {"gpu": "a100"}})).await.problem(507, "no_capacity");
+    assert!(refused["hint"].as_str().is_some_and(|h| h.contains("lacks the tag gpu=a100")), "{refused}");
+    let tried = ann.post("/v1/instances?dry_run=true", instance("one", json!({"dedicated": true}))).await;
+    assert_eq!(tried.problem(507, "no_capacity")["explain"]["rejected"][0]["filter"], "dedicated");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_must_survive_their_host_need_another_with_the_room() {
+    let cloud = cloud_of(1).await;
+    let ann = &cloud.ann;
+    let mut body = instance("one", json!({}));
+    body["on_host_loss"] = json!("restart");
+    let refused = ann.post("/v1/instances", body.clone()).await.problem(507, "no_capacity");
+    assert_eq!(refused["explain"]["rejected"][0]["filter"], "reserve");
+    assert!(refused["hint"].as_str().is_some_and(|h| h.contains("no other could restart")), "{refused}");
+    let beside = sim::SimHost::start(&cloud.world.cluster, config_of("beside")).expect("a host starts");
+    beside.connected().await;
+    ann.post("/v1/instances", body).await.expect(201);
+    // An operator dedicates hosts by the project's name.
+    let host =
+        cloud.admin.patch("/v1/hosts/beside", json!({"dedicated_to": "blue", "draining": true})).await.expect(200);
+    assert_eq!((host["draining"].as_bool(), host["dedicated_to"].as_str().is_some()), (Some(true), true));
+    cloud.admin.patch("/v1/hosts/beside", json!({"dedicated_to": "no-such"})).await.problem(404, "project_not_found");
+    let host = cloud.admin.patch("/v1/hosts/beside", json!({"dedicated_to": "", "draining": false})).await.expect(200);
+    assert_eq!((host["draining"].as_bool(), &host["dedicated_to"]), (Some(false), &Value::Null));
+    beside.stop().await;
+    cloud.stop().await;
+}

@@ -1,0 +1,64 @@
+//! Options on where a new instance may be.
+
+use crate::size::parse_tag;
+use clap::{Args, ValueEnum};
+use client::model::{InstanceCreate, PlacementRequest};
+use domain::instance::OnHostLoss;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnHostLossName {
+    Wait,
+    Restart,
+    Recreate,
+}
+
+impl OnHostLossName {
+    fn on_host_loss(self) -> OnHostLoss {
+        match self {
+            Self::Wait => OnHostLoss::Wait,
+            Self::Restart => OnHostLoss::Restart,
+            Self::Recreate => OnHostLoss::Recreate,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct PlacementArgs {
+    /// A placement group to be in; repeat it for several
+    #[arg(long = "group", value_name = "NAME")]
+    groups: Vec<String>,
+    /// Only on hosts with this tag; repeat it for several
+    #[arg(long = "require-tag", value_parser = parse_tag, value_name = "KEY=VALUE")]
+    required_tags: Vec<(String, String)>,
+    /// Not on hosts with this tag; repeat it for several
+    #[arg(long = "forbid-tag", value_parser = parse_tag, value_name = "KEY=VALUE")]
+    forbidden_tags: Vec<(String, String)>,
+    /// Only on hosts whose CPU has this feature (`avx2`); repeat it for several
+    #[arg(long = "cpu-feature", value_name = "FEATURE")]
+    cpu_features: Vec<String>,
+    /// Only on hosts dedicated to the project
+    #[arg(long)]
+    dedicated: bool,
+    /// What happens when its host is lost: `restart` needs another host that keeps room for it
+    #[arg(long, value_enum)]
+    on_host_loss: Option<OnHostLossName>,
+    /// It gives way to others when there is no room, lower classes (0 to 255) first
+    #[arg(long = "preemptible", value_name = "CLASS")]
+    preemptible_class: Option<u8>,
+}
+
+impl PlacementArgs {
+    pub(super) fn put_into(self, create: &mut InstanceCreate) {
+        let Self { groups, required_tags, forbidden_tags, cpu_features, dedicated, on_host_loss, preemptible_class } =
+            self;
+        create.on_host_loss = on_host_loss.map(OnHostLossName::on_host_loss);
+        create.placement = PlacementRequest {
+            groups,
+            required_tags: required_tags.into_iter().collect(),
+            forbidden_tags: forbidden_tags.into_iter().collect(),
+            cpu_features,
+            dedicated,
+            preemptible_class,
+        };
+    }
+}

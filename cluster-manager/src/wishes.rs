@@ -1,0 +1,149 @@
+//! What an instance's spec and its placement groups ask of a decision, and what a member leaves in the store.
+//!
+//! The inventory decides; the store is the judge of hard groups, so that no number of managers or of parallel creates can break one:
+//! of an anti-affinity group no two members have one place (a unique constraint), and an affinity group's anchor names the place of
+//! all. A refusal there is a conflict like any other: the create looks for another place.
+
+use crate::{
+    manager::{Manager, read_problem},
+    scheduler::{Attach, GroupWish, HostEntry, Inventory, Placed, Policy, Request, Scope, Strength, host::RACK_TAG},
+};
+use domain::{
+    InstanceId, PlacementGroupId, Problem, ProjectId,
+    instance::{InstanceSpec, OnHostLoss},
+    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementGroup},
+};
+use std::collections::HashMap;
+use store::{Page, PlacementAnchorJoin, PlacementAnchorLeave, PlacementMemberInsert, ReadError, Unit};
+
+const PAGE: u32 = 1000;
+
+/// A spec's request, and the groups in it.
+#[derive(Debug)]
+pub struct Wishes {
+    pub request: Request,
+    groups: Vec<PlacementGroup>,
+}
+
+impl Wishes {
+    pub async fn load(manager: &Manager, project_id: ProjectId, spec: &InstanceSpec) -> Result<Self, Problem> {
+        let mut groups = Vec::with_capacity(spec.placement.groups.len());
+        for id in &spec.placement.groups {
+            let found = manager.store.placement_group_find(project_id, *id).await.map_err(|e| read_problem(&e))?;
+            groups.push(found.ok_or_else(|| Problem::not_found("placement group", id))?);
+        }
+        Ok(Self { request: request(project_id, spec, &groups), groups })
+    }
+
+    /// Later decisions must know of the instance: it is in a group, must survive its host, or gives way.
+    #[must_use]
+    pub fn attached(&self) -> bool {
+        attached(&self.request)
+    }
+
+    /// Adds to a create's unit that its instances join their groups where they are placed.
+    pub fn join(&self, inventory: &Inventory, placed: &[(InstanceId, Placed)], unit: &mut Unit) {
+        for group in &self.groups {
+            let hard = group.strength == GroupStrength::Hard;
+            let mut anchor: Option<PlacementAnchorJoin> = None;
+            for (instance_id, at) in placed {
+                let Some(place) = inventory.find(at.host_id).map(|host| place(host, group.scope)) else { continue };
+                if hard && group.policy == GroupPolicy::Affinity {
+                    let join = PlacementAnchorJoin { group_id: group.id, place: place.clone(), members: 0 };
+                    anchor.get_or_insert(join).members += 1;
+                }
+                let exclusive = hard && group.policy == GroupPolicy::AntiAffinity;
+                unit.push(PlacementMemberInsert {
+                    group_id: group.id,
+                    instance_id: *instance_id,
+                    exclusive_place: exclusive.then(|| place.clone()),
+                    place,
+                });
+            }
+            if let Some(anchor) = anchor {
+                unit.push(anchor);
+            }
+        }
+    }
+}
+
+/// For the unit that ends an instance: its memberships go with its row, the counts of anchors by this.
+pub fn leave(spec: &InstanceSpec, unit: &mut Unit) {
+    unit.extend(spec.placement.groups.iter().map(|group_id| PlacementAnchorLeave { group_id: *group_id }));
+}
+
+fn attached(request: &Request) -> bool {
+    !request.groups.is_empty() || request.protected || request.preemptible.is_some()
+}
+
+fn request(project_id: ProjectId, spec: &InstanceSpec, groups: &[PlacementGroup]) -> Request {
+    let wishes = &spec.placement;
+    Request {
+        size: spec.size,
+        zone: spec.zone.clone(),
+        tags: wishes.required_tags.clone(),
+        forbidden_tags: wishes.forbidden_tags.clone(),
+        cpu_features: wishes.cpu_features.clone(),
+        project: Some(project_id),
+        dedicated: wishes.dedicated,
+        groups: groups.iter().map(wish).collect(),
+        protected: spec.on_host_loss == OnHostLoss::Restart,
+        preemptible: wishes.preemptible_class,
+        ..Request::default()
+    }
+}
+
+fn wish(group: &PlacementGroup) -> GroupWish {
+    GroupWish {
+        group: group.id,
+        policy: match group.policy {
+            GroupPolicy::Affinity => Policy::Affinity,
+            GroupPolicy::AntiAffinity => Policy::AntiAffinity,
+        },
+        scope: match group.scope {
+            GroupScope::Host => Scope::Host,
+            GroupScope::Rack => Scope::Rack,
+            GroupScope::Zone => Scope::Zone,
+        },
+        strength: match group.strength {
+            GroupStrength::Hard => Strength::Hard,
+            GroupStrength::Soft => Strength::Soft,
+        },
+    }
+}
+
+/// The host's place, as members of a group name it. Words before it keep a rack called like a host apart from that host.
+fn place(host: &HostEntry, scope: GroupScope) -> String {
+    match (scope, host.tags.get(RACK_TAG)) {
+        (GroupScope::Rack, Some(rack)) => format!("rack {rack}"),
+        (GroupScope::Host, _) | (GroupScope::Rack, None) => format!("host {}", host.id),
+        (GroupScope::Zone, _) => format!("zone {}", host.zone),
+    }
+}
+
+/// After a start: makes known to the inventory what later decisions must know of.
+pub async fn resume(manager: &Manager) -> Result<usize, ReadError> {
+    let mut page = Page::first(PAGE);
+    let mut groups: HashMap<PlacementGroupId, Option<PlacementGroup>> = HashMap::new();
+    let mut known = 0;
+    loop {
+        let rows = manager.store.instance_attached_list(page.clone()).await?;
+        for row in &rows {
+            for id in &row.spec.placement.groups {
+                if !groups.contains_key(id) {
+                    groups.insert(*id, manager.store.placement_group_find(row.project_id, *id).await?);
+                }
+            }
+            let Some(host_id) = row.host_id else { continue };
+            let of_row = row.spec.placement.groups.iter().filter_map(|id| groups.get(id)?.clone());
+            let request = request(row.project_id, &row.spec, &of_row.collect::<Vec<_>>());
+            let what = Attach { claim: row.claim(), request: &request, numa_node: None, backup: None };
+            manager.inventory().attach(row.id, host_id, &what);
+        }
+        known += rows.len();
+        match rows.last() {
+            Some(last) if rows.len() == PAGE as usize => page = Page { after: Some(last.id.to_string()), limit: PAGE },
+            Some(_) | None => return Ok(known),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Wishes of placement, groups, and what of them outlives a manager.
+
+use crate::cloud::{Cloud, each, quick};
+use domain::{
+    ErrorKind, HostId, PlacementGroupId, Timestamp,
+    explain::Rejection,
+    instance::InstanceSpec,
+    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementWishes},
+};
+use proto::{cluster::v1 as pb, convert::instance_from_pb};
+use store::{PlacementGroupInsert, Unit};
+
+async fn group(cloud: &Cloud, name: &str, policy: GroupPolicy, scope: GroupScope) -> PlacementGroupId {
+    let id = PlacementGroupId::new();
+    let insert = PlacementGroupInsert {
+        id,
+        project_id: cloud.project_id,
+        name: name.parse().expect("a name"),
+        policy,
+        scope,
+        strength: GroupStrength::Hard,
+        created_at: Timestamp::now(),
+    };
+    cloud.store.commit(Unit::new().op(insert)).await.expect("committed");
+    id
+}
+
+fn wishing(cloud: &Cloud, placement: PlacementWishes) -> InstanceSpec {
+    InstanceSpec { placement, ..cloud.spec() }
+}
+
+fn in_group(cloud: &Cloud, id: PlacementGroupId) -> InstanceSpec {
+    wishing(cloud, PlacementWishes { groups: vec![id], ..PlacementWishes::default() })
+}
+
+async fn refused(cloud: &Cloud, name: &str, spec: &InstanceSpec) -> domain::Problem {
+    let answer = cloud.insist(&cloud.context(), &cloud.request(&[name], spec)).await;
+    let problem = answer.expect_err("refused");
+    assert_eq!(problem.kind, ErrorKind::NoCapacity, "{problem}");
+    problem
+}
+
+async fn hosts_of(cloud: &Cloud, names: &[&str], spec: &InstanceSpec) -> Vec<HostId> {
+    let answer = cloud.try_create(&cloud.context(), cloud.request(names, spec)).await.expect("placed");
+    let placed = answer.instances.into_iter().map(|i| instance_from_pb(i).expect("well-formed").host_id);
+    placed.map(|host| host.expect("a host")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_keep_apart_also_after_a_restart_until_one_is_gone() {
+    for cloud in each(quick()).await {
+        let hosts = cloud.hosts(2).await;
+        let spec = in_group(&cloud, group(&cloud, "apart", GroupPolicy::AntiAffinity, GroupScope::Host).await);
+        let three = cloud.try_create(&cloud.context(), cloud.request(&["x", "y", "z"], &spec)).await;
+        let three = three.expect_err("3 of 2");
+        assert!(three.detail.starts_with("2 of 3 would fit"), "{}", three.detail);
+        let first = cloud.create_as("a", &spec).await;
+        let second = cloud.create_as("b", &spec).await;
+        assert_ne!(first.host_id, second.host_id);
+        let counted = |problem: domain::Problem| {
+            let explain = problem.explain.expect("explained");
+            explain.rejected.iter().map(|r| (r.filter, r.hosts)).collect::<Vec<_>>()
+        };
+        assert_eq!(counted(refused(&cloud, "c", &spec).await), [(Rejection::Group, 2)]);
+        cloud.restart().await;
+        for host in &hosts {
+            host.connected().await;
+        }
+        assert_eq!(counted(refused(&cloud, "c", &spec).await), [(Rejection::Group, 2)], "the rows say it");
+        cloud.delete(first.id).await;
+        cloud.gone(first.id).await;
+        assert_eq!(cloud.create_as("c", &spec).await.host_id, first.host_id);
+        cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_keep_together_and_the_group_may_go_elsewhere_when_all_are_gone() {
+    for cloud in each(quick()).await {
+        let hosts = cloud.hosts(3).await;
+        let id = group(&cloud, "together", GroupPolicy::Affinity, GroupScope::Host).await;
+        let spec = in_group(&cloud, id);
+        let three = hosts_of(&cloud, &["a", "b", "c"], &spec).await;
+        assert!(three.iter().all(|host| *host == three[0]), "{three:?}");
+        cloud.cordon(three[0], true).await;
+        refused(&cloud, "d", &spec).await;
+        for row in cloud.store.placement_group_members(id, 10).await.expect("readable") {
+            cloud.delete(row).await;
+            cloud.gone(row).await;
+        }
+        assert_ne!(hosts_of(&cloud, &["d"], &spec).await[0], three[0]);
+        cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_racks_dedication_and_drain_are_the_operators() {
+    let cloud = Cloud::start(quick()).await;
+    let hosts = cloud.hosts(3).await;
+    let ids: Vec<HostId> = cloud.store.host_list().await.expect("readable").iter().map(|h| h.id).collect();
+    let change = async |host_id: HostId, change: pb::ChangeHostRequest| {
+        let request = pb::ChangeHostRequest { host_id: host_id.to_string(), ..change };
+        cloud.change_host(request).await.expect("accepted");
+    };
+    let tagged = |rack: &str| pb::ChangeHostRequest {
+        replace_tags: true,
+        tags: [("rack".to_owned(), rack.to_owned())].into(),
+        ..Default::default()
+    };
+    change(ids[0], tagged("one")).await;
+    change(ids[1], tagged("one")).await;
+    change(ids[2], tagged("two")).await;
+    let racks = in_group(&cloud, group(&cloud, "racks", GroupPolicy::AntiAffinity, GroupScope::Rack).await);
+    let mut two = hosts_of(&cloud, &["r-1", "r-2"], &racks).await;
+    two.sort_by_key(|id| *id == ids[2]);
+    assert_eq!(two[1], ids[2]);
+    refused(&cloud, "r-3", &racks).await;
+
+    let rack = |rack: &str| [("rack".to_owned(), rack.to_owned())].into();
+    let must = wishing(&cloud, PlacementWishes { required_tags: rack("two"), ..PlacementWishes::default() });
+    assert_eq!(hosts_of(&cloud, &["m-1"], &must).await, [ids[2]]);
+    let must_not = wishing(&cloud, PlacementWishes { forbidden_tags: rack("one"), ..PlacementWishes::default() });
+    assert_eq!(hosts_of(&cloud, &["m-2"], &must_not).await, [ids[2]]);
+    let absent = PlacementWishes { cpu_features: vec!["amx".to_owned()], ..PlacementWishes::default() };
+    let problem = refused(&cloud, "m-3", &wishing(&cloud, absent)).await;
+    assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::CpuFeatures);
+
+    let alone = wishing(&cloud, PlacementWishes { dedicated: true, ..PlacementWishes::default() });
+    let problem = refused(&cloud, "d-1", &alone).await;
+    assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::Dedicated);
+    let mine = Some(cloud.project_id.to_string());
+    change(ids[1], pb::ChangeHostRequest { dedicated_to: mine, ..Default::default() }).await;
+    assert_eq!(hosts_of(&cloud, &["d-1"], &alone).await, [ids[1]]);
+    let other = Some(domain::ProjectId::new().to_string());
+    for id in &ids {
+        change(*id, pb::ChangeHostRequest { dedicated_to: other.clone(), ..Default::default() }).await;
+    }
+    let problem = refused(&cloud, "d-2", &cloud.spec()).await;
+    assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::Dedicated);
+
+    let open = pb::ChangeHostRequest { dedicated_to: Some(String::new()), ..Default::default() };
+    change(ids[0], open).await;
+    hosts_of(&cloud, &["e-1"], &cloud.spec()).await;
+    change(ids[0], pb::ChangeHostRequest { draining: Some(true), ..Default::default() }).await;
+    refused(&cloud, "e-2", &cloud.spec()).await;
+    let row = cloud.store.host_find(ids[0]).await.expect("readable").expect("there");
+    assert_eq!((row.draining, row.cordoned, row.dedicated_to), (true, false, None));
+    // What the operator decided outlives the manager.
+    cloud.restart().await;
+    for host in &hosts {
+        host.connected().await;
+    }
+    refused(&cloud, "e-2", &cloud.spec()).await;
+    change(ids[0], pb::ChangeHostRequest { draining: Some(false), ..Default::default() }).await;
+    hosts_of(&cloud, &["e-2"], &cloud.spec()).await;
+    cloud.stop(hosts).await;
+}

@@ -1,0 +1,72 @@
+//! Where instances may be, and groups that keep together or apart.
+
+use domain::{
+    InstanceId, PlacementGroupId, ProjectId, Timestamp,
+    placement::{GroupPolicy, GroupScope, GroupStrength},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What an instance wishes of its host beyond room and zone.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PlacementRequest {
+    /// Placement groups, by id or name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub required_tags: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub forbidden_tags: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpu_features: Vec<String>,
+    /// Only on hosts dedicated to the project.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dedicated: bool,
+    /// It gives way to others, lower classes first; `None`: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preemptible_class: Option<u8>,
+}
+
+impl PlacementRequest {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Placement {
+    pub group_ids: Vec<PlacementGroupId>,
+    pub required_tags: BTreeMap<String, String>,
+    pub forbidden_tags: BTreeMap<String, String>,
+    pub cpu_features: Vec<String>,
+    pub dedicated: bool,
+    pub preemptible_class: Option<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementGroup {
+    pub id: PlacementGroupId,
+    #[serde(default)]
+    pub project_id: Option<ProjectId>,
+    pub name: String,
+    pub policy: GroupPolicy,
+    pub scope: GroupScope,
+    pub strength: GroupStrength,
+    /// The first of its instances; in lists `None`.
+    #[serde(default)]
+    pub instance_ids: Option<Vec<InstanceId>>,
+    #[serde(default)]
+    pub generation: i64,
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacementGroupCreate {
+    pub name: String,
+    pub policy: GroupPolicy,
+    pub scope: GroupScope,
+    pub strength: GroupStrength,
+}
