@@ -7,6 +7,7 @@ use std::time::Duration;
 
 const HOST_CERTIFICATE_SECS: std::ops::RangeInclusive<u64> = 2..=90 * 86_400;
 const RESERVATION_TTL_SECS_MAX: u32 = 3600;
+const PREEMPTION_NOTICE_SECS_MAX: u64 = 3600;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -25,6 +26,8 @@ pub struct Config {
     pub storage_timeout_secs: u64,
     /// How long one call to the resource-manager may take, seconds.
     pub resource_timeout_secs: u64,
+    /// How long a preemptible instance that must give way has to shut down, seconds. 0: none.
+    pub preemption_notice_secs: u64,
     /// How often everything is checked for what was left behind, seconds. 0: never.
     pub leak_check_secs: u64,
     /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
@@ -50,6 +53,7 @@ impl Default for Config {
             reservation_ttl_secs: 120,
             storage_timeout_secs: 10,
             resource_timeout_secs: 10,
+            preemption_notice_secs: 30,
             leak_check_secs: 60,
             operation_keep_hours: 24,
             host_certificate_secs: 86_400,
@@ -96,6 +100,9 @@ impl Config {
         }
         if !HOST_CERTIFICATE_SECS.contains(&self.host_certificate_secs) {
             errors.push(ConfigError::new("cluster.host_certificate_secs", "must be 2 seconds to 90 days"));
+        }
+        if self.preemption_notice_secs > PREEMPTION_NOTICE_SECS_MAX {
+            errors.push(ConfigError::new("cluster.preemption_notice_secs", "must be at most 3600"));
         }
         if self.heartbeat_timeout_ms < 2000 {
             errors.push(ConfigError::new(

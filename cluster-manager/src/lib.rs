@@ -17,6 +17,7 @@ mod console;
 mod expire;
 #[cfg(test)]
 mod fixture;
+pub mod giving_way;
 pub mod grpc;
 pub mod invariants;
 pub mod lifecycle;
@@ -95,6 +96,8 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     tasks.spawn(invariants::run(Arc::clone(&manager)));
     tasks.spawn(invariants::sweep(Arc::clone(&manager)));
     tasks.spawn(expire::run(Arc::clone(&manager)));
+    tasks.spawn(giving_way::run(Arc::clone(&manager)));
+    tasks.spawn(wishes::keep_backed_up(Arc::clone(&manager)));
 
     let limit = proto::MESSAGE_BYTES_MAX;
     let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(&manager)))

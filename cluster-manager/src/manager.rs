@@ -6,6 +6,7 @@ use crate::{
     coalesce::Coalescer,
     config::Config,
     console::Sessions,
+    giving_way::GivingWay,
     reconcile::signal::Signal,
     resource::Resource,
     scheduler::Inventory,
@@ -36,6 +37,7 @@ pub struct Manager {
     /// Instances whose host's word is awaited that cards are out. A hint: what is missed here is found by the sweep.
     cards_leaving: Mutex<HashSet<InstanceId>>,
     pub signal: Signal,
+    pub giving_way: GivingWay,
     pub operations: InFlight,
     pub consoles: Sessions,
     pub images: Coalescer<ImageId, Result<Option<Image>, ReadError>>,
@@ -73,6 +75,7 @@ impl Manager {
             resource,
             cards_leaving: Mutex::default(),
             signal: Signal::default(),
+            giving_way: GivingWay::default(),
             operations: InFlight::default(),
             images,
             tasks,

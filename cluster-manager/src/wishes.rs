@@ -13,10 +13,11 @@ use domain::{
     instance::{InstanceSpec, OnHostLoss},
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementGroup},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use store::{Page, PlacementAnchorJoin, PlacementAnchorLeave, PlacementMemberInsert, ReadError, Unit};
 
 const PAGE: u32 = 1000;
+const BACK_UP_EVERY: Duration = Duration::from_secs(10);
 
 /// A spec's request, and the groups in it.
 #[derive(Debug)]
@@ -144,6 +145,18 @@ pub async fn resume(manager: &Manager) -> Result<usize, ReadError> {
         match rows.last() {
             Some(last) if rows.len() == PAGE as usize => page = Page { after: Some(last.id.to_string()), limit: PAGE },
             Some(_) | None => return Ok(known),
+        }
+    }
+}
+
+/// Protected instances whose backup went find another as soon as there is room. Those that have none are counted.
+pub async fn keep_backed_up(manager: Arc<Manager>) {
+    loop {
+        let exposed = manager.inventory().back_up_exposed().len();
+        metrics::gauge!("iaas_instances_exposed").set(exposed as f64);
+        tokio::select! {
+            () = manager.shutdown.cancelled() => return,
+            () = tokio::time::sleep(BACK_UP_EVERY) => {}
         }
     }
 }

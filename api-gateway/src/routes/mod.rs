@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod audit;
 pub mod auth;
+mod capacity;
 pub mod console;
 pub mod events;
 pub mod explain;
@@ -84,6 +85,7 @@ fn all() -> OpenApiRouter<App> {
         .merge(audit::routes())
         .merge(console::routes())
         .merge(explain::routes())
+        .merge(capacity::routes())
         .merge(host::routes())
         .merge(host_join::routes())
         .merge(host_token::routes())

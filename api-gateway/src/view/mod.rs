@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod capacity;
 pub mod console;
 pub mod explain;
 pub mod external_network;

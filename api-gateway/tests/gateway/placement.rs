@@ -88,6 +88,13 @@ async fn groups_are_made_shown_listed_and_deleted() {
     bob.get("/v1/placement-groups/near").await.expect(200);
     bob.delete("/v1/placement-groups/near").await.problem(403, "permission_denied");
 
+    ann.get("/v1/capacity").await.problem(403, "permission_denied");
+    let told = cloud.admin.get("/v1/capacity").await.expect(200);
+    let zone = &told["zones"][0];
+    assert_eq!((zone["hosts"].as_u64(), zone["open_hosts"].as_u64()), (Some(1), Some(1)));
+    let tiny = zone["flavors"].as_array().and_then(|all| all.iter().find(|f| f["flavor"] == "tiny"));
+    assert_eq!(tiny, Some(&json!({"flavor": "tiny", "fits": 64, "fits_with_one_host_lost": 0})), "{told}");
+
     create(ann, "one", json!({"groups": ["near", "soft"], "preemptible_class": 3})).await.expect(201);
     let shown = ann.get("/v1/instances/one").await.expect(200);
     assert_eq!(shown["placement"]["preemptible_class"], 3);

@@ -116,6 +116,8 @@ pub enum Noun {
     /// The outside (system admins change it)
     #[command(subcommand)]
     ExternalNetwork(ExternalNetworkCommand),
+    /// What still fits: of each flavor, in each zone, and when any one host is lost (for system admins)
+    Capacity,
     /// The machines that instances run on (for system admins)
     #[command(subcommand)]
     Host(HostCommand),

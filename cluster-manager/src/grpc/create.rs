@@ -2,7 +2,7 @@
 
 use super::{
     answer::{self, Deed},
-    place::Places,
+    place::{NoPlace, Places},
     reserve::{self, Reservations, describe_nic},
 };
 use crate::{
@@ -142,7 +142,10 @@ async fn place_and_commit(
     let mut wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
     for _ in 0..ATTEMPTS {
         let now = Timestamp::now();
-        let places = Places::find(manager, &ids, &wishes.request, now).map_err(for_certain)?;
+        let places = match Places::find(manager, &ids, &wishes.request, now) {
+            Ok(places) => places,
+            Err(refused) => return Err(for_certain(without_place(manager, wanted, refused).await)),
+        };
         let instances: Vec<(Instance, Placed)> = wanted
             .instances
             .iter()
@@ -221,6 +224,20 @@ async fn place_and_commit(
         )
         .with_hint("try again"),
     ))
+}
+
+/// Others give way only to who may have what it asks for.
+async fn without_place(manager: &Manager, wanted: &Wanted, refused: NoPlace) -> Problem {
+    if refused.preemption.is_none() {
+        return refused.problem;
+    }
+    match answer::quota(manager, wanted.project_id).await {
+        Ok((limit, used)) => match QuotaAmounts::refusal(&limit, &used, &asked(wanted)) {
+            Some(problem) => problem,
+            None => refused.make_room(manager),
+        },
+        Err(problem) => problem,
+    }
 }
 
 fn asked(wanted: &Wanted) -> QuotaAmounts {
@@ -377,7 +394,7 @@ async fn rehearse(
         }
         _ => {
             let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-            Places::find(manager, &ids, &request, now)?.places[0].2.clone()
+            Places::find(manager, &ids, &request, now).map_err(|refused| refused.problem)?.places[0].2.clone()
         }
     };
     let left = limit.minus(&used).minus(&asked);

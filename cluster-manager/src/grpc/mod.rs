@@ -1,8 +1,9 @@
 //! What the api-gateway asks of this service. Each call is a file; this one only receives and answers.
 
 pub(crate) mod answer;
+mod capacity;
 mod card;
-mod change;
+pub(crate) mod change;
 mod create;
 mod growth;
 mod host;
@@ -102,6 +103,13 @@ impl ClusterManager for ClusterManagerService {
         request: Request<pb::DeleteHostTokenRequest>,
     ) -> Result<Response<pb::DeleteHostTokenResponse>, Status> {
         call!(self, request, "delete_host_token", token::delete)
+    }
+
+    async fn read_capacity(
+        &self,
+        request: Request<pb::ReadCapacityRequest>,
+    ) -> Result<Response<pb::ReadCapacityResponse>, Status> {
+        call!(self, request, "read_capacity", capacity::read)
     }
 
     async fn admit_host(

@@ -2,7 +2,7 @@
 
 use crate::{
     manager::Manager,
-    scheduler::{Placed, Request, decide, explain::hint},
+    scheduler::{Placed, Request, decide, explain::hint, preempt::Preemption},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 
@@ -13,9 +13,15 @@ pub struct Places<'a> {
     firm: bool,
 }
 
+/// A refusal, and who would have to give way for there to be a place.
+pub struct NoPlace {
+    pub problem: Problem,
+    pub preemption: Option<Preemption>,
+}
+
 impl<'a> Places<'a> {
     /// One place for each id, or the problem with the record of the one that found none.
-    pub fn find(manager: &'a Manager, ids: &[InstanceId], request: &Request, now: Timestamp) -> Result<Self, Problem> {
+    pub fn find(manager: &'a Manager, ids: &[InstanceId], request: &Request, now: Timestamp) -> Result<Self, NoPlace> {
         let mut held = Self { manager, places: Vec::with_capacity(ids.len()), firm: false };
         {
             let mut inventory = manager.inventory();
@@ -25,7 +31,8 @@ impl<'a> Places<'a> {
                     let found = held.places.len();
                     drop(inventory);
                     metrics::counter!("iaas_placements_refused_total").increment(1);
-                    return Err(no_capacity(decision.record, found, ids.len()));
+                    let problem = no_capacity(decision.record, found, ids.len());
+                    return Err(NoPlace { problem, preemption: decision.preemption });
                 };
                 inventory.hold(*id, &placed, request);
                 held.places.push((*id, placed, decision.record));
@@ -54,6 +61,20 @@ impl Drop for Places<'_> {
         for (id, placed, _) in &self.places {
             inventory.let_go(*id, placed);
         }
+    }
+}
+
+impl NoPlace {
+    /// For who asks in earnest, and has the quota: makes room, and says when to try again.
+    pub fn make_room(mut self, manager: &Manager) -> Problem {
+        if let Some(preemption) = self.preemption {
+            manager.giving_way.ask(&preemption.gives_way);
+            let (count, secs) = (preemption.gives_way.len(), manager.config.preemption_notice_secs);
+            self.problem.hint = Some(format!(
+                "room is being made: {count} preemptible instance(s) give way within {secs} s; try again then"
+            ));
+        }
+        self.problem
     }
 }
 

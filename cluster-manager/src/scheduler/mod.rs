@@ -33,6 +33,7 @@
 
 pub mod atoms;
 pub mod batch;
+pub mod capacity;
 pub mod decide;
 pub mod explain;
 pub mod filter;

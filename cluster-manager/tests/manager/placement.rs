@@ -4,10 +4,14 @@ use crate::cloud::{Cloud, each, quick};
 use domain::{
     ErrorKind, HostId, PlacementGroupId, Timestamp,
     explain::Rejection,
-    instance::InstanceSpec,
+    flavor::Size,
+    instance::{InstanceSpec, InstanceState as S},
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementWishes},
+    quota::QuotaAmounts,
 };
 use proto::{cluster::v1 as pb, convert::instance_from_pb};
+use service_kit::context::CallContext;
+use sim::SimConfig;
 use store::{PlacementGroupInsert, Unit};
 
 async fn group(cloud: &Cloud, name: &str, policy: GroupPolicy, scope: GroupScope) -> PlacementGroupId {
@@ -154,4 +158,45 @@ async fn tags_racks_dedication_and_drain_are_the_operators() {
     change(ids[0], pb::ChangeHostRequest { draining: Some(false), ..Default::default() }).await;
     hosts_of(&cloud, &["e-2"], &cloud.spec()).await;
     cloud.stop(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_the_quota() {
+    for cloud in each(quick()).await {
+        let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 20 };
+        let host = cloud.host(SimConfig { capacity, ..SimConfig::named("small") }).await;
+        let class = |class| wishing(&cloud, PlacementWishes { preemptible_class: Some(class), ..Default::default() });
+        let (mut ids, mut kept) = (Vec::new(), Vec::new());
+        for (name, wishes) in [("c-1", class(1)), ("c-2", class(2)), ("c-1b", class(1)), ("firm", cloud.spec())] {
+            let id = cloud.create_as(name, &wishes).await.id;
+            cloud.becomes(id, S::Running).await;
+            if name.starts_with("c-1") { ids.push(id) } else { kept.push(id) }
+        }
+        // As low as the lowest: nobody gives way to it.
+        let same = refused(&cloud, "same", &class(1)).await;
+        assert!(!same.hint.expect("a hint").contains("room is being made"));
+        let mut large = cloud.spec();
+        large.size.vcpus = 2;
+        let before = cloud.used().await;
+        cloud.limit(QuotaAmounts { vcpus: before.vcpus + 1, ..QuotaAmounts::DEFAULT_LIMIT }).await;
+        let poor = cloud.try_create(&cloud.context(), cloud.request(&["large"], &large)).await.expect_err("no quota");
+        assert_eq!(poor.kind, ErrorKind::QuotaExceeded);
+        cloud.limit(QuotaAmounts::DEFAULT_LIMIT).await;
+        let tried = CallContext { dry_run: true, ..cloud.context() };
+        cloud.try_create(&tried, cloud.request(&["large"], &large)).await.expect_err("a dry run ends nobody");
+        for id in ids.iter().chain(&kept) {
+            cloud.becomes(*id, S::Running).await;
+        }
+        let making = refused(&cloud, "large", &large).await;
+        assert!(making.hint.as_ref().is_some_and(|h| h.contains("2 preemptible instance(s) give way")), "{making:?}");
+        for id in ids {
+            cloud.gone(id).await;
+        }
+        let placed = cloud.create_as("large", &large).await;
+        cloud.becomes(placed.id, S::Running).await;
+        for id in kept {
+            cloud.becomes(id, S::Running).await;
+        }
+        cloud.stop(vec![host]).await;
+    }
 }

@@ -4,6 +4,7 @@
 mod api;
 mod boot;
 mod boot_network;
+mod commit;
 mod control_plane;
 mod dataplane;
 mod idle;
@@ -45,6 +46,8 @@ enum Bench {
     Placement(placement::Args),
     /// Hosts that a trace of requests needs, against best fit, first fit and the lower bound.
     Packing(packing::Args),
+    /// Full creates through gRPC with the durable commit, on hosts without agents.
+    Commit(commit::Args),
     /// Memory and load time of the scheduler's inventory.
     Inventory(inventory::Args),
 }
@@ -63,6 +66,7 @@ async fn main() -> anyhow::Result<()> {
         Bench::Ipam(args) => ipam::run(args).await?,
         Bench::Placement(args) => placement::run(&args)?,
         Bench::Packing(args) => packing::run(&args)?,
+        Bench::Commit(args) => commit::run(args).await?,
         Bench::Inventory(args) => inventory::run(&args)?,
     };
     println!("{result}");

@@ -1,6 +1,7 @@
 //! The nouns of the cloud and the rules that need no I/O: ids, names, states and their transitions, specs, quotas, the
 //! authorization policy and the error table. Everything else in the workspace may depend on this crate; it depends on none of them.
 
+pub mod capacity;
 pub mod event;
 pub mod explain;
 pub mod flavor;

@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod capacity;
 pub mod config;
 pub mod doctor;
 pub mod event;
@@ -67,6 +68,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::Peering(command) => peering::run(context, command).await,
         Noun::PlacementGroup(command) => placement_group::run(context, command).await,
         Noun::ExternalNetwork(command) => external_network::run(context, command).await,
+        Noun::Capacity => capacity::run(context).await,
         Noun::Host(command) => host::run(context, command).await,
         Noun::Quota(command) => quota::run(context, command).await,
         Noun::Event(command) => event::run(context, command).await,

@@ -1,11 +1,13 @@
 //! How each kind of object looks in a table, and alone.
 
+mod capacity;
 mod identity;
 mod network;
 mod placement;
 mod resource;
 mod system;
 
+pub use capacity::{capacity_flavors, capacity_zones};
 pub use system::{Facts, QuotaLine, quota_lines};
 
 use domain::Timestamp;

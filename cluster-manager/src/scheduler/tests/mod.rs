@@ -1,5 +1,6 @@
 //! The scheduler's promises, against a naive reference.
 
+mod capacity;
 mod groups;
 mod preempt;
 mod properties;

@@ -1,7 +1,7 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
-    model::{AuditEntry, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated},
+    model::{AuditEntry, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated},
 };
 use domain::Timestamp;
 use reqwest::Method;
@@ -33,6 +33,10 @@ impl Client {
     /// Takes a host that holds nothing out of the fleet.
     pub fn host_remove(&self, host: &str) -> Mutation<()> {
         Mutation::new(self, Method::DELETE, format!("/v1/hosts/{}", segment(host)))
+    }
+
+    pub async fn capacity(&self) -> Result<Capacity, ClientError> {
+        self.json(&Call::get("/v1/capacity", &[])).await
     }
 
     pub fn host_tokens(&self) -> Listing<HostToken> {

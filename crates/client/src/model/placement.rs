@@ -1,5 +1,6 @@
 //! Where instances may be, and groups that keep together or apart.
 
+use super::Size;
 use domain::{
     InstanceId, PlacementGroupId, ProjectId, Timestamp,
     placement::{GroupPolicy, GroupScope, GroupStrength},
@@ -69,4 +70,34 @@ pub struct PlacementGroupCreate {
     pub policy: GroupPolicy,
     pub scope: GroupScope,
     pub strength: GroupStrength,
+}
+
+/// What the cloud still has room for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Capacity {
+    pub zones: Vec<ZoneCapacity>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ZoneCapacity {
+    pub zone: String,
+    pub hosts: u32,
+    /// That take new instances of every project.
+    pub open_hosts: u32,
+    pub dedicated_hosts: u32,
+    pub capacity: Size,
+    pub used: Size,
+    /// Kept free for instances that must survive their host.
+    pub set_aside: Size,
+    pub flavors: Vec<FlavorFits>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FlavorFits {
+    pub flavor: String,
+    pub fits: u64,
+    /// Such that they all have a place when any one host is lost.
+    pub fits_with_one_host_lost: u64,
 }

@@ -1,0 +1,25 @@
+//! What the cloud still has room for.
+
+use crate::{manager::Manager, scheduler::capacity::capacity};
+use domain::{Problem, flavor::Size};
+use proto::{cluster::v1 as pb, convert::size_from_pb};
+use service_kit::context::CallContext;
+
+const SIZES_MAX: usize = 1000;
+
+pub async fn read(
+    manager: &Manager,
+    _: &CallContext,
+    request: pb::ReadCapacityRequest,
+) -> Result<pb::ReadCapacityResponse, Problem> {
+    if request.sizes.len() > SIZES_MAX {
+        return Err(Problem::invalid("sizes", format!("at most {SIZES_MAX}")));
+    }
+    let sizes: Vec<Size> = request.sizes.into_iter().map(size_from_pb).collect();
+    let zones = capacity(&manager.inventory(), &sizes);
+    let zones_json = serde_json::to_string(&zones).map_err(|error| {
+        tracing::error!(%error, "what fits can't be said");
+        Problem::internal()
+    })?;
+    Ok(pb::ReadCapacityResponse { zones_json })
+}

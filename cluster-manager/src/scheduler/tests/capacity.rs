@@ -1,0 +1,52 @@
+//! What is said to fit does fit, and no more.
+
+use super::*;
+use crate::scheduler::{capacity::capacity, host::Policies};
+use domain::capacity::Fits;
+
+fn row(n: u128, vcpus: u32) -> Host {
+    Host { overhead: MemoryOverhead::default(), ..host(n, size(vcpus, u64::from(vcpus) * 1024, 100)) }
+}
+
+/// How many the scheduler really places.
+fn placed(rows: &[Host], request: &Request) -> u64 {
+    let mut inventory = Inventory::new(rows);
+    let mut count = 0;
+    while let Some(at) = decide(&mut inventory, request, NOW).placed {
+        inventory.hold(InstanceId(uuid::Uuid::from_u128(1000 + u128::from(count))), &at, request);
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn it_is_what_the_scheduler_places() {
+    for vcpus in [&[4_u32, 4, 4][..], &[8, 4, 2], &[16, 1], &[5]] {
+        let rows: Vec<Host> = vcpus.iter().zip(1..).map(|(vcpus, n)| row(n, *vcpus)).collect();
+        let told = capacity(&Inventory::new(&rows), &[size(1, 1024, 0), size(2, 512, 0)]);
+        for (fits, size) in told[0].fits.iter().zip([size(1, 1024, 0), size(2, 512, 0)]) {
+            let request = Request { size, ..Request::default() };
+            assert_eq!(fits.now, placed(&rows, &request), "{vcpus:?} {size:?}");
+            // The scheduler fills hosts one by one, so it may refuse a little earlier.
+            let protected = placed(&rows, &Request { protected: true, ..request });
+            assert!(protected <= fits.with_one_host_lost, "{protected} of {fits:?} on {vcpus:?}");
+        }
+    }
+}
+
+#[test]
+fn closed_and_dedicated_hosts_fit_nothing_and_zones_are_apart() {
+    let mut rows: Vec<Host> = (1..=5).map(|n| row(n, 4)).collect();
+    rows[3].zone = "b".to_owned();
+    rows[1].cordoned = true;
+    let mut inventory = Inventory::new(&rows);
+    inventory
+        .set_policies(rows[2].id, Policies { dedicated_to: Some(domain::ProjectId::new()), ..Policies::default() });
+    let told = capacity(&inventory, &[size(1, 1, 0), size(0, 0, 0)]);
+    let zones: Vec<_> = told.iter().map(|z| (z.zone.as_str(), z.hosts, z.open_hosts, z.dedicated_hosts)).collect();
+    assert_eq!(zones, [("b", 1, 1, 0), ("default", 4, 2, 1)]);
+    assert_eq!(told[1].fits[0], Fits { now: 8, with_one_host_lost: 4 });
+    assert_eq!(told[0].fits[0], Fits { now: 4, with_one_host_lost: 0 });
+    assert_eq!(told[0].fits[1], Fits::default(), "of nothing there is no number");
+    assert_eq!(told[1].capacity.vcpus, 16);
+}

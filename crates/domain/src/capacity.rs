@@ -1,0 +1,27 @@
+//! What a cloud still has room for.
+
+use crate::flavor::Size;
+use serde::{Deserialize, Serialize};
+
+/// How many more instances of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Fits {
+    pub now: u64,
+    /// Such that they all have a place when any one host is lost.
+    pub with_one_host_lost: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ZoneCapacity {
+    pub zone: String,
+    pub hosts: u32,
+    /// That take new instances of every project.
+    pub open_hosts: u32,
+    pub dedicated_hosts: u32,
+    pub capacity: Size,
+    pub used: Size,
+    /// Kept free for instances that must survive their host.
+    pub set_aside: Size,
+    /// Of each size that was asked for.
+    pub fits: Vec<Fits>,
+}
