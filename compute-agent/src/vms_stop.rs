@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     host::cgroup::Cgroups,
     ledger::{Held, Ledger, LedgerError},
+    qemu::leftover,
     qmp::{QmpClient, RunState},
     reconcile::{chain, layout::Paths},
 };
@@ -74,6 +75,7 @@ impl Report {
 
 /// Stops them all at once, each within its own `stop_timeout_secs` (10 s to a minute), then hard.
 pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
+    leftover::end_probes(&config.run_dir);
     let (found, state_dir, host_id) = (running_qemus(&config.run_dir), config.state_dir.clone(), config.host_id);
     if found.is_empty() && !state_dir.join("ledger").exists() {
         return Ok(Report::default());

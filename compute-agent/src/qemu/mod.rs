@@ -6,6 +6,7 @@ pub mod accel;
 pub mod argv;
 pub mod handover;
 pub mod launch;
+pub mod leftover;
 pub mod overhead;
 pub mod probe;
 pub mod process;

@@ -25,6 +25,7 @@ use uuid::Uuid;
 use super::accel::{AccelDecision, AccelSetting, ProbeRun, Probed, Stage, decide, decide_tcg_by_setting};
 use super::argv::{Accel, Boot, DiskFormat, OnPowerOff, VmDisk, VmSpec};
 use super::launch::{Launcher, Placement, stderr_tail, wait_ready};
+use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
 use super::version::QemuVersion;
 use crate::host::facts;
@@ -127,6 +128,10 @@ impl Prober {
 
     /// Measures, whatever is remembered.
     pub async fn probe(&self) -> Result<Probed, ProbeError> {
+        let ended = leftover::end_probes(&self.work_dir);
+        if ended > 0 {
+            tracing::info!(ended, "probes that an agent left behind when it was killed are ended");
+        }
         let tcg = self.run(Accel::TCG, vec![], RUN_TIMEOUT).await?;
         let mut kvm = vec![];
         match kvm_access_gid(self.gid) {
@@ -357,7 +362,7 @@ struct Room {
 
 impl Room {
     fn make(work_dir: &Path, uid: u32, gid: u32) -> Result<Self, ProbeError> {
-        let dir = work_dir.join(format!("probe-{}", Uuid::new_v4().simple()));
+        let dir = work_dir.join(format!("{PROBE_DIR}{}", Uuid::new_v4().simple()));
         let io = |source| ProbeError::Io { path: dir.clone(), source };
         fs::create_dir_all(&dir).map_err(io)?;
         let room = Self { dir: dir.clone(), uid, gid };

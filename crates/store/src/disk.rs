@@ -144,7 +144,7 @@ impl Store {
     }
 
     pub async fn disk_load_many(&self, ids: &[DiskId]) -> Result<Vec<DiskRow>, ReadError> {
-        let sql = format!(disk_columns!("WHERE id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(disk_columns!("WHERE id {} ORDER BY id"), self.pool().in_texts(1));
         self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await
     }
 
@@ -154,7 +154,7 @@ impl Store {
     }
 
     pub async fn disk_load_many_of_instances(&self, ids: &[InstanceId]) -> Result<Vec<DiskRow>, ReadError> {
-        let sql = format!(disk_columns!("WHERE instance_id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(disk_columns!("WHERE instance_id {} ORDER BY id"), self.pool().in_texts(1));
         self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await
     }
 

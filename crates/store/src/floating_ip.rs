@@ -114,7 +114,7 @@ impl Store {
 
     /// Those that stand for one of these ports, by id.
     pub async fn floating_ip_load_many_of_ports(&self, ids: &[PortId]) -> Result<Vec<FloatingIp>, ReadError> {
-        let sql = format!(floating_ip_columns!("WHERE port_id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(floating_ip_columns!("WHERE port_id {} ORDER BY id"), self.pool().in_texts(1));
         let rows: Vec<FloatingIpRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(FloatingIp::from).collect())
     }

@@ -145,7 +145,7 @@ impl Store {
     }
 
     pub(crate) async fn image_load_many(&self, ids: &[ImageId]) -> Result<Vec<Image>, ReadError> {
-        let sql = format!(image_columns!("WHERE id IN {}"), self.pool().texts(1));
+        let sql = format!(image_columns!("WHERE id {}"), self.pool().in_texts(1));
         let rows: Vec<ImageRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Image::from).collect())
     }

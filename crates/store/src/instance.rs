@@ -295,8 +295,8 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let texts = self.pool().texts(1);
-        let sql = format!(instance_columns!("WHERE id IN {} ORDER BY id"), texts);
+        let texts = self.pool().in_texts(1);
+        let sql = format!(instance_columns!("WHERE id {} ORDER BY id"), texts);
         let rows: Vec<Columns> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(InstanceRow::from).collect())
     }

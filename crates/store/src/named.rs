@@ -38,7 +38,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(HashMap::new());
         }
-        let sql = format!("SELECT id, name FROM {} WHERE id IN {}", of.table(), self.pool().texts(1));
+        let sql = format!("SELECT id, name FROM {} WHERE id {}", of.table(), self.pool().in_texts(1));
         let rows: Vec<NamedRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         // Only this crate writes the column, from an id.
         Ok(rows.into_iter().filter_map(|row| Some((row.id.parse().ok()?, row.name))).collect())

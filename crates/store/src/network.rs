@@ -208,7 +208,7 @@ impl Store {
 
     /// Of all these networks, by id.
     pub async fn subnet_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Subnet>, ReadError> {
-        let sql = format!(subnet_columns!("WHERE network_id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(subnet_columns!("WHERE network_id {} ORDER BY id"), self.pool().in_texts(1));
         let rows: Vec<SubnetRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Subnet::from).collect())
     }

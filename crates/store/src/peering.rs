@@ -74,9 +74,9 @@ impl Store {
     /// Those that one of these networks is an end of, by id.
     pub async fn peering_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Peering>, ReadError> {
         let sql = format!(
-            peering_columns!("WHERE network_id IN {} OR peer_network_id IN {} ORDER BY id"),
-            self.pool().texts(1),
-            self.pool().texts(1)
+            peering_columns!("WHERE network_id {} OR peer_network_id {} ORDER BY id"),
+            self.pool().in_texts(1),
+            self.pool().in_texts(1)
         );
         let rows: Vec<PeeringRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Peering::from).collect())

@@ -229,8 +229,8 @@ impl Store {
         }
         let ids: Vec<PortId> = rows.iter().map(|row| row.id).collect();
         let sql = format!(
-            "SELECT port_id, security_group_id FROM port_security_group WHERE port_id IN {} ORDER BY port_id, security_group_id",
-            self.pool().texts(1)
+            "SELECT port_id, security_group_id FROM port_security_group WHERE port_id {} ORDER BY port_id, security_group_id",
+            self.pool().in_texts(1)
         );
         let members: Vec<MembershipRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(&ids)]).await?;
         let mut groups: HashMap<PortId, Vec<SecurityGroupId>> = HashMap::new();
@@ -290,13 +290,13 @@ impl Store {
     }
 
     pub async fn port_load_many(&self, ids: &[PortId]) -> Result<Vec<Port>, ReadError> {
-        let sql = format!(port_columns!("WHERE id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(port_columns!("WHERE id {} ORDER BY id"), self.pool().in_texts(1));
         let rows = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         self.ports(rows).await
     }
 
     pub async fn port_load_many_of_instances(&self, ids: &[InstanceId]) -> Result<Vec<Port>, ReadError> {
-        let sql = format!(port_columns!("WHERE instance_id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(port_columns!("WHERE instance_id {} ORDER BY id"), self.pool().in_texts(1));
         let rows = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         self.ports(rows).await
     }

@@ -103,7 +103,7 @@ impl Store {
 
     /// Those of `ids` that there aren't any more.
     pub async fn project_gone(&self, ids: &[ProjectId]) -> Result<Vec<ProjectId>, ReadError> {
-        let sql = format!("SELECT id FROM project WHERE id IN {}", self.pool().texts(1));
+        let sql = format!("SELECT id FROM project WHERE id {}", self.pool().in_texts(1));
         let there: Vec<IdRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         let there: HashSet<String> = there.into_iter().map(|row| row.id).collect();
         Ok(ids.iter().copied().filter(|id| !there.contains(&id.to_string())).collect())

@@ -123,7 +123,7 @@ impl Store {
 
     /// Of all these networks, by id.
     pub async fn router_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Router>, ReadError> {
-        let sql = format!(router_columns!("WHERE network_id IN {} ORDER BY id"), self.pool().texts(1));
+        let sql = format!(router_columns!("WHERE network_id {} ORDER BY id"), self.pool().in_texts(1));
         let rows: Vec<RouterRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
         Ok(rows.into_iter().map(Router::from).collect())
     }

@@ -90,8 +90,8 @@ impl Store {
         }
         let ids: Vec<SecurityGroupId> = rows.iter().map(|row| row.id).collect();
         let sql = format!(
-            "SELECT id, security_group_id, rule, description FROM security_rule WHERE security_group_id IN {} ORDER BY id",
-            self.pool().texts(1)
+            "SELECT id, security_group_id, rule, description FROM security_rule WHERE security_group_id {} ORDER BY id",
+            self.pool().in_texts(1)
         );
         let rules: Vec<RuleRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(&ids)]).await?;
         let mut of: HashMap<SecurityGroupId, Vec<SecurityGroupRule>> = HashMap::new();
