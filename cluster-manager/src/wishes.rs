@@ -122,22 +122,39 @@ fn place(host: &HostEntry, scope: GroupScope) -> String {
     }
 }
 
+/// The groups met so far, for reads of many instances.
+#[derive(Debug, Default)]
+pub struct GroupsKnown(HashMap<PlacementGroupId, Option<PlacementGroup>>);
+
+impl GroupsKnown {
+    /// What an instance that is there asked for.
+    pub async fn request(
+        &mut self,
+        manager: &Manager,
+        project_id: ProjectId,
+        spec: &InstanceSpec,
+    ) -> Result<Request, ReadError> {
+        for id in &spec.placement.groups {
+            if !self.0.contains_key(id) {
+                self.0.insert(*id, manager.store.placement_group_find(project_id, *id).await?);
+            }
+        }
+        let groups: Vec<PlacementGroup> =
+            spec.placement.groups.iter().filter_map(|id| self.0.get(id)?.clone()).collect();
+        Ok(request(project_id, spec, &groups))
+    }
+}
+
 /// After a start: makes known to the inventory what later decisions must know of.
 pub async fn resume(manager: &Manager) -> Result<usize, ReadError> {
     let mut page = Page::first(PAGE);
-    let mut groups: HashMap<PlacementGroupId, Option<PlacementGroup>> = HashMap::new();
+    let mut groups = GroupsKnown::default();
     let mut known = 0;
     loop {
         let rows = manager.store.instance_attached_list(page.clone()).await?;
         for row in &rows {
-            for id in &row.spec.placement.groups {
-                if !groups.contains_key(id) {
-                    groups.insert(*id, manager.store.placement_group_find(row.project_id, *id).await?);
-                }
-            }
             let Some(host_id) = row.host_id else { continue };
-            let of_row = row.spec.placement.groups.iter().filter_map(|id| groups.get(id)?.clone());
-            let request = request(row.project_id, &row.spec, &of_row.collect::<Vec<_>>());
+            let request = groups.request(manager, row.project_id, &row.spec).await?;
             let what = Attach { claim: row.claim(), request: &request, numa_node: None, backup: None };
             manager.inventory().attach(row.id, host_id, &what);
         }

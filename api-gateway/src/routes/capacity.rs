@@ -8,17 +8,26 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
-    view::capacity::{CapacityView, ZoneCapacityView},
+    view::capacity::{CapacityView, RebalancePlanView, ZoneCapacityView},
 };
 use axum::extract::State;
-use domain::{capacity::ZoneCapacity, limits};
+use domain::{
+    Problem,
+    capacity::{RebalancePlan, ZoneCapacity},
+    limits,
+};
 use http::StatusCode;
-use proto::{cluster::v1::ReadCapacityRequest, convert::size_to_pb};
+use proto::{
+    cluster::v1::{PlanRebalanceRequest, ReadCapacityRequest},
+    convert::size_to_pb,
+};
+use serde::Deserialize;
 use store::Page;
+use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show))
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(rebalance_plan))
 }
 
 /// How many more instances of each flavor every zone takes. System admins only.
@@ -32,4 +41,36 @@ async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -
         .map_err(|error| ApiError::internal("what fits doesn't parse", &error))?;
     let zones = zones.into_iter().map(|zone| ZoneCapacityView::new(zone, &flavors)).collect();
     reply::json(StatusCode::OK, &CapacityView { zones })
+}
+
+const MOVES_MAX: u32 = 10_000;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct RebalanceParams {
+    /// At most so many moves: 100 unless said, 10000 at most.
+    moves: Option<u32>,
+    /// What a freed host is worth, in moves: 20 unless said.
+    moves_per_host: Option<u32>,
+    /// As everywhere; means nothing here.
+    #[allow(dead_code)]
+    project: Option<String>,
+}
+
+/// Moves that would free hosts, with their cost. Nothing is moved. System admins only.
+#[utoipa::path(get, path = "/v1/rebalance-plan", tag = "hosts", params(RebalanceParams),
+    responses((status = 200, body = RebalancePlanView)))]
+async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Query<RebalanceParams>) -> ApiResult {
+    let (moves_max, moves_per_host_max) = (params.moves.unwrap_or(100), params.moves_per_host.unwrap_or(20));
+    for (name, asked) in [("moves", moves_max), ("moves_per_host", moves_per_host_max)] {
+        if !(1..=MOVES_MAX).contains(&asked) {
+            return Err(Problem::invalid(name, format!("must be 1 to {MOVES_MAX}")).into());
+        }
+    }
+    let request = PlanRebalanceRequest { moves_max, moves_per_host_max };
+    let answer = app.cluster().plan_rebalance(request).await?.into_inner();
+    let plan: RebalancePlan = serde_json::from_str(&answer.plan_json)
+        .map_err(|error| ApiError::internal("a plan of moves doesn't parse", &error))?;
+    reply::json(StatusCode::OK, &RebalancePlanView::from(plan))
 }

@@ -1,7 +1,11 @@
 //! What the cloud still has room for, for system admins.
 
 use super::host::SizeView;
-use domain::{capacity::ZoneCapacity, flavor::Flavor};
+use domain::{
+    HostId, InstanceId,
+    capacity::{Move, RebalancePlan, ZoneCapacity},
+    flavor::Flavor,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -56,5 +60,45 @@ impl ZoneCapacityView {
             set_aside: set_aside.into(),
             flavors: flavors.collect(),
         }
+    }
+}
+
+/// Moves that would free hosts. Nothing is moved.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RebalancePlan)]
+pub struct RebalancePlanView {
+    /// In the order in which they would be made.
+    pub moves: Vec<MoveView>,
+    #[schema(value_type = Vec<String>)]
+    pub freed_host_ids: Vec<HostId>,
+    /// What would have to be copied in all.
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Move)]
+pub struct MoveView {
+    #[schema(value_type = String, format = "uuid")]
+    pub instance_id: InstanceId,
+    #[schema(value_type = String, format = "uuid")]
+    pub from_host_id: HostId,
+    #[schema(value_type = String, format = "uuid")]
+    pub to_host_id: HostId,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+impl From<RebalancePlan> for RebalancePlanView {
+    fn from(plan: RebalancePlan) -> Self {
+        let RebalancePlan { moves, freed, memory_mib, disk_gib } = plan;
+        Self { moves: moves.into_iter().map(MoveView::from).collect(), freed_host_ids: freed, memory_mib, disk_gib }
+    }
+}
+
+impl From<Move> for MoveView {
+    fn from(one: Move) -> Self {
+        let Move { instance_id, from, to, memory_mib, disk_gib } = one;
+        Self { instance_id, from_host_id: from, to_host_id: to, memory_mib, disk_gib }
     }
 }

@@ -99,6 +99,11 @@ async fn groups_are_made_shown_listed_and_deleted() {
     let shown = ann.get("/v1/instances/one").await.expect(200);
     assert_eq!(shown["placement"]["preemptible_class"], 3);
     assert_eq!(shown["placement"]["group_ids"].as_array().map(Vec::len), Some(2));
+    ann.get("/v1/rebalance-plan").await.problem(403, "permission_denied");
+    cloud.admin.get("/v1/rebalance-plan?moves=0").await.problem(400, "invalid_argument");
+    let plan = cloud.admin.get("/v1/rebalance-plan?moves=10&moves_per_host=5").await.expect(200);
+    assert_eq!(plan, json!({"moves": [], "freed_host_ids": [], "memory_mib": 0, "disk_gib": 0}));
+
     ann.delete("/v1/placement-groups/near?dry_run=true").await.problem(409, "placement_group_in_use");
     ann.delete("/v1/instances/one?wait=deleted&timeout=30s").await;
     let gone = async || ann.delete("/v1/placement-groups/near").await.status == 204;

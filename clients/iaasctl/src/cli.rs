@@ -118,6 +118,8 @@ pub enum Noun {
     ExternalNetwork(ExternalNetworkCommand),
     /// What still fits: of each flavor, in each zone, and when any one host is lost (for system admins)
     Capacity,
+    /// Moves of instances that would free hosts (for system admins)
+    Rebalance(crate::noun::rebalance::RebalanceArgs),
     /// The machines that instances run on (for system admins)
     #[command(subcommand)]
     Host(HostCommand),

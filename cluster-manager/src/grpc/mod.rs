@@ -8,6 +8,7 @@ mod create;
 mod growth;
 mod host;
 mod place;
+mod rebalance;
 mod reserve;
 
 use crate::{
@@ -110,6 +111,13 @@ impl ClusterManager for ClusterManagerService {
         request: Request<pb::ReadCapacityRequest>,
     ) -> Result<Response<pb::ReadCapacityResponse>, Status> {
         call!(self, request, "read_capacity", capacity::read)
+    }
+
+    async fn plan_rebalance(
+        &self,
+        request: Request<pb::PlanRebalanceRequest>,
+    ) -> Result<Response<pb::PlanRebalanceResponse>, Status> {
+        call!(self, request, "plan_rebalance", rebalance::plan)
     }
 
     async fn admit_host(

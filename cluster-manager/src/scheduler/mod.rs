@@ -43,6 +43,7 @@ pub mod index;
 pub mod inventory;
 pub mod mix;
 pub mod preempt;
+pub mod rebalance;
 pub mod request;
 pub mod reserve;
 pub mod roster;

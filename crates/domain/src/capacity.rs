@@ -1,6 +1,6 @@
 //! What a cloud still has room for.
 
-use crate::flavor::Size;
+use crate::{HostId, InstanceId, flavor::Size};
 use serde::{Deserialize, Serialize};
 
 /// How many more instances of one size.
@@ -24,4 +24,25 @@ pub struct ZoneCapacity {
     pub set_aside: Size,
     /// Of each size that was asked for.
     pub fits: Vec<Fits>,
+}
+
+/// An instance that would go to another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub instance_id: InstanceId,
+    pub from: HostId,
+    pub to: HostId,
+    /// What would have to be copied, with QEMU's own memory.
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+/// Moves that free hosts, in the order in which they would be made.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RebalancePlan {
+    pub moves: Vec<Move>,
+    pub freed: Vec<HostId>,
+    /// The cost of all.
+    pub memory_mib: u64,
+    pub disk_gib: u64,
 }

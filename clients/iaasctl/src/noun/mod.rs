@@ -19,6 +19,7 @@ pub mod placement_group;
 pub mod port;
 pub mod project;
 pub mod quota;
+pub mod rebalance;
 pub mod router;
 pub mod security_group;
 pub mod session;
@@ -69,6 +70,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::PlacementGroup(command) => placement_group::run(context, command).await,
         Noun::ExternalNetwork(command) => external_network::run(context, command).await,
         Noun::Capacity => capacity::run(context).await,
+        Noun::Rebalance(args) => rebalance::run(context, args).await,
         Noun::Host(command) => host::run(context, command).await,
         Noun::Quota(command) => quota::run(context, command).await,
         Noun::Event(command) => event::run(context, command).await,

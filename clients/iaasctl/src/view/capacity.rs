@@ -1,7 +1,7 @@
 //! What still fits, as rows: zones, and flavors in zones.
 
 use crate::{output::Row, size::show_mib};
-use client::model::{Capacity, Size, ZoneCapacity};
+use client::model::{Capacity, Move, Size, ZoneCapacity};
 
 #[derive(Debug, serde::Serialize)]
 pub struct ZoneLine(ZoneCapacity);
@@ -65,6 +65,24 @@ impl Row for FlavorLine {
 
     fn cells(&self) -> Vec<String> {
         vec![self.zone.clone(), self.flavor.clone(), self.fits.to_string(), self.fits_with_one_host_lost.to_string()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
+}
+
+impl Row for Move {
+    const HEADER: &'static [&'static str] = &["INSTANCE", "FROM", "TO", "MEMORY", "DISK"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.instance_id.to_string(),
+            self.from_host_id.to_string(),
+            self.to_host_id.to_string(),
+            show_mib(self.memory_mib),
+            format!("{} GiB", self.disk_gib),
+        ]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {

@@ -4,6 +4,7 @@ mod capacity;
 mod groups;
 mod preempt;
 mod properties;
+mod rebalance;
 mod reference;
 mod reserve;
 

@@ -1,7 +1,7 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
-    model::{AuditEntry, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated},
+    model::{AuditEntry, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, RebalancePlan},
 };
 use domain::Timestamp;
 use reqwest::Method;
@@ -37,6 +37,13 @@ impl Client {
 
     pub async fn capacity(&self) -> Result<Capacity, ClientError> {
         self.json(&Call::get("/v1/capacity", &[])).await
+    }
+
+    /// Moves that would free hosts; nothing is moved.
+    pub async fn rebalance_plan(&self, moves: u32, moves_per_host: u32) -> Result<RebalancePlan, ClientError> {
+        let query = [("moves", moves.to_string()), ("moves_per_host", moves_per_host.to_string())];
+        let query: Vec<(String, String)> = query.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        self.json(&Call::get("/v1/rebalance-plan", &query)).await
     }
 
     pub fn host_tokens(&self) -> Listing<HostToken> {

@@ -2,7 +2,7 @@
 
 use super::Size;
 use domain::{
-    InstanceId, PlacementGroupId, ProjectId, Timestamp,
+    HostId, InstanceId, PlacementGroupId, ProjectId, Timestamp,
     placement::{GroupPolicy, GroupScope, GroupStrength},
 };
 use serde::{Deserialize, Serialize};
@@ -100,4 +100,23 @@ pub struct FlavorFits {
     pub fits: u64,
     /// Such that they all have a place when any one host is lost.
     pub fits_with_one_host_lost: u64,
+}
+
+/// Moves that would free hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RebalancePlan {
+    pub moves: Vec<Move>,
+    pub freed_host_ids: Vec<HostId>,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Move {
+    pub instance_id: InstanceId,
+    pub from_host_id: HostId,
+    pub to_host_id: HostId,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
 }

@@ -1,0 +1,69 @@
+//! Moves that would free hosts, planned on a copy of the inventory made from the rows.
+
+use crate::{
+    manager::{Manager, read_problem},
+    scheduler::{
+        Attach, Inventory,
+        rebalance::{Limits, Resident, plan_rebalance},
+    },
+    wishes::GroupsKnown,
+};
+use domain::{Problem, instance::InstanceState};
+use proto::cluster::v1 as pb;
+use service_kit::context::CallContext;
+use store::InstanceFilter;
+
+const PAGE: u32 = 1000;
+
+pub async fn plan(
+    manager: &Manager,
+    _: &CallContext,
+    request: pb::PlanRebalanceRequest,
+) -> Result<pb::PlanRebalanceResponse, Problem> {
+    let limits = Limits { moves: request.moves_max as usize, moves_per_host: request.moves_per_host_max as usize };
+    let residents = residents(manager).await?;
+    let hosts = manager.store.host_list().await.map_err(|e| read_problem(&e))?;
+    let planned = tokio::task::spawn_blocking(move || {
+        let mut inventory = Inventory::new(&hosts);
+        for resident in &residents {
+            let what = Attach { claim: resident.claim, request: &resident.request, numa_node: None, backup: None };
+            inventory.attach(resident.id, resident.host_id, &what);
+        }
+        plan_rebalance(inventory, &residents, limits)
+    });
+    let plan = planned.await.map_err(|error| {
+        tracing::error!(%error, "the planning of moves died");
+        Problem::internal()
+    })?;
+    let plan_json = serde_json::to_string(&plan).map_err(|error| {
+        tracing::error!(%error, "a plan of moves can't be said");
+        Problem::internal()
+    })?;
+    Ok(pb::PlanRebalanceResponse { plan_json })
+}
+
+async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
+    let (mut residents, mut groups) = (Vec::new(), GroupsKnown::default());
+    let mut filter = InstanceFilter { limit: PAGE, ..InstanceFilter::default() };
+    loop {
+        let rows = manager.store.instance_list(&filter).await.map_err(|e| read_problem(&e))?;
+        filter.after = rows.last().map(|row| row.instance.id);
+        for row in &rows {
+            let Some(host_id) = row.instance.host_id else { continue };
+            let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await;
+            residents.push(Resident {
+                id: row.instance.id,
+                host_id,
+                claim: row.claim,
+                request: request.map_err(|e| read_problem(&e))?,
+                movable: matches!(
+                    row.instance.status.state,
+                    InstanceState::Running | InstanceState::Stopped | InstanceState::Paused
+                ),
+            });
+        }
+        if rows.len() < PAGE as usize {
+            return Ok(residents);
+        }
+    }
+}

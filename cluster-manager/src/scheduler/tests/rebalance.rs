@@ -1,0 +1,97 @@
+//! Plans free hosts, keep every wish, move nothing twice and nothing in vain.
+
+use super::*;
+use crate::scheduler::rebalance::{Limits, Resident, plan_rebalance};
+use domain::PlacementGroupId;
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+const LIMITS: Limits = Limits { moves: 100, moves_per_host: 10 };
+
+/// Hosts of 8 vCPUs; on each, instances of so many.
+fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
+    let rows: Vec<Host> = (1..=loads.len())
+        .map(|n| Host { overhead: MemoryOverhead::default(), ..host(n as u128, size(8, 8 * 1024, 100)) })
+        .collect();
+    let mut inventory = Inventory::new(&rows);
+    let mut residents = Vec::new();
+    for (row, load) in rows.iter().zip(loads) {
+        for vcpus in *load {
+            let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
+            let request = Request { size: size(*vcpus, 512, 1), ..wish.clone() };
+            let placed = Placed::of(row.id, request.size);
+            inventory.hold(id, &placed, &request);
+            inventory.make_firm(row.id, placed.claim);
+            residents.push(Resident { id, host_id: row.id, claim: request.size, request, movable: true });
+        }
+    }
+    (inventory, residents)
+}
+
+fn plan(loads: &[&[u32]], limits: Limits) -> domain::capacity::RebalancePlan {
+    let (inventory, residents) = world(loads, &Request::default());
+    plan_rebalance(inventory, &residents, limits)
+}
+
+fn id(n: u128) -> HostId {
+    HostId(uuid::Uuid::from_u128(n))
+}
+
+#[test]
+fn the_emptiest_host_is_emptied_and_its_cost_said() {
+    let told = plan(&[&[4, 1, 1], &[1, 1], &[]], LIMITS);
+    assert_eq!((told.freed.as_slice(), told.moves.len()), (&[id(2)][..], 2));
+    assert!(told.moves.iter().all(|m| m.from == id(2) && m.to == id(1)), "never to the empty one: {told:?}");
+    assert_eq!((told.memory_mib, told.disk_gib), (1024, 2));
+}
+
+#[test]
+fn nothing_moves_without_a_freed_host_or_beyond_its_worth() {
+    assert_eq!(plan(&[&[6], &[6]], LIMITS).moves, [], "neither fits on the other");
+    assert_eq!(plan(&[&[4, 3], &[1, 1]], LIMITS).moves, [], "half a host is nothing");
+    let few = Limits { moves_per_host: 1, ..LIMITS };
+    assert_eq!(plan(&[&[2, 2], &[1, 1]], few).moves, []);
+    let none = Limits { moves: 1, ..LIMITS };
+    assert_eq!(plan(&[&[2, 2], &[1, 1]], none).moves, []);
+}
+
+#[test]
+fn groups_and_states_hold_a_host_back() {
+    let apart = GroupWish {
+        group: PlacementGroupId::new(),
+        policy: Policy::AntiAffinity,
+        scope: Scope::Host,
+        strength: Strength::Hard,
+    };
+    let (inventory, residents) = world(&[&[1], &[1]], &Request { groups: vec![apart], ..Request::default() });
+    assert_eq!(plan_rebalance(inventory, &residents, LIMITS).moves, []);
+    let (inventory, mut residents) = world(&[&[4], &[1]], &Request::default());
+    residents.iter_mut().for_each(|r| r.movable = false);
+    assert_eq!(plan_rebalance(inventory, &residents, LIMITS).moves, []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_is_planned_fits(loads in prop::collection::vec(prop::collection::vec(1_u32..5, 0..4), 1..12)) {
+        let loads: Vec<Vec<u32>> = loads.into_iter().map(|mut l| { while l.iter().sum::<u32>() > 8 { l.pop(); } l }).collect();
+        let borrowed: Vec<&[u32]> = loads.iter().map(Vec::as_slice).collect();
+        let told = plan(&borrowed, LIMITS);
+        let mut used: std::collections::BTreeMap<HostId, i64> =
+            (1..).zip(&loads).map(|(n, l)| (id(n), l.iter().map(|v| i64::from(*v)).sum())).collect();
+        let (_, residents) = world(&borrowed, &Request::default());
+        let mut moved = HashSet::new();
+        for m in &told.moves {
+            let resident = residents.iter().find(|r| r.id == m.instance_id).expect("it is there");
+            prop_assert!(moved.insert(m.instance_id), "twice");
+            prop_assert_eq!(resident.host_id, m.from);
+            *used.get_mut(&m.from).expect("known") -= i64::from(resident.claim.vcpus);
+            *used.get_mut(&m.to).expect("known") += i64::from(resident.claim.vcpus);
+        }
+        for (host, used) in &used {
+            prop_assert!((0..=8).contains(used), "{host}: {used}");
+            prop_assert!(!told.freed.contains(host) || *used == 0);
+        }
+    }
+}
