@@ -42,7 +42,7 @@ async fn a_stock_debian_is_told_who_it_is_by_config_drive_and_by_metadata_servic
         "name": "deb", "image": "debian-12", "vcpus": 2, "memory_mib": 1024, "disk_gib": 4, "user_data": USER_DATA,
         "ssh_keys": ["me"], "networks": [{"network": "default"}],
     });
-    rest.post("/v1/instances", &body).await?;
+    rest.post("/v1/instances?wait=running&timeout=180s", &body).await?;
     for said in ["user-data-ran-on deb", &format!("metadata-said metadata (http://169.254.169.254) deb {KEY}")] {
         let began = Instant::now();
         while !console(&rest, "deb").await?.contains(said) {
@@ -50,6 +50,5 @@ async fn a_stock_debian_is_told_who_it_is_by_config_drive_and_by_metadata_servic
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
-    ensure!(rest.get("/v1/instances/deb").await?["guest_up_at"].is_string(), "its guest said that it is up");
     server.stop()
 }
