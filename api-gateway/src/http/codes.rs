@@ -205,14 +205,14 @@ pub const CODES: &[Code] = &[
     code("payload_too_large", &[K::PayloadTooLarge], "The body is larger than the route takes."),
     code("peering_exists", &[K::AlreadyExists], "The two networks are peered already."),
     code("peering_not_found", &[K::NotFound], "There is no peering of that id or name in the project."),
-    code("placement_group_in_use", &[K::InvalidState], "Instances are in the placement group. Delete them first."),
-    code("placement_group_not_found", &[K::NotFound], "The project has no placement group of that id or name."),
     code("permission_denied", &[K::PermissionDenied], "Your role doesn't allow this; the detail says which would."),
     code(
         "placement_contended",
         &[K::Unavailable],
         "Others took the room again and again while this was placed. Repeat it.",
     ),
+    code("placement_group_in_use", &[K::InvalidState], "Instances are in the placement group. Delete them first."),
+    code("placement_group_not_found", &[K::NotFound], "The project has no placement group of that id or name."),
     code("port_attached", &[K::InvalidState], "The port is the card of an instance already. Detach it first."),
     code(
         "port_in_use",
