@@ -202,7 +202,7 @@ async fn commit(
     let resized = resized(manager, row, next);
     let grown_gib = next.spec.size.disk_gib > row.instance.spec.size.disk_gib;
     let held = match (&resized, next.host_id) {
-        (Some(resized), Some(host_id)) => Some(Growth::hold(manager, host_id, resized.more, &next.spec.size, now)?),
+        (Some(resized), Some(host_id)) => Some(Growth::hold(manager, host_id, row, next.spec.size, resized, now)?),
         _ => None,
     };
     if grown_gib && let Some(disk_id) = next.root_disk_id {
@@ -343,10 +343,8 @@ fn after_commit(
     held: Option<Growth<'_>>,
 ) {
     if let Some(host_id) = next.host_id {
-        let grew = resized.is_some_and(|r| r.more != Size::default());
-        match held {
-            Some(held) if grew => held.make_firm(),
-            Some(_) | None => {}
+        if let Some(held) = held {
+            held.make_firm();
         }
         let mut inventory = manager.inventory();
         inventory.raise_revision(host_id);
@@ -429,7 +427,7 @@ async fn rehearse(manager: &Manager, change: &Change, row: &InstanceRow, next: &
     }
     if let (Some(resized), Some(host_id)) = (resized(manager, row, next), next.host_id) {
         // Held and given back: the check is that of the real thing.
-        drop(Growth::hold(manager, host_id, resized.more, &next.spec.size, Timestamp::now())?);
+        drop(Growth::hold(manager, host_id, row, next.spec.size, &resized, Timestamp::now())?);
     }
     let left = limit.minus(&used).minus(&usage);
     let mut touches = vec![format!("instance {} ({})", old.name, old.id)];

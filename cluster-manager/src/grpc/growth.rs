@@ -5,7 +5,7 @@ use crate::{
     scheduler::{Placed, Request, explain::hint, filter, host::minus},
 };
 use domain::{
-    ErrorKind, HostId, Problem, Timestamp,
+    ErrorKind, HostId, InstanceId, Problem, Timestamp,
     explain::{NearestFit, PlacementRecord, Rejection, RejectionCount},
     flavor::Size,
     instance::Instance,
@@ -28,25 +28,30 @@ pub fn resized(manager: &Manager, row: &InstanceRow, next: &Instance) -> Option<
     Some(Resized { claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
 }
 
-/// Tentatively claimed growth on the instance's own host; given back when dropped.
+/// Tentatively claimed growth on the instance's own host, and its backup's; given back when dropped.
 pub struct Growth<'a> {
     manager: &'a Manager,
     placed: Placed,
+    id: InstanceId,
+    before: (Size, Size),
     firm: bool,
 }
 
 impl<'a> Growth<'a> {
+    /// `row`: as it is; `size` and `resized`: as it is to be.
     pub fn hold(
         manager: &'a Manager,
         host_id: HostId,
-        more: Size,
-        size: &Size,
+        row: &InstanceRow,
+        size: Size,
+        resized: &Resized,
         now: Timestamp,
     ) -> Result<Self, Problem> {
+        let (more, before) = (resized.more, (row.instance.spec.size, row.claim));
         let mut inventory = manager.inventory();
         if let Some(host) = inventory.find(host_id) {
             let short = minus(more, host.free());
-            let asks = Request { size: *size, ..Request::default() };
+            let asks = Request { size, ..Request::default() };
             let closed = filter::reject(host, &asks).filter(|f| *f < Rejection::Vcpus);
             if more != Size::default() && (short != Size::default() || closed.is_some()) {
                 let filter = closed.unwrap_or(if short.vcpus > 0 {
@@ -56,38 +61,60 @@ impl<'a> Growth<'a> {
                 } else {
                     Rejection::Disk
                 });
-                let record = PlacementRecord {
-                    at: now,
-                    hosts_considered: 1,
-                    candidates: 0,
-                    rejected: vec![RejectionCount { filter, hosts: 1 }],
-                    chosen: None,
-                    best: Vec::new(),
-                    score: String::new(),
-                    nearest: Some(NearestFit { host_id: Some(host_id), lacks: short }),
-                    summary: format!("the instance's host can't take the new size: it is {}", filter::describe(filter)),
-                    hint: String::new(),
-                };
-                let mut problem =
-                    Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone()).with_hint(hint(&record));
-                problem.explain = Some(record.redacted());
-                return Err(problem);
+                return Err(refused(host_id, filter, short, now));
             }
         }
         inventory.claim_tentatively(host_id, more);
-        Ok(Self { manager, placed: Placed::of(host_id, more), firm: false })
+        let backed_up = inventory.resize(row.instance.id, size, resized.claim);
+        if more != Size::default() && !backed_up {
+            // What it had, its old backup still has room for.
+            inventory.give_back(host_id, more);
+            inventory.resize(row.instance.id, before.0, before.1);
+            return Err(refused(host_id, Rejection::Reserve, Size::default(), now));
+        }
+        Ok(Self { manager, placed: Placed::of(host_id, more), id: row.instance.id, before, firm: false })
     }
 
     pub fn make_firm(mut self) {
         self.firm = true;
-        self.manager.inventory().make_firm(self.placed.host_id, self.placed.claim);
+        // Making a claim firm counts a revision, as its commit did; without one, none was committed.
+        if self.placed.claim != Size::default() {
+            self.manager.inventory().make_firm(self.placed.host_id, self.placed.claim);
+        }
     }
 }
 
 impl Drop for Growth<'_> {
     fn drop(&mut self) {
         if !self.firm {
-            self.manager.inventory().give_back(self.placed.host_id, self.placed.claim);
+            let mut inventory = self.manager.inventory();
+            inventory.give_back(self.placed.host_id, self.placed.claim);
+            inventory.resize(self.id, self.before.0, self.before.1);
         }
     }
+}
+
+fn refused(host_id: HostId, filter: Rejection, lacks: Size, now: Timestamp) -> Problem {
+    let (summary, advice) = if filter == Rejection::Reserve {
+        let summary = "no other host of the zone can keep room for the new size, should the instance's host be lost";
+        (summary.to_owned(), "choose a smaller size, or ask the operator for another host in this zone")
+    } else {
+        (format!("the instance's host can't take the new size: it is {}", filter::describe(filter)), "")
+    };
+    let record = PlacementRecord {
+        at: now,
+        hosts_considered: 1,
+        candidates: 0,
+        rejected: vec![RejectionCount { filter, hosts: 1 }],
+        chosen: None,
+        best: Vec::new(),
+        score: String::new(),
+        nearest: Some(NearestFit { host_id: Some(host_id), lacks }),
+        summary,
+        hint: advice.to_owned(),
+    };
+    let mut problem =
+        Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone()).with_hint(hint(&record));
+    problem.explain = Some(record.redacted());
+    problem
 }

@@ -46,6 +46,7 @@ pub mod preempt;
 pub mod rebalance;
 pub mod request;
 pub mod reserve;
+pub mod resize;
 pub mod roster;
 pub mod score;
 #[cfg(test)]

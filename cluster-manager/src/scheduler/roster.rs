@@ -167,7 +167,7 @@ pub fn pinned_claim(vcpus: u32, overcommit_permille: u32) -> u32 {
     u32::try_from(claim).unwrap_or(u32::MAX)
 }
 
-fn pinned_threads(claimed_vcpus: u32, overcommit_permille: u32) -> u32 {
+pub(super) fn pinned_threads(claimed_vcpus: u32, overcommit_permille: u32) -> u32 {
     let threads = u64::from(claimed_vcpus) * 1000 / u64::from(overcommit_permille.max(1000));
     u32::try_from(threads).unwrap_or(u32::MAX)
 }

@@ -5,7 +5,7 @@ use domain::{
     ErrorKind, HostId, PlacementGroupId, Timestamp,
     explain::Rejection,
     flavor::Size,
-    instance::{InstanceSpec, InstanceState as S},
+    instance::{InstanceSpec, InstanceState as S, OnHostLoss, Power},
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementWishes},
     quota::QuotaAmounts,
 };
@@ -199,4 +199,44 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
         }
         cloud.stop(vec![host]).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protected_instance_grows_as_far_as_another_host_could_restart_it() {
+    let cloud = Cloud::start(quick()).await;
+    let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 40 };
+    let mut hosts = Vec::new();
+    for name in ["one", "two"] {
+        hosts.push(cloud.host(SimConfig { capacity, ..SimConfig::named(name) }).await);
+    }
+    // It runs from memory: a local disk would not outlive its host.
+    let mut protected = InstanceSpec { on_host_loss: OnHostLoss::Restart, ..cloud.spec() };
+    (protected.size.disk_gib, protected.image_id) = (0, cloud.kernel_id);
+    let instance = cloud.create_as("kept", &protected).await;
+    cloud.becomes(instance.id, S::Running).await;
+    cloud.power(instance.id, Power::Off).await.expect("accepted");
+    cloud.becomes(instance.id, S::Stopped).await;
+    let primary = instance.host_id.expect("placed");
+    // Takes two of the backup's four vCPUs.
+    cloud.cordon(primary, true).await;
+    let mut other = cloud.spec();
+    other.size.vcpus = 2;
+    let other = cloud.create_as("other", &other).await;
+    assert_ne!(other.host_id, Some(primary));
+    cloud.cordon(primary, false).await;
+
+    let of = |vcpus| Size { vcpus, ..protected.size };
+    let problem = cloud.resize(instance.id, of(3)).await.expect_err("the backup has two");
+    assert_eq!((problem.kind, problem.code.as_str()), (ErrorKind::NoCapacity, "no_capacity"), "{problem}");
+    assert!(problem.hint.as_ref().is_some_and(|h| h.contains("choose a smaller size")), "{problem:?}");
+    let explain = problem.explain.expect("explained");
+    assert_eq!(explain.rejected.iter().map(|r| r.filter).collect::<Vec<_>>(), [Rejection::Reserve]);
+    cloud.resize(instance.id, of(2)).await.expect("the backup has two");
+    cloud.becomes(instance.id, S::Stopped).await;
+    // What the backup keeps is nobody else's, and comes free with a smaller size.
+    cloud.cordon(primary, true).await;
+    refused(&cloud, "last", &cloud.spec()).await;
+    cloud.resize(instance.id, of(1)).await.expect("smaller");
+    cloud.create_as("last", &cloud.spec()).await;
+    cloud.stop(hosts).await;
 }

@@ -123,15 +123,19 @@ async fn an_agent_killed_while_programming_two_hundred_ports_converges_and_leave
     for enough in [1, usize::from(PORTS) / 3] {
         let agent = Agent::start(&ns, &file);
         let (socket, ports) = (config.port_socket.clone(), ports.clone());
+        let (answered, answer) = std::sync::mpsc::channel();
         let caller = std::thread::spawn(move || {
             // Until the agent is there; then until it is gone.
             eventually("the agent answers", || acquire(&socket, &ports[0]).is_some());
+            let _ = answered.send(());
             for port in &ports {
                 if acquire(&socket, port).is_none() {
                     return;
                 }
             }
         });
+        // The agent before this one may have left as many routes: only one that answered is at work.
+        answer.recv_timeout(2 * PATIENCE).expect("the agent answered");
         eventually("ports are handed over", || routes() >= enough);
         agent.kill();
         caller.join().expect("thread");

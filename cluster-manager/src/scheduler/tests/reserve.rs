@@ -164,3 +164,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_resize_takes_its_backup_along_or_is_refused() {
+    let rows = [host(1, size(8, 8192, 0)), host(2, size(4, 8192, 0))];
+    let mut inventory = Inventory::new(&rows);
+    let (id, request) = (InstanceId::new(), protected(2, 1024));
+    let placed = Placed::of(rows[0].id, inventory.find(rows[0].id).expect("known").claim_of(request.size));
+    inventory.hold(id, &placed, &request);
+    let set_aside = |inventory: &Inventory| inventory.find(rows[1].id).expect("known").set_aside;
+    let claim = |inventory: &Inventory, size| inventory.find(rows[0].id).expect("known").claim_of(size);
+    assert_eq!(set_aside(&inventory).vcpus, 2);
+    let four = claim(&inventory, size(4, 1024, 0));
+    assert!(inventory.resize(id, size(4, 1024, 0), four));
+    assert_eq!((set_aside(&inventory), inventory.backup_of(id)), (four, Some(rows[1].id)));
+    // The backup has four vCPUs in all.
+    let six = claim(&inventory, size(6, 1024, 0));
+    assert!(!inventory.resize(id, size(6, 1024, 0), six));
+    assert_eq!((set_aside(&inventory), inventory.backup_of(id)), (Size::default(), None));
+    assert!(inventory.resize(id, size(4, 1024, 0), four), "back to what it was");
+    assert_eq!(set_aside(&inventory), four);
+    let one = claim(&inventory, size(1, 512, 0));
+    assert!(inventory.resize(id, size(1, 512, 0), one));
+    assert_eq!(set_aside(&inventory), one);
+    inventory.detach(id);
+    assert_eq!(set_aside(&inventory), Size::default());
+    assert!(inventory.resize(id, size(6, 1024, 0), six), "nothing depends on one that isn't attached");
+}
