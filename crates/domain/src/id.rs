@@ -46,5 +46,5 @@ ids! {
     ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId, NetworkId,
     /// One accepted mutation. Unique per owning service, so that a repeat after a crash finds its answer.
     OperationId,
-    PeeringId, PlacementGroupId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId, UserId,
+    PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId, UserId,
 }

@@ -1,6 +1,6 @@
 //! What an instance wishes of its host, and groups of instances that keep together or apart.
 
-use crate::{Name, PlacementGroupId, ProjectId, Timestamp};
+use crate::{InstanceId, Name, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp, explain::PlacementRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -53,6 +53,27 @@ word_enum! {
         /// If there is room.
         Soft = "soft",
     }
+}
+
+word_enum! {
+    /// What a decision came to.
+    PlacementOutcome {
+        Placed = "placed",
+        Refused = "refused",
+    }
+}
+
+/// A decision that is kept beyond its instance, or that made none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPlacement {
+    pub id: PlacementRecordId,
+    pub project_id: ProjectId,
+    /// Of a refused create: the id that it would have had.
+    pub instance_id: InstanceId,
+    pub instance_name: Name,
+    pub outcome: PlacementOutcome,
+    pub record: PlacementRecord,
+    pub kept_at: Timestamp,
 }
 
 /// Instances of a project that keep together or apart. What it says never changes: members were placed by it.

@@ -15,6 +15,7 @@ use domain::{
     instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, ReportFence},
     network::Port,
 };
+pub(crate) use list::Conditions;
 pub use list::{HostClaims, InstanceFilter};
 use sqlx::AssertSqlSafe;
 use std::collections::{BTreeMap, HashMap};

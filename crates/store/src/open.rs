@@ -53,6 +53,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(2, "0002_networks.sql"),
     migration!(3, "0003_host_admission.sql"),
     migration!(4, "0004_placement.sql"),
+    migration!(5, "0005_placement_records.sql"),
 ];
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
 
 use crate::{
     CommitError, ComputeOperationExpire, EventExpire, HostTokenExpire, IdempotencyExpire, IdentityOperationExpire, Op,
-    ReadError, RefreshExpire, ResourceOperationExpire, StorageOperationExpire, Store, Unit, engine::read::Count,
+    PlacementRecordExpire, ReadError, RefreshExpire, ResourceOperationExpire, StorageOperationExpire, Store, Unit,
+    engine::read::Count,
 };
 use domain::Timestamp;
 
@@ -19,10 +20,11 @@ pub enum Retention {
     ResourceOperations,
     RefreshTokens,
     HostTokens,
+    PlacementRecords,
 }
 
 impl Retention {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Events,
         Self::Idempotency,
         Self::IdentityOperations,
@@ -31,6 +33,7 @@ impl Retention {
         Self::ResourceOperations,
         Self::RefreshTokens,
         Self::HostTokens,
+        Self::PlacementRecords,
     ];
 
     fn slice(self, before: Timestamp) -> Op {
@@ -43,6 +46,7 @@ impl Retention {
             Self::ResourceOperations => ResourceOperationExpire { before }.into(),
             Self::RefreshTokens => RefreshExpire { before }.into(),
             Self::HostTokens => HostTokenExpire { before }.into(),
+            Self::PlacementRecords => PlacementRecordExpire { before }.into(),
         }
     }
 
@@ -70,6 +74,9 @@ impl Retention {
             }
             Self::HostTokens => {
                 "SELECT count(*) AS n FROM (SELECT 1 FROM host_token WHERE expires_at < $1 LIMIT 1) AS x"
+            }
+            Self::PlacementRecords => {
+                "SELECT count(*) AS n FROM (SELECT 1 FROM placement_record WHERE kept_at < $1 LIMIT 1) AS x"
             }
         }
     }

@@ -171,6 +171,7 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         "disk"."id",
         "placement_group"."id",
         "placement_anchor"."group_id",
+        "placement_record"."id",
         "external_network"."id",
         "network"."id",
         "subnet"."id",

@@ -51,7 +51,7 @@ binds! {
     domain::HostTokenId,
           domain::InstanceId, domain::ImageId, domain::DiskId, domain::OperationId, domain::ExternalNetworkId,
           domain::NetworkId, domain::SubnetId, domain::PortId, domain::RouterId, domain::FloatingIpId,
-          domain::SecurityGroupId, domain::PeeringId, domain::PlacementGroupId;
+          domain::SecurityGroupId, domain::PeeringId, domain::PlacementGroupId, domain::PlacementRecordId;
     int: i64, u32, domain::Timestamp
 }
 

@@ -6,8 +6,8 @@
 
 use domain::{
     ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId,
-    Name, NetworkId, OperationId, PeeringId, PlacementGroupId, PortId, ProjectId, RouterId, SecurityGroupId,
-    SecurityRuleId, SshKeyId, SubnetId, Timestamp, UserId,
+    Name, NetworkId, OperationId, PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RouterId,
+    SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId, Timestamp, UserId,
     explain::PlacementRecord,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
@@ -15,7 +15,7 @@ use domain::{
     network::{
         Cidr, ExternalSubnet, FixedIp, MacAddr, PortState, PortStatus, RateLimit, SecurityRule, SubnetSpec, Vni,
     },
-    placement::{GroupPolicy, GroupScope, GroupStrength},
+    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
     policy::Role,
 };
 use serde::Serialize;
@@ -182,6 +182,7 @@ words! {
     OperationId => |t| t.parse().ok(),
     PeeringId => |t| t.parse().ok(),
     PlacementGroupId => |t| t.parse().ok(),
+    PlacementRecordId => |t| t.parse().ok(),
     PortId => |t| t.parse().ok(),
     ProjectId => |t| t.parse().ok(),
     RouterId => |t| t.parse().ok(),
@@ -195,6 +196,7 @@ words! {
     GroupPolicy => GroupPolicy::parse,
     GroupScope => GroupScope::parse,
     GroupStrength => GroupStrength::parse,
+    PlacementOutcome => PlacementOutcome::parse,
     HostState => HostState::parse,
     InstanceState => InstanceState::parse,
     ImageKind => ImageKind::parse,

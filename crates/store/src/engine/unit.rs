@@ -152,6 +152,7 @@ kinds! {
     IdempotencyInsert, IdentityOperationInsert, ComputeOperationInsert, StorageOperationInsert, ResourceOperationInsert,
     // New rows, parents before children.
     ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, DiskInsert,
+    PlacementRecordInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
     HostExpect, HostTokenInsert, HostAdmissionPut,
     ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
@@ -167,7 +168,7 @@ kinds! {
     // Ends, children before parents.
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
-    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskForget, InstanceDelete, PlacementGroupDelete, ImageDelete,
+    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskForget, PlacementRecordKeep, InstanceDelete, PlacementGroupDelete, ImageDelete,
     HostTokenDelete, HostDelete,
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
@@ -175,7 +176,8 @@ kinds! {
     HostUnclaim, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
-    ResourceOperationExpire, AddressSweep, HostTokenExpire, EventExpire,
+    ResourceOperationExpire, AddressSweep, HostTokenExpire, PlacementRecordExpire,
+    PlacementRecordTrim, EventExpire,
     // Append-only; the lock on the head of the events comes last.
     AuditInsert, EventInsert,
 }

@@ -40,14 +40,14 @@ row! {
 
 /// A `WHERE` that grows, with its binds.
 #[derive(Default)]
-struct Conditions {
-    sql: String,
-    binds: Vec<Bind>,
+pub(crate) struct Conditions {
+    pub(crate) sql: String,
+    pub(crate) binds: Vec<Bind>,
 }
 
 impl Conditions {
     /// `{}` in `sql` becomes the parameter's number.
-    fn and(&mut self, sql: &str, binds: impl IntoIterator<Item = Bind>) {
+    pub(crate) fn and(&mut self, sql: &str, binds: impl IntoIterator<Item = Bind>) {
         self.sql.push_str(if self.sql.is_empty() { "WHERE " } else { " AND " });
         let mut parts = sql.split("{}");
         self.sql.push_str(parts.next().unwrap_or_default());

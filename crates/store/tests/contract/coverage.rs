@@ -19,6 +19,7 @@ async fn every_op_on_each_database() {
         kinds::instance::walk(&lab).await;
         kinds::host_token::walk(&lab).await;
         kinds::placement::walk(&lab).await;
+        kinds::placement_record::walk(&lab).await;
         kinds::network::walk(&lab).await;
         kinds::port::walk(&lab).await;
         kinds::log::walk(&lab).await;

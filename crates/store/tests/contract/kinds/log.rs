@@ -1,8 +1,10 @@
 use crate::{
-    fixture::{Lab, T0, at, audit, event, first},
+    fixture::{Lab, T0, at, audit, event, first, name},
     server,
 };
-use domain::{HostTokenId, OperationId, event::NewEvent};
+use domain::{
+    HostTokenId, InstanceId, OperationId, PlacementRecordId, ProjectId, event::NewEvent, placement::PlacementOutcome,
+};
 use store::*;
 
 pub async fn walk(lab: &Lab) {
@@ -77,6 +79,15 @@ pub async fn retention(lab: &Lab) {
             created_at,
             expires_at: T0,
         });
+        unit.push(PlacementRecordInsert {
+            id: PlacementRecordId::new(),
+            project_id: ProjectId::new(),
+            instance_id: InstanceId::new(),
+            instance_name: name("old"),
+            outcome: PlacementOutcome::Refused,
+            record: None,
+            kept_at: T0,
+        });
     }
     lab.all(unit).await;
     for (what, table) in Retention::ALL.into_iter().zip([
@@ -88,6 +99,7 @@ pub async fn retention(lab: &Lab) {
         "resource_operation",
         "refresh_token",
         "host_token",
+        "placement_record",
     ]) {
         let count = async || server::scalar(&lab.db.database, &format!("SELECT count(*) FROM {table}")).await;
         assert_eq!(count().await, 2001, "{table}");

@@ -12,5 +12,6 @@ pub mod log;
 pub mod network;
 pub mod network_view;
 pub mod placement;
+pub mod placement_record;
 pub mod port;
 pub mod quota;
