@@ -330,6 +330,7 @@ fn unit(
 pub fn claim(placed: &Placed) -> store::HostClaim {
     store::HostClaim {
         host_id: placed.host_id,
+        generation: placed.generation,
         vcpus: placed.claim.vcpus,
         memory_mib: placed.claim.memory_mib,
         disk_gib: placed.claim.disk_gib,

@@ -61,7 +61,7 @@ impl Batch {
 impl Inventory {
     /// Takes a place until its commit: the claim, the start, and what later decisions must know of the instance.
     pub fn hold(&mut self, id: InstanceId, placed: &Placed, request: &Request) {
-        let Placed { host_id, claim, numa_node, backup } = *placed;
+        let Placed { host_id, claim, numa_node, backup, .. } = *placed;
         self.claim_tentatively(host_id, claim);
         self.start_begins(host_id, id);
         if !request.groups.is_empty() || request.protected || request.preemptible.is_some() || request.pinned {

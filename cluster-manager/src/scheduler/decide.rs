@@ -27,6 +27,8 @@ pub(super) struct Refused {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placed {
     pub host_id: HostId,
+    /// Of the host when it was chosen; none where nothing of it was chosen by.
+    pub generation: Option<i64>,
     /// Memory with QEMU's overhead on that host, pinned vCPUs as whole threads.
     pub claim: Size,
     /// For pinned vCPUs.
@@ -38,7 +40,7 @@ pub struct Placed {
 impl Placed {
     #[must_use]
     pub fn of(host_id: HostId, claim: Size) -> Self {
-        Self { host_id, claim, numa_node: None, backup: None }
+        Self { host_id, generation: None, claim, numa_node: None, backup: None }
     }
 }
 
@@ -212,7 +214,7 @@ fn answer(
     let claim = filter::claim(host, request);
     let numa_node = if request.pinned { host.node_for(request.size.vcpus, claim.memory_mib) } else { None };
     let backup = backup.and_then(|slot| inventory.at(slot)).map(|h| h.id);
-    let placed = Placed { host_id: host.id, claim, numa_node, backup };
+    let placed = Placed { host_id: host.id, generation: Some(host.generation), claim, numa_node, backup };
     let score =
         Score { violations, start_queue: found.queue, packing: found.packing, bucket: found.bucket, host_id: host.id };
     Some(Choice { placed, score })

@@ -57,6 +57,8 @@ pub struct HostEntry {
     /// vCPUs per thread, in thousandths.
     pub overcommit_permille: u32,
     pub numa: Vec<NumaNode>,
+    /// Of what the operator decided.
+    pub generation: i64,
     /// The desired-state revision that the database has.
     pub revision: i64,
     /// Instances placed here that aren't known to have started yet.
@@ -93,6 +95,7 @@ impl HostEntry {
             threads,
             overcommit_permille: host.cpu_overcommit_permille.max(1),
             numa: numa_nodes(host.facts.numa_nodes, threads, host.capacity.memory_mib),
+            generation: host.generation,
             revision: host.revision,
             starting: HashSet::new(),
             special: Vec::new(),

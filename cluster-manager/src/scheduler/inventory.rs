@@ -299,6 +299,10 @@ impl Inventory {
             return false;
         }
         host.revision = host.revision.max(row.revision);
+        if row.generation > host.generation {
+            self.put_host(row);
+        }
+        let Some(host) = self.hosts[slot as usize].as_ref() else { return false };
         let up = row.state == HostState::Up;
         if (host.used, host.cordoned, host.capacity, host.up) != (row.used, row.cordoned, row.capacity, up)
             || (host.policies.draining, host.policies.dedicated_to) != (row.draining, row.dedicated_to)

@@ -201,7 +201,7 @@ async fn a_claim_that_memory_does_not_know_of_is_met_at_the_commit_and_refused_f
     let cloud = Cloud::start(quick()).await;
     let host = small_host(&cloud).await;
     // Another manager's claim: only the row knows.
-    let claim = store::HostClaim { host_id: host.id(), vcpus: 4, memory_mib: 0, disk_gib: 0 };
+    let claim = store::HostClaim { host_id: host.id(), generation: None, vcpus: 4, memory_mib: 0, disk_gib: 0 };
     cloud.store.commit(store::Unit::new().op(claim)).await.expect("room");
     let refused = cloud.try_create(&cloud.context(), cloud.request(&["a"], &cloud.spec())).await.expect_err("full");
     assert_eq!(refused.kind, ErrorKind::NoCapacity, "{refused:?}");

@@ -240,3 +240,45 @@ async fn a_protected_instance_grows_as_far_as_another_host_could_restart_it() {
     cloud.create_as("last", &cloud.spec()).await;
     cloud.stop(hosts).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_manager_decided_of_a_host_is_heeded() {
+    for cloud in each(quick()).await {
+        let hosts = cloud.hosts(1).await;
+        let gpu = || std::collections::BTreeMap::from([("gpu".to_owned(), "a100".to_owned())]);
+        let host = cloud.store.host_list().await.expect("readable").remove(0);
+        let tagged = pb::ChangeHostRequest {
+            host_id: host.id.to_string(),
+            replace_tags: true,
+            tags: gpu().into_iter().collect(),
+            ..Default::default()
+        };
+        cloud.change_host(tagged).await.expect("accepted");
+        let must = wishing(&cloud, PlacementWishes { required_tags: gpu(), ..PlacementWishes::default() });
+        hosts_of(&cloud, &["before"], &must).await;
+        // Past this manager's memory.
+        let decide = async |dedicated_to| {
+            let row = cloud.store.host_find(host.id).await.expect("readable").expect("there");
+            let change = store::HostChange {
+                id: row.id,
+                expected_generation: row.generation,
+                cordoned: row.cordoned,
+                cordon_reason: row.cordon_reason,
+                draining: row.draining,
+                dedicated_to,
+                zone: row.zone,
+                tags: Default::default(),
+                cpu_overcommit_permille: row.cpu_overcommit_permille,
+                vcpus: row.capacity.vcpus,
+            };
+            cloud.store.commit(Unit::new().op(change)).await.expect("committed");
+        };
+        let filter = |problem: domain::Problem| problem.explain.expect("explained").rejected[0].filter;
+        decide(None).await;
+        assert_eq!(filter(refused(&cloud, "tagged", &must).await), Rejection::Tags);
+        hosts_of(&cloud, &["plain"], &cloud.spec()).await;
+        decide(Some(domain::ProjectId::new())).await;
+        assert_eq!(filter(refused(&cloud, "closed", &cloud.spec()).await), Rejection::Dedicated);
+        cloud.stop(hosts).await;
+    }
+}

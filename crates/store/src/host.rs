@@ -103,13 +103,22 @@ op! {
 
 op! {
     /// Takes room on a host that is up, not cordoned and not being emptied, within its capacity. An amount of 0 always fits.
-    HostClaim { host_id: HostId, vcpus: u32, memory_mib: u64, disk_gib: u64 }
+    HostClaim {
+        host_id: HostId,
+        /// What the operator decided of the host (tags, zone, dedication) is as it was when it was chosen. None: that doesn't matter.
+        generation: Option<i64>,
+        vcpus: u32,
+        memory_mib: u64,
+        disk_gib: u64,
+    }
     on host, Add by (host_id), guard HostCapacity:
     "UPDATE host SET vcpus_used = host.vcpus_used + c.vcpus, memory_mib_used = host.memory_mib_used + c.memory_mib,
         disk_gib_used = host.disk_gib_used + c.disk_gib, revision = host.revision + c.claims
      FROM (SELECT r.host_id, CAST(sum(r.vcpus) AS BIGINT) AS vcpus, CAST(sum(r.memory_mib) AS BIGINT) AS memory_mib,
-            CAST(sum(r.disk_gib) AS BIGINT) AS disk_gib, count(*) AS claims FROM {rows} GROUP BY r.host_id) AS c
+            CAST(sum(r.disk_gib) AS BIGINT) AS disk_gib, count(*) AS claims, min(r.generation) AS oldest,
+            max(r.generation) AS newest FROM {rows} GROUP BY r.host_id) AS c
      WHERE host.id = c.host_id AND host.state = 'up' AND NOT host.cordoned AND NOT host.draining
+     AND (c.oldest IS NULL OR (host.generation = c.oldest AND host.generation = c.newest))
      AND (c.vcpus = 0 OR host.vcpus_used + c.vcpus <= host.vcpus)
      AND (c.memory_mib = 0 OR host.memory_mib_used + c.memory_mib <= host.memory_mib)
      AND (c.disk_gib = 0 OR host.disk_gib_used + c.disk_gib <= host.disk_gib)"

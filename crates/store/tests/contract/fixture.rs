@@ -271,11 +271,12 @@ pub fn instance_insert(
 }
 
 pub fn claim(host_id: HostId) -> HostClaim {
-    HostClaim { host_id, vcpus: SIZE.vcpus, memory_mib: OVERHEAD.claim_mib(SIZE), disk_gib: SIZE.disk_gib }
+    let memory_mib = OVERHEAD.claim_mib(SIZE);
+    HostClaim { host_id, generation: None, vcpus: SIZE.vcpus, memory_mib, disk_gib: SIZE.disk_gib }
 }
 
 pub fn unclaim(host_id: HostId) -> HostUnclaim {
-    let HostClaim { host_id, vcpus, memory_mib, disk_gib } = claim(host_id);
+    let HostClaim { host_id, vcpus, memory_mib, disk_gib, .. } = claim(host_id);
     HostUnclaim { host_id, vcpus, memory_mib, disk_gib }
 }
 

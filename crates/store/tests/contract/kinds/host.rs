@@ -66,7 +66,7 @@ pub async fn walk(lab: &Lab) {
     assert_eq!((host.state, host.state_changed_at, host.capacity.vcpus), (HostState::Up, at(9), 10));
 
     // Two claims in one unit are summed before they are checked.
-    let half = HostClaim { host_id: alpha, vcpus: 6, memory_mib: 0, disk_gib: 0 };
+    let half = HostClaim { host_id: alpha, generation: None, vcpus: 6, memory_mib: 0, disk_gib: 0 };
     assert!(matches!(
         lab.try_commit(Unit::new().op(half.clone()).op(half)).await,
         Err(CommitError::Guard(Guard::HostCapacity))
@@ -78,9 +78,17 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.guard(HostClaim { memory_mib: 19_000, ..claim(alpha) }).await, Guard::HostCapacity);
     assert_eq!(lab.guard(HostClaim { vcpus: 7, ..claim(alpha) }).await, Guard::HostCapacity);
     assert_eq!(lab.guard(claim(HostId::new())).await, Guard::HostCapacity);
+    // Decided on what the operator has changed since; also beside one that knows better.
+    let of = |generation| HostClaim { generation: Some(generation), ..claim(alpha) };
+    let is = lab.host_find(alpha).await.unwrap().unwrap().generation;
+    assert_eq!(lab.guard(of(is - 1)).await, Guard::HostCapacity);
+    let both = Unit::new().op(of(is)).op(of(is - 1));
+    assert!(matches!(lab.try_commit(both).await, Err(CommitError::Guard(Guard::HostCapacity))));
+    lab.all(Unit::new().op(of(is)).op(claim(alpha))).await;
+    lab.all(Unit::new().op(unclaim(alpha)).op(unclaim(alpha))).await;
     lab.all(Unit::new().op(unclaim(alpha)).op(unclaim(alpha))).await;
     let host = lab.host_find(alpha).await.unwrap().unwrap();
-    assert_eq!((host.used, host.revision), (Size::default(), 5));
+    assert_eq!((host.used, host.revision), (Size::default(), 9));
     assert_eq!(lab.constraint(unclaim(alpha)).await, Constraint::UsedNotNegative);
 
     let beta = lab.host("beta").await;
