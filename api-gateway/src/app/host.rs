@@ -12,11 +12,8 @@ use crate::{
     http::{intent::Intent, problem::ApiError},
     view::{host::HostChange, plan::PlanView},
 };
-use domain::{HostId, Name, Problem, ProjectId, host::Host, limits};
+use domain::{HostId, Name, Problem, ProjectId, flavor::Size, host::Host, limits};
 use proto::cluster::v1 as pb;
-
-/// vCPUs per hardware thread.
-const OVERCOMMIT: std::ops::RangeInclusive<f64> = 0.1..=100.0;
 
 pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
     let found = match key.parse::<HostId>() {
@@ -40,8 +37,15 @@ pub fn check_change(body: &HostChange) -> Result<(), Problem> {
     if let Some(tags) = &body.tags {
         check_tags(&mut wrong, tags);
     }
-    let ratio_ok = body.cpu_overcommit.is_none_or(|ratio| OVERCOMMIT.contains(&ratio));
-    wrong.unless(ratio_ok, "/cpu_overcommit", || "0.1 to 100 vCPUs per hardware thread".to_owned());
+    for (pointer, ratio, bounds) in [
+        ("/cpu_overcommit", body.cpu_overcommit, limits::CPU_OVERCOMMIT_PERMILLE),
+        ("/memory_overcommit", body.memory_overcommit, limits::MEMORY_OVERCOMMIT_PERMILLE),
+        ("/disk_overcommit", body.disk_overcommit, limits::DISK_OVERCOMMIT_PERMILLE),
+    ] {
+        let (least, most) = (f64::from(*bounds.start()) / 1000.0, f64::from(*bounds.end()) / 1000.0);
+        let fits = ratio.is_none_or(|ratio| (least..=most).contains(&ratio));
+        wrong.unless(fits, pointer, || format!("{least} to {most}"));
+    }
     wrong.finish()
 }
 
@@ -72,12 +76,17 @@ pub async fn change(
         cpu_overcommit_permille: body.cpu_overcommit.map(permille),
         draining: body.draining,
         dedicated_to,
+        memory_overcommit_permille: body.memory_overcommit.map(permille),
+        disk_overcommit_permille: body.disk_overcommit.map(permille),
+        reserved_vcpus: body.reserved.as_ref().and_then(|r| r.vcpus),
+        reserved_memory_mib: body.reserved.as_ref().and_then(|r| r.memory_mib),
+        reserved_disk_gib: body.reserved.as_ref().and_then(|r| r.disk_gib),
     };
     app.cluster().change_host(ticket.request(request)).await.map_err(|status| ticket.refused(status))?;
     let host = find(app, &id.to_string()).await?;
     if intent.dry_run {
         return Ok(Done::Plan(PlanView {
-            summary: format!("host {} would be changed: {}", host.name, what(body).join(", ")),
+            summary: format!("host {} would be changed: {}", host.name, what(body, &host).join(", ")),
             placement: None,
             quota_left: None,
             touches: vec![format!("host {} ({})", host.name, host.id)],
@@ -109,14 +118,31 @@ pub async fn remove(app: &App, caller: &Caller, key: &str, intent: &Intent) -> R
     }))
 }
 
-/// `ratio` is in [`OVERCOMMIT`].
+/// `ratio` was checked.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn permille(ratio: f64) -> u32 {
     (ratio * 1000.0).round() as u32
 }
 
+/// The host with the room that it would have.
+fn reshaped(body: &HostChange, host: &Host) -> Host {
+    let mut next = host.clone();
+    if let Some(reserved) = &body.reserved {
+        next.reserved = Size {
+            vcpus: reserved.vcpus.unwrap_or(next.reserved.vcpus),
+            memory_mib: reserved.memory_mib.unwrap_or(next.reserved.memory_mib),
+            disk_gib: reserved.disk_gib.unwrap_or(next.reserved.disk_gib),
+        };
+    }
+    next.cpu_overcommit_permille = body.cpu_overcommit.map_or(next.cpu_overcommit_permille, permille);
+    next.memory_overcommit_permille = body.memory_overcommit.map_or(next.memory_overcommit_permille, permille);
+    next.disk_overcommit_permille = body.disk_overcommit.map_or(next.disk_overcommit_permille, permille);
+    next.capacity = next.placeable();
+    next
+}
+
 /// For people.
-fn what(body: &HostChange) -> Vec<String> {
+fn what(body: &HostChange, host: &Host) -> Vec<String> {
     let mut changes = Vec::new();
     match body.cordoned {
         Some(true) => changes.push("cordoned".to_owned()),
@@ -142,10 +168,31 @@ fn what(body: &HostChange) -> Vec<String> {
     if let Some(ratio) = body.cpu_overcommit {
         changes.push(format!("{ratio} vCPUs per hardware thread"));
     }
+    if let Some(ratio) = body.memory_overcommit {
+        changes.push(format!("{ratio} times its memory"));
+    }
+    if let Some(ratio) = body.disk_overcommit {
+        changes.push(format!("{ratio} times its disk"));
+    }
+    let next = reshaped(body, host);
+    if body.reserved.is_some() {
+        changes.push(format!("{} kept from instances", amounts(next.reserved)));
+    }
+    if next.capacity != host.capacity {
+        changes.push(format!("room for {} in all", amounts(next.capacity)));
+        let beyond = next.beyond_capacity();
+        if beyond != Size::default() {
+            changes.push(format!("{} less than it holds: that stays, nothing new fits", amounts(beyond)));
+        }
+    }
     if changes.is_empty() {
         changes.push("nothing".to_owned());
     }
     changes
+}
+
+fn amounts(size: Size) -> String {
+    format!("{} vCPUs, {} MiB of memory, {} GiB of disk", size.vcpus, size.memory_mib, size.disk_gib)
 }
 
 #[cfg(test)]
@@ -162,9 +209,15 @@ mod tests {
             cpu_overcommit: Some(f64::NAN),
             draining: None,
             dedicated_to: None,
+            reserved: None,
+            memory_overcommit: Some(10.1),
+            disk_overcommit: Some(-1.0),
         };
         let fields: Vec<_> = check_change(&bad).expect_err("bad").errors.into_iter().map(|e| e.field).collect();
-        assert_eq!(fields, ["/cordon_reason", "/zone", "/tags/", "/cpu_overcommit"]);
+        assert_eq!(
+            fields,
+            ["/cordon_reason", "/zone", "/tags/", "/cpu_overcommit", "/memory_overcommit", "/disk_overcommit"]
+        );
         assert_eq!(check_change(&HostChange { cpu_overcommit: Some(4.0), ..HostChange::default() }), Ok(()));
         assert_eq!((permille(4.0), permille(1.5), permille(0.1)), (4000, 1500, 100));
     }

@@ -28,12 +28,22 @@ pub struct HostView {
     /// The project whose instances alone it takes.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub dedicated_to: Option<ProjectId>,
-    /// What instances may take in total.
+    /// What instances may take in total: of what it offers, what isn't reserved, times the overcommit.
     pub capacity: SizeView,
+    /// What its agent says instances may take: hardware threads, memory and disk.
+    pub offered: SizeView,
+    /// Kept from instances by its operator.
+    pub reserved: SizeView,
     /// What they take; memory with QEMU's overhead.
     pub used: SizeView,
+    /// What is claimed beyond capacity. It stays; nothing new fits until it is freed.
+    pub beyond_capacity: SizeView,
     /// vCPUs per hardware thread.
     pub cpu_overcommit: f64,
+    /// Guests' memory per memory.
+    pub memory_overcommit: f64,
+    /// Guests' disk per disk.
+    pub disk_overcommit: f64,
     pub overhead: MemoryOverheadView,
     /// What its agent says of the machine.
     #[schema(value_type = Object)]
@@ -78,6 +88,7 @@ impl From<MemoryOverhead> for MemoryOverheadView {
 
 impl From<Host> for HostView {
     fn from(host: Host) -> Self {
+        let beyond_capacity = host.beyond_capacity().into();
         Self {
             id: host.id,
             name: host.name,
@@ -89,8 +100,13 @@ impl From<Host> for HostView {
             draining: host.draining,
             dedicated_to: host.dedicated_to,
             capacity: host.capacity.into(),
+            offered: host.offered.into(),
+            reserved: host.reserved.into(),
             used: host.used.into(),
+            beyond_capacity,
             cpu_overcommit: f64::from(host.cpu_overcommit_permille) / 1000.0,
+            memory_overcommit: f64::from(host.memory_overcommit_permille) / 1000.0,
+            disk_overcommit: f64::from(host.disk_overcommit_permille) / 1000.0,
             overhead: host.overhead.into(),
             facts: host.facts,
             generation: host.generation,
@@ -123,4 +139,26 @@ pub struct HostChange {
     /// vCPUs per hardware thread, 0.1 to 100, to three decimals.
     #[serde(default)]
     pub cpu_overcommit: Option<f64>,
+    /// Guests' memory per memory, 0.1 to 10, to three decimals.
+    #[serde(default)]
+    pub memory_overcommit: Option<f64>,
+    /// Guests' disk per disk, 0.1 to 100, to three decimals.
+    #[serde(default)]
+    pub disk_overcommit: Option<f64>,
+    /// What is kept from instances, at most what the host offers. Claims beyond what is left stay.
+    #[serde(default)]
+    pub reserved: Option<HostReserve>,
+}
+
+/// What isn't named stays.
+#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostReserve {
+    /// Hardware threads.
+    #[serde(default)]
+    pub vcpus: Option<u32>,
+    #[serde(default)]
+    pub memory_mib: Option<u64>,
+    #[serde(default)]
+    pub disk_gib: Option<u64>,
 }

@@ -48,6 +48,30 @@ async fn an_operator_sees_and_cordons_hosts() {
     let refused = refused.problem(400, "invalid_argument");
     assert_eq!(refused["errors"].as_array().map(Vec::len), Some(3), "{refused}");
 
+    // What is kept from instances, and how far the rest is shared out.
+    let body = json!({"reserved": {"vcpus": 4, "disk_gib": 100}, "memory_overcommit": 1.5, "cpu_overcommit": 1});
+    let plan = admin.patch("/v1/hosts/alpha?dry_run=true", body.clone()).await.expect(200);
+    let summary = plan["plan"]["summary"].as_str().expect("a summary");
+    assert!(summary.contains("room for 60 vCPUs, 98304 MiB of memory, 900 GiB of disk in all"), "{summary}");
+    let kept = admin.patch("/v1/hosts/alpha", body).await.expect(200);
+    assert_eq!(kept["capacity"], json!({"vcpus": 60, "memory_mib": 98304, "disk_gib": 900}));
+    assert_eq!(kept["reserved"], json!({"vcpus": 4, "memory_mib": 0, "disk_gib": 100}));
+    assert_eq!(kept["offered"], json!({"vcpus": 64, "memory_mib": 65536, "disk_gib": 1000}));
+    assert_eq!((kept["memory_overcommit"].as_f64(), kept["disk_overcommit"].as_f64()), (Some(1.5), Some(1.0)));
+    let back = admin.patch("/v1/hosts/alpha", json!({"reserved": {"disk_gib": 0}})).await.expect(200);
+    assert_eq!(back["reserved"], json!({"vcpus": 4, "memory_mib": 0, "disk_gib": 0}), "what isn't named stays");
+    for bad in [
+        json!({"reserved": {"vcpus": 65}}),
+        json!({"reserved": {"memory_mib": -1}}),
+        json!({"reserved": {"gpus": 1}}),
+        json!({"reserved": 5}),
+        json!({"memory_overcommit": 11}),
+        json!({"disk_overcommit": "much"}),
+    ] {
+        let refused = admin.patch("/v1/hosts/alpha", bad.clone()).await.problem(400, "invalid_argument");
+        assert!(refused["errors"].as_array().is_some_and(|e| !e.is_empty()), "{bad}: {refused}");
+    }
+
     // Cordoned: new ones go elsewhere.
     for i in 0..4 {
         cloud.running(&format!("web-{i}")).await;

@@ -33,9 +33,9 @@ pub async fn register(
         zone: host.zone.clone(),
         tags: host.tags.clone(),
         state: HostState::Up,
-        threads: hello.capacity.map_or(0, |c| c.vcpus),
-        memory_mib: host.capacity.memory_mib,
-        disk_gib: host.capacity.disk_gib,
+        threads: host.offered.vcpus,
+        memory_mib: host.offered.memory_mib,
+        disk_gib: host.offered.disk_gib,
         cpu_overcommit_permille: host.cpu_overcommit_permille,
         overhead: host.overhead,
         facts: host.facts.clone(),
@@ -74,9 +74,9 @@ pub async fn register(
     Ok(link)
 }
 
-/// The host as the row shall say it. What the operator decides (zone, tags, overcommit) is the agent's word only at first.
+/// The host as the row shall say it. What the operator decides (zone, tags, reserve, overcommit) is the agent's word only at first.
 fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<Host, Problem> {
-    let capacity = size_from_pb(hello.capacity.ok_or_else(|| Problem::invalid("hello.capacity", "is missing"))?);
+    let offered = size_from_pb(hello.capacity.ok_or_else(|| Problem::invalid("hello.capacity", "is missing"))?);
     let facts: HostFacts =
         serde_json::from_str(&hello.facts_json).map_err(|e| Problem::invalid("hello.facts_json", e.to_string()))?;
     // One that was only admitted has neither overcommit nor, perhaps, a zone yet.
@@ -84,7 +84,7 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     let permille = decided.unwrap_or(hello.cpu_overcommit_permille).max(1);
     let zone = known.map(|h| h.zone.clone()).filter(|zone| !zone.is_empty());
     let now = Timestamp::now();
-    Ok(Host {
+    let mut host = Host {
         id: host_id,
         name: known.map_or_else(|| host_name(&hello.name, host_id).to_string(), |h| h.name.clone()),
         zone: zone.unwrap_or_else(|| hello.zone.clone()),
@@ -94,8 +94,12 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
         cordon_reason: known.map(|h| h.cordon_reason.clone()).unwrap_or_default(),
         draining: known.is_some_and(|h| h.draining),
         dedicated_to: known.and_then(|h| h.dedicated_to),
-        capacity: Size { vcpus: overcommitted(capacity.vcpus, permille), ..capacity },
+        capacity: Size::default(),
+        offered,
+        reserved: known.map(|h| h.reserved).unwrap_or_default(),
         cpu_overcommit_permille: permille,
+        memory_overcommit_permille: known.map_or(1000, |h| h.memory_overcommit_permille),
+        disk_overcommit_permille: known.map_or(1000, |h| h.disk_overcommit_permille),
         used: known.map(|h| h.used).unwrap_or_default(),
         overhead: MemoryOverhead {
             fixed_mib: hello.overhead_fixed_mib,
@@ -107,7 +111,9 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
         revision: known.map_or(0, |h| h.revision),
         registered_at: known.map_or(now, |h| h.registered_at),
         state_changed_at: known.filter(|h| h.state == HostState::Up).map_or(now, |h| h.state_changed_at),
-    })
+    };
+    host.capacity = host.placeable();
+    Ok(host)
 }
 
 /// What a machine calls itself, as a name here: `Rack1.example.org` is `rack1-example-org`, `7up` is `h-7up`.
@@ -121,12 +127,6 @@ pub fn host_name(told: &str, host_id: HostId) -> Name {
         .or_else(|| named(format!("h-{plain}")))
         .or_else(|| named(format!("h-{}", host_id.0.simple())))
         .expect("hexadecimal after a letter is a name")
-}
-
-/// vCPUs that `threads` hardware threads carry.
-#[must_use]
-pub fn overcommitted(threads: u32, permille: u32) -> u32 {
-    u32::try_from(u64::from(threads) * u64::from(permille) / 1000).unwrap_or(u32::MAX)
 }
 
 fn refused(error: &CommitError, name: &str) -> Problem {
@@ -224,12 +224,5 @@ mod tests {
         }
         assert!(host_name("", id).as_str().starts_with("h-"));
         assert!(host_name(&"x".repeat(200), id).as_str().len() <= 63);
-    }
-
-    #[test]
-    fn overcommit_is_in_thousandths() {
-        assert_eq!(overcommitted(8, 4000), 32);
-        assert_eq!(overcommitted(3, 500), 1);
-        assert_eq!(overcommitted(u32::MAX, 2000), u32::MAX);
     }
 }

@@ -1,12 +1,13 @@
-//! What an operator decides on a host: cordon, drain, dedication, zone, tags, overcommit.
+//! What an operator decides on a host: cordon, drain, dedication, zone, tags, what is kept from instances, overcommit.
+//!
+//! A host may shrink under what it holds: claims stay, and nothing new fits until enough is freed.
 
 use super::answer::{self, Deed};
 use crate::{
-    agents::welcome::overcommitted,
     lifecycle::check::check_tags,
     manager::{Manager, read_problem},
 };
-use domain::{ErrorKind, HostId, Problem, Timestamp, host::Host, limits};
+use domain::{ErrorKind, HostId, Problem, Timestamp, flavor::Size, host::Host, limits};
 use proto::{
     cluster::v1 as pb,
     convert::{parse, parse_optional},
@@ -15,8 +16,6 @@ use service_kit::context::CallContext;
 use store::{CommitError, Guard, Unit};
 
 const ATTEMPTS: usize = 5;
-/// vCPUs per hardware thread, in thousandths.
-const OVERCOMMIT: std::ops::RangeInclusive<u32> = 100..=100_000;
 
 pub async fn change(
     manager: &Manager,
@@ -94,21 +93,59 @@ fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
         next.tags = request.tags.clone().into_iter().collect();
         check_tags(&next.tags)?;
     }
-    if let Some(permille) = request.cpu_overcommit_permille {
-        if !OVERCOMMIT.contains(&permille) {
-            return Err(Problem::invalid("cpu_overcommit", "must be 0.1 to 100 vCPUs per hardware thread"));
-        }
-        next.cpu_overcommit_permille = permille;
-        // The facts say all threads of the machine. Where instances may take fewer, the row's capacity says how many.
-        let before = host.cpu_overcommit_permille;
-        let threads = if overcommitted(host.facts.threads, before) == host.capacity.vcpus {
-            host.facts.threads
-        } else {
-            host.capacity.vcpus.saturating_mul(1000).div_ceil(before.max(1))
-        };
-        next.capacity.vcpus = overcommitted(threads, permille);
-    }
+    shape(&mut next, request)?;
     Ok(next)
+}
+
+/// What instances may have of the host.
+fn shape(next: &mut Host, request: &pb::ChangeHostRequest) -> Result<(), Problem> {
+    let ratios = [
+        (
+            "cpu_overcommit",
+            limits::CPU_OVERCOMMIT_PERMILLE,
+            request.cpu_overcommit_permille,
+            &mut next.cpu_overcommit_permille,
+        ),
+        (
+            "memory_overcommit",
+            limits::MEMORY_OVERCOMMIT_PERMILLE,
+            request.memory_overcommit_permille,
+            &mut next.memory_overcommit_permille,
+        ),
+        (
+            "disk_overcommit",
+            limits::DISK_OVERCOMMIT_PERMILLE,
+            request.disk_overcommit_permille,
+            &mut next.disk_overcommit_permille,
+        ),
+    ];
+    for (field, bounds, asked, permille) in ratios {
+        let Some(asked) = asked else { continue };
+        if !bounds.contains(&asked) {
+            let (least, most) = (f64::from(*bounds.start()) / 1000.0, f64::from(*bounds.end()) / 1000.0);
+            return Err(Problem::invalid(field, format!("must be {least} to {most}")));
+        }
+        *permille = asked;
+    }
+    let (reserved, offered) = (next.reserved, next.offered);
+    next.reserved = Size {
+        vcpus: request.reserved_vcpus.unwrap_or(reserved.vcpus),
+        memory_mib: request.reserved_memory_mib.unwrap_or(reserved.memory_mib),
+        disk_gib: request.reserved_disk_gib.unwrap_or(reserved.disk_gib),
+    };
+    // Only what is said now: a machine that has less than it had before must still be able to be changed otherwise.
+    let too_much = [
+        ("reserved/vcpus", request.reserved_vcpus.map(u64::from), u64::from(offered.vcpus), "hardware threads"),
+        ("reserved/memory_mib", request.reserved_memory_mib, offered.memory_mib, "MiB"),
+        ("reserved/disk_gib", request.reserved_disk_gib, offered.disk_gib, "GiB"),
+    ];
+    for (field, asked, offered, unit) in too_much {
+        if asked.is_some_and(|asked| asked > offered) {
+            return Err(Problem::invalid(field, format!("the host has {offered} {unit} for instances")));
+        }
+    }
+    next.capacity = next.placeable();
+    Ok(())
 }
 
 fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHostResponse) -> Unit {
@@ -123,7 +160,11 @@ fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHost
         zone: next.zone.clone(),
         tags: next.tags.clone(),
         cpu_overcommit_permille: next.cpu_overcommit_permille,
-        vcpus: next.capacity.vcpus,
+        memory_overcommit_permille: next.memory_overcommit_permille,
+        disk_overcommit_permille: next.disk_overcommit_permille,
+        reserved_vcpus: next.reserved.vcpus,
+        reserved_memory_mib: next.reserved.memory_mib,
+        reserved_disk_gib: next.reserved.disk_gib,
     });
     answer::remember(&mut unit, context, answer, now);
     let verb = match ((host.cordoned, next.cordoned), (host.draining, next.draining)) {
@@ -140,7 +181,10 @@ fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHost
         message: format!("{verb} of host {}", host.name),
         data: serde_json::json!({
             "cordoned": next.cordoned, "reason": next.cordon_reason, "draining": next.draining, "dedicated_to": next.dedicated_to,
-            "zone": next.zone, "cpu_overcommit_permille": next.cpu_overcommit_permille,
+            "zone": next.zone, "reserved": next.reserved, "cpu_overcommit_permille": next.cpu_overcommit_permille,
+            "memory_overcommit_permille": next.memory_overcommit_permille,
+            "disk_overcommit_permille": next.disk_overcommit_permille, "capacity": next.capacity,
+            "beyond_capacity": next.beyond_capacity(),
         }),
         now,
         context,
@@ -152,35 +196,60 @@ fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHost
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::flavor::Size;
+    use crate::fixture;
+
+    fn host() -> Host {
+        let offered = Size { vcpus: 4, memory_mib: 8192, disk_gib: 100 };
+        let mut host = Host { offered, ..fixture::host(HostId::new(), "h") };
+        host.capacity = host.placeable();
+        host
+    }
 
     #[test]
-    fn overcommit_counts_from_the_threads_and_uncordon_drops_the_reason() {
-        let host = Host {
-            id: HostId::new(),
-            name: "h".into(),
-            zone: "default".into(),
-            tags: Default::default(),
-            state: domain::host::HostState::Up,
-            cordoned: true,
-            cordon_reason: "disk".into(),
-            draining: false,
-            dedicated_to: None,
-            capacity: Size { vcpus: 16, memory_mib: 1, disk_gib: 1 },
-            cpu_overcommit_permille: 4000,
-            used: Size::default(),
-            overhead: Default::default(),
-            facts: domain::host::HostFacts { threads: 4, ..Default::default() },
-            generation: 1,
-            revision: 1,
-            registered_at: Timestamp(0),
-            state_changed_at: Timestamp(0),
-        };
+    fn overcommit_counts_from_what_is_offered_and_uncordon_drops_the_reason() {
+        let host = Host { cordoned: true, cordon_reason: "disk".into(), ..host() };
         let ask =
             pb::ChangeHostRequest { cordoned: Some(false), cpu_overcommit_permille: Some(2000), ..Default::default() };
         let next = plan(&host, &ask).expect("valid");
         assert_eq!((next.capacity.vcpus, next.cordoned, next.cordon_reason.as_str()), (8, false, ""));
-        let none = pb::ChangeHostRequest { cpu_overcommit_permille: Some(0), ..Default::default() };
-        assert!(plan(&host, &none).is_err());
+    }
+
+    #[test]
+    fn what_is_reserved_is_kept_before_the_rest_is_shared_out() {
+        let ask = pb::ChangeHostRequest {
+            reserved_vcpus: Some(1),
+            reserved_memory_mib: Some(2048),
+            memory_overcommit_permille: Some(1500),
+            disk_overcommit_permille: Some(10_000),
+            ..Default::default()
+        };
+        let next = plan(&host(), &ask).expect("valid");
+        assert_eq!(next.capacity, Size { vcpus: 12, memory_mib: 9216, disk_gib: 1000 });
+        let again = pb::ChangeHostRequest { reserved_disk_gib: Some(100), ..Default::default() };
+        let next = plan(&next, &again).expect("all of it may be kept, and what isn't named stays");
+        assert_eq!(next.capacity, Size { vcpus: 12, memory_mib: 9216, disk_gib: 0 });
+        // The machine has less than it had: what is reserved takes all, and the host can still be changed.
+        let less = Host { offered: Size { vcpus: 1, memory_mib: 1024, disk_gib: 1 }, ..next };
+        let next = plan(&less, &pb::ChangeHostRequest { draining: Some(true), ..Default::default() }).expect("valid");
+        assert_eq!(next.capacity, Size::default());
+        let held = Host { used: Size { vcpus: 3, memory_mib: 100, disk_gib: 0 }, ..next };
+        assert_eq!(held.beyond_capacity(), held.used);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_by_its_name() {
+        let ask = pb::ChangeHostRequest::default;
+        for (bad, field) in [
+            (pb::ChangeHostRequest { cpu_overcommit_permille: Some(0), ..ask() }, "cpu_overcommit"),
+            (pb::ChangeHostRequest { memory_overcommit_permille: Some(99), ..ask() }, "memory_overcommit"),
+            (pb::ChangeHostRequest { memory_overcommit_permille: Some(10_001), ..ask() }, "memory_overcommit"),
+            (pb::ChangeHostRequest { disk_overcommit_permille: Some(u32::MAX), ..ask() }, "disk_overcommit"),
+            (pb::ChangeHostRequest { reserved_vcpus: Some(5), ..ask() }, "reserved/vcpus"),
+            (pb::ChangeHostRequest { reserved_memory_mib: Some(8193), ..ask() }, "reserved/memory_mib"),
+            (pb::ChangeHostRequest { reserved_disk_gib: Some(u64::MAX), ..ask() }, "reserved/disk_gib"),
+        ] {
+            let problem = plan(&host(), &bad).expect_err(field);
+            assert_eq!(problem.errors[0].field, field, "{problem:?}");
+        }
     }
 }

@@ -117,6 +117,49 @@ async fn a_cordoned_host_keeps_what_it_has_and_gets_nothing_new() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_from_instances_is_kept_by_the_scheduler_and_by_the_store() {
+    for cloud in each(quick()).await {
+        let hosts = cloud.hosts(1).await;
+        let id = hosts[0].id();
+        let change = |request: ChangeHostRequest| cloud.change_host(request);
+        let ask = || ChangeHostRequest { host_id: id.to_string(), ..Default::default() };
+        let row = async || cloud.store.host_find(id).await.expect("readable").expect("registered");
+        let first = cloud.running("first").await;
+        let held = cloud.fetch(first.id).await.claim;
+        // All but what one more takes.
+        let spare = held.memory_mib + 10;
+        let reserved = 32 * 1024 - held.memory_mib - spare;
+        change(ChangeHostRequest { reserved_memory_mib: Some(reserved), ..ask() }).await.expect("accepted");
+        assert_eq!(row().await.capacity.memory_mib, held.memory_mib + spare);
+        cloud.running("second").await;
+        let full =
+            cloud.try_create(&cloud.context(), cloud.request(&["third"], &cloud.spec())).await.expect_err("full");
+        assert!(full.detail.contains("short of memory"), "{}", full.detail);
+        // Twice the memory for guests: the same machine has room again.
+        change(ChangeHostRequest { memory_overcommit_permille: Some(2000), ..ask() }).await.expect("accepted");
+        let third = cloud.running("third").await;
+        // Less than it holds: all stays, nothing new fits; a new hello changes nothing of that.
+        change(ChangeHostRequest { reserved_memory_mib: Some(32 * 1024), ..ask() }).await.expect("accepted");
+        hosts[0].cut().await;
+        hosts[0].restart();
+        hosts[0].connected().await;
+        let host = row().await;
+        assert_eq!((host.capacity.memory_mib, host.beyond_capacity().memory_mib), (0, 3 * held.memory_mib));
+        assert_eq!((host.reserved.memory_mib, host.memory_overcommit_permille), (32 * 1024, 2000));
+        cloud.becomes(third.id, S::Running).await;
+        let full = cloud.try_create(&cloud.context(), cloud.request(&["fourth"], &cloud.spec())).await;
+        assert_eq!(full.expect_err("less than nothing").kind, ErrorKind::NoCapacity);
+        let more = change(ChangeHostRequest { reserved_memory_mib: Some(32 * 1024 + 1), ..ask() }).await;
+        assert_eq!(more.expect_err("more than there is").kind, ErrorKind::InvalidArgument);
+        cloud.delete(third.id).await;
+        cloud.gone(third.id).await;
+        change(ChangeHostRequest { reserved_memory_mib: Some(0), ..ask() }).await.expect("accepted");
+        cloud.running("fourth").await;
+        cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_name_belongs_to_one_host() {
     let cloud = Cloud::start(quick()).await;
     let hosts = cloud.hosts(1).await;

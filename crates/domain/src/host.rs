@@ -114,10 +114,19 @@ pub struct Host {
     pub draining: bool,
     /// Takes this project\'s instances alone.
     pub dedicated_to: Option<ProjectId>,
-    /// What instances may take in total, the host's own needs already left out. Memory claims include QEMU's overhead.
+    /// What instances may take in total: of what is offered, what isn't reserved, times the overcommit ([`Self::placeable`]). Memory
+    /// claims include QEMU's overhead.
     pub capacity: Size,
-    /// vCPUs per hardware thread, in thousandths: 4000 is 4 vCPUs a thread. Already multiplied into `capacity.vcpus`.
+    /// What its agent says instances may take: hardware threads, MiB and GiB, the host's own needs already left out.
+    pub offered: Size,
+    /// Kept from instances by the operator.
+    pub reserved: Size,
+    /// vCPUs per hardware thread, in thousandths: 4000 is 4 vCPUs a thread. 0: its agent hasn't said yet.
     pub cpu_overcommit_permille: u32,
+    /// Guests' memory per memory, in thousandths.
+    pub memory_overcommit_permille: u32,
+    /// Guests' disk per disk, in thousandths.
+    pub disk_overcommit_permille: u32,
     pub used: Size,
     pub overhead: MemoryOverhead,
     pub facts: HostFacts,
@@ -128,4 +137,31 @@ pub struct Host {
     pub registered_at: Timestamp,
     /// Of the last change of `state`.
     pub state_changed_at: Timestamp,
+}
+
+impl Host {
+    /// What instances may take of what is offered. The store computes the same in SQL when an agent or an operator says something new.
+    #[must_use]
+    pub fn placeable(&self) -> Size {
+        let of = |offered: u64, reserved: u64, permille: u32| {
+            offered.saturating_sub(reserved).saturating_mul(u64::from(permille)) / 1000
+        };
+        let (offered, reserved) = (self.offered, self.reserved);
+        let vcpus = of(u64::from(offered.vcpus), u64::from(reserved.vcpus), self.cpu_overcommit_permille);
+        Size {
+            vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
+            memory_mib: of(offered.memory_mib, reserved.memory_mib, self.memory_overcommit_permille),
+            disk_gib: of(offered.disk_gib, reserved.disk_gib, self.disk_overcommit_permille),
+        }
+    }
+
+    /// What is claimed beyond capacity, since a host can shrink under what it holds. That stays; nothing new fits until it is freed.
+    #[must_use]
+    pub fn beyond_capacity(&self) -> Size {
+        Size {
+            vcpus: self.used.vcpus.saturating_sub(self.capacity.vcpus),
+            memory_mib: self.used.memory_mib.saturating_sub(self.capacity.memory_mib),
+            disk_gib: self.used.disk_gib.saturating_sub(self.capacity.disk_gib),
+        }
+    }
 }

@@ -30,3 +30,9 @@ pub const PLACEMENT_GROUPS_PER_INSTANCE: usize = 8;
 pub const PLACEMENT_TAGS_PER_INSTANCE: usize = 16;
 pub const CPU_FEATURES_PER_INSTANCE: usize = 32;
 pub const CPU_FEATURE_BYTES: usize = 64;
+/// vCPUs per hardware thread of a host, in thousandths.
+pub const CPU_OVERCOMMIT_PERMILLE: std::ops::RangeInclusive<u32> = 100..=100_000;
+/// Guests' memory per memory of a host. Past what is really there guests swap, so the bound is low.
+pub const MEMORY_OVERCOMMIT_PERMILLE: std::ops::RangeInclusive<u32> = 100..=10_000;
+/// Guests' disk per disk of a host. Root disks are thin, most never fill.
+pub const DISK_OVERCOMMIT_PERMILLE: std::ops::RangeInclusive<u32> = 100..=100_000;

@@ -1,7 +1,7 @@
 //! Hosts: what the operator decided, what their agents reported, and what is claimed on them. Written by the cluster-manager.
 //!
 //! Claims are sums (`*_used`), guarded by capacity in the statement that adds to them, so creates on one host don't conflict with each
-//! other: only cordon, tags, zone and overcommit are fenced by the host's generation. Each op that changes what the host must be raises its
+//! other: only cordon, tags, zone, reserve and overcommit are fenced by the host's generation. Each op that changes what the host must be raises its
 //! `revision`.
 
 use crate::{Page, ReadError, Store};
@@ -13,8 +13,8 @@ use domain::{
 use std::collections::BTreeMap;
 
 op! {
-    /// Registration: a new host, or a known one (by id) that says what it is now. A known one keeps its name, zone, tags, overcommit,
-    /// cordon, usage and generation: those are the operator's and the manager's. One that was only expected (no overcommit, perhaps no
+    /// Registration: a new host, or a known one (by id) that says what it is now. A known one keeps its name, zone, tags, reserve,
+    /// overcommit, cordon, usage and generation: those are the operator's and the manager's. One that was only expected (no overcommit, perhaps no
     /// zone) gets these from its agent.
     HostUpsert {
         id: HostId,
@@ -22,7 +22,7 @@ op! {
         zone: String,
         tags: BTreeMap<String, String>,
         state: HostState,
-        /// Hardware threads that instances may use; capacity is this times the overcommit.
+        /// Hardware threads, MiB and GiB that it offers; capacity is what isn't reserved of it, times the overcommit.
         threads: u32,
         memory_mib: u64,
         disk_gib: u64,
@@ -34,18 +34,26 @@ op! {
     on host, Insert by (id):
     "INSERT INTO host (id, name, zone, tags, state, cordoned, cordon_reason, vcpus, memory_mib, disk_gib,
         cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision,
-        registered_at, state_changed_at)
+        registered_at, state_changed_at, offered_vcpus, offered_memory_mib, offered_disk_gib)
      SELECT r.id, r.name, r.zone, r.tags, r.state, FALSE, '', r.threads * r.cpu_overcommit_permille / 1000, r.memory_mib,
-        r.disk_gib, r.cpu_overcommit_permille, 0, 0, 0, r.overhead, r.facts, 1, 0, r.at, r.at
+        r.disk_gib, r.cpu_overcommit_permille, 0, 0, 0, r.overhead, r.facts, 1, 0, r.at, r.at,
+        r.threads, r.memory_mib, r.disk_gib
      FROM {rows} WHERE TRUE
      ON CONFLICT (id) DO UPDATE SET
-        vcpus = CASE WHEN host.cpu_overcommit_permille = 0 THEN excluded.vcpus
-            ELSE (SELECT r.threads FROM {rows} WHERE r.id = excluded.id) * host.cpu_overcommit_permille / 1000 END,
+        vcpus = CASE WHEN excluded.offered_vcpus <= host.reserved_vcpus THEN 0
+            WHEN host.cpu_overcommit_permille = 0
+            THEN (excluded.offered_vcpus - host.reserved_vcpus) * excluded.cpu_overcommit_permille / 1000
+            ELSE (excluded.offered_vcpus - host.reserved_vcpus) * host.cpu_overcommit_permille / 1000 END,
+        memory_mib = CASE WHEN excluded.offered_memory_mib <= host.reserved_memory_mib THEN 0
+            ELSE (excluded.offered_memory_mib - host.reserved_memory_mib) * host.memory_overcommit_permille / 1000 END,
+        disk_gib = CASE WHEN excluded.offered_disk_gib <= host.reserved_disk_gib THEN 0
+            ELSE (excluded.offered_disk_gib - host.reserved_disk_gib) * host.disk_overcommit_permille / 1000 END,
+        offered_vcpus = excluded.offered_vcpus, offered_memory_mib = excluded.offered_memory_mib,
+        offered_disk_gib = excluded.offered_disk_gib,
         cpu_overcommit_permille = CASE WHEN host.cpu_overcommit_permille = 0 THEN excluded.cpu_overcommit_permille
             ELSE host.cpu_overcommit_permille END,
         zone = CASE WHEN host.zone = '' THEN excluded.zone ELSE host.zone END,
-        memory_mib = excluded.memory_mib, disk_gib = excluded.disk_gib, overhead = excluded.overhead,
-        facts = excluded.facts,
+        overhead = excluded.overhead, facts = excluded.facts,
         state_changed_at = CASE WHEN host.state = excluded.state THEN host.state_changed_at
             ELSE excluded.state_changed_at END,
         state = excluded.state"
@@ -80,7 +88,8 @@ op! {
 }
 
 op! {
-    /// What the operator decides. Raises the generation.
+    /// What the operator decides. Raises the generation. Capacity follows from what the row says is offered: an agent may have said
+    /// something new since it was read, which raises no generation.
     HostChange {
         id: HostId,
         expected_generation: i64,
@@ -91,13 +100,25 @@ op! {
         zone: String,
         tags: BTreeMap<String, String>,
         cpu_overcommit_permille: u32,
-        /// Threads times the overcommit.
-        vcpus: u32,
+        memory_overcommit_permille: u32,
+        disk_overcommit_permille: u32,
+        reserved_vcpus: u32,
+        reserved_memory_mib: u64,
+        reserved_disk_gib: u64,
     }
     on host, Change by (id), guard HostGeneration:
     "UPDATE host SET cordoned = r.cordoned, cordon_reason = r.cordon_reason, draining = r.draining,
         dedicated_to = r.dedicated_to, zone = r.zone, tags = r.tags,
-        cpu_overcommit_permille = r.cpu_overcommit_permille, vcpus = r.vcpus, generation = r.expected_generation + 1
+        cpu_overcommit_permille = r.cpu_overcommit_permille, memory_overcommit_permille = r.memory_overcommit_permille,
+        disk_overcommit_permille = r.disk_overcommit_permille, reserved_vcpus = r.reserved_vcpus,
+        reserved_memory_mib = r.reserved_memory_mib, reserved_disk_gib = r.reserved_disk_gib,
+        vcpus = CASE WHEN host.offered_vcpus <= r.reserved_vcpus THEN 0
+            ELSE (host.offered_vcpus - r.reserved_vcpus) * r.cpu_overcommit_permille / 1000 END,
+        memory_mib = CASE WHEN host.offered_memory_mib <= r.reserved_memory_mib THEN 0
+            ELSE (host.offered_memory_mib - r.reserved_memory_mib) * r.memory_overcommit_permille / 1000 END,
+        disk_gib = CASE WHEN host.offered_disk_gib <= r.reserved_disk_gib THEN 0
+            ELSE (host.offered_disk_gib - r.reserved_disk_gib) * r.disk_overcommit_permille / 1000 END,
+        generation = r.expected_generation + 1
      FROM {rows} WHERE host.id = r.id AND host.generation = r.expected_generation"
 }
 
@@ -159,7 +180,15 @@ row! {
         vcpus: u32,
         memory_mib: u64,
         disk_gib: u64,
+        offered_vcpus: u32,
+        offered_memory_mib: u64,
+        offered_disk_gib: u64,
+        reserved_vcpus: u32,
+        reserved_memory_mib: u64,
+        reserved_disk_gib: u64,
         cpu_overcommit_permille: u32,
+        memory_overcommit_permille: u32,
+        disk_overcommit_permille: u32,
         vcpus_used: u32,
         memory_mib_used: u64,
         disk_gib_used: u64,
@@ -185,7 +214,19 @@ impl From<HostRow> for Host {
             draining: row.draining,
             dedicated_to: row.dedicated_to,
             capacity: Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib },
+            offered: Size {
+                vcpus: row.offered_vcpus,
+                memory_mib: row.offered_memory_mib,
+                disk_gib: row.offered_disk_gib,
+            },
+            reserved: Size {
+                vcpus: row.reserved_vcpus,
+                memory_mib: row.reserved_memory_mib,
+                disk_gib: row.reserved_disk_gib,
+            },
             cpu_overcommit_permille: row.cpu_overcommit_permille,
+            memory_overcommit_permille: row.memory_overcommit_permille,
+            disk_overcommit_permille: row.disk_overcommit_permille,
             used: Size { vcpus: row.vcpus_used, memory_mib: row.memory_mib_used, disk_gib: row.disk_gib_used },
             overhead: row.overhead,
             facts: row.facts,
@@ -201,8 +242,9 @@ macro_rules! host_columns {
     ($rest:literal) => {
         concat!(
             "SELECT id, name, zone, tags, state, cordoned, cordon_reason, draining, dedicated_to, ",
-            "vcpus, memory_mib, disk_gib, ",
-            "cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision, ",
+            "vcpus, memory_mib, disk_gib, offered_vcpus, offered_memory_mib, offered_disk_gib, ",
+            "reserved_vcpus, reserved_memory_mib, reserved_disk_gib, ",
+            "cpu_overcommit_permille, memory_overcommit_permille, disk_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision, ",
             "registered_at, state_changed_at FROM host ",
             $rest
         )

@@ -54,6 +54,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(3, "0003_host_admission.sql"),
     migration!(4, "0004_placement.sql"),
     migration!(5, "0005_placement_records.sql"),
+    migration!(6, "0006_host_shape.sql"),
 ];
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use crate::{
     context::Context,
     error::CliError,
     output::{Format, print},
-    size::{parse_duration, parse_tag},
+    size::{parse_duration, parse_gib, parse_mib, parse_tag},
+    view::beyond_capacity,
 };
 use clap::Subcommand;
-use client::model::{HostChange, HostTokenCreate};
+use client::model::{HostChange, HostReserve, HostTokenCreate};
 use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
@@ -33,7 +34,7 @@ pub enum HostCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
-    /// Change a host's zone, tags, overcommit or the project that it is dedicated to
+    /// Change a host's zone, tags, overcommit, what is kept from instances or the project that it is dedicated to
     Set {
         host: String,
         #[arg(long)]
@@ -44,6 +45,21 @@ pub enum HostCommand {
         /// vCPUs per hardware thread
         #[arg(long, value_name = "FACTOR")]
         cpu_overcommit: Option<f64>,
+        /// Guests' memory per memory; above 1, guests swap once all use theirs
+        #[arg(long, value_name = "FACTOR")]
+        memory_overcommit: Option<f64>,
+        /// Guests' disk per disk; above 1, writes fail once all are full
+        #[arg(long, value_name = "FACTOR")]
+        disk_overcommit: Option<f64>,
+        /// Hardware threads kept from instances
+        #[arg(long, value_name = "N")]
+        reserve_vcpus: Option<u32>,
+        /// Memory kept from instances: `512MiB`, `2GiB`
+        #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
+        reserve_memory: Option<u64>,
+        /// Disk kept from instances: `10GiB`
+        #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
+        reserve_disk: Option<u64>,
         /// Take this project's instances alone
         #[arg(long, value_name = "PROJECT", conflicts_with = "shared")]
         dedicated_to: Option<String>,
@@ -109,13 +125,33 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
             let change = HostChange { cordoned: Some(true), draining: Some(true), ..HostChange::default() };
             (host, HostChange { cordon_reason: Some(reason), ..change })
         }
-        HostCommand::Set { host, zone, tags, cpu_overcommit, dedicated_to, shared } => {
+        HostCommand::Set {
+            host,
+            zone,
+            tags,
+            cpu_overcommit,
+            memory_overcommit,
+            disk_overcommit,
+            reserve_vcpus,
+            reserve_memory,
+            reserve_disk,
+            dedicated_to,
+            shared,
+        } => {
             let tags = if tags.is_empty() { None } else { Some(tags.into_iter().collect()) };
             let dedicated_to = if shared { Some(String::new()) } else { dedicated_to };
-            (host, HostChange { zone, tags, cpu_overcommit, dedicated_to, ..HostChange::default() })
+            let kept = HostReserve { vcpus: reserve_vcpus, memory_mib: reserve_memory, disk_gib: reserve_disk };
+            let reserved = (kept != HostReserve::default()).then_some(kept);
+            let change = HostChange { zone, tags, cpu_overcommit, memory_overcommit, ..HostChange::default() };
+            (host, HostChange { disk_overcommit, reserved, dedicated_to, ..change })
         }
     };
-    context.change_and_show(client.host_change(&host, &change)).await
+    let Some(host) = context.change(client.host_change(&host, &change)).await? else { return Ok(()) };
+    if let Some(beyond) = beyond_capacity(&host) {
+        context
+            .note(&format!("warning: host {} holds {beyond} more than it has room for; nothing new fits", host.name));
+    }
+    context.out.one(&host)
 }
 
 async fn token(context: Context, command: HostTokenCommand) -> Result<(), CliError> {

@@ -1,8 +1,8 @@
 //! What operators look at: hosts, events, the audit log, quotas.
 
 use super::{tags, time_or_none, yes};
-use crate::output::Row;
-use client::model::{AuditEntry, Event, Host, HostToken, Quota, TimelineItem};
+use crate::{output::Row, size::show_mib};
+use client::model::{AuditEntry, Event, Host, HostToken, Quota, Size, TimelineItem};
 
 impl Row for Host {
     const HEADER: &'static [&'static str] =
@@ -39,7 +39,11 @@ impl Row for Host {
             ("vcpus", of(self.used.vcpus, self.capacity.vcpus)),
             ("memory MiB", of(self.used.memory_mib, self.capacity.memory_mib)),
             ("disk GiB", of(self.used.disk_gib, self.capacity.disk_gib)),
+            ("beyond room", beyond_capacity(self).unwrap_or_default()),
+            ("kept", amounts(self.reserved).unwrap_or_default()),
             ("cpu overcommit", self.cpu_overcommit.to_string()),
+            ("memory overcommit", overcommit(self.memory_overcommit)),
+            ("disk overcommit", overcommit(self.disk_overcommit)),
             ("cpu", self.fact("cpu_model")),
             ("kernel", self.fact("kernel")),
             ("qemu", self.fact("qemu_version")),
@@ -51,6 +55,32 @@ impl Row for Host {
         fields.retain(|(_, value)| !value.is_empty());
         fields
     }
+}
+
+/// The usual one isn't worth a line.
+fn overcommit(ratio: f64) -> String {
+    if ratio == 0.0 || ratio == 1.0 { String::new() } else { ratio.to_string() }
+}
+
+/// None: nothing.
+fn amounts(size: Size) -> Option<String> {
+    let mut amounts = Vec::new();
+    if size.vcpus > 0 {
+        amounts.push(format!("{} vCPUs", size.vcpus));
+    }
+    if size.memory_mib > 0 {
+        amounts.push(format!("{} of memory", show_mib(size.memory_mib)));
+    }
+    if size.disk_gib > 0 {
+        amounts.push(format!("{} GiB of disk", size.disk_gib));
+    }
+    (!amounts.is_empty()).then(|| amounts.join(", "))
+}
+
+/// What a host holds beyond its room.
+#[must_use]
+pub fn beyond_capacity(host: &Host) -> Option<String> {
+    amounts(host.beyond_capacity)
 }
 
 impl Row for HostToken {

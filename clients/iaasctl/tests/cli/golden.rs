@@ -52,7 +52,7 @@ fn lines_of(document: &str) -> Vec<String> {
 
 #[test]
 fn what_the_documents_say_is_understood() {
-    for document in ["docs/how-to/networks.md", "README.md"] {
+    for document in ["docs/how-to/networks.md", "docs/how-to/placement.md", "README.md"] {
         let lines = lines_of(document);
         assert!(!lines.is_empty(), "{document} has no command");
         for line in lines {
@@ -116,7 +116,9 @@ fn the_tables() {
     let host: Host = serde_json::from_value(json!({
         "id": ID, "name": "node-1", "zone": "a", "tags": {}, "state": "up", "cordoned": false, "cordon_reason": "",
         "capacity": { "vcpus": 8, "memory_mib": 16384, "disk_gib": 100 },
-        "used": { "vcpus": 2, "memory_mib": 1024, "disk_gib": 0 }, "cpu_overcommit": 4.0,
+        "used": { "vcpus": 2, "memory_mib": 1024, "disk_gib": 120 }, "cpu_overcommit": 4.0, "memory_overcommit": 1.5, "disk_overcommit": 1.0,
+        "offered": { "vcpus": 3, "memory_mib": 11947, "disk_gib": 110 }, "reserved": { "vcpus": 1, "memory_mib": 1024, "disk_gib": 10 },
+        "beyond_capacity": { "vcpus": 0, "memory_mib": 0, "disk_gib": 20 },
         "facts": { "cpu_model": "Some CPU", "accelerator": "tcg", "accelerator_reason": "no KVM", "qemu_version": "10.0.2" },
         "generation": 1, "registered_at": AT, "state_changed_at": AT,
     }))

@@ -53,6 +53,33 @@ fn every_command_asks_for_what_it_says() {
 }
 
 #[test]
+fn what_an_operator_keeps_of_a_host_is_said_and_a_host_that_holds_more_is_warned_of() {
+    let host = |beyond: u64| {
+        json!({
+            "id": ID, "name": "rack-1", "state": "up", "cordoned": false, "capacity": {"memory_mib": 0},
+            "used": {"memory_mib": 512}, "beyond_capacity": {"memory_mib": beyond},
+        })
+    };
+    let line = "host set rack-1 --reserve-vcpus 2 --reserve-memory 2GiB --reserve-disk 10GiB --memory-overcommit 1.5 --disk-overcommit 3";
+    let (url, heard) = record(move |_, _| (200, host(512)));
+    let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = "warning: host rack-1 holds 512 MiB of memory more than it has room for; nothing new fits\n";
+    assert_eq!(stderr(&output), said);
+    let reserved = json!({"vcpus": 2, "memory_mib": 2048, "disk_gib": 10});
+    let body = json!({"reserved": reserved, "memory_overcommit": 1.5, "disk_overcommit": 3.0});
+    assert_eq!(heard.lock().expect("not poisoned")[0], ("PATCH /v1/hosts/rack-1".to_owned(), body));
+    let (url, heard) = record(move |_, _| (200, host(0)));
+    let output = Home::new().run_at(&url, &["host", "set", "rack-1", "--reserve-disk", "0"]);
+    assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
+    assert_eq!(
+        heard.lock().expect("not poisoned")[0].1,
+        json!({"reserved": {"disk_gib": 0}}),
+        "what isn't named stays"
+    );
+}
+
+#[test]
 fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
     let (url, _) = record(|asked, _| answer(asked));
     let home = Home::new();
@@ -70,7 +97,14 @@ fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
 
 #[test]
 fn nonsense_is_refused_before_anything_is_asked() {
-    for line in ["host token create --ttl never", "host token create rack-1", "host token delete", "host remove"] {
+    for line in [
+        "host token create --ttl never",
+        "host token create rack-1",
+        "host token delete",
+        "host remove",
+        "host set rack-1 --reserve-memory lots",
+        "host set rack-1 --reserve-vcpus -1",
+    ] {
         let output = Home::new().run_at("http://127.0.0.1:1", &line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2), "{line}: {}", stderr(&output));
     }

@@ -31,9 +31,21 @@ pub struct Host {
     #[serde(default)]
     pub dedicated_to: Option<ProjectId>,
     pub capacity: Size,
+    /// What its agent says instances may take, before reserve and overcommit.
+    #[serde(default)]
+    pub offered: Size,
+    #[serde(default)]
+    pub reserved: Size,
     pub used: Size,
+    /// Claims that stay although there is less room than they take.
+    #[serde(default)]
+    pub beyond_capacity: Size,
     #[serde(default)]
     pub cpu_overcommit: f64,
+    #[serde(default)]
+    pub memory_overcommit: f64,
+    #[serde(default)]
+    pub disk_overcommit: f64,
     /// What its agent says of the machine.
     #[serde(default)]
     pub facts: serde_json::Value,
@@ -65,6 +77,23 @@ pub struct HostChange {
     pub tags: Option<BTreeMap<String, String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_overcommit: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_overcommit: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_overcommit: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<HostReserve>,
+}
+
+/// What is kept from instances. What isn't named stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HostReserve {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpus: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_gib: Option<u64>,
 }
 
 /// A token that admits a host, without its secret.

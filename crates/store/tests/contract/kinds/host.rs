@@ -32,11 +32,18 @@ pub async fn walk(lab: &Lab) {
         zone: "b".into(),
         tags: BTreeMap::new(),
         cpu_overcommit_permille: 2000,
-        vcpus: 10,
+        memory_overcommit_permille: 1500,
+        disk_overcommit_permille: 3000,
+        reserved_vcpus: 1,
+        reserved_memory_mib: 2_000,
+        reserved_disk_gib: 20,
     };
     lab.one(change.clone()).await;
     assert_eq!(lab.guard(change.clone()).await, Guard::HostGeneration);
     assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is cordoned");
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!(host.capacity, Size { vcpus: 8, memory_mib: 27_000, disk_gib: 240 });
+    assert_eq!((host.capacity, host.offered.vcpus), (host.placeable(), 5), "SQL and the domain count alike");
     // It registers again, with more threads: what the operator decided stays.
     let again = HostUpsert {
         threads: 7,
@@ -48,14 +55,33 @@ pub async fn walk(lab: &Lab) {
     };
     lab.one(again).await;
     let host = lab.host_find(alpha).await.unwrap().unwrap();
-    assert_eq!((host.capacity.vcpus, host.capacity.memory_mib), (14, 30_000));
+    assert_eq!(host.capacity, Size { vcpus: 12, memory_mib: 42_000, disk_gib: 240 });
+    assert_eq!(host.capacity, host.placeable());
     assert_eq!((host.zone.as_str(), host.cordoned, host.cordon_reason.as_str()), ("b", true, "new disk"));
     assert_eq!((host.generation, host.cpu_overcommit_permille, host.facts.kernel.as_str()), (2, 2000, "6.12"));
     assert_eq!((host.registered_at, host.state_changed_at), (T0, T0));
     assert_eq!((host.draining, host.dedicated_to), (false, Some(project)));
-    lab.one(HostChange { expected_generation: 2, cordoned: false, draining: true, vcpus: 14, ..change.clone() }).await;
+    lab.one(HostChange { expected_generation: 2, cordoned: false, draining: true, ..change.clone() }).await;
     assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is being emptied");
-    lab.one(HostChange { expected_generation: 3, cordoned: false, vcpus: 14, dedicated_to: None, ..change }).await;
+    // It comes back with less than is reserved: no room, and nothing below it.
+    lab.one(HostUpsert { threads: 1, memory_mib: 1_000, disk_gib: 20, ..upsert.clone() }).await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!((host.capacity, host.placeable()), (Size::default(), Size::default()));
+    // An operator who read what it was before.
+    lab.one(HostChange { expected_generation: 3, cordoned: false, dedicated_to: None, ..change.clone() }).await;
+    assert_eq!(lab.host_find(alpha).await.unwrap().unwrap().capacity, Size::default(), "counted from what it has now");
+    lab.one(HostChange {
+        expected_generation: 4,
+        cordoned: false,
+        dedicated_to: None,
+        memory_overcommit_permille: 1000,
+        disk_overcommit_permille: 1000,
+        reserved_vcpus: 0,
+        reserved_memory_mib: 0,
+        reserved_disk_gib: 0,
+        ..change.clone()
+    })
+    .await;
 
     lab.one(HostStateSet { id: alpha, state: HostState::Disconnected, at: at(7) }).await;
     assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity, "it is not up");
@@ -90,6 +116,15 @@ pub async fn walk(lab: &Lab) {
     let host = lab.host_find(alpha).await.unwrap().unwrap();
     assert_eq!((host.used, host.revision), (Size::default(), 9));
     assert_eq!(lab.constraint(unclaim(alpha)).await, Constraint::UsedNotNegative);
+
+    // Less room than is claimed: what is there stays, nothing new fits, and it can all be given back.
+    lab.one(claim(alpha)).await;
+    lab.one(HostChange { expected_generation: 5, cordoned: false, dedicated_to: None, reserved_vcpus: 5, ..change })
+        .await;
+    let host = lab.host_find(alpha).await.unwrap().unwrap();
+    assert_eq!((host.capacity.vcpus, host.used.vcpus, host.beyond_capacity().vcpus), (0, 2, 2));
+    assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity);
+    lab.one(unclaim(alpha)).await;
 
     let beta = lab.host("beta").await;
     assert_eq!(lab.host_find_by_name("beta").await.unwrap().unwrap().id, beta);
