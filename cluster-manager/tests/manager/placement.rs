@@ -269,7 +269,11 @@ async fn what_another_manager_decided_of_a_host_is_heeded() {
                 zone: row.zone,
                 tags: Default::default(),
                 cpu_overcommit_permille: row.cpu_overcommit_permille,
-                vcpus: row.capacity.vcpus,
+                memory_overcommit_permille: row.memory_overcommit_permille,
+                disk_overcommit_permille: row.disk_overcommit_permille,
+                reserved_vcpus: row.reserved.vcpus,
+                reserved_memory_mib: row.reserved.memory_mib,
+                reserved_disk_gib: row.reserved.disk_gib,
             };
             cloud.store.commit(Unit::new().op(change)).await.expect("committed");
         };
