@@ -28,11 +28,11 @@ pub struct Wishes {
 
 impl Wishes {
     pub async fn load(manager: &Manager, project_id: ProjectId, spec: &InstanceSpec) -> Result<Self, Problem> {
-        let mut groups = Vec::with_capacity(spec.placement.groups.len());
-        for id in &spec.placement.groups {
+        let groups = futures::future::try_join_all(spec.placement.groups.iter().map(async |id| {
             let found = manager.store.placement_group_find(project_id, *id).await.map_err(|e| read_problem(&e))?;
-            groups.push(found.ok_or_else(|| Problem::not_found("placement group", id))?);
-        }
+            found.ok_or_else(|| Problem::not_found("placement group", id))
+        }))
+        .await?;
         Ok(Self { request: request(project_id, spec, &groups), groups })
     }
 
