@@ -32,6 +32,10 @@ pub struct Config {
     pub leak_check_secs: u64,
     /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
     pub operation_keep_hours: u64,
+    /// How long placement's refusals, and its decisions on instances that are gone, are kept, hours.
+    pub placement_records_hours: u64,
+    /// How many of them a project keeps, the newest.
+    pub placement_records_per_project: u32,
     /// How long a host's certificate is valid, seconds. Agents renew theirs at half of it.
     pub host_certificate_secs: u64,
     /// How long a host's agent may take to open a console, milliseconds.
@@ -56,6 +60,8 @@ impl Default for Config {
             preemption_notice_secs: 30,
             leak_check_secs: 60,
             operation_keep_hours: 24,
+            placement_records_hours: 24,
+            placement_records_per_project: 1000,
             host_certificate_secs: 86_400,
             console_open_timeout_ms: 10_000,
             console_sessions_max: 256,
@@ -77,6 +83,8 @@ impl Config {
             ("storage_timeout_secs", self.storage_timeout_secs),
             ("resource_timeout_secs", self.resource_timeout_secs),
             ("operation_keep_hours", self.operation_keep_hours),
+            ("placement_records_hours", self.placement_records_hours),
+            ("placement_records_per_project", u64::from(self.placement_records_per_project)),
             ("console_open_timeout_ms", self.console_open_timeout_ms),
             ("console_sessions_max", self.console_sessions_max as u64),
             ("agent_queue_max", self.agent_queue_max as u64),

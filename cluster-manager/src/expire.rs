@@ -1,25 +1,35 @@
-//! Forgets the answers of operations that no idempotency key can ask for any more, and tokens that expired as long ago.
+//! Forgets the answers of operations that no idempotency key can ask for any more, tokens that expired as long ago, and placement records
+//! past their time or their project's number.
 
-use crate::manager::Manager;
+use crate::{manager::Manager, placement_record};
 use domain::Timestamp;
 use std::{sync::Arc, time::Duration};
-use store::Retention;
+use store::{CommitError, Retention};
 
-const EVERY: Duration = Duration::from_secs(600);
+const EVERY: Duration = Duration::from_secs(60);
 
 pub async fn run(manager: Arc<Manager>) {
-    let keep_ms = i64::try_from(manager.config.operation_keep_hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX);
     loop {
-        let before = Timestamp(Timestamp::now().0.saturating_sub(keep_ms));
-        if let Err(error) = manager.store.expire(Retention::ComputeOperations, before).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "old operations can't be forgotten now");
-        }
-        if let Err(error) = manager.store.expire(Retention::HostTokens, before).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "old host tokens can't be forgotten now");
+        if let Err(error) = once(&manager).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what is past its time can't be forgotten now");
         }
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
     }
+}
+
+async fn once(manager: &Manager) -> Result<(), CommitError> {
+    let now = Timestamp::now();
+    let ago = |hours: u64| {
+        let ms = i64::try_from(hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX);
+        Timestamp(now.0.saturating_sub(ms))
+    };
+    let operations = ago(manager.config.operation_keep_hours);
+    let records = ago(manager.config.placement_records_hours);
+    manager.store.expire(Retention::ComputeOperations, operations).await?;
+    manager.store.expire(Retention::HostTokens, operations).await?;
+    manager.store.expire(Retention::PlacementRecords, records).await?;
+    placement_record::trim(manager).await
 }

@@ -23,6 +23,7 @@ pub mod invariants;
 pub mod lifecycle;
 pub mod manager;
 mod operation;
+mod placement_record;
 pub mod reconcile;
 pub mod resource;
 pub mod scheduler;
@@ -97,6 +98,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     tasks.spawn(invariants::sweep(Arc::clone(&manager)));
     tasks.spawn(expire::run(Arc::clone(&manager)));
     tasks.spawn(giving_way::run(Arc::clone(&manager)));
+    tasks.spawn(placement_record::run(Arc::clone(&manager)));
     tasks.spawn(wishes::keep_backed_up(Arc::clone(&manager)));
 
     let limit = proto::MESSAGE_BYTES_MAX;

@@ -103,7 +103,7 @@ pub async fn create(
         }
     };
     if intent.dry_run {
-        return Ok(Done::Plan(plan_view(answer.plan, true)?));
+        return Ok(Done::Plan(plan_view(caller, answer.plan, true)?));
     }
     answer.instances.into_iter().map(received).collect::<Result<_, _>>().map(Done::Change)
 }
@@ -246,7 +246,7 @@ pub async fn change(
             let answer = app.cluster().change_instance(ticket.request(request)).await;
             let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
             if intent.dry_run {
-                return Ok(Done::Plan(plan_view(answer.plan, resizes)?));
+                return Ok(Done::Plan(plan_view(caller, answer.plan, resizes)?));
             }
             answer
         }
@@ -319,7 +319,7 @@ pub async fn delete(
     let answer = app.cluster().delete_instance(ticket.request(request)).await;
     let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
     if intent.dry_run {
-        return Ok(Done::Plan(plan_view(answer.plan, false)?));
+        return Ok(Done::Plan(plan_view(caller, answer.plan, false)?));
     }
     answer.instance.map(received).transpose().map(Done::Change)
 }
@@ -356,7 +356,7 @@ fn unexpected() -> ApiError {
 }
 
 /// `claims`: the plan takes from the quota, so what would be left is worth saying.
-fn plan_view(plan: Option<pb::Plan>, claims: bool) -> Result<PlanView, ApiError> {
+fn plan_view(caller: &Caller, plan: Option<pb::Plan>, claims: bool) -> Result<PlanView, ApiError> {
     let plan = plan.ok_or_else(unexpected)?;
     let placement = if plan.placement_json.is_empty() {
         None
@@ -364,7 +364,7 @@ fn plan_view(plan: Option<pb::Plan>, claims: bool) -> Result<PlanView, ApiError>
         let record: domain::explain::PlacementRecord = serde_json::from_str(&plan.placement_json)
             .map_err(|error| ApiError::internal("a plan's placement doesn't parse", &error))?;
         // Where it would go is decided anew when it is asked for: no host is promised.
-        Some(record.redacted())
+        Some(if caller.system_admin() { record } else { record.redacted() })
     };
     Ok(PlanView {
         summary: plan.summary,

@@ -213,6 +213,11 @@ pub const CODES: &[Code] = &[
     ),
     code("placement_group_in_use", &[K::InvalidState], "Instances are in the placement group. Delete them first."),
     code("placement_group_not_found", &[K::NotFound], "The project has no placement group of that id or name."),
+    code(
+        "placement_record_not_found",
+        &[K::NotFound],
+        "The project has no placement record of that id, or its time is over.",
+    ),
     code("port_attached", &[K::InvalidState], "The port is the card of an instance already. Detach it first."),
     code(
         "port_in_use",

@@ -10,12 +10,14 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
+    routes::placement_record,
     view::{explain::ExplainView, instance::Viewer, timeline::TimelineItem},
 };
 use axum::extract::State;
-use domain::{InstanceId, Problem, event::Event};
+use domain::{ErrorKind, InstanceId, Problem, ProjectId, event::Event, placement::KeptPlacement};
 use http::StatusCode;
 use std::collections::VecDeque;
+use store::PlacementRecordFilter;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The last events that an explanation has.
@@ -24,12 +26,15 @@ const LAST: usize = 20;
 const BATCH: u32 = 500;
 /// An instance with more events is explained by the last of the first so many: a bound, not a case that occurs within the retention.
 const PAGES: usize = 20;
+/// Placement records that an explanation has.
+const RECORDS: u32 = 20;
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(explain)).routes(routes!(timeline))
 }
 
-/// Explains an instance: why it is where it is, why it isn't running, what would make it fit, what happened to it.
+/// Explains an instance: why it is where it is, why it isn't running, what would make it fit, what happened to it. Also one that was
+/// refused or is gone, as long as that is kept.
 #[utoipa::path(get, path = "/v1/instances/{instance}/explain", tag = "instances",
     params(("instance" = String, Path, description = "Id or name."), ProjectParams),
     responses((status = 200, body = ExplainView)))]
@@ -39,8 +44,18 @@ async fn explain(
     Path(key): Path<String>,
     _: Query<ProjectParams>,
 ) -> ApiResult {
-    let instance = instance::find(&app, scope.id(), &key).await?;
     let viewer = Viewer::of(&scope.caller);
+    let instance = match instance::find(&app, scope.id(), &key).await {
+        Ok(instance) => instance,
+        Err(missing) if missing.problem().kind == ErrorKind::NotFound => {
+            return match of_records(&app, scope.id(), &key, viewer).await? {
+                Some(view) => reply::json(StatusCode::OK, &view),
+                None => Err(missing),
+            };
+        }
+        Err(other) => return Err(other),
+    };
+    let records = records(&app, scope.id(), instance.name.as_str()).await?;
     let host = match instance.host_id.filter(|_| viewer == Viewer::SystemAdmin) {
         Some(id) => Some(host::find(&app, &id.to_string()).await?),
         None => None,
@@ -48,7 +63,36 @@ async fn explain(
     let timeline = last_events(&app, instance.id).await?;
     let generation = instance.generation;
     let around = look::nics(&app, [&instance]).await?;
-    reply::object(StatusCode::OK, generation, &ExplainView::new(instance, &around, host.as_ref(), timeline, viewer))
+    reply::object(
+        StatusCode::OK,
+        generation,
+        &ExplainView::new(instance, &around, host.as_ref(), records, timeline, viewer),
+    )
+}
+
+/// What is kept of an id or a name, the newest first.
+async fn records(app: &App, project_id: ProjectId, key: &str) -> Result<Vec<KeptPlacement>, ApiError> {
+    let filter = PlacementRecordFilter {
+        project_id: Some(project_id),
+        limit: RECORDS,
+        newest_first: true,
+        ..placement_record::of_instance(Some(key))
+    };
+    Ok(app.store().placement_record_list(&filter).await?)
+}
+
+async fn of_records(
+    app: &App,
+    project_id: ProjectId,
+    key: &str,
+    viewer: Viewer,
+) -> Result<Option<ExplainView>, ApiError> {
+    let records = records(app, project_id, key).await?;
+    let timeline = match records.first() {
+        Some(newest) => last_events(app, newest.instance_id).await?,
+        None => Vec::new(),
+    };
+    Ok(ExplainView::of_records(records, timeline, viewer))
 }
 
 async fn last_events(app: &App, id: InstanceId) -> Result<Vec<TimelineItem>, ApiError> {

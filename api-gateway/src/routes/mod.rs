@@ -20,6 +20,7 @@ pub mod member;
 pub mod network;
 pub mod peering;
 pub(crate) mod placement_group;
+pub(crate) mod placement_record;
 pub mod port;
 pub mod project;
 pub mod quota;
@@ -97,6 +98,7 @@ fn all() -> OpenApiRouter<App> {
         .merge(network::routes())
         .merge(peering::routes())
         .merge(placement_group::routes())
+        .merge(placement_record::routes())
         .merge(port::routes())
         .merge(router::routes())
         .merge(security_group::routes())

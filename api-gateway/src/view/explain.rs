@@ -5,12 +5,14 @@
 use super::{
     instance::{InstanceView, Viewer},
     network_names::Surroundings,
+    placement_record::PlacementRecordView,
     timeline::TimelineItem,
 };
 use domain::{
     explain::{PlacementRecord, Rejection},
     host::{Host, HostState},
     instance::{Instance, InstanceState, Power},
+    placement::{KeptPlacement, PlacementOutcome},
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -19,12 +21,15 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Explain)]
 pub struct ExplainView {
-    pub instance: InstanceView,
+    /// Null when there is none of that name (any more): then the rest is of what was refused or ended last.
+    pub instance: Option<InstanceView>,
     /// How its place was chosen; for tenants without hosts.
     #[schema(value_type = Option<Object>)]
     pub placement: Option<PlacementRecord>,
     /// Why it is where it is, why it isn't running, what would make it fit.
     pub why: String,
+    /// What was refused under its name, and what was decided of instances that had it before: the newest first, at most 20.
+    pub records: Vec<PlacementRecordView>,
     /// What happened to it last, the newest last.
     pub timeline: Vec<TimelineItem>,
 }
@@ -35,6 +40,7 @@ impl ExplainView {
         instance: Instance,
         around: &Surroundings,
         host: Option<&Host>,
+        records: Vec<KeptPlacement>,
         timeline: Vec<TimelineItem>,
         viewer: Viewer,
     ) -> Self {
@@ -43,7 +49,36 @@ impl ExplainView {
             Viewer::SystemAdmin => instance.placement.clone(),
             Viewer::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
         };
-        Self { placement, why, timeline, instance: InstanceView::new(instance, around, viewer) }
+        let instance = Some(InstanceView::new(instance, around, viewer));
+        Self { placement, why, timeline, instance, records: shown(records, viewer) }
+    }
+
+    /// Of what there is no instance: made of what is kept, the newest first. `None`: nothing is.
+    #[must_use]
+    pub fn of_records(records: Vec<KeptPlacement>, timeline: Vec<TimelineItem>, viewer: Viewer) -> Option<Self> {
+        let why = what_it_was(records.first()?);
+        let records = shown(records, viewer);
+        let placement = records.first().map(|record| record.placement.clone());
+        Some(Self { instance: None, placement, why, records, timeline })
+    }
+}
+
+fn shown(records: Vec<KeptPlacement>, viewer: Viewer) -> Vec<PlacementRecordView> {
+    records.into_iter().map(|kept| PlacementRecordView::new(kept, viewer)).collect()
+}
+
+/// One paragraph of an instance that isn't there.
+fn what_it_was(kept: &KeptPlacement) -> String {
+    let name = &kept.instance_name;
+    match kept.outcome {
+        PlacementOutcome::Refused => {
+            let mut text = format!("{name} was refused, and isn't there.{}", where_it_is(&kept.record));
+            if !kept.record.hint.is_empty() {
+                let _ = write!(text, " What would help: {}.", sentence(&kept.record.hint));
+            }
+            text
+        }
+        PlacementOutcome::Placed => format!("{name} is gone since {}.{}", kept.kept_at, where_it_is(&kept.record)),
     }
 }
 

@@ -21,6 +21,7 @@ pub mod nic;
 pub mod peering;
 pub mod placement;
 pub mod placement_group;
+pub mod placement_record;
 pub mod plan;
 pub mod port;
 pub mod project;

@@ -6,7 +6,7 @@ use domain::{
     image::{DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
     network::{Direction, Ethertype, PortState, PortStatus},
-    placement::{GroupPolicy, GroupScope, GroupStrength},
+    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -69,4 +69,6 @@ names! {
     GroupScopeName as PlacementScope of GroupScope { Host, Rack, Zone }
     /// `hard`: or not at all. `soft`: if there is room.
     GroupStrengthName as PlacementStrength of GroupStrength { Hard, Soft }
+    /// `placed`: of an instance that is gone. `refused`: no host could take it.
+    PlacementOutcomeName as PlacementOutcome of PlacementOutcome { Placed, Refused }
 }

@@ -36,6 +36,7 @@ impl Operation {
             ("{group}", "nothing"),
             ("{external_network}", "nothing"),
             ("{host_token}", "nothing"),
+            ("{record}", "nothing"),
         ] {
             path = path.replace(param, value);
         }

@@ -169,3 +169,92 @@ async fn instances_that_must_survive_their_host_need_another_with_the_room() {
     beside.stop().await;
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_or_is_gone_can_be_asked_for() {
+    let cloud = cloud_of(2).await;
+    let (ann, admin) = (&cloud.ann, &cloud.admin);
+    ann.get("/v1/instances/gpu/explain").await.problem(404, "instance_not_found");
+    let wish = json!({"required_tags": {"gpu": "a100"}});
+    let refused = create(ann, "gpu", wish.clone()).await.problem(507, "no_capacity");
+    assert_eq!(
+        refused["explain"]["nearest"],
+        json!({"lacks": {"vcpus": 0, "memory_mib": 0, "disk_gib": 0}}),
+        "{refused}"
+    );
+    let explained = async |person: &Person, name: &str, records: usize| loop {
+        // Refusals are kept a moment after they were answered.
+        let answer = person.get(&format!("/v1/instances/{name}/explain?project=blue")).await;
+        if answer.status == 200 {
+            let explained = answer.expect(200);
+            if explained["records"].as_array().map(Vec::len) == Some(records) {
+                return explained;
+            }
+        }
+        tokio::task::yield_now().await;
+    };
+    let told = explained(ann, "gpu", 1).await;
+    assert_eq!((&told["instance"], told["timeline"].as_array().map(Vec::len)), (&Value::Null, Some(0)), "{told}");
+    let why = told["why"].as_str().expect("a text");
+    assert!(why.starts_with("gpu was refused, and isn't there."), "{why}");
+    assert!(why.ends_with("What would help: 2 hosts have the room but lack the tag gpu=a100."), "{why}");
+    assert_eq!(told["placement"]["nearest"]["host_id"], Value::Null, "no host for tenants");
+    let whole = explained(admin, "gpu", 1).await;
+    assert!(whole["placement"]["nearest"]["host_id"].is_string(), "{whole}");
+    // An operator's own refusal and plan are whole too.
+    let path = "/v1/instances?project=blue&dry_run=true";
+    let refused = admin.post(path, instance("gpu", wish)).await.problem(507, "no_capacity");
+    assert!(refused["explain"]["nearest"]["host_id"].is_string(), "{refused}");
+    let plan = admin.post(path, instance("web", json!({}))).await.expect(200);
+    assert_eq!(plan["plan"]["placement"]["best"].as_array().map(Vec::len), Some(2), "{plan}");
+    let plan = ann.post("/v1/instances?dry_run=true", instance("web", json!({}))).await.expect(200);
+    assert_eq!(
+        (&plan["plan"]["placement"]["best"], &plan["plan"]["placement"]["chosen"]),
+        (&Value::Null, &Value::Null)
+    );
+
+    // It is made after all, and goes: both are known of its name, and what happened to it.
+    let made = create(ann, "gpu", json!({})).await.expect(201);
+    let told = explained(ann, "gpu", 1).await;
+    assert_eq!(told["instance"]["name"], "gpu");
+    let id = made["id"].as_str().expect("an id");
+    ann.delete(&format!("/v1/instances/{id}?wait=deleted&timeout=30s")).await;
+    let told = explained(ann, "gpu", 2).await;
+    assert!(told["why"].as_str().is_some_and(|why| why.starts_with("gpu is gone since ")), "{told}");
+    assert!(told["timeline"].as_array().is_some_and(|all| all.iter().any(|e| e["kind"] == "instance.deleted")));
+    assert_eq!(told["placement"]["chosen"], Value::Null);
+    assert_eq!(explained(ann, id, 1).await["records"][0]["outcome"], "placed");
+
+    let list = ann.get("/v1/placement-records?instance=gpu").await.expect(200);
+    assert_eq!(column(&list, "outcome"), ["refused", "placed"]);
+    let newest = ann.get("/v1/placement-records?newest_first=true&limit=1").await.expect(200);
+    assert_eq!(column(&newest, "outcome"), ["placed"]);
+    let cursor = newest["next_cursor"].as_str().expect("there is more");
+    let next = ann.get(&format!("/v1/placement-records?newest_first=true&limit=1&cursor={cursor}")).await.expect(200);
+    assert_eq!(column(&next, "outcome"), ["refused"]);
+    ann.get(&format!("/v1/placement-records?limit=1&cursor={cursor}")).await.problem(400, "bad_cursor");
+    assert_eq!(column(&ann.get("/v1/placement-records?outcome=refused").await.expect(200), "instance_name"), ["gpu"]);
+    for bad in ["outcome=lost", "limit=0", "fields=nothing", "colour=red"] {
+        assert_eq!(ann.get(&format!("/v1/placement-records?{bad}")).await.status, 400, "{bad}");
+    }
+    let one = column(&list, "id")[0].to_owned();
+    let shown = ann.get(&format!("/v1/placement-records/{one}")).await.expect(200);
+    assert_eq!(
+        (shown["instance_name"].as_str(), &shown["placement"]["nearest"]["host_id"]),
+        (Some("gpu"), &Value::Null)
+    );
+    assert!(
+        admin.get(&format!("/v1/placement-records/{one}")).await.expect(200)["placement"]["nearest"]["host_id"]
+            .is_string()
+    );
+    assert_eq!(column(&admin.get("/v1/placement-records").await.expect(200), "instance_name"), ["gpu", "gpu"]);
+    // Another project's are not there.
+    cloud.world.project(admin, "red").await;
+    let eve = cloud.world.user(admin, "eve", "red", "member").await;
+    eve.get(&format!("/v1/placement-records/{one}")).await.problem(404, "placement_record_not_found");
+    eve.get("/v1/placement-records/nothing").await.problem(404, "placement_record_not_found");
+    eve.get("/v1/placement-records?all_projects=true").await.problem(403, "permission_denied");
+    eve.get("/v1/instances/gpu/explain").await.problem(404, "instance_not_found");
+    assert!(column(&eve.get("/v1/placement-records").await.expect(200), "id").is_empty());
+    cloud.stop().await;
+}

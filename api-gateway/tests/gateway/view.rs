@@ -184,8 +184,9 @@ fn images_and_hosts() {
 
 #[test]
 fn explanations() {
-    let explain =
-        |viewer| ExplainView::new(instance(), &around(), Some(&host()), vec![TimelineItem::from(event())], viewer);
+    let explain = |viewer| {
+        ExplainView::new(instance(), &around(), Some(&host()), vec![], vec![TimelineItem::from(event())], viewer)
+    };
     insta::assert_json_snapshot!("explain_admin", explain(Viewer::SystemAdmin));
     let tenant = explain(Viewer::Tenant);
     let text = serde_json::to_string(&tenant).expect("it serialises");

@@ -6,9 +6,9 @@ use crate::{
         api_key::ApiKeyCommand, audit::AuditCommand, config::ConfigCommand, doctor::DoctorArgs, event::EventCommand,
         external_network::ExternalNetworkCommand, flavor::FlavorCommand, floating_ip::FloatingIpCommand,
         host::HostCommand, image::ImageCommand, instance::InstanceCommand, key::KeyCommand, network::NetworkCommand,
-        peering::PeeringCommand, placement_group::PlacementGroupCommand, port::PortCommand, project::ProjectCommand,
-        quota::QuotaCommand, router::RouterCommand, security_group::SecurityGroupCommand, session::LoginArgs,
-        subnet::SubnetCommand, user::UserCommand,
+        peering::PeeringCommand, placement_group::PlacementGroupCommand, placement_record::PlacementRecordCommand,
+        port::PortCommand, project::ProjectCommand, quota::QuotaCommand, router::RouterCommand,
+        security_group::SecurityGroupCommand, session::LoginArgs, subnet::SubnetCommand, user::UserCommand,
     },
     output::Format,
     size::{parse_duration, parse_gib, parse_mib},
@@ -113,6 +113,9 @@ pub enum Noun {
     /// Instances that keep together or apart
     #[command(subcommand)]
     PlacementGroup(PlacementGroupCommand),
+    /// What placement refused, and why
+    #[command(subcommand)]
+    PlacementRecord(PlacementRecordCommand),
     /// The outside (system admins change it)
     #[command(subcommand)]
     ExternalNetwork(ExternalNetworkCommand),

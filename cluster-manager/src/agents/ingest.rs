@@ -9,6 +9,7 @@
 use super::link::Link;
 use crate::{
     manager::Manager,
+    placement_record,
     reconcile::report::{Observation, Scene, Stale, Verdict, plan_report},
     wishes,
 };
@@ -241,8 +242,10 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
             unit
         }
         (Verdict::Gone { events }, Some(row)) => {
-            let mut unit =
-                Unit::new().op(store::InstanceDelete { id, epoch: row.instance.epoch }).op(unclaim(host_id, row.claim));
+            let mut unit = Unit::new()
+                .op(store::InstanceDelete { id, epoch: row.instance.epoch })
+                .op(placement_record::keep(id, now))
+                .op(unclaim(host_id, row.claim));
             wishes::leave(&row.instance.spec, &mut unit);
             unit.extend(events.iter().cloned().map(store::EventInsert));
             unit

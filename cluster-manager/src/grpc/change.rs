@@ -202,7 +202,13 @@ async fn commit(
     let resized = resized(manager, row, next);
     let grown_gib = next.spec.size.disk_gib > row.instance.spec.size.disk_gib;
     let held = match (&resized, next.host_id) {
-        (Some(resized), Some(host_id)) => Some(Growth::hold(manager, host_id, row, next.spec.size, resized, now)?),
+        (Some(resized), Some(host_id)) => {
+            let held = Growth::hold(manager, host_id, row, next.spec.size, resized, now);
+            if let Err(Problem { explain: Some(record), .. }) = &held {
+                manager.refusals.note(next.project_id, (next.id, &next.name), record);
+            }
+            Some(held?)
+        }
         _ => None,
     };
     if grown_gib && let Some(disk_id) = next.root_disk_id {

@@ -144,7 +144,10 @@ async fn place_and_commit(
         let now = Timestamp::now();
         let places = match Places::find(manager, &ids, &wishes.request, now) {
             Ok(places) => places,
-            Err(refused) => return Err(for_certain(without_place(manager, wanted, refused).await)),
+            Err(refused) => {
+                note(manager, wanted, &refused);
+                return Err(for_certain(without_place(manager, wanted, refused).await));
+            }
         };
         let instances: Vec<(Instance, Placed)> = wanted
             .instances
@@ -224,6 +227,13 @@ async fn place_and_commit(
         )
         .with_hint("try again"),
     ))
+}
+
+/// All of a request is refused, so whichever of its names is asked about later, this is why.
+fn note(manager: &Manager, wanted: &Wanted, refused: &NoPlace) {
+    for one in &wanted.instances {
+        manager.refusals.note(wanted.project_id, (one.id, &one.name), &refused.record);
+    }
 }
 
 /// Others give way only to who may have what it asks for.
@@ -389,7 +399,7 @@ async fn rehearse(
         1 => {
             let decision = decide(&mut manager.inventory(), &request, now);
             if decision.placed.is_none() {
-                return Err(super::place::no_capacity(decision.record, 0, 1));
+                return Err(super::place::no_capacity(&decision.record));
             }
             decision.record
         }
@@ -403,7 +413,7 @@ async fn rehearse(
         instances: vec![],
         plan: Some(pb::Plan {
             summary: format!("{} instance(s) would be created: {}", wanted.instances.len(), record.summary),
-            placement_json: serde_json::to_string(&record.redacted()).unwrap_or_default(),
+            placement_json: serde_json::to_string(&record).unwrap_or_default(),
             instances_left: left.instances,
             vcpus_left: left.vcpus,
             memory_mib_left: left.memory_mib,

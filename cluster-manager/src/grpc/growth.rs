@@ -115,6 +115,6 @@ fn refused(host_id: HostId, filter: Rejection, lacks: Size, now: Timestamp) -> P
     };
     let mut problem =
         Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone()).with_hint(hint(&record));
-    problem.explain = Some(record.redacted());
+    problem.explain = Some(record);
     problem
 }

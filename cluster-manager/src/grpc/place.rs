@@ -2,7 +2,7 @@
 
 use crate::{
     manager::Manager,
-    scheduler::{Placed, Request, decide, explain::hint, preempt::Preemption},
+    scheduler::{Decision, Placed, Request, decide, explain::hint, preempt::Preemption},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 
@@ -15,6 +15,8 @@ pub struct Places<'a> {
 
 /// A refusal, and who would have to give way for there to be a place.
 pub struct NoPlace {
+    /// As operators may see it.
+    pub record: PlacementRecord,
     pub problem: Problem,
     pub preemption: Option<Preemption>,
 }
@@ -31,8 +33,7 @@ impl<'a> Places<'a> {
                     let found = held.places.len();
                     drop(inventory);
                     metrics::counter!("iaas_placements_refused_total").increment(1);
-                    let problem = no_capacity(decision.record, found, ids.len());
-                    return Err(NoPlace { problem, preemption: decision.preemption });
+                    return Err(NoPlace::new(decision, found, ids.len()));
                 };
                 inventory.hold(*id, &placed, request);
                 held.places.push((*id, placed, decision.record));
@@ -65,6 +66,14 @@ impl Drop for Places<'_> {
 }
 
 impl NoPlace {
+    fn new(decision: Decision, found: usize, asked: usize) -> Self {
+        let Decision { mut record, preemption, .. } = decision;
+        if asked > 1 {
+            record.summary = format!("{found} of {asked} would fit; for the next, {}", record.summary);
+        }
+        Self { problem: no_capacity(&record), record, preemption }
+    }
+
     /// For who asks in earnest, and has the quota: makes room, and says when to try again.
     pub fn make_room(mut self, manager: &Manager) -> Problem {
         if let Some(preemption) = self.preemption {
@@ -78,11 +87,10 @@ impl NoPlace {
     }
 }
 
-/// The 507. The record is as a tenant may see it: this answer goes to whoever asked.
-pub fn no_capacity(record: PlacementRecord, found: usize, asked: usize) -> Problem {
-    let partly = if asked > 1 { format!("{found} of {asked} would fit; for the next, ") } else { String::new() };
-    let mut problem = Problem::new(ErrorKind::NoCapacity, "no_capacity", format!("{partly}{}", record.summary));
-    problem.hint = Some(hint(&record));
-    problem.explain = Some(record.redacted());
+/// The 507. The gateway takes out what a tenant may not see.
+pub fn no_capacity(record: &PlacementRecord) -> Problem {
+    let mut problem = Problem::new(ErrorKind::NoCapacity, "no_capacity", record.summary.clone());
+    problem.hint = Some(hint(record));
+    problem.explain = Some(record.clone());
     problem
 }

@@ -14,6 +14,7 @@ use crate::{
     },
     cards::metadata_digest,
     manager::Manager,
+    placement_record,
     storage::{LOCAL_POOL, ROOT},
     wishes,
 };
@@ -289,6 +290,7 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
     let data = serde_json::json!({ "from": instance.status.state.as_str(), "to": "deleted" });
     let mut unit = Unit::new()
         .op(store::InstanceDelete { id: instance.id, epoch: instance.epoch })
+        .op(placement_record::keep(instance.id, now))
         .op(store::EventInsert(event(instance, "deleted", format!("{} is deleted", instance.name), data, now)));
     wishes::leave(&instance.spec, &mut unit);
     if let Some(host_id) = instance.host_id

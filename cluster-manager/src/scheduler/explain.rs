@@ -4,11 +4,12 @@
 //! which is exact for these and leaves room uncounted: `candidates` are then the hosts that suit but for their room.
 
 use super::{
-    atoms::{Asked, Atom},
+    atoms::Asked,
     decide::{Choice, cell_suits, choose_beside},
     filter,
     host::{HostEntry, minus},
     inventory::Inventory,
+    miss,
     request::Request,
     roster::Groups,
     score::Score,
@@ -17,6 +18,7 @@ use domain::{
     Timestamp,
     explain::{CandidateScore, NearestFit, PlacementRecord, Rejection, RejectionCount},
     flavor::Size,
+    limits,
 };
 
 /// Up to this many hosts a success counts exactly.
@@ -30,7 +32,7 @@ fn reject(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &G
         .or_else(|| filter::no_room(host, request))
 }
 
-fn ruled_out(inventory: &Inventory, host: &HostEntry, groups: &Groups) -> bool {
+pub(super) fn ruled_out(inventory: &Inventory, host: &HostEntry, groups: &Groups) -> bool {
     inventory.slot_of(host.id).is_some_and(|slot| groups.violations(host, slot, &inventory.scratch).is_none())
 }
 
@@ -162,24 +164,82 @@ pub(super) fn refused(inventory: &mut Inventory, request: &Request, now: Timesta
         chosen: None,
         best: Vec::new(),
         score: String::new(),
-        nearest: nearest(inventory, request),
+        nearest: nearest(inventory, request, &groups),
         summary: String::new(),
         hint: String::new(),
     };
     record.summary = summary(&record);
-    let short = record.nearest.as_ref().is_some_and(|nearest| nearest.lacks != Size::default());
-    record.hint = match roomy_misses(inventory, request, &groups) {
-        // What only the operator can change is no advice while there is other.
-        Some((Rejection::Cordoned, _)) if short => nearest_hint(&record),
-        Some((_, miss)) if short => format!("{miss}; {}", nearest_hint(&record)),
-        Some((_, miss)) => miss,
-        None => nearest_hint(&record),
-    };
+    record.hint = advise(inventory, request, &groups, &record);
     record
 }
 
+/// What would make it fit: another wish, if hosts have the room; else less.
+fn advise(inventory: &Inventory, request: &Request, groups: &Groups, record: &PlacementRecord) -> String {
+    let Some(nearest) = &record.nearest else { return no_hosts() };
+    if let Some(unbacked) = record.rejected.iter().find(|r| r.filter == Rejection::Reserve) {
+        return unbacked_hint(unbacked.hosts);
+    }
+    let less = if nearest.lacks == Size::default() { None } else { Some(less_hint(inventory, request, nearest)) };
+    match (miss::nearest(inventory, request, groups), less) {
+        (Some(miss), None) => miss.text,
+        // What only the operator can change is no advice while there is other.
+        (Some(miss), Some(less)) if miss.operators => less,
+        (Some(miss), Some(less)) => format!("{}; {less}", miss.text),
+        (None, Some(less)) => less,
+        (None, None) => "a host has the room but may not be used now".to_owned(),
+    }
+}
+
+fn no_hosts() -> String {
+    "register a host: start its compute-agent".to_owned()
+}
+
+fn unbacked_hint(hosts: u32) -> String {
+    let has = if hosts == 1 { "1 host has".to_owned() } else { format!("{hosts} hosts have") };
+    format!(
+        "{has} the room, but no other could restart the instance were its host lost; add a host, or create it without \
+         on_host_loss: restart"
+    )
+}
+
+/// "would fit with 2 GiB less memory".
+fn less_hint(inventory: &Inventory, request: &Request, nearest: &NearestFit) -> String {
+    let (lacks, size) = (nearest.lacks, request.size);
+    // A pinned vCPU claims a whole thread.
+    let claimed =
+        nearest.host_id.and_then(|id| inventory.find(id)).map_or(size.vcpus, |h| filter::claim(h, request).vcpus);
+    let each = (claimed / size.vcpus.max(1)).max(1);
+    let fewer = Size { vcpus: lacks.vcpus.div_ceil(each), ..lacks };
+    let left = minus(size, fewer);
+    let possible =
+        left.vcpus > 0 && left.memory_mib >= limits::MEMORY_MIB_MIN && (left.disk_gib > 0 || fewer.disk_gib == 0);
+    if possible {
+        format!("would fit with {}; ask for less, delete something, or add a host", amounts(fewer, " less"))
+    } else {
+        format!("the nearest host lacks {}; delete something, or add a host", amounts(lacks, ""))
+    }
+}
+
+/// "1 vCPU less and 2 GiB less memory"; without `less` "1 vCPU and 2 GiB of memory".
+fn amounts(size: Size, less: &str) -> String {
+    let of = if less.is_empty() { " of" } else { less };
+    let mut parts = Vec::with_capacity(3);
+    if size.vcpus > 0 {
+        parts.push(format!("{} vCPU{}{less}", size.vcpus, if size.vcpus == 1 { "" } else { "s" }));
+    }
+    if size.memory_mib > 0 {
+        let whole = size.memory_mib.is_multiple_of(1024);
+        let amount = if whole { format!("{} GiB", size.memory_mib / 1024) } else { format!("{} MiB", size.memory_mib) };
+        parts.push(format!("{amount}{of} memory"));
+    }
+    if size.disk_gib > 0 {
+        parts.push(format!("{} GiB{of} disk", size.disk_gib));
+    }
+    parts.join(" and ")
+}
+
 /// The host that lacks least, among those that fail for room alone; then among all that are at least connected.
-fn nearest(inventory: &Inventory, request: &Request) -> Option<NearestFit> {
+fn nearest(inventory: &Inventory, request: &Request, groups: &Groups) -> Option<NearestFit> {
     inventory
         .hosts()
         .map(|host| {
@@ -188,7 +248,8 @@ fn nearest(inventory: &Inventory, request: &Request) -> Option<NearestFit> {
             let worst = permille(u64::from(lacks.vcpus), u64::from(host.capacity.vcpus))
                 .max(permille(lacks.memory_mib, host.capacity.memory_mib))
                 .max(permille(lacks.disk_gib, host.capacity.disk_gib));
-            ((!host.up, filter::closed(host, request).is_some(), worst, host.id), lacks)
+            let closed = filter::closed(host, request).is_some() || ruled_out(inventory, host, groups);
+            ((!host.up, closed, worst, host.id), lacks)
         })
         .min_by_key(|(key, _)| *key)
         .map(|((.., host_id), lacks)| NearestFit { host_id: Some(host_id), lacks })
@@ -203,117 +264,16 @@ fn summary(record: &PlacementRecord) -> String {
     format!("none of {} hosts can take it: {}", record.hosts_considered, why.join(", "))
 }
 
-/// Hosts that have the room and fail for one wish alone: "3 hosts have the room but lack the tag gpu=a100".
-fn roomy_misses(inventory: &Inventory, request: &Request, groups: &Groups) -> Option<(Rejection, String)> {
-    let mut misses: Vec<(Miss, u32)> = Vec::new();
-    for host in inventory.hosts().filter(|h| h.up && filter::no_room(h, request).is_none()) {
-        let mut all = all_misses(inventory, host, request, groups);
-        let (Some(miss), None) = (all.next(), all.next()) else { continue };
-        match misses.iter_mut().find(|(known, _)| *known == miss) {
-            Some((_, hosts)) => *hosts += 1,
-            None => misses.push((miss, 1)),
-        }
-    }
-    // What a tenant can change; then the most hosts; of equal ones the first in the filters' order.
-    let rank =
-        |(miss, hosts): &(Miss, u32)| (miss.filter() == Rejection::Cordoned, std::cmp::Reverse(*hosts), miss.filter());
-    let (miss, hosts) = misses.into_iter().min_by_key(rank)?;
-    let filter = miss.filter();
-    let (n, have, are) = if hosts == 1 {
-        ("1 host".to_owned(), "has the room but lacks", "has the room but is")
-    } else {
-        (format!("{hosts} hosts"), "have the room but lack", "have the room but are")
-    };
-    let text = match miss {
-        Miss::Atom(Atom::Tag(key, value), Rejection::ForbiddenTags) => {
-            let has = if hosts == 1 { "has the room but has" } else { "have the room but have" };
-            format!("{n} {has} the forbidden tag {key}={value}")
-        }
-        Miss::Atom(Atom::Tag(key, value), _) => format!("{n} {have} the tag {key}={value}"),
-        Miss::Atom(Atom::Feature(feature), _) => format!("{n} {have} the CPU feature {feature}"),
-        Miss::Other(Rejection::Cordoned) => format!("{n} {are} cordoned"),
-        Miss::Other(Rejection::Zone) => format!("{n} {are} in another zone"),
-        Miss::Other(Rejection::Dedicated) => format!("{n} {are} dedicated to others"),
-        Miss::Other(Rejection::Group) => {
-            format!("{n} {are} ruled out by the placement group; a soft policy would allow it")
-        }
-        Miss::Other(filter) => format!("{n} {are} {}", filter::describe(filter)),
-    };
-    Some((filter, text))
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Miss {
-    Atom(Atom, Rejection),
-    Other(Rejection),
-}
-
-impl Miss {
-    fn filter(&self) -> Rejection {
-        match self {
-            Self::Atom(_, filter) | Self::Other(filter) => *filter,
-        }
-    }
-}
-
-fn all_misses<'a>(
-    inventory: &'a Inventory,
-    host: &'a HostEntry,
-    request: &'a Request,
-    groups: &'a Groups,
-) -> impl Iterator<Item = Miss> + 'a {
-    let cordoned = host.cordoned || host.policies.draining || request.avoid.contains(&host.id);
-    let zone = request.zone.as_ref().is_some_and(|zone| **zone != *host.zone);
-    let dedicated = match host.policies.dedicated_to {
-        Some(project) => request.project != Some(project),
-        None => request.dedicated,
-    };
-    let others = [
-        (cordoned, Rejection::Cordoned),
-        (zone, Rejection::Zone),
-        (dedicated, Rejection::Dedicated),
-        (ruled_out(inventory, host, groups), Rejection::Group),
-    ];
-    let others = others.into_iter().filter(|(missed, _)| *missed).map(|(_, filter)| Miss::Other(filter));
-    let atoms = super::atoms::wishes(request).filter_map(|(wish, needed)| {
-        let atom = wish.to_atom();
-        let filter = match (&atom, needed) {
-            (Atom::Tag(..), true) => Rejection::Tags,
-            (Atom::Tag(..), false) => Rejection::ForbiddenTags,
-            (Atom::Feature(_), _) => Rejection::CpuFeatures,
-        };
-        (atom.holds(host) != needed).then_some(Miss::Atom(atom, filter))
-    });
-    others.chain(atoms)
-}
-
-fn nearest_hint(record: &PlacementRecord) -> String {
-    let Some(nearest) = &record.nearest else {
-        return "register a host: start its compute-agent".to_owned();
-    };
-    let lacks: Vec<String> = [
-        (u64::from(nearest.lacks.vcpus), "vCPUs"),
-        (nearest.lacks.memory_mib, "MiB of memory"),
-        (nearest.lacks.disk_gib, "GiB of disk"),
-    ]
-    .iter()
-    .filter(|(n, _)| *n > 0)
-    .map(|(n, what)| format!("{n} {what}"))
-    .collect();
-    if lacks.is_empty() {
-        if record.rejected.iter().any(|r| r.filter == Rejection::Reserve) {
-            return "a host has the room, but no other could restart the instance were it lost; add a host, or create it \
-                    without on_host_loss: restart"
-                .to_owned();
-        }
-        "a host has the room but may not be used now (disconnected, cordoned, or in another zone)".to_owned()
-    } else {
-        format!("the nearest host lacks {}; ask for less, delete something, or add a host", lacks.join(", "))
-    }
-}
-
 /// What would make a refused request fit, for people.
 #[must_use]
 pub fn hint(record: &PlacementRecord) -> String {
-    if record.hint.is_empty() { nearest_hint(record) } else { record.hint.clone() }
+    match &record.nearest {
+        _ if !record.hint.is_empty() => record.hint.clone(),
+        None => no_hosts(),
+        Some(nearest) if nearest.lacks == Size::default() => "the host has the room but may not be used now".to_owned(),
+        Some(nearest) => format!(
+            "the nearest host lacks {}; ask for less, delete something, or add a host",
+            amounts(nearest.lacks, "")
+        ),
+    }
 }

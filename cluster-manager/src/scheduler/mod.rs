@@ -41,6 +41,7 @@ pub mod grid;
 pub mod host;
 pub mod index;
 pub mod inventory;
+mod miss;
 pub mod mix;
 pub mod preempt;
 pub mod rebalance;

@@ -226,6 +226,13 @@ impl Cloud {
         }
     }
 
+    /// The process is told to end, and does.
+    pub async fn ends(&self) {
+        if let Some(process) = self.process.lock().await.take() {
+            process.stop().await;
+        }
+    }
+
     /// A new process in place of the last one.
     pub async fn restart(&self) {
         self.kill().await;

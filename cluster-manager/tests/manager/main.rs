@@ -11,6 +11,7 @@ mod fence;
 mod host;
 mod lifecycle;
 mod placement;
+mod placement_record;
 mod resource_proxy;
 mod restart;
 mod storage_proxy;

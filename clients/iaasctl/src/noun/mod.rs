@@ -16,6 +16,7 @@ pub mod key;
 pub mod network;
 pub mod peering;
 pub mod placement_group;
+pub mod placement_record;
 pub mod port;
 pub mod project;
 pub mod quota;
@@ -68,6 +69,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::SecurityGroup(command) => security_group::run(context, command).await,
         Noun::Peering(command) => peering::run(context, command).await,
         Noun::PlacementGroup(command) => placement_group::run(context, command).await,
+        Noun::PlacementRecord(command) => placement_record::run(context, command).await,
         Noun::ExternalNetwork(command) => external_network::run(context, command).await,
         Noun::Capacity => capacity::run(context).await,
         Noun::Rebalance(args) => rebalance::run(context, args).await,

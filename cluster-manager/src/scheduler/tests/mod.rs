@@ -1,6 +1,7 @@
 //! The scheduler's promises, against a naive reference.
 
 mod capacity;
+mod explain;
 mod groups;
 mod preempt;
 mod properties;
@@ -99,7 +100,7 @@ fn a_refusal_names_each_filter_once_and_what_is_missing() {
     assert_eq!((nearest.host_id, nearest.lacks), (Some(rows[0].id), size(2, 0, 0)), "least by share of the host");
     assert_eq!(
         hint(&decision.record),
-        "1 host has the room but is in another zone; the nearest host lacks 2 vCPUs; ask for less, delete something, or add a host"
+        "1 host has the room but is in another zone; would fit with 2 vCPUs less; ask for less, delete something, or add a host"
     );
 }
 
@@ -171,7 +172,7 @@ fn a_refusal_says_what_wish_stands_in_the_way() {
     let refused = decide(&mut inventory, &none, NOW);
     assert_eq!(
         refused.record.hint,
-        "1 host has the room but has the forbidden tag disk=ssd; the nearest host lacks 1 vCPUs; ask for less, delete something, or add a host"
+        "1 host has the room but has the forbidden tag disk=ssd; would fit with 1 vCPU less; ask for less, delete something, or add a host"
     );
 }
 

@@ -67,7 +67,7 @@ fn a_lone_host_refuses_with_the_reason_and_the_zone_counts() {
         [(Rejection::Reserve, 2)]
     );
     assert!(
-        refused.record.hint.starts_with("a host has the room, but no other could restart"),
+        refused.record.hint.starts_with("2 hosts have the room, but no other could restart"),
         "{}",
         refused.record.hint
     );

@@ -9,6 +9,7 @@ mod identity;
 mod instance;
 mod network;
 mod placement_group;
+mod placement_record;
 mod system;
 
 pub use instance::{ConsoleLog, LogFrom};

@@ -1,6 +1,6 @@
 //! Instances, and what is asked of them.
 
-use super::{Nic, NicRequest, Placement, PlacementRequest};
+use super::{KeptPlacement, Nic, NicRequest, Placement, PlacementRequest};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
     explain::PlacementRecord,
@@ -170,10 +170,13 @@ pub struct Explain {
     pub why: String,
     #[serde(default)]
     pub placement: Option<PlacementRecord>,
+    /// What was refused under its name, and what was decided of instances that had it before, the newest first.
+    #[serde(default)]
+    pub records: Vec<KeptPlacement>,
     /// What happened to it last, the newest at the end.
     #[serde(default)]
     pub timeline: Vec<TimelineItem>,
-    /// As it is now.
+    /// As it is now; null when there is none: it was refused, or is gone.
     #[serde(default)]
     pub instance: serde_json::Value,
 }

@@ -2,8 +2,9 @@
 
 use super::Size;
 use domain::{
-    HostId, InstanceId, PlacementGroupId, ProjectId, Timestamp,
-    placement::{GroupPolicy, GroupScope, GroupStrength},
+    HostId, InstanceId, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp,
+    explain::PlacementRecord,
+    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +71,19 @@ pub struct PlacementGroupCreate {
     pub policy: GroupPolicy,
     pub scope: GroupScope,
     pub strength: GroupStrength,
+}
+
+/// What placement refused, or decided of an instance that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptPlacement {
+    pub id: PlacementRecordId,
+    pub project_id: ProjectId,
+    pub instance_id: InstanceId,
+    pub instance_name: String,
+    pub outcome: PlacementOutcome,
+    /// When it was refused, or when its instance ended.
+    pub kept_at: Timestamp,
+    pub placement: PlacementRecord,
 }
 
 /// What the cloud still has room for.

@@ -26,7 +26,7 @@ use crate::{
 use clap::{Args, Subcommand, ValueEnum};
 use client::{
     Client,
-    model::{Explain, InstanceChange, TimelineItem},
+    model::{Explain, InstanceChange, KeptPlacement, TimelineItem},
 };
 use domain::instance::OnCrash;
 
@@ -214,10 +214,20 @@ async fn explain(context: &Context, client: &Client, instance: &str) -> Result<(
     print(&render_explained(&explained))
 }
 
-/// The server's paragraph, and what happened last.
+/// The server's paragraph, what is kept of its name, and what happened last.
 fn render_explained(explained: &Explain) -> String {
-    let rows: Vec<_> = explained.timeline.iter().map(Row::cells).collect();
-    format!("{}\n\n{}", explained.why, render_table(TimelineItem::HEADER, &rows, false))
+    let mut text = format!("{}\n", explained.why);
+    // The newest of what isn't there is what the paragraph says.
+    let told = usize::from(explained.instance.is_null());
+    if explained.records.len() > told {
+        let rows: Vec<_> = explained.records.iter().rev().map(Row::cells).collect();
+        text += &format!("\n{}", render_table(KeptPlacement::HEADER, &rows, false));
+    }
+    if !explained.timeline.is_empty() || told == 0 {
+        let rows: Vec<_> = explained.timeline.iter().map(Row::cells).collect();
+        text += &format!("\n{}", render_table(TimelineItem::HEADER, &rows, false));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -237,7 +247,8 @@ mod tests {
                 request_id: String::new(),
                 data: serde_json::Value::Null,
             }],
-            instance: serde_json::Value::Null,
+            records: vec![],
+            instance: serde_json::json!({"name": "hello"}),
         };
         let text = render_explained(&explained);
         let expected = "hello is running.\n\nAT                        KIND              MESSAGE\n\

@@ -1,0 +1,76 @@
+//! `placement-record`: what placement refused, and what it decided of instances that are gone.
+
+use crate::{cli::LimitArgs, context::Context, error::CliError};
+use clap::{Subcommand, ValueEnum};
+use client::model::KeptPlacement;
+use domain::{limits, placement::PlacementOutcome};
+
+#[derive(Debug, Subcommand)]
+pub enum PlacementRecordCommand {
+    /// What was refused, and what was decided of instances that are gone, the newest at the end
+    List {
+        /// Only of an instance of this name or id
+        #[arg(long, value_name = "NAME")]
+        instance: Option<String>,
+        /// Only these
+        #[arg(long, value_enum)]
+        outcome: Option<OutcomeName>,
+        #[command(flatten)]
+        limit: LimitArgs,
+        /// Of every project (system admins)
+        #[arg(long)]
+        all_projects: bool,
+    },
+    /// Show a placement record
+    Show { id: String },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OutcomeName {
+    Placed,
+    Refused,
+}
+
+impl OutcomeName {
+    fn outcome(self) -> PlacementOutcome {
+        match self {
+            Self::Placed => PlacementOutcome::Placed,
+            Self::Refused => PlacementOutcome::Refused,
+        }
+    }
+}
+
+pub(super) async fn run(context: Context, command: PlacementRecordCommand) -> Result<(), CliError> {
+    let client = context.client()?;
+    let (instance, outcome, limit, all_projects) = match command {
+        PlacementRecordCommand::Show { id } => return context.out.one(&client.placement_record(&id).await?),
+        PlacementRecordCommand::List { instance, outcome, limit, all_projects } => {
+            (instance, outcome, limit, all_projects)
+        }
+    };
+    let most = limit.limit as usize;
+    let mut listing =
+        client.placement_records().query("newest_first", true).limit(limit.limit.clamp(1, limits::PAGE_MAX));
+    if let Some(instance) = instance {
+        listing = listing.query("instance", instance);
+    }
+    if let Some(outcome) = outcome {
+        listing = listing.query("outcome", outcome.outcome().as_str());
+    }
+    if all_projects {
+        listing = listing.query("all_projects", true);
+    }
+    let mut records: Vec<KeptPlacement> = Vec::new();
+    let mut cursor = None;
+    while records.len() < most {
+        let page = listing.page(cursor.as_deref()).await?;
+        records.extend(page.items);
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    records.truncate(most);
+    records.reverse();
+    context.out.list(&records)
+}

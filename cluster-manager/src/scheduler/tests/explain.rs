@@ -1,0 +1,151 @@
+//! A refusal says what would have fitted, for every filter.
+
+use super::*;
+use domain::{PlacementGroupId, ProjectId};
+
+fn refusal(inventory: &mut Inventory, request: &Request) -> (Vec<(Rejection, u32)>, String) {
+    let decision = decide(inventory, request, NOW);
+    assert_eq!(decision.placed, None, "{request:?}");
+    let counted = decision.record.rejected.iter().map(|r| (r.filter, r.hosts)).collect();
+    (counted, hint(&decision.record))
+}
+
+fn three() -> Vec<Host> {
+    (1..=3).map(|n| host(n, size(8, 8192, 100))).collect()
+}
+
+#[test]
+fn a_host_that_an_operator_closed_is_told_when_nothing_else_is() {
+    let mut rows = three();
+    rows[0].cordoned = true;
+    rows[1].draining = true;
+    rows[2].state = HostState::Disconnected;
+    let mut inventory = Inventory::new(&rows);
+    let (counted, hint) = refusal(&mut inventory, &ask(1, 512, 0));
+    assert_eq!(counted, [(Rejection::Disconnected, 1), (Rejection::Cordoned, 2)]);
+    assert_eq!(hint, "1 host has the room but is disconnected");
+    for row in &mut rows[..2] {
+        (row.cordoned, row.draining) = (false, true);
+    }
+    let (_, hint) = refusal(&mut Inventory::new(&rows), &ask(1, 512, 0));
+    assert_eq!(hint, "2 hosts have the room but are draining");
+    for row in &mut rows[..2] {
+        (row.cordoned, row.draining) = (true, false);
+    }
+    let (_, hint) = refusal(&mut Inventory::new(&rows), &ask(1, 512, 0));
+    assert_eq!(hint, "2 hosts have the room but are cordoned");
+    // What a tenant can change comes first.
+    rows[1].cordoned = false;
+    rows[1].zone = "other".to_owned();
+    let here = Request { zone: Some("default".to_owned()), ..ask(1, 512, 0) };
+    let (counted, hint) = refusal(&mut Inventory::new(&rows), &here);
+    assert_eq!(counted, [(Rejection::Disconnected, 1), (Rejection::Cordoned, 1), (Rejection::Zone, 1)]);
+    assert_eq!(hint, "1 host has the room but is in another zone");
+}
+
+#[test]
+fn dedication_is_told_from_both_sides() {
+    let rows = three();
+    let mut inventory = Inventory::new(&rows);
+    let (mine, other) = (ProjectId::new(), ProjectId::new());
+    let alone = Request { project: Some(mine), dedicated: true, ..ask(1, 512, 0) };
+    let (counted, hint) = refusal(&mut inventory, &alone);
+    assert_eq!(counted, [(Rejection::Dedicated, 3)]);
+    assert_eq!(hint, "3 hosts have the room but are not dedicated to the project");
+    for row in &rows {
+        inventory.set_policies(row.id, Policies { dedicated_to: Some(other), ..Policies::default() });
+    }
+    let (counted, hint) = refusal(&mut inventory, &Request { dedicated: false, ..alone });
+    assert_eq!(counted, [(Rejection::Dedicated, 3)]);
+    assert_eq!(hint, "3 hosts have the room but are dedicated to others");
+}
+
+#[test]
+fn tags_and_features_are_named_also_where_a_host_misses_several() {
+    let mut rows = three();
+    for row in &mut rows {
+        row.tags.insert("disk".into(), "hdd".into());
+    }
+    let mut inventory = Inventory::new(&rows);
+    let gpu = || [("gpu".to_owned(), "a100".to_owned())].into();
+    let (counted, hint) = refusal(&mut inventory, &Request { tags: gpu(), ..ask(1, 512, 0) });
+    assert_eq!(
+        (counted, hint.as_str()),
+        (vec![(Rejection::Tags, 3)], "3 hosts have the room but lack the tag gpu=a100")
+    );
+    let no_hdd = [("disk".to_owned(), "hdd".to_owned())];
+    let (counted, hint) = refusal(&mut inventory, &Request { forbidden_tags: no_hdd.into(), ..ask(1, 512, 0) });
+    assert_eq!(counted, [(Rejection::ForbiddenTags, 3)]);
+    assert_eq!(hint, "3 hosts have the room but have the forbidden tag disk=hdd");
+    let both = Request { tags: gpu(), cpu_features: vec!["amx".to_owned()], ..ask(1, 512, 0) };
+    let (_, hint) = refusal(&mut inventory, &both);
+    assert_eq!(hint, "3 hosts have the room but lack the tag gpu=a100 and lack the CPU feature amx");
+    let (counted, _) = refusal(&mut inventory, &Request { cpu_features: vec!["amx".to_owned()], ..ask(1, 512, 0) });
+    assert_eq!(counted, [(Rejection::CpuFeatures, 3)]);
+}
+
+#[test]
+fn a_group_that_rules_hosts_out_is_told_and_the_nearest_is_one_that_it_allows() {
+    let mut rows = three();
+    rows[2].capacity.memory_mib = 1024;
+    let mut inventory = Inventory::new(&rows);
+    let group = PlacementGroupId::new();
+    let wish = GroupWish { group, policy: Policy::AntiAffinity, scope: Scope::Host, strength: Strength::Hard };
+    let request = Request { groups: vec![wish], ..ask(1, 2048, 0) };
+    for _ in 0..2 {
+        let placed = decide(&mut inventory, &request, NOW).placed.expect("fits");
+        inventory.hold(InstanceId::new(), &placed, &request);
+    }
+    let decision = decide(&mut inventory, &request, NOW);
+    assert_eq!(decision.record.nearest.map(|n| (n.host_id, n.lacks)), Some((Some(rows[2].id), size(0, 1098, 0))));
+    let (counted, hint) = refusal(&mut inventory, &request);
+    assert_eq!(counted, [(Rejection::Group, 2), (Rejection::Memory, 1)]);
+    assert_eq!(
+        hint,
+        "2 hosts have the room but are ruled out by the placement group; a soft policy would allow it; would fit with \
+         1098 MiB less memory; ask for less, delete something, or add a host"
+    );
+}
+
+#[test]
+fn what_is_short_is_told_as_what_to_ask_less_of() {
+    let full = |capacity: Size| Inventory::new(&[host(1, capacity)]);
+    let less = "; ask for less, delete something, or add a host";
+    let told = |capacity: Size, request: &Request| refusal(&mut full(capacity), request);
+    let (counted, hint) = told(size(4, 65_536, 10), &ask(6, 1024, 0));
+    assert_eq!((counted, hint), (vec![(Rejection::Vcpus, 1)], format!("would fit with 2 vCPUs less{less}")));
+    // 64 MiB and 2 MiB a vCPU are QEMU's, and 4 MiB a GiB.
+    let (counted, hint) = told(size(4, 2048 + 82, 10), &ask(1, 4096, 0));
+    assert_eq!((counted, hint), (vec![(Rejection::Memory, 1)], format!("would fit with 2 GiB less memory{less}")));
+    let (counted, hint) = told(size(4, 65_536, 10), &ask(1, 1024, 30));
+    assert_eq!((counted, hint), (vec![(Rejection::Disk, 1)], format!("would fit with 20 GiB less disk{less}")));
+    let (_, hint) = told(size(4, 65_536, 10), &ask(5, 1024, 30));
+    assert_eq!(hint, format!("would fit with 1 vCPU less and 20 GiB less disk{less}"));
+    // Nothing would be left of it.
+    let (_, hint) = told(size(4, 100, 10), &ask(1, 512, 0));
+    assert_eq!(hint, "the nearest host lacks 480 MiB of memory; delete something, or add a host");
+}
+
+#[test]
+fn a_node_that_is_too_small_for_pinned_vcpus_and_a_reserve_that_is_missing_are_told() {
+    let mut row = host(1, size(16, 65_536, 0));
+    row.facts.numa_nodes = 2;
+    let pinned = Request { pinned: true, ..ask(9, 1024, 0) };
+    let (counted, hint) = refusal(&mut Inventory::new(&[row]), &pinned);
+    assert_eq!(counted, [(Rejection::Pinning, 1)]);
+    assert_eq!(hint, "1 host has the room but is without a NUMA node free enough");
+    let mut rows = three();
+    rows[2].cordoned = true;
+    let protected = Request { protected: true, ..ask(8, 4096, 0) };
+    let mut inventory = Inventory::new(&rows);
+    let placed = decide(&mut inventory, &protected, NOW).placed.expect("the other one backs it");
+    inventory.hold(InstanceId::new(), &placed, &protected);
+    let small = Request { protected: true, ..ask(1, 512, 0) };
+    let (counted, _) = refusal(&mut inventory, &small);
+    assert_eq!(counted, [(Rejection::Cordoned, 1), (Rejection::Vcpus, 2)], "what is set aside is not free");
+    let (counted, hint) = refusal(&mut Inventory::new(&rows[..1]), &small);
+    assert_eq!(counted, [(Rejection::Reserve, 1)]);
+    assert!(hint.starts_with("1 host has the room, but no other could restart the instance"), "{hint}");
+    let (_, hint) = refusal(&mut Inventory::new(&[]), &small);
+    assert_eq!(hint, "register a host: start its compute-agent");
+}
