@@ -3,6 +3,7 @@
 use super::names::HostStateName;
 use domain::{
     HostId, ProjectId, Timestamp,
+    cpu::CpuBaseline,
     flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
 };
@@ -45,6 +46,8 @@ pub struct HostView {
     /// Guests' disk per disk.
     pub disk_overcommit: f64,
     pub overhead: MemoryOverheadView,
+    /// Names the CPU that its guests see, `facts.guest_cpu`. Instances may move, running, between hosts of one.
+    pub cpu_baseline: Option<String>,
     /// What its agent says of the machine.
     #[schema(value_type = Object)]
     pub facts: HostFacts,
@@ -108,6 +111,7 @@ impl From<Host> for HostView {
             memory_overcommit: f64::from(host.memory_overcommit_permille) / 1000.0,
             disk_overcommit: f64::from(host.disk_overcommit_permille) / 1000.0,
             overhead: host.overhead.into(),
+            cpu_baseline: host.facts.guest_cpu.as_ref().map(CpuBaseline::id),
             facts: host.facts,
             generation: host.generation,
             registered_at: host.registered_at,

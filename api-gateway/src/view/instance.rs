@@ -68,6 +68,8 @@ pub struct InstanceView {
     pub zone: Option<String>,
     /// What else it wishes of its host.
     pub placement: PlacementView,
+    /// The CPU that it was placed on, and may migrate within: `cpu_baseline` of hosts. Null where its host doesn't say.
+    pub cpu_baseline: Option<String>,
     #[schema(value_type = OnCrashName)]
     pub on_crash: OnCrash,
     #[schema(value_type = OnHostLossName)]
@@ -111,6 +113,7 @@ impl InstanceView {
             spec,
             status,
             placement: _,
+            seat,
             created_at,
             updated_at,
         } = instance;
@@ -134,6 +137,7 @@ impl InstanceView {
             disk_gib: spec.size.disk_gib,
             zone: spec.zone,
             placement: spec.placement.into(),
+            cpu_baseline: seat.cpu_baseline,
             on_crash: spec.on_crash,
             on_host_loss: spec.on_host_loss,
             ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),

@@ -87,6 +87,7 @@ fn instance() -> Instance {
             crash_count: 1,
         },
         placement: Some(placement()),
+        seat: domain::instance::Seat { cpu_baseline: Some("amd-epycv1-1".to_owned()) },
         created_at: Timestamp(1_764_000_000_000),
         updated_at: Timestamp(1_764_000_003_001),
     }

@@ -41,6 +41,9 @@ pub async fn register(
         facts: host.facts.clone(),
         at: Timestamp::now(),
     });
+    if let Some(cpu) = &host.facts.guest_cpu {
+        unit.push(store::CpuBaselinePut { id: cpu.id(), document: cpu.clone() });
+    }
     if let Some(peer) = certified {
         // Removed meanwhile: then it must not come to be again by what its agent says.
         unit.push(store::HostAdmissionHold { host_id, key_hash: peer.key_hash });

@@ -15,7 +15,7 @@ use crate::{
 use domain::{
     DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
     explain::PlacementRecord,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic},
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, Seat},
     limits,
     quota::QuotaAmounts,
 };
@@ -296,9 +296,16 @@ fn render(
             crash_count: 0,
         },
         placement: Some(record),
+        seat: seat(manager, placed),
         created_at: now,
         updated_at: now,
     }
+}
+
+fn seat(manager: &Manager, placed: Placed) -> Seat {
+    let inventory = manager.inventory();
+    let cpu = inventory.find(placed.host_id).and_then(|host| host.guest_cpu.as_deref());
+    Seat { cpu_baseline: cpu.map(|cpu| cpu.id.clone()) }
 }
 
 fn unit(
@@ -370,6 +377,7 @@ fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::Instan
         reason: status.reason,
         deadline_at: status.deadline_at,
         attached,
+        cpu_baseline: instance.seat.cpu_baseline.clone(),
         created_at: instance.created_at,
     }
 }

@@ -8,9 +8,10 @@ use crate::{
     },
     wishes::GroupsKnown,
 };
-use domain::{Problem, instance::InstanceState};
+use domain::{Problem, cpu::CpuBaseline, instance::InstanceState};
 use proto::cluster::v1 as pb;
 use service_kit::context::CallContext;
+use std::{collections::HashMap, sync::Arc};
 use store::InstanceFilter;
 
 const PAGE: u32 = 1000;
@@ -44,6 +45,9 @@ pub async fn plan(
 
 async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
     let (mut residents, mut groups) = (Vec::new(), GroupsKnown::default());
+    let baselines = manager.store.cpu_baseline_list().await.map_err(|e| read_problem(&e))?;
+    let baselines: HashMap<String, Arc<CpuBaseline>> =
+        baselines.into_iter().map(|row| (row.id, Arc::new(row.document))).collect();
     let mut filter = InstanceFilter { limit: PAGE, ..InstanceFilter::default() };
     loop {
         let rows = manager.store.instance_list(&filter).await.map_err(|e| read_problem(&e))?;
@@ -51,11 +55,14 @@ async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
         for row in &rows {
             let Some(host_id) = row.instance.host_id else { continue };
             let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await;
+            let mut request = request.map_err(|e| read_problem(&e))?;
+            // Moved while it runs, it must find the CPU that it booted on. One from before baselines were kept goes anywhere.
+            request.baseline = row.seat.cpu_baseline.as_ref().and_then(|id| baselines.get(id)).cloned();
             residents.push(Resident {
                 id: row.instance.id,
                 host_id,
                 claim: row.claim,
-                request: request.map_err(|e| read_problem(&e))?,
+                request,
                 movable: matches!(
                     row.instance.status.state,
                     InstanceState::Running | InstanceState::Stopped | InstanceState::Paused

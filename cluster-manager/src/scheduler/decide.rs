@@ -143,7 +143,7 @@ fn find(
         Some(zone) => Some(inventory.zone_at(zone)?),
         None => None,
     };
-    let exact = asked.rest || request.pinned || !request.avoid.is_empty();
+    let exact = asked.rest || request.pinned || request.baseline.is_some() || !request.avoid.is_empty();
     for violations in 0..=groups.soft() {
         let skip = |slot: u32| beside.contains(&slot) || tried.is_some_and(|t| t.contains(&slot));
         let near = groups.near(Strength::Hard).or_else(|| {

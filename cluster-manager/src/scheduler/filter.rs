@@ -5,7 +5,7 @@ use super::{
     request::Request,
     roster::pinned_claim,
 };
-use domain::{explain::Rejection, flavor::Size};
+use domain::{cpu::CpuBaseline, explain::Rejection, flavor::Size};
 
 /// The first filter that rejects `host` for what it is, whatever else is placed.
 #[must_use]
@@ -20,7 +20,11 @@ pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
         },
         Rejection::Tags => request.tags.iter().any(|(key, value)| host.tags.get(key) != Some(value)),
         Rejection::ForbiddenTags => request.forbidden_tags.iter().any(|(key, value)| host.tags.get(key) == Some(value)),
-        Rejection::CpuFeatures => request.cpu_features.iter().any(|f| !host.cpu_features.contains(f)),
+        Rejection::CpuFeatures => {
+            let lost = |cpu: &CpuBaseline| !host.guest_cpu.as_ref().is_some_and(|guest| cpu.may_run(&guest.baseline));
+            request.cpu_features.iter().any(|f| !host.cpu_features.contains(f))
+                || request.baseline.as_deref().is_some_and(lost)
+        }
         Rejection::Group
         | Rejection::Vcpus
         | Rejection::Memory

@@ -3,6 +3,7 @@
 use super::grid::KindKey;
 use domain::{
     HostId, InstanceId, ProjectId,
+    cpu::CpuBaseline,
     flavor::Size,
     host::{Host, HostState, MemoryOverhead},
 };
@@ -34,6 +35,20 @@ pub struct NumaNode {
     pub pinned_mib: u64,
 }
 
+/// The CPU that a host's guests see, with its name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct GuestCpu {
+    pub id: String,
+    pub baseline: CpuBaseline,
+}
+
+impl GuestCpu {
+    #[must_use]
+    pub fn of(baseline: &CpuBaseline) -> Self {
+        Self { id: baseline.id(), baseline: baseline.clone() }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct HostEntry {
     pub id: HostId,
@@ -41,6 +56,7 @@ pub struct HostEntry {
     pub zone: Arc<str>,
     pub tags: Arc<BTreeMap<String, String>>,
     pub cpu_features: Arc<BTreeSet<String>>,
+    pub guest_cpu: Option<Arc<GuestCpu>>,
     pub policies: Policies,
     pub up: bool,
     pub cordoned: bool,
@@ -84,6 +100,7 @@ impl HostEntry {
             zone: host.zone.as_str().into(),
             tags: Arc::new(host.tags.clone()),
             cpu_features: Arc::new(host.facts.cpu_features.iter().cloned().collect()),
+            guest_cpu: host.facts.guest_cpu.as_ref().map(|cpu| Arc::new(GuestCpu::of(cpu))),
             policies: Policies { draining: host.draining, dedicated_to: host.dedicated_to, reserved: Size::default() },
             up: host.state == HostState::Up,
             cordoned: host.cordoned,

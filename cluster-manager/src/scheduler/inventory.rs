@@ -4,7 +4,7 @@
 use super::{
     atoms::{Asked, Atoms, Standing, Wish, wishes},
     decide::Refused,
-    host::{HostEntry, Policies, RACK_TAG, minus, plus},
+    host::{GuestCpu, HostEntry, Policies, RACK_TAG, minus, plus},
     index::{CellKey, Index, QUEUE_MOST},
     mix::Mix,
     request::Request,
@@ -47,6 +47,7 @@ pub struct Inventory {
     pub(super) reserve: Reserve,
     /// Equal sets are kept once: a hundred thousand hosts have a handful of feature lists.
     features: HashSet<Arc<BTreeSet<String>>>,
+    guest_cpus: HashSet<Arc<GuestCpu>>,
     tags: HashSet<Arc<BTreeMap<String, String>>>,
     /// Refusals by the shape of their request. A full cloud is asked again and again for what it doesn't have; as long as nothing
     /// changed, the answer is looked up instead of computed over all hosts.
@@ -161,6 +162,7 @@ impl Inventory {
         let mut entry = HostEntry::from_host(host);
         entry.tags = shared(&mut self.tags, entry.tags);
         entry.cpu_features = shared(&mut self.features, entry.cpu_features);
+        entry.guest_cpu = entry.guest_cpu.map(|cpu| shared(&mut self.guest_cpus, cpu));
         let zone = self.zone_at(&entry.zone).unwrap_or_else(|| {
             self.zones.push(entry.zone.clone());
             (self.zones.len() - 1) as u16

@@ -1,7 +1,7 @@
 //! What is asked of a host.
 
-use domain::{HostId, InstanceId, PlacementGroupId, ProjectId, flavor::Size};
-use std::collections::BTreeMap;
+use domain::{HostId, InstanceId, PlacementGroupId, ProjectId, cpu::CpuBaseline, flavor::Size};
+use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Request {
@@ -12,6 +12,8 @@ pub struct Request {
     /// Tags that it must not have.
     pub forbidden_tags: BTreeMap<String, String>,
     pub cpu_features: Vec<String>,
+    /// Of a guest that moves without booting anew: what its CPU must still have.
+    pub baseline: Option<Arc<CpuBaseline>>,
     /// Whose instance it is: hosts dedicated to another project are out.
     pub project: Option<ProjectId>,
     /// Only hosts dedicated to `project`.

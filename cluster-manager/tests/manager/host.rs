@@ -3,6 +3,7 @@
 use crate::cloud::{Cloud, each, eventually, quick};
 use domain::{
     ErrorKind,
+    cpu::CpuBaseline,
     host::HostState,
     instance::{InstanceState as S, Power},
 };
@@ -156,6 +157,26 @@ async fn what_is_kept_from_instances_is_kept_by_the_scheduler_and_by_the_store()
         change(ChangeHostRequest { reserved_memory_mib: Some(0), ..ask() }).await.expect("accepted");
         cloud.running("fourth").await;
         cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_records_the_cpu_that_it_was_placed_on() {
+    for cloud in each(quick()).await {
+        let cpu = CpuBaseline { model: "host".into(), features: vec!["avx2".into()], ..CpuBaseline::default() };
+        let mut config = SimConfig::named("host-1");
+        config.facts.guest_cpu = Some(cpu.clone());
+        let host = cloud.host(config).await;
+        let web = cloud.running("web").await;
+        assert_eq!(web.seat.cpu_baseline, Some(cpu.id()));
+        assert_eq!(cloud.fetch(web.id).await.seat, web.seat, "what was answered is what is kept");
+        let known = cloud.store.cpu_baseline_list().await.expect("readable");
+        assert_eq!(known.iter().map(|row| (&row.id, &row.document)).collect::<Vec<_>>(), [(&cpu.id(), &cpu)]);
+        // A host whose agent doesn't say.
+        cloud.cordon(host.id(), true).await;
+        let silent = cloud.host(SimConfig::named("host-2")).await;
+        assert_eq!(cloud.running("other").await.seat.cpu_baseline, None);
+        cloud.stop(vec![host, silent]).await;
     }
 }
 

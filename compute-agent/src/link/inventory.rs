@@ -3,12 +3,15 @@
 use crate::{
     adopt::Orphan,
     config::Config,
-    host::facts::{self, HostFacts},
+    host::facts::{self, CpuFacts, HostFacts},
     ledger::{Held, Version},
-    qemu::{argv::Accel, overhead::overhead_mib},
+    qemu::{
+        argv::{Accel, TCG_CPU, TCG_CPU_VENDOR},
+        overhead::overhead_mib,
+    },
     reconcile::{context::Context, hypervisor::Hypervisor},
 };
-use domain::host::MemoryOverhead;
+use domain::{cpu::CpuBaseline, host::MemoryOverhead};
 use proto::{agent::v1 as pb, cluster::v1::Size};
 use std::sync::atomic::Ordering;
 
@@ -37,6 +40,29 @@ pub fn capacity(config: &Config, threads: u32, memory_total_mib: u64, disk_total
     }
 }
 
+/// The CPU that guests see here. An emulated one is the same on every host; with KVM it is the host's own, less what is switched off.
+#[must_use]
+pub fn guest_cpu(accel: &Accel, host: &CpuFacts) -> CpuBaseline {
+    let architecture = std::env::consts::ARCH.to_owned();
+    match accel {
+        Accel::Tcg { .. } => {
+            CpuBaseline { architecture, vendor: TCG_CPU_VENDOR.to_owned(), model: TCG_CPU.to_owned(), features: vec![] }
+        }
+        Accel::Kvm { cpu_flags } => {
+            // QEMU says `arch-capabilities=off` where the kernel says `arch_capabilities`.
+            let off = |feature: &String| {
+                cpu_flags.iter().any(|flag| flag.strip_suffix("=off").is_some_and(|f| f.replace('-', "_") == *feature))
+            };
+            CpuBaseline {
+                architecture,
+                vendor: host.vendor.clone(),
+                model: "host".to_owned(),
+                features: host.flags.iter().filter(|f| !off(f)).cloned().collect(),
+            }
+        }
+    }
+}
+
 /// A host without a QEMU that will do says so, and has no room.
 pub fn hello(
     context: &Context,
@@ -61,6 +87,7 @@ pub fn hello(
         capacity = Size { vcpus: 0, memory_mib: 0, disk_gib: 0 };
     }
     let overhead = overhead(&accel);
+    let guest_cpu = hypervisor.as_ref().ok().map(|h| guest_cpu(&h.accel.accel, &machine.cpu));
     let facts = domain::host::HostFacts {
         cpu_model: machine.cpu.model,
         cpu_vendor: machine.cpu.vendor,
@@ -75,6 +102,7 @@ pub fn hello(
         accelerator,
         accelerator_reason,
         agent_version: env!("CARGO_PKG_VERSION").into(),
+        guest_cpu,
     };
     let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };
     Ok(pb::Hello {
@@ -148,6 +176,18 @@ mod tests {
                 assert_eq!(figures.claim_mib(size) - memory_mib, overhead_mib(&accel, vcpus, memory_mib), "{size:?}");
             }
         }
+    }
+
+    #[test]
+    fn guests_see_the_emulated_cpu_or_the_hosts_less_what_is_off() {
+        let flags = ["arch_capabilities", "avx", "sse2"].map(str::to_owned).to_vec();
+        let host = CpuFacts { vendor: "GenuineIntel".into(), flags, ..CpuFacts::default() };
+        let emulated = guest_cpu(&Accel::TCG, &host);
+        assert_eq!(emulated, guest_cpu(&Accel::TCG, &CpuFacts::default()), "the same on every host");
+        assert!(emulated.model.starts_with("EPYC-v1,"), "{emulated:?}");
+        let kvm = guest_cpu(&Accel::Kvm { cpu_flags: vec!["arch-capabilities=off".into()] }, &host);
+        assert_eq!((kvm.model.as_str(), kvm.features.as_slice()), ("host", &["avx".to_owned(), "sse2".to_owned()][..]));
+        assert!(kvm.may_run(&guest_cpu(&Accel::Kvm { cpu_flags: vec![] }, &host)) && !kvm.may_run(&emulated));
     }
 
     #[test]

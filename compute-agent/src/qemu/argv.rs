@@ -52,8 +52,11 @@ const CARD_FD_FIRST: u32 = 100;
 const CARD_BUS: &str = "cards";
 
 /// x86-64-v3 without what TCG would warn about, and without nested virtualization.
-const TCG_CPU: &str =
+pub const TCG_CPU: &str =
     "EPYC-v1,fxsr-opt=off,misalignsse=off,osvw=off,topoext=off,nrip-save=off,xsavec=off,svm=off,monitor=off";
+
+/// What CPUID says of it.
+pub const TCG_CPU_VENDOR: &str = "AuthenticAMD";
 
 /// What one QEMU process is to be. Everything on its command line follows from this.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

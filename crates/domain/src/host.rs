@@ -1,6 +1,6 @@
 //! Hosts: what the operator decided (schedulable, zone, overcommit) and what their agents reported.
 
-use crate::{HostId, ProjectId, Timestamp, flavor::Size};
+use crate::{HostId, ProjectId, Timestamp, cpu::CpuBaseline, flavor::Size};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,6 +22,9 @@ pub struct HostFacts {
     /// Why, when it isn't KVM.
     pub accelerator_reason: String,
     pub agent_version: String,
+    /// What guests see. Agents of the first release don't say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_cpu: Option<CpuBaseline>,
 }
 
 /// Memory that one QEMU takes beside the guest's own, MiB: `fixed + per_vcpu * vcpus + per_gib * memory_gib`. It is claimed with the

@@ -254,6 +254,13 @@ pub struct InstanceStatus {
     pub crash_count: u32,
 }
 
+/// What it got of its host beyond room, as it was placed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Seat {
+    /// The baseline ([`crate::cpu::CpuBaseline::id`]) that it may migrate within. None: its host's agent doesn't say.
+    pub cpu_baseline: Option<String>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
     pub id: InstanceId,
@@ -270,6 +277,7 @@ pub struct Instance {
     pub status: InstanceStatus,
     /// How its place was chosen.
     pub placement: Option<PlacementRecord>,
+    pub seat: Seat,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

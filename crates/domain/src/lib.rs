@@ -2,6 +2,7 @@
 //! authorization policy and the error table. Everything else in the workspace may depend on this crate; it depends on none of them.
 
 pub mod capacity;
+pub mod cpu;
 pub mod event;
 pub mod explain;
 pub mod flavor;

@@ -30,6 +30,7 @@ mod address;
 mod api_key;
 mod audit;
 mod config;
+mod cpu_baseline;
 mod disk;
 mod event;
 mod external_network;
@@ -65,6 +66,7 @@ pub use address::*;
 pub use api_key::*;
 pub use audit::*;
 pub use config::{Page, StoreConfig};
+pub use cpu_baseline::{CpuBaselinePut, CpuBaselineRow};
 pub use disk::*;
 pub use engine::{
     Cause, CommitError, Constraint, Guard, ReadError, Store, StoreCounters,

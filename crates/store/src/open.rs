@@ -55,6 +55,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(4, "0004_placement.sql"),
     migration!(5, "0005_placement_records.sql"),
     migration!(6, "0006_host_shape.sql"),
+    migration!(7, "0007_cpu_baseline.sql"),
 ];
 
 #[cfg(test)]

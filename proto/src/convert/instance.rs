@@ -5,7 +5,7 @@ use crate::cluster::v1 as pb;
 use domain::{
     Timestamp,
     flavor::Size,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
+    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power, Seat},
     placement::PlacementWishes,
 };
 
@@ -146,6 +146,7 @@ pub fn instance_to_pb(instance: &Instance) -> pb::Instance {
         placement_json: instance.placement.as_ref().and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default(),
         created_at: instance.created_at.0,
         updated_at: instance.updated_at.0,
+        cpu_baseline: instance.seat.cpu_baseline.clone().unwrap_or_default(),
     }
 }
 
@@ -178,6 +179,7 @@ pub fn instance_from_pb(instance: pb::Instance) -> Result<Instance, InvalidMessa
             crash_count: status.crash_count,
         },
         placement,
+        seat: Seat { cpu_baseline: Some(instance.cpu_baseline).filter(|id| !id.is_empty()) },
         created_at: Timestamp(instance.created_at),
         updated_at: Timestamp(instance.updated_at),
     })
@@ -241,6 +243,7 @@ mod tests {
                     crash_count: 1,
                 },
                 placement: None,
+                seat: Seat { cpu_baseline: Some("intel-host-1".into()) },
                 created_at: Timestamp(1),
                 updated_at: Timestamp(2),
             };

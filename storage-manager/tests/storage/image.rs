@@ -330,6 +330,7 @@ async fn insert_instance(world: &World, image_id: ImageId) {
         reason: String::new(),
         deadline_at: None,
         attached: false,
+        cpu_baseline: None,
         created_at: Timestamp::now(),
     };
     world.store.commit(Unit::new().op(instance)).await.expect("an instance");

@@ -58,6 +58,9 @@ impl Row for Instance {
         if let Some(zone) = &self.zone {
             fields.push(("zone", zone.clone()));
         }
+        if let Some(cpu) = &self.cpu_baseline {
+            fields.push(("cpu baseline", cpu.clone()));
+        }
         if let Some(host) = self.host_id {
             fields.push(("host", host.to_string()));
         }

@@ -45,6 +45,7 @@ impl Row for Host {
             ("memory overcommit", overcommit(self.memory_overcommit)),
             ("disk overcommit", overcommit(self.disk_overcommit)),
             ("cpu", self.fact("cpu_model")),
+            ("cpu baseline", self.cpu_baseline.clone().unwrap_or_default()),
             ("kernel", self.fact("kernel")),
             ("qemu", self.fact("qemu_version")),
             ("accelerator", self.fact("accelerator")),

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::scheduler::rebalance::{Limits, Resident, plan_rebalance};
-use domain::PlacementGroupId;
+use domain::{PlacementGroupId, cpu::CpuBaseline};
 use proptest::prelude::*;
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 const LIMITS: Limits = Limits { moves: 100, moves_per_host: 10 };
 
@@ -53,6 +53,28 @@ fn nothing_moves_without_a_freed_host_or_beyond_its_worth() {
     assert_eq!(plan(&[&[2, 2], &[1, 1]], few).moves, []);
     let none = Limits { moves: 1, ..LIMITS };
     assert_eq!(plan(&[&[2, 2], &[1, 1]], none).moves, []);
+}
+
+#[test]
+fn a_running_guest_only_goes_where_its_cpu_is() {
+    let cpu = |features: &[&str]| CpuBaseline {
+        model: "host".into(),
+        features: features.iter().map(|f| (*f).to_owned()).collect(),
+        ..CpuBaseline::default()
+    };
+    let moves = |target: Option<CpuBaseline>, baseline: Option<CpuBaseline>| {
+        let wish = Request { baseline: baseline.map(Arc::new), ..Request::default() };
+        let (mut inventory, residents) = world(&[&[2, 2], &[1]], &wish);
+        let mut row = Host { overhead: MemoryOverhead::default(), ..host(1, size(8, 8 * 1024, 100)) };
+        row.facts.guest_cpu = target;
+        inventory.put_host(&row);
+        plan_rebalance(inventory, &residents, LIMITS).moves.iter().filter(|m| m.to == id(1)).count()
+    };
+    let booted_on = Some(cpu(&["avx", "avx2"]));
+    assert_eq!(moves(Some(cpu(&["avx", "avx2", "avx512f"])), booted_on.clone()), 1, "more is no harm");
+    assert_eq!(moves(Some(cpu(&["avx"])), booted_on.clone()), 0, "avx2 would be lost");
+    assert_eq!(moves(None, booted_on), 0, "nobody knows what is there");
+    assert_eq!(moves(None, None), 1, "placed before baselines were kept");
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub struct Instance {
     pub zone: Option<String>,
     #[serde(default)]
     pub placement: Placement,
+    /// The CPU that it may migrate within.
+    #[serde(default)]
+    pub cpu_baseline: Option<String>,
     #[serde(default)]
     pub on_crash: OnCrash,
     #[serde(default)]

@@ -46,6 +46,9 @@ pub struct Host {
     pub memory_overcommit: f64,
     #[serde(default)]
     pub disk_overcommit: f64,
+    /// The CPU that its guests see.
+    #[serde(default)]
+    pub cpu_baseline: Option<String>,
     /// What its agent says of the machine.
     #[serde(default)]
     pub facts: serde_json::Value,

@@ -163,6 +163,7 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         "flavor"."id",
         "quota_limit"."project_id",
         "host"."id",
+        "cpu_baseline"."id",
         "host_token"."id",
         "host_admission"."host_id",
         "instance"."id",

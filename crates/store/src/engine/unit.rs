@@ -154,7 +154,7 @@ kinds! {
     ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, DiskInsert,
     PlacementRecordInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
-    HostExpect, HostTokenInsert, HostAdmissionPut,
+    CpuBaselinePut, HostExpect, HostTokenInsert, HostAdmissionPut,
     ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
     SecurityRuleInsert, PortInsert, PortSecurityGroupPut, AddressTake, FloatingIpInsert, PeeringInsert, UplinkPut,
     NetworkHostPut,

@@ -266,6 +266,7 @@ pub fn instance_insert(
         reason: String::new(),
         deadline_at: Some(at(30)),
         attached: false,
+        cpu_baseline: Some("intel-host-1".into()),
         created_at: T0,
     }
 }

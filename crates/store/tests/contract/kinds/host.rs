@@ -134,6 +134,12 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.host_list_page(page).await.unwrap()[0].id, beta);
     assert_eq!(lab.host_list_page(first(1)).await.unwrap()[0].name, name("alpha").as_str());
 
+    let cpu = domain::cpu::CpuBaseline { model: "host".into(), features: vec!["avx".into()], ..Default::default() };
+    for _ in 0..2 {
+        lab.one(CpuBaselinePut { id: cpu.id(), document: cpu.clone() }).await;
+    }
+    assert_eq!(lab.cpu_baseline_list().await.unwrap(), [CpuBaselineRow { id: cpu.id(), document: cpu }]);
+
     let orphan = OrphanPut { host_id: beta, instance_id: InstanceId::new(), epoch: 3, detail: "?".into(), seen_at: T0 };
     lab.one(orphan.clone()).await;
     lab.one(OrphanPut { epoch: 4, seen_at: at(1), ..orphan.clone() }).await;
