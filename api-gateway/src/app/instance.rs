@@ -14,6 +14,7 @@ use crate::{
     http::{intent::Intent, problem::ApiError},
     routes::placement_group,
     view::{
+        instance::{NotMadeView, Viewer},
         instance_request::{InstanceCreate, InstanceResize},
         nic::NicRequest,
         placement::PlacementRequest,
@@ -26,7 +27,7 @@ use domain::{
     flavor::Size,
     image::{Image, ImageKind},
     instance::{Instance, InstanceSpec, default_stop_timeout_secs},
-    placement::PlacementWishes,
+    placement::{Fill, PlacementWishes},
 };
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change},
@@ -75,14 +76,20 @@ async fn replayed<M: prost::Message + Default>(app: &App, ticket: &Ticket) -> Re
         .map_err(|error| ApiError::internal("a stored outcome can't be decoded", &error))
 }
 
-/// Makes instances: all, or none.
+/// Instances of one request, and those of its names that had no place.
+pub struct Made {
+    pub instances: Vec<Instance>,
+    pub not_made: Option<NotMadeView>,
+}
+
+/// Makes instances: all or none, or as many as fit.
 pub async fn create(
     app: &App,
     caller: &Caller,
     project_id: ProjectId,
     body: &InstanceCreate,
     intent: &Intent,
-) -> Result<Done<Vec<Instance>>, ApiError> {
+) -> Result<Done<Made>, ApiError> {
     let asked = instance_check::create(body)?;
     let count = asked.names.len();
     let ports = count * instance_nic::ports_each(asked.networks.as_ref());
@@ -105,7 +112,15 @@ pub async fn create(
     if intent.dry_run {
         return Ok(Done::Plan(plan_view(caller, answer.plan, true)?));
     }
-    answer.instances.into_iter().map(received).collect::<Result<_, _>>().map(Done::Change)
+    let instances = answer.instances.into_iter().map(received).collect::<Result<_, _>>()?;
+    let not_made = answer.not_made.map(|not_made| not_made_view(caller, not_made)).transpose()?;
+    Ok(Done::Change(Made { instances, not_made }))
+}
+
+fn not_made_view(caller: &Caller, not_made: pb::NotMade) -> Result<NotMadeView, ApiError> {
+    let record = serde_json::from_str(&not_made.placement_json)
+        .map_err(|error| ApiError::internal("a refusal's placement doesn't parse", &error))?;
+    Ok(NotMadeView::new(not_made.names, record, Viewer::of(caller)))
 }
 
 fn create_request(
@@ -130,6 +145,10 @@ fn create_request(
     pb::CreateInstancesRequest {
         project_id: project_id.to_string(),
         instances: instances.collect(),
+        fill: match asked.fill {
+            Fill::AllOrNothing => pb::Fill::AllOrNothing.into(),
+            Fill::AsManyAsFit => pb::Fill::AsManyAsFit.into(),
+        },
         spec: Some(spec_to_pb(spec)),
         tags: asked.tags.clone().into_iter().collect(),
     }

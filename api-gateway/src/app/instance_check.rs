@@ -15,6 +15,7 @@ use domain::{
     flavor::Size,
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
     limits,
+    placement::Fill,
 };
 use std::collections::BTreeMap;
 
@@ -70,6 +71,7 @@ pub struct CheckedCreate {
     pub names: Vec<Name>,
     /// `count` was given: the answer is a list, even of one.
     pub many: bool,
+    pub fill: Fill,
     pub image: String,
     pub size: SizeAsked,
     pub ssh_keys: Vec<String>,
@@ -86,6 +88,8 @@ pub struct CheckedCreate {
 pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
     let mut wrong = Wrong::default();
     let names = check_names(&mut wrong, &body.name, body.count);
+    let counted = body.count.is_some() || body.fill.is_none();
+    wrong.unless(counted, "/fill", || "only with count".to_owned());
     check_key(&mut wrong, "/image", &body.image);
     let size = check_size_asked(&mut wrong, body);
     let most = limits::SSH_KEYS_PER_INSTANCE;
@@ -106,6 +110,7 @@ pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
     Ok(CheckedCreate {
         names,
         many: body.count.is_some(),
+        fill: body.fill.unwrap_or(Fill::AllOrNothing),
         image: body.image.clone(),
         // Both are there when nothing was wrong.
         size: size.unwrap_or(SizeAsked::Flavor(String::new())),

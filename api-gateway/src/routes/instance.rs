@@ -3,7 +3,7 @@
 use crate::{
     app::{
         App, host,
-        instance::{self, Asked, Done},
+        instance::{self, Asked, Done, Made},
         instance_check::{self, Wrong},
         instance_wait::{self, After, WaitTarget, Waited},
         network::look,
@@ -222,10 +222,10 @@ async fn list_filter(
     })
 }
 
-/// Makes an instance, or (with `count`) several: all, or none. With `count` the answer is a list.
+/// Makes an instance, or (with `count`) several: all or none, or as many as fit. With `count` the answer is a list.
 #[utoipa::path(post, path = "/v1/instances", tag = "instances", params(WaitedMutationParams, MutationHeaders),
     request_body = InstanceCreate,
-    responses((status = 201, body = InstanceView, description = "Accepted and placed. With `count`: `{\"items\":[…]}`."),
+    responses((status = 201, body = InstanceView, description = "Accepted and placed. With `count`: `{\"items\":[…],\"not_made\":…}`."),
         (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn create(
     State(app): State<App>,
@@ -238,10 +238,11 @@ async fn create(
         return Err(Problem::invalid("wait", "a new instance can't be waited for to be deleted").into());
     }
     let many = body.count.is_some();
-    let mut instances = match instance::create(&app, &scope.caller, scope.id(), &body, &intent).await? {
-        Done::Plan(plan) => return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        Done::Change(instances) => instances,
-    };
+    let Made { mut instances, not_made } =
+        match instance::create(&app, &scope.caller, scope.id(), &body, &intent).await? {
+            Done::Plan(plan) => return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+            Done::Change(made) => made,
+        };
     if !many {
         let only = instances.pop().ok_or_else(Problem::internal)?;
         return changed(&app, &scope.caller, StatusCode::CREATED, Done::Change(only), wait, false).await;
@@ -262,7 +263,7 @@ async fn create(
     let viewer = Viewer::of(&scope.caller);
     let around = look::nics(&app, &instances).await?;
     let items = instances.into_iter().map(|instance| InstanceView::new(instance, &around, viewer)).collect();
-    reply::json(StatusCode::CREATED, &InstancesView { items })
+    reply::json(StatusCode::CREATED, &InstancesView { items, not_made })
 }
 
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]

@@ -9,6 +9,7 @@ use super::{
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
+    explain::PlacementRecord,
     instance::{Instance, InstanceState, OnCrash, OnHostLoss, Power},
     ssh_key,
 };
@@ -173,4 +174,31 @@ fn fingerprint_line(line: &str) -> String {
 #[derive(Serialize, ToSchema)]
 pub struct InstancesView {
     pub items: Vec<InstanceView>,
+    /// With `fill: as_many_as_fit`, when not all had a place; else null.
+    pub not_made: Option<NotMadeView>,
+}
+
+/// Instances that were asked for and had no place.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = NotMade)]
+pub struct NotMadeView {
+    pub names: Vec<String>,
+    /// One sentence.
+    pub why: String,
+    /// What would help.
+    pub hint: String,
+    /// Hosts rejected per filter, the nearest fit; for tenants without hosts.
+    #[schema(value_type = Object)]
+    pub placement: PlacementRecord,
+}
+
+impl NotMadeView {
+    #[must_use]
+    pub fn new(names: Vec<String>, record: PlacementRecord, viewer: Viewer) -> Self {
+        let placement = match viewer {
+            Viewer::SystemAdmin => record,
+            Viewer::Tenant => record.redacted(),
+        };
+        Self { names, why: placement.summary.clone(), hint: placement.hint.clone(), placement }
+    }
 }

@@ -1,11 +1,14 @@
 //! What callers send to make and change instances. Types are checked here; bounds and names in `app::instance_check`, all at once.
 
 use super::{
-    names::{OnCrashName, OnHostLossName, PowerName},
+    names::{FillName, OnCrashName, OnHostLossName, PowerName},
     nic::NicRequest,
     placement::PlacementRequest,
 };
-use domain::instance::{OnCrash, OnHostLoss, Power};
+use domain::{
+    instance::{OnCrash, OnHostLoss, Power},
+    placement::Fill,
+};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -16,9 +19,13 @@ use utoipa::ToSchema;
 pub struct InstanceCreate {
     /// 1 to 63 characters of a-z, 0-9 and '-', starting with a letter. With `count`, the names are `name-1` to `name-N`.
     pub name: String,
-    /// How many, 1 to 100: all are made, or none.
+    /// How many, 1 to 100: all are made or none, unless `fill` says otherwise.
     #[serde(default)]
     pub count: Option<u32>,
+    /// What is made of `count` when not all have a place.
+    #[serde(default)]
+    #[schema(value_type = Option<FillName>)]
+    pub fill: Option<Fill>,
     /// Id or name: the project's own, else a public one.
     pub image: String,
     /// Id or name; instead of sizes.

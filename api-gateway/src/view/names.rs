@@ -6,7 +6,7 @@ use domain::{
     image::{DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
     network::{Direction, Ethertype, PortState, PortStatus},
-    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
+    placement::{Fill, GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -69,6 +69,8 @@ names! {
     GroupScopeName as PlacementScope of GroupScope { Host, Rack, Zone }
     /// `hard`: or not at all. `soft`: if there is room.
     GroupStrengthName as PlacementStrength of GroupStrength { Hard, Soft }
+    /// `all_or_nothing` (as without it): a request of several that doesn't fit makes none.
+    FillName as Fill of Fill { AllOrNothing, AsManyAsFit }
     /// `placed`: of an instance that is gone. `refused`: no host could take it.
     PlacementOutcomeName as PlacementOutcome of PlacementOutcome { Placed, Refused }
 }

@@ -258,3 +258,39 @@ async fn what_was_refused_or_is_gone_can_be_asked_for() {
     assert!(column(&eve.get("/v1/placement-records").await.expect(200), "id").is_empty());
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_as_fit_says_what_was_made_and_what_not() {
+    let cloud = cloud_of(1).await;
+    let ann = &cloud.ann;
+    let body = |name: &str, more: Value| {
+        let mut body = json!({"name": name, "image": "linux", "vcpus": 20, "memory_mib": 128, "networks": []});
+        body.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        body
+    };
+    let fill = || json!({"count": 5, "fill": "as_many_as_fit"});
+    let path = "/v1/instances?wait=running&timeout=30s";
+    let plan = ann.post("/v1/instances?dry_run=true", body("web", fill())).await.expect(200);
+    let summary = plan["plan"]["summary"].as_str().expect("a text");
+    assert!(summary.starts_with("3 instance(s) would be created"), "{summary}");
+    let request =
+        || ann.request(reqwest::Method::POST, path).header("idempotency-key", "k-1").json(&body("web", fill()));
+    let made = crate::harness::answer(request()).await.expect(201);
+    assert_eq!(column(&made, "name"), ["web-1", "web-2", "web-3"]);
+    assert!(column(&made, "state").iter().all(|state| *state == "running"));
+    let not_made = &made["not_made"];
+    assert_eq!(not_made["names"], json!(["web-4", "web-5"]), "{made}");
+    assert_eq!(not_made["placement"]["rejected"], json!([{"filter": "vcpus", "hosts": 1}]));
+    assert_eq!(not_made["placement"]["nearest"]["host_id"], Value::Null, "no host for tenants");
+    assert!(not_made["hint"].as_str().is_some_and(|hint| hint.starts_with("would fit with 16 vCPUs less")), "{made}");
+    let again = crate::harness::answer(request()).await.expect(201);
+    assert_eq!((column(&again, "id"), &again["not_made"]), (column(&made, "id"), not_made));
+    ann.post(path, body("more", fill())).await.problem(507, "no_capacity");
+    ann.post(path, body("more", json!({"count": 2}))).await.problem(507, "no_capacity");
+    let field = ann.post(path, body("more", json!({"fill": "as_many_as_fit"}))).await.problem(400, "invalid_argument");
+    assert_eq!(field["errors"][0]["field"], "/fill");
+    assert_eq!(ann.post(path, body("more", json!({"count": 2, "fill": "some"}))).await.status, 400);
+    let usage = ann.get("/v1/projects/blue/quota").await.expect(200);
+    assert_eq!(usage["used"]["instances"], 3);
+    cloud.stop().await;
+}

@@ -1,15 +1,19 @@
-//! Creation: reserve the disks and ports, find the places, claim and commit everything in one unit. All or none, and a refusal leaves nothing.
+//! Creation: reserve the disks and ports, find the places, claim and commit everything in one unit. A refusal leaves nothing.
+//!
+//! Of several, all are made or none; or, where that was asked for, as many as fit. Then a first look leaves out what has no place, so that
+//! nothing is reserved for it and no quota asked; what lost its place by the commit gives its reservations back.
 
 use super::{
     answer::{self, Deed},
     place::{NoPlace, Places},
-    reserve::{self, Reservations, describe_nic},
+    rehearse::rehearse,
+    reserve::{self, Reservations},
 };
 use crate::{
     cards::{Card, check_count, parse_card},
     lifecycle::check::{check_image, check_spec, check_tags},
     manager::{Manager, read_problem},
-    scheduler::{Placed, decide},
+    scheduler::{Fill, Placed},
     wishes::Wishes,
 };
 use domain::{
@@ -39,6 +43,15 @@ pub(super) struct Wanted {
     pub instances: Vec<One>,
     pub spec: InstanceSpec,
     tags: BTreeMap<String, String>,
+    fill: Fill,
+    pub left_out: LeftOut,
+}
+
+/// Asked for, but without a place at the first look.
+#[derive(Default)]
+pub(super) struct LeftOut {
+    pub instances: Vec<One>,
+    pub why: Option<PlacementRecord>,
 }
 
 pub(super) struct One {
@@ -55,7 +68,7 @@ pub async fn create(
 ) -> Result<pb::CreateInstancesResponse, Problem> {
     let began = Instant::now();
     let wanted = parse_request(request)?;
-    let answer = answer::once(manager, context, attempt(manager, context, &wanted)).await;
+    let answer = answer::once(manager, context, attempt(manager, context, wanted)).await;
     metrics::histogram!("iaas_create_seconds").record(began.elapsed().as_secs_f64());
     answer
 }
@@ -65,6 +78,11 @@ fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem>
     (spec.deleted, spec.boot_seq, spec.root_seq) = (false, 0, 0);
     // Filled from what is reserved.
     spec.nics.clear();
+    let fill = match pb::Fill::try_from(request.fill) {
+        Ok(pb::Fill::AllOrNothing) => Fill::AllOrNothing,
+        Ok(pb::Fill::AsManyAsFit) => Fill::AsManyAsFit,
+        Err(_) => return Err(Problem::invalid("fill", "is none of all_or_nothing and as_many_as_fit")),
+    };
     let has_disk = spec.size.disk_gib > 0;
     let mut instances = Vec::with_capacity(request.instances.len());
     for new in &request.instances {
@@ -81,6 +99,8 @@ fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem>
         instances,
         spec,
         tags: request.tags.into_iter().collect(),
+        fill,
+        left_out: LeftOut::default(),
     };
     let (count, most) = (wanted.instances.len(), limits::CREATE_COUNT as usize);
     if count == 0 || count > most {
@@ -103,24 +123,43 @@ fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem>
 async fn attempt(
     manager: &Manager,
     context: &CallContext,
-    wanted: &Wanted,
+    mut wanted: Wanted,
 ) -> Result<pb::CreateInstancesResponse, Problem> {
     check_spec(&wanted.spec)?;
     check_tags(&wanted.tags)?;
     let image_id = wanted.spec.image_id;
     check_image(image_id, manager.image(image_id).await?.as_ref(), wanted.project_id, wanted.spec.size)?;
-    if context.dry_run {
-        return rehearse(manager, context, wanted).await;
+    if wanted.fill == Fill::AsManyAsFit
+        && let Some(refused) = leave_out(manager, &mut wanted).await?
+    {
+        return Err(if context.dry_run { refused.problem } else { without_place(manager, &wanted, refused).await });
     }
-    let nics = reserve::reserve(manager, context, wanted).await?;
-    match place_and_commit(manager, context, wanted, &nics).await {
+    if context.dry_run {
+        return rehearse(manager, context, &wanted).await;
+    }
+    let nics = reserve::reserve(manager, context, &wanted).await?;
+    match place_and_commit(manager, context, &wanted, &nics).await {
         Ok(answer) => Ok(answer),
         Err(Failed { problem, reservations: Reservations::GiveBack }) => {
-            reserve::give_back(manager, context, wanted).await;
+            reserve::give_back(manager, context, &wanted, &wanted.instances).await;
             Err(problem)
         }
         Err(Failed { problem, reservations: Reservations::LeaveToExpire }) => Err(problem),
     }
+}
+
+/// The first look of as many as fit. A refusal: none does.
+async fn leave_out(manager: &Manager, wanted: &mut Wanted) -> Result<Option<NoPlace>, Problem> {
+    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
+    let wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await?;
+    let looked = Places::find(manager, &ids, &wishes.request, wanted.fill, Timestamp::now());
+    let (found, refused) = match looked {
+        Ok((places, refused)) => (places.places.len(), refused),
+        Err(refused) => return Ok(Some(refused)),
+    };
+    wanted.left_out.instances = wanted.instances.split_off(found);
+    wanted.left_out.why = refused.map(|refused| refused.record);
+    Ok(None)
 }
 
 struct Failed {
@@ -142,13 +181,12 @@ async fn place_and_commit(
     let mut wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
     for _ in 0..ATTEMPTS {
         let now = Timestamp::now();
-        let places = match Places::find(manager, &ids, &wishes.request, now) {
-            Ok(places) => places,
-            Err(refused) => {
-                note(manager, wanted, &refused);
-                return Err(for_certain(without_place(manager, wanted, refused).await));
-            }
+        let (places, refused) = match Places::find(manager, &ids, &wishes.request, wanted.fill, now) {
+            Ok(found) => found,
+            Err(refused) => return Err(for_certain(without_place(manager, wanted, refused).await)),
         };
+        let made = places.places.len();
+        let why = refused.as_ref().map(|refused| &refused.record).or(wanted.left_out.why.as_ref());
         let instances: Vec<(Instance, Placed)> = wanted
             .instances
             .iter()
@@ -161,6 +199,7 @@ async fn place_and_commit(
         let answer = pb::CreateInstancesResponse {
             instances: instances.iter().map(|(i, _)| instance_to_pb(i)).collect(),
             plan: None,
+            not_made: why.map(|why| not_made(wanted, made, why)),
         };
         let mut unit = unit(context, wanted, &instances, wishes.attached(), &answer, now);
         let at: Vec<(InstanceId, Placed)> = places.places.iter().map(|(id, placed, _)| (*id, *placed)).collect();
@@ -168,7 +207,11 @@ async fn place_and_commit(
         let error = match manager.store.commit(unit).await {
             Ok(()) => {
                 places.make_firm();
-                manager.signal.wake(ids.iter().copied(), Some(context.request_id.as_str().into()));
+                manager.signal.wake(ids.iter().copied().take(made), Some(context.request_id.as_str().into()));
+                if let Some(why) = why {
+                    note(manager, wanted, made, why);
+                }
+                reserve::give_back(manager, context, wanted, &wanted.instances[made..]).await;
                 return Ok(answer);
             }
             Err(error) => error,
@@ -194,7 +237,7 @@ async fn place_and_commit(
                 }
             }
             CommitError::Guard(Guard::ComputeQuota) => {
-                let asked = asked(wanted);
+                let asked = asked(wanted, made);
                 return Err(for_certain(answer::quota_problem(manager, wanted.project_id, &asked).await));
             }
             CommitError::Constraint(Constraint::InstanceName) => {
@@ -229,20 +272,37 @@ async fn place_and_commit(
     ))
 }
 
-/// All of a request is refused, so whichever of its names is asked about later, this is why.
-fn note(manager: &Manager, wanted: &Wanted, refused: &NoPlace) {
-    for one in &wanted.instances {
-        manager.refusals.note(wanted.project_id, (one.id, &one.name), &refused.record);
+/// Those behind the first `made`.
+fn rest(wanted: &Wanted, made: usize) -> impl Iterator<Item = &One> {
+    wanted.instances.iter().skip(made).chain(&wanted.left_out.instances)
+}
+
+pub(super) fn not_made(wanted: &Wanted, made: usize, why: &PlacementRecord) -> pb::NotMade {
+    pb::NotMade {
+        names: rest(wanted, made).map(|one| one.name.to_string()).collect(),
+        placement_json: serde_json::to_string(why).unwrap_or_default(),
     }
 }
 
-/// Others give way only to who may have what it asks for.
+/// Whichever of the names is asked about later, this is why.
+fn note(manager: &Manager, wanted: &Wanted, made: usize, why: &PlacementRecord) {
+    for one in rest(wanted, made) {
+        manager.refusals.note(wanted.project_id, (one.id, &one.name), why);
+    }
+}
+
+/// None was made. Others give way only to who may have what it asks for.
 async fn without_place(manager: &Manager, wanted: &Wanted, refused: NoPlace) -> Problem {
+    note(manager, wanted, 0, &refused.record);
     if refused.preemption.is_none() {
         return refused.problem;
     }
+    let count = match wanted.fill {
+        Fill::AllOrNothing => wanted.instances.len(),
+        Fill::AsManyAsFit => 1,
+    };
     match answer::quota(manager, wanted.project_id).await {
-        Ok((limit, used)) => match QuotaAmounts::refusal(&limit, &used, &asked(wanted)) {
+        Ok((limit, used)) => match QuotaAmounts::refusal(&limit, &used, &asked(wanted, count)) {
             Some(problem) => problem,
             None => refused.make_room(manager),
         },
@@ -250,9 +310,8 @@ async fn without_place(manager: &Manager, wanted: &Wanted, refused: NoPlace) -> 
     }
 }
 
-fn asked(wanted: &Wanted) -> QuotaAmounts {
-    let count = u32::try_from(wanted.instances.len()).unwrap_or(u32::MAX);
-    QuotaAmounts::of_instances(wanted.spec.size, count)
+pub(super) fn asked(wanted: &Wanted, count: usize) -> QuotaAmounts {
+    QuotaAmounts::of_instances(wanted.spec.size, u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 async fn name_taken(manager: &Manager, wanted: &Wanted) -> Problem {
@@ -317,7 +376,7 @@ fn unit(
     now: Timestamp,
 ) -> Unit {
     let mut unit = Unit::new();
-    let asked = asked(wanted);
+    let asked = asked(wanted, instances.len());
     unit.push(store::ComputeUsageAdd {
         project_id: wanted.project_id,
         instances: asked.instances,
@@ -380,58 +439,4 @@ fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::Instan
         cpu_baseline: instance.seat.cpu_baseline.clone(),
         created_at: instance.created_at,
     }
-}
-
-/// A dry run: all checks, the plan, no change.
-async fn rehearse(
-    manager: &Manager,
-    context: &CallContext,
-    wanted: &Wanted,
-) -> Result<pb::CreateInstancesResponse, Problem> {
-    for one in &wanted.instances {
-        let taken = manager.store.instance_find_by_name(wanted.project_id, one.name.as_str()).await;
-        if taken.map_err(|e| read_problem(&e))?.is_some() {
-            return Err(Problem::already_exists("instance", &one.name));
-        }
-    }
-    let (limit, used) = answer::quota(manager, wanted.project_id).await?;
-    let asked = asked(wanted);
-    if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &asked) {
-        return Err(problem);
-    }
-    let nics = reserve::rehearse(manager, context, wanted).await?;
-    let request = Wishes::load(manager, wanted.project_id, &wanted.spec).await?.request;
-    let now = Timestamp::now();
-    // The first one's record. The others need the first one's claim to be decided, which is why they are held for a moment.
-    let record = match wanted.instances.len() {
-        1 => {
-            let decision = decide(&mut manager.inventory(), &request, now);
-            if decision.placed.is_none() {
-                return Err(super::place::no_capacity(&decision.record));
-            }
-            decision.record
-        }
-        _ => {
-            let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-            Places::find(manager, &ids, &request, now).map_err(|refused| refused.problem)?.places[0].2.clone()
-        }
-    };
-    let left = limit.minus(&used).minus(&asked);
-    Ok(pb::CreateInstancesResponse {
-        instances: vec![],
-        plan: Some(pb::Plan {
-            summary: format!("{} instance(s) would be created: {}", wanted.instances.len(), record.summary),
-            placement_json: serde_json::to_string(&record).unwrap_or_default(),
-            instances_left: left.instances,
-            vcpus_left: left.vcpus,
-            memory_mib_left: left.memory_mib,
-            disk_gib_left: left.disk_gib,
-            touches: wanted
-                .instances
-                .iter()
-                .map(|i| format!("instance {} ({})", i.name, i.id))
-                .chain(nics.iter().map(describe_nic))
-                .collect(),
-        }),
-    })
 }

@@ -9,6 +9,7 @@ mod growth;
 mod host;
 mod place;
 mod rebalance;
+mod rehearse;
 mod reserve;
 
 use crate::{

@@ -1,8 +1,8 @@
-//! Places for the instances of one request, all or none, held tentatively until its commit.
+//! Places for the instances of one request, held tentatively until its commit.
 
 use crate::{
     manager::Manager,
-    scheduler::{Decision, Placed, Request, decide, explain::hint, preempt::Preemption},
+    scheduler::{Decision, Fill, Placed, Request, decide_batch, explain::hint, preempt::Preemption},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 
@@ -22,25 +22,29 @@ pub struct NoPlace {
 }
 
 impl<'a> Places<'a> {
-    /// One place for each id, or the problem with the record of the one that found none.
-    pub fn find(manager: &'a Manager, ids: &[InstanceId], request: &Request, now: Timestamp) -> Result<Self, NoPlace> {
+    /// One place for each id, or the problem with the record of the one that found none. As many as fit: places for the first of the
+    /// ids, and why there are no more of them.
+    pub fn find(
+        manager: &'a Manager,
+        ids: &[InstanceId],
+        request: &Request,
+        fill: Fill,
+        now: Timestamp,
+    ) -> Result<(Self, Option<NoPlace>), NoPlace> {
         let mut held = Self { manager, places: Vec::with_capacity(ids.len()), firm: false };
-        {
-            let mut inventory = manager.inventory();
-            for id in ids {
-                let decision = decide(&mut inventory, request, now);
-                let Some(placed) = decision.placed else {
-                    let found = held.places.len();
-                    drop(inventory);
-                    metrics::counter!("iaas_placements_refused_total").increment(1);
-                    return Err(NoPlace::new(decision, found, ids.len()));
-                };
-                inventory.hold(*id, &placed, request);
-                held.places.push((*id, placed, decision.record));
+        let batch = decide_batch(&mut manager.inventory(), request, ids, fill, now);
+        let refused = batch.refused.map(|decision| NoPlace::new(decision, batch.found, ids.len()));
+        held.places = batch.placed;
+        match refused {
+            Some(refused) if held.places.is_empty() => {
+                metrics::counter!("iaas_placements_refused_total").increment(1);
+                Err(refused)
+            }
+            refused => {
+                metrics::counter!("iaas_placements_total").increment(held.places.len() as u64);
+                Ok((held, refused))
             }
         }
-        metrics::counter!("iaas_placements_total").increment(ids.len() as u64);
-        Ok(held)
     }
 
     /// The commit succeeded.

@@ -1,7 +1,7 @@
 //! What a create takes of other services before it commits: disks and ports, side by side, all or none. Reservations that serve no
 //! instance are given back where that is certain, and expire where it isn't.
 
-use super::create::Wanted;
+use super::create::{One, Wanted};
 use crate::{
     cards::{hostname, reservation},
     manager::Manager,
@@ -29,7 +29,7 @@ pub(super) async fn reserve(
     match (disks, nics) {
         (Ok(()), Ok(nics)) => Ok(by_instance(wanted, nics)),
         (Err(problem), _) | (Ok(()), Err(problem)) => {
-            give_back(manager, context, wanted).await;
+            give_back(manager, context, wanted, &wanted.instances).await;
             Err(problem)
         }
     }
@@ -46,10 +46,11 @@ pub(super) fn describe_nic(nic: &Nic) -> String {
     format!("port {} of network {}: {}", nic.port_id, nic.network_id, addresses.join(", "))
 }
 
-pub(super) async fn give_back(manager: &Manager, context: &CallContext, wanted: &Wanted) {
-    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    let (has_disks, has_ports) = (!disks(wanted).is_empty(), wanted.instances.iter().any(|i| !i.cards.is_empty()));
-    if !has_disks && !has_ports {
+/// What was reserved for these of the request.
+pub(super) async fn give_back(manager: &Manager, context: &CallContext, wanted: &Wanted, instances: &[One]) {
+    let ids: Vec<InstanceId> = instances.iter().map(|i| i.id).collect();
+    let (has_disks, has_ports) = (wanted.spec.size.disk_gib > 0, instances.iter().any(|i| !i.cards.is_empty()));
+    if ids.is_empty() || (!has_disks && !has_ports) {
         return;
     }
     // A repeat fails because its first try succeeded: those disks and ports are in use.
@@ -63,7 +64,7 @@ pub(super) async fn give_back(manager: &Manager, context: &CallContext, wanted: 
 }
 
 fn disks(wanted: &Wanted) -> Vec<storage::DiskReservation> {
-    let disk = |one: &super::create::One| {
+    let disk = |one: &One| {
         Some(storage::DiskReservation {
             disk_id: one.root_disk_id?.to_string(),
             instance_id: one.id.to_string(),

@@ -8,11 +8,7 @@ use super::{
 };
 use domain::{InstanceId, Timestamp, explain::PlacementRecord};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fill {
-    AllOrNothing,
-    AsManyAsFit,
-}
+pub use domain::placement::Fill;
 
 #[derive(Debug)]
 pub struct Batch {

@@ -315,6 +315,7 @@ impl Cloud {
                     nics: vec![],
                 })
                 .collect(),
+            fill: pb::Fill::AllOrNothing.into(),
             spec: Some(spec_to_pb(spec)),
             tags: Default::default(),
         }

@@ -8,6 +8,7 @@ mod console;
 mod create;
 mod fault;
 mod fence;
+mod fill;
 mod host;
 mod lifecycle;
 mod placement;

@@ -156,6 +156,7 @@ fn request(project_id: ProjectId, image_id: ImageId, name: &str) -> pb::CreateIn
     pb::CreateInstancesRequest {
         project_id: project_id.to_string(),
         instances: vec![new],
+        fill: pb::Fill::AllOrNothing.into(),
         spec: Some(spec_to_pb(&spec)),
         tags: Default::default(),
     }

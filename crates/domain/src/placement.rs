@@ -56,6 +56,14 @@ word_enum! {
 }
 
 word_enum! {
+    /// What is made of several when not all have a place.
+    Fill {
+        AllOrNothing = "all_or_nothing",
+        AsManyAsFit = "as_many_as_fit",
+    }
+}
+
+word_enum! {
     /// What a decision came to.
     PlacementOutcome {
         Placed = "placed",

@@ -1,7 +1,9 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, header_text, segment},
-    model::{Explain, Instance, InstanceChange, InstanceCreate, InstanceResize, InstanceStop, Page, TimelineItem},
+    model::{
+        Explain, Instance, InstanceChange, InstanceCreate, InstanceResize, InstanceStop, InstancesMade, TimelineItem,
+    },
 };
 use bytes::Bytes;
 use reqwest::Method;
@@ -60,8 +62,8 @@ impl Client {
         Mutation::new(self, Method::POST, "/v1/instances").body(request)
     }
 
-    /// `count` instances named `name-1` to `name-N`: all, or none.
-    pub fn instance_create_many(&self, request: &InstanceCreate, count: u32) -> Mutation<Page<Instance>> {
+    /// `count` instances named `name-1` to `name-N`: all or none, or (`fill`) as many as fit.
+    pub fn instance_create_many(&self, request: &InstanceCreate, count: u32) -> Mutation<InstancesMade> {
         Mutation::new(self, Method::POST, "/v1/instances").body(&CreateMany { one: request, count })
     }
 

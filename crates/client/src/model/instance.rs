@@ -5,6 +5,7 @@ use domain::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
     explain::PlacementRecord,
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
+    placement::Fill,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -100,6 +101,9 @@ pub struct InstanceCreate {
     pub placement: PlacementRequest,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub power: Option<Power>,
+    /// What is made of several when not all have a place; `None`: all or nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill: Option<Fill>,
     /// Its cards; `None`: one on the project's network `default`, if there is such a one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<NicRequest>>,
@@ -130,6 +134,26 @@ impl InstanceCreate {
         self.user_data_base64 = Some(STANDARD.encode(bytes));
         self
     }
+}
+
+/// What came of a request for several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InstancesMade {
+    pub items: Vec<Instance>,
+    /// As many as fit were asked for, and not all did.
+    #[serde(default)]
+    pub not_made: Option<NotMade>,
+}
+
+/// Instances that were asked for and had no place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NotMade {
+    pub names: Vec<String>,
+    pub why: String,
+    /// What would help.
+    #[serde(default)]
+    pub hint: String,
+    pub placement: PlacementRecord,
 }
 
 /// A changed description; what is `None` stays.

@@ -13,8 +13,11 @@ use crate::{
     size::parse_tag,
 };
 use clap::Args;
-use client::{Client, ClientError, WaitTarget, model::InstanceCreate};
-use domain::{instance::Power, limits};
+use client::{
+    Client, ClientError, WaitTarget,
+    model::{InstanceCreate, NotMade},
+};
+use domain::{instance::Power, limits, placement::Fill};
 use std::{
     path::{Path, PathBuf},
     pin::pin,
@@ -32,9 +35,12 @@ pub struct CreateArgs {
     image: String,
     #[command(flatten)]
     size: SizeArgs,
-    /// So many, named NAME-1 to NAME-N: all of them, or none
+    /// So many, named NAME-1 to NAME-N: all of them or none, unless --as-many-as-fit
     #[arg(long, value_name = "N", conflicts_with = "if_not_exists")]
     count: Option<u32>,
+    /// Of --count, make those that have a place, and say why the others haven't
+    #[arg(long, requires = "count")]
+    as_many_as_fit: bool,
     /// An SSH key that it gets (`iaasctl key list`); repeat it for several
     #[arg(long = "key", value_name = "NAME")]
     keys: Vec<String>,
@@ -69,6 +75,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
         image,
         size,
         count,
+        as_many_as_fit,
         keys,
         user_data,
         tags,
@@ -96,6 +103,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
     placement.put_into(&mut request);
     request.networks = nics.requests();
     request.power = stopped.then_some(Power::Off);
+    request.fill = as_many_as_fit.then_some(Fill::AsManyAsFit);
     if let Some(path) = &user_data {
         request = request.user_data(&read_user_data(path)?);
     }
@@ -156,18 +164,22 @@ async fn many(
     if context.dry_run {
         return context.change(mutation).await.map(drop);
     }
-    let Some(wait) = wait else { return context.out.list(&mutation.send().await?.items) };
+    let Some(wait) = wait else {
+        let made = mutation.send().await?;
+        say_not_made(context, made.not_made);
+        return context.out.list(&made.items);
+    };
     let mutation = wait.applied(mutation);
     let progress = Progress::start(context.quiet);
     let listing = client.instances().query("name", format!("{}-*", request.name));
     let mut creating = pin!(mutation.send());
-    let page = loop {
+    let made = loop {
         tokio::select! {
-            page = &mut creating => break page?,
+            made = &mut creating => break made?,
             () = tokio::time::sleep(LOOK) => {}
         }
         tokio::select! {
-            page = &mut creating => break page?,
+            made = &mut creating => break made?,
             looked = listing.all() => if let Ok(now) = looked {
                 let there = now.iter().filter(|i| wait.target.reached(i)).count();
                 let other = now.iter().find(|i| !wait.target.reached(i)).map(|i| wait::line(i, wait.target));
@@ -176,8 +188,14 @@ async fn many(
         }
     };
     drop(progress);
-    context.out.list(&page.items)?;
-    page.items.into_iter().try_for_each(|instance| wait::check(instance, wait.target).map(drop))
+    say_not_made(context, made.not_made);
+    context.out.list(&made.items)?;
+    made.items.into_iter().try_for_each(|instance| wait::check(instance, wait.target).map(drop))
+}
+
+fn say_not_made(context: &Context, not_made: Option<NotMade>) {
+    let Some(NotMade { names, why, hint, .. }) = not_made else { return };
+    context.note(&format!("not made: {} ({why}); {hint}", names.join(", ")));
 }
 
 fn read_user_data(path: &Path) -> Result<Vec<u8>, CliError> {
