@@ -114,7 +114,7 @@ pub(super) fn choose_beside(inventory: &mut Inventory, request: &Request, beside
 fn recover(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
     let member = inventory.roster.find(request.recovers?)?;
     let host = inventory.at(member.backup)?;
-    let room = super::treap::fits(&filter::claim(host, request), &host.free_in_need());
+    let room = super::host::fits(&filter::claim(host, request), &host.free_in_need());
     if !room || !host.usable() || filter::closed(host, request).is_some() {
         return None;
     }

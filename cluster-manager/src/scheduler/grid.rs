@@ -1,6 +1,6 @@
 //! A kind of hosts (equal vCPUs, about equal memory, equal overhead) and the grid of its free room: columns of vCPUs, rows of memory.
-//! What a claim costs on a host depends on the host's bucket and the claim alone, so the buckets can be put in order of cost once per
-//! claim's shape, and that order serves a hundred thousand hosts until prices change.
+//! What a claim costs on a host depends on the host's bucket and the claim alone, so the cheapest buckets can be known per shape of
+//! claim ([`super::front`]), and serve a hundred thousand hosts until prices change.
 //!
 //! The price (smaller is better) of a claim that takes a host from room `b` to room `a`:
 //!
@@ -12,7 +12,7 @@
 //! "Beware of Fragmentation", ATC 2023, for GPUs). Measured on the Azure trace against best fit (`iaas-bench packing`); what did not
 //! help is told in docs/adr/2026-11-25-placement-index-and-price.md.
 
-use super::mix::Wanted;
+use super::{front::Key, mix::Wanted};
 use domain::{flavor::Size, host::MemoryOverhead};
 
 /// Columns: vCPUs free, 0 to 64 units.
@@ -20,8 +20,6 @@ pub const COLS: usize = 65;
 /// Rows: memory free, 0 to 127 units.
 pub const ROWS: usize = 128;
 pub const BUCKETS: usize = COLS * ROWS;
-/// Claim shapes whose orders a kind keeps; the least lately used gives way.
-const SHAPES: usize = 64;
 /// Fixed point of prices.
 const UNIT: f64 = 1_000_000.0;
 /// How large requests outweigh small ones in what is scarce.
@@ -64,26 +62,23 @@ pub struct Kind {
     left_cols: [i32; COLS],
     left_rows: [i32; ROWS],
     worth: Box<[i32]>,
-    /// Rises when prices change.
     age: u32,
-    shapes: Vec<Order>,
-    clock: u64,
 }
 
 /// A claim in the grid's units: the lowest buckets that could hold it, and how far it moves a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    pub low: (u8, u8),
+    low: (u8, u8),
     shift: (u8, u8),
 }
 
-/// The buckets that could hold a shape, cheapest first.
-#[derive(Debug)]
-struct Order {
-    shape: Shape,
-    age: u32,
-    used: u64,
-    buckets: Vec<Bucket>,
+impl Shape {
+    /// Whether a host in this bucket may have the room.
+    #[must_use]
+    pub fn may_fit(&self, bucket: Bucket) -> bool {
+        let (col, row) = (usize::from(bucket) / ROWS, usize::from(bucket) % ROWS);
+        col >= usize::from(self.low.0) && row >= usize::from(self.low.1)
+    }
 }
 
 /// The square root: what is asked most shouldn't be all that counts.
@@ -105,8 +100,6 @@ impl Kind {
             left_rows: [0; ROWS],
             worth: vec![0; BUCKETS].into_boxed_slice(),
             age: 0,
-            shapes: Vec::with_capacity(SHAPES),
-            clock: 0,
         };
         kind.price(mix);
         kind
@@ -144,7 +137,13 @@ impl Kind {
             }
             *worth = if weights > 0.0 { (UNIT * sum / weights) as i32 } else { 0 };
         }
-        self.age = self.age.wrapping_add(1);
+        self.age = self.age.wrapping_add(1).max(1);
+    }
+
+    /// Rises when prices change; never 0.
+    #[must_use]
+    pub fn age(&self) -> u32 {
+        self.age
     }
 
     #[must_use]
@@ -173,41 +172,10 @@ impl Kind {
         let left = self.left_cols[col] + self.left_rows[row];
         left.saturating_add(self.worth[usize::from(bucket)]).saturating_sub(self.worth[col * ROWS + row])
     }
-
-    /// The buckets that could hold the shape, cheapest first (equal ones: the lower bucket). Allocates only for a shape never seen.
-    pub fn order(&mut self, shape: Shape, scratch: &mut Vec<u64>) -> &[Bucket] {
-        self.clock += 1;
-        let at = match self.shapes.iter().position(|o| o.shape == shape) {
-            Some(at) => at,
-            None => self.room_for(shape),
-        };
-        if self.shapes[at].age != self.age {
-            scratch.clear();
-            for col in usize::from(shape.low.0)..COLS {
-                for row in usize::from(shape.low.1)..ROWS {
-                    let bucket = (col * ROWS + row) as Bucket;
-                    let cost = (i64::from(self.cost(shape, bucket)) - i64::from(i32::MIN)) as u64;
-                    scratch.push(cost << 16 | u64::from(bucket));
-                }
-            }
-            scratch.sort_unstable();
-            let order = &mut self.shapes[at];
-            order.buckets.clear();
-            order.buckets.extend(scratch.iter().map(|key| *key as Bucket));
-            order.age = self.age;
-        }
-        self.shapes[at].used = self.clock;
-        &self.shapes[at].buckets
-    }
-
-    fn room_for(&mut self, shape: Shape) -> usize {
-        let stale = self.age.wrapping_sub(1);
-        if self.shapes.len() < SHAPES {
-            self.shapes.push(Order { shape, age: stale, used: 0, buckets: Vec::with_capacity(BUCKETS) });
-            return self.shapes.len() - 1;
-        }
-        let oldest = (0..self.shapes.len()).min_by_key(|at| self.shapes[*at].used).unwrap_or(0);
-        (self.shapes[oldest].shape, self.shapes[oldest].age) = (shape, stale);
-        oldest
+    /// Equal prices: the lower bucket first.
+    #[must_use]
+    pub fn key(&self, shape: Shape, bucket: Bucket) -> Key {
+        let cost = (i64::from(self.cost(shape, bucket)) - i64::from(i32::MIN)) as u64;
+        cost << 16 | u64::from(bucket)
     }
 }

@@ -5,6 +5,7 @@ use super::{
     atoms::{Asked, Atoms, Standing, Wish, wishes},
     decide::Refused,
     host::{GuestCpu, HostEntry, Policies, RACK_TAG, minus, plus},
+    ids::{IdMap, IdSet},
     index::{CellKey, Index, QUEUE_MOST},
     mix::Mix,
     request::Request,
@@ -33,8 +34,10 @@ pub struct Moment {
 pub struct Inventory {
     /// By slot. A removed host leaves its slot to the next.
     pub(super) hosts: Vec<Option<HostEntry>>,
-    slots: HashMap<HostId, u32>,
+    slots: IdMap<HostId, u32>,
     vacant: Vec<u32>,
+    /// Instances that aren't known to have started yet, with the slots of their hosts.
+    starting: IdSet<(u32, InstanceId)>,
     /// Hosts that aren't connected.
     down: u32,
     pub(super) index: Index,
@@ -58,6 +61,11 @@ pub struct Inventory {
 
 /// Shapes remembered; past it all are forgotten (they are rebuilt by one scan each).
 const REFUSALS_KEPT: usize = 256;
+
+/// Starts in progress per thread.
+fn queue(host: &HostEntry) -> u8 {
+    (host.starting / host.threads).min(u32::from(QUEUE_MOST)) as u8
+}
 
 fn shared<T: Hash + Eq>(set: &mut HashSet<Arc<T>>, value: Arc<T>) -> Arc<T> {
     if let Some(known) = set.get(&value) {
@@ -139,21 +147,26 @@ impl Inventory {
 
     fn change_figures(&mut self, id: HostId, f: impl FnOnce(&mut HostEntry)) {
         let Some(slot) = self.slot_of(id) else { return };
-        self.change(slot, |host| {
-            f(host);
-            host.changes += 1;
-        });
+        let Some(host) = self.hosts.get_mut(slot as usize).and_then(Option::as_mut) else { return };
+        let before = host.free();
+        f(host);
+        host.changes += 1;
+        self.refusals.clear();
+        let free = host.free();
+        if free != before {
+            self.index.resize(slot, id, free);
+        }
     }
 
     fn reindex(&mut self, slot: u32) {
         let Some(host) = self.hosts.get(slot as usize).and_then(Option::as_ref) else { return };
         if !host.usable() {
-            self.index.take_out(slot);
+            self.index.take_out(slot, host.id);
             return;
         }
-        let queue = (host.starts_in_progress() / host.threads).min(u32::from(QUEUE_MOST)) as u8;
-        let key = CellKey { zone: host.zone_at, atoms: host.atoms, dedicated_to: host.policies.dedicated_to, queue };
-        self.index.place(slot, host.kind, key, host.free(), &self.mix);
+        let HostEntry { zone_at: zone, atoms, policies: Policies { dedicated_to, .. }, .. } = *host;
+        let key = CellKey { zone, atoms, dedicated_to, queue: queue(host) };
+        self.index.place(slot, host.id, host.kind, key, host.free(), &self.mix);
     }
 
     /// A host as its row says, after its registration or an operator's change. Claims in memory are kept where a host is known
@@ -191,7 +204,7 @@ impl Inventory {
                     (self.hosts.len() - 1) as u32
                 });
                 self.slots.insert(host.id, slot);
-                self.index.put(slot, host.id);
+                self.index.put(slot);
                 slot
             }
         };
@@ -206,7 +219,8 @@ impl Inventory {
     /// The host is no more. What was known of its instances goes with it.
     pub fn remove_host(&mut self, id: HostId) {
         let Some(slot) = self.slots.remove(&id) else { return };
-        self.index.take_out(slot);
+        self.index.take_out(slot, id);
+        self.starting.retain(|(at, _)| *at != slot);
         self.leave_rack(slot);
         self.down -= u32::from(self.hosts[slot as usize].take().is_some_and(|h| !h.up));
         for instance in self.roster.on_slot(slot) {
@@ -321,17 +335,24 @@ impl Inventory {
 
     /// Starts count towards where the next one goes, and how long a start may take. A set, so that saying it twice counts once.
     pub fn start_begins(&mut self, id: HostId, instance_id: InstanceId) {
-        self.change_starts(id, |starting| starting.insert(instance_id));
+        let Some(slot) = self.slot_of(id) else { return };
+        if self.starting.insert((slot, instance_id)) {
+            self.change_starts(slot, |starts| starts + 1);
+        }
     }
 
     pub fn start_ends(&mut self, id: HostId, instance_id: InstanceId) {
-        self.change_starts(id, |starting| starting.remove(&instance_id));
+        let Some(slot) = self.slot_of(id) else { return };
+        if self.starting.remove(&(slot, instance_id)) {
+            self.change_starts(slot, |starts| starts.saturating_sub(1));
+        }
     }
 
-    fn change_starts(&mut self, id: HostId, f: impl FnOnce(&mut HashSet<InstanceId>) -> bool) {
-        let Some(slot) = self.slot_of(id) else { return };
+    fn change_starts(&mut self, slot: u32, f: impl FnOnce(u32) -> u32) {
         let Some(host) = self.hosts[slot as usize].as_mut() else { return };
-        if f(&mut host.starting) {
+        let before = queue(host);
+        host.starting = f(host.starting);
+        if queue(host) != before {
             self.reindex(slot);
         }
     }

@@ -13,8 +13,8 @@
 //! the commit (guarded by `used + x <= capacity` in the database, which stays the truth) makes it firm, a failure gives it back.
 //! Several schedulers may decide on snapshots of it: what they get wrong is a conflict, never an overcommit.
 //! - Hosts are kept by what no request changes (a cell: zone, tags and features that requests name, dedication) and by free room
-//!   (a bucket of the cell's [`grid`]). For each shape of claim the buckets are in order of price, until prices change; a decision
-//!   takes the first host of the first bucket that really has the room ([`index`], [`treap`]).
+//!   (a bucket of the cell's [`grid`]). For each shape of claim the cheapest occupied buckets are kept ([`front`]), until prices change;
+//!   a decision takes the first host of the first bucket that really has the room ([`index`], [`sets`]).
 //! - The price ([`grid`]) is best fit, weighted by what the sizes asked lately ([`mix`]) find scarce, plus what a claim spoils for
 //!   them. It knows no lifetimes and nothing of what comes.
 //! - Filters are a closed enum in a fixed order ([`domain::explain::Rejection`], [`filter`]); the score is a struct whose field order
@@ -25,11 +25,11 @@
 //! **Invariants** (tests.rs): used + tentative + set aside <= capacity for whatever was decided here; the same inventory gives the
 //! same decision, in whatever order it came to be; the index chooses what a naive scan with the same score chooses; a hard group wish
 //! holds after any interleaving; any one host can be lost and its protected instances fit on their backups; a removed host is never
-//! chosen; [`decide::choose`] allocates nothing for shapes it has seen.
+//! chosen; a decision and its claim allocate nothing for shapes seen before (tests/placement_alloc.rs).
 //!
 //! Sources: Verma et al., "Large-scale cluster management at Google with Borg" (EuroSys 2015: equivalence classes, scored packing);
 //! Hadary et al., "Protean" (OSDI 2020: cached candidate sets, ordered rules); Weng et al., "Beware of Fragmentation" (ATC 2023);
-//! Seidel, Aragon, "Randomized search trees" (1996).
+//! Bayer, McCreight, "Organization and maintenance of large ordered indices" (1972).
 
 pub mod atoms;
 pub mod batch;
@@ -37,8 +37,10 @@ pub mod capacity;
 pub mod decide;
 pub mod explain;
 pub mod filter;
+pub mod front;
 pub mod grid;
 pub mod host;
+pub mod ids;
 pub mod index;
 pub mod inventory;
 mod miss;
@@ -50,9 +52,9 @@ pub mod reserve;
 pub mod resize;
 pub mod roster;
 pub mod score;
+pub mod sets;
 #[cfg(test)]
 mod tests;
-pub mod treap;
 
 pub use batch::{Batch, Fill, decide_batch};
 pub use decide::{Choice, Decision, Placed, choose, decide};

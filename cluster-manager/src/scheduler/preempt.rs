@@ -3,11 +3,10 @@
 
 use super::{
     filter,
-    host::{HostEntry, plus},
+    host::{HostEntry, fits, plus},
     inventory::Inventory,
     request::Request,
     roster::Groups,
-    treap::fits,
 };
 use domain::{HostId, InstanceId, flavor::Size};
 

@@ -14,11 +14,11 @@
 use super::{
     decide::cell_suits,
     filter,
-    host::{HostEntry, minus, plus},
+    host::{HostEntry, fits, minus, plus},
     index::CellKey,
     inventory::Inventory,
     request::Request,
-    treap::{NIL, fits},
+    sets::NIL,
 };
 use domain::{HostId, InstanceId, flavor::Size};
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! A resize on the instance's own host, as far as later decisions depend on it: what it takes there (preemption and pinning count by
 //! it), and the room its backup keeps for it (N+1, [`super::reserve`]). Its claim on the host is counted apart, as everywhere.
 
-use super::{inventory::Inventory, roster::pinned_threads, treap::NIL};
+use super::{inventory::Inventory, roster::pinned_threads, sets::NIL};
 use domain::{InstanceId, flavor::Size};
 
 impl Inventory {

@@ -3,12 +3,12 @@
 
 use super::{
     host::HostEntry,
+    ids::IdMap,
     inventory::Inventory,
     request::{GroupWish, Policy, Request, Scope, Strength},
-    treap::NIL,
+    sets::NIL,
 };
 use domain::{HostId, InstanceId, PlacementGroupId, flavor::Size};
-use std::collections::HashMap;
 
 /// An instance as it is made known to the inventory.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +39,8 @@ pub(super) struct Member {
 
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    members: HashMap<InstanceId, Member>,
-    groups: HashMap<PlacementGroupId, Vec<InstanceId>>,
+    members: IdMap<InstanceId, Member>,
+    groups: IdMap<PlacementGroupId, Vec<InstanceId>>,
 }
 
 impl Roster {

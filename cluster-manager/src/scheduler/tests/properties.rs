@@ -68,10 +68,10 @@ fn any_hosts() -> impl Strategy<Value = Vec<Spec>> {
     proptest::collection::vec((capacity, any::<(u8, u8, u8)>()), 1..12)
 }
 
-fn check(inventory: &Inventory) -> Result<(), TestCaseError> {
+pub fn check(inventory: &Inventory) -> Result<(), TestCaseError> {
     for h in inventory.hosts() {
         let taken = host::plus(host::plus(h.used, h.tentative), h.set_aside);
-        prop_assert!(treap::fits(&taken, &h.capacity), "{h:?}");
+        prop_assert!(host::fits(&taken, &h.capacity), "{h:?}");
     }
     Ok(())
 }
@@ -176,7 +176,7 @@ proptest! {
         for (n, vcpus, memory_mib) in claims {
             let row = &rows[n % rows.len()];
             let claim = size(vcpus, memory_mib, 0);
-            if treap::fits(&claim, &straight.find(row.id).expect("known").free()) {
+            if host::fits(&claim, &straight.find(row.id).expect("known").free()) {
                 straight.claim_tentatively(row.id, claim);
                 reversed.claim_tentatively(row.id, claim);
             }

@@ -21,7 +21,7 @@ fn survives(inventory: &Inventory, running: &HashMap<InstanceId, (Placed, Reques
         }
         for (backup, need) in need {
             let free = inventory.find(backup).expect("known").free_in_need();
-            if !treap::fits(&need, &free) {
+            if !host::fits(&need, &free) {
                 return Err(format!("{backup} has {free:?} for {need:?} of {}", lost.id));
             }
         }
@@ -155,7 +155,7 @@ proptest! {
             }
             for h in inventory.hosts() {
                 let taken = host::plus(host::plus(h.used, h.tentative), h.set_aside);
-                prop_assert!(treap::fits(&taken, &h.capacity), "{h:?}");
+                prop_assert!(host::fits(&taken, &h.capacity), "{h:?}");
             }
         }
         for (id, (placed, _)) in running { inventory.let_go(id, &placed); }
