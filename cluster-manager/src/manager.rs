@@ -94,6 +94,12 @@ impl Manager {
         self.cards_leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While a commit is on its way that releases claims of the host, and until memory counted it.
+    pub fn releasing(&self, host_id: HostId) -> Releasing<'_> {
+        self.inventory().release_begins(host_id);
+        Releasing { manager: self, host_id }
+    }
+
     pub fn await_cards_out(&self, id: InstanceId) {
         self.cards_leaving().insert(id);
     }
@@ -167,6 +173,17 @@ impl Manager {
             Ok(found) => found.map_err(|e| read_problem(&e)),
             Err(stopped) => Err(Problem::unavailable(stopped.to_string())),
         }
+    }
+}
+
+pub struct Releasing<'a> {
+    manager: &'a Manager,
+    host_id: HostId,
+}
+
+impl Drop for Releasing<'_> {
+    fn drop(&mut self) {
+        self.manager.inventory().release_ends(self.host_id);
     }
 }
 

@@ -166,6 +166,29 @@ pub async fn resume(manager: &Manager) -> Result<usize, ReadError> {
     }
 }
 
+/// After a create whose outcome was unknown, or that was another's already: memory let its instances go, and those that have a row are
+/// made known again.
+pub async fn recall(manager: &Manager, ids: &[InstanceId]) {
+    let found = async {
+        let mut groups = GroupsKnown::default();
+        for row in manager.store.instance_load_many(ids).await? {
+            let Some(host_id) = row.instance.host_id else { continue };
+            let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await?;
+            if attached(&request) {
+                let what = Attach { claim: row.claim, request: &request, numa_node: None, backup: None };
+                manager.inventory().attach(row.instance.id, host_id, &what);
+            }
+        }
+        Ok::<_, ReadError>(())
+    };
+    if let Err(error) = found.await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "instances of a create with an unknown outcome can't be read"
+        );
+    }
+}
+
 /// Protected instances whose backup went find another as soon as there is room. Those that have none are counted.
 pub async fn keep_backed_up(manager: Arc<Manager>) {
     loop {

@@ -153,6 +153,8 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
         let unit = unit_of(&work, row, &verdict, now);
         settled.push(Settled { work, row: row.cloned(), verdict, unit });
     }
+    let gone = settled.iter().filter(|s| matches!(s.verdict, Verdict::Gone { .. }));
+    let _releasing: Vec<_> = gone.map(|s| manager.releasing(s.work.link.host_id)).collect();
     let commits = settled.iter_mut().map(|s| {
         let unit = std::mem::take(&mut s.unit);
         async { if unit.is_empty() { Ok(()) } else { manager.store.commit(unit).await } }

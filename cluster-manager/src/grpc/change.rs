@@ -4,7 +4,7 @@
 use super::{
     answer::{self, Deed},
     card,
-    growth::{Growth, Resized, resized},
+    growth::{Growth, Resized, refit, resized},
     reserve::describe_nic,
 };
 use crate::{
@@ -218,6 +218,8 @@ async fn commit(
         manager.storage.resize(disk_id, next.id, next.spec.size.disk_gib, generation).await?;
     }
     let (unit, usage) = unit(context, change, row, next, resized.as_ref(), now);
+    let shrinks = resized.as_ref().is_some_and(|r| r.less != Size::default());
+    let _releasing = next.host_id.filter(|_| shrinks).map(|host_id| manager.releasing(host_id));
     match manager.store.commit(unit).await {
         Ok(()) => {
             after_commit(manager, context, change, row, next, resized.as_ref(), held);
@@ -229,7 +231,12 @@ async fn commit(
                 manager.signal.wake([next.id], None);
             }
             match error {
-                CommitError::Guard(Guard::InstanceGeneration) => Ok(None),
+                CommitError::Guard(Guard::InstanceGeneration) => {
+                    if resized.is_some() {
+                        refit(manager, next.id).await;
+                    }
+                    Ok(None)
+                }
                 CommitError::Guard(Guard::HostCapacity) => {
                     if let Some(host_id) = next.host_id {
                         manager.refresh_host(host_id).await;

@@ -14,7 +14,7 @@ use crate::{
     lifecycle::check::{check_image, check_spec, check_tags},
     manager::{Manager, read_problem},
     scheduler::{Fill, Placed},
-    wishes::Wishes,
+    wishes::{self, Wishes},
 };
 use domain::{
     DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
@@ -241,6 +241,7 @@ async fn place_and_commit(
                 return Err(for_certain(answer::quota_problem(manager, wanted.project_id, &asked).await));
             }
             CommitError::Constraint(Constraint::InstanceName) => {
+                wishes::recall(manager, &ids).await;
                 return Err(for_certain(name_taken(manager, wanted).await));
             }
             CommitError::Constraint(Constraint::ForeignKey("placement_member_group_fk")) => {
@@ -257,6 +258,7 @@ async fn place_and_commit(
                 for host_id in hosts {
                     manager.refresh_host(host_id).await;
                 }
+                wishes::recall(manager, &ids).await;
                 let problem = answer::commit_problem(&error);
                 return Err(Failed { problem, reservations: Reservations::LeaveToExpire });
             }

@@ -33,7 +33,9 @@ pub struct Growth<'a> {
     manager: &'a Manager,
     placed: Placed,
     id: InstanceId,
+    /// Its size and its claim.
     before: (Size, Size),
+    after: (Size, Size),
     firm: bool,
 }
 
@@ -51,7 +53,7 @@ impl<'a> Growth<'a> {
         let mut inventory = manager.inventory();
         if let Some(host) = inventory.find(host_id) {
             let short = minus(more, host.free());
-            let asks = Request { size, ..Request::default() };
+            let asks = Request { size, project: Some(row.instance.project_id), ..Request::default() };
             let closed = filter::reject(host, &asks).filter(|f| *f < Rejection::Vcpus);
             if more != Size::default() && (short != Size::default() || closed.is_some()) {
                 let filter = closed.unwrap_or(if short.vcpus > 0 {
@@ -72,14 +74,24 @@ impl<'a> Growth<'a> {
             inventory.resize(row.instance.id, before.0, before.1);
             return Err(refused(host_id, Rejection::Reserve, Size::default(), now));
         }
-        Ok(Self { manager, placed: Placed::of(host_id, more), id: row.instance.id, before, firm: false })
+        Ok(Self {
+            manager,
+            placed: Placed::of(host_id, more),
+            id: row.instance.id,
+            before,
+            after: (size, resized.claim),
+            firm: false,
+        })
     }
 
     pub fn make_firm(mut self) {
         self.firm = true;
+        let mut inventory = self.manager.inventory();
+        // Another resize, refused meanwhile, may have put back what was before this one.
+        inventory.resize(self.id, self.after.0, self.after.1);
         // Making a claim firm counts a revision, as its commit did; without one, none was committed.
         if self.placed.claim != Size::default() {
-            self.manager.inventory().make_firm(self.placed.host_id, self.placed.claim);
+            inventory.make_firm(self.placed.host_id, self.placed.claim);
         }
     }
 }
@@ -90,6 +102,20 @@ impl Drop for Growth<'_> {
             let mut inventory = self.manager.inventory();
             inventory.give_back(self.placed.host_id, self.placed.claim);
             inventory.resize(self.id, self.before.0, self.before.1);
+        }
+    }
+}
+
+/// After a resize that wasn't committed because the row changed: what the row says now.
+pub async fn refit(manager: &Manager, id: InstanceId) {
+    match manager.store.instance_load_many(&[id]).await {
+        Ok(rows) => {
+            if let Some(row) = rows.first() {
+                manager.inventory().resize(id, row.instance.spec.size, row.claim);
+            }
+        }
+        Err(error) => {
+            tracing::warn!(instance_id = %id, error = &error as &dyn std::error::Error, "an instance can't be read")
         }
     }
 }

@@ -293,15 +293,21 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
         .op(placement_record::keep(instance.id, now))
         .op(store::EventInsert(event(instance, "deleted", format!("{} is deleted", instance.name), data, now)));
     wishes::leave(&instance.spec, &mut unit);
-    if let Some(host_id) = instance.host_id
-        && subject.row.instance.claim != Size::default()
-    {
-        unit.push(unclaim(host_id, subject.row.instance.claim));
-    }
+    let claim = subject.row.instance.claim;
+    let claimed_on = instance.host_id.filter(|_| claim != Size::default());
+    unit.extend(claimed_on.map(|host_id| unclaim(host_id, claim)));
+    let releasing = claimed_on.map(|host_id| manager.releasing(host_id));
     match manager.store.commit(unit).await {
         // The sweep repeats it.
         Ok(()) => {
-            manager.inventory().detach(instance.id);
+            {
+                let mut inventory = manager.inventory();
+                if let Some(host_id) = claimed_on {
+                    inventory.unclaim(host_id, claim);
+                }
+                inventory.detach(instance.id);
+            }
+            drop(releasing);
             match manager.forget_claims(&[instance.id], !subject.row.ports.is_empty()).await {
                 Ok(()) => End::Settled,
                 Err(problem) => failed(subject, "forgetting its disk and ports", &problem).1,

@@ -13,8 +13,8 @@ use super::{
 };
 use domain::{HostId, Timestamp, explain::PlacementRecord, flavor::Size};
 
-/// Hosts tried for a protected instance, until one is found that another can back.
-const PRIMARIES: usize = 4;
+/// Hosts tried for a protected instance, until one is found that another can back: two in each of so many zones.
+const PRIMARIES: usize = 32;
 
 /// A refusal without its time.
 #[derive(Debug, Clone)]
@@ -99,26 +99,62 @@ pub(super) fn choose_beside(inventory: &mut Inventory, request: &Request, beside
         let (found, violations) = find(inventory, request, &groups, &asked, beside, None)?;
         return answer(inventory, request, found, violations, None);
     }
-    let mut tried = [u32::MAX; PRIMARIES];
-    for at in 0..PRIMARIES {
-        let (found, violations) = find(inventory, request, &groups, &asked, beside, Some(&tried[..at]))?;
+    let mut tried = Tried::default();
+    while tried.count < PRIMARIES {
+        let (found, violations) = find(inventory, request, &groups, &asked, beside, Some(&tried))?;
         if let Some(backup) = inventory.find_backup(found.slot, request) {
             return answer(inventory, request, found, violations, Some(backup));
         }
-        tried[at] = found.slot;
+        let zone = inventory.at(found.slot).map_or(u16::MAX, |host| host.zone_at);
+        tried.add(found.slot, zone);
     }
     None
+}
+
+/// Hosts that no other could back. When two of a zone have failed, no host of it can back anything: whatever could back the one is not
+/// the other, and the other way round.
+struct Tried {
+    hosts: [(u32, u16); PRIMARIES],
+    count: usize,
+}
+
+impl Default for Tried {
+    fn default() -> Self {
+        Self { hosts: [(u32::MAX, u16::MAX); PRIMARIES], count: 0 }
+    }
+}
+
+impl Tried {
+    fn add(&mut self, slot: u32, zone: u16) {
+        self.hosts[self.count] = (slot, zone);
+        self.count += 1;
+    }
+
+    fn hosts(&self) -> &[(u32, u16)] {
+        &self.hosts[..self.count]
+    }
+
+    fn has(&self, slot: u32) -> bool {
+        self.hosts().iter().any(|(tried, _)| *tried == slot)
+    }
+
+    fn is_zone_out(&self, zone: u16) -> bool {
+        self.hosts().iter().filter(|(_, tried)| *tried == zone).count() >= 2
+    }
 }
 
 /// After the loss of a host: the room set aside for the instance, if it is still there.
 fn recover(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
     let member = inventory.roster.find(request.recovers?)?;
-    let host = inventory.at(member.backup)?;
+    let (primary, backup) = (member.slot, member.backup);
+    let groups = Groups::locate_backup(inventory, request, primary, request.recovers);
+    let host = inventory.at(backup)?;
     let room = super::host::fits(&filter::claim(host, request), &host.free_in_need());
-    if !room || !host.usable() || filter::closed(host, request).is_some() {
+    let apart = groups.violations(host, backup, &inventory.backup_scratch).is_none();
+    if !room || apart || !host.usable() || filter::closed(host, request).is_some() {
         return None;
     }
-    let found = inventory.index.score(member.backup, request.size)?;
+    let found = inventory.index.score(backup, request.size)?;
     answer(inventory, request, found, 0, None)
 }
 
@@ -137,7 +173,7 @@ fn find(
     groups: &Groups,
     asked: &Asked,
     beside: &[u32],
-    tried: Option<&[u32]>,
+    tried: Option<&Tried>,
 ) -> Option<(Found, u32)> {
     let zone = match &request.zone {
         Some(zone) => Some(inventory.zone_at(zone)?),
@@ -145,7 +181,8 @@ fn find(
     };
     let exact = asked.rest || request.pinned || request.baseline.is_some() || !request.avoid.is_empty();
     for violations in 0..=groups.soft() {
-        let skip = |slot: u32| beside.contains(&slot) || tried.is_some_and(|t| t.contains(&slot));
+        let skip = |slot: u32| beside.contains(&slot) || tried.is_some_and(|t| t.has(slot));
+        let is_out = |zone: u16| tried.is_some_and(|t| t.is_zone_out(zone));
         let near = groups.near(Strength::Hard).or_else(|| {
             // With all soft wishes met, the near ones are few.
             if violations == 0 { groups.near(Strength::Soft) } else { None }
@@ -153,9 +190,10 @@ fn find(
         let found = match near {
             Some(near) => {
                 let mut best: Option<(u8, i32, u16, HostId, Found)> = None;
-                Groups::each_near(near, inventory, |slot| {
+                Groups::each_near(near, inventory, &inventory.scratch, |slot| {
                     let Some(host) = inventory.at(slot) else { return };
                     if skip(slot)
+                        || is_out(host.zone_at)
                         || !suits(host, slot, request, groups, violations, &inventory.scratch)
                         || filter::reject(host, request).is_some()
                     {
@@ -173,6 +211,7 @@ fn find(
                 let Inventory { index, hosts, scratch, .. } = inventory;
                 let cell = |key: &CellKey| {
                     zone.is_none_or(|z| z == key.zone)
+                        && !is_out(key.zone)
                         && cell_suits(key, asked, request)
                         && groups.zone_suits(key.zone, scratch)
                 };

@@ -66,6 +66,8 @@ pub struct HostEntry {
     pub revision: i64,
     /// Instances placed here that aren't known to have started yet. Which: [`super::Inventory`] knows.
     pub(super) starting: u32,
+    /// Commits on their way that release claims.
+    pub(super) releasing: u32,
     /// Hardware threads (capacity without overcommit), at least 1.
     pub threads: u32,
     pub policies: Policies,
@@ -119,6 +121,7 @@ impl HostEntry {
             starting: 0,
             special: Vec::new(),
             changes: 0,
+            releasing: 0,
             kind: KindKey::of(host.capacity, host.overhead),
             zone_at: 0,
             rack_at: None,

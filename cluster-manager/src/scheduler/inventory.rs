@@ -57,6 +57,8 @@ pub struct Inventory {
     refusals: HashMap<Request, Refused>,
     /// Where groups' members are, while one decision is made.
     pub(super) scratch: Vec<u32>,
+    /// Of backups ([`super::roster::Groups::locate_backup`]), which are looked for while `scratch` is in use.
+    pub(super) backup_scratch: Vec<u32>,
 }
 
 /// Shapes remembered; past it all are forgotten (they are rebuilt by one scan each).
@@ -183,6 +185,7 @@ impl Inventory {
         (entry.zone_at, entry.zone) = (zone, self.zones[usize::from(zone)].clone());
         entry.atoms = self.atoms.of(&entry);
         self.atoms.hosts_changed();
+        let mut moved = false;
         let slot = match self.slot_of(host.id) {
             Some(slot) => {
                 self.leave_rack(slot);
@@ -190,6 +193,8 @@ impl Inventory {
                     self.down -= u32::from(!old.up);
                     (entry.used, entry.tentative, entry.set_aside) = (old.used, old.tentative, old.set_aside);
                     (entry.starting, entry.special, entry.changes) = (old.starting, old.special, old.changes);
+                    entry.releasing = old.releasing;
+                    moved = entry.zone_at != old.zone_at;
                     entry.policies.reserved = old.policies.reserved;
                     entry.revision = entry.revision.max(old.revision);
                     for (node, old) in entry.numa.iter_mut().zip(old.numa) {
@@ -214,6 +219,9 @@ impl Inventory {
         self.refusals.clear();
         self.reindex(slot);
         self.check_backups(slot);
+        if moved {
+            self.check_backups_of(slot);
+        }
     }
 
     /// The host is no more. What was known of its instances goes with it.
@@ -286,6 +294,22 @@ impl Inventory {
         });
     }
 
+    /// A commit that releases claims of the host is on its way: until it ended, the row may be ahead of memory, and isn't taken over.
+    pub fn release_begins(&mut self, id: HostId) {
+        self.change_releasing(id, |n| n + 1);
+    }
+
+    pub fn release_ends(&mut self, id: HostId) {
+        self.change_releasing(id, |n| n.saturating_sub(1));
+    }
+
+    fn change_releasing(&mut self, id: HostId, f: impl FnOnce(u32) -> u32) {
+        let slot = self.slot_of(id);
+        if let Some(host) = slot.and_then(|slot| self.hosts[slot as usize].as_mut()) {
+            host.releasing = f(host.releasing);
+        }
+    }
+
     /// The commit that released a claim succeeded; it raised the host's revision by one.
     pub fn unclaim(&mut self, id: HostId, claim: Size) {
         self.change_figures(id, |h| {
@@ -306,12 +330,14 @@ impl Inventory {
         self.find(id).map(|h| Moment { host_id: id, changes: h.changes })
     }
 
-    /// Takes over a row's figures, unless a claim is on its way or something changed since `moment`: then the row is the older one.
+    /// Takes over a row's figures, unless a claim or a release is on its way or something changed since `moment`: then the row is the older
+    /// one, or says what will be counted yet.
     /// Answers whether it did.
     pub fn refresh(&mut self, moment: Moment, row: &Host) -> bool {
         let Some(slot) = self.slot_of(moment.host_id) else { return false };
         let Some(host) = self.hosts[slot as usize].as_mut() else { return false };
-        if host.changes != moment.changes || host.tentative != Size::default() {
+        let older = row.generation < host.generation;
+        if older || host.changes != moment.changes || host.tentative != Size::default() || host.releasing > 0 {
             return false;
         }
         host.revision = host.revision.max(row.revision);

@@ -9,6 +9,10 @@
 //! Invariants: a backup is another host of the zone that the instance may run on; used + tentative + set aside <= capacity where
 //! everything fitted when it was decided; `set_aside` of a host is the componentwise maximum, over the hosts that rely on it, of
 //! what they'd send. Backups are chosen one by one and not moved to make room, so a refusal may come a little before the optimum's.
+//! Hard groups hold after the loss as before it: a backup is where the group's members elsewhere allow it, members that must be together
+//! share one, and the place of a member's backup is closed to newcomers of its anti-affinity group. Members that don't restart wait for
+//! their host and count for nothing meanwhile.
+//!
 //! They live in memory: a restarted manager finds them anew, and what finds none is *exposed*, counted, and tried again.
 
 use super::{
@@ -17,7 +21,8 @@ use super::{
     host::{HostEntry, fits, minus, plus},
     index::CellKey,
     inventory::Inventory,
-    request::Request,
+    request::{Request, Strength},
+    roster::Groups,
     sets::NIL,
 };
 use domain::{HostId, InstanceId, flavor::Size};
@@ -92,29 +97,41 @@ impl Reserve {
 
 impl Inventory {
     /// What the host would have to set aside more for an instance that goes to `primary`; none: it can't.
-    fn growth_on(&self, slot: u32, primary: u32, request: &Request) -> Option<Size> {
+    fn growth_on(&self, slot: u32, primary: u32, request: &Request, groups: &Groups) -> Option<Size> {
         let host = self.at(slot)?;
-        if slot == primary || !host.usable() || filter::closed(host, request).is_some() {
+        let zone = self.at(primary)?.zone_at;
+        if slot == primary || host.zone_at != zone || !host.usable() || filter::closed(host, request).is_some() {
             return None;
         }
+        groups.violations(host, slot, &self.backup_scratch)?;
         let growth = self.reserve.growth(host, slot, primary, filter::claim(host, request))?;
-        fits(&growth, &host.free()).then_some(growth)
+        // With what it sets aside already: of a host that keeps less than it promised nothing more is asked, not even nothing.
+        fits(&plus(host.set_aside, growth), &host.free_in_need()).then_some(growth)
     }
 
     /// A host that could keep room for an instance that goes to `primary`: of those in use, the one that must set aside least more
     /// for it; else a fresh one.
     pub(super) fn find_backup(&mut self, primary: u32, request: &Request) -> Option<u32> {
+        let groups = Groups::locate_backup(self, request, primary, None);
+        self.find_backup_in(primary, request, &groups)
+    }
+
+    fn find_backup_in(&mut self, primary: u32, request: &Request, groups: &Groups) -> Option<u32> {
         let zone = self.at(primary)?.zone_at;
+        let key = |slot: u32| {
+            let growth = self.growth_on(slot, primary, request, groups)?;
+            Some(((growth.memory_mib, growth.vcpus, growth.disk_gib, self.at(slot)?.id), slot))
+        };
+        if let Some(near) = groups.near(Strength::Hard) {
+            // Where the other members are or will be.
+            let mut best = None;
+            Groups::each_near(near, self, &self.backup_scratch, |slot| {
+                best = [best, key(slot)].into_iter().flatten().min_by_key(|(key, _)| *key);
+            });
+            return best.map(|(_, slot)| slot);
+        }
         let in_use = self.reserve.backups.get(&zone).map_or(&[][..], Vec::as_slice);
-        let best = in_use
-            .iter()
-            .rev()
-            .take(TRIED)
-            .filter_map(|slot| {
-                let growth = self.growth_on(*slot, primary, request)?;
-                Some(((growth.memory_mib, growth.vcpus, growth.disk_gib, self.at(*slot)?.id), *slot))
-            })
-            .min_by_key(|(key, _)| *key);
+        let best = in_use.iter().rev().take(TRIED).filter_map(|slot| key(*slot)).min_by_key(|(key, _)| *key);
         if let Some((_, slot)) = best {
             return Some(slot);
         }
@@ -122,12 +139,13 @@ impl Inventory {
         if asked.hopeless {
             return None;
         }
-        let Self { index, hosts, reserve, .. } = self;
+        let Self { index, hosts, reserve, backup_scratch, .. } = self;
         let wanted = |slot: u32| {
             let host = hosts[slot as usize].as_ref();
             host.is_some_and(|host| {
                 slot != primary
                     && filter::reject(host, request).is_none()
+                    && groups.violations(host, slot, backup_scratch).is_some()
                     && reserve.growth(host, slot, primary, filter::claim(host, request)).is_some()
             })
         };
@@ -140,8 +158,9 @@ impl Inventory {
         let Some(member) = self.roster.find_mut(id) else { return };
         let primary = member.slot;
         let Some(request) = member.protected.take() else { return };
-        let hinted = hint.filter(|slot| self.growth_on(*slot, primary, &request).is_some());
-        let backup = hinted.or_else(|| self.find_backup(primary, &request));
+        let groups = Groups::locate_backup(self, &request, primary, Some(id));
+        let hinted = hint.filter(|slot| self.growth_on(*slot, primary, &request, &groups).is_some());
+        let backup = hinted.or_else(|| self.find_backup_in(primary, &request, &groups));
         let found = backup.and_then(|slot| self.at(slot).map(|h| (slot, h.zone_at, filter::claim(h, &request))));
         if let Some(member) = self.roster.find_mut(id) {
             member.protected = Some(request);
@@ -162,18 +181,40 @@ impl Inventory {
         self.change(backup, |host| host.set_aside = set_aside);
     }
 
-    /// A host changed: who relied on it finds another backup if it can no longer keep its promise.
+    /// A host changed: who relied on it finds another backup if it can no longer keep its promise, or no longer suits.
     pub(super) fn check_backups(&mut self, slot: u32) {
         if !self.reserve.relied.contains_key(&slot) {
             return;
         }
         let keeps = self.at(slot).is_some_and(|h| h.usable() && fits(&h.set_aside, &h.free_in_need()));
-        if keeps {
-            return;
+        let mut lost = self.roster.backed_up_by(slot);
+        lost.retain(|id| !keeps || !self.still_suits(*id, slot));
+        self.back_up_anew(&lost);
+    }
+
+    /// A host is in another zone now: so are the backups of what it has.
+    pub(super) fn check_backups_of(&mut self, slot: u32) {
+        let mut lost = self.roster.on_slot(slot);
+        lost.retain(|id| self.roster.find(*id).is_some_and(|m| m.backup != NIL && !self.still_suits(*id, m.backup)));
+        self.back_up_anew(&lost);
+    }
+
+    fn still_suits(&self, id: InstanceId, backup: u32) -> bool {
+        let Some(member) = self.roster.find(id) else { return false };
+        let (Some(request), Some(host), Some(primary)) = (&member.protected, self.at(backup), self.at(member.slot))
+        else {
+            return false;
+        };
+        host.zone_at == primary.zone_at && filter::closed(host, request).is_none()
+    }
+
+    /// First all let go, then each looks anew: members that must go together can all move.
+    fn back_up_anew(&mut self, ids: &[InstanceId]) {
+        for id in ids {
+            self.drop_backup(*id);
         }
-        for id in self.roster.backed_up_by(slot) {
-            self.drop_backup(id);
-            self.back_up(id, None);
+        for id in ids {
+            self.back_up(*id, None);
         }
     }
 

@@ -99,7 +99,7 @@ impl Inventory {
             groups: request.groups.iter().map(|wish| wish.group).collect(),
             preemptible: request.preemptible,
             numa_node,
-            protected: request.protected.then(|| Box::new(request.clone())),
+            protected: request.protected.then(|| Box::new(Request { avoid: Vec::new(), ..request.clone() })),
             backup: NIL,
             backup_claim: Size::default(),
         };
@@ -214,22 +214,53 @@ impl Located {
 }
 
 impl Groups {
+    /// As the instances are now. A hard anti-affinity group has the places of its members' backups too: who came there would take away
+    /// what a member's restart needs.
     pub fn locate(inventory: &mut Inventory, request: &Request) -> Self {
-        let mut groups = Self::default();
-        if request.groups.is_empty() {
-            return groups;
-        }
         let mut scratch = std::mem::take(&mut inventory.scratch);
+        let groups = Self::gather(inventory, request, request.recovers, &mut scratch, |wish, member| {
+            let apart = wish.policy == Policy::AntiAffinity && wish.strength == Strength::Hard;
+            [member.slot, if apart && request.recovers.is_none() { member.backup } else { NIL }]
+        });
+        inventory.scratch = scratch;
+        groups
+    }
+
+    /// As they will be when `primary` is lost, for the backup of an instance there (`own`, where it is known already): members elsewhere
+    /// stay, those on `primary` go to their own backups or wait. Hard wishes alone; in the inventory's second scratch.
+    pub fn locate_backup(inventory: &mut Inventory, request: &Request, primary: u32, own: Option<InstanceId>) -> Self {
+        let mut scratch = std::mem::take(&mut inventory.backup_scratch);
+        let groups = Self::gather(inventory, request, own, &mut scratch, |wish, member| {
+            let at = match (wish.strength, wish.policy) {
+                (Strength::Soft, _) => NIL,
+                (Strength::Hard, _) if member.slot != primary => member.slot,
+                (Strength::Hard, Policy::Affinity) => member.backup,
+                (Strength::Hard, Policy::AntiAffinity) => NIL,
+            };
+            [at, NIL]
+        });
+        inventory.backup_scratch = scratch;
+        groups
+    }
+
+    fn gather(
+        inventory: &Inventory,
+        request: &Request,
+        own: Option<InstanceId>,
+        scratch: &mut Vec<u32>,
+        slots: impl Fn(&GroupWish, &Member) -> [u32; 2],
+    ) -> Self {
+        let mut groups = Self::default();
         scratch.clear();
         for (wish, located) in request.groups.iter().zip(&mut groups.located) {
             let from = scratch.len();
-            for id in inventory.roster.members(wish.group) {
-                if request.recovers == Some(*id) {
-                    continue;
-                }
+            for id in inventory.roster.members(wish.group).iter().filter(|id| own != Some(**id)) {
                 let Some(member) = inventory.roster.find(*id) else { continue };
-                let Some(host) = inventory.at(member.slot) else { continue };
-                scratch.push(key(host, member.slot, wish.scope));
+                for slot in slots(wish, member) {
+                    if let Some(host) = inventory.at(slot) {
+                        scratch.push(key(host, slot, wish.scope));
+                    }
+                }
             }
             scratch[from..].sort_unstable();
             // In place: dedup of the tail.
@@ -243,7 +274,6 @@ impl Groups {
             scratch.truncate(to);
             *located = Some(Located { wish: *wish, from, to });
         }
-        inventory.scratch = scratch;
         groups
     }
 
@@ -287,8 +317,8 @@ impl Groups {
     }
 
     /// Calls `f` with each host that `near` allows.
-    pub fn each_near(near: &Located, inventory: &Inventory, mut f: impl FnMut(u32)) {
-        for key in near.keys(&inventory.scratch) {
+    pub fn each_near(near: &Located, inventory: &Inventory, scratch: &[u32], mut f: impl FnMut(u32)) {
+        for key in near.keys(scratch) {
             match near.wish.scope {
                 Scope::Host => f(*key),
                 Scope::Rack if key & LONE_RACK != 0 => f(key & !LONE_RACK),

@@ -187,6 +187,11 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
         for id in ids.iter().chain(&kept) {
             cloud.becomes(*id, S::Running).await;
         }
+        // Made again under its id by a caller that never heard of it: refused, and as known as before.
+        let mut again = cloud.request(&["c-1"], &class(1));
+        again.instances[0].id = ids[0].to_string();
+        let again = cloud.try_create(&cloud.context(), again).await.expect_err("it is there");
+        assert_eq!(again.kind, ErrorKind::AlreadyExists, "{again}");
         let making = refused(&cloud, "large", &large).await;
         assert!(making.hint.as_ref().is_some_and(|h| h.contains("2 preemptible instance(s) give way")), "{making:?}");
         for id in ids {
@@ -237,6 +242,16 @@ async fn a_protected_instance_grows_as_far_as_another_host_could_restart_it() {
     cloud.cordon(primary, true).await;
     refused(&cloud, "last", &cloud.spec()).await;
     cloud.resize(instance.id, of(1)).await.expect("smaller");
+    cloud.becomes(instance.id, S::Stopped).await;
+    cloud.cordon(primary, false).await;
+    // On a host of its own project it grows as well.
+    let dedicated_to = Some(cloud.project_id.to_string());
+    let mine = pb::ChangeHostRequest { host_id: primary.to_string(), dedicated_to, ..Default::default() };
+    cloud.change_host(mine).await.expect("accepted");
+    cloud.resize(instance.id, of(2)).await.expect("its own");
+    cloud.becomes(instance.id, S::Stopped).await;
+    cloud.resize(instance.id, of(1)).await.expect("smaller");
+    cloud.cordon(primary, true).await;
     cloud.create_as("last", &cloud.spec()).await;
     cloud.stop(hosts).await;
 }

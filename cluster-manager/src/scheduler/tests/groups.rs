@@ -6,7 +6,7 @@ fn group(n: u128) -> PlacementGroupId {
     PlacementGroupId(uuid::Uuid::from_u128(n))
 }
 
-fn wish(n: u128, policy: Policy, scope: Scope, strength: Strength) -> GroupWish {
+pub(super) fn wish(n: u128, policy: Policy, scope: Scope, strength: Strength) -> GroupWish {
     GroupWish { group: group(n), policy, scope, strength }
 }
 

@@ -1,4 +1,4 @@
-use super::*;
+use super::{groups::wish, *};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -190,4 +190,125 @@ fn a_resize_takes_its_backup_along_or_is_refused() {
     inventory.detach(id);
     assert_eq!(set_aside(&inventory), Size::default());
     assert!(inventory.resize(id, size(6, 1024, 0), six), "nothing depends on one that isn't attached");
+}
+
+fn on(inventory: &mut Inventory, row: &Host, request: &Request, backup: Option<&Host>) -> InstanceId {
+    let (id, claim) = (InstanceId::new(), inventory.find(row.id).expect("known").claim_of(request.size));
+    let placed = Placed { backup: backup.map(|h| h.id), ..Placed::of(row.id, claim) };
+    inventory.hold(id, &placed, request);
+    id
+}
+
+#[test]
+fn a_backup_that_lost_its_room_keeps_no_promise() {
+    let mut rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0)), host(3, size(8, 16_384, 0))];
+    let mut inventory = Inventory::new(&rows);
+    let request = protected(4, 1024);
+    let [a, b] = [0, 1].map(|at| on(&mut inventory, &rows[at], &request, Some(&rows[2])));
+    assert_eq!([a, b].map(|id| inventory.backup_of(id)), [Some(rows[2].id); 2]);
+    // Room for neither of them: what it set aside for the other is no room for one.
+    rows[2].capacity = size(2, 16_384, 0);
+    inventory.put_host(&rows[2]);
+    assert_eq!([a, b].map(|id| inventory.backup_of(id)), [None; 2]);
+    assert_eq!(inventory.back_up_exposed().len(), 2);
+    assert!(choose(&mut inventory, &protected(1, 512)).is_none());
+    rows[2].capacity = size(4, 16_384, 0);
+    inventory.put_host(&rows[2]);
+    assert_eq!(inventory.back_up_exposed(), []);
+}
+
+#[test]
+fn a_backup_that_no_longer_suits_is_left() {
+    let mut rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0)), host(3, size(4, 8192, 0))];
+    let mut inventory = Inventory::new(&rows);
+    let id = on(&mut inventory, &rows[0], &protected(1, 512), Some(&rows[1]));
+    rows[1].dedicated_to = Some(domain::ProjectId::new());
+    inventory.put_host(&rows[1]);
+    assert_eq!(inventory.backup_of(id), Some(rows[2].id));
+    rows[2].zone = "other".to_owned();
+    inventory.put_host(&rows[2]);
+    assert_eq!(inventory.backup_of(id), None);
+    rows[0].zone = "other".to_owned();
+    inventory.put_host(&rows[0]);
+    assert_eq!((inventory.back_up_exposed(), inventory.backup_of(id)), (vec![], Some(rows[2].id)));
+    // It moves alone: its backup is another zone's then.
+    rows[0].zone = "third".to_owned();
+    inventory.put_host(&rows[0]);
+    assert_eq!(inventory.backup_of(id), None);
+    assert_eq!(inventory.find(rows[2].id).expect("known").set_aside, Size::default());
+}
+
+#[test]
+fn the_loss_of_a_host_breaks_no_hard_group() {
+    let apart =
+        |n| Request { groups: vec![wish(n, Policy::AntiAffinity, Scope::Host, Strength::Hard)], ..protected(1, 512) };
+    let rows: Vec<Host> = (1..=3).map(|n| host(n, size(8, 8192, 0))).collect();
+    let mut inventory = Inventory::new(&rows[..2]);
+    let first = choose(&mut inventory, &apart(1)).expect("placed").placed;
+    inventory.hold(InstanceId::new(), &first, &apart(1));
+    // The other host is where the first would restart.
+    let refused = decide(&mut inventory, &apart(1), NOW);
+    assert!(refused.placed.is_none() && refused.record.rejected.iter().any(|r| r.filter == Rejection::Group));
+    assert!(choose(&mut inventory, &apart(2)).is_some(), "another group may");
+    let mut inventory = Inventory::new(&rows);
+    let mut hosts = Vec::new();
+    for _ in 0..2 {
+        let placed = choose(&mut inventory, &apart(1)).expect("two of three").placed;
+        hosts.push((placed.host_id, placed.backup.expect("backed up")));
+        inventory.hold(InstanceId::new(), &placed, &apart(1));
+    }
+    let [(a, backup), (b, other)] = hosts[..] else { panic!("{hosts:?}") };
+    assert!(a != b && backup == other && backup != a && backup != b, "{hosts:?}");
+    assert!(choose(&mut inventory, &apart(1)).is_none());
+}
+
+#[test]
+fn who_must_be_together_restarts_together() {
+    let together =
+        Request { groups: vec![wish(1, Policy::Affinity, Scope::Host, Strength::Hard)], ..protected(2, 512) };
+    let mut rows = [host(1, size(8, 8192, 0)), host(2, size(4, 8192, 0)), host(3, size(8, 8192, 0))];
+    rows[2].cordoned = true;
+    let mut inventory = Inventory::new(&rows);
+    let on_first = [0; 2].map(|_| on(&mut inventory, &rows[0], &together, None));
+    let backups = |inventory: &Inventory| on_first.map(|id| inventory.backup_of(id));
+    assert_eq!(backups(&inventory), [Some(rows[1].id); 2]);
+    // A third would need room where the others would go.
+    assert!(choose(&mut inventory, &together).is_none());
+    rows[2].cordoned = false;
+    inventory.put_host(&rows[2]);
+    rows[1].cordoned = true;
+    inventory.put_host(&rows[1]);
+    assert_eq!(backups(&inventory), [Some(rows[2].id); 2], "both moved");
+    assert_eq!(choose(&mut inventory, &together).and_then(|c| c.placed.backup), Some(rows[2].id));
+}
+
+#[test]
+fn zones_of_one_host_hide_no_larger_one() {
+    let mut rows: Vec<Host> = (1..=12).map(|n| host(n, size(4, 8192, 0))).collect();
+    for (at, row) in rows.iter_mut().enumerate() {
+        row.zone = format!("z{}", at.min(10));
+        // Tight, so tried first.
+        row.used = if at < 10 { size(3, 7000, 0) } else { Size::default() };
+    }
+    let mut inventory = Inventory::new(&rows);
+    let choice = choose(&mut inventory, &protected(1, 512)).expect("the last zone has two hosts");
+    assert!([rows[10].id, rows[11].id].contains(&choice.placed.host_id));
+}
+
+#[test]
+fn an_older_row_and_one_that_is_ahead_are_not_taken_over() {
+    let mut row = host(1, size(4, 8192, 0));
+    (row.generation, row.used) = (3, size(2, 1024, 0));
+    let mut inventory = Inventory::new(std::slice::from_ref(&row));
+    let older = Host { generation: 2, dedicated_to: Some(domain::ProjectId::new()), ..row.clone() };
+    let moment = |inventory: &Inventory| inventory.moment(row.id).expect("known");
+    assert!(!inventory.refresh(moment(&inventory), &older));
+    assert_eq!(inventory.find(row.id).expect("known").policies.dedicated_to, None);
+    let freed = Host { used: size(1, 512, 0), ..row.clone() };
+    inventory.release_begins(row.id);
+    assert!(!inventory.refresh(moment(&inventory), &freed), "memory will count it by itself");
+    inventory.unclaim(row.id, size(1, 512, 0));
+    inventory.release_ends(row.id);
+    assert!(inventory.refresh(moment(&inventory), &freed));
+    assert_eq!(inventory.find(row.id).expect("known").used, freed.used);
 }
