@@ -13,12 +13,12 @@ use crate::{
 use axum::extract::State;
 use domain::{
     Problem,
-    capacity::{RebalancePlan, ZoneCapacity},
+    capacity::{RebalanceGoal, RebalancePlan, ZoneCapacity},
     limits,
 };
 use http::StatusCode;
 use proto::{
-    cluster::v1::{PlanRebalanceRequest, ReadCapacityRequest},
+    cluster::v1::{PlanRebalanceRequest, ReadCapacityRequest, RebalanceGoal as PbGoal},
     convert::size_to_pb,
 };
 use serde::Deserialize;
@@ -53,12 +53,17 @@ struct RebalanceParams {
     moves: Option<u32>,
     /// What a freed host is worth, in moves: 20 unless said.
     moves_per_host: Option<u32>,
+    /// What the moves are for: `free_hosts` unless said, or `even_load`.
+    #[param(value_type = Option<String>)]
+    goal: Option<RebalanceGoal>,
+    /// For `even_load`: hosts are even whose loads differ by no more percent than so many: 10 unless said.
+    tolerance: Option<u32>,
     /// As everywhere; means nothing here.
     #[allow(dead_code)]
     project: Option<String>,
 }
 
-/// Moves that would free hosts, with their cost. Nothing is moved. System admins only.
+/// Moves that would free hosts or even out load, with their cost. Nothing is moved. System admins only.
 #[utoipa::path(get, path = "/v1/rebalance-plan", tag = "hosts", params(RebalanceParams),
     responses((status = 200, body = RebalancePlanView)))]
 async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Query<RebalanceParams>) -> ApiResult {
@@ -68,7 +73,16 @@ async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Q
             return Err(Problem::invalid(name, format!("must be 1 to {MOVES_MAX}")).into());
         }
     }
-    let request = PlanRebalanceRequest { moves_max, moves_per_host_max };
+    let tolerance = params.tolerance.unwrap_or(10);
+    if tolerance > 100 {
+        return Err(Problem::invalid("tolerance", "must be 0 to 100 percent").into());
+    }
+    let goal = match params.goal.unwrap_or_default() {
+        RebalanceGoal::FreeHosts => PbGoal::FreeHosts,
+        RebalanceGoal::EvenLoad => PbGoal::EvenLoad,
+    };
+    let tolerance_permille = tolerance * 10;
+    let request = PlanRebalanceRequest { moves_max, moves_per_host_max, goal: goal.into(), tolerance_permille };
     let answer = app.cluster().plan_rebalance(request).await?.into_inner();
     let plan: RebalancePlan = serde_json::from_str(&answer.plan_json)
         .map_err(|error| ApiError::internal("a plan of moves doesn't parse", &error))?;

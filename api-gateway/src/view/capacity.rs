@@ -63,7 +63,7 @@ impl ZoneCapacityView {
     }
 }
 
-/// Moves that would free hosts. Nothing is moved.
+/// Moves that would free hosts or even out load. Nothing is moved.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RebalancePlan)]
 pub struct RebalancePlanView {
@@ -74,6 +74,10 @@ pub struct RebalancePlanView {
     /// What would have to be copied in all.
     pub memory_mib: u64,
     pub disk_gib: u64,
+    /// The widest gap between the dominant shares (of vCPUs or memory) in use of two hosts of one zone and dedication, in thousandths of
+    /// a host: now, and after the moves.
+    pub gap_before_permille: u32,
+    pub gap_after_permille: u32,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -91,8 +95,9 @@ pub struct MoveView {
 
 impl From<RebalancePlan> for RebalancePlanView {
     fn from(plan: RebalancePlan) -> Self {
-        let RebalancePlan { moves, freed, memory_mib, disk_gib } = plan;
-        Self { moves: moves.into_iter().map(MoveView::from).collect(), freed_host_ids: freed, memory_mib, disk_gib }
+        let RebalancePlan { moves, freed, memory_mib, disk_gib, gap_before_permille, gap_after_permille } = plan;
+        let moves = moves.into_iter().map(MoveView::from).collect();
+        Self { moves, freed_host_ids: freed, memory_mib, disk_gib, gap_before_permille, gap_after_permille }
     }
 }
 

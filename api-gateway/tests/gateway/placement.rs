@@ -102,7 +102,14 @@ async fn groups_are_made_shown_listed_and_deleted() {
     ann.get("/v1/rebalance-plan").await.problem(403, "permission_denied");
     cloud.admin.get("/v1/rebalance-plan?moves=0").await.problem(400, "invalid_argument");
     let plan = cloud.admin.get("/v1/rebalance-plan?moves=10&moves_per_host=5").await.expect(200);
-    assert_eq!(plan, json!({"moves": [], "freed_host_ids": [], "memory_mib": 0, "disk_gib": 0}));
+    let nothing = json!({"moves": [], "freed_host_ids": [], "memory_mib": 0, "disk_gib": 0,
+        "gap_before_permille": 0, "gap_after_permille": 0});
+    assert_eq!(plan, nothing);
+    let plan = cloud.admin.get("/v1/rebalance-plan?goal=even_load&tolerance=5").await.expect(200);
+    assert_eq!(plan, nothing, "a lone host is even");
+    for bad in ["goal=even_load&tolerance=101", "goal=level", "tolerance=-1"] {
+        cloud.admin.get(&format!("/v1/rebalance-plan?{bad}")).await.problem(400, "invalid_argument");
+    }
 
     ann.delete("/v1/placement-groups/near?dry_run=true").await.problem(409, "placement_group_in_use");
     ann.delete("/v1/instances/one?wait=deleted&timeout=30s").await;

@@ -1,9 +1,10 @@
-//! Moves that would free hosts, planned on a copy of the inventory made from the rows.
+//! Moves that would free hosts or even out load, planned on a copy of the inventory made from the rows.
 
 use crate::{
     manager::{Manager, read_problem},
     scheduler::{
         Attach, Inventory,
+        level::plan_levelling,
         rebalance::{Limits, Resident, plan_rebalance},
     },
     wishes::GroupsKnown,
@@ -22,6 +23,7 @@ pub async fn plan(
     request: pb::PlanRebalanceRequest,
 ) -> Result<pb::PlanRebalanceResponse, Problem> {
     let limits = Limits { moves: request.moves_max as usize, moves_per_host: request.moves_per_host_max as usize };
+    let (goal, tolerance_permille) = (request.goal(), request.tolerance_permille);
     let residents = residents(manager).await?;
     let hosts = manager.store.host_list().await.map_err(|e| read_problem(&e))?;
     let planned = tokio::task::spawn_blocking(move || {
@@ -30,7 +32,12 @@ pub async fn plan(
             let what = Attach { claim: resident.claim, request: &resident.request, numa_node: None, backup: None };
             inventory.attach(resident.id, resident.host_id, &what);
         }
-        plan_rebalance(inventory, &residents, limits)
+        match goal {
+            pb::RebalanceGoal::Unspecified | pb::RebalanceGoal::FreeHosts => {
+                plan_rebalance(inventory, &residents, limits)
+            }
+            pb::RebalanceGoal::EvenLoad => plan_levelling(&mut inventory, &residents, limits, tolerance_permille),
+        }
     });
     let plan = planned.await.map_err(|error| {
         tracing::error!(%error, "the planning of moves died");
@@ -62,11 +69,13 @@ async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
                 id: row.instance.id,
                 host_id,
                 claim: row.claim,
+                // Which threads are a pinned instance's only its host knows.
+                movable: !request.pinned
+                    && matches!(
+                        row.instance.status.state,
+                        InstanceState::Running | InstanceState::Stopped | InstanceState::Paused
+                    ),
                 request,
-                movable: matches!(
-                    row.instance.status.state,
-                    InstanceState::Running | InstanceState::Stopped | InstanceState::Paused
-                ),
             });
         }
         if rows.len() < PAGE as usize {

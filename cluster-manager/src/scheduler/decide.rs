@@ -143,6 +143,20 @@ impl Tried {
     }
 }
 
+/// This very host, if it could take the request.
+pub(super) fn choose_on(inventory: &mut Inventory, request: &Request, host_id: HostId) -> Option<Choice> {
+    let slot = inventory.slot_of(host_id)?;
+    if request.groups.len() > WISHES_MOST {
+        return None;
+    }
+    let groups = Groups::locate(inventory, request);
+    let host = inventory.at(slot).filter(|host| host.usable() && filter::reject(host, request).is_none())?;
+    let violations = groups.violations(host, slot, &inventory.scratch)?;
+    let found = inventory.index.score(slot, request.size)?;
+    let backup = if request.protected { Some(inventory.find_backup(slot, request)?) } else { None };
+    answer(inventory, request, found, violations, backup)
+}
+
 /// After the loss of a host: the room set aside for the instance, if it is still there.
 fn recover(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
     let member = inventory.roster.find(request.recovers?)?;

@@ -43,6 +43,7 @@ pub mod host;
 pub mod ids;
 pub mod index;
 pub mod inventory;
+pub mod level;
 mod miss;
 pub mod mix;
 pub mod preempt;

@@ -10,6 +10,7 @@ use super::{
     decide::{Placed, choose},
     host::Policies,
     inventory::Inventory,
+    level::widest_gap,
     request::Request,
 };
 use domain::{
@@ -45,9 +46,11 @@ pub fn plan_rebalance(mut inventory: Inventory, residents: &[Resident], limits: 
     for resident in residents {
         by_host.entry(resident.host_id).or_default().push(resident);
     }
-    let empty: Vec<HostId> = inventory.hosts().map(|host| host.id).filter(|id| !by_host.contains_key(id)).collect();
-    for id in empty {
-        close(&mut inventory, id, true);
+    let mut plan = RebalancePlan { gap_before_permille: widest_gap(&inventory), ..RebalancePlan::default() };
+    let empty = inventory.hosts().filter(|host| host.usable() && !by_host.contains_key(&host.id));
+    let empty: Vec<HostId> = empty.map(|host| host.id).collect();
+    for id in &empty {
+        close(&mut inventory, *id, true);
     }
     let mut candidates: Vec<(usize, u64, HostId)> = by_host
         .iter()
@@ -59,7 +62,7 @@ pub fn plan_rebalance(mut inventory: Inventory, residents: &[Resident], limits: 
         .map(|(id, here)| (here.len(), here.iter().map(|r| r.claim.memory_mib).sum(), *id))
         .collect();
     candidates.sort_unstable();
-    let (mut plan, mut receivers) = (RebalancePlan::default(), HashSet::new());
+    let mut receivers = HashSet::new();
     for (count, memory_mib, host_id) in candidates {
         if receivers.contains(&host_id) || plan.moves.len() + count > limits.moves {
             continue;
@@ -71,6 +74,10 @@ pub fn plan_rebalance(mut inventory: Inventory, residents: &[Resident], limits: 
         plan.memory_mib += memory_mib;
     }
     plan.disk_gib = plan.moves.iter().map(|m| m.disk_gib).sum();
+    for id in empty.iter().chain(&plan.freed) {
+        close(&mut inventory, *id, false);
+    }
+    plan.gap_after_permille = widest_gap(&inventory);
     plan
 }
 
@@ -114,7 +121,7 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
 }
 
 /// As if it had been committed, and started long ago.
-fn hold(inventory: &mut Inventory, resident: &Resident, placed: &Placed) {
+pub(super) fn hold(inventory: &mut Inventory, resident: &Resident, placed: &Placed) {
     inventory.hold(resident.id, placed, &resident.request);
     inventory.make_firm(placed.host_id, placed.claim);
     inventory.start_ends(placed.host_id, resident.id);

@@ -37,7 +37,18 @@ pub struct Move {
     pub disk_gib: u64,
 }
 
-/// Moves that free hosts, in the order in which they would be made.
+/// What moves are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RebalanceGoal {
+    /// Empty hosts, to switch off or to give away.
+    #[default]
+    FreeHosts,
+    /// Hosts used alike.
+    EvenLoad,
+}
+
+/// Moves that free hosts or even out load, in the order in which they would be made.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RebalancePlan {
     pub moves: Vec<Move>,
@@ -45,4 +56,7 @@ pub struct RebalancePlan {
     /// The cost of all.
     pub memory_mib: u64,
     pub disk_gib: u64,
+    /// The widest gap between the dominant shares in use of two hosts of one zone and dedication, in thousandths of a host.
+    pub gap_before_permille: u32,
+    pub gap_after_permille: u32,
 }

@@ -3,6 +3,7 @@
 mod capacity;
 mod explain;
 mod groups;
+mod level;
 mod preempt;
 mod properties;
 mod rebalance;

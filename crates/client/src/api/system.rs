@@ -1,7 +1,10 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
-    model::{AuditEntry, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, RebalancePlan},
+    model::{
+        AuditEntry, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, RebalanceGoal,
+        RebalancePlan,
+    },
 };
 use domain::Timestamp;
 use reqwest::Method;
@@ -39,9 +42,13 @@ impl Client {
         self.json(&Call::get("/v1/capacity", &[])).await
     }
 
-    /// Moves that would free hosts; nothing is moved.
-    pub async fn rebalance_plan(&self, moves: u32, moves_per_host: u32) -> Result<RebalancePlan, ClientError> {
-        let query = [("moves", moves.to_string()), ("moves_per_host", moves_per_host.to_string())];
+    /// Moves that would free hosts or even out load; nothing is moved.
+    pub async fn rebalance_plan(&self, goal: RebalanceGoal, moves: u32) -> Result<RebalancePlan, ClientError> {
+        let (goal, (limit, most)) = match goal {
+            RebalanceGoal::FreeHosts { moves_per_host } => ("free_hosts", ("moves_per_host", moves_per_host)),
+            RebalanceGoal::EvenLoad { tolerance } => ("even_load", ("tolerance", tolerance)),
+        };
+        let query = [("goal", goal.to_owned()), ("moves", moves.to_string()), (limit, most.to_string())];
         let query: Vec<(String, String)> = query.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         self.json(&Call::get("/v1/rebalance-plan", &query)).await
     }

@@ -116,7 +116,7 @@ pub struct FlavorFits {
     pub fits_with_one_host_lost: u64,
 }
 
-/// Moves that would free hosts.
+/// Moves that would free hosts or even out load.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RebalancePlan {
@@ -124,6 +124,17 @@ pub struct RebalancePlan {
     pub freed_host_ids: Vec<HostId>,
     pub memory_mib: u64,
     pub disk_gib: u64,
+    /// The widest gap between two hosts' shares in use, in thousandths.
+    pub gap_before_permille: u32,
+    pub gap_after_permille: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RebalanceGoal {
+    /// At most so many moves for a host.
+    FreeHosts { moves_per_host: u32 },
+    /// Hosts are even that differ by no more percent.
+    EvenLoad { tolerance: u32 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

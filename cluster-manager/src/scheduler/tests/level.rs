@@ -1,0 +1,221 @@
+//! Plans even out load, are worth their cost, and break nothing.
+
+use super::{properties::check, *};
+use crate::scheduler::{
+    level::{plan_levelling, widest_gap},
+    rebalance::{Limits, Resident},
+};
+use domain::{PlacementGroupId, ProjectId, capacity::RebalancePlan};
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+const LIMITS: Limits = Limits { moves: 100, moves_per_host: 10 };
+
+fn id(n: u128) -> HostId {
+    HostId(uuid::Uuid::from_u128(n))
+}
+
+/// Hosts of 10 vCPUs and 10 GiB; on each, instances of so many vCPUs and GiB.
+fn rows(hosts: usize) -> Vec<Host> {
+    let row = |n| Host { overhead: MemoryOverhead::default(), ..host(n as u128, size(10, 10 * 1024, 100)) };
+    (1..=hosts).map(row).collect()
+}
+
+fn settle(inventory: &mut Inventory, residents: &mut Vec<Resident>, host_id: HostId, request: Request) {
+    let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
+    inventory.hold(id, &Placed::of(host_id, request.size), &request);
+    inventory.make_firm(host_id, request.size);
+    inventory.start_ends(host_id, id);
+    residents.push(Resident { id, host_id, claim: request.size, request, movable: true });
+}
+
+fn world(rows: &[Host], loads: &[&[(u32, u64)]], wish: &Request) -> (Inventory, Vec<Resident>) {
+    let (mut inventory, mut residents) = (Inventory::new(rows), Vec::new());
+    for (row, load) in rows.iter().zip(loads) {
+        for (vcpus, gib) in *load {
+            let request = Request { size: size(*vcpus, gib * 1024, 1), ..wish.clone() };
+            settle(&mut inventory, &mut residents, row.id, request);
+        }
+    }
+    (inventory, residents)
+}
+
+fn plan(loads: &[&[(u32, u64)]], tolerance: u32) -> RebalancePlan {
+    let (mut inventory, residents) = world(&rows(loads.len()), loads, &Request::default());
+    plan_levelling(&mut inventory, &residents, LIMITS, tolerance)
+}
+
+#[test]
+fn the_most_used_host_gives_to_the_least_used() {
+    let told = plan(&[&[(4, 1), (3, 1), (2, 1)], &[(4, 1)], &[]], 100);
+    let moves: Vec<_> = told.moves.iter().map(|m| (m.from, m.to)).collect();
+    assert_eq!(moves, [(id(1), id(3))], "the four of them: 5, 4, 4 are within a tenth");
+    assert_eq!((told.gap_before_permille, told.gap_after_permille), (900, 100));
+    assert_eq!((told.memory_mib, told.disk_gib, told.freed.len()), (1024, 1, 0));
+}
+
+#[test]
+fn what_is_even_enough_or_not_worth_its_memory_stays() {
+    assert_eq!(plan(&[&[(2, 1), (2, 1)], &[(1, 1), (2, 1)]], 100).moves, [], "within the tolerance");
+    assert_eq!(plan(&[&[(5, 5)], &[]], 0).moves, [], "the other way round is as uneven");
+    assert_eq!(plan(&[&[(2, 4), (3, 1)], &[(2, 1)]], 0).moves, [], "four tenths copied for two tenths evened out");
+    assert_eq!(plan(&[&[(2, 1), (5, 1)], &[(3, 1)]], 0).moves.len(), 1, "4 more even for 1 copied");
+}
+
+#[test]
+fn one_move_at_most_each_and_no_more_than_allowed() {
+    let (mut inventory, residents) = world(&rows(2), &[&[(1, 0); 10], &[]], &Request::default());
+    let told = plan_levelling(&mut inventory, &residents, Limits { moves: 3, ..LIMITS }, 0);
+    assert_eq!(told.moves.len(), 3);
+    assert_eq!(told.gap_after_permille, 400);
+}
+
+#[test]
+fn pinned_instances_and_those_in_between_states_stay() {
+    let (mut inventory, residents) =
+        world(&rows(2), &[&[(2, 1), (2, 1)], &[]], &Request { pinned: true, ..Request::default() });
+    assert_eq!(plan_levelling(&mut inventory, &residents, LIMITS, 0).moves, []);
+    let (mut inventory, mut residents) = world(&rows(2), &[&[(2, 1), (2, 1)], &[]], &Request::default());
+    residents.iter_mut().for_each(|r| r.movable = false);
+    assert_eq!(plan_levelling(&mut inventory, &residents, LIMITS, 0).moves, []);
+}
+
+#[test]
+fn closed_hosts_other_zones_and_other_dedications_take_no_part() {
+    let loads: &[&[(u32, u64)]] = &[&[(2, 1), (2, 1)], &[]];
+    let change: [fn(&mut Host); 5] = [
+        |row| row.cordoned = true,
+        |row| row.draining = true,
+        |row| row.state = HostState::Disconnected,
+        |row| row.zone = "other".to_owned(),
+        |row| row.dedicated_to = Some(ProjectId(uuid::Uuid::from_u128(1))),
+    ];
+    for (at, change) in change.iter().enumerate() {
+        let mut rows = rows(2);
+        change(&mut rows[1]);
+        let (mut inventory, residents) = world(&rows, loads, &Request::default());
+        let told = plan_levelling(&mut inventory, &residents, LIMITS, 0);
+        assert_eq!((told.moves.len(), told.gap_before_permille), (0, 0), "change {at}");
+    }
+}
+
+#[test]
+fn tags_and_groups_hold() {
+    let mut tagged = rows(3);
+    tagged[0].tags.insert("disk".into(), "ssd".into());
+    tagged[2].tags.insert("disk".into(), "ssd".into());
+    let wish = Request { tags: [("disk".to_owned(), "ssd".to_owned())].into(), ..Request::default() };
+    let (mut inventory, residents) = world(&tagged, &[&[(3, 1), (3, 1)], &[], &[(1, 1)]], &wish);
+    let told = plan_levelling(&mut inventory, &residents, LIMITS, 0);
+    assert_eq!(told.moves.iter().map(|m| m.to).collect::<Vec<_>>(), [id(3)], "not to the empty one");
+
+    // One member on each of the first two, and a wish to be apart.
+    let mut wish = GroupWish {
+        group: PlacementGroupId::new(),
+        policy: Policy::AntiAffinity,
+        scope: Scope::Host,
+        strength: Strength::Hard,
+    };
+    for strength in [Strength::Hard, Strength::Soft] {
+        wish.strength = strength;
+        let rows = rows(2);
+        let (mut inventory, mut residents) = world(&rows, &[&[], &[]], &Request::default());
+        let member = Request { groups: vec![wish], ..ask(2, 1024, 1) };
+        settle(&mut inventory, &mut residents, id(1), member.clone());
+        settle(&mut inventory, &mut residents, id(2), member);
+        settle(&mut inventory, &mut residents, id(1), ask(6, 6 * 1024, 1));
+        assert_eq!(plan_levelling(&mut inventory, &residents, LIMITS, 0).moves, [], "{strength:?}");
+    }
+}
+
+#[test]
+fn room_set_aside_is_not_taken() {
+    // Host 2 keeps its room for what runs on 1, and 3 is small.
+    let mut rows = rows(3);
+    rows[2].capacity = size(1, 1024, 100);
+    let (mut inventory, residents) =
+        world(&rows, &[&[(4, 1), (4, 1)], &[], &[]], &Request { protected: true, ..Request::default() });
+    let aside = inventory.find(id(2)).expect("known").set_aside;
+    assert_eq!(aside.vcpus, 8);
+    let told = plan_levelling(&mut inventory, &residents, LIMITS, 0);
+    // Four of the eight come to stay; what was kept for the other four still is, and now host 1 keeps room for those.
+    assert_eq!(told.moves.iter().map(|m| (m.from, m.to)).collect::<Vec<_>>(), [(id(1), id(2))]);
+    assert_eq!(told.gap_after_permille, 400);
+}
+
+type Spec = (Vec<(u32, u64, u8)>, (u32, u64, u8));
+
+fn any_world() -> impl Strategy<Value = Vec<Spec>> {
+    let instance = (1_u32..5, 0_u64..5, 0_u8..8);
+    let spec = (prop::collection::vec(instance, 0..8), (4_u32..12, 4_u64..12, any::<u8>()));
+    prop::collection::vec(spec, 1..12)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_plan_breaks_nothing_and_each_move_improves(specs in any_world(), tolerance in 0_u32..300) {
+        let group = PlacementGroupId(uuid::Uuid::from_u128(5));
+        let apart = GroupWish { group, policy: Policy::AntiAffinity, scope: Scope::Host, strength: Strength::Hard };
+        let rows: Vec<Host> = (1..).zip(&specs).map(|(n, (_, (vcpus, gib, kind)))| {
+            let mut row = host(n, size(*vcpus, gib * 1024, 100));
+            row.zone = format!("z{}", kind % 2);
+            row.cordoned = kind % 11 == 0;
+            row
+        }).collect();
+        let build = || {
+            let (mut inventory, mut residents) = (Inventory::new(&rows), Vec::new());
+            for (row, (instances, _)) in rows.iter().zip(&specs) {
+                for (vcpus, gib, wish) in instances {
+                    let mut request = Request { protected: *wish == 1, ..ask(*vcpus, gib * 1024, 1) };
+                    if *wish == 2 { request.groups = vec![apart]; }
+                    // As decisions would have it: only what fits there now.
+                    if let Some(choice) = decide::choose_on(&mut inventory, &request, row.id) {
+                        let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
+                        inventory.hold(id, &choice.placed, &request);
+                        inventory.make_firm(row.id, choice.placed.claim);
+                        let claim = choice.placed.claim;
+                        residents.push(Resident { id, host_id: row.id, claim, request, movable: *wish != 3 });
+                    }
+                }
+            }
+            (inventory, residents)
+        };
+        let (before, residents) = build();
+        let mut inventory = build().0;
+        prop_assert!(inventory.back_up_exposed().is_empty());
+        let told = plan_levelling(&mut inventory, &residents, LIMITS, tolerance);
+        let again = plan_levelling(&mut build().0, &residents, LIMITS, tolerance);
+        prop_assert_eq!(&told, &again, "the same world, the same plan");
+        prop_assert_eq!(told.gap_before_permille, widest_gap(&before));
+        prop_assert!(told.freed.is_empty() && told.gap_after_permille <= told.gap_before_permille);
+
+        let mut used: BTreeMap<HostId, Size> = before.hosts().map(|h| (h.id, h.used)).collect();
+        let mut moved = HashSet::new();
+        for step in &told.moves {
+            let resident = residents.iter().find(|r| r.id == step.instance_id).expect("it is there");
+            prop_assert!(moved.insert(step.instance_id), "twice");
+            prop_assert!(resident.movable && resident.host_id == step.from && step.from != step.to);
+            let (source, target) = (before.find(step.from).expect("known"), before.find(step.to).expect("known"));
+            prop_assert!(source.zone == target.zone && source.usable() && target.usable());
+            let load = |used: &BTreeMap<HostId, Size>, h: &HostEntry| {
+                let used = used[&h.id];
+                (used.vcpus * 1000 / h.capacity.vcpus).max((used.memory_mib * 1000 / h.capacity.memory_mib) as u32)
+            };
+            let (from, to) = (load(&used, source), load(&used, target));
+            prop_assert!(from > to + tolerance, "{} {}", from, to);
+            used.insert(step.from, host::minus(used[&step.from], resident.claim));
+            used.insert(step.to, host::plus(used[&step.to], filter::claim(target, &resident.request)));
+            prop_assert!(load(&used, source).max(load(&used, target)) < from, "the busier is less busy");
+        }
+        check(&inventory)?;
+        prop_assert!(inventory.back_up_exposed().is_empty(), "protected instances stay so");
+        for h in inventory.hosts() {
+            prop_assert_eq!(h.used, used[&h.id]);
+        }
+        let apart = residents.iter().filter(|r| !r.request.groups.is_empty());
+        let places: Vec<HostId> = apart.map(|r| inventory.host_of(r.id).expect("attached")).collect();
+        prop_assert_eq!(places.iter().collect::<HashSet<_>>().len(), places.len(), "apart");
+    }
+}
