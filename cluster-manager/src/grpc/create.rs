@@ -30,12 +30,14 @@ use proto::{
 use service_kit::context::CallContext;
 use std::{
     collections::{BTreeMap, HashSet},
-    time::Instant,
+    time::{Duration, Instant},
 };
 use store::{CommitError, Constraint, Guard, Unit};
 
 /// Times that a create whose host was taken by another looks for a new place.
 const ATTEMPTS: usize = 5;
+/// Claims that may fail are waited for before a create is refused because of them: those of repeated creates do.
+const PAUSES_MS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 
 /// A request whose ids and names are well-formed.
 pub(super) struct Wanted {
@@ -179,11 +181,27 @@ async fn place_and_commit(
 ) -> Result<pb::CreateInstancesResponse, Failed> {
     let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
     let mut wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
-    for _ in 0..ATTEMPTS {
+    let (mut attempts, mut pauses, mut unsure) = (0, PAUSES_MS.iter(), Vec::new());
+    while attempts < ATTEMPTS {
         let now = Timestamp::now();
         let (places, refused) = match Places::find(manager, &ids, &wishes.request, wanted.fill, now) {
             Ok(found) => found,
-            Err(refused) => return Err(for_certain(without_place(manager, wanted, refused).await)),
+            Err(refused) => {
+                // What was avoided only because its figures weren't known may have room by now.
+                let avoided = wishes.request.avoid.len();
+                wishes.request.avoid.retain(|host_id| !unsure.contains(host_id));
+                if wishes.request.avoid.len() < avoided {
+                    attempts += 1;
+                    continue;
+                }
+                if refused.may_yet_fit
+                    && let Some(pause) = pauses.next()
+                {
+                    tokio::time::sleep(Duration::from_millis(*pause)).await;
+                    continue;
+                }
+                return Err(for_certain(without_place(manager, wanted, refused).await));
+            }
         };
         let made = places.places.len();
         let why = refused.as_ref().map(|refused| &refused.record).or(wanted.left_out.why.as_ref());
@@ -224,12 +242,17 @@ async fn place_and_commit(
                 // Memory was behind the rows (another's claim, a cordon, a lost host, another's member of the group). Look again; if memory can't be brought up now
                 // because other claims are on their way, look elsewhere.
                 metrics::counter!("iaas_placement_conflicts_total").increment(1);
+                attempts += 1;
+                let by_capacity = matches!(error, CommitError::Guard(Guard::HostCapacity));
                 for host_id in hosts {
                     let refreshed = manager.refresh_host(host_id).await;
                     // A refreshed host's row says nothing of groups.
-                    let known = refreshed && matches!(error, CommitError::Guard(Guard::HostCapacity));
+                    let known = refreshed && by_capacity;
                     if !known && !wishes.request.avoid.contains(&host_id) {
                         wishes.request.avoid.push(host_id);
+                    }
+                    if !known && by_capacity {
+                        unsure.push(host_id);
                     }
                 }
                 if wishes.request.avoid.len() >= manager.inventory().len() {

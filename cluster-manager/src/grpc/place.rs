@@ -19,6 +19,8 @@ pub struct NoPlace {
     pub record: PlacementRecord,
     pub problem: Problem,
     pub preemption: Option<Preemption>,
+    /// Claims whose commit is on its way are what stands in the way: worth another look.
+    pub may_yet_fit: bool,
 }
 
 impl<'a> Places<'a> {
@@ -32,8 +34,14 @@ impl<'a> Places<'a> {
         now: Timestamp,
     ) -> Result<(Self, Option<NoPlace>), NoPlace> {
         let mut held = Self { manager, places: Vec::with_capacity(ids.len()), firm: false };
-        let batch = decide_batch(&mut manager.inventory(), request, ids, fill, now);
-        let refused = batch.refused.map(|decision| NoPlace::new(decision, batch.found, ids.len()));
+        let (batch, may_yet_fit) = {
+            let mut inventory = manager.inventory();
+            let batch = decide_batch(&mut inventory, request, ids, fill, now);
+            let none = batch.refused.is_some() && batch.placed.is_empty();
+            (batch, none && inventory.may_yet_fit(request))
+        };
+        let refused =
+            batch.refused.map(|decision| NoPlace { may_yet_fit, ..NoPlace::new(decision, batch.found, ids.len()) });
         held.places = batch.placed;
         match refused {
             Some(refused) if held.places.is_empty() => {
@@ -75,7 +83,7 @@ impl NoPlace {
         if asked > 1 {
             record.summary = format!("{found} of {asked} would fit; for the next, {}", record.summary);
         }
-        Self { problem: no_capacity(&record), record, preemption }
+        Self { problem: no_capacity(&record), record, preemption, may_yet_fit: false }
     }
 
     /// For who asks in earnest, and has the quota: makes room, and says when to try again.

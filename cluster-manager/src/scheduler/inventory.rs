@@ -4,7 +4,8 @@
 use super::{
     atoms::{Asked, Atoms, Standing, Wish, wishes},
     decide::Refused,
-    host::{GuestCpu, HostEntry, Policies, RACK_TAG, minus, plus},
+    filter,
+    host::{GuestCpu, HostEntry, Policies, RACK_TAG, fits, minus, plus},
     ids::{IdMap, IdSet},
     index::{CellKey, Index, QUEUE_MOST},
     mix::Mix,
@@ -38,6 +39,8 @@ pub struct Inventory {
     vacant: Vec<u32>,
     /// Instances that aren't known to have started yet, with the slots of their hosts.
     starting: IdSet<(u32, InstanceId)>,
+    /// Slots of hosts with claims whose commit is on its way.
+    on_way: HashSet<u32>,
     /// Hosts that aren't connected.
     down: u32,
     pub(super) index: Index,
@@ -153,6 +156,11 @@ impl Inventory {
         let before = host.free();
         f(host);
         host.changes += 1;
+        if host.tentative == Size::default() {
+            self.on_way.remove(&slot);
+        } else {
+            self.on_way.insert(slot);
+        }
         self.refusals.clear();
         let free = host.free();
         if free != before {
@@ -229,6 +237,7 @@ impl Inventory {
         let Some(slot) = self.slots.remove(&id) else { return };
         self.index.take_out(slot, id);
         self.starting.retain(|(at, _)| *at != slot);
+        self.on_way.remove(&slot);
         self.leave_rack(slot);
         self.down -= u32::from(self.hosts[slot as usize].take().is_some_and(|h| !h.up));
         for instance in self.roster.on_slot(slot) {
@@ -325,6 +334,18 @@ impl Inventory {
     }
 
     /// Before reading the host's row, to hand to [`Self::refresh`].
+    /// Refused as things are, but a host would have the room were the claims on their way there not committed, as those of a repeated
+    /// create will not be.
+    #[must_use]
+    pub fn may_yet_fit(&self, request: &Request) -> bool {
+        self.on_way.iter().filter_map(|slot| self.at(*slot)).any(|host| {
+            let claim = filter::claim(host, request);
+            filter::closed(host, request).is_none()
+                && !fits(&claim, &host.free())
+                && fits(&claim, &plus(host.free(), host.tentative))
+        })
+    }
+
     #[must_use]
     pub fn moment(&self, id: HostId) -> Option<Moment> {
         self.find(id).map(|h| Moment { host_id: id, changes: h.changes })

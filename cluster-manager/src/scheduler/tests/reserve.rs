@@ -312,3 +312,17 @@ fn an_older_row_and_one_that_is_ahead_are_not_taken_over() {
     assert!(inventory.refresh(moment(&inventory), &freed));
     assert_eq!(inventory.find(row.id).expect("known").used, freed.used);
 }
+
+#[test]
+fn what_claims_on_their_way_take_may_come_free() {
+    let rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))];
+    let mut inventory = Inventory::new(&rows);
+    let (four, request) = (size(4, 1024, 0), ask(1, 512, 0));
+    rows.iter().for_each(|row| inventory.claim_tentatively(row.id, four));
+    assert!(choose(&mut inventory, &request).is_none() && inventory.may_yet_fit(&request));
+    assert!(!inventory.may_yet_fit(&ask(5, 512, 0)), "no host is that large");
+    inventory.make_firm(rows[0].id, four);
+    assert!(inventory.may_yet_fit(&request));
+    inventory.make_firm(rows[1].id, four);
+    assert!(!inventory.may_yet_fit(&request), "all of it is there to stay");
+}
