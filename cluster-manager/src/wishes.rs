@@ -10,6 +10,7 @@ use crate::{
 };
 use domain::{
     InstanceId, PlacementGroupId, Problem, ProjectId,
+    flavor::Pinning,
     instance::{InstanceSpec, OnHostLoss},
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementGroup},
 };
@@ -36,7 +37,7 @@ impl Wishes {
         Ok(Self { request: request(project_id, spec, &groups), groups })
     }
 
-    /// Later decisions must know of the instance: it is in a group, must survive its host, or gives way.
+    /// Later decisions must know of the instance: it is in a group, must survive its host, gives way, or is pinned.
     #[must_use]
     pub fn attached(&self) -> bool {
         attached(&self.request)
@@ -74,7 +75,7 @@ pub fn leave(spec: &InstanceSpec, unit: &mut Unit) {
 }
 
 fn attached(request: &Request) -> bool {
-    !request.groups.is_empty() || request.protected || request.preemptible.is_some()
+    !request.groups.is_empty() || request.protected || request.preemptible.is_some() || request.pinned
 }
 
 fn request(project_id: ProjectId, spec: &InstanceSpec, groups: &[PlacementGroup]) -> Request {
@@ -90,6 +91,7 @@ fn request(project_id: ProjectId, spec: &InstanceSpec, groups: &[PlacementGroup]
         groups: groups.iter().map(wish).collect(),
         protected: spec.on_host_loss == OnHostLoss::Restart,
         preemptible: wishes.preemptible_class,
+        pinned: wishes.pinning == Pinning::Numa,
         ..Request::default()
     }
 }
@@ -155,8 +157,13 @@ pub async fn resume(manager: &Manager) -> Result<usize, ReadError> {
         for row in &rows {
             let Some(host_id) = row.host_id else { continue };
             let request = groups.request(manager, row.project_id, &row.spec).await?;
-            let what = Attach { claim: row.claim(), request: &request, numa_node: None, backup: None };
-            manager.inventory().attach(row.id, host_id, &what);
+            let mut inventory = manager.inventory();
+            let numa_node = row.numa_node.and_then(|id| inventory.find(host_id)?.node_at(id));
+            inventory.attach(
+                row.id,
+                host_id,
+                &Attach { claim: row.claim(), request: &request, numa_node, backup: None },
+            );
         }
         known += rows.len();
         match rows.last() {
@@ -175,8 +182,10 @@ pub async fn recall(manager: &Manager, ids: &[InstanceId]) {
             let Some(host_id) = row.instance.host_id else { continue };
             let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await?;
             if attached(&request) {
-                let what = Attach { claim: row.claim, request: &request, numa_node: None, backup: None };
-                manager.inventory().attach(row.instance.id, host_id, &what);
+                let mut inventory = manager.inventory();
+                let numa_node = row.seat.numa_node.and_then(|id| inventory.find(host_id)?.node_at(id));
+                let what = Attach { claim: row.claim, request: &request, numa_node, backup: None };
+                inventory.attach(row.instance.id, host_id, &what);
             }
         }
         Ok::<_, ReadError>(())

@@ -24,7 +24,7 @@ use crate::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     DiskId, ErrorKind, InstanceId, PortId, Problem, ProjectId,
-    flavor::Size,
+    flavor::{Pinning, Size},
     image::{Image, ImageKind},
     instance::{Instance, InstanceSpec, default_stop_timeout_secs},
     placement::{Fill, PlacementWishes},
@@ -158,14 +158,14 @@ fn create_request(
 async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Result<InstanceSpec, ApiError> {
     let catalog = app.catalog();
     let image = catalog.image(app, project_id, &asked.image).await?;
-    let (size, flavor) = match &asked.size {
+    let (size, flavor, pinning) = match &asked.size {
         SizeAsked::Flavor(key) => {
             let flavor = catalog.flavor(app, key).await?;
-            (flavor.size, flavor.name.to_string())
+            (flavor.size, flavor.name.to_string(), flavor.pinning)
         }
         SizeAsked::Given { vcpus, memory_mib, disk_gib } => {
             let disk_gib = disk_gib.unwrap_or_else(|| least_disk_gib(&image));
-            (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new())
+            (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new(), Pinning::None)
         }
     };
     instance_check::check_host_loss(asked.on_host_loss, size)?;
@@ -173,7 +173,7 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
     for key in &asked.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
     }
-    let placement = resolve_placement(app, project_id, &asked.placement).await?;
+    let placement = PlacementWishes { pinning, ..resolve_placement(app, project_id, &asked.placement).await? };
     Ok(InstanceSpec {
         size,
         flavor,
@@ -209,6 +209,8 @@ async fn resolve_placement(
     groups.sort_unstable();
     groups.dedup();
     Ok(PlacementWishes {
+        // Filled from the flavor.
+        pinning: Pinning::None,
         required_tags: asked.required_tags.clone(),
         forbidden_tags: asked.forbidden_tags.clone(),
         cpu_features: asked.cpu_features.clone(),
@@ -303,6 +305,20 @@ async fn resolve_change(
         }
         Asked::Resize(InstanceResize { flavor: Some(key), .. }) => {
             let flavor = app.catalog().flavor(app, &key).await?;
+            let now = find(app, project_id, &id.to_string()).await?;
+            if flavor.pinning != now.spec.placement.pinning {
+                let detail = format!(
+                    "instance {} was made with pinning {}, flavor {} has {}",
+                    now.name,
+                    now.spec.placement.pinning.as_str(),
+                    flavor.name,
+                    flavor.pinning.as_str()
+                );
+                let problem = Problem::invalid("/flavor", detail);
+                return Err(problem
+                    .with_hint("choose a flavor of the same pinning, or create another instance")
+                    .into());
+            }
             Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(flavor.size)), flavor: flavor.name.to_string() }))
         }
         Asked::Resize(sizes) => {

@@ -36,7 +36,8 @@ pub fn routes() -> OpenApiRouter<App> {
 async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -> ApiResult {
     let flavors = app.store().flavor_list(Page::first(limits::PAGE_MAX)).await?;
     let sizes = flavors.iter().map(|flavor| size_to_pb(flavor.size)).collect();
-    let answer = app.cluster().read_capacity(ReadCapacityRequest { sizes }).await?.into_inner();
+    let pinnings = flavors.iter().map(|flavor| flavor.pinning.as_str().to_owned()).collect();
+    let answer = app.cluster().read_capacity(ReadCapacityRequest { sizes, pinnings }).await?.into_inner();
     let zones: Vec<ZoneCapacity> = serde_json::from_str(&answer.zones_json)
         .map_err(|error| ApiError::internal("what fits doesn't parse", &error))?;
     let zones = zones.into_iter().map(|zone| ZoneCapacityView::new(zone, &flavors)).collect();

@@ -61,6 +61,7 @@ async fn create(
             id: FlavorId::new(),
             name: body.name.clone(),
             size,
+            pinning: body.pinning,
             description: body.description.clone(),
             generation: 1,
             created_at: Timestamp::now(),
@@ -71,6 +72,7 @@ async fn create(
             vcpus: size.vcpus,
             memory_mib: size.memory_mib,
             disk_gib: size.disk_gib,
+            pinning: flavor.pinning,
             description: flavor.description.clone(),
             created_at: flavor.created_at,
         });

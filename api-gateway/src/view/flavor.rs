@@ -1,8 +1,9 @@
 //! Flavors.
 
+use super::names::PinningName;
 use domain::{
     FlavorId, Name, Problem, Timestamp,
-    flavor::{Flavor, Size},
+    flavor::{Flavor, Pinning, Size},
     limits,
 };
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct FlavorView {
     pub memory_mib: u64,
     /// 0: no root disk (for kernel images, which run from memory).
     pub disk_gib: u64,
+    #[schema(value_type = PinningName)]
+    pub pinning: Pinning,
     pub description: String,
     pub generation: i64,
     #[schema(value_type = String, format = DateTime)]
@@ -33,6 +36,7 @@ impl From<Flavor> for FlavorView {
             vcpus: flavor.size.vcpus,
             memory_mib: flavor.size.memory_mib,
             disk_gib: flavor.size.disk_gib,
+            pinning: flavor.pinning,
             description: flavor.description,
             generation: flavor.generation,
             created_at: flavor.created_at,
@@ -48,6 +52,10 @@ pub struct FlavorCreate {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub disk_gib: u64,
+    /// `numa`: each vCPU of its instances gets a hardware thread of its own, all of one NUMA node, with memory of that node.
+    #[schema(value_type = PinningName)]
+    #[serde(default)]
+    pub pinning: Pinning,
     #[serde(default)]
     pub description: String,
 }

@@ -71,6 +71,8 @@ pub struct InstanceView {
     pub placement: PlacementView,
     /// The CPU that it was placed on, and may migrate within: `cpu_baseline` of hosts. Null where its host doesn't say.
     pub cpu_baseline: Option<String>,
+    /// The node of its host that its vCPUs are pinned to. For system admins only, else null.
+    pub numa_node: Option<u32>,
     #[schema(value_type = OnCrashName)]
     pub on_crash: OnCrash,
     #[schema(value_type = OnHostLossName)]
@@ -139,6 +141,7 @@ impl InstanceView {
             zone: spec.zone,
             placement: spec.placement.into(),
             cpu_baseline: seat.cpu_baseline,
+            numa_node: seat.numa_node.filter(|_| admin),
             on_crash: spec.on_crash,
             on_host_loss: spec.on_host_loss,
             ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),

@@ -2,6 +2,7 @@
 //! repeated here; a name that differs fails a test, and a variant that is missing doesn't compile.
 
 use domain::{
+    flavor::Pinning,
     host::HostState,
     image::{DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
@@ -45,6 +46,8 @@ names! {
     }
     /// What is wanted.
     PowerName as Power of Power { On, Off, Paused }
+    /// Whether vCPUs get threads of their own.
+    PinningName as Pinning of Pinning { None, Numa }
     /// What happens when QEMU ends although it should run.
     OnCrashName as OnCrash of OnCrash { Restart, Stop }
     /// What happens when the host is lost.

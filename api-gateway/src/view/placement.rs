@@ -1,6 +1,7 @@
 //! What an instance wishes of its host.
 
-use domain::{PlacementGroupId, placement::PlacementWishes};
+use super::names::PinningName;
+use domain::{PlacementGroupId, flavor::Pinning, placement::PlacementWishes};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -33,12 +34,22 @@ pub struct PlacementView {
     pub cpu_features: Vec<String>,
     pub dedicated: bool,
     pub preemptible_class: Option<u8>,
+    /// Its flavor's.
+    #[schema(value_type = PinningName)]
+    pub pinning: Pinning,
 }
 
 impl From<PlacementWishes> for PlacementView {
     fn from(wishes: PlacementWishes) -> Self {
-        let PlacementWishes { required_tags, forbidden_tags, cpu_features, groups, dedicated, preemptible_class } =
-            wishes;
-        Self { group_ids: groups, required_tags, forbidden_tags, cpu_features, dedicated, preemptible_class }
+        let PlacementWishes {
+            required_tags,
+            forbidden_tags,
+            cpu_features,
+            groups,
+            dedicated,
+            preemptible_class,
+            pinning,
+        } = wishes;
+        Self { group_ids: groups, required_tags, forbidden_tags, cpu_features, dedicated, preemptible_class, pinning }
     }
 }

@@ -301,3 +301,40 @@ async fn as_many_as_fit_says_what_was_made_and_what_not() {
     assert_eq!(usage["used"]["instances"], 3);
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinning_is_the_flavors() {
+    let mut config = config_of("host-0");
+    config.facts.numa = vec![domain::host::NumaFacts { id: 2, threads: 8, memory_mib: 32_768 }];
+    let cloud = Cloud::with(vec![config]).await;
+    let (ann, admin) = (&cloud.ann, &cloud.admin);
+    let flavor = |name: &str, vcpus: u32, pinning: Value| json!({"name": name, "vcpus": vcpus, "memory_mib": 128, "disk_gib": 0, "pinning": pinning});
+    for bad in [json!("cores"), json!(1), json!(null)] {
+        admin.post("/v1/flavors", flavor("bad", 1, bad)).await.problem(400, "invalid_argument");
+    }
+    let made = admin.post("/v1/flavors", flavor("own", 2, json!("numa"))).await.expect(201);
+    assert_eq!(made["pinning"], "numa");
+    assert_eq!(admin.get("/v1/flavors/tiny").await.expect(200)["pinning"], "none");
+    admin.post("/v1/flavors", flavor("wide", 9, json!("numa"))).await.expect(201);
+
+    let body = |name: &str, flavor: &str| json!({"name": name, "image": "linux", "flavor": flavor, "networks": []});
+    let pinned = ann.post("/v1/instances?wait=running&timeout=60s", body("pinned", "own")).await.expect(201);
+    assert_eq!((pinned["placement"]["pinning"].as_str(), &pinned["numa_node"]), (Some("numa"), &Value::Null));
+    assert_eq!(admin.get("/v1/instances/pinned?project=blue").await.expect(200)["numa_node"], 2, "operators see where");
+    let refused = ann.post("/v1/instances", body("wide", "wide")).await.problem(507, "no_capacity");
+    assert_eq!(refused["explain"]["rejected"][0]["filter"], "pinning", "{refused}");
+    let mut asked = body("sly", "tiny");
+    asked["placement"] = json!({"pinning": "numa"});
+    ann.post("/v1/instances", asked).await.problem(400, "invalid_argument");
+    let fits = admin.get("/v1/capacity").await.expect(200);
+    let own = fits["flavors"].as_array().and_then(|all| all.iter().position(|f| f["name"] == "own"));
+    assert!(own.is_some() || fits.to_string().contains("own"), "{fits}");
+
+    ann.post("/v1/instances/pinned/stop?wait=stopped&timeout=60s", json!({})).await.expect(202);
+    let refused = ann.post("/v1/instances/pinned/resize", json!({"flavor": "tiny"})).await;
+    let refused = refused.problem(400, "invalid_argument");
+    assert_eq!(refused["errors"][0]["field"], "/flavor", "{refused}");
+    let grown = ann.post("/v1/instances/pinned/resize", json!({"vcpus": 3})).await.expect(202);
+    assert_eq!((grown["vcpus"].as_u64(), grown["placement"]["pinning"].as_str()), (Some(3), Some("numa")));
+    cloud.stop().await;
+}

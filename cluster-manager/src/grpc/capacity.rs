@@ -1,7 +1,10 @@
 //! What the cloud still has room for.
 
 use crate::{manager::Manager, scheduler::capacity::capacity};
-use domain::{Problem, flavor::Size};
+use domain::{
+    Problem,
+    flavor::{Pinning, Size},
+};
 use proto::{cluster::v1 as pb, convert::size_from_pb};
 use service_kit::context::CallContext;
 
@@ -15,7 +18,13 @@ pub async fn read(
     if request.sizes.len() > SIZES_MAX {
         return Err(Problem::invalid("sizes", format!("at most {SIZES_MAX}")));
     }
-    let sizes: Vec<Size> = request.sizes.into_iter().map(size_from_pb).collect();
+    let pinnings =
+        request.pinnings.iter().map(|text| Pinning::parse(text)).chain(std::iter::repeat(Some(Pinning::None)));
+    let asked = request.sizes.iter().zip(pinnings);
+    let sizes: Vec<(Size, Pinning)> = asked
+        .map(|(size, pinning)| Some((size_from_pb(*size), pinning?)))
+        .collect::<Option<_>>()
+        .ok_or_else(|| Problem::invalid("pinnings", "none or numa is expected"))?;
     let zones = capacity(&manager.inventory(), &sizes);
     let zones_json = serde_json::to_string(&zones).map_err(|error| {
         tracing::error!(%error, "what fits can't be said");

@@ -388,8 +388,9 @@ fn render(
 
 fn seat(manager: &Manager, placed: Placed) -> Seat {
     let inventory = manager.inventory();
-    let cpu = inventory.find(placed.host_id).and_then(|host| host.guest_cpu.as_deref());
-    Seat { cpu_baseline: cpu.map(|cpu| cpu.id.clone()) }
+    let Some(host) = inventory.find(placed.host_id) else { return Seat::default() };
+    let node = placed.numa_node.and_then(|at| host.numa.get(usize::from(at)));
+    Seat { cpu_baseline: host.guest_cpu.as_ref().map(|cpu| cpu.id.clone()), numa_node: node.map(|node| node.id) }
 }
 
 fn unit(
@@ -462,6 +463,7 @@ fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::Instan
         deadline_at: status.deadline_at,
         attached,
         cpu_baseline: instance.seat.cpu_baseline.clone(),
+        numa_node: instance.seat.numa_node,
         created_at: instance.created_at,
     }
 }

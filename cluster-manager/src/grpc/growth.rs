@@ -7,7 +7,7 @@ use crate::{
 use domain::{
     ErrorKind, HostId, InstanceId, Problem, Timestamp,
     explain::{NearestFit, PlacementRecord, Rejection, RejectionCount},
-    flavor::Size,
+    flavor::{Pinning, Size},
     instance::Instance,
 };
 use store::InstanceRow;
@@ -24,8 +24,12 @@ pub fn resized(manager: &Manager, row: &InstanceRow, next: &Instance) -> Option<
     if row.instance.spec.size == next.spec.size {
         return None;
     }
-    let claim = manager.inventory().find(host_id)?.claim_of(next.spec.size);
+    let claim = filter::claim(manager.inventory().find(host_id)?, &asks(next.spec.size, next.spec.placement.pinning));
     Some(Resized { claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
+}
+
+fn asks(size: Size, pinning: Pinning) -> Request {
+    Request { size, pinned: pinning == Pinning::Numa, ..Request::default() }
 }
 
 /// Tentatively claimed growth on the instance's own host, and its backup's; given back when dropped.
@@ -68,11 +72,13 @@ impl<'a> Growth<'a> {
         }
         inventory.claim_tentatively(host_id, more);
         let backed_up = inventory.resize(row.instance.id, size, resized.claim);
-        if more != Size::default() && !backed_up {
+        let beyond_node = inventory.pinned_beyond_node(row.instance.id);
+        if more != Size::default() && (beyond_node || !backed_up) {
             // What it had, its old backup still has room for.
             inventory.give_back(host_id, more);
             inventory.resize(row.instance.id, before.0, before.1);
-            return Err(refused(host_id, Rejection::Reserve, Size::default(), now));
+            let filter = if beyond_node { Rejection::Pinning } else { Rejection::Reserve };
+            return Err(refused(host_id, filter, Size::default(), now));
         }
         Ok(Self {
             manager,

@@ -24,14 +24,18 @@ pub async fn plan(
 ) -> Result<pb::PlanRebalanceResponse, Problem> {
     let limits = Limits { moves: request.moves_max as usize, moves_per_host: request.moves_per_host_max as usize };
     let (goal, tolerance_permille) = (request.goal(), request.tolerance_permille);
-    let residents = residents(manager).await?;
+    let mut residents = residents(manager).await?;
     let hosts = manager.store.host_list().await.map_err(|e| read_problem(&e))?;
     let planned = tokio::task::spawn_blocking(move || {
         let mut inventory = Inventory::new(&hosts);
-        for resident in &residents {
-            let what = Attach { claim: resident.claim, request: &resident.request, numa_node: None, backup: None };
-            inventory.attach(resident.id, resident.host_id, &what);
+        for resident in &mut residents {
+            let node = resident.numa_id.and_then(|id| inventory.find(resident.of.host_id)?.node_at(id));
+            resident.of.numa_node = node;
+            let Resident { id, host_id, claim, request, .. } = &resident.of;
+            let what = Attach { claim: *claim, request, numa_node: node, backup: None };
+            inventory.attach(*id, *host_id, &what);
         }
+        let residents: Vec<Resident> = residents.into_iter().map(|known| known.of).collect();
         match goal {
             pb::RebalanceGoal::Unspecified | pb::RebalanceGoal::FreeHosts => {
                 plan_rebalance(inventory, &residents, limits)
@@ -50,7 +54,13 @@ pub async fn plan(
     Ok(pb::PlanRebalanceResponse { plan_json })
 }
 
-async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
+/// As the row says it: nodes by the hosts' numbers.
+struct Known {
+    of: Resident,
+    numa_id: Option<u32>,
+}
+
+async fn residents(manager: &Manager) -> Result<Vec<Known>, Problem> {
     let (mut residents, mut groups) = (Vec::new(), GroupsKnown::default());
     let baselines = manager.store.cpu_baseline_list().await.map_err(|e| read_problem(&e))?;
     let baselines: HashMap<String, Arc<CpuBaseline>> =
@@ -65,10 +75,11 @@ async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
             let mut request = request.map_err(|e| read_problem(&e))?;
             // Moved while it runs, it must find the CPU that it booted on. One from before baselines were kept goes anywhere.
             request.baseline = row.seat.cpu_baseline.as_ref().and_then(|id| baselines.get(id)).cloned();
-            residents.push(Resident {
+            let of = Resident {
                 id: row.instance.id,
                 host_id,
                 claim: row.claim,
+                numa_node: None,
                 // Which threads are a pinned instance's only its host knows.
                 movable: !request.pinned
                     && matches!(
@@ -76,7 +87,8 @@ async fn residents(manager: &Manager) -> Result<Vec<Resident>, Problem> {
                         InstanceState::Running | InstanceState::Stopped | InstanceState::Paused
                     ),
                 request,
-            });
+            };
+            residents.push(Known { of, numa_id: row.seat.numa_node });
         }
         if rows.len() < PAGE as usize {
             return Ok(residents);

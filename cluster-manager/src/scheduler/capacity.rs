@@ -5,16 +5,21 @@
 //! host: `S - max(s)` fit, and that many can be had by filling hosts evenly. Room that is set aside already is not counted twice: it is
 //! no free room. Dedicated hosts are counted as such, and fit nothing for all.
 
-use super::{host::HostEntry, host::plus, inventory::Inventory};
+use super::{
+    filter,
+    host::{HostEntry, NumaNode, plus},
+    inventory::Inventory,
+    request::Request,
+};
 use domain::{
     capacity::{Fits, ZoneCapacity},
-    flavor::Size,
+    flavor::{Pinning, Size},
 };
 use std::collections::BTreeMap;
 
 /// By zone, sizes in the order in which they are asked for.
 #[must_use]
-pub fn capacity(inventory: &Inventory, sizes: &[Size]) -> Vec<ZoneCapacity> {
+pub fn capacity(inventory: &Inventory, sizes: &[(Size, Pinning)]) -> Vec<ZoneCapacity> {
     let mut zones: BTreeMap<&str, ZoneCapacity> = BTreeMap::new();
     let mut largest: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for host in inventory.hosts() {
@@ -37,7 +42,7 @@ pub fn capacity(inventory: &Inventory, sizes: &[Size]) -> Vec<ZoneCapacity> {
         }
         zone.open_hosts += 1;
         for ((size, fits), largest) in sizes.iter().zip(&mut zone.fits).zip(largest) {
-            let here = places(host, *size);
+            let here = places(host, size.0, size.1);
             fits.now += here;
             *largest = here.max(*largest);
         }
@@ -50,11 +55,24 @@ pub fn capacity(inventory: &Inventory, sizes: &[Size]) -> Vec<ZoneCapacity> {
     zones.into_values().collect()
 }
 
-fn places(host: &HostEntry, size: Size) -> u64 {
-    let (free, claim) = (host.free(), host.claim_of(size));
+fn places(host: &HostEntry, size: Size, pinning: Pinning) -> u64 {
+    let request = Request { size, pinned: pinning == Pinning::Numa, ..Request::default() };
+    let (free, claim) = (host.free(), filter::claim(host, &request));
     let of = |free: u64, claim: u64| free.checked_div(claim).unwrap_or(u64::MAX);
     let fits = of(u64::from(free.vcpus), u64::from(claim.vcpus))
         .min(of(free.memory_mib, claim.memory_mib))
         .min(of(free.disk_gib, claim.disk_gib));
-    if fits == u64::MAX { 0 } else { fits }
+    let on_nodes = || -> u64 {
+        let here = |node: &NumaNode| {
+            let threads = node.threads.saturating_sub(node.pinned_threads);
+            of(u64::from(threads), u64::from(size.vcpus))
+                .min(of(node.memory_mib.saturating_sub(node.pinned_mib), claim.memory_mib))
+        };
+        host.numa.iter().map(here).fold(0, u64::saturating_add)
+    };
+    match fits {
+        u64::MAX => 0,
+        fits if request.pinned => fits.min(on_nodes()),
+        fits => fits,
+    }
 }

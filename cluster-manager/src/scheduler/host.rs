@@ -5,7 +5,7 @@ use domain::{
     HostId, InstanceId, ProjectId,
     cpu::CpuBaseline,
     flavor::Size,
-    host::{Host, HostState, MemoryOverhead},
+    host::{Host, HostState, MemoryOverhead, NumaFacts},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,6 +29,8 @@ pub struct Policies {
 /// A NUMA node's threads and memory, and what pinned instances took of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NumaNode {
+    /// The host's number for it.
+    pub id: u32,
     pub threads: u32,
     pub memory_mib: u64,
     pub pinned_threads: u32,
@@ -115,7 +117,7 @@ impl HostEntry {
             overhead: host.overhead,
             threads,
             overcommit_permille: host.cpu_overcommit_permille.max(1),
-            numa: numa_nodes(host.facts.numa_nodes, threads, host.capacity.memory_mib),
+            numa: numa_nodes(host),
             generation: host.generation,
             revision: host.revision,
             starting: 0,
@@ -158,6 +160,19 @@ impl HostEntry {
         self.up && !self.cordoned && !self.policies.draining
     }
 
+    /// Where the node with the host's number is in `numa`.
+    #[must_use]
+    pub fn node_at(&self, id: u32) -> Option<u8> {
+        self.numa.iter().position(|node| node.id == id).and_then(|at| u8::try_from(at).ok())
+    }
+
+    /// More is pinned to the node than it has.
+    #[must_use]
+    pub fn node_overfull(&self, at: u8) -> bool {
+        let node = self.numa.get(usize::from(at));
+        node.is_some_and(|node| node.pinned_threads > node.threads || node.pinned_mib > node.memory_mib)
+    }
+
     /// The NUMA node that pinned vCPUs with this memory fit into: the fullest, so that large holes stay; ties by number.
     #[must_use]
     pub fn node_for(&self, vcpus: u32, memory_mib: u64) -> Option<u8> {
@@ -170,11 +185,15 @@ impl HostEntry {
     }
 }
 
-/// The agents report how many nodes there are; machines split their threads and memory evenly over them.
-fn numa_nodes(count: u32, threads: u32, memory_mib: u64) -> Vec<NumaNode> {
-    let count = count.clamp(1, 64);
-    let node = NumaNode { threads: threads / count, memory_mib: memory_mib / u64::from(count), ..NumaNode::default() };
-    vec![node; count as usize]
+/// A host whose agent doesn't say which nodes there are can pin nothing.
+fn numa_nodes(host: &Host) -> Vec<NumaNode> {
+    let node = |facts: &NumaFacts| NumaNode {
+        id: facts.id,
+        threads: facts.threads,
+        memory_mib: facts.memory_mib,
+        ..NumaNode::default()
+    };
+    host.facts.numa.iter().take(usize::from(u8::MAX)).map(node).collect()
 }
 
 #[must_use]

@@ -205,8 +205,10 @@ impl Inventory {
                     moved = entry.zone_at != old.zone_at;
                     entry.policies.reserved = old.policies.reserved;
                     entry.revision = entry.revision.max(old.revision);
-                    for (node, old) in entry.numa.iter_mut().zip(old.numa) {
-                        (node.pinned_threads, node.pinned_mib) = (old.pinned_threads, old.pinned_mib);
+                    for old in old.numa {
+                        if let Some(node) = entry.numa.iter_mut().find(|node| node.id == old.id) {
+                            (node.pinned_threads, node.pinned_mib) = (old.pinned_threads, old.pinned_mib);
+                        }
                     }
                 }
                 slot

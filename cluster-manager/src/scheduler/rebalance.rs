@@ -26,6 +26,8 @@ pub struct Resident {
     pub id: InstanceId,
     pub host_id: HostId,
     pub claim: Size,
+    /// Of pinned vCPUs.
+    pub numa_node: Option<u8>,
     pub request: Request,
     /// In a state in which it could be moved.
     pub movable: bool,
@@ -98,11 +100,11 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
         inventory.unclaim(host_id, resident.claim);
         inventory.detach(resident.id);
         let Some(choice) = choose(inventory, &resident.request) else {
-            hold(inventory, resident, &Placed::of(host_id, resident.claim));
+            hold(inventory, resident, &stay(resident));
             for (resident, placed) in moved.into_iter().rev() {
                 inventory.unclaim(placed.host_id, placed.claim);
                 inventory.detach(resident.id);
-                hold(inventory, resident, &Placed::of(host_id, resident.claim));
+                hold(inventory, resident, &stay(resident));
             }
             close(inventory, host_id, false);
             return None;
@@ -118,6 +120,11 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
         disk_gib: resident.claim.disk_gib,
     };
     Some(moved.into_iter().map(a_move).collect())
+}
+
+/// Where it is.
+fn stay(resident: &Resident) -> Placed {
+    Placed { numa_node: resident.numa_node, ..Placed::of(resident.host_id, resident.claim) }
 }
 
 /// As if it had been committed, and started long ago.

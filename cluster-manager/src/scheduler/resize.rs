@@ -5,6 +5,14 @@ use super::{inventory::Inventory, roster::pinned_threads, sets::NIL};
 use domain::{InstanceId, flavor::Size};
 
 impl Inventory {
+    /// The attached instance is pinned to a node that has less than is pinned to it.
+    #[must_use]
+    pub fn pinned_beyond_node(&self, id: InstanceId) -> bool {
+        let member = self.roster.find(id);
+        let overfull = |slot, node| self.at(slot).is_some_and(|host| host.node_overfull(node));
+        member.is_some_and(|member| member.numa_node.is_some_and(|node| overfull(member.slot, node)))
+    }
+
     /// The attached instance takes `claim` on its host and asks for `size` from now on; a protected one has room for that on a backup.
     /// False: there is no such backup now, and it is without one.
     ///

@@ -4,7 +4,8 @@ use crate::cloud::{Cloud, each, quick};
 use domain::{
     ErrorKind, HostId, PlacementGroupId, Timestamp,
     explain::Rejection,
-    flavor::Size,
+    flavor::{Pinning, Size},
+    host::NumaFacts,
     instance::{InstanceSpec, InstanceState as S, OnHostLoss, Power},
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementWishes},
     quota::QuotaAmounts,
@@ -299,5 +300,51 @@ async fn what_another_manager_decided_of_a_host_is_heeded() {
         decide(Some(domain::ProjectId::new())).await;
         assert_eq!(filter(refused(&cloud, "closed", &cloud.spec()).await), Rejection::Dedicated);
         cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pinned_instances_hold_threads_of_their_node_also_after_a_restart_and_through_a_resize() {
+    for cloud in each(quick()).await {
+        let node = |id| NumaFacts { id, threads: 4, memory_mib: 8 * 1024 };
+        let mut config = SimConfig::named("host-1");
+        // Two vCPUs a thread; a pinned one takes both.
+        config.cpu_overcommit_permille = 2000;
+        config.facts.numa = vec![node(0), node(5)];
+        let host = cloud.host(config).await;
+        let size = |vcpus| Size { vcpus, ..cloud.spec().size };
+        let pinned = |vcpus| {
+            let wishes = PlacementWishes { pinning: Pinning::Numa, ..PlacementWishes::default() };
+            InstanceSpec { size: size(vcpus), ..wishing(&cloud, wishes) }
+        };
+        let made = async |name: &'static str, vcpus| {
+            let request = cloud.request(&[name], &pinned(vcpus));
+            cloud.insist(&cloud.context(), &request).await
+        };
+        let filter = |problem: domain::Problem| problem.explain.expect("explained").rejected[0].filter;
+        assert_eq!(filter(refused(&cloud, "wide", &pinned(5)).await), Rejection::Pinning, "no node has five");
+        let three = made("three", 3).await.expect("placed").instances.remove(0);
+        let three = instance_from_pb(three).expect("well-formed");
+        assert_eq!((three.seat.numa_node, cloud.fetch(three.id).await.claim.vcpus), (Some(0), 6));
+        cloud.becomes(three.id, S::Running).await;
+        cloud.restart().await;
+        host.connected().await;
+        // One thread is left on node 0, four on node 5.
+        let two = instance_from_pb(made("two", 2).await.expect("placed").instances.remove(0)).expect("well-formed");
+        assert_eq!(two.seat.numa_node, Some(5));
+        cloud.becomes(two.id, S::Running).await;
+        cloud.power(two.id, Power::Off).await.expect("accepted");
+        cloud.becomes(two.id, S::Stopped).await;
+        let beyond = cloud.resize(two.id, size(5)).await.expect_err("its node has four");
+        assert_eq!(filter(beyond), Rejection::Pinning);
+        cloud.resize(two.id, size(4)).await.expect("it has four");
+        assert_eq!(cloud.fetch(two.id).await.claim.vcpus, 8);
+        cloud.becomes(two.id, S::Stopped).await;
+        assert_eq!(filter(refused(&cloud, "more", &pinned(2)).await), Rejection::Pinning);
+        made("one", 1).await.expect("the last thread of node 0");
+        cloud.delete(three.id).await;
+        cloud.gone(three.id).await;
+        made("again", 3).await.expect("its threads are free again");
+        cloud.stop(vec![host]).await;
     }
 }

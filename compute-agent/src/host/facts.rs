@@ -135,7 +135,9 @@ fn meminfo_mib(text: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
+/// Below `/sys/devices/system/node`, by id.
+#[must_use]
+pub fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
     let Ok(entries) = fs::read_dir(dir) else { return vec![] };
     let mut nodes: Vec<NumaNode> = entries
         .flatten()

@@ -1,4 +1,5 @@
-//! The host itself: what it is ([`facts`]) and how its processes are limited ([`cgroup`]).
+//! The host itself: what it is ([`facts`]), how its processes are limited ([`cgroup`]), and on which threads they run ([`cpuset`]).
 
 pub mod cgroup;
+pub mod cpuset;
 pub mod facts;

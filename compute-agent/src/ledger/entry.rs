@@ -31,6 +31,8 @@ pub struct Desired {
     /// None: runs from memory (kernel images only).
     pub root_disk: Option<RootDisk>,
     pub image: DesiredImage,
+    /// The node whose threads its vCPUs are pinned to. None: they aren't.
+    pub numa_node: Option<u32>,
     /// Of the request that brought this version, for logs.
     pub request_id: String,
 }
@@ -86,6 +88,8 @@ pub struct Done {
     pub guest_up_at: Option<Timestamp>,
     /// Cards whose ports may be acquired, or in QEMU: written before either, taken out after both have ended.
     pub cards: Vec<Card>,
+    /// The threads that are its vCPUs' alone, in their order, while it is here.
+    pub pins: Vec<u32>,
 }
 
 impl Done {

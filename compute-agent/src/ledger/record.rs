@@ -79,6 +79,8 @@ struct InstanceV1 {
     // Not in the files of the first release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cards: Vec<CardV1>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    numa_node: Option<u32>,
     done: DoneV1,
 }
 
@@ -124,6 +126,8 @@ struct DoneV1 {
     guest_up_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cards: Vec<CardV1>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pins: Vec<u32>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -250,6 +254,7 @@ fn instance_write(entry: &Entry) -> InstanceV1 {
             parts: desired.image.parts.iter().map(part_write).collect(),
         },
         cards: desired.cards.iter().map(card_write).collect(),
+        numa_node: desired.numa_node,
         done: DoneV1 {
             process: done.process.as_ref().map(running_write),
             boot_seq: done.boot_seq,
@@ -260,6 +265,7 @@ fn instance_write(entry: &Entry) -> InstanceV1 {
             started_at: done.started_at,
             guest_up_at: done.guest_up_at,
             cards: done.cards.iter().map(card_write).collect(),
+            pins: done.pins.clone(),
         },
     }
 }
@@ -331,6 +337,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
             deleted: v1.deleted,
         },
         cards: v1.cards.iter().map(card_read).collect(),
+        numa_node: v1.numa_node,
         root_disk: v1.root_disk.map(|d| RootDisk { disk_id: d.disk_id, size_gib: d.size_gib, epoch: d.epoch }),
         image: DesiredImage {
             image_id: v1.image.image_id,
@@ -371,6 +378,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
         started_at: v1.done.started_at,
         guest_up_at: v1.done.guest_up_at,
         cards: v1.done.cards.iter().map(card_read).collect(),
+        pins: v1.done.pins,
     };
     Ok(Entry { desired, done })
 }
@@ -422,6 +430,7 @@ pub(crate) mod tests {
                         ImagePart { kind: ImagePartKind::Initrd, sha256: "cd".repeat(32), size_bytes: 8 },
                     ],
                 },
+                numa_node: Some(1),
                 request_id: "req-1".into(),
             },
             done: Done {
@@ -453,6 +462,7 @@ pub(crate) mod tests {
                     epoch: 1,
                     mac: domain::network::MacAddr::local([1, 2, 3, 4, 6]),
                 }],
+                pins: vec![5, 4],
             },
         }
     }
@@ -469,14 +479,15 @@ pub(crate) mod tests {
         assert_eq!(decode(&encode(&grave)).expect("read"), grave);
     }
 
-    /// A file of the first release, which knew no cards, must stay readable.
+    /// A file of the first release, which knew no cards and no pinning, must stay readable.
     #[test]
-    fn a_file_without_cards_is_read() {
+    fn a_file_without_cards_or_pins_is_read() {
         let mut entry = full_entry();
         (entry.desired.cards, entry.done.cards) = (vec![], vec![]);
+        (entry.desired.numa_node, entry.done.pins) = (None, vec![]);
         let live = Held::Live(entry);
         let text = String::from_utf8(encode(&live)).expect("text");
-        assert!(!text.contains("cards"));
+        assert!(!text.contains("cards") && !text.contains("numa_node") && !text.contains("pins"));
         assert_eq!(decode(text.as_bytes()).expect("read"), live);
     }
 

@@ -3,7 +3,10 @@
 use crate::{
     adopt::Orphan,
     config::Config,
-    host::facts::{self, CpuFacts, HostFacts},
+    host::{
+        cpuset::parse_cpulist,
+        facts::{self, CpuFacts, HostFacts},
+    },
     ledger::{Held, Version},
     qemu::{
         argv::{Accel, TCG_CPU, TCG_CPU_VENDOR},
@@ -11,7 +14,10 @@ use crate::{
     },
     reconcile::{context::Context, hypervisor::Hypervisor},
 };
-use domain::{cpu::CpuBaseline, host::MemoryOverhead};
+use domain::{
+    cpu::CpuBaseline,
+    host::{MemoryOverhead, NumaFacts},
+};
 use proto::{agent::v1 as pb, cluster::v1::Size};
 use std::sync::atomic::Ordering;
 
@@ -38,6 +44,16 @@ pub fn capacity(config: &Config, threads: u32, memory_total_mib: u64, disk_total
         memory_mib: memory_total_mib.saturating_sub(config.reserve_memory_mib),
         disk_gib: (disk_total_bytes >> 30).saturating_sub(config.reserve_disk_gib + config.image_cache_gib),
     }
+}
+
+/// The nodes that something can be pinned to. One without threads (memory alone) is none.
+#[must_use]
+pub fn numa(nodes: &[facts::NumaNode]) -> Vec<NumaFacts> {
+    let node = |node: &facts::NumaNode| {
+        let threads = u32::try_from(parse_cpulist(&node.cpus).len()).unwrap_or(u32::MAX);
+        NumaFacts { id: node.id, threads, memory_mib: node.memory_total_mib }
+    };
+    nodes.iter().map(node).filter(|node| node.threads > 0).collect()
 }
 
 /// The CPU that guests see here. An emulated one is the same on every host; with KVM it is the host's own, less what is switched off.
@@ -102,6 +118,7 @@ pub fn hello(
         accelerator,
         accelerator_reason,
         agent_version: env!("CARGO_PKG_VERSION").into(),
+        numa: numa(&machine.numa_nodes),
         guest_cpu,
     };
     let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };
@@ -188,6 +205,13 @@ mod tests {
         let kvm = guest_cpu(&Accel::Kvm { cpu_flags: vec!["arch-capabilities=off".into()] }, &host);
         assert_eq!((kvm.model.as_str(), kvm.features.as_slice()), ("host", &["avx".to_owned(), "sse2".to_owned()][..]));
         assert!(kvm.may_run(&guest_cpu(&Accel::Kvm { cpu_flags: vec![] }, &host)) && !kvm.may_run(&emulated));
+    }
+
+    #[test]
+    fn nodes_with_threads_are_told_by_the_hosts_numbers() {
+        let node = |id, cpus: &str| facts::NumaNode { id, cpus: cpus.into(), memory_total_mib: 1000 };
+        let told = numa(&[node(0, "0-3,8"), node(1, ""), node(8, "4-7")]);
+        assert_eq!(told.iter().map(|n| (n.id, n.threads)).collect::<Vec<_>>(), [(0, 5), (8, 4)]);
     }
 
     #[test]

@@ -44,6 +44,7 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
     }
     Ok(Desired {
         cards,
+        numa_node: desired.numa_node,
         instance_id: parse("instance_id", &desired.instance_id)?,
         project_id: desired.project_id,
         name: desired.name,
@@ -124,6 +125,7 @@ mod tests {
                 mac: "02:00:00:00:00:07".into(),
             }],
             request_id: "r".into(),
+            numa_node: Some(1),
         }
     }
 
@@ -131,7 +133,7 @@ mod tests {
     fn a_command_is_understood_whole_or_says_what_is_wrong() {
         let desired = desired_from_pb(message()).expect("understood");
         assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
-        assert_eq!((desired.cards.len(), desired.cards[0].epoch), (1, 4));
+        assert_eq!((desired.cards.len(), desired.cards[0].epoch, desired.numa_node), (1, 4, Some(1)));
         assert!(desired.root_disk.is_some() && desired.image.part(ImagePartKind::Disk).is_some());
         let mut diskless = message();
         diskless.disks.clear();

@@ -10,6 +10,7 @@ fn spec() -> VmSpec {
         name: "hello".into(),
         vcpus: 2,
         memory_mib: 512,
+        numa_node: None,
         boot: Boot::Disk { ovmf: None },
         disks: vec![disk(0xd1, DiskFormat::Qcow2, Some(0))],
         cards: vec![],
@@ -65,6 +66,13 @@ fn golden_kernel_boot_under_tcg() {
     };
     spec.disks = vec![disk(0xd1, DiskFormat::Raw, Some(0))];
     assert_golden("argv-kernel-tcg.txt", &spec);
+}
+
+#[test]
+fn golden_memory_of_a_node() {
+    let mut spec = spec();
+    spec.numa_node = Some(1);
+    assert_golden("argv-numa-tcg.txt", &spec);
 }
 
 fn card(slot: u8) -> VmCard {

@@ -383,6 +383,7 @@ impl Room {
             name: "probe".into(),
             vcpus: 1,
             memory_mib,
+            numa_node: None,
             boot,
             disks,
             cards: vec![],

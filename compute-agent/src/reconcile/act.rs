@@ -110,7 +110,13 @@ impl Task {
                 remove_file(&base).map_err(on_path(&base))
             }
             Step::RemoveLeftovers => self.remove_leftovers().await,
-            Step::Bury => Ok(self.context.ledger.bury(self.instance_id, entry.desired.version).await?),
+            Step::Bury => {
+                self.context.ledger.bury(self.instance_id, entry.desired.version).await?;
+                if !entry.done.pins.is_empty() {
+                    self.context.confine_others();
+                }
+                Ok(())
+            }
         }
     }
 

@@ -50,6 +50,8 @@ pub struct Context {
     /// Something is to be sent.
     pub outbox_filled: Notify,
     consoles: Mutex<HashMap<InstanceId, ConsoleHub>>,
+    /// Held while threads are given to an instance.
+    pub pinning: tokio::sync::Mutex<()>,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
     born: Instant,
@@ -94,6 +96,7 @@ impl Context {
             outbox: Mutex::default(),
             outbox_filled: Notify::new(),
             consoles: Mutex::default(),
+            pinning: tokio::sync::Mutex::default(),
             tasks,
             shutdown,
             born: Instant::now(),

@@ -66,6 +66,7 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmS
         name: name.clone(),
         vcpus: spec.size.vcpus,
         memory_mib: spec.size.memory_mib,
+        numa_node: entry.desired.numa_node,
         boot,
         disks: disks.collect(),
         cards: cards(&entry.desired, &with.mtus),

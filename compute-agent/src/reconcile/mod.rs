@@ -15,6 +15,7 @@ pub mod hypervisor;
 mod launch;
 pub mod layout;
 mod observe;
+mod pins;
 pub mod plan;
 pub mod plan_cards;
 pub mod situation;

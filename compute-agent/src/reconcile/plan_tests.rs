@@ -55,6 +55,7 @@ fn entry(disk: bool) -> Entry {
                 parts: vec![],
             },
             request_id: String::new(),
+            numa_node: None,
         },
         done: Done::default(),
     }

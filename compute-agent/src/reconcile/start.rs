@@ -41,6 +41,7 @@ impl Task {
             }
             group.kill_all().await.map_err(|e| fault(&e))?;
         }
+        self.take_threads(entry).await?;
         let owner = self.ensure_user()?;
         let root_seq = self.newest_disk().unwrap_or(entry.desired.spec.root_seq);
         let sum = self.config_sum(&entry.desired);
@@ -122,6 +123,7 @@ impl Task {
             Err(ReadyError::Ended { .. }) => return Ok(()),
             Err(error) => return Err(passing(&error)),
         };
+        self.bind_threads(entry, running.process.pid)?;
         self.live.events = Some(qmp.events());
         self.live.qmp = Some(qmp);
         let log = self.context.console_log(self.instance_id);

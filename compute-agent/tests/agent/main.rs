@@ -9,6 +9,7 @@ mod failures;
 mod images;
 mod lifecycle;
 mod managers;
+mod pinning;
 mod ports;
 mod restarts;
 mod rig;

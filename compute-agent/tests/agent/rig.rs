@@ -302,6 +302,7 @@ impl Want {
             }),
             ports: vec![],
             request_id: "test".into(),
+            numa_node: None,
         };
         Self { id, desired }
     }

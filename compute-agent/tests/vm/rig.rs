@@ -99,6 +99,7 @@ impl Room {
             name: "test, with a comma".into(),
             vcpus: 1,
             memory_mib: 256,
+            numa_node: None,
             boot,
             disks: vec![],
             cards: vec![],

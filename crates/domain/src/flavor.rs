@@ -11,11 +11,43 @@ pub struct Size {
     pub disk_gib: u64,
 }
 
+/// Whether an instance's vCPUs get threads of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinning {
+    /// They share the host's threads with others.
+    #[default]
+    None,
+    /// One whole thread each, all of one NUMA node, with memory of that node.
+    Numa,
+}
+
+impl Pinning {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Numa => "numa",
+        }
+    }
+
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::None, Self::Numa].into_iter().find(|one| one.as_str() == text)
+    }
+
+    #[must_use]
+    pub fn none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flavor {
     pub id: FlavorId,
     pub name: Name,
     pub size: Size,
+    pub pinning: Pinning,
     pub description: String,
     pub generation: i64,
     pub created_at: Timestamp,

@@ -22,9 +22,20 @@ pub struct HostFacts {
     /// Why, when it isn't KVM.
     pub accelerator_reason: String,
     pub agent_version: String,
+    /// Its NUMA nodes that have threads, by id. Agents of the first release don't say, and pin nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub numa: Vec<NumaFacts>,
     /// What guests see. Agents of the first release don't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_cpu: Option<CpuBaseline>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct NumaFacts {
+    /// As the host's kernel numbers it; gaps are usual.
+    pub id: u32,
+    pub threads: u32,
+    pub memory_mib: u64,
 }
 
 /// Memory that one QEMU takes beside the guest's own, MiB: `fixed + per_vcpu * vcpus + per_gib * memory_gib`. It is claimed with the

@@ -259,6 +259,8 @@ pub struct InstanceStatus {
 pub struct Seat {
     /// The baseline ([`crate::cpu::CpuBaseline::id`]) that it may migrate within. None: its host's agent doesn't say.
     pub cpu_baseline: Option<String>,
+    /// The host's NUMA node whose threads its vCPUs are pinned to. None: they aren't.
+    pub numa_node: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,9 @@
 //! What an instance wishes of its host, and groups of instances that keep together or apart.
 
-use crate::{InstanceId, Name, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp, explain::PlacementRecord};
+use crate::{
+    InstanceId, Name, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp, explain::PlacementRecord,
+    flavor::Pinning,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -117,6 +120,9 @@ pub struct PlacementWishes {
     /// It gives way to others when there is no room; lower classes first. None: it never does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemptible_class: Option<u8>,
+    /// Its flavor's.
+    #[serde(skip_serializing_if = "Pinning::none")]
+    pub pinning: Pinning,
 }
 
 impl PlacementWishes {

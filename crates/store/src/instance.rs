@@ -45,16 +45,17 @@ op! {
         /// Later decisions must know of it ([`crate::AttachedRow`]).
         attached: bool,
         cpu_baseline: Option<String>,
+        numa_node: Option<u32>,
         created_at: Timestamp,
     }
     on instance, Insert by (id):
     "INSERT INTO instance (id, project_id, name, tags, generation, epoch, host_id, root_disk_id, image_id, spec, placement,
         claim_vcpus, claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at,
         guest_up_at, crash_count, observed_epoch, observed_generation, observed_start, observed_counter, attached, cpu_baseline,
-        created_at, updated_at)
+        numa_node, created_at, updated_at)
      SELECT r.id, r.project_id, r.name, r.tags, r.generation, r.epoch, r.host_id, r.root_disk_id, r.image_id, r.spec,
         r.placement, r.claim_vcpus, r.claim_memory_mib, r.claim_disk_gib, FALSE, r.state, r.step, r.reason, r.deadline_at,
-        NULL, NULL, 0, 0, 0, 0, 0, r.attached, r.cpu_baseline, r.created_at, r.created_at
+        NULL, NULL, 0, 0, 0, 0, 0, r.attached, r.cpu_baseline, r.numa_node, r.created_at, r.created_at
      FROM {rows}"
 }
 
@@ -213,6 +214,7 @@ row! {
         observed_start: i64,
         observed_counter: i64,
         cpu_baseline: Option<String>,
+        numa_node: Option<u32>,
         created_at: Timestamp,
         updated_at: Timestamp,
     }
@@ -242,7 +244,7 @@ impl From<Columns> for InstanceRow {
             spec: row.spec,
             status,
             placement: row.placement,
-            seat: Seat { cpu_baseline: row.cpu_baseline },
+            seat: Seat { cpu_baseline: row.cpu_baseline, numa_node: row.numa_node },
             created_at: row.created_at,
             updated_at: row.updated_at,
         };
@@ -265,7 +267,7 @@ macro_rules! instance_columns {
         concat!(
             "SELECT id, project_id, name, tags, generation, epoch, host_id, root_disk_id, spec, placement, claim_vcpus, ",
             "claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at, guest_up_at, ",
-            "crash_count, observed_epoch, observed_generation, observed_start, observed_counter, cpu_baseline, created_at, ",
+            "crash_count, observed_epoch, observed_generation, observed_start, observed_counter, cpu_baseline, numa_node, created_at, ",
             "updated_at ",
             "FROM instance ",
             $rest

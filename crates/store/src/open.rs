@@ -56,6 +56,7 @@ const MIGRATIONS: &[Migration] = &[
     migration!(5, "0005_placement_records.sql"),
     migration!(6, "0006_host_shape.sql"),
     migration!(7, "0007_cpu_baseline.sql"),
+    migration!(8, "0008_pinning.sql"),
 ];
 
 #[cfg(test)]

@@ -102,6 +102,7 @@ row! {
         pub claim_vcpus: u32,
         pub claim_memory_mib: u64,
         pub claim_disk_gib: u64,
+        pub numa_node: Option<u32>,
     }
 }
 
@@ -166,7 +167,7 @@ impl Store {
 
     /// The instances with the mark `attached`: a page, by id.
     pub async fn instance_attached_list(&self, page: Page) -> Result<Vec<AttachedRow>, ReadError> {
-        let sql = "SELECT id, project_id, host_id, spec, claim_vcpus, claim_memory_mib, claim_disk_gib FROM instance \
+        let sql = "SELECT id, project_id, host_id, spec, claim_vcpus, claim_memory_mib, claim_disk_gib, numa_node FROM instance \
                    WHERE attached AND id > $1 ORDER BY id LIMIT $2";
         self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await
     }

@@ -147,6 +147,7 @@ pub fn instance_to_pb(instance: &Instance) -> pb::Instance {
         created_at: instance.created_at.0,
         updated_at: instance.updated_at.0,
         cpu_baseline: instance.seat.cpu_baseline.clone().unwrap_or_default(),
+        numa_node: instance.seat.numa_node,
     }
 }
 
@@ -179,7 +180,10 @@ pub fn instance_from_pb(instance: pb::Instance) -> Result<Instance, InvalidMessa
             crash_count: status.crash_count,
         },
         placement,
-        seat: Seat { cpu_baseline: Some(instance.cpu_baseline).filter(|id| !id.is_empty()) },
+        seat: Seat {
+            cpu_baseline: Some(instance.cpu_baseline).filter(|id| !id.is_empty()),
+            numa_node: instance.numa_node,
+        },
         created_at: Timestamp(instance.created_at),
         updated_at: Timestamp(instance.updated_at),
     })
@@ -243,7 +247,7 @@ mod tests {
                     crash_count: 1,
                 },
                 placement: None,
-                seat: Seat { cpu_baseline: Some("intel-host-1".into()) },
+                seat: Seat { cpu_baseline: Some("intel-host-1".into()), numa_node: Some(3) },
                 created_at: Timestamp(1),
                 updated_at: Timestamp(2),
             };

@@ -331,6 +331,7 @@ async fn insert_instance(world: &World, image_id: ImageId) {
         deadline_at: None,
         attached: false,
         cpu_baseline: None,
+        numa_node: None,
         created_at: Timestamp::now(),
     };
     world.store.commit(Unit::new().op(instance)).await.expect("an instance");

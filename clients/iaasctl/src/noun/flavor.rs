@@ -7,8 +7,16 @@ use crate::{
     error::CliError,
     size::{parse_gib, parse_mib},
 };
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use client::model::FlavorCreate;
+use domain::flavor::Pinning;
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub enum Pin {
+    #[default]
+    None,
+    Numa,
+}
 
 #[derive(Debug, Subcommand)]
 pub enum FlavorCommand {
@@ -23,6 +31,9 @@ pub enum FlavorCommand {
         /// With a unit: `10GiB`; 0 for none
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         disk: u64,
+        /// Give each vCPU of its instances a thread of its own, all of one NUMA node
+        #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+        pin: Pin,
         #[arg(long, default_value = "", hide_default_value = true)]
         description: String,
         #[command(flatten)]
@@ -42,8 +53,13 @@ pub enum FlavorCommand {
 pub(super) async fn run(context: Context, command: FlavorCommand) -> Result<(), CliError> {
     let client = context.client()?;
     match command {
-        FlavorCommand::Create { name, vcpus, memory, disk, description, exists } => {
-            let request = FlavorCreate { name: name.clone(), vcpus, memory_mib: memory, disk_gib: disk, description };
+        FlavorCommand::Create { name, vcpus, memory, disk, pin, description, exists } => {
+            let pinning = match pin {
+                Pin::None => Pinning::None,
+                Pin::Numa => Pinning::Numa,
+            };
+            let (memory_mib, disk_gib) = (memory, disk);
+            let request = FlavorCreate { name: name.clone(), vcpus, memory_mib, disk_gib, pinning, description };
             create_and_show(&context, client.flavor_create(&request), exists.if_not_exists, client.flavor(&name)).await
         }
         FlavorCommand::List => context.out.list(&client.flavors().all().await?),

@@ -61,6 +61,9 @@ impl Row for Instance {
         if let Some(cpu) = &self.cpu_baseline {
             fields.push(("cpu baseline", cpu.clone()));
         }
+        if let Some(node) = self.numa_node {
+            fields.push(("numa node", node.to_string()));
+        }
         if let Some(host) = self.host_id {
             fields.push(("host", host.to_string()));
         }
@@ -166,6 +169,7 @@ impl Row for Flavor {
             ("vcpus", self.vcpus.to_string()),
             ("memory", show_mib(self.memory_mib)),
             ("disk", format!("{} GiB", self.disk_gib)),
+            ("pinning", self.pinning.as_str().to_owned()),
             ("description", self.description.clone()),
             ("created", time(self.created_at)),
         ]

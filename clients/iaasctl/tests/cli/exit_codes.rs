@@ -49,7 +49,7 @@ fn usage_and_an_absent_server_have_theirs() {
 
 fn flavor() -> Value {
     json!({
-        "id": "01234567-89ab-7def-8123-456789abcdef", "name": "small", "vcpus": 1, "memory_mib": 256, "disk_gib": 1,
+        "id": "01234567-89ab-7def-8123-456789abcdef", "name": "small", "vcpus": 1, "memory_mib": 256, "disk_gib": 1, "pinning": "none",
         "description": "", "generation": 1, "created_at": "2026-01-31T00:00:00.000Z",
     })
 }

@@ -96,6 +96,18 @@ fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
 }
 
 #[test]
+fn a_flavor_says_how_its_vcpus_are_pinned() {
+    let flavor = || json!({"id": ID, "name": "own", "vcpus": 1, "memory_mib": 512, "disk_gib": 0, "pinning": "numa", "created_at": AT});
+    for (pin, sent) in [(" --pin numa", json!("numa")), (" --pin none", Value::Null), ("", Value::Null)] {
+        let (url, heard) = record(move |_, _| (201, flavor()));
+        let line = format!("flavor create own --vcpus 1 --memory 512MiB --disk 0{pin}");
+        let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
+        assert!(stdout(&output).contains("numa"), "{}", stderr(&output));
+        assert_eq!(heard.lock().expect("not poisoned")[0].1["pinning"], sent, "{pin}");
+    }
+}
+
+#[test]
 fn nonsense_is_refused_before_anything_is_asked() {
     for line in [
         "host token create --ttl never",
@@ -104,6 +116,7 @@ fn nonsense_is_refused_before_anything_is_asked() {
         "host remove",
         "host set rack-1 --reserve-memory lots",
         "host set rack-1 --reserve-vcpus -1",
+        "flavor create own --vcpus 1 --memory 1GiB --disk 0 --pin cores",
     ] {
         let output = Home::new().run_at("http://127.0.0.1:1", &line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2), "{line}: {}", stderr(&output));

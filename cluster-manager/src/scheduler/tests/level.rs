@@ -26,7 +26,7 @@ fn settle(inventory: &mut Inventory, residents: &mut Vec<Resident>, host_id: Hos
     inventory.hold(id, &Placed::of(host_id, request.size), &request);
     inventory.make_firm(host_id, request.size);
     inventory.start_ends(host_id, id);
-    residents.push(Resident { id, host_id, claim: request.size, request, movable: true });
+    residents.push(Resident { id, host_id, claim: request.size, numa_node: None, request, movable: true });
 }
 
 fn world(rows: &[Host], loads: &[&[(u32, u64)]], wish: &Request) -> (Inventory, Vec<Resident>) {
@@ -176,7 +176,7 @@ proptest! {
                         inventory.hold(id, &choice.placed, &request);
                         inventory.make_firm(row.id, choice.placed.claim);
                         let claim = choice.placed.claim;
-                        residents.push(Resident { id, host_id: row.id, claim, request, movable: *wish != 3 });
+                        residents.push(Resident { id, host_id: row.id, claim, numa_node: None, request, movable: *wish != 3 });
                     }
                 }
             }

@@ -15,7 +15,7 @@ use domain::{
     HostId, InstanceId, Timestamp,
     explain::Rejection,
     flavor::Size,
-    host::{Host, HostFacts, HostState, MemoryOverhead},
+    host::{Host, HostFacts, HostState, MemoryOverhead, NumaFacts},
 };
 use std::collections::BTreeMap;
 
@@ -240,7 +240,8 @@ fn pinned_vcpus_get_whole_threads_of_one_node() {
     // 16 threads, two vCPUs on each, two nodes of eight.
     row.cpu_overcommit_permille = 2000;
     row.facts.threads = 16;
-    row.facts.numa_nodes = 2;
+    let node = |id| NumaFacts { id, threads: 8, memory_mib: 32_768 };
+    row.facts.numa = vec![node(0), node(4)];
     let mut inventory = Inventory::new(std::slice::from_ref(&row));
     let pinned = |vcpus| Request { pinned: true, ..ask(vcpus, 1024, 0) };
     let nine = decide(&mut inventory, &pinned(9), NOW);
@@ -261,6 +262,28 @@ fn pinned_vcpus_get_whole_threads_of_one_node() {
     assert!(decide(&mut inventory, &pinned(1), NOW).placed.is_none());
     inventory.let_go(id, &last);
     assert_eq!(decide(&mut inventory, &request, NOW).placed, Some(last));
+    // The host says hello again, its nodes in another order: what is pinned stays where it is.
+    row.facts.numa.reverse();
+    inventory.put_host(&row);
+    let host = inventory.find(row.id).expect("there");
+    let pinned: Vec<_> = host.numa.iter().map(|node| (node.id, node.pinned_threads)).collect();
+    assert_eq!(pinned, [(4, 4), (0, 8)]);
+    assert_eq!((host.node_at(4), host.node_at(1)), (Some(0), None));
+}
+
+#[test]
+fn a_host_that_says_nothing_of_nodes_pins_nothing_and_memory_of_a_node_is_not_overcommitted() {
+    let silent = host(1, size(32, 65_536, 0));
+    let mut inventory = Inventory::new(std::slice::from_ref(&silent));
+    let pinned = |memory_mib| Request { pinned: true, ..ask(1, memory_mib, 0) };
+    let refused = decide(&mut inventory, &pinned(512), NOW);
+    assert_eq!(refused.record.rejected[0].filter, Rejection::Pinning);
+    let mut told = host(1, size(32, 65_536, 0));
+    told.facts.numa = vec![NumaFacts { id: 0, threads: 32, memory_mib: 2_048 }];
+    inventory.put_host(&told);
+    assert!(decide(&mut inventory, &pinned(2_048), NOW).placed.is_none(), "its QEMU takes some too");
+    assert!(decide(&mut inventory, &pinned(1_024), NOW).placed.is_some());
+    assert!(decide(&mut inventory, &ask(1, 4_096, 0), NOW).placed.is_some(), "what isn't pinned uses all nodes");
 }
 
 #[test]

@@ -22,7 +22,14 @@ fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
             let placed = Placed::of(row.id, request.size);
             inventory.hold(id, &placed, &request);
             inventory.make_firm(row.id, placed.claim);
-            residents.push(Resident { id, host_id: row.id, claim: request.size, request, movable: true });
+            residents.push(Resident {
+                id,
+                host_id: row.id,
+                claim: request.size,
+                numa_node: None,
+                request,
+                movable: true,
+            });
         }
     }
     (inventory, residents)

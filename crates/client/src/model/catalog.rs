@@ -2,6 +2,7 @@
 
 use domain::{
     FlavorId, ImageId, ProjectId, SshKeyId, Timestamp,
+    flavor::Pinning,
     image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
 };
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,8 @@ pub struct Flavor {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub disk_gib: u64,
+    #[serde(default)]
+    pub pinning: Pinning,
     #[serde(default)]
     pub description: String,
     #[serde(default)]
@@ -26,6 +29,8 @@ pub struct FlavorCreate {
     pub vcpus: u32,
     pub memory_mib: u64,
     pub disk_gib: u64,
+    #[serde(skip_serializing_if = "Pinning::none")]
+    pub pinning: Pinning,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
 }

@@ -45,6 +45,9 @@ pub struct Instance {
     /// The CPU that it may migrate within.
     #[serde(default)]
     pub cpu_baseline: Option<String>,
+    /// For system admins: the node of its host that its vCPUs are pinned to.
+    #[serde(default)]
+    pub numa_node: Option<u32>,
     #[serde(default)]
     pub on_crash: OnCrash,
     #[serde(default)]

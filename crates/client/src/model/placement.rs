@@ -4,6 +4,7 @@ use super::Size;
 use domain::{
     HostId, InstanceId, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp,
     explain::PlacementRecord,
+    flavor::Pinning,
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
 };
 use serde::{Deserialize, Serialize};
@@ -46,6 +47,8 @@ pub struct Placement {
     pub cpu_features: Vec<String>,
     pub dedicated: bool,
     pub preemptible_class: Option<u8>,
+    /// Its flavor's.
+    pub pinning: Pinning,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

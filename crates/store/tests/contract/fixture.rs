@@ -267,6 +267,7 @@ pub fn instance_insert(
         deadline_at: Some(at(30)),
         attached: false,
         cpu_baseline: Some("intel-host-1".into()),
+        numa_node: Some(1),
         created_at: T0,
     }
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod many;
 mod network;
 mod networks;
+mod pinning;
 mod process;
 mod roles;
 mod support;

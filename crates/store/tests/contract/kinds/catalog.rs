@@ -31,6 +31,7 @@ pub async fn walk(lab: &Lab) {
         vcpus: 1,
         memory_mib: 512,
         disk_gib: 0,
+        pinning: domain::flavor::Pinning::Numa,
         description: "the smallest".into(),
         created_at: T0,
     };

@@ -1,0 +1,85 @@
+//! Threads for pinned instances, and all others off them. What is given stands in the ledger before QEMU is started, so that no restart
+//! of the agent gives it twice.
+
+use super::{
+    act::{Outcome, StepError, fault},
+    context::Context,
+    task::Task,
+};
+use crate::{
+    host::{cpuset, facts},
+    ledger::{Entry, Held},
+};
+use domain::InstanceId;
+use std::{collections::BTreeSet, path::Path};
+
+impl Task {
+    /// Makes sure that the instance has the threads that it must be pinned to; none for one that isn't pinned.
+    pub(super) async fn take_threads(&self, entry: &Entry) -> Outcome {
+        let has = &entry.done.pins;
+        let Some(node) = entry.desired.numa_node else {
+            if has.is_empty() {
+                return Ok(());
+            }
+            self.context.ledger.record(self.instance_id, |done| done.pins.clear()).await?;
+            return Ok(());
+        };
+        // One chooses at a time: the ledger is what tells the next what is taken.
+        let _turn = self.context.pinning.lock().await;
+        let held = self.context.pinned_threads(Some(self.instance_id));
+        let pins = cpuset::choose(&nodes(), node, entry.desired.spec.size.vcpus, has, &held).map_err(|e| fault(&e))?;
+        if pins != *has {
+            tracing::info!(instance_id = %self.instance_id, node, threads = ?pins, "threads are given to its vCPUs");
+            self.context.ledger.record(self.instance_id, |done| done.pins = pins).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the kernel, once the instance's QEMU is there: at its start, and again when an agent takes it over.
+    pub(super) fn bind_threads(&self, entry: &Entry, pid: i32) -> Result<(), StepError> {
+        if entry.done.pins.is_empty() {
+            self.context.confine_one(self.instance_id, pid);
+            return Ok(());
+        }
+        cpuset::pin_vcpus(pid, &entry.done.pins).map_err(|e| fault(&e))?;
+        self.context.confine_others();
+        Ok(())
+    }
+}
+
+impl Context {
+    /// The threads that instances here are pinned to, running or not; without those of `beside`.
+    fn pinned_threads(&self, beside: Option<InstanceId>) -> BTreeSet<u32> {
+        let of = |held: &Held| match held {
+            Held::Live(entry) if Some(entry.desired.instance_id) != beside => entry.done.pins.clone(),
+            Held::Live(_) | Held::Buried(_) => Vec::new(),
+        };
+        self.ledger.all().iter().flat_map(|held| of(held)).collect()
+    }
+
+    /// After threads were given or given back: whoever isn't pinned runs on the rest.
+    pub(super) fn confine_others(&self) {
+        for held in self.ledger.all() {
+            if let Held::Live(entry) = &*held
+                && entry.done.pins.is_empty()
+                && let Some(running) = &entry.done.process
+                && running.process.alive()
+            {
+                self.confine_one(entry.desired.instance_id, running.process.pid);
+            }
+        }
+    }
+
+    fn confine_one(&self, instance_id: InstanceId, pid: i32) {
+        let rest = cpuset::shared(&nodes(), &self.pinned_threads(None));
+        if let Err(error) = cpuset::confine(pid, &rest) {
+            tracing::warn!(%instance_id, %error, "it can't be kept off the threads that others are pinned to");
+        }
+    }
+}
+
+/// Read each time: threads may be taken offline.
+fn nodes() -> Vec<(u32, BTreeSet<u32>)> {
+    let nodes = facts::numa_nodes(Path::new("/sys/devices/system/node"));
+    nodes.into_iter().map(|node| (node.id, cpuset::parse_cpulist(&node.cpus))).collect()
+}
