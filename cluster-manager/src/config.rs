@@ -8,6 +8,7 @@ use std::time::Duration;
 const HOST_CERTIFICATE_SECS: std::ops::RangeInclusive<u64> = 2..=90 * 86_400;
 const RESERVATION_TTL_SECS_MAX: u32 = 3600;
 const PREEMPTION_NOTICE_SECS_MAX: u64 = 3600;
+const PREEMPTION_HOLD_SECS_MAX: u64 = 3600;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub resource_timeout_secs: u64,
     /// How long a preemptible instance that must give way has to shut down, seconds. 0: none.
     pub preemption_notice_secs: u64,
+    /// How long room that was made so is held for whom it was made, beyond the notice, seconds. 0: not at all.
+    pub preemption_hold_secs: u64,
     /// How often everything is checked for what was left behind, seconds. 0: never.
     pub leak_check_secs: u64,
     /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
@@ -58,6 +61,7 @@ impl Default for Config {
             storage_timeout_secs: 10,
             resource_timeout_secs: 10,
             preemption_notice_secs: 30,
+            preemption_hold_secs: 60,
             leak_check_secs: 60,
             operation_keep_hours: 24,
             placement_records_hours: 24,
@@ -112,6 +116,9 @@ impl Config {
         if self.preemption_notice_secs > PREEMPTION_NOTICE_SECS_MAX {
             errors.push(ConfigError::new("cluster.preemption_notice_secs", "must be at most 3600"));
         }
+        if self.preemption_hold_secs > PREEMPTION_HOLD_SECS_MAX {
+            errors.push(ConfigError::new("cluster.preemption_hold_secs", "must be at most 3600"));
+        }
         if self.heartbeat_timeout_ms < 2000 {
             errors.push(ConfigError::new(
                 "cluster.heartbeat_timeout_ms",
@@ -127,6 +134,11 @@ impl Config {
 
     pub(crate) fn disconnect_grace(&self) -> Duration {
         Duration::from_millis(self.disconnect_grace_ms)
+    }
+
+    /// From when room begins to be made.
+    pub(crate) fn preemption_hold(&self) -> Duration {
+        Duration::from_secs(self.preemption_notice_secs + self.preemption_hold_secs)
     }
 
     pub(crate) fn storage_timeout(&self) -> Duration {

@@ -1,7 +1,7 @@
 //! Preemptible instances give way: each is told to shut down, as long as its notice lasts, and is deleted then.
 //!
 //! A create that finds no room says who would have to give way ([`crate::scheduler::preempt`]) and is refused; it is repeated by its
-//! caller, not kept. Nothing is remembered but who is at it: after a restart an instance that was stopped for this still holds its
+//! caller, for whom the room is held ([`crate::room`]). Nothing is stored: after a restart an instance that was stopped for this still holds its
 //! room, is found again by the next refusal, and is deleted at once. A caller without the quota for what it asks ends nobody.
 
 use crate::{grpc::change, manager::Manager, reconcile::report::event};
@@ -71,7 +71,10 @@ pub async fn run(manager: Arc<Manager>) {
             tasks.spawn(async move {
                 match end(&manager, id).await {
                     Ok(()) => metrics::counter!("iaas_preemptions_total").increment(1),
-                    Err(problem) => tracing::warn!(instance_id = %id, %problem, "an instance can't give way now"),
+                    Err(problem) => {
+                        manager.inventory().set_leaving(&[id], false);
+                        tracing::warn!(instance_id = %id, %problem, "an instance can't give way now");
+                    }
                 }
                 manager.giving_way.done(id);
             });

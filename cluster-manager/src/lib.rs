@@ -26,6 +26,7 @@ mod operation;
 mod placement_record;
 pub mod reconcile;
 pub mod resource;
+mod room;
 pub mod scheduler;
 pub mod storage;
 mod wishes;
@@ -98,6 +99,7 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     tasks.spawn(invariants::sweep(Arc::clone(&manager)));
     tasks.spawn(expire::run(Arc::clone(&manager)));
     tasks.spawn(giving_way::run(Arc::clone(&manager)));
+    tasks.spawn(room::run(Arc::clone(&manager)));
     tasks.spawn(placement_record::run(Arc::clone(&manager)));
     tasks.spawn(wishes::keep_backed_up(Arc::clone(&manager)));
 

@@ -10,6 +10,7 @@ use crate::{
     placement_record::Refusals,
     reconcile::signal::Signal,
     resource::Resource,
+    room::Rooms,
     scheduler::Inventory,
     storage::Storage,
 };
@@ -39,6 +40,7 @@ pub struct Manager {
     cards_leaving: Mutex<HashSet<InstanceId>>,
     pub signal: Signal,
     pub giving_way: GivingWay,
+    pub rooms: Rooms,
     pub refusals: Refusals,
     pub operations: InFlight,
     pub consoles: Sessions,
@@ -78,6 +80,7 @@ impl Manager {
             cards_leaving: Mutex::default(),
             signal: Signal::default(),
             giving_way: GivingWay::default(),
+            rooms: Rooms::default(),
             refusals: Refusals::default(),
             operations: InFlight::default(),
             images,

@@ -13,7 +13,8 @@ use crate::{
     cards::{Card, check_count, parse_card},
     lifecycle::check::{check_image, check_spec, check_tags},
     manager::{Manager, read_problem},
-    scheduler::{Fill, Placed},
+    room::Holder,
+    scheduler::{Fill, Placed, Request},
     wishes::{self, Wishes},
 };
 use domain::{
@@ -47,6 +48,14 @@ pub(super) struct Wanted {
     tags: BTreeMap<String, String>,
     fill: Fill,
     pub left_out: LeftOut,
+}
+
+impl Wanted {
+    /// Whom room may be held for: all of a request.
+    fn holder(&self) -> Option<Holder<'_>> {
+        let first = self.instances.first().filter(|_| self.fill == Fill::AllOrNothing)?;
+        Some(Holder { project_id: self.project_id, name: &first.name })
+    }
 }
 
 /// Asked for, but without a place at the first look.
@@ -132,9 +141,13 @@ async fn attempt(
     let image_id = wanted.spec.image_id;
     check_image(image_id, manager.image(image_id).await?.as_ref(), wanted.project_id, wanted.spec.size)?;
     if wanted.fill == Fill::AsManyAsFit
-        && let Some(refused) = leave_out(manager, &mut wanted).await?
+        && let Some((request, refused)) = leave_out(manager, &mut wanted).await?
     {
-        return Err(if context.dry_run { refused.problem } else { without_place(manager, &wanted, refused).await });
+        return Err(if context.dry_run {
+            refused.problem
+        } else {
+            without_place(manager, &wanted, &request, refused).await
+        });
     }
     if context.dry_run {
         return rehearse(manager, context, &wanted).await;
@@ -151,13 +164,13 @@ async fn attempt(
 }
 
 /// The first look of as many as fit. A refusal: none does.
-async fn leave_out(manager: &Manager, wanted: &mut Wanted) -> Result<Option<NoPlace>, Problem> {
+async fn leave_out(manager: &Manager, wanted: &mut Wanted) -> Result<Option<(Request, NoPlace)>, Problem> {
     let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
     let wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await?;
-    let looked = Places::find(manager, &ids, &wishes.request, wanted.fill, Timestamp::now());
+    let looked = Places::find(manager, None, &ids, &wishes.request, wanted.fill, Timestamp::now());
     let (found, refused) = match looked {
         Ok((places, refused)) => (places.places.len(), refused),
-        Err(refused) => return Ok(Some(refused)),
+        Err(refused) => return Ok(Some((wishes.request, refused))),
     };
     wanted.left_out.instances = wanted.instances.split_off(found);
     wanted.left_out.why = refused.map(|refused| refused.record);
@@ -184,7 +197,7 @@ async fn place_and_commit(
     let (mut attempts, mut pauses, mut unsure) = (0, PAUSES_MS.iter(), Vec::new());
     while attempts < ATTEMPTS {
         let now = Timestamp::now();
-        let (places, refused) = match Places::find(manager, &ids, &wishes.request, wanted.fill, now) {
+        let (places, refused) = match Places::find(manager, wanted.holder(), &ids, &wishes.request, wanted.fill, now) {
             Ok(found) => found,
             Err(refused) => {
                 // What was avoided only because its figures weren't known may have room by now.
@@ -200,7 +213,7 @@ async fn place_and_commit(
                     tokio::time::sleep(Duration::from_millis(*pause)).await;
                     continue;
                 }
-                return Err(for_certain(without_place(manager, wanted, refused).await));
+                return Err(for_certain(without_place(manager, wanted, &wishes.request, refused).await));
             }
         };
         let made = places.places.len();
@@ -317,22 +330,37 @@ fn note(manager: &Manager, wanted: &Wanted, made: usize, why: &PlacementRecord) 
 }
 
 /// None was made. Others give way only to who may have what it asks for.
-async fn without_place(manager: &Manager, wanted: &Wanted, refused: NoPlace) -> Problem {
+async fn without_place(manager: &Manager, wanted: &Wanted, request: &Request, refused: NoPlace) -> Problem {
     note(manager, wanted, 0, &refused.record);
-    if refused.preemption.is_none() {
-        return refused.problem;
-    }
-    let count = match wanted.fill {
-        Fill::AllOrNothing => wanted.instances.len(),
-        Fill::AsManyAsFit => 1,
+    let NoPlace { mut problem, preemption: Some(_), .. } = refused else { return refused.problem };
+    let Some(first) = wanted.instances.first() else { return problem };
+    let holder = Holder { project_id: wanted.project_id, name: &first.name };
+    // As many as fit wait for nothing: room is made for the first, and theirs is what fits then.
+    let (ids, held): (Vec<InstanceId>, bool) = match wanted.fill {
+        Fill::AllOrNothing => (wanted.instances.iter().map(|one| one.id).collect(), true),
+        Fill::AsManyAsFit => (vec![first.id], false),
     };
-    match answer::quota(manager, wanted.project_id).await {
-        Ok((limit, used)) => match QuotaAmounts::refusal(&limit, &used, &asked(wanted, count)) {
-            Some(problem) => problem,
-            None => refused.make_room(manager),
-        },
-        Err(problem) => problem,
+    let asked = asked(wanted, ids.len());
+    let (limit, used) = match answer::quota(manager, wanted.project_id).await {
+        Ok(read) => read,
+        Err(unread) => return unread,
+    };
+    let promised = used.plus(&manager.rooms.asked_beside(holder));
+    if let Some(over) = QuotaAmounts::refusal(&limit, &promised, &asked) {
+        return over;
     }
+    if let Some(making) = manager.rooms.make(manager, holder, (&ids, request), held.then_some(asked)) {
+        let secs = manager.config.preemption_notice_secs;
+        let held = if making.held { " and the room is held for this request" } else { "" };
+        problem.hint = Some(match making.gives_way {
+            0 => format!("room is still being made{held}; try again then"),
+            n => format!(
+                "room is being made: {n} preemptible instance(s) give way within {secs} s{held}; try again then"
+            ),
+        });
+        problem.retry_after_secs = Some(secs.max(1));
+    }
+    problem
 }
 
 pub(super) fn asked(wanted: &Wanted, count: usize) -> QuotaAmounts {

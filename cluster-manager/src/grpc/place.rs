@@ -2,7 +2,8 @@
 
 use crate::{
     manager::Manager,
-    scheduler::{Decision, Fill, Placed, Request, decide_batch, explain::hint, preempt::Preemption},
+    room::Holder,
+    scheduler::{Decision, Fill, Inventory, Placed, Request, decide_batch, explain::hint, preempt::Preemption},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 
@@ -25,20 +26,25 @@ pub struct NoPlace {
 
 impl<'a> Places<'a> {
     /// One place for each id, or the problem with the record of the one that found none. As many as fit: places for the first of the
-    /// ids, and why there are no more of them.
+    /// ids, and why there are no more of them. What room is held for `holder` is theirs.
     pub fn find(
         manager: &'a Manager,
+        holder: Option<Holder<'_>>,
         ids: &[InstanceId],
         request: &Request,
         fill: Fill,
         now: Timestamp,
     ) -> Result<(Self, Option<NoPlace>), NoPlace> {
         let mut held = Self { manager, places: Vec::with_capacity(ids.len()), firm: false };
-        let (batch, may_yet_fit) = {
-            let mut inventory = manager.inventory();
-            let batch = decide_batch(&mut inventory, request, ids, fill, now);
-            let none = batch.refused.is_some() && batch.placed.is_empty();
-            (batch, none && inventory.may_yet_fit(request))
+        let mut may_yet_fit = false;
+        let mut decide = |inventory: &mut Inventory| {
+            let batch = decide_batch(inventory, request, ids, fill, now);
+            may_yet_fit = batch.refused.is_some() && batch.placed.is_empty() && inventory.may_yet_fit(request);
+            batch
+        };
+        let batch = match holder {
+            Some(holder) => manager.rooms.decide(manager, holder, decide),
+            None => decide(&mut manager.inventory()),
         };
         let refused =
             batch.refused.map(|decision| NoPlace { may_yet_fit, ..NoPlace::new(decision, batch.found, ids.len()) });
@@ -84,18 +90,6 @@ impl NoPlace {
             record.summary = format!("{found} of {asked} would fit; for the next, {}", record.summary);
         }
         Self { problem: no_capacity(&record), record, preemption, may_yet_fit: false }
-    }
-
-    /// For who asks in earnest, and has the quota: makes room, and says when to try again.
-    pub fn make_room(mut self, manager: &Manager) -> Problem {
-        if let Some(preemption) = self.preemption {
-            manager.giving_way.ask(&preemption.gives_way);
-            let (count, secs) = (preemption.gives_way.len(), manager.config.preemption_notice_secs);
-            self.problem.hint = Some(format!(
-                "room is being made: {count} preemptible instance(s) give way within {secs} s; try again then"
-            ));
-        }
-        self.problem
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) async fn rehearse(
         }
         _ => {
             let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-            let found = Places::find(manager, &ids, &request, Fill::AllOrNothing, now);
+            let found = Places::find(manager, None, &ids, &request, Fill::AllOrNothing, now);
             found.map_err(|refused| refused.problem)?.0.places[0].2.clone()
         }
     };

@@ -137,6 +137,13 @@ impl HostEntry {
         minus(self.free_in_need(), self.set_aside)
     }
 
+    /// What would be left were claims of `leaving` gone. Claims may be held beyond what is there by now: for those whose room is being made.
+    #[must_use]
+    pub fn free_after(&self, leaving: Size) -> Size {
+        let Self { policies, used, tentative, set_aside, .. } = self;
+        [policies.reserved, *used, *tentative, *set_aside].into_iter().fold(plus(self.capacity, leaving), minus)
+    }
+
     /// The same with what is set aside for recoveries.
     #[must_use]
     pub fn free_in_need(&self) -> Size {

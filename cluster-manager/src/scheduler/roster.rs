@@ -29,6 +29,8 @@ pub(super) struct Member {
     pub claim: Size,
     pub groups: Box<[PlacementGroupId]>,
     pub preemptible: Option<u8>,
+    /// It gives way: what it holds is as good as promised.
+    pub leaving: bool,
     pub numa_node: Option<u8>,
     /// Of a protected instance: what it asks of a backup.
     pub protected: Option<Box<Request>>,
@@ -98,6 +100,7 @@ impl Inventory {
             claim,
             groups: request.groups.iter().map(|wish| wish.group).collect(),
             preemptible: request.preemptible,
+            leaving: false,
             numa_node,
             protected: request.protected.then(|| Box::new(Request { avoid: Vec::new(), ..request.clone() })),
             backup: NIL,
@@ -121,6 +124,29 @@ impl Inventory {
         if request.protected {
             self.back_up(id, backup.and_then(|host_id| self.slot_of(host_id)));
         }
+    }
+
+    /// These give way, or do no longer.
+    pub fn set_leaving(&mut self, ids: &[InstanceId], leaving: bool) {
+        for id in ids {
+            if let Some(member) = self.roster.find_mut(*id) {
+                member.leaving = leaving;
+            }
+        }
+        self.forget_refusals();
+    }
+
+    /// Who gives way on the host and is still there.
+    #[must_use]
+    pub fn leaving_on(&self, host_id: HostId) -> Vec<InstanceId> {
+        let special = self.find(host_id).map_or(&[][..], |host| &host.special);
+        special.iter().copied().filter(|id| self.any_leaves(std::slice::from_ref(id))).collect()
+    }
+
+    /// Whether one of these gives way and is still there.
+    #[must_use]
+    pub fn any_leaves(&self, ids: &[InstanceId]) -> bool {
+        ids.iter().any(|id| self.roster.find(*id).is_some_and(|member| member.leaving))
     }
 
     /// It is gone, or was never committed.

@@ -15,5 +15,6 @@ mod placement;
 mod placement_record;
 mod resource_proxy;
 mod restart;
+mod room;
 mod storage_proxy;
 mod switchboard;

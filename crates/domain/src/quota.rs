@@ -145,6 +145,24 @@ impl QuotaAmounts {
     }
 
     #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            instances: self.instances.saturating_add(other.instances),
+            vcpus: self.vcpus.saturating_add(other.vcpus),
+            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
+            disk_gib: self.disk_gib.saturating_add(other.disk_gib),
+            networks: self.networks.saturating_add(other.networks),
+            subnets: self.subnets.saturating_add(other.subnets),
+            ports: self.ports.saturating_add(other.ports),
+            routers: self.routers.saturating_add(other.routers),
+            floating_ips: self.floating_ips.saturating_add(other.floating_ips),
+            security_groups: self.security_groups.saturating_add(other.security_groups),
+            security_rules: self.security_rules.saturating_add(other.security_rules),
+            peerings: self.peerings.saturating_add(other.peerings),
+        }
+    }
+
+    #[must_use]
     pub fn get(&self, resource: QuotaResource) -> i64 {
         match resource {
             QuotaResource::Instances => self.instances,

@@ -37,3 +37,66 @@ fn nobody_gives_way_where_there_is_room() {
     let decision = decide(&mut inventory, &ask(4, 512, 0), NOW);
     assert_eq!((decision.placed.map(|p| p.host_id.0.as_u128()), decision.preemption), (Some(2), None));
 }
+
+#[test]
+fn room_that_is_being_made_is_promised_once() {
+    let mut inventory = Inventory::new(&[host(1, size(4, 8192, 0))]);
+    let (low, high) = (put(&mut inventory, 1, 2, Some(1)), put(&mut inventory, 1, 2, Some(2)));
+    let request = ask(2, 512, 0);
+    let first = decide(&mut inventory, &request, NOW).preemption.expect("the lower class gives way");
+    assert_eq!(first.gives_way, [low]);
+    inventory.set_leaving(&first.gives_way, true);
+    let again = decide(&mut inventory, &request, NOW).preemption.expect("what leaves is enough");
+    assert_eq!((again.host_id, again.gives_way), (first.host_id, vec![]));
+    let held = (InstanceId::new(), Placed::of(first.host_id, first.claim));
+    inventory.hold(held.0, &held.1, &request);
+    let second = decide(&mut inventory, &request, NOW).preemption.expect("the next one gives way");
+    assert_eq!(second.gives_way, [high], "the first one's room is taken");
+    inventory.set_leaving(&second.gives_way, true);
+    let beyond = (InstanceId::new(), Placed::of(second.host_id, second.claim));
+    inventory.hold(beyond.0, &beyond.1, &request);
+    assert_eq!(decide(&mut inventory, &request, NOW).preemption, None, "nobody is left");
+    // One that is gone makes room for its holder, and for nobody else.
+    let gone = inventory.find(first.host_id).expect("known").claim_of(size(2, 512, 0));
+    inventory.give_back(first.host_id, gone);
+    inventory.detach(low);
+    assert_eq!(decide(&mut inventory, &request, NOW).placed, None);
+    inventory.let_go(held.0, &held.1);
+    assert_eq!(decide(&mut inventory, &request, NOW).placed, None, "what isn't there yet is held as well");
+    inventory.let_go(beyond.0, &beyond.1);
+    assert!(decide(&mut inventory, &request, NOW).placed.is_some());
+    // One that can't give way counts as before.
+    inventory.hold(held.0, &held.1, &request);
+    inventory.set_leaving(&[high], false);
+    assert_eq!(decide(&mut inventory, &request, NOW).preemption.map(|p| p.gives_way), Some(vec![high]));
+}
+
+#[test]
+fn nobody_gives_way_in_vain() {
+    // A large one of the same class makes two small, newer ones needless.
+    let mut inventory = Inventory::new(&[host(1, size(10, 32_768, 0))]);
+    let large = put(&mut inventory, 1, 8, Some(1));
+    put(&mut inventory, 1, 1, Some(1));
+    put(&mut inventory, 1, 1, Some(1));
+    let preemption = decide(&mut inventory, &ask(8, 512, 0), NOW).preemption.expect("the large one gives way");
+    assert_eq!(preemption.gives_way, [large]);
+    // A host that shrank under what it holds needs more than what is asked.
+    let mut row = host(1, size(8, 32_768, 0));
+    let mut inventory = Inventory::new(std::slice::from_ref(&row));
+    for _ in 0..4 {
+        put(&mut inventory, 1, 2, Some(1));
+    }
+    row.capacity = size(4, 32_768, 0);
+    inventory.put_host(&row);
+    let preemption = decide(&mut inventory, &ask(2, 512, 0), NOW).preemption.expect("three of four");
+    assert_eq!(preemption.gives_way.len(), 3);
+    // One that must survive its host finds no second one.
+    let protected = Request { protected: true, ..ask(2, 512, 0) };
+    assert_eq!(decide(&mut inventory, &protected, NOW).preemption, None);
+    inventory.put_host(&host(2, size(2, 32_768, 0)));
+    let preemption = decide(&mut inventory, &protected, NOW).preemption.expect("the second could restart it");
+    assert_eq!((preemption.host_id.0.as_u128(), preemption.gives_way.len()), (1, 3));
+    // Who gets threads of its own ends nobody.
+    let pinned = Request { pinned: true, ..ask(3, 512, 0) };
+    assert_eq!(decide(&mut inventory, &pinned, NOW).preemption, None);
+}
