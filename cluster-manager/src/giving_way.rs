@@ -1,7 +1,7 @@
 //! Preemptible instances give way: each is told to shut down, as long as its notice lasts, and is deleted then.
 //!
 //! A create that finds no room says who would have to give way ([`crate::scheduler::preempt`]) and is refused; it is repeated by its
-//! caller, for whom the room is held ([`crate::room`]). Nothing is stored: after a restart an instance that was stopped for this still holds its
+//! caller, for whom the room is held (`room.rs`). Nothing is stored: after a restart an instance that was stopped for this still holds its
 //! room, is found again by the next refusal, and is deleted at once. A caller without the quota for what it asks ends nobody.
 
 use crate::{grpc::change, manager::Manager, reconcile::report::event};

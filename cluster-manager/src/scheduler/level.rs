@@ -10,7 +10,7 @@
 //! a host's memory. The busier of the two must be less busy for it, whichever that is afterwards, and the other no less used than the least
 //! used host was. So each move improves: loads in descending order only fall, no gap widens, and it ends. An instance moves once at most.
 //!
-//! What may go where is the scheduler's to say ([`choose_on`], on a copy of the inventory), so that a move breaks no wish, takes no room
+//! What may go where is the scheduler's to say (`choose_on`, on a copy of the inventory), so that a move breaks no wish, takes no room
 //! that is set aside, and leaves a protected instance with a backup. Pinned instances stay: which threads are theirs only their host knows.
 //!
 //! Rejected: the least variance by a solver (moves everywhere, no bound on its time); the price of [`super::grid`] (it packs, which is

@@ -4,7 +4,7 @@
 //! Nobody gives way for what wouldn't be placed then: a protected request needs a host whose loss another could bear, and one that is
 //! pinned makes nobody give way, since what a node would have free afterwards isn't known.
 //!
-//! Those that give way already count as gone, and what their room is held for as there ([`crate::room`]): none is promised twice.
+//! Those that give way already count as gone, and what their room is held for as there (`room.rs`): none is promised twice.
 
 use super::{
     filter,

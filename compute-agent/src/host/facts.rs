@@ -26,7 +26,23 @@ pub struct HostFacts {
     pub boot_id: String,
     pub cpu: CpuFacts,
     pub numa_nodes: Vec<NumaNode>,
+    /// Hugepages included.
     pub memory_total_mib: u64,
+    pub hugepages: Vec<Hugepages>,
+}
+
+/// Pages of one size that the operator set apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hugepages {
+    pub size_kib: u64,
+    pub total: u64,
+    pub free: u64,
+}
+
+/// What these take of a machine's memory.
+#[must_use]
+pub fn set_apart_mib(pages: &[Hugepages]) -> u64 {
+    pages.iter().map(|pages| pages.size_kib.saturating_mul(pages.total)).sum::<u64>() / 1024
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +63,7 @@ pub struct NumaNode {
     pub id: u32,
     /// As the kernel lists them: `0-3,8`.
     pub cpus: String,
+    /// Without hugepages.
     pub memory_total_mib: u64,
 }
 
@@ -71,6 +88,7 @@ impl HostFacts {
             cpu: parse_cpuinfo(&read("/proc/cpuinfo")?),
             numa_nodes: numa_nodes(Path::new("/sys/devices/system/node")),
             memory_total_mib: meminfo_mib(&read("/proc/meminfo")?, "MemTotal"),
+            hugepages: hugepages(Path::new("/sys/kernel/mm/hugepages")),
         })
     }
 }
@@ -135,6 +153,21 @@ fn meminfo_mib(text: &str, name: &str) -> u64 {
     line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
+/// Below `/sys/kernel/mm/hugepages`, or below a node's `hugepages`: the sizes that have any, smallest first.
+#[must_use]
+pub fn hugepages(dir: &Path) -> Vec<Hugepages> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let pages = entries.filter_map(Result::ok).filter_map(|entry| {
+        let name = entry.file_name();
+        let size_kib = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let count = |file: &str| fs::read_to_string(entry.path().join(file)).ok()?.trim().parse::<u64>().ok();
+        Some(Hugepages { size_kib, total: count("nr_hugepages")?, free: count("free_hugepages")? })
+    });
+    let mut pages: Vec<Hugepages> = pages.filter(|pages| pages.total > 0).collect();
+    pages.sort_unstable_by_key(|pages| pages.size_kib);
+    pages
+}
+
 /// Below `/sys/devices/system/node`, by id.
 #[must_use]
 pub fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
@@ -145,7 +178,9 @@ pub fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
             let id = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
             let cpus = fs::read_to_string(entry.path().join("cpulist")).ok()?.trim().to_owned();
             let memory = fs::read_to_string(entry.path().join("meminfo")).ok()?;
-            Some(NumaNode { id, cpus, memory_total_mib: meminfo_mib(&memory, "MemTotal") })
+            let set_apart = set_apart_mib(&hugepages(&entry.path().join("hugepages")));
+            let memory_total_mib = meminfo_mib(&memory, "MemTotal").saturating_sub(set_apart);
+            Some(NumaNode { id, cpus, memory_total_mib })
         })
         .collect();
     nodes.sort_unstable_by_key(|node| node.id);
@@ -178,6 +213,31 @@ mod tests {
         assert_eq!(meminfo_mib("MemFree: 1 kB\nMemTotal:       2097152 kB\n", "MemTotal"), 2048);
         assert_eq!(meminfo_mib("Node 0 MemTotal:  1048576 kB\n", "MemTotal"), 1024);
         assert_eq!(meminfo_mib("", "MemTotal"), 0);
+    }
+
+    #[test]
+    fn hugepages_are_counted_by_size_and_taken_off_their_node() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let put = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().expect("a parent")).and_then(|()| fs::write(path, text)).expect("written");
+        };
+        for (pages, total, free) in [("hugepages-1048576kB", "1\n", "0\n"), ("hugepages-2048kB", "512\n", "500\n")] {
+            put(&format!("node3/hugepages/{pages}/nr_hugepages"), total);
+            put(&format!("node3/hugepages/{pages}/free_hugepages"), free);
+        }
+        put("node3/hugepages/hugepages-64kB/nr_hugepages", "0\n");
+        put("node3/hugepages/hugepages-64kB/free_hugepages", "0\n");
+        put("node3/hugepages/hugepages-xkB/nr_hugepages", "9\n");
+        put("node3/cpulist", "0-3\n");
+        put("node3/meminfo", "Node 3 MemTotal:  4194304 kB\n");
+        let pages = hugepages(&dir.path().join("node3/hugepages"));
+        let small = Hugepages { size_kib: 2048, total: 512, free: 500 };
+        assert_eq!(pages, [small, Hugepages { size_kib: 1_048_576, total: 1, free: 0 }]);
+        assert_eq!(set_apart_mib(&pages), 2048);
+        let node = NumaNode { id: 3, cpus: "0-3".to_owned(), memory_total_mib: 2048 };
+        assert_eq!(numa_nodes(dir.path()), [node]);
+        assert_eq!(hugepages(Path::new("/nonexistent")), []);
     }
 
     #[test]

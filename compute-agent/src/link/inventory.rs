@@ -16,7 +16,7 @@ use crate::{
 };
 use domain::{
     cpu::CpuBaseline,
-    host::{MemoryOverhead, NumaFacts},
+    host::{HugepageFacts, MemoryOverhead, NumaFacts},
 };
 use proto::{agent::v1 as pb, cluster::v1::Size};
 use std::sync::atomic::Ordering;
@@ -98,7 +98,9 @@ pub fn hello(
         }
         Err(reason) => (Accel::TCG, String::new(), String::new(), reason.clone()),
     };
-    let mut capacity = capacity(config, machine.cpu.threads, machine.memory_total_mib, space.total_bytes);
+    // Guests get ordinary memory.
+    let memory_mib = machine.memory_total_mib.saturating_sub(facts::set_apart_mib(&machine.hugepages));
+    let mut capacity = capacity(config, machine.cpu.threads, memory_mib, space.total_bytes);
     if hypervisor.is_err() {
         capacity = Size { vcpus: 0, memory_mib: 0, disk_gib: 0 };
     }
@@ -119,6 +121,11 @@ pub fn hello(
         accelerator_reason,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         numa: numa(&machine.numa_nodes),
+        hugepages: machine
+            .hugepages
+            .iter()
+            .map(|p| HugepageFacts { size_kib: p.size_kib, total: p.total, free: p.free })
+            .collect(),
         guest_cpu,
     };
     let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };

@@ -25,6 +25,9 @@ pub struct HostFacts {
     /// Its NUMA nodes that have threads, by id. Agents of the first release don't say, and pin nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<NumaFacts>,
+    /// Memory that the operator set apart as hugepages, by size, when the agent connected. Guests have none of it: it is no capacity.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hugepages: Vec<HugepageFacts>,
     /// What guests see. Agents of the first release don't say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_cpu: Option<CpuBaseline>,
@@ -36,6 +39,13 @@ pub struct NumaFacts {
     pub id: u32,
     pub threads: u32,
     pub memory_mib: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct HugepageFacts {
+    pub size_kib: u64,
+    pub total: u64,
+    pub free: u64,
 }
 
 /// Memory that one QEMU takes beside the guest's own, MiB: `fixed + per_vcpu * vcpus + per_gib * memory_gib`. It is claimed with the
