@@ -51,7 +51,7 @@ pub enum PortReply {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RefusedReason {
-    /// The ledger is behind, and stayed so until the deadline: try again.
+    /// The ledger is behind, or the port's last holder has not let go, and it stayed so until the deadline: try again.
     NotYet,
     /// The ledger is ahead: this epoch is over, or the port is gone.
     Stale,

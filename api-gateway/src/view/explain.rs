@@ -191,6 +191,7 @@ fn because(filter: Rejection) -> &'static str {
         Rejection::Tags => "without the tags asked for",
         Rejection::ForbiddenTags => "with a tag that must not be",
         Rejection::CpuFeatures => "without the CPU features asked for",
+        Rejection::Contended => "taken or changed by others meanwhile",
         Rejection::Group => "ruled out by a placement group",
         Rejection::Vcpus => "without enough vCPUs",
         Rejection::Memory => "without enough memory",

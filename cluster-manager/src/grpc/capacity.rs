@@ -1,6 +1,9 @@
 //! What the cloud still has room for.
 
-use crate::{manager::Manager, scheduler::capacity::capacity};
+use crate::{
+    manager::Manager,
+    scheduler::capacity::{capacity, rooms},
+};
 use domain::{
     Problem,
     flavor::{Pinning, Size},
@@ -25,7 +28,13 @@ pub async fn read(
         .map(|(size, pinning)| Some((size_from_pb(*size), pinning?)))
         .collect::<Option<_>>()
         .ok_or_else(|| Problem::invalid("pinnings", "none or numa is expected"))?;
-    let zones = capacity(&manager.inventory(), &sizes);
+    let rooms = rooms(&manager.inventory());
+    // Many hosts times many sizes: not on a thread that answers others.
+    let zones = tokio::task::spawn_blocking(move || capacity(&rooms, &sizes)).await;
+    let zones = zones.map_err(|error| {
+        tracing::error!(%error, "what fits can't be counted");
+        Problem::internal()
+    })?;
     let zones_json = serde_json::to_string(&zones).map_err(|error| {
         tracing::error!(%error, "what fits can't be said");
         Problem::internal()

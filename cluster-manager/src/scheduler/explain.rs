@@ -27,9 +27,12 @@ const COUNTED: usize = 512;
 const BEST: usize = 3;
 
 fn reject(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &Groups) -> Option<Rejection> {
-    filter::closed(host, request)
-        .or_else(|| ruled_out(inventory, host, groups).then_some(Rejection::Group))
-        .or_else(|| filter::no_room(host, request))
+    match filter::closed(host, request) {
+        // Who lost a race for a group's host is told of the group.
+        None | Some(Rejection::Contended) if ruled_out(inventory, host, groups) => Some(Rejection::Group),
+        None => filter::no_room(host, request),
+        closed => closed,
+    }
 }
 
 pub(super) fn ruled_out(inventory: &Inventory, host: &HostEntry, groups: &Groups) -> bool {

@@ -12,7 +12,7 @@ use domain::{cpu::CpuBaseline, explain::Rejection, flavor::Size};
 pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
     ORDER.into_iter().find(|filter| match filter {
         Rejection::Disconnected => !host.up,
-        Rejection::Cordoned => host.cordoned || host.policies.draining || request.avoid.contains(&host.id),
+        Rejection::Cordoned => host.cordoned || host.policies.draining,
         Rejection::Zone => request.zone.as_ref().is_some_and(|zone| **zone != *host.zone),
         Rejection::Dedicated => match host.policies.dedicated_to {
             Some(project) => request.project != Some(project),
@@ -25,6 +25,7 @@ pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
             request.cpu_features.iter().any(|f| !host.cpu_features.contains(f))
                 || request.baseline.as_deref().is_some_and(lost)
         }
+        Rejection::Contended => request.avoid.contains(&host.id),
         Rejection::Group
         | Rejection::Vcpus
         | Rejection::Memory
@@ -57,7 +58,7 @@ pub fn no_room(host: &HostEntry, request: &Request) -> Option<Rejection> {
     }
 }
 
-pub const ORDER: [Rejection; 13] = [
+pub const ORDER: [Rejection; 14] = [
     Rejection::Disconnected,
     Rejection::Cordoned,
     Rejection::Zone,
@@ -65,6 +66,7 @@ pub const ORDER: [Rejection; 13] = [
     Rejection::Tags,
     Rejection::ForbiddenTags,
     Rejection::CpuFeatures,
+    Rejection::Contended,
     Rejection::Group,
     Rejection::Vcpus,
     Rejection::Memory,
@@ -100,6 +102,7 @@ pub fn describe(filter: Rejection) -> &'static str {
         Rejection::Tags => "without the tags asked for",
         Rejection::ForbiddenTags => "with a tag that must not be",
         Rejection::CpuFeatures => "without the CPU features asked for",
+        Rejection::Contended => "taken or changed by others meanwhile",
         Rejection::Group => "ruled out by a placement group",
         Rejection::Vcpus => "short of vCPUs",
         Rejection::Memory => "short of memory",

@@ -285,9 +285,6 @@ impl Inventory {
 
     /// A decision's claim, before its commit.
     pub fn claim_tentatively(&mut self, id: HostId, claim: Size) {
-        if self.mix.learn(claim) {
-            self.index.price(&self.mix);
-        }
         self.change_figures(id, |h| h.tentative = plus(h.tentative, claim));
     }
 
@@ -296,8 +293,12 @@ impl Inventory {
         self.change_figures(id, |h| h.tentative = minus(h.tentative, claim));
     }
 
-    /// The commit succeeded; it raised the host's revision by one per claim.
+    /// The commit succeeded; it raised the host's revision by one per claim. What is asked for is learned here: rehearsals and refused
+    /// batches claim tentatively as well.
     pub fn make_firm(&mut self, id: HostId, claim: Size) {
+        if self.mix.learn(claim) {
+            self.index.price(&self.mix);
+        }
         self.change_figures(id, |h| {
             h.tentative = minus(h.tentative, claim);
             h.used = plus(h.used, claim);

@@ -22,6 +22,7 @@ enum Miss {
     Zone,
     DedicatedToOthers,
     NotDedicated,
+    Contended,
     Group,
     Lacks(Atom),
     Has(Atom),
@@ -37,6 +38,7 @@ impl Miss {
             Self::Zone
             | Self::DedicatedToOthers
             | Self::NotDedicated
+            | Self::Contended
             | Self::Group
             | Self::Lacks(_)
             | Self::Has(_)
@@ -53,13 +55,14 @@ impl Miss {
             Self::Lacks(Atom::Tag(..)) => Rejection::Tags,
             Self::Has(_) => Rejection::ForbiddenTags,
             Self::Lacks(Atom::Feature(_)) => Rejection::CpuFeatures,
+            Self::Contended => Rejection::Contended,
             Self::Group => Rejection::Group,
             Self::Room(filter) => *filter,
         }
     }
 
     fn describe(&self, one: bool) -> String {
-        let (are, lack, have) = if one { ("is", "lacks", "has") } else { ("are", "lack", "have") };
+        let (are, were, lack, have) = if one { ("is", "was", "lacks", "has") } else { ("are", "were", "lack", "have") };
         match self {
             Self::Disconnected => format!("{are} disconnected"),
             Self::Draining => format!("{are} draining"),
@@ -67,6 +70,7 @@ impl Miss {
             Self::Zone => format!("{are} in another zone"),
             Self::DedicatedToOthers => format!("{are} dedicated to others"),
             Self::NotDedicated => format!("{are} not dedicated to the project"),
+            Self::Contended => format!("{were} taken or changed by others meanwhile"),
             Self::Group => format!("{are} ruled out by the placement group"),
             Self::Lacks(Atom::Tag(key, value)) => format!("{lack} the tag {key}={value}"),
             Self::Lacks(Atom::Feature(feature)) => format!("{lack} the CPU feature {feature}"),
@@ -120,7 +124,7 @@ fn misses(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &G
     }
     if host.policies.draining {
         misses.push(Miss::Draining);
-    } else if host.cordoned || request.avoid.contains(&host.id) {
+    } else if host.cordoned {
         misses.push(Miss::Cordoned);
     }
     if request.zone.as_ref().is_some_and(|zone| **zone != *host.zone) {
@@ -139,6 +143,8 @@ fn misses(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &G
     }
     if ruled_out(inventory, host, groups) {
         misses.push(Miss::Group);
+    } else if request.avoid.contains(&host.id) {
+        misses.push(Miss::Contended);
     }
     if let Some(filter) = filter::no_room(host, request) {
         misses.push(Miss::Room(filter));

@@ -1,6 +1,6 @@
 //! Hosts that are removed.
 
-use crate::cloud::{Cloud, each, eventually, quick};
+use crate::cloud::{Cloud, each, eventually, quick, restless};
 use domain::{ErrorKind, HostId, Problem, host::HostState};
 use proto::{cluster::v1 as pb, status::from_status};
 use service_kit::context::CallContext;
@@ -13,7 +13,7 @@ async fn remove(cloud: &Cloud, context: &CallContext, host_id: HostId, generatio
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_goes_only_when_it_holds_nothing_and_nothing_of_it_stays() {
-    for cloud in each(quick()).await {
+    for cloud in each(restless()).await {
         let hosts = cloud.hosts(2).await;
         let (gone, stays) = (hosts[0].id(), hosts[1].id());
         cloud.cordon(stays, true).await;

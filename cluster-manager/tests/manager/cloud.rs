@@ -131,12 +131,17 @@ pub struct Cloud {
 pub fn quick() -> Config {
     Config {
         heartbeat_timeout_ms: 3000,
-        disconnect_grace_ms: 200,
         reconcile_interval_ms: 50,
         storage_timeout_secs: 3,
         console_open_timeout_ms: 2000,
         ..Config::default()
     }
+}
+
+/// For tests in which hosts stay away: that is seen soon. Where nothing should be refused while agents find a restarted manager again,
+/// they must have the time a busy machine takes.
+pub fn restless() -> Config {
+    Config { disconnect_grace_ms: 200, ..quick() }
 }
 
 /// One on each database there is.

@@ -1,6 +1,6 @@
 //! Seeded runs: random operations on hosts that meet every fault there is, with what must never happen looked for all the while.
 
-use crate::cloud::{Cloud, each, eventually, quick};
+use crate::cloud::{Cloud, each, eventually, restless};
 use domain::{
     ErrorKind, InstanceId,
     flavor::Size,
@@ -128,7 +128,7 @@ async fn seeded_faults_break_nothing_and_everything_converges() {
         Err(_) => vec![1, 2, rand::rng().random_range(3..1_000_000)],
     };
     for seed in seeds {
-        for cloud in each(quick()).await {
+        for cloud in each(restless()).await {
             let hosts = run(&cloud, seed).await;
             cloud.stop(hosts).await;
         }
@@ -138,7 +138,7 @@ async fn seeded_faults_break_nothing_and_everything_converges() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_fault_on_every_command_only_takes_longer() {
     for fault in Fault::ALL {
-        let cloud = Cloud::start(quick()).await;
+        let cloud = Cloud::start(restless()).await;
         // Always, and a host would never get anywhere: three of four times.
         let plan = FaultPlan::seeded(7, 750, &[fault]);
         let hosts = vec![cloud.host(SimConfig { plan, ..SimConfig::named("host-1") }).await];

@@ -1,6 +1,6 @@
 //! Hosts that come, go, fall silent, are cordoned and are named twice.
 
-use crate::cloud::{Cloud, each, eventually, quick};
+use crate::cloud::{Cloud, each, eventually, quick, restless};
 use domain::{
     ErrorKind,
     cpu::CpuBaseline,
@@ -21,7 +21,7 @@ async fn shown(cloud: &Cloud, host: &SimHost, state: HostState) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_says_why() {
-    for cloud in each(quick()).await {
+    for cloud in each(restless()).await {
         let hosts = cloud.hosts(1).await;
         let id = cloud.running("web").await.id;
         let claimed = cloud.fetch(id).await.claim;
@@ -53,7 +53,7 @@ async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_sa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_asked_while_a_host_is_away_waits_for_it_with_a_reason() {
-    let cloud = Cloud::start(quick()).await;
+    let cloud = Cloud::start(restless()).await;
     let hosts = cloud.hosts(1).await;
     let id = cloud.running("web").await.id;
     hosts[0].cut().await;

@@ -15,6 +15,8 @@ pub enum Rejection {
     Tags,
     ForbiddenTags,
     CpuFeatures,
+    /// Others took of it or changed it while this was decided.
+    Contended,
     /// A placement group's affinity or anti-affinity.
     Group,
     Vcpus,

@@ -35,6 +35,9 @@ use std::{
 };
 use wanted::Wanted;
 
+/// Between two tries to open a tap that another still holds.
+const HELD_TAP_PAUSE: Duration = Duration::from_millis(20);
+
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     #[error("the ledger failed")]
@@ -277,16 +280,21 @@ impl Host {
             }
         };
         let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
+        let over = || Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over"));
+        // Handed over under this epoch, as far as is durable.
+        let still_its = || {
+            let held = self.ledger.held(Key::Port(port_id));
+            held.is_some_and(|(held, _, handed)| held.epoch == epoch && handed == epoch)
+        };
         let handed = self.ledger.set_acquired(port_id, epoch, true).await.map_err(|e| failed(e.to_string()))?;
         if !handed {
-            return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
+            return Err(over());
         }
         {
             let mut wanted = lock(&self.wanted);
             // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
-            let held = self.ledger.held(Key::Port(port_id));
-            if !held.is_some_and(|(held, _, handed)| held.epoch == epoch && handed == epoch) {
-                return Err(Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over")));
+            if !still_its() {
+                return Err(over());
             }
             wanted.set_acquired(port_id, true);
         }
@@ -301,10 +309,16 @@ impl Host {
         {
             return Err(failed(observation.reason));
         }
-        self.open_port(port_id, network_id).await
+        let acquired = self.open_port(port_id, network_id, deadline).await?;
+        if still_its() { Ok(acquired) } else { Err(over()) }
     }
 
-    async fn open_port(&self, port_id: PortId, network_id: NetworkId) -> Result<Acquired, Refusal> {
+    async fn open_port(
+        &self,
+        port_id: PortId,
+        network_id: NetworkId,
+        deadline: tokio::time::Instant,
+    ) -> Result<Acquired, Refusal> {
         let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
         let (port, network) = {
             let wishes = self.wishes();
@@ -318,8 +332,7 @@ impl Host {
             crate::model::state::Wiring::Tap => {
                 let worker = lock(&self.workers).get(&network_id).cloned();
                 let worker = worker.ok_or_else(|| failed("the network's namespace is gone".into()))?;
-                let opened = worker.run(move |_| tap::open(&names::port_link(port_id))).await;
-                Some(opened.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(format!("the tap: {e}")))?)
+                Some(open_tap(&worker, port_id, deadline).await?)
             }
         };
         Ok(Acquired { tap, mac: port.mac, mtu: network.mtu })
@@ -401,5 +414,24 @@ impl Host {
         let names = netns::list(dir).map_err(|source| HostError::List { dir: dir.clone(), source })?;
         let ids = names.iter().filter_map(|name| names::network_of(&self.config.prefix, name));
         Ok(ids.filter(|id| self.ledger.held(Key::Network(*id)).is_none()).collect())
+    }
+}
+
+/// A tap has one descriptor at a time. Its last holder may still be going: a QEMU that the kernel is ending, or an acquisition whose
+/// caller gave up while the answer was on its way. The kernel says nothing when a tap is let go, so it is tried again.
+async fn open_tap(worker: &Worker, port_id: PortId, deadline: tokio::time::Instant) -> Result<OwnedFd, Refusal> {
+    let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
+    loop {
+        let opened = worker.run(move |_| tap::open(&names::port_link(port_id))).await;
+        match opened.map_err(|e| failed(e.to_string()))? {
+            Ok(tap) => return Ok(tap),
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                if tokio::time::Instant::now() >= deadline {
+                    return Err(Refusal::new(RefusedReason::NotYet, "whoever had its tap before still holds it"));
+                }
+                tokio::time::sleep(HELD_TAP_PAUSE).await;
+            }
+            Err(error) => return Err(failed(format!("the tap: {error}"))),
+        }
     }
 }

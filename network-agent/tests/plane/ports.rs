@@ -48,6 +48,13 @@ async fn a_port_is_handed_over_with_its_tap_and_only_under_its_epoch() {
     let link = crate::rig::must(&format!("ip -n {} -d link show {}", host.tenant(net), names::port_link(a.id)));
     assert!(link.contains("tun type tap") && link.contains("vnet_hdr on") && link.contains("persist on"), "{link}");
     assert!(link.contains("LOWER_UP"), "the descriptor holds the tap's carrier: {link}");
+    // Held by another, as by a QEMU that is ending: a wait that says so, and ends when the tap is let go.
+    let (reply, _) = call(acquire(3, a.instance, 50)).await.expect("task");
+    assert_eq!(refused(reply), RefusedReason::NotYet, "the tap is held");
+    let waiting = call(acquire(3, a.instance, 30_000));
+    drop(tap);
+    let (reply, tap) = waiting.await.expect("task");
+    assert!(matches!(reply, PortReply::Acquired { .. }) && tap.is_some(), "{reply:?}");
     drop(tap);
     let (reply, _) = call(acquire(2, a.instance, 50)).await.expect("task");
     assert_eq!(refused(reply), RefusedReason::Stale, "an epoch that is over");

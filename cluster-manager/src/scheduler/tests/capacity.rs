@@ -1,7 +1,10 @@
 //! What is said to fit does fit, and no more.
 
 use super::*;
-use crate::scheduler::{capacity::capacity, host::Policies};
+use crate::scheduler::{
+    capacity::{capacity, rooms},
+    host::Policies,
+};
 use domain::{capacity::Fits, flavor::Pinning, host::NumaFacts};
 
 fn row(n: u128, vcpus: u32) -> Host {
@@ -23,8 +26,10 @@ fn placed(rows: &[Host], request: &Request) -> u64 {
 fn it_is_what_the_scheduler_places() {
     for vcpus in [&[4_u32, 4, 4][..], &[8, 4, 2], &[16, 1], &[5]] {
         let rows: Vec<Host> = vcpus.iter().zip(1..).map(|(vcpus, n)| row(n, *vcpus)).collect();
-        let told =
-            capacity(&Inventory::new(&rows), &[size(1, 1024, 0), size(2, 512, 0)].map(|size| (size, Pinning::None)));
+        let told = capacity(
+            &rooms(&Inventory::new(&rows)),
+            &[size(1, 1024, 0), size(2, 512, 0)].map(|size| (size, Pinning::None)),
+        );
         for (fits, size) in told[0].fits.iter().zip([size(1, 1024, 0), size(2, 512, 0)]) {
             let request = Request { size, ..Request::default() };
             assert_eq!(fits.now, placed(&rows, &request), "{vcpus:?} {size:?}");
@@ -43,7 +48,7 @@ fn closed_and_dedicated_hosts_fit_nothing_and_zones_are_apart() {
     let mut inventory = Inventory::new(&rows);
     inventory
         .set_policies(rows[2].id, Policies { dedicated_to: Some(domain::ProjectId::new()), ..Policies::default() });
-    let told = capacity(&inventory, &[size(1, 1, 0), size(0, 0, 0)].map(|size| (size, Pinning::None)));
+    let told = capacity(&rooms(&inventory), &[size(1, 1, 0), size(0, 0, 0)].map(|size| (size, Pinning::None)));
     let zones: Vec<_> = told.iter().map(|z| (z.zone.as_str(), z.hosts, z.open_hosts, z.dedicated_hosts)).collect();
     assert_eq!(zones, [("b", 1, 1, 0), ("default", 4, 2, 1)]);
     assert_eq!(told[1].fits[0], Fits { now: 8, with_one_host_lost: 4 });
@@ -58,7 +63,7 @@ fn pinned_sizes_are_counted_by_node() {
     let node = |id| NumaFacts { id, threads: 4, memory_mib: 8 * 1024 };
     row.facts.numa = vec![node(0), node(1)];
     let sizes = [(size(3, 512, 0), Pinning::None), (size(3, 512, 0), Pinning::Numa), (size(5, 512, 0), Pinning::Numa)];
-    let told = capacity(&Inventory::new(&[row]), &sizes);
+    let told = capacity(&rooms(&Inventory::new(&[row])), &sizes);
     let fits: Vec<u64> = told[0].fits.iter().map(|fits| fits.now).collect();
     assert_eq!(fits, [2, 2, 0], "no node has five threads");
 }

@@ -44,6 +44,17 @@ fn a_host_that_an_operator_closed_is_told_when_nothing_else_is() {
 }
 
 #[test]
+fn a_host_lost_to_others_is_no_cordoned_one() {
+    let mut rows = three();
+    rows[2].cordoned = true;
+    let mut inventory = Inventory::new(&rows);
+    let twice_beaten = Request { avoid: vec![rows[0].id, rows[1].id], ..ask(1, 512, 0) };
+    let (counted, hint) = refusal(&mut inventory, &twice_beaten);
+    assert_eq!(counted, [(Rejection::Cordoned, 1), (Rejection::Contended, 2)]);
+    assert_eq!(hint, "2 hosts have the room but were taken or changed by others meanwhile");
+}
+
+#[test]
 fn dedication_is_told_from_both_sides() {
     let rows = three();
     let mut inventory = Inventory::new(&rows);

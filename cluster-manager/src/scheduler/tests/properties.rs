@@ -177,8 +177,10 @@ proptest! {
             let row = &rows[n % rows.len()];
             let claim = size(vcpus, memory_mib, 0);
             if host::fits(&claim, &straight.find(row.id).expect("known").free()) {
-                straight.claim_tentatively(row.id, claim);
-                reversed.claim_tentatively(row.id, claim);
+                for inventory in [&mut straight, &mut reversed] {
+                    inventory.claim_tentatively(row.id, claim);
+                    inventory.make_firm(row.id, claim);
+                }
             }
         }
         for request in requests {
