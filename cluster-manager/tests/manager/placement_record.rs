@@ -84,9 +84,9 @@ async fn refusals_are_kept_with_their_hosts_and_decisions_outlive_their_instance
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_refusals_costs_few_commits_and_one_that_stops_loses_none_that_waits() {
+async fn a_storm_of_refusals_costs_few_rows_and_one_that_stops_loses_none_that_waits() {
     let cloud = Cloud::start(quick()).await;
-    let before = cloud.store.counters().commits;
+    let began = std::time::Instant::now();
     let storm = (0..400).map(|n| {
         let name = format!("s-{}", n % 20);
         let cloud = &cloud;
@@ -96,13 +96,13 @@ async fn a_storm_of_refusals_costs_few_commits_and_one_that_stops_loses_none_tha
         }
     });
     futures::future::join_all(storm).await;
-    let commits = cloud.store.counters().commits - before;
-    assert!(commits < 200, "{commits} commits for 400 refusals");
     let request = cloud.request(&["last"], &cloud.spec());
     cloud.try_create(&cloud.context(), request).await.expect_err("there is no host");
     cloud.ends().await;
     assert_eq!(last_of(&cloud, "last", 1).await.record.hint, "register a host: start its compute-agent");
-    assert!(!kept(&cloud, "s-1").await.is_empty());
+    // Of a name the last one waits, and the writer rests between two commits: a storm of any speed costs a few rows a second.
+    let (rows, commits) = (kept(&cloud, "s-1").await.len() as u128, began.elapsed().as_millis() / 250 + 2);
+    assert!((1..=commits).contains(&rows), "{rows} of 20 refusals are kept, and at most {commits} were written");
     cloud.stop(vec![]).await;
 }
 
