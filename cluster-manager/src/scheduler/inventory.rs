@@ -336,7 +336,6 @@ impl Inventory {
         }
     }
 
-    /// Before reading the host's row, to hand to [`Self::refresh`].
     /// Refused as things are, but a host would have the room were the claims on their way there not committed, as those of a repeated
     /// create will not be.
     #[must_use]
@@ -349,6 +348,7 @@ impl Inventory {
         })
     }
 
+    /// Before reading the host's row, to hand to [`Self::refresh`].
     #[must_use]
     pub fn moment(&self, id: HostId) -> Option<Moment> {
         self.find(id).map(|h| Moment { host_id: id, changes: h.changes })

@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use domain::host::HugepageFacts;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -28,20 +29,12 @@ pub struct HostFacts {
     pub numa_nodes: Vec<NumaNode>,
     /// Hugepages included.
     pub memory_total_mib: u64,
-    pub hugepages: Vec<Hugepages>,
-}
-
-/// Pages of one size that the operator set apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hugepages {
-    pub size_kib: u64,
-    pub total: u64,
-    pub free: u64,
+    pub hugepages: Vec<HugepageFacts>,
 }
 
 /// What these take of a machine's memory.
 #[must_use]
-pub fn set_apart_mib(pages: &[Hugepages]) -> u64 {
+pub fn set_apart_mib(pages: &[HugepageFacts]) -> u64 {
     pages.iter().map(|pages| pages.size_kib.saturating_mul(pages.total)).sum::<u64>() / 1024
 }
 
@@ -155,15 +148,15 @@ fn meminfo_mib(text: &str, name: &str) -> u64 {
 
 /// Below `/sys/kernel/mm/hugepages`, or below a node's `hugepages`: the sizes that have any, smallest first.
 #[must_use]
-pub fn hugepages(dir: &Path) -> Vec<Hugepages> {
+pub fn hugepages(dir: &Path) -> Vec<HugepageFacts> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let pages = entries.filter_map(Result::ok).filter_map(|entry| {
         let name = entry.file_name();
         let size_kib = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
         let count = |file: &str| fs::read_to_string(entry.path().join(file)).ok()?.trim().parse::<u64>().ok();
-        Some(Hugepages { size_kib, total: count("nr_hugepages")?, free: count("free_hugepages")? })
+        Some(HugepageFacts { size_kib, total: count("nr_hugepages")?, free: count("free_hugepages")? })
     });
-    let mut pages: Vec<Hugepages> = pages.filter(|pages| pages.total > 0).collect();
+    let mut pages: Vec<HugepageFacts> = pages.filter(|pages| pages.total > 0).collect();
     pages.sort_unstable_by_key(|pages| pages.size_kib);
     pages
 }
@@ -232,8 +225,8 @@ mod tests {
         put("node3/cpulist", "0-3\n");
         put("node3/meminfo", "Node 3 MemTotal:  4194304 kB\n");
         let pages = hugepages(&dir.path().join("node3/hugepages"));
-        let small = Hugepages { size_kib: 2048, total: 512, free: 500 };
-        assert_eq!(pages, [small, Hugepages { size_kib: 1_048_576, total: 1, free: 0 }]);
+        let small = HugepageFacts { size_kib: 2048, total: 512, free: 500 };
+        assert_eq!(pages, [small, HugepageFacts { size_kib: 1_048_576, total: 1, free: 0 }]);
         assert_eq!(set_apart_mib(&pages), 2048);
         let node = NumaNode { id: 3, cpus: "0-3".to_owned(), memory_total_mib: 2048 };
         assert_eq!(numa_nodes(dir.path()), [node]);

@@ -16,7 +16,7 @@ use crate::{
 };
 use domain::{
     cpu::CpuBaseline,
-    host::{HugepageFacts, MemoryOverhead, NumaFacts},
+    host::{MemoryOverhead, NumaFacts},
 };
 use proto::{agent::v1 as pb, cluster::v1::Size};
 use std::sync::atomic::Ordering;
@@ -121,11 +121,7 @@ pub fn hello(
         accelerator_reason,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         numa: numa(&machine.numa_nodes),
-        hugepages: machine
-            .hugepages
-            .iter()
-            .map(|p| HugepageFacts { size_kib: p.size_kib, total: p.total, free: p.free })
-            .collect(),
+        hugepages: machine.hugepages,
         guest_cpu,
     };
     let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };

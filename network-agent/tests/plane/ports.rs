@@ -65,9 +65,16 @@ async fn a_port_is_handed_over_with_its_tap_and_only_under_its_epoch() {
     assert_eq!(reply, PortReply::Released);
     let routes = crate::rig::must(&format!("ip -n {} route", host.tenant(net)));
     assert!(!routes.contains("10.0.0.5"), "released: {routes}");
-    // A higher epoch ends what was handed over.
-    call(acquire(3, a.instance, 5_000)).await.expect("task");
+    // A higher epoch ends what was handed over, also while its caller waits for a tap that another holds.
+    let (_, tap) = call(acquire(3, a.instance, 5_000)).await.expect("task");
+    call(PortRequest::Release { port_id: a.id, instance_id: a.instance, epoch: 3 }).await.expect("task");
+    let waiting = call(acquire(3, a.instance, 30_000));
+    let list = format!("ip -n {} route", host.tenant(net));
+    crate::rig::eventually("it is handed over but for its tap", || crate::rig::must(&list).contains("10.0.0.5"));
     host.tell(&[TestPort { epoch: 4, ..a.clone() }.local(net)]).await;
+    drop(tap);
+    let (reply, _) = waiting.await.expect("task");
+    assert_eq!(refused(reply), RefusedReason::Stale, "its epoch ended while it waited");
     let routes = crate::rig::must(&format!("ip -n {} route", host.tenant(net)));
     assert!(!routes.contains("10.0.0.5"), "the old epoch no longer answers: {routes}");
     host.shutdown.cancel();
