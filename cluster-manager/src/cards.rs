@@ -4,7 +4,7 @@ use domain::{
     InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId,
     instance::{Instance, Nic},
     limits,
-    network::FixedIpAsked,
+    network::FixedIpRequest,
 };
 use proto::{cluster::v1 as pb, convert::parse, resource::v1 as resource};
 use sha2::{Digest, Sha256};
@@ -25,7 +25,7 @@ pub enum CardPort {
     New {
         network_id: NetworkId,
         /// Empty: as the network has subnets.
-        fixed_ips: Vec<FixedIpAsked>,
+        fixed_ips: Vec<FixedIpRequest>,
         /// None: the project's default group.
         security_group_ids: Option<Vec<SecurityGroupId>>,
         /// None: chosen.
@@ -33,13 +33,13 @@ pub enum CardPort {
     },
 }
 
-pub fn parse_card(nic: &pb::NewNic) -> Result<Card, Problem> {
+pub fn parse_card(nic: &pb::NicRequest) -> Result<Card, Problem> {
     let port_id = parse("nic.port_id", &nic.port_id)?;
     if nic.existing {
         return Ok(Card { port_id, what: CardPort::Existing });
     }
     let asked = |json: &String| {
-        serde_json::from_str::<FixedIpAsked>(json).map_err(|e| Problem::invalid("nic.fixed_ips", e.to_string()))
+        serde_json::from_str::<FixedIpRequest>(json).map_err(|e| Problem::invalid("nic.fixed_ips", e.to_string()))
     };
     let groups = nic.security_group_ids.iter().map(|id| Ok(parse("nic.security_group_ids", id)?));
     let groups = groups.collect::<Result<Vec<SecurityGroupId>, Problem>>()?;
@@ -47,7 +47,7 @@ pub fn parse_card(nic: &pb::NewNic) -> Result<Card, Problem> {
         port_id,
         what: CardPort::New {
             network_id: parse("nic.network_id", &nic.network_id)?,
-            fixed_ips: nic.fixed_ip_asked_json.iter().map(asked).collect::<Result<_, _>>()?,
+            fixed_ips: nic.fixed_ip_request_json.iter().map(asked).collect::<Result<_, _>>()?,
             security_group_ids: nic.security_groups_given.then_some(groups),
             mac: None,
         },
@@ -71,7 +71,7 @@ pub fn card_again(nic: &Nic, existing: bool) -> Card {
     } else {
         CardPort::New {
             network_id: nic.network_id,
-            fixed_ips: nic.addresses.iter().copied().map(FixedIpAsked::Address).collect(),
+            fixed_ips: nic.addresses.iter().copied().map(FixedIpRequest::Address).collect(),
             security_group_ids: nic.security_group_ids.clone(),
             mac: Some(nic.mac),
         }
@@ -98,7 +98,7 @@ pub fn reservation(
         CardPort::New { network_id, fixed_ips, security_group_ids, mac } => resource::PortReservation {
             network_id: network_id.to_string(),
             // Plain data with text keys is always JSON.
-            fixed_ip_asked_json: fixed_ips.iter().filter_map(|asked| serde_json::to_string(asked).ok()).collect(),
+            fixed_ip_request_json: fixed_ips.iter().filter_map(|asked| serde_json::to_string(asked).ok()).collect(),
             security_groups_given: security_group_ids.is_some(),
             security_group_ids: security_group_ids.iter().flatten().map(ToString::to_string).collect(),
             mac: mac.map(|m| m.to_string()).unwrap_or_default(),
@@ -181,12 +181,12 @@ mod tests {
     fn a_card_is_understood_whole_or_says_what_is_wrong() {
         let (port, network, group) = (PortId::new(), NetworkId::new(), SecurityGroupId::new());
         let subnet = SubnetId::new();
-        let asked = FixedIpAsked::AnyOf(subnet);
-        let nic = pb::NewNic {
+        let asked = FixedIpRequest::AnyOf(subnet);
+        let nic = pb::NicRequest {
             port_id: port.to_string(),
             existing: false,
             network_id: network.to_string(),
-            fixed_ip_asked_json: vec![serde_json::to_string(&asked).expect("JSON")],
+            fixed_ip_request_json: vec![serde_json::to_string(&asked).expect("JSON")],
             security_groups_given: true,
             security_group_ids: vec![group.to_string()],
         };
@@ -201,18 +201,18 @@ mod tests {
         let (id, project) = (InstanceId::new(), ProjectId::new());
         let sent = reservation(&card, id, project, "web");
         assert_eq!(
-            (sent.fixed_ip_asked_json, sent.security_group_ids),
-            (nic.fixed_ip_asked_json.clone(), nic.security_group_ids.clone())
+            (sent.fixed_ip_request_json, sent.security_group_ids),
+            (nic.fixed_ip_request_json.clone(), nic.security_group_ids.clone())
         );
         assert!(sent.security_groups_given && !sent.existing && sent.mac.is_empty());
 
-        let existing = pb::NewNic { existing: true, port_id: port.to_string(), ..pb::NewNic::default() };
+        let existing = pb::NicRequest { existing: true, port_id: port.to_string(), ..pb::NicRequest::default() };
         assert_eq!(parse_card(&existing).expect("well-formed").what, CardPort::Existing);
         for bad in [
-            pb::NewNic { port_id: "x".into(), ..nic.clone() },
-            pb::NewNic { network_id: String::new(), ..nic.clone() },
-            pb::NewNic { fixed_ip_asked_json: vec!["{}".into()], ..nic.clone() },
-            pb::NewNic { security_group_ids: vec!["x".into()], ..nic.clone() },
+            pb::NicRequest { port_id: "x".into(), ..nic.clone() },
+            pb::NicRequest { network_id: String::new(), ..nic.clone() },
+            pb::NicRequest { fixed_ip_request_json: vec!["{}".into()], ..nic.clone() },
+            pb::NicRequest { security_group_ids: vec!["x".into()], ..nic.clone() },
         ] {
             parse_card(&bad).expect_err("malformed");
         }
@@ -234,8 +234,8 @@ mod tests {
         assert_eq!((sent.mac, sent.port_id), (nic.mac.to_string(), nic.port_id.to_string()));
         assert_eq!(sent.security_group_ids, [group.to_string()]);
         assert_eq!(
-            sent.fixed_ip_asked_json,
-            [serde_json::to_string(&FixedIpAsked::Address([10, 0, 0, 5].into())).expect("JSON")]
+            sent.fixed_ip_request_json,
+            [serde_json::to_string(&FixedIpRequest::Address([10, 0, 0, 5].into())).expect("JSON")]
         );
         assert!(reservation(&card_again(&nic, true), InstanceId::new(), ProjectId::new(), "web").existing);
     }

@@ -6,17 +6,14 @@
 
 use crate::{agents::link::Link, manager::Manager};
 use domain::{ErrorKind, HostId, InstanceId, Problem, ProjectId, instance::Instance};
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     agent::v1::{self as agent, console_up::Up},
     cluster::v1::{self as pb, console_input::Input},
     convert::parse,
     status::{from_status, to_status},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
@@ -43,7 +40,7 @@ impl Sessions {
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Joined>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn expect(&self, session_id: &str) -> (oneshot::Receiver<Joined>, Expected<'_>) {

@@ -79,7 +79,7 @@ pub fn instance(state: InstanceState) -> Instance {
             crash_count: 0,
         },
         placement: None,
-        seat: Default::default(),
+        binding: Default::default(),
         created_at: NOW,
         updated_at: NOW,
     }

@@ -9,6 +9,7 @@ use domain::{
     ErrorKind, InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceState, Power},
 };
+use parking_lot::Mutex;
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change},
     convert::power_to_pb,
@@ -16,7 +17,7 @@ use proto::{
 use service_kit::context::CallContext;
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use store::{EventInsert, Unit};
@@ -41,7 +42,7 @@ struct Queue {
 impl GivingWay {
     /// These are to give way. Those that do so already go on.
     pub fn ask(&self, ids: &[InstanceId]) {
-        let mut queue = self.at_it.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.at_it.lock();
         for id in ids {
             if queue.all.insert(*id) {
                 queue.asked.push(*id);
@@ -51,11 +52,11 @@ impl GivingWay {
     }
 
     fn take(&self) -> Vec<InstanceId> {
-        std::mem::take(&mut self.at_it.lock().unwrap_or_else(PoisonError::into_inner).asked)
+        std::mem::take(&mut self.at_it.lock().asked)
     }
 
     fn done(&self, id: InstanceId) {
-        self.at_it.lock().unwrap_or_else(PoisonError::into_inner).all.remove(&id);
+        self.at_it.lock().all.remove(&id);
     }
 }
 

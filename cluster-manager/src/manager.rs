@@ -15,11 +15,9 @@ use crate::{
     storage::Storage,
 };
 use domain::{HostId, ImageId, InstanceId, Problem, image::Image};
+use parking_lot::{Mutex, MutexGuard};
 use service_kit::in_flight::InFlight;
-use std::{
-    collections::HashSet,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashSet;
 use store::{ReadError, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -90,11 +88,11 @@ impl Manager {
     }
 
     pub fn inventory(&self) -> MutexGuard<'_, Inventory> {
-        self.inventory.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inventory.lock()
     }
 
     fn cards_leaving(&self) -> MutexGuard<'_, HashSet<InstanceId>> {
-        self.cards_leaving.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cards_leaving.lock()
     }
 
     /// While a commit is on its way that releases claims of the host, and until memory counted it.

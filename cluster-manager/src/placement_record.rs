@@ -10,9 +10,10 @@ use crate::manager::Manager;
 use domain::{
     InstanceId, Name, PlacementRecordId, ProjectId, Timestamp, explain::PlacementRecord, placement::PlacementOutcome,
 };
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{HashMap, hash_map::Entry},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 use store::{CommitError, PlacementRecordInsert, PlacementRecordKeep, PlacementRecordTrim, ReadError, Unit};
@@ -88,7 +89,7 @@ impl Refusals {
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 

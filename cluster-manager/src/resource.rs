@@ -165,8 +165,8 @@ impl Resource {
                 instance_id: instance_id.to_string(),
             })
             .collect();
-        let request = self.client.request(pb::ForgetPortsRequest { instance_ids, ports });
-        self.client.inner.clone().forget_ports(request).await.map(drop).map_err(|s| from_status(&s))
+        let request = self.client.request(pb::RemovePortsRequest { instance_ids, ports });
+        self.client.inner.clone().remove_ports(request).await.map(drop).map_err(|s| from_status(&s))
     }
 }
 

@@ -23,8 +23,9 @@ use crate::{
     scheduler::{Batch, Inventory, Placed, Request, decide},
 };
 use domain::{InstanceId, Name, ProjectId, Timestamp, quota::QuotaAmounts};
+use parking_lot::{Mutex, MutexGuard};
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -77,7 +78,7 @@ pub struct Making {
 
 impl Rooms {
     fn lock(&self) -> MutexGuard<'_, Vec<Hold>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Decides with what is held for the request let go of. If that finds no place, it is held on.

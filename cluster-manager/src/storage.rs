@@ -124,8 +124,8 @@ impl Storage {
             return Ok(());
         }
         let instance_ids = instance_ids.iter().map(ToString::to_string).collect();
-        let request = self.client.request(pb::ForgetDisksRequest { instance_ids });
-        self.client.inner.clone().forget_disks(request).await.map(drop).map_err(|s| from_status(&s))
+        let request = self.client.request(pb::RemoveDisksRequest { instance_ids });
+        self.client.inner.clone().remove_disks(request).await.map(drop).map_err(|s| from_status(&s))
     }
 }
 

@@ -183,7 +183,7 @@ pub async fn recall(manager: &Manager, ids: &[InstanceId]) {
             let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await?;
             if attached(&request) {
                 let mut inventory = manager.inventory();
-                let numa_node = row.seat.numa_node.and_then(|id| inventory.find(host_id)?.node_at(id));
+                let numa_node = row.binding.numa_node.and_then(|id| inventory.find(host_id)?.node_at(id));
                 let what = Attach { claim: row.claim, request: &request, numa_node, backup: None };
                 inventory.attach(row.instance.id, host_id, &what);
             }

@@ -80,7 +80,7 @@ fn turn(inventory: &mut Inventory, request: &Request) {
     inventory.start_begins(placed.host_id, id);
     inventory.make_firm(placed.host_id, placed.claim);
     inventory.start_ends(placed.host_id, id);
-    inventory.unclaim(placed.host_id, placed.claim);
+    inventory.release(placed.host_id, placed.claim);
 }
 
 #[test]

@@ -212,7 +212,7 @@ CREATE TABLE orphan (
     instance_id TEXT NOT NULL,
     epoch       BIGINT NOT NULL,
     detail      TEXT NOT NULL,
-    seen_at     BIGINT NOT NULL,
+    last_seen_at     BIGINT NOT NULL,
     CONSTRAINT orphan_pk PRIMARY KEY (host_id, instance_id)
 );
 

@@ -206,7 +206,7 @@ CREATE TABLE network_host (
     external_networks TEXT NOT NULL,
     -- No word was given with a number above this.
     revision_limit    BIGINT NOT NULL,
-    seen_at           BIGINT NOT NULL
+    last_seen_at           BIGINT NOT NULL
 );
 
 -- Projects that got their `default` network and security group; what they do with them is theirs.

@@ -18,11 +18,7 @@ use service_kit::{
     backoff::Backoff,
     transport::{GrpcTarget, TransportError},
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -162,8 +158,8 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
     }
 }
 
-fn outbox(host: &Host) -> std::sync::MutexGuard<'_, crate::report::Outbox> {
-    host.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+fn outbox(host: &Host) -> parking_lot::MutexGuard<'_, crate::report::Outbox> {
+    host.outbox.lock()
 }
 
 async fn send_reports(host: &Host, sender: &mpsc::Sender<AgentMessage>, clock: Instant) -> Result<(), SessionError> {

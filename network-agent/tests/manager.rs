@@ -126,7 +126,7 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     session.hears(|m| matches!(m, Up::Heartbeat(_)) && host.ledger.revision() == 8).await;
     let held = host.ledger.all().into_iter().find(|(key, _)| key.id() == one.to_string()).expect("held");
     assert!(held.1.desired.deleted, "an old word opens no grave");
-    assert_eq!(host.outbox.lock().expect("lock").unacknowledged(), 0);
+    assert_eq!(host.outbox.lock().unacknowledged(), 0);
     drop(session);
     shutdown.cancel();
     running.await.expect("ended");

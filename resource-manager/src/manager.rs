@@ -9,11 +9,9 @@ use crate::{
     topology::{Key, Learned, Topology},
 };
 use domain::{ProjectId, Timestamp, network::ExternalSubnet};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use service_kit::in_flight::InFlight;
-use std::{
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 use store::{AddressRow, CommitError, ReadError, Store, Unit};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -78,17 +76,17 @@ impl Manager {
     }
 
     pub fn topology(&self) -> RwLockReadGuard<'_, Topology> {
-        self.topology.read().unwrap_or_else(PoisonError::into_inner)
+        self.topology.read()
     }
 
     pub fn ipam(&self) -> MutexGuard<'_, Ipam> {
-        self.ipam.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ipam.lock()
     }
 
     /// What was committed: memory follows, and the hosts that it concerns are told.
     pub fn learn(&self, news: impl IntoIterator<Item = Learned>) {
         let touched = {
-            let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+            let mut topology = self.topology.write();
             news.into_iter().fold(Vec::new(), |mut touched, one| {
                 touched.extend(topology.learn(one));
                 touched
@@ -136,7 +134,7 @@ impl Manager {
                 let keys = plan.seen.iter().copied().chain(plan.learned.iter().map(key_of)).collect();
                 let addresses = plan.claimed.into_iter().chain(plan.resting.into_iter().map(|(at, _)| at)).collect();
                 let doubt = Doubt { since: Instant::now(), keys, addresses };
-                self.doubts.lock().unwrap_or_else(PoisonError::into_inner).push(doubt);
+                self.doubts.lock().push(doubt);
                 Err(error)
             }
             Err(error) => {
@@ -165,12 +163,12 @@ impl Manager {
 
     /// Those whose commits must have ended by now.
     pub fn ripe_doubts(&self) -> Vec<Doubt> {
-        let mut doubts = self.doubts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut doubts = self.doubts.lock();
         doubts.extract_if(.., |doubt| doubt.since.elapsed() >= DOUBT).collect()
     }
 
     pub fn doubt_again(&self, doubt: Doubt) {
-        self.doubts.lock().unwrap_or_else(PoisonError::into_inner).push(doubt);
+        self.doubts.lock().push(doubt);
     }
 
     /// Reads these rows again: memory was behind.

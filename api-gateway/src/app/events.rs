@@ -15,11 +15,8 @@ use crate::{
     http::problem::{ApiError, chain},
 };
 use domain::event::Event;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use store::Store;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +59,7 @@ impl ObjectWatch<'_> {
 
 impl Drop for ObjectWatch<'_> {
     fn drop(&mut self) {
-        let mut waiters = self.hub.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiters = self.hub.waiters.lock();
         if let Some(waiting) = waiters.get_mut(&self.object_id) {
             waiting.count -= 1;
             if waiting.count == 0 {
@@ -103,7 +100,7 @@ impl EventHub {
     pub async fn watch_object(&self, object_id: impl Into<String>) -> Result<ObjectWatch<'_>, ApiError> {
         let object_id = object_id.into();
         let watch = {
-            let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut waiters = self.waiters.lock();
             let fresh = || Waiting { count: 0, changed: watch::Sender::new(()) };
             let waiting = waiters.entry(object_id.clone()).or_insert_with(fresh);
             waiting.count += 1;
@@ -125,7 +122,7 @@ impl EventHub {
     /// Whether nobody waits; then the position is forgotten.
     async fn rests(&self) -> bool {
         let mut position = self.position.lock().await;
-        let waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let waiters = self.waiters.lock().len();
         let idle = self.ring.receiver_count() == 0 && waiters == 0;
         if idle {
             *position = None;
@@ -180,9 +177,7 @@ impl EventHub {
         let count = events.len();
         for event in events {
             *position = Some(event.id);
-            if let Some(waiting) =
-                self.waiters.lock().unwrap_or_else(PoisonError::into_inner).get(event.object_id.as_str())
-            {
+            if let Some(waiting) = self.waiters.lock().get(event.object_id.as_str()) {
                 // Each of several waiters sees it, also one that looks just now.
                 waiting.changed.send_replace(());
             }

@@ -20,10 +20,11 @@ use crate::{
     http::{intent::Intent, problem::ApiError},
 };
 use domain::{ErrorKind, OperationId, Problem, Timestamp};
+use parking_lot::Mutex;
 use service_kit::context::CallContext;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 use store::{CommitError, Constraint, IdempotencyInsert, Unit};
 use tokio::sync::OwnedMutexGuard;
@@ -46,7 +47,7 @@ pub struct KeyLock {
 impl InFlight {
     pub(crate) async fn lock(&self, principal: &str, key: &str) -> KeyLock {
         let mutex = {
-            let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut keys = self.keys.lock();
             if keys.len() > 1024 {
                 keys.retain(|_, weak| weak.strong_count() > 0);
             }

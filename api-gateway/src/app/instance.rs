@@ -27,7 +27,7 @@ use domain::{
     flavor::{Pinning, Size},
     image::{Image, ImageKind},
     instance::{Instance, InstanceSpec, default_stop_timeout_secs},
-    placement::{Fill, PlacementWishes},
+    placement::{Fill, PlacementConstraints},
 };
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change},
@@ -127,7 +127,7 @@ fn create_request(
     project_id: ProjectId,
     asked: &CheckedCreate,
     spec: &InstanceSpec,
-    nics: &[pb::NewNic],
+    nics: &[pb::NicRequest],
     ids: &[Uuid],
 ) -> pb::CreateInstancesRequest {
     let count = asked.names.len();
@@ -136,7 +136,7 @@ fn create_request(
     let ports_each = instance_nic::ports_each(asked.networks.as_ref());
     let has_disk = spec.size.disk_gib > 0;
     let each = asked.names.iter().zip(instance_ids).zip(disk_ids).enumerate();
-    let instances = each.map(|(at, ((name, id), disk))| pb::NewInstance {
+    let instances = each.map(|(at, ((name, id), disk))| pb::InstanceRequest {
         id: id.to_string(),
         name: name.to_string(),
         root_disk_id: if has_disk { disk.to_string() } else { String::new() },
@@ -173,7 +173,7 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
     for key in &asked.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
     }
-    let placement = PlacementWishes { pinning, ..resolve_placement(app, project_id, &asked.placement).await? };
+    let placement = PlacementConstraints { pinning, ..resolve_placement(app, project_id, &asked.placement).await? };
     Ok(InstanceSpec {
         size,
         flavor,
@@ -199,7 +199,7 @@ async fn resolve_placement(
     app: &App,
     project_id: ProjectId,
     asked: &PlacementRequest,
-) -> Result<PlacementWishes, ApiError> {
+) -> Result<PlacementConstraints, ApiError> {
     let mut groups = Vec::with_capacity(asked.groups.len());
     for (at, key) in asked.groups.iter().enumerate() {
         let field = format!("/placement/groups/{at}");
@@ -208,7 +208,7 @@ async fn resolve_placement(
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(PlacementWishes {
+    Ok(PlacementConstraints {
         // Filled from the flavor.
         pinning: Pinning::None,
         required_tags: asked.required_tags.clone(),

@@ -11,10 +11,8 @@
 //! Invariant: an answer was read after it was asked for.
 
 use domain::{InstanceId, instance::Instance};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::HashMap, sync::Arc};
 use store::{ReadError, Store};
 use tokio::sync::oneshot;
 
@@ -38,7 +36,7 @@ struct Queue {
 
 impl Shared {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 }
 

@@ -79,11 +79,11 @@ pub async fn resolve_all(
     app: &App,
     project_id: ProjectId,
     networks: Option<&Vec<NicRequest>>,
-) -> Result<Vec<pb::NewNic>, ApiError> {
+) -> Result<Vec<pb::NicRequest>, ApiError> {
     let Some(networks) = networks else {
         let usual = app.store().network_find_by_name(project_id, USUAL).await?;
         return Ok(usual
-            .map(|network| pb::NewNic { network_id: network.id.to_string(), ..pb::NewNic::default() })
+            .map(|network| pb::NicRequest { network_id: network.id.to_string(), ..pb::NicRequest::default() })
             .into_iter()
             .collect());
     };
@@ -100,7 +100,7 @@ pub async fn resolve_all(
 }
 
 /// One card. A port that exists is named; a new one's id is still to be filled in.
-pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicRequest) -> Result<pb::NewNic, ApiError> {
+pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicRequest) -> Result<pb::NicRequest, ApiError> {
     if let Some(key) = &nic.port {
         let field = format!("{at}/port");
         let port = in_field(&field, find::port(app, project_id, key)).await?;
@@ -113,11 +113,11 @@ pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicReques
             let problem = problem.with_field(field, "the card of an instance already");
             return Err(problem.with_hint("detach it first, or name its network to get a new port").into());
         }
-        return Ok(pb::NewNic {
+        return Ok(pb::NicRequest {
             port_id: port.id.to_string(),
             existing: true,
             network_id: port.network_id.to_string(),
-            ..pb::NewNic::default()
+            ..pb::NicRequest::default()
         });
     }
     let key = nic.network.as_deref().unwrap_or_default();
@@ -125,16 +125,16 @@ pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicReques
     let asked = find::fixed_ips(app, network.id, &format!("{at}/fixed_ips"), &nic.fixed_ips).await?;
     let groups = nic.security_groups.as_deref().unwrap_or_default();
     let groups = find::security_groups(app, project_id, &format!("{at}/security_groups"), groups).await?;
-    let fixed_ip_asked_json = asked
+    let fixed_ip_request_json = asked
         .iter()
         .map(serde_json::to_string)
         .collect::<Result<_, _>>()
         .map_err(|error| ApiError::internal("an address doesn't serialise", &error))?;
-    Ok(pb::NewNic {
+    Ok(pb::NicRequest {
         port_id: String::new(),
         existing: false,
         network_id: network.id.to_string(),
-        fixed_ip_asked_json,
+        fixed_ip_request_json,
         security_groups_given: nic.security_groups.is_some(),
         security_group_ids: groups.iter().map(ToString::to_string).collect(),
     })
@@ -142,10 +142,10 @@ pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicReques
 
 /// The cards of one instance, with these ids for the new ports.
 #[must_use]
-pub fn with_ports(nics: &[pb::NewNic], ids: &[Uuid]) -> Vec<pb::NewNic> {
+pub fn with_ports(nics: &[pb::NicRequest], ids: &[Uuid]) -> Vec<pb::NicRequest> {
     let filled = nics.iter().zip(ids).map(|(nic, id)| match nic.existing {
         true => nic.clone(),
-        false => pb::NewNic { port_id: id.to_string(), ..nic.clone() },
+        false => pb::NicRequest { port_id: id.to_string(), ..nic.clone() },
     });
     filled.collect()
 }
@@ -183,9 +183,9 @@ mod tests {
 
     #[test]
     fn new_ports_get_the_ids_of_the_request() {
-        let taken = pb::NewNic { existing: true, port_id: "mine".to_owned(), ..pb::NewNic::default() };
+        let taken = pb::NicRequest { existing: true, port_id: "mine".to_owned(), ..pb::NicRequest::default() };
         let ids = [Uuid::from_u128(1), Uuid::from_u128(2)];
-        let filled = with_ports(&[pb::NewNic::default(), taken], &ids);
+        let filled = with_ports(&[pb::NicRequest::default(), taken], &ids);
         assert_eq!((filled[0].port_id.as_str(), filled[1].port_id.as_str()), (ids[0].to_string().as_str(), "mine"));
     }
 }

@@ -221,7 +221,7 @@ mod tests {
                 crash_count: 0,
             },
             placement: None,
-            seat: Default::default(),
+            binding: Default::default(),
             created_at: Timestamp(0),
             updated_at: Timestamp(0),
         }

@@ -3,13 +3,11 @@
 //! A value loaded before an invalidation must not be stored after it, or a revoked right would live on for a whole lifetime of the
 //! entry. So whoever loads takes the version first, and the store of a value is refused when the version has moved.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
     hash::Hash,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -28,7 +26,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<K, (Instant, V)>> {
         // No code panics while holding it, and a map is whole after any operation.
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
     pub fn get<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> Option<V>

@@ -9,10 +9,11 @@ use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use domain::Timestamp;
 use jsonwebtoken::{DecodingKey, EncodingKey};
+use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use store::{SigningKeyInsert, SigningKeyRetire, Store, Unit};
@@ -98,7 +99,7 @@ impl Keyring {
 
     #[must_use]
     pub fn keys(&self) -> Arc<Keys> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.keys.read())
     }
 
     /// The public halves, for whoever verifies our tokens.
@@ -144,14 +145,14 @@ impl Keyring {
             keys.verifiers.insert(row.kid, verifier);
         }
         keys.signer = newest.map(|(_, signer)| signer);
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *self.keys.write() = Arc::new(keys);
         Ok(())
     }
 
     /// Reads the table again for a `kid` that isn't known, unless that was done just now.
     pub async fn reload_for_unknown(&self, store: &Store) -> Result<(), ApiError> {
         {
-            let mut reloaded = self.reloaded.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut reloaded = self.reloaded.lock();
             if reloaded.is_some_and(|at| at.elapsed() < RELOAD_EVERY) {
                 return Ok(());
             }

@@ -2,10 +2,10 @@
 //! would let anybody lock anybody out, per address alone would lock out an office.
 
 use domain::{ErrorKind, Problem};
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -54,7 +54,7 @@ impl Throttle {
     /// Counts an attempt before it is made, so that attempts at once can't all pass; [`Self::succeeded`] takes it back.
     pub fn attempt(&self, user: &str, peer: IpAddr) -> Result<(), Problem> {
         let now = Instant::now();
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.failures.lock();
         if failures.len() >= ENTRIES_MAX {
             failures.retain(|_, f| now.duration_since(f.last) < self.lockout);
             if failures.len() >= ENTRIES_MAX {
@@ -77,7 +77,7 @@ impl Throttle {
 
     pub fn succeeded(&self, user: &str, peer: IpAddr) {
         let name: String = user.chars().take(64).flat_map(char::to_lowercase).collect();
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&(name, peer));
+        self.failures.lock().remove(&(name, peer));
     }
 
     fn refusal(&self, wait: Duration) -> Problem {

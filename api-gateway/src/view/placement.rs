@@ -1,7 +1,7 @@
 //! What an instance wishes of its host.
 
 use super::names::PinningName;
-use domain::{PlacementGroupId, flavor::Pinning, placement::PlacementWishes};
+use domain::{PlacementGroupId, flavor::Pinning, placement::PlacementConstraints};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -39,9 +39,9 @@ pub struct PlacementView {
     pub pinning: Pinning,
 }
 
-impl From<PlacementWishes> for PlacementView {
-    fn from(wishes: PlacementWishes) -> Self {
-        let PlacementWishes {
+impl From<PlacementConstraints> for PlacementView {
+    fn from(wishes: PlacementConstraints) -> Self {
+        let PlacementConstraints {
             required_tags,
             forbidden_tags,
             cpu_features,

@@ -2,12 +2,10 @@
 
 use crate::size::show_bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use parking_lot::Mutex;
 use std::{
     io::IsTerminal,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -43,7 +41,7 @@ impl Progress {
         match &self.0 {
             Show::Nothing => {}
             Show::Lines(last) => {
-                let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = last.lock();
                 if *last != text {
                     eprintln!("{text}");
                     last.clone_from(&text);

@@ -54,7 +54,7 @@ pub fn render_desired(
             .collect(),
         image: image.map(image_to_desired),
         request_id: request_id.to_owned(),
-        numa_node: instance.seat.numa_node,
+        numa_node: instance.binding.numa_node,
         ports: instance
             .spec
             .nics

@@ -247,7 +247,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
             let mut unit = Unit::new()
                 .op(store::InstanceDelete { id, epoch: row.instance.epoch })
                 .op(placement_record::keep(id, now))
-                .op(unclaim(host_id, row.claim));
+                .op(release(host_id, row.claim));
             wishes::leave(&row.instance.spec, &mut unit);
             unit.extend(events.iter().cloned().map(store::EventInsert));
             unit
@@ -257,15 +257,15 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
             instance_id: id,
             epoch: work.seen.fence.epoch,
             detail: detail.clone(),
-            seen_at: now,
+            last_seen_at: now,
         }),
         (Verdict::OrphanGone, _) => Unit::new().op(store::OrphanDelete { host_id, instance_id: id }),
         (Verdict::Refuse(_) | Verdict::LetGo | Verdict::Store { .. } | Verdict::Gone { .. }, _) => Unit::new(),
     }
 }
 
-pub fn unclaim(host_id: HostId, claim: Size) -> store::HostUnclaim {
-    store::HostUnclaim { host_id, vcpus: claim.vcpus, memory_mib: claim.memory_mib, disk_gib: claim.disk_gib }
+pub fn release(host_id: HostId, claim: Size) -> store::HostRelease {
+    store::HostRelease { host_id, vcpus: claim.vcpus, memory_mib: claim.memory_mib, disk_gib: claim.disk_gib }
 }
 
 /// What follows a stored report in memory. Answers the instance whose disks are to be forgotten, and whether it had cards.
@@ -292,7 +292,7 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
         Verdict::Gone { .. } => {
             let row = settled.row.as_ref()?;
             let mut inventory = manager.inventory();
-            inventory.unclaim(host_id, row.claim);
+            inventory.release(host_id, row.claim);
             inventory.start_ends(host_id, id);
             inventory.detach(id);
             drop(inventory);

@@ -1,12 +1,9 @@
 //! One agent's stream, seen from the sending side: a queue that coalesces, and the stream that drains it.
 
 use domain::{HostId, InstanceId};
+use parking_lot::{Mutex, MutexGuard};
 use proto::agent::v1 as pb;
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::{collections::HashMap, time::Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -76,7 +73,7 @@ impl Link {
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queue.lock()
     }
 
     fn change(&self, f: impl FnOnce(&mut Queue)) {
@@ -119,14 +116,14 @@ impl Link {
     }
 
     pub fn heard(&self, vitals: Option<Vitals>) {
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.heard.lock();
         heard.0 = Instant::now();
         heard.1 = vitals.unwrap_or(heard.1);
     }
 
     #[must_use]
     pub fn last_heard(&self) -> (Instant, Vitals) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.heard.lock()
     }
 
     /// Waits for what is to be sent next. Small answers come before large news, and a snapshot before deltas.

@@ -2,10 +2,11 @@
 
 use super::link::Link;
 use domain::HostId;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -25,7 +26,7 @@ pub enum Presence {
 
 impl Registry {
     fn hosts(&self) -> MutexGuard<'_, HashMap<HostId, Presence>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.hosts.lock()
     }
 
     #[must_use]

@@ -183,7 +183,7 @@ async fn review_holdings(manager: &Manager, link: &Link, holdings: &[pb::Holding
                 instance_id: *id,
                 epoch: holding.epoch,
                 detail,
-                seen_at: now,
+                last_seen_at: now,
             }),
             Some(Verdict::LetGo) => link.deliver([(*id, ingest::let_go(*id, row, holding.epoch))]),
             Some(_) | None => {}

@@ -8,7 +8,7 @@ use super::{
     reserve::describe_nic,
 };
 use crate::{
-    agents::ingest::unclaim,
+    agents::ingest::release,
     cards::{Card, parse_card},
     lifecycle::{
         change::{Change, Scene, plan_change},
@@ -318,7 +318,7 @@ fn unit(
                 unit.push(super::create::claim(&Placed::of(host_id, resized.more)));
             }
             if resized.less != Size::default() {
-                unit.push(unclaim(host_id, resized.less));
+                unit.push(release(host_id, resized.less));
             }
         }
     }
@@ -364,7 +364,7 @@ fn after_commit(
         if let Some(resized) = resized
             && resized.less != Size::default()
         {
-            inventory.unclaim(host_id, resized.less);
+            inventory.release(host_id, resized.less);
         }
         match next.status.state {
             InstanceState::Building | InstanceState::Rebuilding => inventory.start_begins(host_id, next.id),

@@ -20,7 +20,7 @@ use crate::{
 use domain::{
     DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
     explain::PlacementRecord,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, Seat},
+    instance::{Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic},
     limits,
     quota::QuotaAmounts,
 };
@@ -408,17 +408,17 @@ fn render(
             crash_count: 0,
         },
         placement: Some(record),
-        seat: seat(manager, placed),
+        binding: binding(manager, placed),
         created_at: now,
         updated_at: now,
     }
 }
 
-fn seat(manager: &Manager, placed: Placed) -> Seat {
+fn binding(manager: &Manager, placed: Placed) -> Binding {
     let inventory = manager.inventory();
-    let Some(host) = inventory.find(placed.host_id) else { return Seat::default() };
+    let Some(host) = inventory.find(placed.host_id) else { return Binding::default() };
     let node = placed.numa_node.and_then(|at| host.numa.get(usize::from(at)));
-    Seat { cpu_baseline: host.guest_cpu.as_ref().map(|cpu| cpu.id.clone()), numa_node: node.map(|node| node.id) }
+    Binding { cpu_baseline: host.guest_cpu.as_ref().map(|cpu| cpu.id.clone()), numa_node: node.map(|node| node.id) }
 }
 
 fn unit(
@@ -490,8 +490,8 @@ fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::Instan
         reason: status.reason,
         deadline_at: status.deadline_at,
         attached,
-        cpu_baseline: instance.seat.cpu_baseline.clone(),
-        numa_node: instance.seat.numa_node,
+        cpu_baseline: instance.binding.cpu_baseline.clone(),
+        numa_node: instance.binding.numa_node,
         created_at: instance.created_at,
     }
 }

@@ -74,7 +74,7 @@ async fn residents(manager: &Manager) -> Result<Vec<Known>, Problem> {
             let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await;
             let mut request = request.map_err(|e| read_problem(&e))?;
             // Moved while it runs, it must find the CPU that it booted on. One from before baselines were kept goes anywhere.
-            request.baseline = row.seat.cpu_baseline.as_ref().and_then(|id| baselines.get(id)).cloned();
+            request.baseline = row.binding.cpu_baseline.as_ref().and_then(|id| baselines.get(id)).cloned();
             let of = Resident {
                 id: row.instance.id,
                 host_id,
@@ -88,7 +88,7 @@ async fn residents(manager: &Manager) -> Result<Vec<Known>, Problem> {
                     ),
                 request,
             };
-            residents.push(Known { of, numa_id: row.seat.numa_node });
+            residents.push(Known { of, numa_id: row.binding.numa_node });
         }
         if rows.len() < PAGE as usize {
             return Ok(residents);

@@ -1,10 +1,8 @@
 //! Which instances want to be looked at. A set, not a queue: being woken twice is being woken once, and nothing but the id is said.
 
 use domain::InstanceId;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::Notify;
 
 /// Of the request that woke it, to follow it through the logs up to the agent. Decides nothing.
@@ -19,7 +17,7 @@ pub struct Signal {
 impl Signal {
     pub fn wake(&self, ids: impl IntoIterator<Item = InstanceId>, request_id: RequestId) {
         {
-            let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut dirty = self.dirty.lock();
             for id in ids {
                 let known = dirty.entry(id).or_default();
                 if request_id.is_some() {
@@ -32,7 +30,7 @@ impl Signal {
 
     /// Up to `max` ids, those in `busy` left for later.
     pub fn take(&self, max: usize, busy: impl Fn(InstanceId) -> bool) -> Vec<(InstanceId, RequestId)> {
-        let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut dirty = self.dirty.lock();
         let ids: Vec<InstanceId> = dirty.keys().copied().filter(|id| !busy(*id)).take(max).collect();
         ids.into_iter().filter_map(|id| dirty.remove_entry(&id)).collect()
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     agents::{
         desired::{deliverable, render_desired},
-        ingest::unclaim,
+        ingest::release,
     },
     cards::metadata_digest,
     manager::Manager,
@@ -295,7 +295,7 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
     wishes::leave(&instance.spec, &mut unit);
     let claim = subject.row.instance.claim;
     let claimed_on = instance.host_id.filter(|_| claim != Size::default());
-    unit.extend(claimed_on.map(|host_id| unclaim(host_id, claim)));
+    unit.extend(claimed_on.map(|host_id| release(host_id, claim)));
     let releasing = claimed_on.map(|host_id| manager.releasing(host_id));
     match manager.store.commit(unit).await {
         // The sweep repeats it.
@@ -303,7 +303,7 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
             {
                 let mut inventory = manager.inventory();
                 if let Some(host_id) = claimed_on {
-                    inventory.unclaim(host_id, claim);
+                    inventory.release(host_id, claim);
                 }
                 inventory.detach(instance.id);
             }

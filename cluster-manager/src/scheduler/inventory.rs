@@ -323,7 +323,7 @@ impl Inventory {
     }
 
     /// The commit that released a claim succeeded; it raised the host's revision by one.
-    pub fn unclaim(&mut self, id: HostId, claim: Size) {
+    pub fn release(&mut self, id: HostId, claim: Size) {
         self.change_figures(id, |h| {
             h.used = minus(h.used, claim);
             h.revision += 1;

@@ -171,7 +171,7 @@ impl Levelling<'_> {
             return None;
         }
         let back = self.inventory.backup_of(resident.id);
-        self.inventory.unclaim(from.1, resident.claim);
+        self.inventory.release(from.1, resident.claim);
         self.inventory.detach(resident.id);
         let now = choose_on(self.inventory, &resident.request, from.1).map_or(u32::MAX, |c| c.score.violations);
         let choice = targets.into_iter().find_map(|target| {

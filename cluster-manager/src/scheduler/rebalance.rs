@@ -97,12 +97,12 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
     order.sort_unstable_by_key(|r| (std::cmp::Reverse((r.claim.memory_mib, r.claim.vcpus)), r.id));
     let mut moved: Vec<(&Resident, Placed)> = Vec::with_capacity(order.len());
     for resident in order {
-        inventory.unclaim(host_id, resident.claim);
+        inventory.release(host_id, resident.claim);
         inventory.detach(resident.id);
         let Some(choice) = choose(inventory, &resident.request) else {
             hold(inventory, resident, &stay(resident));
             for (resident, placed) in moved.into_iter().rev() {
-                inventory.unclaim(placed.host_id, placed.claim);
+                inventory.release(placed.host_id, placed.claim);
                 inventory.detach(resident.id);
                 hold(inventory, resident, &stay(resident));
             }

@@ -7,7 +7,7 @@ use crate::{
 use domain::{
     ErrorKind, InstanceId, NetworkId, PortId, SubnetId,
     instance::{Instance, InstanceState as S},
-    network::{Change as NetworkChange, FixedIpAsked, NetworkObject, Port, PortState, RateLimit, SubnetSpec},
+    network::{Change as NetworkChange, FixedIpRequest, NetworkObject, Port, PortState, RateLimit, SubnetSpec},
     quota::QuotaAmounts,
 };
 use proto::{
@@ -42,17 +42,17 @@ async fn network(cloud: &Cloud) -> Net {
 }
 
 impl Net {
-    fn nic(&self) -> pb::NewNic {
-        pb::NewNic {
+    fn nic(&self) -> pb::NicRequest {
+        pb::NicRequest {
             port_id: PortId::new().to_string(),
             network_id: self.network_id.to_string(),
-            ..pb::NewNic::default()
+            ..pb::NicRequest::default()
         }
     }
 
-    fn nic_at(&self, last: u8) -> pb::NewNic {
-        let asked = FixedIpAsked::Address([10, 7, 0, last].into());
-        pb::NewNic { fixed_ip_asked_json: vec![serde_json::to_string(&asked).expect("JSON")], ..self.nic() }
+    fn nic_at(&self, last: u8) -> pb::NicRequest {
+        let asked = FixedIpRequest::Address([10, 7, 0, last].into());
+        pb::NicRequest { fixed_ip_request_json: vec![serde_json::to_string(&asked).expect("JSON")], ..self.nic() }
     }
 
     /// A port of its own.
@@ -62,7 +62,7 @@ impl Net {
             network_id: self.network_id,
             name: name.parse().expect("a name"),
             mac: None,
-            fixed_ips: vec![FixedIpAsked::AnyOf(self.subnet_id)],
+            fixed_ips: vec![FixedIpRequest::AnyOf(self.subnet_id)],
             allowed_addresses: vec![],
             security_group_ids: None,
             rate_limit: RateLimit::default(),
@@ -74,12 +74,12 @@ impl Net {
     }
 }
 
-fn with_nics(mut request: pb::CreateInstancesRequest, nics: &[pb::NewNic]) -> pb::CreateInstancesRequest {
+fn with_nics(mut request: pb::CreateInstancesRequest, nics: &[pb::NicRequest]) -> pb::CreateInstancesRequest {
     request.instances[0].nics = nics.to_vec();
     request
 }
 
-async fn created(cloud: &Cloud, name: &str, nics: &[pb::NewNic]) -> Instance {
+async fn created(cloud: &Cloud, name: &str, nics: &[pb::NicRequest]) -> Instance {
     let request = with_nics(cloud.request(&[name], &cloud.spec()), nics);
     let answer = cloud.try_create(&cloud.context(), request).await.expect("created");
     proto::convert::instance_from_pb(answer.instances[0].clone()).expect("well-formed")
@@ -110,7 +110,7 @@ async fn cards_are_had_kept_changed_and_given_back() {
         let hosts = cloud.hosts(2).await;
         let net = network(&cloud).await;
         let own = net.port(&cloud, "own").await;
-        let existing = pb::NewNic { port_id: own.id.to_string(), existing: true, ..pb::NewNic::default() };
+        let existing = pb::NicRequest { port_id: own.id.to_string(), existing: true, ..pb::NicRequest::default() };
         let instance = created(&cloud, "web", &[net.nic_at(77), existing]).await;
         let nics = &instance.spec.nics;
         assert_eq!((nics.len(), nics[0].addresses.as_slice()), (2, &[[10, 7, 0, 77].into()][..]));
@@ -165,7 +165,7 @@ async fn what_the_resource_manager_refuses_is_said_as_it_is_and_leaves_nothing()
     let net = network(&cloud).await;
     let holder = created(&cloud, "holder", &[net.nic_at(9)]).await;
     cloud.becomes(holder.id, S::Running).await;
-    let refused = async |nics: Vec<pb::NewNic>| {
+    let refused = async |nics: Vec<pb::NicRequest>| {
         let request = with_nics(cloud.request(&["late"], &cloud.spec()), &nics);
         let id: InstanceId = request.instances[0].id.parse().expect("an id");
         let rehearsed = CallContext { dry_run: true, ..cloud.context() };
@@ -332,14 +332,14 @@ async fn a_reservation_that_is_gone_before_it_is_bound_is_made_anew_with_the_sam
     let instance = created(&cloud, "web", &[net.nic()]).await;
     cloud.dies().await;
     let nic = &instance.spec.nics[0];
-    let forget = resource::ForgetPortsRequest {
+    let forget = resource::RemovePortsRequest {
         instance_ids: vec![],
         ports: vec![resource::PortOfInstance {
             port_id: nic.port_id.to_string(),
             instance_id: instance.id.to_string(),
         }],
     };
-    cloud.resources().forget_ports(cloud.context().request(forget)).await.expect("forgotten");
+    cloud.resources().remove_ports(cloud.context().request(forget)).await.expect("forgotten");
     assert_eq!(ports_of(&cloud, instance.id).await, vec![]);
     cloud.restart().await;
     cloud.becomes(instance.id, S::Running).await;

@@ -313,7 +313,7 @@ impl Cloud {
             project_id: self.project_id.to_string(),
             instances: names
                 .iter()
-                .map(|name| pb::NewInstance {
+                .map(|name| pb::InstanceRequest {
                     id: InstanceId::new().to_string(),
                     name: (*name).to_owned(),
                     root_disk_id: DiskId::new().to_string(),

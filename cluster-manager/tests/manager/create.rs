@@ -206,7 +206,7 @@ async fn a_claim_that_memory_does_not_know_of_is_met_at_the_commit_and_refused_f
     cloud.store.commit(store::Unit::new().op(claim)).await.expect("room");
     let refused = cloud.try_create(&cloud.context(), cloud.request(&["a"], &cloud.spec())).await.expect_err("full");
     assert_eq!(refused.kind, ErrorKind::NoCapacity, "{refused:?}");
-    let back = store::HostUnclaim { host_id: host.id(), vcpus: 4, memory_mib: 0, disk_gib: 0 };
+    let back = store::HostRelease { host_id: host.id(), vcpus: 4, memory_mib: 0, disk_gib: 0 };
     cloud.store.commit(store::Unit::new().op(back)).await.expect("given back");
     nothing_happened(&cloud).await;
     // The inventory learns of it again when the host says hello.

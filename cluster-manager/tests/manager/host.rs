@@ -168,14 +168,14 @@ async fn an_instance_records_the_cpu_that_it_was_placed_on() {
         config.facts.guest_cpu = Some(cpu.clone());
         let host = cloud.host(config).await;
         let web = cloud.running("web").await;
-        assert_eq!(web.seat.cpu_baseline, Some(cpu.id()));
-        assert_eq!(cloud.fetch(web.id).await.seat, web.seat, "what was answered is what is kept");
+        assert_eq!(web.binding.cpu_baseline, Some(cpu.id()));
+        assert_eq!(cloud.fetch(web.id).await.binding, web.binding, "what was answered is what is kept");
         let known = cloud.store.cpu_baseline_list().await.expect("readable");
         assert_eq!(known.iter().map(|row| (&row.id, &row.document)).collect::<Vec<_>>(), [(&cpu.id(), &cpu)]);
         // A host whose agent doesn't say.
         cloud.cordon(host.id(), true).await;
         let silent = cloud.host(SimConfig::named("host-2")).await;
-        assert_eq!(cloud.running("other").await.seat.cpu_baseline, None);
+        assert_eq!(cloud.running("other").await.binding.cpu_baseline, None);
         cloud.stop(vec![host, silent]).await;
     }
 }

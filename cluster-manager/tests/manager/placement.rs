@@ -7,7 +7,7 @@ use domain::{
     flavor::{Pinning, Size},
     host::NumaFacts,
     instance::{InstanceSpec, InstanceState as S, OnHostLoss, Power},
-    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementWishes},
+    placement::{GroupPolicy, GroupScope, GroupStrength, PlacementConstraints},
     quota::QuotaAmounts,
 };
 use proto::{cluster::v1 as pb, convert::instance_from_pb};
@@ -30,12 +30,12 @@ async fn group(cloud: &Cloud, name: &str, policy: GroupPolicy, scope: GroupScope
     id
 }
 
-fn wishing(cloud: &Cloud, placement: PlacementWishes) -> InstanceSpec {
+fn wishing(cloud: &Cloud, placement: PlacementConstraints) -> InstanceSpec {
     InstanceSpec { placement, ..cloud.spec() }
 }
 
 fn in_group(cloud: &Cloud, id: PlacementGroupId) -> InstanceSpec {
-    wishing(cloud, PlacementWishes { groups: vec![id], ..PlacementWishes::default() })
+    wishing(cloud, PlacementConstraints { groups: vec![id], ..PlacementConstraints::default() })
 }
 
 async fn refused(cloud: &Cloud, name: &str, spec: &InstanceSpec) -> domain::Problem {
@@ -122,15 +122,16 @@ async fn tags_racks_dedication_and_drain_are_the_operators() {
     refused(&cloud, "r-3", &racks).await;
 
     let rack = |rack: &str| [("rack".to_owned(), rack.to_owned())].into();
-    let must = wishing(&cloud, PlacementWishes { required_tags: rack("two"), ..PlacementWishes::default() });
+    let must = wishing(&cloud, PlacementConstraints { required_tags: rack("two"), ..PlacementConstraints::default() });
     assert_eq!(hosts_of(&cloud, &["m-1"], &must).await, [ids[2]]);
-    let must_not = wishing(&cloud, PlacementWishes { forbidden_tags: rack("one"), ..PlacementWishes::default() });
+    let must_not =
+        wishing(&cloud, PlacementConstraints { forbidden_tags: rack("one"), ..PlacementConstraints::default() });
     assert_eq!(hosts_of(&cloud, &["m-2"], &must_not).await, [ids[2]]);
-    let absent = PlacementWishes { cpu_features: vec!["amx".to_owned()], ..PlacementWishes::default() };
+    let absent = PlacementConstraints { cpu_features: vec!["amx".to_owned()], ..PlacementConstraints::default() };
     let problem = refused(&cloud, "m-3", &wishing(&cloud, absent)).await;
     assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::CpuFeatures);
 
-    let alone = wishing(&cloud, PlacementWishes { dedicated: true, ..PlacementWishes::default() });
+    let alone = wishing(&cloud, PlacementConstraints { dedicated: true, ..PlacementConstraints::default() });
     let problem = refused(&cloud, "d-1", &alone).await;
     assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::Dedicated);
     let mine = Some(cloud.project_id.to_string());
@@ -166,7 +167,8 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
     for cloud in each(quick()).await {
         let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 20 };
         let host = cloud.host(SimConfig { capacity, ..SimConfig::named("small") }).await;
-        let class = |class| wishing(&cloud, PlacementWishes { preemptible_class: Some(class), ..Default::default() });
+        let class =
+            |class| wishing(&cloud, PlacementConstraints { preemptible_class: Some(class), ..Default::default() });
         let (mut ids, mut kept) = (Vec::new(), Vec::new());
         for (name, wishes) in [("c-1", class(1)), ("c-2", class(2)), ("c-1b", class(1)), ("firm", cloud.spec())] {
             let id = cloud.create_as(name, &wishes).await.id;
@@ -270,7 +272,7 @@ async fn what_another_manager_decided_of_a_host_is_heeded() {
             ..Default::default()
         };
         cloud.change_host(tagged).await.expect("accepted");
-        let must = wishing(&cloud, PlacementWishes { required_tags: gpu(), ..PlacementWishes::default() });
+        let must = wishing(&cloud, PlacementConstraints { required_tags: gpu(), ..PlacementConstraints::default() });
         hosts_of(&cloud, &["before"], &must).await;
         // Past this manager's memory.
         let decide = async |dedicated_to| {
@@ -314,7 +316,7 @@ async fn pinned_instances_hold_threads_of_their_node_also_after_a_restart_and_th
         let host = cloud.host(config).await;
         let size = |vcpus| Size { vcpus, ..cloud.spec().size };
         let pinned = |vcpus| {
-            let wishes = PlacementWishes { pinning: Pinning::Numa, ..PlacementWishes::default() };
+            let wishes = PlacementConstraints { pinning: Pinning::Numa, ..PlacementConstraints::default() };
             InstanceSpec { size: size(vcpus), ..wishing(&cloud, wishes) }
         };
         let made = async |name: &'static str, vcpus| {
@@ -325,13 +327,13 @@ async fn pinned_instances_hold_threads_of_their_node_also_after_a_restart_and_th
         assert_eq!(filter(refused(&cloud, "wide", &pinned(5)).await), Rejection::Pinning, "no node has five");
         let three = made("three", 3).await.expect("placed").instances.remove(0);
         let three = instance_from_pb(three).expect("well-formed");
-        assert_eq!((three.seat.numa_node, cloud.fetch(three.id).await.claim.vcpus), (Some(0), 6));
+        assert_eq!((three.binding.numa_node, cloud.fetch(three.id).await.claim.vcpus), (Some(0), 6));
         cloud.becomes(three.id, S::Running).await;
         cloud.restart().await;
         host.connected().await;
         // One thread is left on node 0, four on node 5.
         let two = instance_from_pb(made("two", 2).await.expect("placed").instances.remove(0)).expect("well-formed");
-        assert_eq!(two.seat.numa_node, Some(5));
+        assert_eq!(two.binding.numa_node, Some(5));
         cloud.becomes(two.id, S::Running).await;
         cloud.power(two.id, Power::Off).await.expect("accepted");
         cloud.becomes(two.id, S::Stopped).await;

@@ -77,10 +77,10 @@ impl ResourceManager for Proxy {
         self.pass(Method::ReleasePorts, request, async |mut real, message| real.release_ports(message).await).await
     }
 
-    async fn forget_ports(
+    async fn remove_ports(
         &self,
-        request: Request<pb::ForgetPortsRequest>,
-    ) -> Result<Response<pb::ForgetPortsResponse>, Status> {
-        self.pass(Method::ForgetPorts, request, async |mut real, message| real.forget_ports(message).await).await
+        request: Request<pb::RemovePortsRequest>,
+    ) -> Result<Response<pb::RemovePortsResponse>, Status> {
+        self.pass(Method::RemovePorts, request, async |mut real, message| real.remove_ports(message).await).await
     }
 }

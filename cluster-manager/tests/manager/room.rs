@@ -6,13 +6,13 @@ use domain::{
     ErrorKind, InstanceId, Problem,
     flavor::Size,
     instance::{InstanceSpec, InstanceState as S},
-    placement::PlacementWishes,
+    placement::PlacementConstraints,
     quota::QuotaAmounts,
 };
 use sim::{SimConfig, SimHost};
 
 fn class(cloud: &Cloud, class: u8) -> InstanceSpec {
-    let placement = PlacementWishes { preemptible_class: Some(class), ..Default::default() };
+    let placement = PlacementConstraints { preemptible_class: Some(class), ..Default::default() };
     InstanceSpec { placement, ..cloud.spec() }
 }
 

@@ -1,10 +1,11 @@
 //! A storage-manager that fails on demand: it stands before the real one and, for a call that is planned to fail, either doesn't pass it
 //! on, or passes it on and loses the answer, or takes the moment to kill the manager that called.
 
+use parking_lot::Mutex;
 use proto::storage::v1::{
     self as pb, storage_manager_client::StorageManagerClient, storage_manager_server::StorageManager,
 };
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming, transport::Channel};
 
@@ -18,12 +19,12 @@ pub enum Method {
     ReservePorts,
     BindPorts,
     ReleasePorts,
-    ForgetPorts,
+    RemovePorts,
 }
 
 impl Method {
     pub const STORAGE: [Self; 5] = [Self::Reserve, Self::Confirm, Self::Resize, Self::Release, Self::Forget];
-    pub const RESOURCE: [Self; 4] = [Self::ReservePorts, Self::BindPorts, Self::ReleasePorts, Self::ForgetPorts];
+    pub const RESOURCE: [Self; 4] = [Self::ReservePorts, Self::BindPorts, Self::ReleasePorts, Self::RemovePorts];
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,15 +54,15 @@ pub struct Plan(Arc<Mutex<Vec<(Method, Failure)>>>);
 
 impl Plan {
     pub fn fail_once(&self, method: Method, failure: Failure) {
-        self.0.lock().expect("lock").push((method, failure));
+        self.0.lock().push((method, failure));
     }
 
     pub fn used_up(&self) -> bool {
-        self.0.lock().expect("lock").is_empty()
+        self.0.lock().is_empty()
     }
 
     pub fn take(&self, method: Method) -> Option<Failure> {
-        let mut plan = self.0.lock().expect("lock");
+        let mut plan = self.0.lock();
         let at = plan.iter().position(|(m, _)| *m == method)?;
         Some(plan.remove(at).1)
     }
@@ -124,11 +125,11 @@ impl StorageManager for Proxy {
         self.pass(Method::Release, request, async |mut real, message| real.release_disks(message).await).await
     }
 
-    async fn forget_disks(
+    async fn remove_disks(
         &self,
-        request: Request<pb::ForgetDisksRequest>,
-    ) -> Result<Response<pb::ForgetDisksResponse>, Status> {
-        self.pass(Method::Forget, request, async |mut real, message| real.forget_disks(message).await).await
+        request: Request<pb::RemoveDisksRequest>,
+    ) -> Result<Response<pb::RemoveDisksResponse>, Status> {
+        self.pass(Method::Forget, request, async |mut real, message| real.remove_disks(message).await).await
     }
 
     async fn create_image(

@@ -1,7 +1,8 @@
 //! An address that stays while the service behind it comes and goes, as a port does across a restart.
 
+use parking_lot::Mutex;
 use service_kit::transport::{self, GrpcListener, GrpcTarget};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use tokio::{io::DuplexStream, sync::mpsc};
 
 #[derive(Clone)]
@@ -18,7 +19,7 @@ impl Switchboard {
         let forward = Arc::clone(&behind);
         tokio::spawn(async move {
             while let Some(stream) = incoming.recv().await {
-                let sender = forward.lock().expect("lock").clone();
+                let sender = forward.lock().clone();
                 if let Some(sender) = sender {
                     // Nobody there: the stream is dropped, and the caller sees a closed connection.
                     let _ = sender.send(stream).await;
@@ -31,11 +32,11 @@ impl Switchboard {
     /// A listener for a service that takes the place of the last one.
     pub fn listener(&self) -> GrpcListener {
         let (tx, rx) = mpsc::channel(64);
-        *self.behind.lock().expect("lock") = Some(tx);
+        *self.behind.lock() = Some(tx);
         GrpcListener::InProcess(rx)
     }
 
     pub fn unplug(&self) {
-        *self.behind.lock().expect("lock") = None;
+        *self.behind.lock() = None;
     }
 }

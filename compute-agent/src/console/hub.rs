@@ -6,10 +6,10 @@
 //! bounded queue as well, and there it is the writer who waits, for a guest that doesn't read. The hub looks for the
 //! up line as output passes, and keeps the log's file small.
 
+use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -99,7 +99,7 @@ impl ConsoleHub {
 
     /// The guest boots anew: the line is awaited again.
     pub fn rearm(&self) {
-        let mut watchdog = self.shared.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watchdog = self.shared.scanner.lock();
         watchdog.scanner.rearm();
         watchdog.guest_up.send_replace(None);
     }
@@ -169,7 +169,7 @@ impl Pump {
     }
 
     fn pass_on(&mut self, bytes: Bytes) {
-        let mut watchdog = self.scanner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watchdog = self.scanner.lock();
         if let Some(up) = watchdog.scanner.push(&bytes) {
             watchdog.guest_up.send_replace(Some(up));
         }

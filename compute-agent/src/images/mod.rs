@@ -18,13 +18,14 @@ pub use fetch::FetchError;
 
 use self::evict::{Cached, plan_eviction};
 use domain::image::ImagePart;
+use parking_lot::Mutex;
 use proto::storage::v1::storage_manager_client::StorageManagerClient;
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::watch;
@@ -117,7 +118,7 @@ impl ImageCache {
     }
 
     fn join_flight(self: &Arc<Self>, part: &ImagePart) -> watch::Receiver<Flight> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&part.sha256) {
             return flight.clone();
         }
@@ -131,7 +132,7 @@ impl ImageCache {
                 () = shutdown.cancelled() => Err(FetchError::Cancelled),
             };
             // First off the board, then told: whoever asks again after a failure starts a new one.
-            cache.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&part.sha256);
+            cache.flights.lock().remove(&part.sha256);
             metrics::counter!("iaas_image_fetches_total", "outcome" => if fetched.is_ok() { "ok" } else { "failed" })
                 .increment(1);
             progress.send_replace(match fetched {

@@ -35,11 +35,12 @@ use self::{
     writer::{Writer, Written},
 };
 use domain::{HostId, InstanceId, Timestamp};
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::{BTreeMap, btree_map::Entry as MapEntry},
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -299,7 +300,7 @@ impl Ledger {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that runs under the lock panics half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -10,7 +10,7 @@ use domain::{
     flavor::Size,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind},
     instance::{InstanceSpec, OnCrash, OnHostLoss, Power},
-    placement::PlacementWishes,
+    placement::PlacementConstraints,
 };
 use serde::{Deserialize, Serialize};
 
@@ -332,7 +332,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
             user_data_base64: v1.user_data_base64,
             zone: v1.zone,
             // The scheduler's alone: a host does nothing about it.
-            placement: PlacementWishes::default(),
+            placement: PlacementConstraints::default(),
             nics: vec![],
             deleted: v1.deleted,
         },
@@ -410,7 +410,7 @@ pub(crate) mod tests {
                     ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                     user_data_base64: "aGk=".into(),
                     zone: Some("a".into()),
-                    placement: PlacementWishes::default(),
+                    placement: PlacementConstraints::default(),
                     nics: vec![],
                     deleted: false,
                 },

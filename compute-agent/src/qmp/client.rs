@@ -5,12 +5,13 @@
 //! for QEMU answers in order, and ids tell answers apart. QEMU serves one connection per monitor socket: a second one
 //! waits until the first is closed, so [`QmpClient::connect`] times out against a monitor that somebody else holds.
 
+use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use proto::port_socket::send_with_fd;
@@ -212,8 +213,8 @@ impl QmpClient {
         &self.shared.version
     }
 
-    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
-        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    fn pending(&self) -> parking_lot::MutexGuard<'_, Pending> {
+        self.shared.pending.lock()
     }
 }
 
@@ -224,7 +225,7 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner).answers.remove(&self.id);
+        self.pending.lock().answers.remove(&self.id);
     }
 }
 
@@ -290,13 +291,13 @@ async fn read_loop(
             }
             Err(WireError::TooLong) => break,
         };
-        let place = id.and_then(|id| pending.lock().unwrap_or_else(PoisonError::into_inner).answers.remove(&id));
+        let place = id.and_then(|id| pending.lock().answers.remove(&id));
         if let Some(place) = place {
             // Its owner may have given up in this moment.
             let _ = place.send(answer);
         }
     }
-    let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pending = pending.lock();
     pending.closed = true;
     pending.answers.clear();
     drop(pending);

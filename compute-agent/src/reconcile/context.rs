@@ -15,9 +15,10 @@ use crate::{
     link::outbox::{Observation, Outbox},
 };
 use domain::InstanceId;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicU32},
+    sync::{Arc, atomic::AtomicU32},
     time::Instant,
 };
 use tokio::sync::{Notify, Semaphore};
@@ -125,7 +126,7 @@ impl Context {
     }
 
     pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outbox.lock()
     }
 
     /// Reports what was seen, if it is news.
@@ -157,16 +158,16 @@ impl Context {
     /// When this version was learned; none when it was before the agent's start.
     #[must_use]
     pub fn learned_at(&self, instance_id: InstanceId, version: Version) -> Option<Instant> {
-        let learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
+        let learned = self.learned.lock();
         learned.get(&instance_id).filter(|l| l.version == version).map(|l| l.at)
     }
 
     pub fn take_found(&self, instance_id: InstanceId) -> Option<Found> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance_id)
+        self.found.lock().remove(&instance_id)
     }
 
     fn lock_consoles(&self) -> MutexGuard<'_, HashMap<InstanceId, ConsoleHub>> {
-        self.consoles.lock().unwrap_or_else(PoisonError::into_inner)
+        self.consoles.lock()
     }
 
     /// Directories that must exist.

@@ -32,11 +32,8 @@ use crate::{
 };
 use context::Learned;
 use domain::{InstanceId, instance::InstanceState};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc, time::Instant};
 use tokio::sync::Notify;
 
 /// The tasks by instance.
@@ -65,7 +62,7 @@ impl Reconciler {
             match outcome.decision {
                 Decision::Take => {
                     let learned = Learned { version, at: learned_at };
-                    self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(instance_id, learned);
+                    self.context.learned.lock().insert(instance_id, learned);
                     self.wake(instance_id);
                 }
                 Decision::Rebury | Decision::Repeat => self.say_again(instance_id),
@@ -91,7 +88,7 @@ impl Reconciler {
 
     /// Wakes the instance's task, which is started when there is none.
     fn wake(&self, instance_id: InstanceId) {
-        let mut wakers = self.wakers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wakers = self.wakers.lock();
         if let Some(waker) = wakers.get(&instance_id) {
             return waker.notify_one();
         }
@@ -101,11 +98,11 @@ impl Reconciler {
         let (context, wakers) = (Arc::clone(&self.context), Arc::clone(&self.wakers));
         self.context.tasks.spawn(task::run(task, move || {
             // Under the lock that `wake` takes: an instance given anew meanwhile finds either this task or none.
-            let mut wakers = wakers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut wakers = wakers.lock();
             let buried = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
             if buried {
                 wakers.remove(&instance_id);
-                context.learned.lock().unwrap_or_else(PoisonError::into_inner).remove(&instance_id);
+                context.learned.lock().remove(&instance_id);
             }
             buried
         }));

@@ -31,11 +31,7 @@ impl Task {
             // The ledger knows of none, and yet one runs: a launch that was cut. It is taken over, never doubled.
             let found = adopt::running_qemus(&self.context.config.run_dir);
             if let Some(found) = found.into_iter().find(|found| found.instance_id == self.instance_id) {
-                self.context
-                    .found
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .insert(self.instance_id, found);
+                self.context.found.lock().insert(self.instance_id, found);
                 self.adopt();
                 return Ok(());
             }

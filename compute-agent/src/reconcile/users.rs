@@ -4,12 +4,12 @@
 //! is the owner of its console directory, and nothing else records it, so no crash can make the two disagree.
 
 use super::layout;
+use parking_lot::Mutex;
 use std::{
     collections::BTreeSet,
     fs, io,
     os::unix::fs::{DirBuilderExt, MetadataExt, chown},
     path::Path,
-    sync::{Mutex, PoisonError},
 };
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Users {
             Err(e) => return Err(e),
         }
         let uid = {
-            let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut taken = self.taken.lock();
             let Some(uid) = (self.first..self.first + self.count).find(|uid| !taken.contains(uid)) else {
                 return Ok(None);
             };
@@ -73,7 +73,7 @@ impl Users {
 
     /// Nothing of the instance that had it is left.
     pub fn release(&self, uid: u32) {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        self.taken.lock().remove(&uid);
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::stand_in::PATIENCE;
 use domain::{InstanceId, PortId, network::MacAddr};
 use nix::libc;
+use parking_lot::{Condvar, Mutex};
 use proto::{
     agent::v1::DesiredPort,
     port_socket::{PortReply, PortRequest, RefusedReason, body_len, decode, encode, send_with_fd},
@@ -17,7 +18,7 @@ use std::{
     },
     path::Path,
     process::Command,
-    sync::{Arc, Condvar, Mutex, mpsc},
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -100,7 +101,7 @@ impl Ports {
             run("ip", &["link", "set", &tap, "up"]).expect("up");
         });
         let (state, news) = &*self.shared;
-        state.lock().expect("lock").ports.insert(port.id, port.clone());
+        state.lock().ports.insert(port.id, port.clone());
         news.notify_all();
     }
 
@@ -119,20 +120,20 @@ impl Ports {
     }
 
     pub fn acquired(&self) -> Vec<PortId> {
-        self.shared.0.lock().expect("lock").acquired.clone()
+        self.shared.0.lock().acquired.clone()
     }
 
     pub fn released(&self) -> Vec<PortId> {
-        self.shared.0.lock().expect("lock").released.clone()
+        self.shared.0.lock().released.clone()
     }
 
     /// The next answers are lost, after what was asked was done.
     pub fn lose_answers(&self, count: u32) {
-        self.shared.0.lock().expect("lock").lost = count;
+        self.shared.0.lock().lost = count;
     }
 
     pub fn all_lost(&self) -> bool {
-        self.shared.0.lock().expect("lock").lost == 0
+        self.shared.0.lock().lost == 0
     }
 
     /// Whether nobody has a port's tap open.
@@ -181,7 +182,7 @@ fn turn(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.read_exact(&mut body)?;
     let (reply, tap) = answer(decode(&body)?, shared);
     {
-        let mut state = shared.0.lock().expect("lock");
+        let mut state = shared.0.lock();
         if state.lost > 0 {
             state.lost -= 1;
             return Err(io::ErrorKind::ConnectionAborted.into());
@@ -200,10 +201,9 @@ fn answer(request: PortRequest, shared: &Shared) -> (PortReply, Option<File>) {
     let refused = |reason, detail: &str| (PortReply::Refused { reason, detail: detail.into() }, None);
     match request {
         PortRequest::Acquire { port_id, instance_id, epoch, timeout_ms } => {
-            let state = state.lock().expect("lock");
+            let mut state = state.lock();
             let unknown = |state: &mut State| !state.ports.contains_key(&port_id);
-            let patience = Duration::from_millis(timeout_ms);
-            let (mut state, _) = news.wait_timeout_while(state, patience, unknown).expect("lock");
+            news.wait_while_for(&mut state, unknown, Duration::from_millis(timeout_ms));
             let Some(port) = state.ports.get(&port_id).cloned() else {
                 return refused(RefusedReason::NotYet, "the ledger is behind");
             };
@@ -220,7 +220,7 @@ fn answer(request: PortRequest, shared: &Shared) -> (PortReply, Option<File>) {
             }
         }
         PortRequest::Release { port_id, instance_id, .. } => {
-            let mut state = state.lock().expect("lock");
+            let mut state = state.lock();
             if state.holders.get(&port_id).is_some_and(|holder| *holder != instance_id) {
                 return refused(RefusedReason::NotYours, "of another instance");
             }

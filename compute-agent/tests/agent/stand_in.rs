@@ -1,5 +1,6 @@
 //! A cluster-manager and a storage-manager that speak the real protocol, remember what they were told, and misbehave on request.
 
+use parking_lot::{Mutex, MutexGuard};
 use proto::{
     agent::v1::{
         self as agent,
@@ -18,7 +19,7 @@ use service_kit::transport::{GrpcTarget, in_process, serve};
 use std::{
     collections::{BTreeMap, HashMap},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::Duration,
 };
 use tokio::sync::{Notify, mpsc};
@@ -77,7 +78,7 @@ impl Manager {
     }
 
     fn lock(&self) -> MutexGuard<'_, ManagerState> {
-        self.state.lock().expect("no panic under the lock")
+        self.state.lock()
     }
 
     /// What this instance must be from now on; the agent is told at once if it is connected.
@@ -366,15 +367,15 @@ impl Storage {
 
     /// Serves these bytes under this name, whether or not it is their sum.
     pub fn put(&self, sha256: &str, bytes: Vec<u8>) {
-        self.objects.lock().expect("no panic").entry(sha256.to_owned()).or_default().bytes = bytes;
+        self.objects.lock().entry(sha256.to_owned()).or_default().bytes = bytes;
     }
 
     pub fn cut_every(&self, sha256: &str, bytes: Option<usize>) {
-        self.objects.lock().expect("no panic").entry(sha256.to_owned()).or_default().cut_every = bytes;
+        self.objects.lock().entry(sha256.to_owned()).or_default().cut_every = bytes;
     }
 
     pub fn asked(&self, sha256: &str) -> Vec<u64> {
-        self.objects.lock().expect("no panic").get(sha256).map(|o| o.asked.clone()).unwrap_or_default()
+        self.objects.lock().get(sha256).map(|o| o.asked.clone()).unwrap_or_default()
     }
 }
 
@@ -406,7 +407,7 @@ impl StorageManager for Storage {
         confirm_disks(storage::ConfirmDisksRequest) -> storage::ConfirmDisksResponse;
         resize_disk(storage::ResizeDiskRequest) -> storage::ResizeDiskResponse;
         release_disks(storage::ReleaseDisksRequest) -> storage::ReleaseDisksResponse;
-        forget_disks(storage::ForgetDisksRequest) -> storage::ForgetDisksResponse;
+        remove_disks(storage::RemoveDisksRequest) -> storage::RemoveDisksResponse;
     }
 
     async fn fetch_object(
@@ -415,7 +416,7 @@ impl StorageManager for Storage {
     ) -> Result<Response<Self::FetchObjectStream>, Status> {
         const CHUNK: usize = 256 << 10;
         let storage::FetchObjectRequest { sha256, offset } = request.into_inner();
-        let mut objects = self.objects.lock().expect("no panic");
+        let mut objects = self.objects.lock();
         let object = objects.get_mut(&sha256).filter(|o| !o.bytes.is_empty());
         let object = object.ok_or_else(|| proto::status::to_status(&domain::Problem::not_found("object", &sha256)))?;
         object.asked.push(offset);

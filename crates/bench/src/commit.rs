@@ -152,7 +152,7 @@ fn request(project_id: ProjectId, image_id: ImageId, name: &str) -> pb::CreateIn
         nics: vec![],
         deleted: false,
     };
-    let new = pb::NewInstance { id: InstanceId::new().to_string(), name: name.to_owned(), ..Default::default() };
+    let new = pb::InstanceRequest { id: InstanceId::new().to_string(), name: name.to_owned(), ..Default::default() };
     pb::CreateInstancesRequest {
         project_id: project_id.to_string(),
         instances: vec![new],

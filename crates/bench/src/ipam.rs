@@ -216,8 +216,8 @@ impl World {
     }
 
     async fn forget(&self, (_, instance_id): &(String, String)) -> anyhow::Result<()> {
-        let request = pb::ForgetPortsRequest { instance_ids: vec![instance_id.clone()], ports: vec![] };
-        self.client.clone().forget_ports(request).await?;
+        let request = pb::RemovePortsRequest { instance_ids: vec![instance_id.clone()], ports: vec![] };
+        self.client.clone().remove_ports(request).await?;
         Ok(())
     }
 }

@@ -166,7 +166,7 @@ impl Cluster for Scheduler {
     }
 
     fn leave(&mut self, host: usize, size: Size) {
-        self.inventory.unclaim(HostId(uuid::Uuid::from_u128(host as u128)), size);
+        self.inventory.release(HostId(uuid::Uuid::from_u128(host as u128)), size);
     }
 
     fn hosts(&self) -> usize {

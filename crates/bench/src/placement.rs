@@ -150,7 +150,7 @@ impl Cloud {
         let seconds = began.elapsed().as_secs_f64();
         let at = random.below(held.len() as u64) as usize;
         let gone = std::mem::replace(&mut held[at], placed);
-        inventory.unclaim(gone.host_id, gone.claim);
+        inventory.release(gone.host_id, gone.claim);
         Some(seconds)
     }
 }

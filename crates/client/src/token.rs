@@ -1,11 +1,9 @@
 //! Tokens, and where they are kept. A refresh token works once: two users of the same one end the session for both, so a refresh is
 //! done under the keeper's lock, after looking whether somebody else has just done it.
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use std::{
-    io,
-    sync::{Mutex, PoisonError},
-};
+use std::io;
 
 /// What a login gives.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -42,11 +40,11 @@ impl MemoryVault {
 
 impl TokenVault for MemoryVault {
     fn load(&self) -> io::Result<Option<Tokens>> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self.0.lock().clone())
     }
 
     fn save(&self, tokens: &Tokens) -> io::Result<()> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(tokens.clone());
+        *self.0.lock() = Some(tokens.clone());
         Ok(())
     }
 

@@ -20,11 +20,12 @@ use client::{
     upload,
 };
 use domain::image::ImagePartKind;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -85,17 +86,17 @@ impl Script {
         let (parts, body) = request.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
         let line = format!("{} {}", parts.method, parts.uri);
-        script.asked.lock().expect("no panic").push((line, parts.headers, body));
-        let next = script.answers.lock().expect("no panic").pop_front();
+        script.asked.lock().push((line, parts.headers, body));
+        let next = script.answers.lock().pop_front();
         next.unwrap_or_else(|| problem(418, "nothing_is_scripted"))
     }
 
     fn lines(&self) -> Vec<String> {
-        self.asked.lock().expect("no panic").iter().map(|(line, ..)| line.clone()).collect()
+        self.asked.lock().iter().map(|(line, ..)| line.clone()).collect()
     }
 
     fn headers(&self, name: &str) -> Vec<String> {
-        let asked = self.asked.lock().expect("no panic");
+        let asked = self.asked.lock();
         let text = |h: &HeaderMap| h.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
         asked.iter().map(|(_, headers, _)| text(headers)).collect()
     }
@@ -195,7 +196,7 @@ impl Sessions {
     }
 
     async fn whoami(State(sessions): State<Self>, headers: HeaderMap) -> Response {
-        let expected = format!("Bearer {}", sessions.current.lock().expect("no panic").0);
+        let expected = format!("Bearer {}", sessions.current.lock().0);
         if headers["authorization"] != expected.as_str() {
             return problem(401, "token_expired");
         }
@@ -204,7 +205,7 @@ impl Sessions {
     }
 
     async fn refresh(State(sessions): State<Self>, Json(body): Json<Value>) -> Response {
-        let mut current = sessions.current.lock().expect("no panic");
+        let mut current = sessions.current.lock();
         if body["refresh_token"] != current.1.as_str() {
             return problem(401, "refresh_reused");
         }
@@ -280,12 +281,12 @@ async fn a_wait_shows_what_goes_on_and_ends_at_once() {
     let tell = seen.clone();
     let client = client(&url);
     let watching = client.instance_wait("hello", WaitTarget::Running, Duration::from_secs(30), move |now| {
-        tell.lock().expect("no panic").push((now.state, now.step.clone()));
+        tell.lock().push((now.state, now.step.clone()));
         reached.send_replace("running");
     });
     let now = watching.await.expect("an answer").expect("it is there");
     assert!(WaitTarget::Running.reached(&now));
-    assert_eq!(seen.lock().expect("no panic")[0], (domain::instance::InstanceState::Building, "fetching image".into()));
+    assert_eq!(seen.lock()[0], (domain::instance::InstanceState::Building, "fetching image".into()));
 }
 
 fn sse(id: i64) -> String {
@@ -323,7 +324,7 @@ async fn an_upload_is_streamed_and_repeated_from_its_start() {
     let take = move |Path((image, part)): Path<(String, String)>, headers: HeaderMap, body: Body| async move {
         let bytes = axum::body::to_bytes(body, usize::MAX).await.expect("the body");
         let hash = headers["x-content-sha256"].to_str().expect("text").to_owned();
-        kept.lock().expect("no panic").push((image, part, hash, bytes));
+        kept.lock().push((image, part, hash, bytes));
         if counted.fetch_add(1, Ordering::SeqCst) == 0 {
             return problem(503, "unavailable");
         }
@@ -339,11 +340,11 @@ async fn an_upload_is_streamed_and_repeated_from_its_start() {
     assert_eq!(digest.size_bytes, content.len() as u64);
     let most = Arc::new(Mutex::new(0));
     let seen = most.clone();
-    let progress = move |bytes| *seen.lock().expect("no panic") = bytes;
+    let progress = move |bytes| *seen.lock() = bytes;
     let image = client(&url).image_upload("disk", ImagePartKind::Disk, &path, &digest, progress).await.expect("taken");
     assert_eq!(image.state, domain::image::ImageState::Active);
-    assert_eq!(*most.lock().expect("no panic"), content.len() as u64, "progress reaches the end");
-    let received = std::mem::take(&mut *received.lock().expect("no panic"));
+    assert_eq!(*most.lock(), content.len() as u64, "progress reaches the end");
+    let received = std::mem::take(&mut *received.lock());
     assert_eq!(received.len(), 2);
     for (image, part, hash, bytes) in &received {
         assert_eq!((image.as_str(), part.as_str(), hash), ("disk", "disk", &digest.sha256));

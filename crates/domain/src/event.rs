@@ -10,7 +10,7 @@ pub struct Event {
     pub at: Timestamp,
     /// None: of the system, seen by system admins alone.
     pub project_id: Option<ProjectId>,
-    /// `noun.verb`: `instance.create_accepted`, `instance.running`, `image.active`, `host.disconnected`.
+    /// `kind.verb`: `instance.create_accepted`, `instance.running`, `image.active`, `host.disconnected`.
     pub kind: String,
     /// `instance`, `image`, `host`, `project`, ….
     pub object_kind: String,

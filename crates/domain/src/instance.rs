@@ -6,7 +6,7 @@
 
 use crate::{
     DiskId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, SecurityGroupId, Timestamp,
-    explain::PlacementRecord, flavor::Size, network::MacAddr, placement::PlacementWishes,
+    explain::PlacementRecord, flavor::Size, network::MacAddr, placement::PlacementConstraints,
 };
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
@@ -206,8 +206,8 @@ pub struct InstanceSpec {
     pub user_data_base64: String,
     #[serde(default)]
     pub zone: Option<String>,
-    #[serde(default, skip_serializing_if = "PlacementWishes::is_empty")]
-    pub placement: PlacementWishes,
+    #[serde(default, skip_serializing_if = "PlacementConstraints::is_empty")]
+    pub placement: PlacementConstraints,
     /// Its network cards, in the order in which the guest sees them.
     #[serde(default)]
     pub nics: Vec<Nic>,
@@ -256,7 +256,7 @@ pub struct InstanceStatus {
 
 /// What it got of its host beyond room, as it was placed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Seat {
+pub struct Binding {
     /// The baseline ([`crate::cpu::CpuBaseline::id`]) that it may migrate within. None: its host's agent doesn't say.
     pub cpu_baseline: Option<String>,
     /// The host's NUMA node whose threads its vCPUs are pinned to. None: they aren't.
@@ -279,7 +279,7 @@ pub struct Instance {
     pub status: InstanceStatus,
     /// How its place was chosen.
     pub placement: Option<PlacementRecord>,
-    pub seat: Seat,
+    pub binding: Binding,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }

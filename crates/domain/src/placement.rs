@@ -7,7 +7,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-macro_rules! word_enum {
+macro_rules! string_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ macro_rules! word_enum {
     };
 }
 
-word_enum! {
+string_enum! {
     GroupPolicy {
         /// Where another member is (anywhere, for the first).
         Affinity = "affinity",
@@ -39,7 +39,7 @@ word_enum! {
     }
 }
 
-word_enum! {
+string_enum! {
     /// What counts as the same place.
     GroupScope {
         Host = "host",
@@ -49,7 +49,7 @@ word_enum! {
     }
 }
 
-word_enum! {
+string_enum! {
     GroupStrength {
         /// Or not at all.
         Hard = "hard",
@@ -58,7 +58,7 @@ word_enum! {
     }
 }
 
-word_enum! {
+string_enum! {
     /// What is made of several when not all have a place.
     Fill {
         AllOrNothing = "all_or_nothing",
@@ -66,7 +66,7 @@ word_enum! {
     }
 }
 
-word_enum! {
+string_enum! {
     /// What a decision came to.
     PlacementOutcome {
         Placed = "placed",
@@ -103,7 +103,7 @@ pub struct PlacementGroup {
 /// What an instance wishes of its host, beyond room and zone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct PlacementWishes {
+pub struct PlacementConstraints {
     /// Tags that the host must have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub required_tags: BTreeMap<String, String>,
@@ -125,7 +125,7 @@ pub struct PlacementWishes {
     pub pinning: Pinning,
 }
 
-impl PlacementWishes {
+impl PlacementConstraints {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -141,8 +141,8 @@ mod tests {
         for policy in GroupPolicy::ALL {
             assert_eq!(GroupPolicy::parse(policy.as_str()), Some(*policy));
         }
-        assert_eq!(serde_json::to_string(&PlacementWishes::default()).expect("serializes"), "{}");
-        let wishes: PlacementWishes = serde_json::from_str(r#"{"preemptible_class":3}"#).expect("reads");
-        assert_eq!(wishes, PlacementWishes { preemptible_class: Some(3), ..PlacementWishes::default() });
+        assert_eq!(serde_json::to_string(&PlacementConstraints::default()).expect("serializes"), "{}");
+        let wishes: PlacementConstraints = serde_json::from_str(r#"{"preemptible_class":3}"#).expect("reads");
+        assert_eq!(wishes, PlacementConstraints { preemptible_class: Some(3), ..PlacementConstraints::default() });
     }
 }

@@ -257,23 +257,23 @@ impl Problem {
             .with_field(field, detail)
     }
 
-    /// `noun` as people call it: "instance", "image".
+    /// `kind` as people call it: "instance", "image".
     #[must_use]
-    pub fn not_found(noun: &str, key: impl fmt::Display) -> Self {
+    pub fn not_found(kind: &str, key: impl fmt::Display) -> Self {
         Self::new(
             ErrorKind::NotFound,
-            format!("{}_not_found", noun.replace(' ', "_").to_lowercase()),
-            format!("there is no {noun} `{key}` here"),
+            format!("{}_not_found", kind.replace(' ', "_").to_lowercase()),
+            format!("there is no {kind} `{key}` here"),
         )
         .with_hint(format!(
             "list what there is with `iaasctl {} list`, and check the project",
-            noun.replace(' ', "-").to_lowercase()
+            kind.replace(' ', "-").to_lowercase()
         ))
     }
 
     #[must_use]
-    pub fn already_exists(noun: &str, key: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::AlreadyExists, "name_taken", format!("a {noun} named `{key}` exists already"))
+    pub fn already_exists(kind: &str, key: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::AlreadyExists, "name_taken", format!("a {kind} named `{key}` exists already"))
             .with_hint("choose another name, or use the existing object")
     }
 

@@ -6,10 +6,11 @@
 //! no longer names. A host that isn't known yet may have joined a moment ago: its first connection waits for a fresh list.
 
 use domain::HostId;
+use parking_lot::{Mutex, MutexGuard};
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Fleet {
 
 impl Fleet {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     /// The whole list, as it is now. Connections of whoever isn't on it are cut.

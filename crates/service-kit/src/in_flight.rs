@@ -6,10 +6,8 @@
 //! Two at once would both find nothing and race; the second waits here for the first.
 
 use domain::OperationId;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use parking_lot::Mutex;
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 #[derive(Default)]
@@ -29,7 +27,7 @@ pub struct Entered<'a> {
 impl InFlight {
     pub async fn enter(&self, id: OperationId) -> Entered<'_> {
         let lock = {
-            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.running.lock();
             Arc::clone(running.entry(id).or_default())
         };
         match Arc::clone(&lock).try_lock_owned() {
@@ -41,7 +39,7 @@ impl InFlight {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        let mut running = self.registry.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.registry.running.lock();
         // Two references: the map's and this turn's. More: somebody waits, and removes it later.
         if running.get(&self.id).is_some_and(|lock| Arc::strong_count(lock) <= 2) {
             running.remove(&self.id);
@@ -66,11 +64,11 @@ mod tests {
         let other = flights.enter(OperationId::new()).await;
         assert!(!other.waited, "another operation waits for nobody");
         drop(other);
-        while Arc::strong_count(&flights.running.lock().expect("lock")[&id]) < 3 {
+        while Arc::strong_count(&flights.running.lock()[&id]) < 3 {
             tokio::task::yield_now().await;
         }
         drop(first);
         assert!(second.await.expect("no panic"));
-        assert!(flights.running.lock().expect("lock").is_empty());
+        assert!(flights.running.lock().is_empty());
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     secret_file::{self, SecretFileError},
 };
 use domain::{HostId, host::AgentRole};
+use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     SanType,
@@ -22,7 +23,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::net::TcpStream;
@@ -186,7 +187,7 @@ impl<T> Reloading<T> {
 
     fn get(&self) -> Arc<T> {
         let stamps = Self::stamps(&self.paths);
-        let mut current = self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut current = self.current.lock();
         if current.0 != stamps {
             match (self.load)() {
                 Ok(value) => {

@@ -12,12 +12,13 @@ use domain::{
     flavor::Size,
     host::{HostFacts, MemoryOverhead},
 };
+use parking_lot::{Mutex, MutexGuard};
 use proto::agent::v1 as pb;
 use service_kit::transport::{GrpcTarget, TransportError};
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -95,11 +96,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ledger.lock()
     }
 
     pub fn plan(&self) -> MutexGuard<'_, FaultPlan> {
-        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        self.plan.lock()
     }
 }
 

@@ -1,10 +1,8 @@
 //! What is physically so, over all hosts: seen at the moment it happens, by nobody who could be wrong about it.
 
 use domain::{HostId, InstanceId};
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::{collections::HashMap, sync::Arc};
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -19,7 +17,7 @@ pub struct World(Arc<Mutex<Seen>>);
 
 impl World {
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// vCPUs begin to run. On a second host that is the one thing that must never happen, whatever the epochs.

@@ -100,7 +100,7 @@ op! {
 
 op! {
     /// The row goes. Decided on `expected_state` and `expected_generation`: whether and how much usage gets back.
-    DiskForget { id: DiskId, expected_state: DiskState, expected_generation: i64 }
+    DiskDelete { id: DiskId, expected_state: DiskState, expected_generation: i64 }
     on disk, Change by (id), guard DiskState:
     "DELETE FROM disk WHERE id IN (SELECT r.id FROM {rows})
      AND (id, state, generation) IN (SELECT r.id, r.expected_state, r.expected_generation FROM {rows})"

@@ -148,7 +148,7 @@ op! {
 op! {
     /// Gives room back. The unit must hold a fence of its own (an [`crate::InstanceDelete`], an [`crate::InstanceDesired`]), so that it
     /// is given back once.
-    HostUnclaim { host_id: HostId, vcpus: u32, memory_mib: u64, disk_gib: u64 }
+    HostRelease { host_id: HostId, vcpus: u32, memory_mib: u64, disk_gib: u64 }
     on host, Add by (host_id):
     "UPDATE host SET vcpus_used = host.vcpus_used - c.vcpus, memory_mib_used = host.memory_mib_used - c.memory_mib,
         disk_gib_used = host.disk_gib_used - c.disk_gib, revision = host.revision + c.claims

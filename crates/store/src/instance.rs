@@ -12,7 +12,7 @@ use domain::{
     explain::PlacementRecord,
     flavor::Size,
     image::Image,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, ReportFence, Seat},
+    instance::{Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, ReportFence},
     network::Port,
 };
 pub(crate) use list::Conditions;
@@ -244,7 +244,7 @@ impl From<Columns> for InstanceRow {
             spec: row.spec,
             status,
             placement: row.placement,
-            seat: Seat { cpu_baseline: row.cpu_baseline, numa_node: row.numa_node },
+            binding: Binding { cpu_baseline: row.cpu_baseline, numa_node: row.numa_node },
             created_at: row.created_at,
             updated_at: row.updated_at,
         };

@@ -1,6 +1,6 @@
 //! Networks, their subnets, and which projects got their defaults. Written by the resource-manager.
 //!
-//! A network's generation rises with its subnets, router and peerings: those changes carry a [`NetworkTouch`], so two that would overlap
+//! A network's generation rises with its subnets, router and peerings: those changes carry a [`NetworkBump`], so two that would overlap
 //! can't both commit.
 
 use crate::{Page, ReadError, Store, engine::read::text_array};
@@ -36,7 +36,7 @@ op! {
 
 op! {
     /// Something that hosts are told with the network changes: raises the generation.
-    NetworkTouch { id: NetworkId, expected_generation: i64 }
+    NetworkBump { id: NetworkId, expected_generation: i64 }
     on network, Change by (id), guard NetworkGeneration:
     "UPDATE network SET generation = r.expected_generation + 1
      FROM {rows} WHERE network.id = r.id AND network.generation = r.expected_generation"

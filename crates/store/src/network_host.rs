@@ -17,14 +17,14 @@ op! {
         underlay_mtu: u32,
         external_networks: Vec<String>,
         revision_limit: i64,
-        seen_at: Timestamp,
+        last_seen_at: Timestamp,
     }
     on network_host, Insert by (host_id):
-    "INSERT INTO network_host (host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, seen_at)
-     SELECT r.host_id, r.name, r.underlay_address, r.underlay_mtu, r.external_networks, r.revision_limit, r.seen_at
+    "INSERT INTO network_host (host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, last_seen_at)
+     SELECT r.host_id, r.name, r.underlay_address, r.underlay_mtu, r.external_networks, r.revision_limit, r.last_seen_at
      FROM {rows} WHERE TRUE
      ON CONFLICT (host_id) DO UPDATE SET name = excluded.name, underlay_address = excluded.underlay_address,
-        underlay_mtu = excluded.underlay_mtu, external_networks = excluded.external_networks, seen_at = excluded.seen_at,
+        underlay_mtu = excluded.underlay_mtu, external_networks = excluded.external_networks, last_seen_at = excluded.last_seen_at,
         revision_limit = CASE WHEN network_host.revision_limit > excluded.revision_limit THEN network_host.revision_limit
             ELSE excluded.revision_limit END"
 }
@@ -45,13 +45,14 @@ row! {
         pub underlay_mtu: u32,
         pub external_networks: Vec<String>,
         pub revision_limit: i64,
-        pub seen_at: Timestamp,
+        pub last_seen_at: Timestamp,
     }
 }
 
 impl Store {
     pub async fn network_host_load_all(&self) -> Result<Vec<NetworkHostRow>, ReadError> {
-        let sql = "SELECT host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, seen_at
+        let sql =
+            "SELECT host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, last_seen_at
             FROM network_host ORDER BY host_id";
         self.pool().fetch_all(sql, []).await
     }

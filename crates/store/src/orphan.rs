@@ -5,12 +5,12 @@ use crate::{ReadError, Store};
 use domain::{HostId, InstanceId, Timestamp};
 
 op! {
-    OrphanPut { host_id: HostId, instance_id: InstanceId, epoch: i64, detail: String, seen_at: Timestamp }
+    OrphanPut { host_id: HostId, instance_id: InstanceId, epoch: i64, detail: String, last_seen_at: Timestamp }
     on orphan, Insert by (host_id, instance_id):
-    "INSERT INTO orphan (host_id, instance_id, epoch, detail, seen_at)
-     SELECT r.host_id, r.instance_id, r.epoch, r.detail, r.seen_at FROM {rows} WHERE TRUE
+    "INSERT INTO orphan (host_id, instance_id, epoch, detail, last_seen_at)
+     SELECT r.host_id, r.instance_id, r.epoch, r.detail, r.last_seen_at FROM {rows} WHERE TRUE
      ON CONFLICT (host_id, instance_id) DO UPDATE SET epoch = excluded.epoch, detail = excluded.detail,
-        seen_at = excluded.seen_at"
+        last_seen_at = excluded.last_seen_at"
 }
 
 op! {
@@ -25,14 +25,14 @@ row! {
         pub instance_id: InstanceId,
         pub epoch: i64,
         pub detail: String,
-        pub seen_at: Timestamp,
+        pub last_seen_at: Timestamp,
     }
 }
 
 impl Store {
     /// All, by host.
     pub async fn orphan_list(&self) -> Result<Vec<OrphanRow>, ReadError> {
-        let sql = "SELECT host_id, instance_id, epoch, detail, seen_at FROM orphan ORDER BY host_id, instance_id";
+        let sql = "SELECT host_id, instance_id, epoch, detail, last_seen_at FROM orphan ORDER BY host_id, instance_id";
         self.pool().fetch_all(sql, []).await
     }
 }

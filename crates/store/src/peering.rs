@@ -1,4 +1,4 @@
-//! Peerings of networks. Written by the resource-manager; each change carries a [`crate::NetworkTouch`] of both networks.
+//! Peerings of networks. Written by the resource-manager; each change carries a [`crate::NetworkBump`] of both networks.
 
 use crate::{Page, ReadError, Store, engine::read::text_array};
 use domain::{Name, NetworkId, PeeringId, ProjectId, Timestamp, network::Peering};

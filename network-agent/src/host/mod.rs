@@ -23,6 +23,7 @@ use crate::{
     report::{Observation, Outbox},
 };
 use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
+use parking_lot::{Mutex, MutexGuard};
 use proto::{network::v1 as pb, port_socket::RefusedReason};
 use signal::Signal;
 use std::{
@@ -30,7 +31,7 @@ use std::{
     net::IpAddr,
     os::fd::OwnedFd,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use wanted::Wanted;
@@ -104,7 +105,7 @@ struct Grave {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 impl Host {

@@ -4,10 +4,8 @@
 //! waits exactly for a round that saw its change, however many are merged into it.
 
 use domain::NetworkId;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use parking_lot::{Mutex, MutexGuard};
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::{Notify, oneshot, watch};
 
 /// Who waits for a network's round of at least this number.
@@ -36,7 +34,7 @@ pub struct Signal {
 
 impl Signal {
     fn lock(&self) -> MutexGuard<'_, Numbers> {
-        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.numbers.lock()
     }
 
     /// Marks networks; the number to wait for.

@@ -19,6 +19,7 @@ use self::{
 };
 use crate::model::object::{Desired, Key, Version};
 use domain::{HostId, PortId};
+use parking_lot::{Mutex, MutexGuard};
 use proto::network::v1 as pb;
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,7 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 use tokio::sync::oneshot;
 
@@ -212,7 +213,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

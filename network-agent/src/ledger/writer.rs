@@ -6,12 +6,13 @@ use super::{
     journal::{self, HostRecord, Record},
 };
 use crate::model::object::Key;
+use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, Write},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, mpsc},
     thread,
 };
 
@@ -33,7 +34,7 @@ pub struct Draft<'a> {
 impl Draft<'_> {
     #[must_use]
     pub fn get(&self, key: Key) -> Option<Record> {
-        let held = || self.state.lock().unwrap_or_else(PoisonError::into_inner).records.get(&key).cloned();
+        let held = || self.state.lock().records.get(&key).cloned();
         self.changed.get(&key).cloned().or_else(held)
     }
 
@@ -90,7 +91,7 @@ pub struct Journal {
 
 impl Journal {
     fn commit(&mut self, state: &Mutex<State>, batch: Vec<Change>) {
-        let host = state.lock().unwrap_or_else(PoisonError::into_inner).host;
+        let host = state.lock().host;
         let mut draft = Draft { state, changed: BTreeMap::new(), host };
         let told: Vec<Told> = batch.into_iter().map(|change| change(&mut draft)).collect();
         let Draft { changed, host: new, .. } = draft;
@@ -102,7 +103,7 @@ impl Journal {
     }
 
     fn write(&mut self, state: &Mutex<State>, changed: BTreeMap<Key, Record>, host: HostRecord) -> io::Result<()> {
-        let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || state.lock();
         let crowded = self.bytes > GARBAGE_MIN && self.bytes > GARBAGE_FACTOR * self.live_bytes;
         if self.torn || crowded {
             let mut all = lock().records.clone();

@@ -283,15 +283,8 @@ impl TestHost {
             }
         };
         tokio::time::timeout(PATIENCE, quiet).await.expect("the host settles");
-        let failed: Vec<_> = self
-            .host
-            .outbox
-            .lock()
-            .expect("lock")
-            .due(0)
-            .into_iter()
-            .filter(|(_, o)| o.state == pb::ObjectState::Error)
-            .collect();
+        let failed: Vec<_> =
+            self.host.outbox.lock().due(0).into_iter().filter(|(_, o)| o.state == pb::ObjectState::Error).collect();
         assert!(failed.is_empty(), "not programmed: {failed:?}");
     }
 

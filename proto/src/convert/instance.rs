@@ -5,8 +5,8 @@ use crate::cluster::v1 as pb;
 use domain::{
     Timestamp,
     flavor::Size,
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power, Seat},
-    placement::PlacementWishes,
+    instance::{Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
+    placement::PlacementConstraints,
 };
 
 #[must_use]
@@ -62,19 +62,19 @@ pub fn spec_to_pb(spec: &InstanceSpec) -> pb::InstanceSpec {
         ssh_keys: spec.ssh_keys.clone(),
         user_data_base64: spec.user_data_base64.clone(),
         zone: spec.zone.clone(),
-        placement_json: wishes_to_pb(&spec.placement),
+        placement_json: constraints_to_pb(&spec.placement),
         deleted: spec.deleted,
         nics: spec.nics.iter().map(nic_to_pb).collect(),
     }
 }
 
-fn wishes_to_pb(wishes: &PlacementWishes) -> String {
+fn constraints_to_pb(wishes: &PlacementConstraints) -> String {
     if wishes.is_empty() { String::new() } else { serde_json::to_string(wishes).unwrap_or_default() }
 }
 
-fn wishes_from_pb(json: &str) -> Result<PlacementWishes, InvalidMessage> {
+fn constraints_from_pb(json: &str) -> Result<PlacementConstraints, InvalidMessage> {
     if json.is_empty() {
-        return Ok(PlacementWishes::default());
+        return Ok(PlacementConstraints::default());
     }
     serde_json::from_str(json).map_err(|e| InvalidMessage { field: "spec.placement_json", detail: e.to_string() })
 }
@@ -114,7 +114,7 @@ pub fn spec_from_pb(spec: pb::InstanceSpec) -> Result<InstanceSpec, InvalidMessa
         ssh_keys: spec.ssh_keys,
         user_data_base64: spec.user_data_base64,
         zone: spec.zone,
-        placement: wishes_from_pb(&spec.placement_json)?,
+        placement: constraints_from_pb(&spec.placement_json)?,
         nics: spec.nics.iter().map(nic_from_pb).collect::<Result<_, _>>()?,
         deleted: spec.deleted,
     })
@@ -146,8 +146,8 @@ pub fn instance_to_pb(instance: &Instance) -> pb::Instance {
         placement_json: instance.placement.as_ref().and_then(|p| serde_json::to_string(p).ok()).unwrap_or_default(),
         created_at: instance.created_at.0,
         updated_at: instance.updated_at.0,
-        cpu_baseline: instance.seat.cpu_baseline.clone().unwrap_or_default(),
-        numa_node: instance.seat.numa_node,
+        cpu_baseline: instance.binding.cpu_baseline.clone().unwrap_or_default(),
+        numa_node: instance.binding.numa_node,
     }
 }
 
@@ -180,7 +180,7 @@ pub fn instance_from_pb(instance: pb::Instance) -> Result<Instance, InvalidMessa
             crash_count: status.crash_count,
         },
         placement,
-        seat: Seat {
+        binding: Binding {
             cpu_baseline: Some(instance.cpu_baseline).filter(|id| !id.is_empty()),
             numa_node: instance.numa_node,
         },
@@ -221,11 +221,11 @@ mod tests {
                     ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                     user_data_base64: "aGk=".into(),
                     zone: Some("a".into()),
-                    placement: PlacementWishes {
+                    placement: PlacementConstraints {
                         required_tags: [("disk".to_owned(), "ssd".to_owned())].into(),
                         groups: vec![domain::PlacementGroupId::new()],
                         preemptible_class: Some(2),
-                        ..PlacementWishes::default()
+                        ..PlacementConstraints::default()
                     },
                     nics: vec![Nic {
                         port_id: domain::PortId::new(),
@@ -247,7 +247,7 @@ mod tests {
                     crash_count: 1,
                 },
                 placement: None,
-                seat: Seat { cpu_baseline: Some("intel-host-1".into()), numa_node: Some(3) },
+                binding: Binding { cpu_baseline: Some("intel-host-1".into()), numa_node: Some(3) },
                 created_at: Timestamp(1),
                 updated_at: Timestamp(2),
             };

@@ -4,7 +4,7 @@
 use crate::{Manager, ipam::ScopedAddress, plan::Plan, topology::Key};
 use domain::{
     ErrorKind, Name, Problem, ProjectId,
-    network::{MacAddr, Noun},
+    network::{MacAddr, ObjectKind},
     quota::QuotaAmounts,
 };
 use std::{collections::BTreeMap, error::Error};
@@ -57,16 +57,16 @@ pub(crate) fn contended() -> Problem {
         .with_hint("try again")
 }
 
-/// The noun whose name isn't free.
-fn named_by(constraint: Constraint) -> Option<Noun> {
+/// The kind whose name isn't free.
+fn named_by(constraint: Constraint) -> Option<ObjectKind> {
     match constraint {
-        Constraint::ExternalNetworkName => Some(Noun::ExternalNetwork),
-        Constraint::NetworkName => Some(Noun::Network),
-        Constraint::SubnetName => Some(Noun::Subnet),
-        Constraint::RouterName => Some(Noun::Router),
-        Constraint::SecurityGroupName => Some(Noun::SecurityGroup),
-        Constraint::PortName => Some(Noun::Port),
-        Constraint::PeeringName => Some(Noun::Peering),
+        Constraint::ExternalNetworkName => Some(ObjectKind::ExternalNetwork),
+        Constraint::NetworkName => Some(ObjectKind::Network),
+        Constraint::SubnetName => Some(ObjectKind::Subnet),
+        Constraint::RouterName => Some(ObjectKind::Router),
+        Constraint::SecurityGroupName => Some(ObjectKind::SecurityGroup),
+        Constraint::PortName => Some(ObjectKind::Port),
+        Constraint::PeeringName => Some(ObjectKind::Peering),
         _ => None,
     }
 }
@@ -107,9 +107,9 @@ async fn again(manager: &Manager, decided: &Decided) -> Result<(), Problem> {
 }
 
 async fn broken(manager: &Manager, constraint: Constraint, decided: &Decided, given: &Given) -> Result<(), Problem> {
-    if let Some(noun) = named_by(constraint) {
+    if let Some(kind) = named_by(constraint) {
         let name = given.name.as_ref().map_or("default", Name::as_str);
-        return Err(Problem::already_exists(noun.words(), name));
+        return Err(Problem::already_exists(kind.label(), name));
     }
     match (constraint, given.mac) {
         (Constraint::PortMac, Some(mac)) => Err(crate::plan::mac_taken(mac)),

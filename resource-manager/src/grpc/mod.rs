@@ -94,12 +94,12 @@ impl ResourceManager for ResourceManagerService {
         self.answer("release_ports", async move { port::release(&manager, request).await }).await
     }
 
-    async fn forget_ports(
+    async fn remove_ports(
         &self,
-        request: Request<pb::ForgetPortsRequest>,
-    ) -> Result<Response<pb::ForgetPortsResponse>, Status> {
+        request: Request<pb::RemovePortsRequest>,
+    ) -> Result<Response<pb::RemovePortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
         let (manager, request) = (Arc::clone(&self.0), request.into_inner());
-        self.answer("forget_ports", async move { port::forget(&manager, request).await }).await
+        self.answer("remove_ports", async move { port::forget(&manager, request).await }).await
     }
 }

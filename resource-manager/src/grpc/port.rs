@@ -11,7 +11,7 @@ use crate::{
 };
 use domain::{
     InstanceId, PortId, Problem, ProjectId,
-    network::{Change, FixedIpAsked, MacAddr, Port},
+    network::{Change, FixedIpRequest, MacAddr, Port},
 };
 use futures::future::try_join_all;
 use proto::{convert::parse, resource::v1 as pb};
@@ -26,9 +26,9 @@ fn asked(port: &pb::PortReservation) -> Result<ReserveAsked, Problem> {
     let of = if port.existing {
         ReserveOf::Existing
     } else {
-        let fixed_ips = port.fixed_ip_asked_json.iter().map(|json| {
-            serde_json::from_str::<FixedIpAsked>(json)
-                .map_err(|error| Problem::invalid("fixed_ip_asked_json", error.to_string()))
+        let fixed_ips = port.fixed_ip_request_json.iter().map(|json| {
+            serde_json::from_str::<FixedIpRequest>(json)
+                .map_err(|error| Problem::invalid("fixed_ip_request_json", error.to_string()))
         });
         let groups = port.security_group_ids.iter().map(|id| Ok(parse("security_group_ids", id)?));
         let groups: Vec<domain::SecurityGroupId> = groups.collect::<Result<_, Problem>>()?;
@@ -188,8 +188,8 @@ async fn release_chunk(manager: &Manager, ids: &[InstanceId]) -> Result<(), Prob
 
 pub(super) async fn forget(
     manager: &Manager,
-    request: pb::ForgetPortsRequest,
-) -> Result<pb::ForgetPortsResponse, Problem> {
+    request: pb::RemovePortsRequest,
+) -> Result<pb::RemovePortsResponse, Problem> {
     let ids = instance_ids(&request.instance_ids)?;
     let single = request.ports.iter().map(|one| {
         let port_id: PortId = parse("port_id", &one.port_id)?;
@@ -209,7 +209,7 @@ pub(super) async fn forget(
         ports.dedup_by_key(|port| port.id);
         let rest = try_join_all(ports.chunks(CHUNK).map(|chunk| forget_chunk(manager, chunk))).await?;
         if rest.into_iter().all(|done| done) {
-            return Ok(pb::ForgetPortsResponse {});
+            return Ok(pb::RemovePortsResponse {});
         }
     }
     Err(failure::contended())
@@ -217,7 +217,7 @@ pub(super) async fn forget(
 
 /// False: some changed meanwhile; read them again.
 pub(crate) async fn forget_chunk(manager: &Manager, ports: &[Port]) -> Result<bool, Problem> {
-    let plan = manager.decide(manager.ask(None), |draft| draft.forget_ports(ports));
+    let plan = manager.decide(manager.ask(None), |draft| draft.remove_ports(ports));
     let (decided, unit) = (Decided::on(&plan), plan.unit());
     match manager.commit(plan, unit).await {
         Ok(()) => Ok(true),

@@ -3,7 +3,6 @@
 use crate::{Manager, topology::bound_to};
 use domain::{ErrorKind, PortId, Problem};
 use proto::{convert::parse, resource::v1 as pb};
-use std::sync::PoisonError;
 
 pub(super) fn read(manager: &Manager, request: &pb::ReadTrafficRequest) -> Result<pb::ReadTrafficResponse, Problem> {
     let id: PortId = parse("port_id", &request.port_id)?;
@@ -23,7 +22,7 @@ pub(super) fn read(manager: &Manager, request: &pb::ReadTrafficRequest) -> Resul
             "the port's host isn't connected: what it counts can't be read now",
         )
     })?;
-    let vitals = link.vitals.lock().unwrap_or_else(PoisonError::into_inner);
+    let vitals = link.vitals.lock();
     let age_ms = u64::try_from(vitals.heard_at.elapsed().as_millis()).unwrap_or(u64::MAX);
     // Nothing has been said of a port that nothing has passed.
     let counted = vitals.traffic.get(&id).cloned().unwrap_or_default();

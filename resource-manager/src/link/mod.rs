@@ -23,11 +23,12 @@ pub use service::NetworkLinkService;
 
 use crate::topology::{Concern, Told};
 use domain::{HostId, PortId};
+use parking_lot::{Mutex, MutexGuard};
 use proto::network::v1::PortTraffic;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -36,7 +37,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// The connected hosts.

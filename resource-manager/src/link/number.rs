@@ -39,7 +39,7 @@ impl Numbers {
             underlay_mtu: who.underlay_mtu,
             external_networks: who.external_networks,
             revision_limit: last + BLOCK,
-            seen_at: Timestamp::now(),
+            last_seen_at: Timestamp::now(),
         };
         let numbers = Self { row, last };
         numbers.put(store).await?;
@@ -72,7 +72,7 @@ impl Numbers {
             underlay_mtu,
             external_networks,
             revision_limit,
-            seen_at,
+            last_seen_at,
         } = self.row.clone();
         let put = NetworkHostPut {
             host_id,
@@ -81,7 +81,7 @@ impl Numbers {
             underlay_mtu,
             external_networks,
             revision_limit,
-            seen_at,
+            last_seen_at,
         };
         store.commit(Unit::new().op(put)).await
     }

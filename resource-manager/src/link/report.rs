@@ -108,7 +108,7 @@ fn told_of(report: &pb::Report) -> Option<Told> {
 fn complain(manager: &Manager, link: &Link, report: &pb::Report, told: Told, unit: &mut Unit) {
     tracing::warn!(host_id = %link.host_id, host = link.host_name, id = report.id, reason = report.reason, "a host can't program an object");
     let topology = manager.topology();
-    let (project_id, noun) = match told {
+    let (project_id, kind) = match told {
         Told::Network(id) => (topology.network(id).map(|n| n.project_id), "network"),
         Told::SecurityGroup(id) => (topology.security_group(id).map(|g| g.project_id), "security_group"),
         Told::Port(id) => (topology.port(id).map(|p| p.project_id), "port"),
@@ -117,8 +117,8 @@ fn complain(manager: &Manager, link: &Link, report: &pb::Report, told: Told, uni
     unit.push(EventInsert(NewEvent {
         at: Timestamp::now(),
         project_id,
-        kind: format!("{noun}.error"),
-        object_kind: noun.to_owned(),
+        kind: format!("{kind}.error"),
+        object_kind: kind.to_owned(),
         object_id: session::id_of(told),
         message: format!("its host can't program it: {}", report.reason),
         request_id: String::new(),

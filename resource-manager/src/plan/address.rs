@@ -4,7 +4,7 @@ use super::{Decided, Draft, check_count, named, scoped, words::port_named};
 use crate::ipam::{Refusal, Scope};
 use domain::{
     ErrorKind, Problem,
-    network::{FixedIp, FixedIpAsked, Network, Noun},
+    network::{FixedIp, FixedIpRequest, Network, ObjectKind},
 };
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ pub(super) const FIXED_IPS_MAX: usize = 16;
 
 impl Draft<'_> {
     /// The addresses that a port of the network gets. None asked for: one of an IPv4 subnet and one of an IPv6 subnet, as far as there are.
-    pub(super) fn fixed_ips(&mut self, network: &Network, asked: &[FixedIpAsked]) -> Decided<Vec<FixedIp>> {
+    pub(super) fn fixed_ips(&mut self, network: &Network, asked: &[FixedIpRequest]) -> Decided<Vec<FixedIp>> {
         check_count("fixed_ips", asked.len(), FIXED_IPS_MAX)?;
         if !asked.is_empty() {
             return asked.iter().map(|one| self.fixed_ip(network, *one)).collect();
@@ -44,15 +44,15 @@ impl Draft<'_> {
         Ok(FixedIp { subnet_id, address })
     }
 
-    fn fixed_ip(&mut self, network: &Network, asked: FixedIpAsked) -> Decided<FixedIp> {
+    fn fixed_ip(&mut self, network: &Network, asked: FixedIpRequest) -> Decided<FixedIp> {
         match asked {
-            FixedIpAsked::Address(address) => {
+            FixedIpRequest::Address(address) => {
                 let claimed = self.claim(network.id.0, address, || format!("network {}", network.name));
                 let subnet_id = claimed.map_err(|problem| problem.with_field("fixed_ips", address.to_string()))?;
                 let subnet_id = subnet_id.ok_or_else(|| Problem::not_found("subnet", address))?;
                 Ok(FixedIp { subnet_id, address })
             }
-            FixedIpAsked::AnyOf(subnet_id) => {
+            FixedIpRequest::AnyOf(subnet_id) => {
                 let subnet = self.subnet(subnet_id)?;
                 if subnet.network_id != network.id {
                     return Err(Problem::invalid(
@@ -62,7 +62,7 @@ impl Draft<'_> {
                 }
                 let claimed =
                     self.ipam.claim_any(network.id.0, |pool| pool.subnet_id() == Some(subnet_id), self.ask.now);
-                let what = format!("the subnet {}", named(Noun::Subnet, &subnet.name, subnet.id));
+                let what = format!("the subnet {}", named(ObjectKind::Subnet, &subnet.name, subnet.id));
                 let claimed = claimed.map_err(|refusal| exhausted(&what, refusal))?;
                 self.given(network, claimed)
             }

@@ -113,7 +113,7 @@ impl Draft<'_> {
 
     /// Nobody has them any more: those made with their instance go, the others are free again. What was never bound needs no rest.
     #[must_use]
-    pub fn forget_ports(mut self, ports: &[Port]) -> Plan {
+    pub fn remove_ports(mut self, ports: &[Port]) -> Plan {
         for was in ports {
             self.plan.seen.push(Key::Port(was.id));
             let Some(owner) = was.owner else { continue };

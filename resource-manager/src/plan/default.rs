@@ -5,7 +5,7 @@ use crate::plan::Words;
 use domain::{
     Name, NetworkId, Problem, RouterId, SecurityGroupId, SecurityRuleId, SubnetId,
     network::{
-        ChangeOutcome, Cidr, Direction, Ethertype, ExternalNetwork, Match, Noun, PortRange, Protocol, Remote,
+        ChangeOutcome, Cidr, Direction, Ethertype, ExternalNetwork, Match, ObjectKind, PortRange, Protocol, Remote,
         SecurityRule, SubnetSpec,
     },
 };
@@ -88,14 +88,14 @@ impl Draft<'_> {
             let [a, b, c, d, e, ..] = (self.dice)().to_be_bytes();
             let v6 = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
             self.new_subnet(SubnetId::new(), &network, &"ipv6".parse().map_err(invalid)?, &spec(v6.into(), 64), true);
-            touches.push(super::named(Noun::Network, &name, network.id));
+            touches.push(super::named(ObjectKind::Network, &name, network.id));
             // The one that was there first.
             let key = |external: &&ExternalNetwork| (external.created_at, external.id);
             let outside = self.topology.external_networks().min_by_key(key).map(|external| external.id);
             let has_router = self.topology.routers().any(|r| r.project_id == project_id && r.name == name);
             if let Some(outside) = outside.filter(|_| fits.router && !has_router) {
                 let router = self.new_router(RouterId::new(), &name, &network, outside, true);
-                touches.push(super::named(Noun::Router, &name, router.id));
+                touches.push(super::named(ObjectKind::Router, &name, router.id));
             }
         }
         let has_group = self.topology.security_groups().any(|g| g.project_id == project_id && g.name == name);
@@ -104,7 +104,7 @@ impl Draft<'_> {
             let new: Vec<_> =
                 rules(id).into_iter().map(|rule| (SecurityRuleId::new(), rule, describe(&rule).to_owned())).collect();
             self.new_security_group(project_id, id, &name, "of ports that name no other", &new);
-            touches.push(super::named(Noun::SecurityGroup, &name, id));
+            touches.push(super::named(ObjectKind::SecurityGroup, &name, id));
         }
         self.plan.words.push(Words {
             event: "project.network_defaults".to_owned(),

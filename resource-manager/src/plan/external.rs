@@ -4,7 +4,7 @@ use super::{Decided, Deed, Draft, PoolChange, check_count, check_description, in
 use crate::topology::{Key, Learned};
 use domain::{
     ExternalNetworkId, Name, Problem,
-    network::{ChangeOutcome, Cidr, ExternalNetwork, ExternalSubnet, NetworkObject, Noun},
+    network::{ChangeOutcome, Cidr, ExternalNetwork, ExternalSubnet, NetworkObject, ObjectKind},
 };
 use store::{ExternalNetworkChange, ExternalNetworkDelete, ExternalNetworkInsert};
 
@@ -32,7 +32,7 @@ impl Draft<'_> {
     ) -> Decided<ChangeOutcome> {
         check_description(description)?;
         check(subnets)?;
-        self.free_name(Noun::ExternalNetwork, name, |t| t.external_networks().any(|n| n.name == *name))?;
+        self.free_name(ObjectKind::ExternalNetwork, name, |t| t.external_networks().any(|n| n.name == *name))?;
         let object = ExternalNetwork {
             id,
             name: name.clone(),
@@ -60,7 +60,7 @@ impl Draft<'_> {
         subnets: Option<&[ExternalSubnet]>,
     ) -> Decided<ChangeOutcome> {
         let was = self.external_network(id)?;
-        self.fence(Noun::ExternalNetwork, &was.name, was.generation)?;
+        self.fence(ObjectKind::ExternalNetwork, &was.name, was.generation)?;
         let mut object = ExternalNetwork { generation: was.generation + 1, ..was.clone() };
         if let Some(description) = description {
             check_description(description)?;
@@ -72,7 +72,12 @@ impl Draft<'_> {
                 let users = self.users_of_block(id, gone.cidr);
                 if !users.is_empty() {
                     let hint = "release the floating IPs of the block, and delete the routers that have addresses of it, first";
-                    return Err(in_use(Noun::ExternalNetwork, format!("{} ({})", was.name, gone.cidr), &users, hint));
+                    return Err(in_use(
+                        ObjectKind::ExternalNetwork,
+                        format!("{} ({})", was.name, gone.cidr),
+                        &users,
+                        hint,
+                    ));
                 }
             }
             object.subnets = subnets.to_vec();
@@ -93,7 +98,7 @@ impl Draft<'_> {
     fn users_of_block(&self, id: ExternalNetworkId, block: Cidr) -> Vec<String> {
         let floating =
             self.topology.floating_ips().filter(|f| f.external_network_id == id && block.contains(f.address));
-        let floating = floating.map(|f| named(Noun::FloatingIp, f.address, f.id));
+        let floating = floating.map(|f| named(ObjectKind::FloatingIp, f.address, f.id));
         let inside = |text: &str| {
             text.split('/')
                 .next()
@@ -104,7 +109,7 @@ impl Draft<'_> {
         let uplinks = uplinks.filter(|u| u.addresses.iter().any(|text| inside(text)));
         let mut routers: Vec<String> = uplinks
             .filter_map(|u| self.topology.router_of(u.network_id))
-            .map(|router| named(Noun::Router, &router.name, router.id))
+            .map(|router| named(ObjectKind::Router, &router.name, router.id))
             .collect();
         routers.sort();
         routers.dedup();
@@ -113,14 +118,14 @@ impl Draft<'_> {
 
     pub(super) fn external_network_delete(&mut self, id: ExternalNetworkId) -> Decided<ChangeOutcome> {
         let was = self.external_network(id)?;
-        self.fence(Noun::ExternalNetwork, &was.name, was.generation)?;
+        self.fence(ObjectKind::ExternalNetwork, &was.name, was.generation)?;
         let routers = self.topology.routers().filter(|router| router.external_network_id == id);
-        let routers = routers.map(|router| named(Noun::Router, &router.name, router.id));
+        let routers = routers.map(|router| named(ObjectKind::Router, &router.name, router.id));
         let floating = self.topology.floating_ips().filter(|floating| floating.external_network_id == id);
-        let floating = floating.map(|floating| named(Noun::FloatingIp, floating.address, floating.id));
+        let floating = floating.map(|floating| named(ObjectKind::FloatingIp, floating.address, floating.id));
         let users: Vec<String> = routers.chain(floating).collect();
         if !users.is_empty() {
-            return Err(in_use(Noun::ExternalNetwork, &was.name, &users, "delete these first"));
+            return Err(in_use(ObjectKind::ExternalNetwork, &was.name, &users, "delete these first"));
         }
         self.op(ExternalNetworkDelete { id });
         self.plan.pools.push(PoolChange::RemoveScope(id.0));

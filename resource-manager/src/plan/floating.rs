@@ -4,7 +4,7 @@ use super::{Decided, Deed, Draft, address::exhausted, check_description, named, 
 use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem,
-    network::{ChangeOutcome, FloatingIp, FloatingTarget, NetworkObject, Noun, Port, PortState},
+    network::{ChangeOutcome, FloatingIp, FloatingTarget, NetworkObject, ObjectKind, Port, PortState},
     quota::QuotaAmounts,
 };
 use std::net::IpAddr;
@@ -152,7 +152,7 @@ impl Draft<'_> {
         target: Option<&FloatingTarget>,
     ) -> Decided<ChangeOutcome> {
         let was = self.floating_ip(id)?;
-        self.fence(Noun::FloatingIp, was.address, was.generation)?;
+        self.fence(ObjectKind::FloatingIp, was.address, was.generation)?;
         let mut object = FloatingIp { generation: was.generation + 1, ..was.clone() };
         if let Some(description) = description {
             check_description(description)?;
@@ -179,13 +179,15 @@ impl Draft<'_> {
 
     pub(super) fn floating_ip_delete(&mut self, id: FloatingIpId) -> Decided<ChangeOutcome> {
         let was = self.floating_ip(id)?;
-        self.fence(Noun::FloatingIp, was.address, was.generation)?;
+        self.fence(ObjectKind::FloatingIp, was.address, was.generation)?;
         self.op(FloatingIpDelete { id, expected_generation: was.generation });
         self.release(scoped(was.external_network_id.0, was.address), id.to_string(), self.ask.quarantine_secs);
         self.uses(was.project_id, QuotaAmounts { floating_ips: -1, ..QuotaAmounts::NONE });
         self.learn(Learned::Gone(Key::FloatingIp(id)));
-        let port =
-            was.port_id.and_then(|id| self.topology.port(id)).map(|port| named(Noun::Port, port_named(port), port.id));
+        let port = was
+            .port_id
+            .and_then(|id| self.topology.port(id))
+            .map(|port| named(ObjectKind::Port, port_named(port), port.id));
         let touches = port.into_iter().collect();
         let address = was.address;
         Ok(self.done(Deed::Delete, NetworkObject::FloatingIp(was), address, touches))

@@ -8,7 +8,7 @@ use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
     network::{
-        ChangeOutcome, InvalidRule, NetworkObject, Noun, Remote, SecurityGroup, SecurityGroupRule, SecurityRule,
+        ChangeOutcome, InvalidRule, NetworkObject, ObjectKind, Remote, SecurityGroup, SecurityGroupRule, SecurityRule,
     },
     quota::QuotaAmounts,
 };
@@ -68,7 +68,7 @@ impl Draft<'_> {
             }
         }
         let taken = |g: &SecurityGroup| g.project_id == project_id && g.name == *name;
-        self.free_name(Noun::SecurityGroup, name, |t| t.security_groups().any(taken))?;
+        self.free_name(ObjectKind::SecurityGroup, name, |t| t.security_groups().any(taken))?;
         let object = self.new_security_group(project_id, id, name, description, new);
         Ok(self.done(Deed::Create, NetworkObject::SecurityGroup(object), name, vec![]))
     }
@@ -133,14 +133,14 @@ impl Draft<'_> {
         description: Option<&str>,
     ) -> Decided<ChangeOutcome> {
         let was = self.security_group(id)?;
-        self.fence(Noun::SecurityGroup, &was.name, was.generation)?;
+        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
         let mut object = was.clone();
         if let Some(name) = name.filter(|name| **name != was.name) {
             if was.name.as_str() == DEFAULT {
                 return Err(of_the_project("renamed"));
             }
             let taken = |g: &SecurityGroup| g.project_id == was.project_id && g.name == *name;
-            self.free_name(Noun::SecurityGroup, name, |t| t.security_groups().any(taken))?;
+            self.free_name(ObjectKind::SecurityGroup, name, |t| t.security_groups().any(taken))?;
             object.name = name.clone();
         }
         if let Some(description) = description {
@@ -167,7 +167,7 @@ impl Draft<'_> {
 
     pub(super) fn security_group_delete(&mut self, id: SecurityGroupId) -> Decided<ChangeOutcome> {
         let was = self.security_group(id)?;
-        self.fence(Noun::SecurityGroup, &was.name, was.generation)?;
+        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
         if was.name.as_str() == DEFAULT {
             return Err(of_the_project("deleted"));
         }
@@ -176,10 +176,11 @@ impl Draft<'_> {
             group.id != id && group.rules.iter().any(|rule| remote_group(&rule.rule) == Some(id))
         };
         let groups = self.topology.security_groups().filter(|group| group.project_id == was.project_id).filter(names);
-        let groups = groups.map(|group| format!("a rule of {}", named(Noun::SecurityGroup, &group.name, group.id)));
+        let groups =
+            groups.map(|group| format!("a rule of {}", named(ObjectKind::SecurityGroup, &group.name, group.id)));
         let users: Vec<String> = ports.chain(groups).collect();
         if !users.is_empty() {
-            return Err(in_use(Noun::SecurityGroup, &was.name, &users, "take these out of it first"));
+            return Err(in_use(ObjectKind::SecurityGroup, &was.name, &users, "take these out of it first"));
         }
         self.op(SecurityGroupDelete { id, expected_generation: was.generation });
         let given_back =
@@ -197,7 +198,7 @@ impl Draft<'_> {
         description: &str,
     ) -> Decided<ChangeOutcome> {
         let was = self.security_group(security_group_id)?;
-        self.fence(Noun::SecurityGroup, &was.name, was.generation)?;
+        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
         check_description(description)?;
         self.check_rule(security_group_id, rule)?;
         if was.rules.iter().any(|there| there.rule == *rule) {
@@ -210,7 +211,7 @@ impl Draft<'_> {
         object.rules.sort_by_key(|rule| rule.id);
         self.put_group(&was, object);
         self.uses(was.project_id, QuotaAmounts { security_rules: 1, ..QuotaAmounts::NONE });
-        let touches = vec![named(Noun::SecurityGroup, &was.name, was.id)];
+        let touches = vec![named(ObjectKind::SecurityGroup, &was.name, was.id)];
         Ok(self.done(Deed::Create, NetworkObject::SecurityRule(new), id, touches))
     }
 
@@ -222,13 +223,13 @@ impl Draft<'_> {
         let was = self.security_group(security_group_id)?;
         let gone = was.rules.iter().find(|rule| rule.id == id).cloned();
         let gone = gone.ok_or_else(|| Problem::not_found("security rule", id))?;
-        self.fence(Noun::SecurityGroup, &was.name, was.generation)?;
+        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
         self.op(SecurityRuleDelete { id, security_group_id });
         let mut object = was.clone();
         object.rules.retain(|rule| rule.id != id);
         self.put_group(&was, object);
         self.uses(was.project_id, QuotaAmounts { security_rules: -1, ..QuotaAmounts::NONE });
-        let touches = vec![named(Noun::SecurityGroup, &was.name, was.id)];
+        let touches = vec![named(ObjectKind::SecurityGroup, &was.name, was.id)];
         Ok(self.done(Deed::Delete, NetworkObject::SecurityRule(gone), id, touches))
     }
 }

@@ -33,13 +33,13 @@ use domain::{
     ErrorKind, ExternalNetworkId, Name, NetworkId, PortId, Problem, ProjectId, RouterId, SecurityGroupId, SubnetId,
     Timestamp, limits,
     network::{
-        Change, ChangeOutcome, ExternalNetwork, Network, NetworkObject, Noun, Port, Router, SecurityGroup, Subnet,
-        SubnetSpec,
+        Change, ChangeOutcome, ExternalNetwork, Network, NetworkObject, ObjectKind, Port, Router, SecurityGroup,
+        Subnet, SubnetSpec,
     },
     quota::QuotaAmounts,
 };
 use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
-use store::{AddressOwner, AddressRelease, AddressTake, NetworkTouch, Op, Unit};
+use store::{AddressOwner, AddressRelease, AddressTake, NetworkBump, Op, Unit};
 
 /// What a wish comes with.
 #[derive(Debug, Clone)]
@@ -268,7 +268,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Refuses a change of an object that is at another generation than the asker saw.
-    fn fence(&self, noun: Noun, key: impl Display, generation: i64) -> Decided<()> {
+    fn fence(&self, kind: ObjectKind, key: impl Display, generation: i64) -> Decided<()> {
         let expected = self.ask.expected_generation;
         if expected == 0 || expected == generation {
             return Ok(());
@@ -276,15 +276,15 @@ impl<'a> Draft<'a> {
         Err(Problem::new(
             ErrorKind::PreconditionFailed,
             "stale_generation",
-            format!("{} {key} is at generation {generation}, not {expected}", noun.words()),
+            format!("{} {key} is at generation {generation}, not {expected}", kind.label()),
         )
         .with_hint("read it again, and repeat the change if it still makes sense"))
     }
 
     /// What a unique constraint would say; asked only where nothing is committed.
-    fn free_name(&self, noun: Noun, name: &Name, taken: impl FnOnce(&Topology) -> bool) -> Decided<()> {
+    fn free_name(&self, kind: ObjectKind, name: &Name, taken: impl FnOnce(&Topology) -> bool) -> Decided<()> {
         if self.ask.dry_run && taken(self.topology) {
-            return Err(Problem::already_exists(noun.words(), name.as_str()));
+            return Err(Problem::already_exists(kind.label(), name.as_str()));
         }
         Ok(())
     }
@@ -328,7 +328,7 @@ impl<'a> Draft<'a> {
     /// Something that hosts are told with the network changes. Once per network in a plan.
     fn touch(&mut self, network: &Network) {
         self.plan.seen.push(Key::Network(network.id));
-        self.op(NetworkTouch { id: network.id, expected_generation: network.generation });
+        self.op(NetworkBump { id: network.id, expected_generation: network.generation });
         let touched = Network { generation: network.generation + 1, ..network.clone() };
         self.learn(Learned::Network(touched));
     }
@@ -355,20 +355,20 @@ impl<'a> Draft<'a> {
 
     /// The answer, and the words about it.
     fn done(&mut self, deed: Deed, object: NetworkObject, key: impl Display, touches: Vec<String>) -> ChangeOutcome {
-        let noun = object.noun();
+        let kind = object.kind();
         let (id, project_id) = words::whose(&object, self.ask.project_id);
-        let what = named(noun, &key, &id);
+        let what = named(kind, &key, &id);
         let verb = deed.event();
         let also = if touches.is_empty() { String::new() } else { format!("; also touched: {}", touches.join(", ")) };
         let summary =
             if self.ask.dry_run { format!("{what} would be {verb}{also}") } else { format!("{what} was {verb}{also}") };
         self.plan.words.push(Words {
-            event: format!("{}.{}", noun.as_str(), deed.event()),
-            action: format!("{}.{}", noun.as_str(), deed.action()),
-            object_kind: noun.as_str(),
+            event: format!("{}.{}", kind.as_str(), deed.event()),
+            action: format!("{}.{}", kind.as_str(), deed.action()),
+            object_kind: kind.as_str(),
             object_id: id,
             project_id,
-            message: format!("the {} {key} was {verb}", noun.words()),
+            message: format!("the {} {key} was {verb}", kind.label()),
         });
         let touches = std::iter::once(what).chain(touches).collect();
         ChangeOutcome { object: Some(object), summary, touches }
@@ -391,7 +391,7 @@ fn check_count(field: &str, count: usize, most: usize) -> Decided<()> {
 }
 
 /// Something can't go (or change so) because others use it; `by` names them.
-fn in_use(noun: Noun, key: impl Display, by: &[String], hint: &str) -> Problem {
+fn in_use(kind: ObjectKind, key: impl Display, by: &[String], hint: &str) -> Problem {
     const NAMED: usize = 5;
     let mut names = by.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     if by.len() > NAMED {
@@ -399,8 +399,8 @@ fn in_use(noun: Noun, key: impl Display, by: &[String], hint: &str) -> Problem {
     }
     Problem::new(
         ErrorKind::InvalidState,
-        format!("{}_in_use", noun.as_str()),
-        format!("the {} {key} is in use by {names}", noun.words()),
+        format!("{}_in_use", kind.as_str()),
+        format!("the {} {key} is in use by {names}", kind.label()),
     )
     .with_hint(hint)
 }

@@ -4,7 +4,7 @@ use super::{Decided, Deed, Draft, PoolChange, check_description, in_use, named, 
 use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem,
-    network::{ChangeOutcome, MTU_MAX, MTU_MIN, Network, NetworkObject, Noun, Vni},
+    network::{ChangeOutcome, MTU_MAX, MTU_MIN, Network, NetworkObject, ObjectKind, Vni},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
@@ -53,7 +53,7 @@ impl Draft<'_> {
             return Err(Problem::invalid("mtu", format!("must be {MTU_MIN} to {MTU_MAX}, not {mtu}")));
         }
         let taken = |n: &Network| n.project_id == project_id && n.name == *name;
-        self.free_name(Noun::Network, name, |t| t.networks().any(taken))?;
+        self.free_name(ObjectKind::Network, name, |t| t.networks().any(taken))?;
         let object = self.new_network(id, name, description, mtu)?;
         Ok(self.done(Deed::Create, NetworkObject::Network(object), name, vec![]))
     }
@@ -97,11 +97,11 @@ impl Draft<'_> {
         description: Option<&str>,
     ) -> Decided<ChangeOutcome> {
         let was = self.network(id)?;
-        self.fence(Noun::Network, &was.name, was.generation)?;
+        self.fence(ObjectKind::Network, &was.name, was.generation)?;
         let mut object = Network { generation: was.generation + 1, ..was.clone() };
         if let Some(name) = name {
             let taken = |n: &Network| n.project_id == was.project_id && n.name == *name && n.id != id;
-            self.free_name(Noun::Network, name, |t| t.networks().any(taken))?;
+            self.free_name(ObjectKind::Network, name, |t| t.networks().any(taken))?;
             object.name = name.clone();
         }
         if let Some(description) = description {
@@ -121,14 +121,15 @@ impl Draft<'_> {
 
     pub(super) fn network_delete(&mut self, id: NetworkId) -> Decided<ChangeOutcome> {
         let was = self.network(id)?;
-        self.fence(Noun::Network, &was.name, was.generation)?;
+        self.fence(ObjectKind::Network, &was.name, was.generation)?;
         let ports = self.topology.ports_of(id).map(port_named);
-        let router = self.topology.router_of(id).map(|router| named(Noun::Router, &router.name, router.id));
-        let peerings = self.topology.peerings_of(id).map(|peering| named(Noun::Peering, &peering.name, peering.id));
+        let router = self.topology.router_of(id).map(|router| named(ObjectKind::Router, &router.name, router.id));
+        let peerings =
+            self.topology.peerings_of(id).map(|peering| named(ObjectKind::Peering, &peering.name, peering.id));
         let users: Vec<String> = ports.chain(router).chain(peerings).collect();
         if !users.is_empty() {
             return Err(in_use(
-                Noun::Network,
+                ObjectKind::Network,
                 &was.name,
                 &users,
                 "delete these first, and the instances whose ports they are",
@@ -143,7 +144,7 @@ impl Draft<'_> {
             self.learn(Learned::Gone(Key::Subnet(subnet.id)));
         }
         self.learn(Learned::Gone(Key::Network(id)));
-        let touches = subnets.iter().map(|subnet| named(Noun::Subnet, &subnet.name, subnet.id)).collect();
+        let touches = subnets.iter().map(|subnet| named(ObjectKind::Subnet, &subnet.name, subnet.id)).collect();
         Ok(self.done(Deed::Delete, NetworkObject::Network(was.clone()), &was.name, touches))
     }
 }

@@ -4,7 +4,7 @@ use super::{Decided, Deed, Draft, named, subnet::touched};
 use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, PeeringId, Problem,
-    network::{ChangeOutcome, Network, NetworkObject, Noun, Peering},
+    network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Peering},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ impl Draft<'_> {
         }
         let peerings = self.topology.peerings_of(one.id).chain(self.topology.peerings_of(two.id));
         let taken = peerings.into_iter().any(|peering| peering.name == *name);
-        self.free_name(Noun::Peering, name, |_| taken)?;
+        self.free_name(ObjectKind::Peering, name, |_| taken)?;
         // Each will see the other, and each one's peers will too.
         let around = |network: &Network| -> BTreeSet<NetworkId> {
             self.topology.peers_of(network.id).chain([network.id]).collect()
@@ -88,14 +88,15 @@ impl Draft<'_> {
         self.plan.seen.push(Key::Peering(id));
         let mine = |peering: &&Peering| Some(peering.project_id) == self.ask.project_id;
         let was = self.topology.peering(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("peering", id))?;
-        self.fence(Noun::Peering, &was.name, was.generation)?;
+        self.fence(ObjectKind::Peering, &was.name, was.generation)?;
         let (one, two) = (self.network(was.network_id)?, self.network(was.peer_network_id)?);
         self.op(PeeringDelete { id, expected_generation: was.generation });
         self.touch(&one);
         self.touch(&two);
         self.uses(was.project_id, QuotaAmounts { peerings: -1, ..QuotaAmounts::NONE });
         self.learn(Learned::Gone(Key::Peering(id)));
-        let touches = vec![named(Noun::Network, &one.name, one.id), named(Noun::Network, &two.name, two.id)];
+        let touches =
+            vec![named(ObjectKind::Network, &one.name, one.id), named(ObjectKind::Network, &two.name, two.id)];
         Ok(self.done(Deed::Delete, NetworkObject::Peering(was.clone()), &was.name, touches))
     }
 }

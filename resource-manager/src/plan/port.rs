@@ -5,7 +5,7 @@ use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, InstanceId, Name, NetworkId, PortId, Problem, SecurityGroupId, Timestamp,
     network::{
-        ChangeOutcome, Cidr, FixedIp, FixedIpAsked, FloatingIp, MacAddr, Network, NetworkObject, Noun, Port,
+        ChangeOutcome, Cidr, FixedIp, FixedIpRequest, FloatingIp, MacAddr, Network, NetworkObject, ObjectKind, Port,
         PortChange, PortOwner, PortState, PortStatus, RateLimit,
     },
     quota::QuotaAmounts,
@@ -23,7 +23,7 @@ pub(super) struct NewPort<'a> {
     pub network_id: NetworkId,
     pub name: &'a Name,
     pub mac: Option<MacAddr>,
-    pub fixed_ips: &'a [FixedIpAsked],
+    pub fixed_ips: &'a [FixedIpRequest],
     pub allowed_addresses: &'a [Cidr],
     pub security_group_ids: Option<&'a [SecurityGroupId]>,
     pub rate_limit: RateLimit,
@@ -85,7 +85,7 @@ impl Draft<'_> {
             None => vec![self.default_group(project_id)?],
         };
         let taken = |port: &Port| port.project_id == project_id && port.name.as_ref() == Some(new.name);
-        self.free_name(Noun::Port, new.name, |t| t.ports().any(taken))?;
+        self.free_name(ObjectKind::Port, new.name, |t| t.ports().any(taken))?;
         let mac = self.mac(new.mac)?;
         let fixed_ips = self.fixed_ips(&network, new.fixed_ips)?;
         let birth =
@@ -165,7 +165,7 @@ impl Draft<'_> {
 
     pub(super) fn port_update(&mut self, id: PortId, change: &PortChange) -> Decided<ChangeOutcome> {
         let was = self.port(id)?;
-        self.fence(Noun::Port, port_key(&was), was.generation)?;
+        self.fence(ObjectKind::Port, port_key(&was), was.generation)?;
         if was.state == PortState::Releasing {
             return Err(Problem::invalid_state(format!("the port {} goes with its instance", port_key(&was))));
         }
@@ -173,7 +173,7 @@ impl Draft<'_> {
         let PortChange { name, security_group_ids, allowed_addresses, rate_limit } = change;
         if let Some(name) = name {
             let taken = |p: &Port| p.project_id == was.project_id && p.name.as_ref() == Some(name) && p.id != id;
-            self.free_name(Noun::Port, name, |t| t.ports().any(taken))?;
+            self.free_name(ObjectKind::Port, name, |t| t.ports().any(taken))?;
             port.name = Some(name.clone());
         }
         if let Some(asked) = security_group_ids {
@@ -205,7 +205,7 @@ impl Draft<'_> {
     pub(super) fn port_delete(&mut self, id: PortId) -> Decided<ChangeOutcome> {
         let was = self.port(id)?;
         let key = port_key(&was);
-        self.fence(Noun::Port, &key, was.generation)?;
+        self.fence(ObjectKind::Port, &key, was.generation)?;
         if let Some(owner) = was.owner {
             let instance = if was.hostname.is_empty() { owner.instance_id.to_string() } else { was.hostname.clone() };
             let hint = if owner.with_instance {
@@ -213,7 +213,7 @@ impl Draft<'_> {
             } else {
                 "detach it from the instance first: iaasctl instance nic remove"
             };
-            return Err(super::in_use(Noun::Port, key, &[format!("instance {instance}")], hint));
+            return Err(super::in_use(ObjectKind::Port, key, &[format!("instance {instance}")], hint));
         }
         let floating = self.dissociate(&was);
         self.remove_port(&was, self.ask.quarantine_secs);
@@ -233,7 +233,7 @@ impl Draft<'_> {
                 port_id: None,
                 fixed_ip: None,
             });
-            names.push(named(Noun::FloatingIp, was.address, was.id));
+            names.push(named(ObjectKind::FloatingIp, was.address, was.id));
             self.learn(Learned::FloatingIp(FloatingIp {
                 port_id: None,
                 fixed_ip: None,

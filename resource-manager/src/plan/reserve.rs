@@ -4,7 +4,7 @@ use super::{Decided, Draft, Plan, port::Birth, words::port_named};
 use crate::topology::Learned;
 use domain::{
     ErrorKind, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
-    network::{FixedIpAsked, MacAddr, Port, PortOwner, PortState},
+    network::{FixedIpRequest, MacAddr, Port, PortOwner, PortState},
 };
 use store::PortTake;
 
@@ -23,7 +23,7 @@ pub enum ReserveOf {
     Existing,
     New {
         network_id: NetworkId,
-        fixed_ips: Vec<FixedIpAsked>,
+        fixed_ips: Vec<FixedIpRequest>,
         /// None: the project's default group.
         security_group_ids: Option<Vec<SecurityGroupId>>,
         mac: Option<MacAddr>,

@@ -4,7 +4,7 @@ use super::{Decided, Deed, Draft, in_use, named, subnet::touched, uplink};
 use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, ExternalNetworkId, Name, NetworkId, Problem, RouterId,
-    network::{ChangeOutcome, Network, NetworkObject, Noun, Router},
+    network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Router},
     quota::QuotaAmounts,
 };
 use store::{RouterDelete, RouterInsert, RouterUpdate, UplinkRow};
@@ -30,10 +30,10 @@ impl Draft<'_> {
             .with_hint("a network has one way out; delete that router, or change it"));
         }
         let taken = |r: &Router| r.project_id == project_id && r.name == *name;
-        self.free_name(Noun::Router, name, |t| t.routers().any(taken))?;
+        self.free_name(ObjectKind::Router, name, |t| t.routers().any(taken))?;
         let object = self.new_router(id, name, &network, external_network_id, source_nat);
         self.touch(&network);
-        let touches = vec![touched(&network), named(Noun::ExternalNetwork, &external.name, external.id)];
+        let touches = vec![touched(&network), named(ObjectKind::ExternalNetwork, &external.name, external.id)];
         Ok(self.done(Deed::Create, NetworkObject::Router(object), name, touches))
     }
 
@@ -76,12 +76,12 @@ impl Draft<'_> {
         source_nat: Option<bool>,
     ) -> Decided<ChangeOutcome> {
         let was = self.router(id)?;
-        self.fence(Noun::Router, &was.name, was.generation)?;
+        self.fence(ObjectKind::Router, &was.name, was.generation)?;
         let network = self.network(was.network_id)?;
         let mut object = Router { generation: was.generation + 1, ..was.clone() };
         if let Some(name) = name {
             let taken = |r: &Router| r.project_id == was.project_id && r.name == *name && r.id != id;
-            self.free_name(Noun::Router, name, |t| t.routers().any(taken))?;
+            self.free_name(ObjectKind::Router, name, |t| t.routers().any(taken))?;
             object.name = name.clone();
         }
         object.source_nat = source_nat.unwrap_or(was.source_nat);
@@ -99,13 +99,13 @@ impl Draft<'_> {
 
     pub(super) fn router_delete(&mut self, id: RouterId) -> Decided<ChangeOutcome> {
         let was = self.router(id)?;
-        self.fence(Noun::Router, &was.name, was.generation)?;
+        self.fence(ObjectKind::Router, &was.name, was.generation)?;
         let network = self.network(was.network_id)?;
         let ports = self.topology.ports_of(network.id);
         let floating = ports.flat_map(|port| self.topology.floating_ips_of(port.id));
-        let users: Vec<String> = floating.map(|f| named(Noun::FloatingIp, f.address, f.id)).collect();
+        let users: Vec<String> = floating.map(|f| named(ObjectKind::FloatingIp, f.address, f.id)).collect();
         if !users.is_empty() {
-            return Err(in_use(Noun::Router, &was.name, &users, "dissociate these floating IPs first"));
+            return Err(in_use(ObjectKind::Router, &was.name, &users, "dissociate these floating IPs first"));
         }
         self.op(RouterDelete { id, expected_generation: was.generation });
         let hosts: Vec<UplinkRow> =

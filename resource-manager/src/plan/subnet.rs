@@ -5,7 +5,9 @@ use super::{Decided, Deed, Draft, PoolChange, check_count, in_use, words::port_n
 use crate::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem, SubnetId,
-    network::{ChangeOutcome, Cidr, InvalidSubnet, Network, NetworkObject, Noun, Subnet, SubnetChange, SubnetSpec},
+    network::{
+        ChangeOutcome, Cidr, InvalidSubnet, Network, NetworkObject, ObjectKind, Subnet, SubnetChange, SubnetSpec,
+    },
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
@@ -79,7 +81,7 @@ impl Draft<'_> {
                 .with_field("cidr", detail)
                 .with_hint("choose another range, or end the peering"));
         }
-        self.free_name(Noun::Subnet, name, |t| t.subnets_of(network_id).any(|subnet| subnet.name == *name))?;
+        self.free_name(ObjectKind::Subnet, name, |t| t.subnets_of(network_id).any(|subnet| subnet.name == *name))?;
         let object = self.new_subnet(id, &network, name, spec, dhcp);
         // Two that would overlap must not both stand, whichever networks they are of.
         self.touch(&network);
@@ -123,13 +125,13 @@ impl Draft<'_> {
 
     pub(super) fn subnet_update(&mut self, id: SubnetId, change: &SubnetChange) -> Decided<ChangeOutcome> {
         let was = self.subnet(id)?;
-        self.fence(Noun::Subnet, &was.name, was.generation)?;
+        self.fence(ObjectKind::Subnet, &was.name, was.generation)?;
         let network = self.network(was.network_id)?;
         let mut object = Subnet { generation: was.generation + 1, ..was.clone() };
         let SubnetChange { name, dns, allocation, host_routes, dhcp } = change;
         if let Some(name) = name {
             let taken = |s: &Subnet| s.name == *name && s.id != id;
-            self.free_name(Noun::Subnet, name, |t| t.subnets_of(was.network_id).any(taken))?;
+            self.free_name(ObjectKind::Subnet, name, |t| t.subnets_of(was.network_id).any(taken))?;
             object.name = name.clone();
         }
         let spec = &mut object.spec;
@@ -154,14 +156,14 @@ impl Draft<'_> {
 
     pub(super) fn subnet_delete(&mut self, id: SubnetId) -> Decided<ChangeOutcome> {
         let was = self.subnet(id)?;
-        self.fence(Noun::Subnet, &was.name, was.generation)?;
+        self.fence(ObjectKind::Subnet, &was.name, was.generation)?;
         let network = self.network(was.network_id)?;
         let ports = self.topology.ports_of(network.id);
         let users: Vec<String> =
             ports.filter(|port| port.fixed_ips.iter().any(|ip| ip.subnet_id == id)).map(port_named).collect();
         if !users.is_empty() {
             let hint = "delete these ports (or their instances) first";
-            return Err(in_use(Noun::Subnet, &was.name, &users, hint));
+            return Err(in_use(ObjectKind::Subnet, &was.name, &users, hint));
         }
         self.op(SubnetDelete { id, expected_generation: was.generation });
         self.touch(&network);
@@ -173,5 +175,5 @@ impl Draft<'_> {
 }
 
 pub(super) fn touched(network: &Network) -> String {
-    super::named(Noun::Network, &network.name, network.id)
+    super::named(ObjectKind::Network, &network.name, network.id)
 }

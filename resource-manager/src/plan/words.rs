@@ -2,15 +2,15 @@
 
 use domain::{
     ProjectId,
-    network::{NetworkObject, Noun, Port},
+    network::{NetworkObject, ObjectKind, Port},
 };
 use std::fmt::Display;
 
 /// "network blue (0198…)"
 #[must_use]
-pub fn named(noun: Noun, key: impl Display, id: impl Display) -> String {
+pub fn named(kind: ObjectKind, key: impl Display, id: impl Display) -> String {
     let (key, id) = (key.to_string(), id.to_string());
-    if key == id { format!("{} {id}", noun.words()) } else { format!("{} {key} ({id})", noun.words()) }
+    if key == id { format!("{} {id}", kind.label()) } else { format!("{} {key} ({id})", kind.label()) }
 }
 
 /// A port by its name, or by its instance's, or by its id.
@@ -23,7 +23,7 @@ pub(super) fn port_key(port: &Port) -> String {
 
 pub(super) fn port_named(port: &Port) -> String {
     let of = if port.hostname.is_empty() { String::new() } else { format!(" of instance {}", port.hostname) };
-    format!("{}{of}", named(Noun::Port, port_key(port), port.id))
+    format!("{}{of}", named(ObjectKind::Port, port_key(port), port.id))
 }
 
 /// Its id, and the project that its event is shown to.

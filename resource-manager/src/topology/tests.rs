@@ -56,7 +56,7 @@ pub(crate) fn host(n: u8, mtu: u32) -> NetworkHostRow {
         underlay_mtu: mtu,
         external_networks: vec!["public".into()],
         revision_limit: 0,
-        seen_at: T0,
+        last_seen_at: T0,
     }
 }
 

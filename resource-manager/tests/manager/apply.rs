@@ -5,7 +5,7 @@ use domain::{
     ErrorKind, FloatingIpId, NetworkId, OperationId, PeeringId, PortId, RouterId, SecurityGroupId, SecurityRuleId,
     SubnetId,
     network::{
-        Change, Cidr, Direction, Ethertype, FixedIpAsked, FloatingTarget, Match, NetworkObject, Port, PortChange,
+        Change, Cidr, Direction, Ethertype, FixedIpRequest, FloatingTarget, Match, NetworkObject, Port, PortChange,
         PortRange, Protocol, RateLimit, Remote, SecurityRule, SubnetChange,
     },
     quota::QuotaAmounts,
@@ -16,7 +16,7 @@ fn name(text: &str) -> domain::Name {
     text.parse().expect("a name")
 }
 
-fn port_create(network_id: NetworkId, called: &str, fixed_ips: Vec<FixedIpAsked>) -> Change {
+fn port_create(network_id: NetworkId, called: &str, fixed_ips: Vec<FixedIpRequest>) -> Change {
     Change::PortCreate {
         id: PortId::new(),
         network_id,
@@ -29,8 +29,8 @@ fn port_create(network_id: NetworkId, called: &str, fixed_ips: Vec<FixedIpAsked>
     }
 }
 
-fn address(text: &str) -> FixedIpAsked {
-    FixedIpAsked::Address(text.parse().expect("an address"))
+fn address(text: &str) -> FixedIpRequest {
+    FixedIpRequest::Address(text.parse().expect("an address"))
 }
 
 async fn port(world: &World, network_id: NetworkId, called: &str) -> Port {

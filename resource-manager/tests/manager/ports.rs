@@ -3,7 +3,7 @@
 use crate::world::{QUOTA_PORTS, World};
 use domain::{
     ErrorKind, HostId, InstanceId, PortId,
-    network::{FixedIpAsked, Port, PortState, PortStatus},
+    network::{FixedIpRequest, Port, PortState, PortStatus},
 };
 use proto::resource::v1 as pb;
 use resource_manager::Config;
@@ -22,7 +22,7 @@ async fn until(what: &str, mut good: impl AsyncFnMut() -> bool) {
 }
 
 fn at(address: &str) -> String {
-    serde_json::to_string(&FixedIpAsked::Address(address.parse().expect("an address"))).expect("JSON")
+    serde_json::to_string(&FixedIpRequest::Address(address.parse().expect("an address"))).expect("JSON")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,7 +70,7 @@ async fn from_reservation_to_proof() {
         }
         // What was given back rests: asked for by name it is refused, saying until when; others are free.
         let address = &ports[0].fixed_ips[0];
-        let named = pb::PortReservation { fixed_ip_asked_json: vec![at(address)], ..world.asks(InstanceId::new()) };
+        let named = pb::PortReservation { fixed_ip_request_json: vec![at(address)], ..world.asks(InstanceId::new()) };
         let resting = world.reserve(&[named]).await.expect_err("it rests");
         assert_eq!((resting.kind, resting.code.as_str()), (ErrorKind::AlreadyExists, "address_resting"));
         assert_eq!(world.store.leak_report().await.expect("read"), []);
@@ -84,7 +84,7 @@ async fn all_or_none_and_each_refusal_says_why() {
         let instance = InstanceId::new();
         let good = world.asks(instance);
         let with = |addresses: &[&str]| pb::PortReservation {
-            fixed_ip_asked_json: addresses.iter().map(|a| at(a)).collect(),
+            fixed_ip_request_json: addresses.iter().map(|a| at(a)).collect(),
             ..world.asks(instance)
         };
         let taken = world.reserve(&[with(&["10.0.0.5"])]).await.expect("free")[0].clone();
@@ -173,7 +173,7 @@ async fn a_reservation_whose_owner_never_comes_expires() {
     let late = world.bind(&port.port_id, InstanceId::new(), HostId::new(), 1, "").await.expect("answered");
     assert_eq!(late.expired_port_ids, [port.port_id]);
     // Never used, so it doesn't rest.
-    let again = pb::PortReservation { fixed_ip_asked_json: vec![at(&port.fixed_ips[0])], ..asked };
+    let again = pb::PortReservation { fixed_ip_request_json: vec![at(&port.fixed_ips[0])], ..asked };
     world.reserve(&[again]).await.expect("free at once");
     world.stop().await;
 }

@@ -161,8 +161,8 @@ impl World {
     }
 
     pub async fn forget(&self, instance_id: InstanceId) {
-        let request = pb::ForgetPortsRequest { instance_ids: vec![instance_id.to_string()], ports: vec![] };
-        self.client.clone().forget_ports(request).await.expect("forgotten");
+        let request = pb::RemovePortsRequest { instance_ids: vec![instance_id.to_string()], ports: vec![] };
+        self.client.clone().remove_ports(request).await.expect("forgotten");
     }
 
     /// A port that somebody made.

@@ -7,7 +7,7 @@ use domain::{DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, limit
 use proto::{convert::parse, storage::v1 as pb};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{
-    CommitError, Constraint, DiskConfirm, DiskForget, DiskInsert, DiskRelease, DiskResize, DiskRow, DiskState, Guard,
+    CommitError, Constraint, DiskConfirm, DiskDelete, DiskInsert, DiskRelease, DiskResize, DiskRow, DiskState, Guard,
     StorageUsageAdd, Unit,
 };
 
@@ -240,18 +240,18 @@ impl StorageService {
 
     pub(super) async fn disks_forget(
         &self,
-        request: pb::ForgetDisksRequest,
-    ) -> Result<pb::ForgetDisksResponse, Problem> {
+        request: pb::RemoveDisksRequest,
+    ) -> Result<pb::RemoveDisksResponse, Problem> {
         let ids = instance_ids(&request.instance_ids)?;
         for _ in 0..failure::TRIES {
             let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(failure::of_read)?;
             let mut unit = Unit::new();
             move_usage(&mut unit, &plan::usage_by_project(&rows), -1);
             for disk in &rows {
-                unit.push(DiskForget { id: disk.id, expected_state: disk.state, expected_generation: disk.generation });
+                unit.push(DiskDelete { id: disk.id, expected_state: disk.state, expected_generation: disk.generation });
             }
             match self.store.commit(unit).await {
-                Ok(()) => return Ok(pb::ForgetDisksResponse {}),
+                Ok(()) => return Ok(pb::RemoveDisksResponse {}),
                 Err(CommitError::Guard(Guard::DiskState)) => {}
                 Err(error) => return Err(failure::of_commit(error)),
             }

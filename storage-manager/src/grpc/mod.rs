@@ -113,12 +113,12 @@ impl StorageManager for StorageService {
         answer("release_disks", self.disks_release(request.into_inner()).await)
     }
 
-    async fn forget_disks(
+    async fn remove_disks(
         &self,
-        request: Request<pb::ForgetDisksRequest>,
-    ) -> Result<Response<pb::ForgetDisksResponse>, Status> {
+        request: Request<pb::RemoveDisksRequest>,
+    ) -> Result<Response<pb::RemoveDisksResponse>, Status> {
         require_role(&request, CLUSTER)?;
-        answer("forget_disks", self.disks_forget(request.into_inner()).await)
+        answer("remove_disks", self.disks_forget(request.into_inner()).await)
     }
 
     type FetchObjectStream = Pin<Box<dyn Stream<Item = Result<pb::FetchObjectResponse, Status>> + Send>>;

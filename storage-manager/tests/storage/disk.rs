@@ -67,8 +67,8 @@ impl World {
     }
 
     async fn forget(&self, ids: Ids) {
-        let request = pb::ForgetDisksRequest { instance_ids: vec![ids.instance.to_string()] };
-        self.client.clone().forget_disks(request).await.expect("forgotten");
+        let request = pb::RemoveDisksRequest { instance_ids: vec![ids.instance.to_string()] };
+        self.client.clone().remove_disks(request).await.expect("forgotten");
     }
 
     async fn disk(&self, ids: Ids) -> Option<store::DiskRow> {

@@ -7,7 +7,7 @@ use crate::{
 use domain::{
     ExternalNetworkId, FloatingIpId, NetworkId, PeeringId, PortId, Problem, ProjectId, RouterId, SecurityGroupId,
     SubnetId,
-    network::{ExternalNetwork, FixedIpAsked, FloatingIp, Network, Peering, Port, Router, SecurityGroup, Subnet},
+    network::{ExternalNetwork, FixedIpRequest, FloatingIp, Network, Peering, Port, Router, SecurityGroup, Subnet},
 };
 use std::net::IpAddr;
 use store::Page;
@@ -117,11 +117,11 @@ pub async fn fixed_ips(
     network_id: NetworkId,
     field: &str,
     asked: &[String],
-) -> Result<Vec<FixedIpAsked>, ApiError> {
+) -> Result<Vec<FixedIpRequest>, ApiError> {
     let named = asked.iter().any(|text| text.parse::<IpAddr>().is_err());
     let subnets = if named { app.store().subnet_list_of_network(network_id).await? } else { Vec::new() };
     let one = |(at, text): (usize, &String)| match text.parse::<IpAddr>() {
-        Ok(address) => Ok(FixedIpAsked::Address(address)),
+        Ok(address) => Ok(FixedIpRequest::Address(address)),
         Err(_) => {
             let id = text.parse::<SubnetId>();
             let found = subnets.iter().find(|s| id.as_ref().map_or(s.name.as_str() == text, |id| s.id == *id));
@@ -129,7 +129,7 @@ pub async fn fixed_ips(
                 Problem::not_found("subnet", shown(text))
                     .with_field(format!("{field}/{at}"), "neither an address nor a subnet of the network")
             };
-            found.map(|subnet| FixedIpAsked::AnyOf(subnet.id)).ok_or_else(missing)
+            found.map(|subnet| FixedIpRequest::AnyOf(subnet.id)).ok_or_else(missing)
         }
     };
     Ok(asked.iter().enumerate().map(one).collect::<Result<_, _>>()?)

@@ -44,7 +44,7 @@ fn asked(line: &str) -> (String, Value) {
     });
     let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
-    let heard = heard.lock().expect("not poisoned");
+    let heard = heard.lock();
     heard.iter().find(|(asked, _)| !asked.starts_with("GET")).unwrap_or(&heard[0]).clone()
 }
 
@@ -177,7 +177,7 @@ fn a_network_is_made_with_all_that_it_needs() {
     let line = "network create blue --subnet 10.1.0.0/24 --subnet fd00:1::/64 --external-network public -o json";
     let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let heard = heard.lock().expect("not poisoned");
+    let heard = heard.lock();
     let bodies: Vec<_> = heard.iter().filter(|(asked, _)| asked.starts_with("POST")).collect();
     let names: Vec<_> =
         bodies.iter().map(|(asked, body)| (asked.as_str(), body["name"].as_str().expect("a name"))).collect();

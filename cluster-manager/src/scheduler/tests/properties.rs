@@ -120,7 +120,7 @@ proptest! {
                 }
                 Op::Delete(n) if !firm.is_empty() => {
                     let (placed, id) = firm.swap_remove(n % firm.len());
-                    inventory.unclaim(placed.host_id, placed.claim);
+                    inventory.release(placed.host_id, placed.claim);
                     inventory.start_ends(placed.host_id, id);
                 }
                 Op::Cordon(n, cordoned) => {
@@ -151,7 +151,7 @@ proptest! {
         }
         // When all is settled and deleted, nothing is left behind.
         for (placed, id) in pending { inventory.let_go(id, &placed); }
-        for (placed, _) in firm { inventory.unclaim(placed.host_id, placed.claim); }
+        for (placed, _) in firm { inventory.release(placed.host_id, placed.claim); }
         for h in inventory.hosts() {
             prop_assert_eq!((h.used, h.tentative), (Size::default(), Size::default()));
         }

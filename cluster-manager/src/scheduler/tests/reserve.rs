@@ -307,7 +307,7 @@ fn an_older_row_and_one_that_is_ahead_are_not_taken_over() {
     let freed = Host { used: size(1, 512, 0), ..row.clone() };
     inventory.release_begins(row.id);
     assert!(!inventory.refresh(moment(&inventory), &freed), "memory will count it by itself");
-    inventory.unclaim(row.id, size(1, 512, 0));
+    inventory.release(row.id, size(1, 512, 0));
     inventory.release_ends(row.id);
     assert!(inventory.refresh(moment(&inventory), &freed));
     assert_eq!(inventory.find(row.id).expect("known").used, freed.used);

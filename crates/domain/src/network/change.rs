@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// An address that a port shall have: this one, or any of this subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum FixedIpAsked {
+pub enum FixedIpRequest {
     /// Of whichever of the network's subnets it is in.
     Address(IpAddr),
     AnyOf(SubnetId),
@@ -112,7 +112,7 @@ pub enum Change {
         name: Name,
         mac: Option<MacAddr>,
         /// Empty: one of an IPv4 subnet and one of an IPv6 subnet, as far as the network has them.
-        fixed_ips: Vec<FixedIpAsked>,
+        fixed_ips: Vec<FixedIpRequest>,
         allowed_addresses: Vec<Cidr>,
         /// None: the project's `default` group.
         security_group_ids: Option<Vec<SecurityGroupId>>,

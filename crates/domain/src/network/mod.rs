@@ -10,9 +10,9 @@ mod rule;
 mod subnet;
 
 pub use addr::{Cidr, InvalidAddress, IpRange, MacAddr, Vni};
-pub use change::{Change, ChangeOutcome, FixedIpAsked, FloatingTarget, PortChange, SubnetChange};
+pub use change::{Change, ChangeOutcome, FixedIpRequest, FloatingTarget, PortChange, SubnetChange};
 pub use object::{
-    ExternalNetwork, ExternalSubnet, FixedIp, FloatingIp, Network, NetworkObject, Noun, Peering, Port, PortOwner,
+    ExternalNetwork, ExternalSubnet, FixedIp, FloatingIp, Network, NetworkObject, ObjectKind, Peering, Port, PortOwner,
     PortState, PortStatus, RateLimit, Router, SecurityGroup, SecurityGroupRule, Subnet,
 };
 pub use rule::{Direction, Ethertype, InvalidRule, Match, PortRange, Protocol, Remote, SecurityRule};

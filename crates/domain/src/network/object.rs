@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 /// The kinds of objects, as events, quotas and problems name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Noun {
+pub enum ObjectKind {
     ExternalNetwork,
     Network,
     Subnet,
@@ -27,7 +27,7 @@ pub enum Noun {
     Peering,
 }
 
-impl Noun {
+impl ObjectKind {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl Noun {
 
     /// For people.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::ExternalNetwork => "external network",
             Self::Network => "network",
@@ -316,7 +316,7 @@ impl Subnet {
 
 /// Any of them: what a change answers with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "noun", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NetworkObject {
     ExternalNetwork(ExternalNetwork),
     Network(Network),
@@ -331,17 +331,17 @@ pub enum NetworkObject {
 
 impl NetworkObject {
     #[must_use]
-    pub fn noun(&self) -> Noun {
+    pub fn kind(&self) -> ObjectKind {
         match self {
-            Self::ExternalNetwork(_) => Noun::ExternalNetwork,
-            Self::Network(_) => Noun::Network,
-            Self::Subnet(_) => Noun::Subnet,
-            Self::Port(_) => Noun::Port,
-            Self::Router(_) => Noun::Router,
-            Self::FloatingIp(_) => Noun::FloatingIp,
-            Self::SecurityGroup(_) => Noun::SecurityGroup,
-            Self::SecurityRule(_) => Noun::SecurityRule,
-            Self::Peering(_) => Noun::Peering,
+            Self::ExternalNetwork(_) => ObjectKind::ExternalNetwork,
+            Self::Network(_) => ObjectKind::Network,
+            Self::Subnet(_) => ObjectKind::Subnet,
+            Self::Port(_) => ObjectKind::Port,
+            Self::Router(_) => ObjectKind::Router,
+            Self::FloatingIp(_) => ObjectKind::FloatingIp,
+            Self::SecurityGroup(_) => ObjectKind::SecurityGroup,
+            Self::SecurityRule(_) => ObjectKind::SecurityRule,
+            Self::Peering(_) => ObjectKind::Peering,
         }
     }
 }

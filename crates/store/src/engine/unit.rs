@@ -163,17 +163,17 @@ kinds! {
     PlacementAnchorJoin, ImageChange, DiskConfirm, DiskResize, DiskRelease,
     HostUpsert, HostStateSet, HostChange, HostTokenRedeem, HostAdmissionHold,
     InstanceDesired, InstanceObserved, InstanceProgress, OrphanPut,
-    ExternalNetworkChange, NetworkChange, NetworkTouch, SubnetUpdate, RouterUpdate, SecurityGroupChange,
+    ExternalNetworkChange, NetworkChange, NetworkBump, SubnetUpdate, RouterUpdate, SecurityGroupChange,
     PortUpdate, PortTake, PortBind, PortRelease, FloatingIpChange, PortDetach, PortObserved,
     // Ends, children before parents.
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
-    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskForget, PlacementRecordKeep, InstanceDelete, PlacementGroupDelete, ImageDelete,
+    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskDelete, PlacementRecordKeep, InstanceDelete, PlacementGroupDelete, ImageDelete,
     HostTokenDelete, HostDelete,
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.
-    HostUnclaim, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
+    HostRelease, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
     ResourceOperationExpire, AddressSweep, HostTokenExpire, PlacementRecordExpire,

@@ -1,7 +1,7 @@
 //! What a batch of units of many callers does: the innocent are served, the sums are right, order per row is kept.
 
 use crate::{
-    fixture::{Lab, T0, at, claim, compute, create, event, forget, name, unclaim},
+    fixture::{Lab, T0, at, claim, compute, create, delete_disk, event, name, release},
     server::Blocker,
 };
 use domain::{InstanceId, ProjectId, Timestamp};
@@ -115,7 +115,7 @@ async fn what_is_given_back_in_a_batch_can_be_taken_in_it() {
         for _ in 0..10 {
             lab.all(Unit::new().op(claim(host)).op(compute(project, 1))).await;
         }
-        let back = Unit::new().op(unclaim(host)).op(compute(project, -1));
+        let back = Unit::new().op(release(host)).op(compute(project, -1));
         let take = Unit::new().op(claim(host)).op(compute(project, 1));
         let results = together(&lab, vec![take.clone(), back, take]).await;
         assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 2, "{results:?}");
@@ -176,10 +176,10 @@ async fn a_project_and_its_first_instance_race_without_a_leftover() {
                 lab.all(
                     Unit::new()
                         .op(InstanceDelete { id, epoch: 1 })
-                        .op(unclaim(host))
+                        .op(release(host))
                         .op(compute(project, -1))
                         .op(StorageUsageAdd { project_id: project, disk_gib: -10 })
-                        .op(forget(&disk)),
+                        .op(delete_disk(&disk)),
                 )
                 .await;
             }

@@ -11,12 +11,10 @@ use domain::{
     network::{Cidr, ExternalSubnet, MacAddr, PortState, RateLimit, SubnetSpec, Vni},
     quota::QuotaAmounts,
 };
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{
-        Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
 };
 use store::{testing::TestStore, *};
 
@@ -74,7 +72,7 @@ impl Lab {
 
     /// Commits, and records which ops.
     pub async fn try_commit(&self, unit: Unit) -> Result<(), CommitError> {
-        self.covered.lock().expect("not poisoned").extend(unit.ops().iter().map(Op::name));
+        self.covered.lock().extend(unit.ops().iter().map(Op::name));
         self.db.store.commit(unit).await
     }
 
@@ -277,14 +275,14 @@ pub fn claim(host_id: HostId) -> HostClaim {
     HostClaim { host_id, generation: None, vcpus: SIZE.vcpus, memory_mib, disk_gib: SIZE.disk_gib }
 }
 
-pub fn unclaim(host_id: HostId) -> HostUnclaim {
+pub fn release(host_id: HostId) -> HostRelease {
     let HostClaim { host_id, vcpus, memory_mib, disk_gib, .. } = claim(host_id);
-    HostUnclaim { host_id, vcpus, memory_mib, disk_gib }
+    HostRelease { host_id, vcpus, memory_mib, disk_gib }
 }
 
 /// As the row is.
-pub fn forget(disk: &DiskRow) -> DiskForget {
-    DiskForget { id: disk.id, expected_state: disk.state, expected_generation: disk.generation }
+pub fn delete_disk(disk: &DiskRow) -> DiskDelete {
+    DiskDelete { id: disk.id, expected_state: disk.state, expected_generation: disk.generation }
 }
 
 /// `times` of what one instance of [`SIZE`] uses.

@@ -58,12 +58,12 @@ pub async fn walk(lab: &Lab) {
     let later = DiskResize { expected_generation: 4, generation: 5, ..resize };
     assert_eq!(lab.guard(later).await, Guard::DiskState, "it is on its way out");
     assert_eq!(lab.guard(ProjectDelete { id: project }).await, Guard::ProjectInUse);
-    let forget = DiskForget { id: disk.id, expected_state: DiskState::Releasing, expected_generation: 4 };
-    let seen_before = DiskForget { expected_state: DiskState::Confirmed, ..forget.clone() };
+    let delete_disk = DiskDelete { id: disk.id, expected_state: DiskState::Releasing, expected_generation: 4 };
+    let seen_before = DiskDelete { expected_state: DiskState::Confirmed, ..delete_disk.clone() };
     assert_eq!(lab.guard(seen_before).await, Guard::DiskState);
-    assert_eq!(lab.guard(DiskForget { expected_generation: 1, ..forget.clone() }).await, Guard::DiskState);
-    lab.one(forget.clone()).await;
-    assert_eq!(lab.guard(forget).await, Guard::DiskState);
+    assert_eq!(lab.guard(DiskDelete { expected_generation: 1, ..delete_disk.clone() }).await, Guard::DiskState);
+    lab.one(delete_disk.clone()).await;
+    assert_eq!(lab.guard(delete_disk).await, Guard::DiskState);
     assert!(lab.instance_list_gone_with_disks(9).await.unwrap().is_empty());
 
     let late = disk_insert(project, instance);

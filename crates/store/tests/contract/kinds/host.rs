@@ -1,4 +1,4 @@
-use crate::fixture::{Lab, T0, at, claim, first, host_upsert, name, unclaim};
+use crate::fixture::{Lab, T0, at, claim, first, host_upsert, name, release};
 use domain::{
     HostId, InstanceId,
     flavor::Size,
@@ -111,11 +111,11 @@ pub async fn walk(lab: &Lab) {
     let both = Unit::new().op(of(is)).op(of(is - 1));
     assert!(matches!(lab.try_commit(both).await, Err(CommitError::Guard(Guard::HostCapacity))));
     lab.all(Unit::new().op(of(is)).op(claim(alpha))).await;
-    lab.all(Unit::new().op(unclaim(alpha)).op(unclaim(alpha))).await;
-    lab.all(Unit::new().op(unclaim(alpha)).op(unclaim(alpha))).await;
+    lab.all(Unit::new().op(release(alpha)).op(release(alpha))).await;
+    lab.all(Unit::new().op(release(alpha)).op(release(alpha))).await;
     let host = lab.host_find(alpha).await.unwrap().unwrap();
     assert_eq!((host.used, host.revision), (Size::default(), 9));
-    assert_eq!(lab.constraint(unclaim(alpha)).await, Constraint::UsedNotNegative);
+    assert_eq!(lab.constraint(release(alpha)).await, Constraint::UsedNotNegative);
 
     // Less room than is claimed: what is there stays, nothing new fits, and it can all be given back.
     lab.one(claim(alpha)).await;
@@ -124,7 +124,7 @@ pub async fn walk(lab: &Lab) {
     let host = lab.host_find(alpha).await.unwrap().unwrap();
     assert_eq!((host.capacity.vcpus, host.used.vcpus, host.beyond_capacity().vcpus), (0, 2, 2));
     assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity);
-    lab.one(unclaim(alpha)).await;
+    lab.one(release(alpha)).await;
 
     let beta = lab.host("beta").await;
     assert_eq!(lab.host_find_by_name("beta").await.unwrap().unwrap().id, beta);
@@ -140,11 +140,12 @@ pub async fn walk(lab: &Lab) {
     }
     assert_eq!(lab.cpu_baseline_list().await.unwrap(), [CpuBaselineRow { id: cpu.id(), document: cpu }]);
 
-    let orphan = OrphanPut { host_id: beta, instance_id: InstanceId::new(), epoch: 3, detail: "?".into(), seen_at: T0 };
+    let orphan =
+        OrphanPut { host_id: beta, instance_id: InstanceId::new(), epoch: 3, detail: "?".into(), last_seen_at: T0 };
     lab.one(orphan.clone()).await;
-    lab.one(OrphanPut { epoch: 4, seen_at: at(1), ..orphan.clone() }).await;
+    lab.one(OrphanPut { epoch: 4, last_seen_at: at(1), ..orphan.clone() }).await;
     let rows = lab.orphan_list().await.unwrap();
-    assert_eq!((rows.len(), rows[0].epoch, rows[0].seen_at), (1, 4, at(1)));
+    assert_eq!((rows.len(), rows[0].epoch, rows[0].last_seen_at), (1, 4, at(1)));
     lab.one(OrphanDelete { host_id: beta, instance_id: orphan.instance_id }).await;
     assert!(lab.orphan_list().await.unwrap().is_empty());
 }

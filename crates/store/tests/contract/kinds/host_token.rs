@@ -1,4 +1,4 @@
-use crate::fixture::{Lab, T0, at, claim, first, host_upsert, name, unclaim};
+use crate::fixture::{Lab, T0, at, claim, first, host_upsert, name, release};
 use domain::{
     HostId, HostTokenId,
     flavor::Size,
@@ -89,7 +89,7 @@ async fn admission_and_removal(lab: &Lab) {
     let remove = HostDelete { id: host_id, expected_generation: host.generation };
     lab.one(claim(host_id)).await;
     assert_eq!(lab.guard(remove.clone()).await, Guard::HostInUse, "something is claimed on it");
-    lab.one(unclaim(host_id)).await;
+    lab.one(release(host_id)).await;
     assert_eq!(lab.guard(HostDelete { expected_generation: 9, ..remove.clone() }).await, Guard::HostInUse);
     let empty = HostId::new();
     lab.all(Unit::new().op(expect(empty, "empty")).op(HostAdmissionPut { host_id: empty, ..admit("k") })).await;

@@ -1,5 +1,5 @@
 use crate::fixture::{
-    Lab, OVERHEAD, SIZE, T0, at, desired, forget, instance_insert, name, network_insert, port_insert, spec,
+    Lab, OVERHEAD, SIZE, T0, at, delete_disk, desired, instance_insert, name, network_insert, port_insert, spec,
 };
 use domain::{
     HostId, ImageId, InstanceId, ProjectId,
@@ -111,10 +111,10 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert_eq!(lab.guard(InstanceDelete { id, epoch: 1 }).await, Guard::InstanceEpoch, "its claim is given back once");
     lab.all(
         Unit::new()
-            .op(crate::fixture::unclaim(host))
+            .op(crate::fixture::release(host))
             .op(crate::fixture::compute(project, -1))
             .op(crate::fixture::storage(project, -1))
-            .op(forget(&disk)),
+            .op(delete_disk(&disk)),
     )
     .await;
 }

@@ -1,8 +1,8 @@
 //! Each kind of leak is made on purpose, seen, and mended.
 
 use crate::fixture::{
-    Lab, T0, claim, compute, disk_insert, external_network_insert, forget, instance_insert, network_insert,
-    network_usage, port_insert, router_insert, storage, subnet_insert, unclaim,
+    Lab, T0, claim, compute, delete_disk, disk_insert, external_network_insert, instance_insert, network_insert,
+    network_usage, port_insert, release, router_insert, storage, subnet_insert,
 };
 use domain::{
     FloatingIpId, HostId, InstanceId, OperationId, ProjectId, Timestamp,
@@ -28,7 +28,7 @@ pub async fn walk(lab: &Lab) {
 
     lab.one(claim(host)).await;
     assert_eq!(found(lab).await, [LeakKind::HostClaim]);
-    lab.one(unclaim(host)).await;
+    lab.one(release(host)).await;
     lab.one(compute(project, 1)).await;
     assert_eq!(found(lab).await, [LeakKind::ComputeUsage]);
     lab.one(compute(project, -1)).await;
@@ -44,7 +44,7 @@ pub async fn walk(lab: &Lab) {
     lab.one(confirm).await;
     assert_eq!(found(lab).await, [LeakKind::DiskWithoutInstance]);
     let fresh = lab.disk_find(fresh.id).await.unwrap().unwrap();
-    lab.all(Unit::new().op(forget(&fresh)).op(storage(project, -1))).await;
+    lab.all(Unit::new().op(delete_disk(&fresh)).op(storage(project, -1))).await;
     let old = DiskInsert { expires_at: T0, ..disk_insert(project, InstanceId::new()) };
     lab.all(Unit::new().op(old.clone()).op(storage(project, 1))).await;
     assert_eq!(found(lab).await, [LeakKind::ReservationExpired]);
@@ -63,9 +63,9 @@ pub async fn walk(lab: &Lab) {
     // A release gives the quota back, the row waits for proof.
     lab.all(Unit::new().op(DiskRelease { id: disk.id, expected_generation: 1 }).op(storage(project, -1))).await;
     assert_eq!(found(lab).await, []);
-    lab.one(forget(&DiskRow { state: DiskState::Releasing, ..disk })).await;
+    lab.one(delete_disk(&DiskRow { state: DiskState::Releasing, ..disk })).await;
     assert_eq!(found(lab).await, [LeakKind::InstanceWithoutDisk]);
-    lab.all(Unit::new().op(InstanceDelete { id, epoch: 1 }).op(unclaim(host)).op(compute(project, -1))).await;
+    lab.all(Unit::new().op(InstanceDelete { id, epoch: 1 }).op(release(host)).op(compute(project, -1))).await;
     assert_eq!(found(lab).await, []);
     networks(lab, project).await;
     assert_eq!(LeakKind::ALL.len(), 15, "a new kind needs a case here; those of placement are beside its walk");

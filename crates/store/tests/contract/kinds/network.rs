@@ -50,7 +50,7 @@ async fn networks(lab: &Lab, project: ProjectId) {
         NetworkChange { id: blue.id, expected_generation: 1, name: name("azure"), description: "the \"sky\"".into() };
     lab.one(change.clone()).await;
     assert_eq!(lab.guard(change).await, Guard::NetworkGeneration);
-    let touch = NetworkTouch { id: blue.id, expected_generation: 2 };
+    let touch = NetworkBump { id: blue.id, expected_generation: 2 };
     lab.one(touch.clone()).await;
     assert_eq!(lab.guard(touch).await, Guard::NetworkGeneration);
     let row = lab.network_find_by_name(project, "azure").await.unwrap().unwrap();
@@ -268,13 +268,17 @@ async fn hosts(lab: &Lab) {
         underlay_mtu: 1500,
         external_networks: vec!["outside".into()],
         revision_limit: 1000,
-        seen_at: T0,
+        last_seen_at: T0,
     };
     lab.one(host.clone()).await;
-    lab.one(NetworkHostPut { underlay_mtu: 9000, revision_limit: 500, seen_at: at(1), ..host.clone() }).await;
+    lab.one(NetworkHostPut { underlay_mtu: 9000, revision_limit: 500, last_seen_at: at(1), ..host.clone() }).await;
     let rows = lab.network_host_load_all().await.unwrap();
     assert_eq!(rows.len(), 1);
-    assert_eq!((rows[0].underlay_mtu, rows[0].revision_limit, rows[0].seen_at), (9000, 1000, at(1)), "it only rises");
+    assert_eq!(
+        (rows[0].underlay_mtu, rows[0].revision_limit, rows[0].last_seen_at),
+        (9000, 1000, at(1)),
+        "it only rises"
+    );
     lab.one(NetworkHostDelete { host_id: host.host_id }).await;
     assert_eq!(lab.network_host_load_all().await.unwrap(), []);
 }

@@ -61,7 +61,7 @@ fn member(
 }
 
 fn gone(id: InstanceId, host: HostId) -> Unit {
-    Unit::new().op(InstanceDelete { id, epoch: 1 }).op(crate::fixture::unclaim(host))
+    Unit::new().op(InstanceDelete { id, epoch: 1 }).op(crate::fixture::release(host))
 }
 
 async fn anti_affinity(lab: &Lab, project: ProjectId, host: HostId, image: ImageId, group_id: PlacementGroupId) {

@@ -1,4 +1,4 @@
-use crate::fixture::{Lab, T0, at, instance_insert, name, unclaim};
+use crate::fixture::{Lab, T0, at, instance_insert, name, release};
 use domain::{
     InstanceId, PlacementRecordId, ProjectId,
     explain::{PlacementRecord, Rejection, RejectionCount},
@@ -83,7 +83,7 @@ async fn ends(lab: &Lab, project: ProjectId) {
     for insert in [&decided, &bare] {
         lab.all(Unit::new().op(insert.clone()).op(crate::fixture::claim(host))).await;
         let keep = PlacementRecordKeep { id: PlacementRecordId::new(), instance_id: insert.id, kept_at: at(9) };
-        let end = Unit::new().op(InstanceDelete { id: insert.id, epoch: 1 }).op(unclaim(host)).op(keep);
+        let end = Unit::new().op(InstanceDelete { id: insert.id, epoch: 1 }).op(release(host)).op(keep);
         lab.all(end).await;
     }
     let filter = PlacementRecordFilter { instance_id: Some(decided.id), limit: 9, ..Default::default() };
