@@ -3,7 +3,7 @@
 //! - `http`: from the socket to a route and back; the strict extractors; problems.
 //! - `auth`: who asks, and whether they may.
 //! - `app`: what routes work with; the one way to run a mutation.
-//! - `routes`, `view`: one file per noun, what it does and what its JSON looks like.
+//! - `v1`: the API under `/v1`; one file per noun, what it does (`routes`) and what its JSON looks like (`view`).
 //!
 //! Reads go to the store; changes of instances, hosts and images go to their services by gRPC; the gateway writes what is its own
 //! (projects, users, keys, flavors, limits) in one commit each.
@@ -12,8 +12,7 @@ pub mod app;
 pub mod auth;
 mod config;
 pub mod http;
-pub mod routes;
-pub mod view;
+pub mod v1;
 
 pub use config::{AccessLog, ApiConfig, Config, IdentityConfig};
 
@@ -64,7 +63,7 @@ pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> an
     let app = App::new(config, deps.store, services, auth, deps.metrics, shutdown.clone());
     app.auth().keyring.rotate(app.store()).await.map_err(|e| e.into_problem()).context("the signing keys")?;
     bootstrap::ensure_admin(&app).await.map_err(|e| e.into_problem()).context("the first user")?;
-    let (router, api) = routes::build();
+    let (router, api) = v1::routes::build();
     app.set_openapi(serde_json::to_vec(&api).context("the OpenAPI document")?.into());
     Ok(Gateway { router: router.with_state(app.clone()), app, server, shutdown })
 }

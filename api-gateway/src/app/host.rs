@@ -10,7 +10,7 @@ use crate::{
     },
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
-    view::{host::HostChange, plan::PlanView},
+    v1::view::{host::HostChange, plan::PlanView},
 };
 use domain::{HostId, Name, Problem, ProjectId, flavor::Size, host::Host, limits};
 use proto::cluster::v1 as pb;

@@ -8,7 +8,7 @@ use crate::{
     auth::scope::Caller,
     config::ApiConfig,
     http::{intent::Intent, problem::ApiError, scope::Scope},
-    view::{
+    v1::view::{
         host_token::{HostJoin, HostJoined, HostTokenCreate, HostTokenCreated},
         plan::PlanView,
     },

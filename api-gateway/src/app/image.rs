@@ -10,7 +10,7 @@ use crate::{
     },
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
-    view::{image::ImageCreate, plan::PlanView},
+    v1::view::{image::ImageCreate, plan::PlanView},
 };
 use domain::{
     ErrorKind, ImageId, Name, Problem, ProjectId,

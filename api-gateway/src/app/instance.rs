@@ -12,8 +12,8 @@ use crate::{
     },
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
-    routes::placement_group,
-    view::{
+    v1::routes::placement_group,
+    v1::view::{
         instance::{NotMadeView, Viewer},
         instance_request::{InstanceCreate, InstanceResize},
         nic::NicRequest,
@@ -416,7 +416,7 @@ fn plan_view(caller: &Caller, plan: Option<pb::Plan>, claims: bool) -> Result<Pl
 
 /// A new name, tags or `on_crash`, as the cluster-manager takes it.
 #[must_use]
-pub fn describe(body: &crate::view::instance_request::InstanceChange) -> Change {
+pub fn describe(body: &crate::v1::view::instance_request::InstanceChange) -> Change {
     use proto::convert::on_crash_to_pb;
     Change::Describe(pb::Describe {
         name: body.name.clone(),

@@ -3,7 +3,7 @@
 
 use crate::{
     app::instance_nic,
-    view::{
+    v1::view::{
         instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop},
         nic::NicRequest,
         placement::PlacementRequest,

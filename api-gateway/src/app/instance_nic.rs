@@ -11,7 +11,7 @@ use crate::{
         },
     },
     http::problem::ApiError,
-    view::nic::NicRequest,
+    v1::view::nic::NicRequest,
 };
 use domain::{Problem, ProjectId, limits::NICS_PER_INSTANCE, network::PortState};
 use proto::cluster::v1 as pb;

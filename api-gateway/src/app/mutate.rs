@@ -12,7 +12,7 @@ use crate::{
         problem::{ApiError, ApiResult},
         reply,
     },
-    view::plan::{DryRun, PlanView},
+    v1::view::plan::{DryRun, PlanView},
 };
 use axum::response::Response;
 use base64::{Engine as _, prelude::BASE64_STANDARD};

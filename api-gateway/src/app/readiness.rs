@@ -3,7 +3,7 @@
 use crate::{
     app::App,
     http::{problem::ApiError, problem::ApiResult, reply},
-    view::health::{Check, Readiness},
+    v1::view::health::{Check, Readiness},
 };
 use domain::{ErrorKind, Problem};
 use http::{StatusCode, uri::PathAndQuery};

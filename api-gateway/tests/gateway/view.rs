@@ -1,6 +1,6 @@
 //! What JSON looks like, for tenants and for system admins: golden files.
 
-use api_gateway::view::{
+use api_gateway::v1::view::{
     explain::ExplainView,
     host::HostView,
     image::ImageView,
@@ -212,7 +212,7 @@ fn every_state_is_put_into_words() {
                 seen.status.reason = "QEMU ended at once.".to_owned();
             }
             if power == Power::On || state.is_final() {
-                told.push(api_gateway::view::explain::why(&seen, None));
+                told.push(api_gateway::v1::view::explain::why(&seen, None));
             }
         }
     }
@@ -234,6 +234,6 @@ fn every_state_is_put_into_words() {
         hint: String::new(),
         ..placement()
     });
-    told.push(api_gateway::view::explain::why(&refused, None));
+    told.push(api_gateway::v1::view::explain::why(&refused, None));
     insta::assert_snapshot!(told.join("\n"));
 }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     app::instance_check::{Wrong, check_key},
-    view::{
+    v1::view::{
         external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnetRequest},
         floating_ip::{FloatingIpChange, FloatingIpCreate},
         network::{NetworkChange, NetworkCreate},

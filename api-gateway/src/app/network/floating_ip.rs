@@ -4,7 +4,7 @@ use super::find::{self, in_field};
 use crate::{
     app::{App, instance},
     http::problem::ApiError,
-    view::floating_ip::{FloatingIpChange, FloatingIpCreate},
+    v1::view::floating_ip::{FloatingIpChange, FloatingIpCreate},
 };
 use domain::{ErrorKind, ExternalNetworkId, PortId, Problem, ProjectId, instance::Instance, network::FloatingTarget};
 use std::net::IpAddr;

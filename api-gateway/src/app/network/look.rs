@@ -1,6 +1,6 @@
 //! What views show around objects, read for a whole page with a fixed number of queries.
 
-use crate::{app::App, view::network_names::Surroundings};
+use crate::{app::App, v1::view::network_names::Surroundings};
 use domain::{
     InstanceId, NetworkId, PortId,
     instance::Instance,

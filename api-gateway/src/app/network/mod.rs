@@ -16,7 +16,7 @@ use crate::{
     app::{App, idempotency::Ticket, instance::Done},
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
-    view::plan::PlanView,
+    v1::view::plan::PlanView,
 };
 use domain::{
     Problem, ProjectId,

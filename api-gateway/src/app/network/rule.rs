@@ -3,7 +3,7 @@
 //! The address family comes from the remote block, or from the protocol (`icmpv6`), unless it is said; without any, IPv4. A protocol that
 //! has a name is known by its number too.
 
-use crate::{app::instance_check::Wrong, view::security_group::SecurityRuleCreate};
+use crate::{app::instance_check::Wrong, v1::view::security_group::SecurityRuleCreate};
 use domain::{
     SecurityGroupId,
     network::{Cidr, Direction, Ethertype, InvalidRule, Match, PortRange, Protocol, Remote, SecurityRule},

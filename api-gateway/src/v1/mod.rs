@@ -1,0 +1,5 @@
+//! The API under `/v1`: what it does per route (`routes`), and what its JSON looks like (`view`). Another API dialect is a folder beside
+//! this one.
+
+pub mod routes;
+pub mod view;

@@ -1,0 +1,62 @@
+//! The audit log: who asked for what, and what came of it.
+
+use crate::{
+    app::App,
+    auth::scope::Caller,
+    http::{
+        page::{List, PageRequest},
+        problem::ApiResult,
+        query::Query,
+    },
+    v1::view::audit::AuditView,
+};
+use axum::extract::State;
+use domain::policy::{Action, Resource};
+use serde::Deserialize;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct AuditParams {
+    /// Id or name of the project; without it a system admin reads the whole log.
+    #[allow(dead_code)]
+    project: Option<String>,
+    /// The whole log, also when a project is named. System admins only.
+    #[serde(default)]
+    #[param(required = false)]
+    all_projects: bool,
+    /// Items a page, 1 to 1000; 100 unless told.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only these fields of each item, separated by commas.
+    fields: Option<String>,
+}
+
+/// Lists a project's audit log, the oldest first. Without a project: the whole one, for system admins.
+#[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
+    responses((status = 200, body = List<AuditView>)))]
+async fn list(State(app): State<App>, caller: Caller, Query(params): Query<AuditParams>) -> ApiResult {
+    let project_id = if params.all_projects || (caller.system_admin() && !caller.names_project()) {
+        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
+        None
+    } else {
+        let project = caller.project(&app).await?;
+        caller.authorize(&app, Action::ProjectRead, Resource::Project(project.id)).await?;
+        Some(project.id)
+    };
+    let whose = project_id.map_or_else(|| "all".to_owned(), |id| id.to_string());
+    let page = PageRequest::new(
+        params.limit,
+        params.cursor.as_deref(),
+        params.fields.as_deref(),
+        &format!("audit of {whose}"),
+    )?;
+    let entries = app.store().audit_list(project_id, page.store_page()).await?;
+    page.reply(entries, |entry| entry.id.to_string(), AuditView::from)
+}

@@ -1,0 +1,202 @@
+//! Consoles: the log of what a guest printed, and the live serial port behind a one-use ticket.
+
+use crate::{
+    app::{
+        App,
+        console::{self, INPUT_BYTES_MAX},
+        console_log::{self, LOG_BYTES_MAX, LOG_TAIL_BYTES, LogFrom},
+        console_ticket::{self, Grant},
+        instance,
+        instance_check::Wrong,
+    },
+    auth::scope::{Caller, InProject, Write},
+    http::{
+        intent::{Change, MutationHeaders, MutationParams},
+        path::Path,
+        problem::{ApiError, ApiResult},
+        query::Query,
+        reply,
+    },
+    v1::view::{
+        console::ConsoleTicketView,
+        instance_request::NoFields,
+        plan::{DryRun, PlanView},
+    },
+};
+use axum::{
+    body::Body,
+    extract::{State, WebSocketUpgrade},
+    response::Response,
+};
+use domain::{AuditId, ErrorKind, Problem, Timestamp, event::AuditEntry, instance::Instance};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde::Deserialize;
+use std::time::Instant;
+use store::{AuditInsert, Unit};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Of the first byte of a log's answer.
+const OFFSET: HeaderName = HeaderName::from_static("x-offset");
+/// Ask again from here.
+const NEXT_OFFSET: HeaderName = HeaderName::from_static("x-next-offset");
+/// The beginning asked for is no longer kept.
+const TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(log)).routes(routes!(ticket)).routes(routes!(socket))
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct LogParams {
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    #[allow(dead_code)]
+    project: Option<String>,
+    /// The last so many bytes; 65536 unless this or `offset` is given.
+    tail_bytes: Option<u64>,
+    /// From this byte on, counted from the instance's first.
+    offset: Option<u64>,
+    /// Go on as the guest prints, until the caller hangs up.
+    #[serde(default)]
+    #[param(required = false)]
+    follow: bool,
+}
+
+impl LogParams {
+    fn from(&self) -> Result<LogFrom, Problem> {
+        let mut wrong = Wrong::default();
+        wrong.unless(self.tail_bytes.is_none() || self.offset.is_none(), "tail_bytes", || {
+            "give tail_bytes or offset, not both".to_owned()
+        });
+        let tail_ok = self.tail_bytes.is_none_or(|n| n <= LOG_BYTES_MAX);
+        wrong.unless(tail_ok, "tail_bytes", || format!("at most {LOG_BYTES_MAX}"));
+        wrong.finish()?;
+        Ok(match self.offset {
+            Some(offset) => LogFrom::Offset(offset),
+            None => LogFrom::Tail(self.tail_bytes.unwrap_or(LOG_TAIL_BYTES)),
+        })
+    }
+}
+
+/// Reads what a guest printed on its serial console. The header `X-Next-Offset` says where to go on; with `follow`, `X-Offset` says where
+/// the body begins, when that is known. For the role member: consoles show secrets.
+#[utoipa::path(get, path = "/v1/instances/{instance}/console-log", tag = "consoles",
+    params(("instance" = String, Path, description = "Id or name."), LogParams),
+    responses((status = 200, description = "The bytes as printed.", body = String, content_type = "text/plain")))]
+async fn log(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(key): Path<String>,
+    Query(params): Query<LogParams>,
+) -> ApiResult {
+    let from = params.from()?;
+    let instance = instance::find(&app, scope.id(), &key).await?;
+    let grant = Grant::new(&scope.caller, scope.id(), instance.id);
+    let mut response;
+    let (offset, truncated);
+    if params.follow {
+        let log = console_log::follow(&app, &grant, from).await?;
+        (offset, truncated) = (log.offset(), log.truncated());
+        response = Response::new(Body::from_stream(log.bytes(app.shutdown().clone())));
+        // Proxies that buffer would hold lines back.
+        response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    } else {
+        let part = console_log::read(&app, &grant, from).await?;
+        (offset, truncated) = (Some(part.offset), part.truncated);
+        response = Response::new(Body::from(part.bytes));
+        response.headers_mut().insert(NEXT_OFFSET, HeaderValue::from(part.next_offset));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if let Some(offset) = offset {
+        headers.insert(OFFSET, HeaderValue::from(offset));
+    }
+    if truncated {
+        headers.insert(TRUNCATED, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Gives a ticket for the live serial console: for one session, within a minute, for this instance alone.
+#[utoipa::path(post, path = "/v1/instances/{instance}/console-ticket", tag = "consoles",
+    params(("instance" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = NoFields,
+    responses((status = 201, body = ConsoleTicketView), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn ticket(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    change: Change<NoFields>,
+) -> ApiResult {
+    let instance = instance::find(&app, scope.id(), &key).await?;
+    change.intent.check_generation(instance.generation)?;
+    if change.intent.dry_run {
+        let plan = PlanView {
+            summary: format!("a ticket for the console of {} would be given", instance.name),
+            placement: None,
+            quota_left: None,
+            touches: vec![],
+        };
+        return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan });
+    }
+    audit(&app, &scope.caller, &instance).await?;
+    let grant = Grant::new(&scope.caller, scope.id(), instance.id);
+    let (ticket, expires_at) = app.tickets().issue(grant, Instant::now());
+    let view = ConsoleTicketView { url: console_ticket::url(&app, &ticket), ticket, expires_at };
+    reply::json(StatusCode::CREATED, &view)
+}
+
+/// Who looked into whose machine is worth knowing.
+async fn audit(app: &App, caller: &Caller, instance: &Instance) -> Result<(), ApiError> {
+    let entry = AuditEntry {
+        id: AuditId::new(),
+        at: Timestamp::now(),
+        principal: caller.identity.label.clone(),
+        principal_name: caller.identity.display.clone(),
+        project_id: Some(instance.project_id),
+        action: "instance.console".to_owned(),
+        object_kind: "instance".to_owned(),
+        object_id: instance.id.to_string(),
+        request_id: caller.request_id().to_owned(),
+        outcome: "accepted".to_owned(),
+        detail: format!("a ticket for the console of {}", instance.name),
+    };
+    Ok(app.store().commit(Unit::new().op(AuditInsert(entry))).await?)
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct SocketParams {
+    /// Of `POST …/console-ticket`; used up by this.
+    ticket: String,
+}
+
+/// Opens the live serial console: a WebSocket, bytes both ways in binary messages. The ticket is the credential.
+#[utoipa::path(get, path = "/v1/console", tag = "consoles", params(SocketParams),
+    responses((status = 101, description = "The WebSocket is open.")))]
+async fn socket(State(app): State<App>, Query(params): Query<SocketParams>, upgrade: WebSocketUpgrade) -> ApiResult {
+    let grant = app.tickets().take(&params.ticket, Instant::now()).ok_or_else(bad_ticket)?;
+    if !grant.stands(&app).await? {
+        return Err(bad_ticket().into());
+    }
+    // Opened first, so that a refusal is an answer with words and not a socket that closes.
+    let session = console::open_serial(&app, &grant).await?;
+    let upgrade = upgrade.max_message_size(INPUT_BYTES_MAX).max_frame_size(INPUT_BYTES_MAX);
+    // A stop waits for the session's farewell.
+    let tracked = app.tasks().token();
+    Ok(upgrade.on_upgrade(move |socket| async move {
+        let _tracked = tracked;
+        console::bridge(&app, &grant, socket, session).await;
+    }))
+}
+
+fn bad_ticket() -> Problem {
+    Problem::new(
+        ErrorKind::Unauthenticated,
+        "bad_ticket",
+        "the console's ticket is unknown, expired or used: each opens one session within a minute",
+    )
+    .with_hint("ask for another one: POST /v1/instances/{instance}/console-ticket")
+}

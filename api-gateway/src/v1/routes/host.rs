@@ -1,0 +1,75 @@
+//! Hosts: what system admins see and decide of them.
+
+use crate::{
+    app::{App, host, instance::Done},
+    auth::scope::SystemAdmin,
+    http::{
+        intent::{Change, Intent, MutationHeaders, MutationParams},
+        page::{List, ListParams},
+        path::Path,
+        problem::ApiResult,
+        query::{ProjectParams, Query},
+        reply,
+    },
+    v1::view::{
+        host::{HostChange, HostView},
+        plan::DryRun,
+    },
+};
+use axum::extract::State;
+use http::StatusCode;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change, remove))
+}
+
+/// Lists the hosts. System admins only.
+#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(ListParams), responses((status = 200, body = List<HostView>)))]
+async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListParams>) -> ApiResult {
+    let page = params.page("hosts")?;
+    let rows = app.store().host_list_page(page.store_page()).await?;
+    page.reply(rows, |row| row.id.to_string(), HostView::from)
+}
+
+/// Shows a host. System admins only.
+#[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = HostView)))]
+async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
+    let host = host::find(&app, &key).await?;
+    reply::object(StatusCode::OK, host.generation, &HostView::from(host))
+}
+
+/// Cordons, drains or dedicates a host, or changes its zone, tags or overcommit. System admins only.
+#[utoipa::path(patch, path = "/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = HostChange,
+    responses((status = 200, body = HostView)))]
+async fn change(
+    State(app): State<App>,
+    SystemAdmin(caller): SystemAdmin,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    Change { body, intent }: Change<HostChange>,
+) -> ApiResult {
+    match host::change(&app, &caller, &key, &body, &intent).await? {
+        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Change(host) => reply::object(StatusCode::OK, host.generation, &HostView::from(host)),
+    }
+}
+
+/// Removes a host that holds no instance: its certificates are refused from then on. System admins only.
+#[utoipa::path(delete, path = "/v1/hosts/{host}", tag = "hosts",
+    params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
+    responses((status = 204, description = "It is gone."), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn remove(
+    State(app): State<App>,
+    SystemAdmin(caller): SystemAdmin,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    match host::remove(&app, &caller, &key, &intent).await? {
+        Some(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        None => Ok(reply::no_content()),
+    }
+}

@@ -1,0 +1,74 @@
+//! Tokens that admit hosts. A token's secret is shown once, and not kept: of it the cluster-manager has the SHA-256.
+
+use crate::{
+    app::{App, host_token, host_token::Made},
+    auth::scope::SystemAdmin,
+    http::{
+        intent::{Change, Intent, MutationHeaders, MutationParams},
+        page::{List, ListParams},
+        path::Path,
+        problem::ApiResult,
+        query::{ProjectParams, Query},
+        reply,
+    },
+    v1::view::{
+        host_token::{HostTokenCreate, HostTokenCreated, HostTokenView},
+        plan::DryRun,
+    },
+};
+use axum::extract::State;
+use http::StatusCode;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, delete))
+}
+
+/// Lists the tokens that admit hosts, without their secrets. System admins only.
+#[utoipa::path(get, path = "/v1/host-tokens", tag = "hosts", params(ListParams),
+    responses((status = 200, body = List<HostTokenView>)))]
+async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListParams>) -> ApiResult {
+    let page = params.page("host tokens")?;
+    let rows = app.store().host_token_list(page.store_page()).await?;
+    page.reply(rows, |row| row.id.to_string(), HostTokenView::from)
+}
+
+/// Makes a token that admits one host. The answer is the only one that holds it. System admins only.
+#[utoipa::path(post, path = "/v1/host-tokens", tag = "hosts", params(MutationParams, MutationHeaders),
+    request_body = HostTokenCreate,
+    responses((status = 201, body = HostTokenCreated), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn create(
+    State(app): State<App>,
+    SystemAdmin(caller): SystemAdmin,
+    _: Query<MutationParams>,
+    Change { body, intent }: Change<HostTokenCreate>,
+) -> ApiResult {
+    match host_token::create(&app, &caller, &body, &intent).await? {
+        Made::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Made::Token(created) => reply::json(StatusCode::CREATED, &created),
+    }
+}
+
+/// Shows a token, without its secret. System admins only.
+#[utoipa::path(get, path = "/v1/host-tokens/{host_token}", tag = "hosts",
+    params(("host_token" = String, Path, description = "Id."), ProjectParams), responses((status = 200, body = HostTokenView)))]
+async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
+    reply::json(StatusCode::OK, &HostTokenView::from(host_token::find(&app, &key).await?))
+}
+
+/// Deletes a token: it admits nobody any more. The host that it has admitted stays. System admins only.
+#[utoipa::path(delete, path = "/v1/host-tokens/{host_token}", tag = "hosts",
+    params(("host_token" = String, Path, description = "Id."), MutationParams, MutationHeaders),
+    responses((status = 204, description = "It is gone."), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn delete(
+    State(app): State<App>,
+    SystemAdmin(caller): SystemAdmin,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    match host_token::delete(&app, &caller, &key, &intent).await? {
+        Some(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        None => Ok(reply::no_content()),
+    }
+}

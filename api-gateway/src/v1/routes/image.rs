@@ -1,0 +1,120 @@
+//! Images: their rows, and their bytes part by part.
+
+use crate::{
+    app::{
+        App,
+        catalog::image_find,
+        image,
+        image_upload::{self, Declared},
+        instance::Done,
+    },
+    auth::scope::{InProject, Read, Write},
+    http::{
+        intent::{Change, Intent, MutationHeaders, MutationParams},
+        page::{List, ListParams},
+        path::Path,
+        problem::ApiResult,
+        query::{ProjectParams, Query},
+        reply,
+    },
+    v1::view::{
+        image::{ImageBytes, ImageCreate, ImageView},
+        plan::DryRun,
+    },
+};
+use axum::{body::Body, extract::State};
+use domain::{
+    Problem,
+    image::{Image, ImagePartKind},
+};
+use http::{HeaderMap, StatusCode};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, delete)).routes(routes!(upload))
+}
+
+fn changed(status: StatusCode, done: Done<Image>) -> ApiResult {
+    match done {
+        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Change(image) => reply::object(status, image.generation, &ImageView::from(image)),
+    }
+}
+
+/// Lists the project's images and public ones.
+#[utoipa::path(get, path = "/v1/images", tag = "images", params(ListParams),
+    responses((status = 200, body = List<ImageView>)))]
+async fn list(State(app): State<App>, scope: InProject<Read>, Query(params): Query<ListParams>) -> ApiResult {
+    let page = params.page(&format!("images of {}", scope.id()))?;
+    let rows = app.store().image_list(scope.id(), page.store_page()).await?;
+    page.reply(rows, |row| row.id.to_string(), ImageView::from)
+}
+
+/// Makes an image without bytes. Upload its parts, then it is active. Public ones: system admins only.
+#[utoipa::path(post, path = "/v1/images", tag = "images", params(MutationParams, MutationHeaders), request_body = ImageCreate,
+    responses((status = 201, body = ImageView), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn create(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    _: Query<MutationParams>,
+    Change { body, intent }: Change<ImageCreate>,
+) -> ApiResult {
+    let done = image::create(&app, &scope.caller, scope.id(), &body, &intent).await?;
+    changed(StatusCode::CREATED, done)
+}
+
+/// Shows an image.
+#[utoipa::path(get, path = "/v1/images/{image}", tag = "images",
+    params(("image" = String, Path, description = "Id, or name: the project's own, else a public one."), ProjectParams),
+    responses((status = 200, body = ImageView)))]
+async fn show(
+    State(app): State<App>,
+    scope: InProject<Read>,
+    Path(key): Path<String>,
+    _: Query<ProjectParams>,
+) -> ApiResult {
+    let image = image_find(&app, scope.id(), &key).await?;
+    reply::object(StatusCode::OK, image.generation, &ImageView::from(image))
+}
+
+/// Deletes an image that no instance uses.
+#[utoipa::path(delete, path = "/v1/images/{image}", tag = "images",
+    params(("image" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
+    responses((status = 204, description = "It is gone."), (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn delete(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    match image::delete(&app, &scope.caller, scope.id(), &key, &intent).await? {
+        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Change(()) => Ok(reply::no_content()),
+    }
+}
+
+/// Uploads the bytes of one part. Cut in the middle, nothing of it is kept. The image is active when all parts are there.
+#[utoipa::path(put, path = "/v1/images/{image}/parts/{part}", tag = "images",
+    params(("image" = String, Path, description = "Id or name."),
+        ("part" = inline(crate::v1::view::names::ImagePartName), Path, description = "disk; or kernel and initrd."),
+        ("X-Content-Sha256" = Option<String>, Header, description = "Of the bytes, hex; checked."),
+        MutationParams, MutationHeaders),
+    request_body(content = ImageBytes, content_type = "application/octet-stream", description = "The bytes, streamed."),
+    responses((status = 200, body = ImageView)))]
+async fn upload(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(path): Path<(String, String)>,
+    _: Query<MutationParams>,
+    headers: HeaderMap,
+    intent: Intent,
+    body: Body,
+) -> ApiResult {
+    let (key, part) = path;
+    let part = ImagePartKind::parse(&part)
+        .ok_or_else(|| Problem::invalid("part", "one of disk, kernel, initrd is expected"))?;
+    let declared = Declared::read(&headers)?;
+    let done = image_upload::upload(&app, &scope.caller, scope.id(), &key, part, declared, &intent, body).await?;
+    changed(StatusCode::OK, done)
+}

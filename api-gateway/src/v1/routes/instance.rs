@@ -1,0 +1,345 @@
+//! Instances: make, list, show, change, delete. What is done with a running one: `instance_action`.
+
+use crate::{
+    app::{
+        App, host,
+        instance::{self, Asked, Done, Made},
+        instance_check::{self, Wrong},
+        instance_wait::{self, After, WaitTarget, Waited},
+        network::look,
+        wait,
+    },
+    auth::scope::{Caller, InProject, Read, Write},
+    http::{
+        intent::{Change, Intent, MutationHeaders, MutationParams},
+        page::{List, PageRequest},
+        path::Path,
+        problem::{ApiError, ApiResult},
+        query::Query,
+        reply,
+    },
+    v1::view::{
+        instance::{InstanceView, InstancesView, Viewer},
+        instance_request::{InstanceChange, InstanceCreate},
+        plan::DryRun,
+    },
+};
+use axum::extract::State;
+use domain::{
+    InstanceId, Problem, ProjectId,
+    instance::Instance,
+    policy::{Action, Resource},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use std::time::Duration;
+use store::InstanceFilter;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, change, delete))
+}
+
+/// The query parameters of a change that can be waited for.
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct WaitedMutationParams {
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    #[allow(dead_code)]
+    project: Option<String>,
+    /// All checks and the plan, no change.
+    #[serde(default)]
+    #[param(required = false)]
+    #[allow(dead_code)]
+    dry_run: bool,
+    /// Answer when the instance is so, or in error. A wait that takes longer than `timeout` is a 504; the change stands.
+    #[param(inline)]
+    wait: Option<WaitTarget>,
+    /// How long to wait: `60s` unless said, `1500ms`, `2m`, at most 10 minutes.
+    timeout: Option<String>,
+}
+
+/// A wait as asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    pub target: WaitTarget,
+    pub timeout: Duration,
+}
+
+fn wait_of(target: Option<WaitTarget>, timeout: Option<&str>) -> Result<Option<Wait>, Problem> {
+    // A wrong time is an error also without a wait.
+    let timeout = wait::parse_timeout(timeout)?;
+    Ok(target.map(|target| Wait { target, timeout }))
+}
+
+impl WaitedMutationParams {
+    pub fn wait(&self) -> Result<Option<Wait>, Problem> {
+        wait_of(self.wait, self.timeout.as_deref())
+    }
+}
+
+/// The answer of a change of one instance, after the wait that was asked for.
+pub async fn changed(
+    app: &App,
+    caller: &Caller,
+    status: StatusCode,
+    done: Done<Instance>,
+    wait: Option<Wait>,
+    restarts: bool,
+) -> ApiResult {
+    let mut instance = match done {
+        Done::Plan(plan) => return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Change(instance) => instance,
+    };
+    if let Some(Wait { target, timeout }) = wait {
+        let after = After { answer: &instance, restarts };
+        match instance_wait::until(app, instance.id, target, Some(after), timeout).await? {
+            Waited::Instance(now) => instance = *now,
+            Waited::Gone => return Ok(reply::no_content()),
+        }
+    }
+    shown(app, caller, status, instance).await
+}
+
+async fn shown(app: &App, caller: &Caller, status: StatusCode, instance: Instance) -> ApiResult {
+    let generation = instance.generation;
+    let around = look::nics(app, [&instance]).await?;
+    reply::object(status, generation, &InstanceView::new(instance, &around, Viewer::of(caller)))
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct InstanceListParams {
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    #[allow(dead_code)]
+    project: Option<String>,
+    /// Items a page, 1 to 1000; 100 unless told.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only these fields of each item, separated by commas.
+    fields: Option<String>,
+    /// Only in one of these states: given several times, or separated by commas.
+    #[serde(default)]
+    #[param(required = false)]
+    state: Vec<String>,
+    /// Only of this name, or beginning so: `web-*`.
+    name: Option<String>,
+    /// Only made from this image: id or name.
+    image: Option<String>,
+    /// Only on this host: id or name. System admins only.
+    host: Option<String>,
+    /// Only with this tag, `key:value`; given several times: with all of them.
+    #[serde(default)]
+    #[param(required = false)]
+    tag: Vec<String>,
+    /// Of all projects. System admins only.
+    #[serde(default)]
+    #[param(required = false)]
+    all_projects: bool,
+    /// The newest first; else the oldest.
+    #[serde(default)]
+    #[param(required = false)]
+    newest_first: bool,
+}
+
+/// Lists instances, the oldest first.
+#[utoipa::path(get, path = "/v1/instances", tag = "instances", params(InstanceListParams),
+    responses((status = 200, body = List<InstanceView>)))]
+async fn list(State(app): State<App>, caller: Caller, Query(params): Query<InstanceListParams>) -> ApiResult {
+    let project_id = if params.all_projects {
+        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
+        None
+    } else {
+        let project = caller.project(&app).await?;
+        caller.authorize(&app, Action::ProjectRead, Resource::Project(project.id)).await?;
+        Some(project.id)
+    };
+    if params.host.is_some() {
+        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
+    }
+    let page = list_page(&params, project_id)?;
+    let filter = list_filter(&app, &params, project_id, &page).await?;
+    let rows = app.store().instance_list(&filter).await?;
+    let viewer = Viewer::of(&caller);
+    let around = look::nics(&app, rows.iter().map(|row| &row.instance)).await?;
+    page.reply(rows, |row| row.id.to_string(), |row| InstanceView::new(row.instance, &around, viewer))
+}
+
+/// A cursor belongs to the list with these filters.
+fn list_page(params: &InstanceListParams, project_id: Option<ProjectId>) -> Result<PageRequest, ApiError> {
+    let InstanceListParams { state, name, image, host, tag, newest_first, .. } = params;
+    let list = format!("instances {project_id:?} {state:?} {name:?} {image:?} {host:?} {tag:?} {newest_first}");
+    PageRequest::new(params.limit, params.cursor.as_deref(), params.fields.as_deref(), &list)
+}
+
+async fn list_filter(
+    app: &App,
+    params: &InstanceListParams,
+    project_id: Option<ProjectId>,
+    page: &PageRequest,
+) -> Result<InstanceFilter, ApiError> {
+    let mut wrong = Wrong::default();
+    let state = instance_check::states(&mut wrong, &params.state);
+    let tag = instance_check::tag_filters(&mut wrong, &params.tag);
+    let (name, name_prefix) = match &params.name {
+        None => (None, None),
+        Some(name) => match name.strip_suffix('*') {
+            Some(prefix) => (None, Some(prefix.to_owned())),
+            None => (Some(name.clone()), None),
+        },
+    };
+    let stars = name.as_ref().or(name_prefix.as_ref()).is_some_and(|text| text.contains('*'));
+    wrong.unless(!stars, "name", || "a name, or the beginning of one with * behind it, is expected".to_owned());
+    wrong.finish()?;
+    let image_id = match (&params.image, project_id) {
+        (None, _) => None,
+        (Some(key), Some(project_id)) => Some(app.catalog().image(app, project_id, key).await?.id),
+        // In all projects a name means nothing.
+        (Some(key), None) => {
+            Some(key.parse().map_err(|_| Problem::invalid("image", "with all_projects an id is expected"))?)
+        }
+    };
+    let host_id = match &params.host {
+        None => None,
+        Some(key) => Some(host::find(app, key).await?.id),
+    };
+    let after = page.after.as_deref().map(str::parse::<InstanceId>).transpose();
+    let after = after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?;
+    Ok(InstanceFilter {
+        project_id,
+        state,
+        host_id,
+        image_id,
+        name,
+        name_prefix,
+        tag,
+        after,
+        limit: page.limit + 1,
+        newest_first: params.newest_first,
+    })
+}
+
+/// Makes an instance, or (with `count`) several: all or none, or as many as fit. With `count` the answer is a list.
+#[utoipa::path(post, path = "/v1/instances", tag = "instances", params(WaitedMutationParams, MutationHeaders),
+    request_body = InstanceCreate,
+    responses((status = 201, body = InstanceView, description = "Accepted and placed. With `count`: `{\"items\":[…],\"not_made\":…}`."),
+        (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn create(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Query(params): Query<WaitedMutationParams>,
+    Change { body, intent }: Change<InstanceCreate>,
+) -> ApiResult {
+    let wait = params.wait()?;
+    if wait.is_some_and(|w| w.target == WaitTarget::Deleted) {
+        return Err(Problem::invalid("wait", "a new instance can't be waited for to be deleted").into());
+    }
+    let many = body.count.is_some();
+    let Made { mut instances, not_made } =
+        match instance::create(&app, &scope.caller, scope.id(), &body, &intent).await? {
+            Done::Plan(plan) => return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+            Done::Change(made) => made,
+        };
+    if !many {
+        let only = instances.pop().ok_or_else(Problem::internal)?;
+        return changed(&app, &scope.caller, StatusCode::CREATED, Done::Change(only), wait, false).await;
+    }
+    if let Some(Wait { target, timeout }) = wait {
+        let each = instances
+            .iter()
+            .map(|answer| instance_wait::until(&app, answer.id, target, Some(After::change(answer)), timeout));
+        let waited = futures::future::try_join_all(each).await?;
+        instances = waited
+            .into_iter()
+            .filter_map(|waited| match waited {
+                Waited::Instance(now) => Some(*now),
+                Waited::Gone => None,
+            })
+            .collect();
+    }
+    let viewer = Viewer::of(&scope.caller);
+    let around = look::nics(&app, &instances).await?;
+    let items = instances.into_iter().map(|instance| InstanceView::new(instance, &around, viewer)).collect();
+    reply::json(StatusCode::CREATED, &InstancesView { items, not_made })
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct InstanceShowParams {
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    #[allow(dead_code)]
+    project: Option<String>,
+    /// Answer when the instance is so, or in error; 504 after `timeout`.
+    #[param(inline)]
+    wait: Option<WaitTarget>,
+    /// How long to wait: `60s` unless said, `1500ms`, `2m`, at most 10 minutes.
+    timeout: Option<String>,
+}
+
+/// Shows an instance, at once or when it is as waited for.
+#[utoipa::path(get, path = "/v1/instances/{instance}", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."), InstanceShowParams),
+    responses((status = 200, body = InstanceView), (status = 204, description = "With `wait=deleted`: it is gone.")))]
+async fn show(
+    State(app): State<App>,
+    scope: InProject<Read>,
+    Path(key): Path<String>,
+    Query(params): Query<InstanceShowParams>,
+) -> ApiResult {
+    let wait = wait_of(params.wait, params.timeout.as_deref())?;
+    let mut instance = instance::find(&app, scope.id(), &key).await?;
+    if let Some(Wait { target, timeout }) = wait {
+        match instance_wait::until(&app, instance.id, target, None, timeout).await? {
+            Waited::Instance(now) => instance = *now,
+            Waited::Gone => return Ok(reply::no_content()),
+        }
+    }
+    shown(&app, &scope.caller, StatusCode::OK, instance).await
+}
+
+/// Changes name, tags or what happens on a crash.
+#[utoipa::path(patch, path = "/v1/instances/{instance}", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
+    request_body = InstanceChange,
+    responses((status = 200, body = InstanceView)))]
+async fn change(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    Change { body, intent }: Change<InstanceChange>,
+) -> ApiResult {
+    instance_check::change(&body)?;
+    let asked = Asked::Ready(instance::describe(&body));
+    let done = instance::change(&app, &scope.caller, scope.id(), &key, &intent, asked).await?;
+    changed(&app, &scope.caller, StatusCode::OK, done, None, false).await
+}
+
+/// Deletes an instance and its disk. It is `deleting` until its host has proved that it is gone.
+#[utoipa::path(delete, path = "/v1/instances/{instance}", tag = "instances",
+    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
+    responses((status = 202, body = InstanceView), (status = 204, description = "It is gone."),
+        (status = 200, description = "With dry_run.", body = DryRun)))]
+async fn delete(
+    State(app): State<App>,
+    scope: InProject<Write>,
+    Path(key): Path<String>,
+    Query(params): Query<WaitedMutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    let wait = params.wait()?;
+    if wait.is_some_and(|w| w.target != WaitTarget::Deleted) {
+        return Err(Problem::invalid("wait", "a deletion can only be waited for until `deleted`").into());
+    }
+    match instance::delete(&app, &scope.caller, scope.id(), &key, &intent).await? {
+        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Change(None) => Ok(reply::no_content()),
+        Done::Change(Some(instance)) => {
+            changed(&app, &scope.caller, StatusCode::ACCEPTED, Done::Change(instance), wait, false).await
+        }
+    }
+}

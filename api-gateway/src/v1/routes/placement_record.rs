@@ -1,0 +1,113 @@
+//! Placement records: what was refused, and what was decided of instances that are gone. A tenant reads its project's, without hosts.
+
+use crate::{
+    app::{App, catalog::shown},
+    auth::scope::Caller,
+    http::{
+        page::{List, PageRequest},
+        path::Path,
+        problem::{ApiError, ApiResult},
+        query::{ProjectParams, Query},
+        reply,
+    },
+    v1::view::{instance::Viewer, names::PlacementOutcomeName, placement_record::PlacementRecordView},
+};
+use axum::extract::State;
+use domain::{
+    InstanceId, PlacementRecordId, Problem, ProjectId,
+    placement::PlacementOutcome,
+    policy::{Action, Resource},
+};
+use http::StatusCode;
+use serde::Deserialize;
+use store::PlacementRecordFilter;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
+}
+
+#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct PlacementRecordListParams {
+    /// Id or name of the project; without it a system admin reads those of all.
+    #[allow(dead_code)]
+    project: Option<String>,
+    /// Of all projects, also when one is named. System admins only.
+    #[serde(default)]
+    #[param(required = false)]
+    all_projects: bool,
+    /// Only these.
+    #[param(value_type = Option<PlacementOutcomeName>)]
+    outcome: Option<PlacementOutcome>,
+    /// Only of an instance of this id or name.
+    instance: Option<String>,
+    /// The newest first; else the oldest.
+    #[serde(default)]
+    #[param(required = false)]
+    newest_first: bool,
+    /// Items a page, 1 to 1000; 100 unless told.
+    limit: Option<u32>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// Only these fields of each item, separated by commas.
+    fields: Option<String>,
+}
+
+/// Lists what placement refused, and what it decided of instances that are gone, the oldest first. A standing instance's own decision is in
+/// its `explain`. Kept for a day unless the operator says otherwise.
+#[utoipa::path(get, path = "/v1/placement-records", tag = "placement records", params(PlacementRecordListParams),
+    responses((status = 200, body = List<PlacementRecordView>)))]
+async fn list(State(app): State<App>, caller: Caller, Query(params): Query<PlacementRecordListParams>) -> ApiResult {
+    let project_id = whose(&app, &caller, params.all_projects).await?;
+    let PlacementRecordListParams { outcome, instance, newest_first, .. } = &params;
+    let list = format!("placement records of {project_id:?} {outcome:?} {instance:?} {newest_first}");
+    let page = PageRequest::new(params.limit, params.cursor.as_deref(), params.fields.as_deref(), &list)?;
+    let after = page.after.as_deref().map(str::parse::<PlacementRecordId>).transpose();
+    let filter = PlacementRecordFilter {
+        project_id,
+        outcome: params.outcome,
+        after: after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?,
+        limit: page.limit + 1,
+        newest_first: params.newest_first,
+        ..of_instance(params.instance.as_deref())
+    };
+    let rows = app.store().placement_record_list(&filter).await?;
+    let viewer = Viewer::of(&caller);
+    page.reply(rows, |row| row.id.to_string(), |row| PlacementRecordView::new(row, viewer))
+}
+
+/// Shows a placement record.
+#[utoipa::path(get, path = "/v1/placement-records/{record}", tag = "placement records",
+    params(("record" = String, Path, description = "Id."), ProjectParams),
+    responses((status = 200, body = PlacementRecordView)))]
+async fn show(State(app): State<App>, caller: Caller, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
+    let project_id = whose(&app, &caller, false).await?;
+    let not_found = || Problem::not_found("placement record", shown(&key));
+    let id: PlacementRecordId = key.parse().map_err(|_| not_found())?;
+    let found = app.store().placement_record_find(project_id, id).await?.ok_or_else(not_found)?;
+    reply::json(StatusCode::OK, &PlacementRecordView::new(found, Viewer::of(&caller)))
+}
+
+/// `None`: of all projects.
+async fn whose(app: &App, caller: &Caller, all_projects: bool) -> Result<Option<ProjectId>, ApiError> {
+    if all_projects || (caller.system_admin() && !caller.names_project()) {
+        caller.authorize(app, Action::SystemManage, Resource::System).await?;
+        return Ok(None);
+    }
+    let project = caller.project(app).await?;
+    caller.authorize(app, Action::ProjectRead, Resource::Project(project.id)).await?;
+    Ok(Some(project.id))
+}
+
+/// Those of an instance, by id or name.
+#[must_use]
+pub fn of_instance(key: Option<&str>) -> PlacementRecordFilter {
+    let id = key.and_then(|key| key.parse::<InstanceId>().ok());
+    PlacementRecordFilter {
+        instance_id: id,
+        instance_name: key.filter(|_| id.is_none()).map(str::to_owned),
+        ..PlacementRecordFilter::default()
+    }
+}
