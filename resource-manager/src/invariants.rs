@@ -6,9 +6,9 @@
 
 use crate::{
     Manager,
-    ipam::{Ipam, ScopedAddress, Use},
     manager::used,
-    topology::{Key, Learned, Topology},
+    network::ipam::{Ipam, ScopedAddress, Use},
+    network::topology::{Key, Learned, Topology},
 };
 use domain::{Timestamp, network::Port};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

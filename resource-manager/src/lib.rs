@@ -1,29 +1,27 @@
 //! The virtual resource manager: networks, subnets, ports, routers, floating IPs, security groups, who has which address, and what each
 //! host must know of all that.
 //!
-//! A wish ([`grpc`]) is decided on what is in memory ([`plan`] over [`topology`] and [`ipam`]: pure), committed in one unit that is fenced by
-//! what it was decided on, and learned by memory only then; the hosts concerned are told ([`link`]). What follows from all this without
+//! A wish ([`grpc`]) is decided on what is in memory ([`network::plan`] over [`network::topology`] and [`network::ipam`]: pure), committed in one unit that is fenced by
+//! what it was decided on, and learned by memory only then; the hosts concerned are told ([`agents`]). What follows from all this without
 //! anybody's asking (uplinks, the end of reservations, the defaults of new projects) is the reconcilers' ([`reconcile`]).
 //!
 //! Writes the tables of networks (`migrations/*/0002_networks.sql`) and `resource_operation`. The database is the judge: each address, MAC
 //! and VNI has one owner by its constraints, whatever memory says.
 
+pub mod agents;
 pub mod config;
 pub mod grpc;
 pub mod invariants;
-pub mod ipam;
-pub mod link;
 pub mod manager;
-pub mod plan;
+pub mod network;
 pub mod reconcile;
-pub mod topology;
 
 pub use config::Config;
 pub use manager::Manager;
 
+use agents::NetworkLinkService;
 use anyhow::Context as _;
 use grpc::ResourceManagerService;
-use link::NetworkLinkService;
 use proto::{
     network::v1::network_link_server::NetworkLinkServer, resource::v1::resource_manager_server::ResourceManagerServer,
 };

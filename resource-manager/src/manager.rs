@@ -2,11 +2,11 @@
 //! that it was wrong.
 
 use crate::{
+    agents::Links,
     config::Config,
-    ipam::{Ipam, ScopedAddress, Use},
-    link::Links,
-    plan::{Ask, Draft, Plan, PoolChange},
-    topology::{Key, Learned, Topology},
+    network::ipam::{Ipam, ScopedAddress, Use},
+    network::plan::{Ask, Draft, Plan, PoolChange},
+    network::topology::{Key, Learned, Topology},
 };
 use domain::{ProjectId, Timestamp, network::ExternalSubnet};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};

@@ -10,7 +10,7 @@ use domain::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use proto::resource::v1::{self as pb, resource_manager_client::ResourceManagerClient};
-use resource_manager::{Config, Deps, ipam::Ipam};
+use resource_manager::{Config, Deps, network::ipam::Ipam};
 use serde_json::{Value, json};
 use service_kit::{context::CallContext, transport};
 use std::{path::PathBuf, time::Instant};

@@ -3,8 +3,8 @@
 use super::failure::{self, Decided, Given};
 use crate::{
     Manager,
-    plan::{Draft, Fits, Plan},
-    topology::Learned,
+    network::plan::{Draft, Fits, Plan},
+    network::topology::Learned,
 };
 use domain::{
     AuditId, Name, OperationId, Problem, ProjectId, Timestamp,
@@ -192,9 +192,9 @@ async fn learn_defaults(manager: &Manager, project_id: Option<ProjectId>) -> Res
     let Some(project_id) = project_id else { return Ok(()) };
     let store = &manager.store;
     let read = |error| failure::of_read(&error);
-    let network = store.network_find_by_name(project_id, crate::topology::DEFAULT).await.map_err(read)?;
-    let router = store.router_find_by_name(project_id, crate::topology::DEFAULT).await.map_err(read)?;
-    let group = store.security_group_find_by_name(project_id, crate::topology::DEFAULT).await.map_err(read)?;
+    let network = store.network_find_by_name(project_id, crate::network::topology::DEFAULT).await.map_err(read)?;
+    let router = store.router_find_by_name(project_id, crate::network::topology::DEFAULT).await.map_err(read)?;
+    let group = store.security_group_find_by_name(project_id, crate::network::topology::DEFAULT).await.map_err(read)?;
     manager.learn(network.map(Learned::Network));
     manager.learn(router.map(Learned::Router));
     manager.learn(group.map(Learned::SecurityGroup));

@@ -1,7 +1,10 @@
 //! What a failed commit or read means for the call: to decide anew on fresher memory, or a problem. What only we should know is logged
 //! here, once.
 
-use crate::{Manager, ipam::ScopedAddress, plan::Plan, topology::Key};
+use crate::{
+    Manager,
+    network::{ipam::ScopedAddress, plan::Plan, topology::Key},
+};
 use domain::{
     ErrorKind, Name, Problem, ProjectId,
     network::{MacAddr, ObjectKind},
@@ -112,7 +115,7 @@ async fn broken(manager: &Manager, constraint: Constraint, decided: &Decided, gi
         return Err(Problem::already_exists(kind.label(), name));
     }
     match (constraint, given.mac) {
-        (Constraint::PortMac, Some(mac)) => Err(crate::plan::mac_taken(mac)),
+        (Constraint::PortMac, Some(mac)) => Err(crate::network::plan::mac_taken(mac)),
         // Drawn by lot: draw again.
         (Constraint::PortMac | Constraint::UplinkMac | Constraint::NetworkVni, _) => Ok(()),
         (Constraint::RouterNetwork | Constraint::PeeringPair | Constraint::FloatingIpTarget, _) => {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Manager,
-    plan::{BindAsked, Binding, ReserveAsked, ReserveOf},
+    network::plan::{BindAsked, Binding, ReserveAsked, ReserveOf},
 };
 use domain::{
     InstanceId, PortId, Problem, ProjectId,

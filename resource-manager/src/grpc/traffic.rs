@@ -1,6 +1,6 @@
 //! What passed through a port and what was dropped at it, as its host's network-agent last said.
 
-use crate::{Manager, topology::bound_to};
+use crate::{Manager, network::topology::bound_to};
 use domain::{ErrorKind, PortId, Problem};
 use proto::{convert::parse, resource::v1 as pb};
 

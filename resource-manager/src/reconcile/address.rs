@@ -1,7 +1,7 @@
 //! Addresses that rest no longer leave the table. The allocator knows by itself; anybody may take such a row over before.
 
 use super::StepError;
-use crate::{Manager, plan::uplink};
+use crate::{Manager, network::plan::uplink};
 use domain::Timestamp;
 use std::collections::BTreeSet;
 use store::{AddressOwner, AddressRelease, AddressSweep, Unit};

@@ -4,8 +4,8 @@
 use super::StepError;
 use crate::{
     Manager,
-    plan::uplink,
-    topology::{Key, Learned},
+    network::plan::uplink,
+    network::topology::{Key, Learned},
 };
 use domain::{NetworkId, ProjectId, Timestamp};
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 use super::StepError;
 use crate::{
     Manager,
-    plan::uplink::{Step, steps},
+    network::plan::uplink::{Step, steps},
 };
 use futures::future::join_all;
 use store::{CommitError, Constraint};

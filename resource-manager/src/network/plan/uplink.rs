@@ -4,7 +4,7 @@
 //! network. Nobody asks for them.
 
 use super::{Draft, Plan};
-use crate::topology::{Learned, Topology};
+use crate::network::topology::{Learned, Topology};
 use domain::{
     HostId, NetworkId,
     network::{ExternalNetwork, MacAddr, Router},

@@ -1,7 +1,7 @@
 //! Peerings: two networks of a project whose instances reach each other.
 
 use super::{Decided, Deed, Draft, named, subnet::touched};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, PeeringId, Problem,
     network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Peering},

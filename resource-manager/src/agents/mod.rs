@@ -21,7 +21,7 @@ mod tests;
 
 pub use service::NetworkLinkService;
 
-use crate::topology::{Concern, Told};
+use crate::network::topology::{Concern, Told};
 use domain::{HostId, PortId};
 use parking_lot::{Mutex, MutexGuard};
 use proto::network::v1::PortTraffic;

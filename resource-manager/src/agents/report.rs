@@ -3,7 +3,7 @@
 use super::{Link, session};
 use crate::{
     Manager,
-    topology::{Learned, Told},
+    network::topology::{Learned, Told},
 };
 use domain::{
     PortId, Timestamp,

@@ -1,7 +1,7 @@
 //! Ports that people make. What instances do with them is `reserve` and `binding`.
 
 use super::{Decided, Deed, Draft, check_count, named, scoped, subnet::touched, words::port_key};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, InstanceId, Name, NetworkId, PortId, Problem, SecurityGroupId, Timestamp,
     network::{

@@ -1,7 +1,7 @@
 //! Networks.
 
 use super::{Decided, Deed, Draft, PoolChange, check_description, in_use, named, words::port_named};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem,
     network::{ChangeOutcome, MTU_MAX, MTU_MIN, Network, NetworkObject, ObjectKind, Vni},

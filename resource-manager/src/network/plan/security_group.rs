@@ -4,7 +4,7 @@
 //! from other clouds; its rules are the project's to change.
 
 use super::{DEFAULT, Decided, Deed, Draft, check_description, in_use, named, words::port_named};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
     network::{

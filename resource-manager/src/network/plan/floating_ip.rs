@@ -1,7 +1,7 @@
 //! Floating IPs: an IPv4 address of an external network that stands for one of a port's.
 
 use super::{Decided, Deed, Draft, address::exhausted, check_description, named, scoped, words::port_named};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem,
     network::{ChangeOutcome, FloatingIp, FloatingTarget, NetworkObject, ObjectKind, Port, PortState},

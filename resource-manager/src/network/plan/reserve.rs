@@ -1,7 +1,7 @@
 //! Ports that are reserved for an instance that isn't committed yet. All or none; what stands already is a repeat.
 
 use super::{Decided, Draft, Plan, port::Birth, words::port_named};
-use crate::topology::Learned;
+use crate::network::topology::Learned;
 use domain::{
     ErrorKind, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
     network::{FixedIpRequest, MacAddr, Port, PortOwner, PortState},
@@ -66,7 +66,7 @@ impl Draft<'_> {
         match &asked.of {
             ReserveOf::Existing => self.take_port(asked, expires_at),
             ReserveOf::New { network_id, fixed_ips, security_group_ids, mac } => {
-                self.plan.seen.push(crate::topology::Key::Port(asked.port_id));
+                self.plan.seen.push(crate::network::topology::Key::Port(asked.port_id));
                 if let Some(there) = self.topology.port(asked.port_id) {
                     return repeated(there, asked, *network_id);
                 }

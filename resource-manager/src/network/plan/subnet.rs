@@ -2,7 +2,7 @@
 //! reach.
 
 use super::{Decided, Deed, Draft, PoolChange, check_count, in_use, words::port_named};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem, SubnetId,
     network::{

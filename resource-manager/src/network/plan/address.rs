@@ -1,7 +1,7 @@
 //! Claiming addresses, and what is said to those who can't have one.
 
 use super::{Decided, Draft, check_count, named, scoped, words::port_named};
-use crate::ipam::{Refusal, Scope};
+use crate::network::ipam::{Refusal, Scope};
 use domain::{
     ErrorKind, Problem,
     network::{FixedIp, FixedIpRequest, Network, ObjectKind},

@@ -1,7 +1,7 @@
 //! Routers: how a network leaves to the outside.
 
 use super::{Decided, Deed, Draft, in_use, named, subnet::touched, uplink};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, ExternalNetworkId, Name, NetworkId, Problem, RouterId,
     network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Router},

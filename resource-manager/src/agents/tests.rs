@@ -3,7 +3,7 @@
 use super::NetworkLinkService;
 use crate::{
     Config, Manager,
-    topology::{
+    network::topology::{
         Key, Learned,
         tests::{T0, group, group_id, host_id, network, network_id, port, port_id, project},
     },

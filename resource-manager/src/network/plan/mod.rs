@@ -7,14 +7,14 @@
 mod address;
 mod binding;
 mod default;
-mod external;
-mod floating;
-mod group;
+mod external_network;
+mod floating_ip;
 mod network;
 mod peering;
 mod port;
 mod reserve;
 mod router;
+mod security_group;
 mod subnet;
 pub mod uplink;
 mod words;
@@ -26,8 +26,8 @@ pub use reserve::{ReserveAsked, ReserveOf, Reserved};
 pub use words::named;
 
 use crate::{
-    ipam::{Ipam, Scope, ScopedAddress},
-    topology::{DEFAULT, Key, Learned, Topology},
+    network::ipam::{Ipam, Scope, ScopedAddress},
+    network::topology::{DEFAULT, Key, Learned, Topology},
 };
 use domain::{
     ErrorKind, ExternalNetworkId, Name, NetworkId, PortId, Problem, ProjectId, RouterId, SecurityGroupId, SubnetId,

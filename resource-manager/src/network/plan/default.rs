@@ -1,7 +1,7 @@
 //! What a new project finds: a network and a security group named `default`, and a way out if there is an outside.
 
 use super::{DEFAULT, Decided, Draft};
-use crate::plan::Words;
+use crate::network::plan::Words;
 use domain::{
     Name, NetworkId, Problem, RouterId, SecurityGroupId, SecurityRuleId, SubnetId,
     network::{

@@ -1,7 +1,7 @@
 //! External networks: the operator's.
 
 use super::{Decided, Deed, Draft, PoolChange, check_count, check_description, in_use, named, subnet::invalid_subnet};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ExternalNetworkId, Name, Problem,
     network::{ChangeOutcome, Cidr, ExternalNetwork, ExternalSubnet, NetworkObject, ObjectKind},

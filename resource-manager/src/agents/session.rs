@@ -3,7 +3,7 @@
 use super::{Link, Pending, lock, number::Numbers};
 use crate::{
     Manager,
-    topology::{
+    network::topology::{
         Told,
         render::{Rendered, metadata},
     },

@@ -5,7 +5,7 @@
 //! answer for its addresses any more. What the metadata service says is no such thing: it raises the generation alone.
 
 use super::{Decided, Draft, Plan};
-use crate::topology::{Key, Learned};
+use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, HostId, InstanceId, PortId, Problem,
     network::{Port, PortState, PortStatus},

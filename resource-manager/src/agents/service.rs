@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Manager,
-    topology::{Learned, Told, bound_to},
+    network::topology::{Learned, Told, bound_to},
 };
 use domain::{HostId, Problem, host::AgentRole};
 use proto::{
