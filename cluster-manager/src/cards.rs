@@ -1,14 +1,9 @@
-//! Network cards: what is asked for, checked and worded for the resource-manager, and what identifies a guest's metadata. Pure.
+//! Network cards: what is asked for, checked and worded for the resource-manager. Pure.
 
 use domain::{
-    InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId,
-    instance::{Instance, Nic},
-    limits,
-    network::FixedIpRequest,
+    InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, instance::Nic, limits, network::FixedIpRequest,
 };
 use proto::{cluster::v1 as pb, convert::parse, resource::v1 as resource};
-use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 
 /// A card that is asked for, well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,69 +108,10 @@ pub fn hostname(name: &domain::Name) -> String {
     name.as_str().to_ascii_lowercase()
 }
 
-/// Of all that the metadata service says of an instance: when it changes, the hosts of its ports are told anew.
-#[must_use]
-pub fn metadata_digest(instance: &Instance) -> String {
-    #[derive(serde::Serialize)]
-    struct Told<'a> {
-        name: &'a str,
-        tags: &'a BTreeMap<String, String>,
-        ssh_keys: &'a [String],
-        user_data_base64: &'a str,
-        zone: Option<&'a str>,
-        flavor: &'a str,
-    }
-    let spec = &instance.spec;
-    let told = Told {
-        name: instance.name.as_str(),
-        tags: &instance.tags,
-        ssh_keys: &spec.ssh_keys,
-        user_data_base64: &spec.user_data_base64,
-        zone: spec.zone.as_deref(),
-        flavor: &spec.flavor,
-    };
-    // Plain data with text keys is always JSON; JSON keeps the parts apart.
-    hex::encode(Sha256::digest(serde_json::to_vec(&told).unwrap_or_default()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::instance;
-    use domain::{SubnetId, instance::InstanceState, network::MacAddr};
-
-    #[test]
-    fn the_digest_tells_everything_apart_that_a_guest_may_ask() {
-        let row = instance(InstanceState::Running);
-        let digest = metadata_digest(&row);
-        assert_eq!(digest.len(), 64);
-        assert!(digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
-        let mut same = row.clone();
-        (same.generation, same.epoch, same.host_id) = (9, 9, None);
-        same.spec.boot_seq = 7;
-        assert_eq!(metadata_digest(&same), digest, "what guests aren't told doesn't count");
-        let changes: [fn(&mut Instance); 7] = [
-            |i| i.name = "other".parse().expect("a name"),
-            |i| drop(i.tags.insert("a".into(), "b".into())),
-            |i| i.spec.ssh_keys = vec!["a".into(), "b".into()],
-            |i| i.spec.ssh_keys = vec!["ab".into()],
-            |i| i.spec.user_data_base64 = "aGk=".into(),
-            |i| i.spec.zone = Some("a".into()),
-            |i| i.spec.flavor = "large".into(),
-        ];
-        let mut digests: Vec<String> = changes
-            .iter()
-            .map(|change| {
-                let mut other = row.clone();
-                change(&mut other);
-                metadata_digest(&other)
-            })
-            .collect();
-        digests.push(digest);
-        digests.sort();
-        digests.dedup();
-        assert_eq!(digests.len(), 8);
-    }
+    use domain::{SubnetId, network::MacAddr};
 
     #[test]
     fn a_card_is_understood_whole_or_says_what_is_wrong() {

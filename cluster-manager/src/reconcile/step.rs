@@ -12,7 +12,6 @@ use crate::{
         desired::{deliverable, render_desired},
         ingest::release,
     },
-    cards::metadata_digest,
     manager::Manager,
     placement_record,
     storage::{LOCAL_POOL, ROOT},
@@ -22,6 +21,7 @@ use domain::{
     HostId, InstanceId, Problem, Timestamp,
     flavor::Size,
     instance::{Instance, InstanceState},
+    metadata::InstanceMetadata,
 };
 use proto::agent::v1 as agent;
 use std::collections::HashMap;
@@ -52,7 +52,7 @@ impl Subjected {
     pub fn new(row: DesiredRow, request_id: RequestId, trouble: Option<String>) -> Self {
         let root = row.instance.root_disk_id;
         let disk = row.disks.iter().find(|d| Some(d.id) == root).map(view);
-        let metadata_digest = metadata_digest(&row.instance.instance);
+        let metadata_digest = InstanceMetadata::from(&row.instance.instance).digest();
         Self { row, request_id, trouble, disk, metadata_digest }
     }
 

@@ -12,6 +12,7 @@ pub mod image;
 pub mod instance;
 pub mod join;
 pub mod limits;
+pub mod metadata;
 pub mod name;
 pub mod network;
 pub mod placement;
@@ -19,6 +20,7 @@ pub mod policy;
 pub mod problem;
 pub mod quota;
 pub mod ssh_key;
+pub mod testing;
 pub mod time;
 
 pub use id::*;

@@ -8,7 +8,7 @@ use crate::{
         render::{Rendered, metadata},
     },
 };
-use domain::{InstanceId, Problem};
+use domain::{InstanceId, Problem, metadata::InstanceMetadata};
 use proto::network::v1::{self as pb, manager_message::Message as Down};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -134,7 +134,7 @@ impl Session {
                 continue;
             };
             if let Some(pb::port::Binding::Local(local)) = &mut port.binding {
-                local.metadata = instances.get(id).map(|instance| metadata(instance));
+                local.metadata = instances.get(id).map(|instance| metadata(InstanceMetadata::from(*instance)));
             }
         }
         Ok(rendered)
