@@ -27,9 +27,9 @@ pub struct Config {
     pub storage_timeout_secs: u64,
     /// How long one call to the resource-manager may take, seconds.
     pub resource_timeout_secs: u64,
-    /// How long a preemptible instance that must give way has to shut down, seconds. 0: none.
+    /// How long an instance that is preempted has to shut down, seconds. 0: it has no notice.
     pub preemption_notice_secs: u64,
-    /// How long room that was made so is held for whom it was made, beyond the notice, seconds. 0: not at all.
+    /// How long capacity freed by preemption is held for the request that needs it, beyond the notice, seconds. 0: it isn't held.
     pub preemption_hold_secs: u64,
     /// How often everything is checked for what was left behind, seconds. 0: never.
     pub leak_check_secs: u64,
@@ -136,9 +136,10 @@ impl Config {
         Duration::from_millis(self.disconnect_grace_ms)
     }
 
-    /// From when room begins to be made.
-    pub(crate) fn preemption_hold(&self) -> Duration {
-        Duration::from_secs(self.preemption_notice_secs + self.preemption_hold_secs)
+    /// How long capacity is held from the moment when preemption begins; none where it isn't held at all.
+    pub(crate) fn preemption_hold(&self) -> Option<Duration> {
+        let hold = (self.preemption_hold_secs > 0).then_some(self.preemption_hold_secs);
+        hold.map(|secs| Duration::from_secs(self.preemption_notice_secs + secs))
     }
 
     pub(crate) fn storage_timeout(&self) -> Duration {

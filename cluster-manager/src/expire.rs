@@ -1,7 +1,7 @@
 //! Forgets the answers of operations that no idempotency key can ask for any more, tokens that expired as long ago, and placement records
 //! past their time or their project's number.
 
-use crate::{manager::Manager, placement_record};
+use crate::{manager::Manager, placement::record::trim_records};
 use domain::Timestamp;
 use std::{sync::Arc, time::Duration};
 use store::{CommitError, Retention};
@@ -31,5 +31,5 @@ async fn once(manager: &Manager) -> Result<(), CommitError> {
     manager.store.expire(Retention::ComputeOperations, operations).await?;
     manager.store.expire(Retention::HostTokens, operations).await?;
     manager.store.expire(Retention::PlacementRecords, records).await?;
-    placement_record::trim(manager).await
+    trim_records(&manager.store, manager.config.placement_records_per_project).await
 }

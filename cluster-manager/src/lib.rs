@@ -10,6 +10,7 @@
 
 pub mod admission;
 pub mod agents;
+mod background;
 mod cards;
 pub mod coalesce;
 mod config;
@@ -17,19 +18,17 @@ mod console;
 mod expire;
 #[cfg(test)]
 mod fixture;
-pub mod giving_way;
 pub mod grpc;
 pub mod invariants;
 pub mod lifecycle;
 pub mod manager;
 mod operation;
-mod placement_record;
+pub mod placement;
+mod problem;
 pub mod reconcile;
 pub mod resource;
-mod room;
 pub mod scheduler;
 pub mod storage;
-mod wishes;
 
 pub use admission::{Admission, AgentLinks};
 pub use config::Config;
@@ -40,6 +39,7 @@ use anyhow::Context as _;
 use domain::instance::InstanceState;
 use grpc::ClusterManagerService;
 use manager::Manager;
+use placement::constraints::load_placed_instances;
 use proto::{
     agent::v1::{agent_link_server::AgentLinkServer, host_identity_server::HostIdentityServer},
     cluster::v1::cluster_manager_server::ClusterManagerServer,
@@ -89,8 +89,9 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     for host in hosts.iter().filter(|h| h.state == domain::host::HostState::Up) {
         manager.agents.expect(host.id);
     }
-    let attached = wishes::resume(&manager).await.context("the members of placement groups can't be read")?;
-    tracing::info!(attached, "placement knows its groups, its protected and its preemptible instances");
+    let tracked = load_placed_instances(&manager.store, &manager.placement).await;
+    let tracked = tracked.context("the members of placement groups can't be read")?;
+    tracing::info!(tracked, "placement knows the instances that later decisions depend on");
     resume(&manager).await.context("the instances can't be read")?;
     tasks.spawn(ingest::run(Arc::clone(&manager), reports));
     tasks.spawn(reconcile::instance::run(Arc::clone(&manager)));
@@ -98,10 +99,10 @@ pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     tasks.spawn(invariants::run(Arc::clone(&manager)));
     tasks.spawn(invariants::sweep(Arc::clone(&manager)));
     tasks.spawn(expire::run(Arc::clone(&manager)));
-    tasks.spawn(giving_way::run(Arc::clone(&manager)));
-    tasks.spawn(room::run(Arc::clone(&manager)));
-    tasks.spawn(placement_record::run(Arc::clone(&manager)));
-    tasks.spawn(wishes::keep_backed_up(Arc::clone(&manager)));
+    tasks.spawn(background::preemption::preemption_loop(Arc::clone(&manager)));
+    tasks.spawn(background::placement::capacity_hold_loop(Arc::clone(&manager)));
+    tasks.spawn(background::placement::refusal_record_loop(Arc::clone(&manager)));
+    tasks.spawn(background::placement::backup_loop(Arc::clone(&manager)));
 
     let limit = proto::MESSAGE_BYTES_MAX;
     let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(&manager)))

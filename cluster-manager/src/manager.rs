@@ -1,21 +1,20 @@
 //! What all parts of this service share.
 
+pub use crate::problem::read_problem;
 use crate::{
     admission::Admission,
     agents::{ingest::Ingest, registry::Registry},
     coalesce::Coalescer,
     config::Config,
     console::Sessions,
-    giving_way::GivingWay,
-    placement_record::Refusals,
+    placement::PlacementState,
     reconcile::signal::Signal,
     resource::Resource,
-    room::Rooms,
     scheduler::Inventory,
     storage::Storage,
 };
 use domain::{HostId, ImageId, InstanceId, Problem, image::Image};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use service_kit::in_flight::InFlight;
 use std::collections::HashSet;
 use store::{ReadError, Store};
@@ -27,8 +26,7 @@ const IMAGES_MAX: usize = 256;
 pub struct Manager {
     pub config: Config,
     pub store: Store,
-    /// Never held across an await.
-    inventory: Mutex<Inventory>,
+    pub placement: PlacementState,
     pub agents: Registry,
     pub ingest: Ingest,
     pub admission: Option<Admission>,
@@ -37,9 +35,6 @@ pub struct Manager {
     /// Instances whose host's word is awaited that cards are out. A hint: what is missed here is found by the sweep.
     cards_leaving: Mutex<HashSet<InstanceId>>,
     pub signal: Signal,
-    pub giving_way: GivingWay,
-    pub rooms: Rooms,
-    pub refusals: Refusals,
     pub operations: InFlight,
     pub consoles: Sessions,
     pub images: Coalescer<ImageId, Result<Option<Image>, ReadError>>,
@@ -69,7 +64,7 @@ impl Manager {
             consoles: Sessions::new(config.console_sessions_max),
             config,
             store,
-            inventory: Mutex::new(inventory),
+            placement: PlacementState::new(inventory),
             agents: Registry::default(),
             ingest,
             admission,
@@ -77,9 +72,6 @@ impl Manager {
             resource,
             cards_leaving: Mutex::default(),
             signal: Signal::default(),
-            giving_way: GivingWay::default(),
-            rooms: Rooms::default(),
-            refusals: Refusals::default(),
             operations: InFlight::default(),
             images,
             tasks,
@@ -87,8 +79,8 @@ impl Manager {
         }
     }
 
-    pub fn inventory(&self) -> MutexGuard<'_, Inventory> {
-        self.inventory.lock()
+    pub fn inventory(&self) -> MappedMutexGuard<'_, Inventory> {
+        self.placement.inventory()
     }
 
     fn cards_leaving(&self) -> MutexGuard<'_, HashSet<InstanceId>> {
@@ -195,19 +187,4 @@ async fn find_images(store: &Store, ids: &[ImageId]) -> Vec<Result<Option<Image>
     distinct.dedup();
     let found = futures::future::join_all(distinct.iter().map(|id| store.image_find(*id))).await;
     ids.iter().map(|id| found[distinct.partition_point(|d| d < id)].clone()).collect()
-}
-
-/// What a caller is told when a read fails. Logged here, once.
-#[must_use]
-pub fn read_problem(error: &ReadError) -> Problem {
-    match error {
-        ReadError::Unavailable(_) => {
-            tracing::warn!(error = error as &dyn std::error::Error, "the database can't be read");
-            Problem::unavailable("the database doesn't answer now")
-        }
-        ReadError::Internal(_) => {
-            tracing::error!(error = error as &dyn std::error::Error, "a read failed");
-            Problem::internal()
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! A decision with its claim allocates nothing once its shape is known: counted by the allocator itself, in a process of its own.
 
-use cluster_manager::scheduler::{GroupWish, Inventory, Policy, Request, Scope, Strength, choose};
+use cluster_manager::scheduler::{GroupConstraint, GroupPolicy, GroupScope, GroupStrength, Inventory, Request, choose};
 use domain::{
     HostId, InstanceId, PlacementGroupId, Timestamp,
     flavor::Size,
@@ -78,7 +78,7 @@ fn turn(inventory: &mut Inventory, request: &Request) {
     let id = InstanceId(uuid::Uuid::from_u128(7));
     inventory.claim_tentatively(placed.host_id, placed.claim);
     inventory.start_begins(placed.host_id, id);
-    inventory.make_firm(placed.host_id, placed.claim);
+    inventory.confirm(placed.host_id, placed.claim);
     inventory.start_ends(placed.host_id, id);
     inventory.release(placed.host_id, placed.claim);
 }
@@ -87,11 +87,11 @@ fn turn(inventory: &mut Inventory, request: &Request) {
 fn a_decision_of_a_known_shape_allocates_nothing() {
     let rows: Vec<Host> = (1..=3000).map(host).collect();
     let mut inventory = Inventory::new(&rows);
-    let wish = GroupWish {
+    let wish = GroupConstraint {
         group: PlacementGroupId(uuid::Uuid::from_u128(1)),
-        policy: Policy::AntiAffinity,
-        scope: Scope::Host,
-        strength: Strength::Hard,
+        policy: GroupPolicy::AntiAffinity,
+        scope: GroupScope::Host,
+        strength: GroupStrength::Hard,
     };
     let requests: Vec<Request> = (0..48_u32)
         .map(|n| Request {

@@ -9,9 +9,8 @@
 use super::link::Link;
 use crate::{
     manager::Manager,
-    placement_record,
+    placement::{constraints::leave_groups, record::keep_decision},
     reconcile::report::{Observation, Scene, Stale, Verdict, plan_report},
-    wishes,
 };
 use domain::{
     HostId, InstanceId, Timestamp,
@@ -246,9 +245,9 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
         (Verdict::Gone { events }, Some(row)) => {
             let mut unit = Unit::new()
                 .op(store::InstanceDelete { id, epoch: row.instance.epoch })
-                .op(placement_record::keep(id, now))
+                .op(keep_decision(id, now))
                 .op(release(host_id, row.claim));
-            wishes::leave(&row.instance.spec, &mut unit);
+            leave_groups(&row.instance.spec, &mut unit);
             unit.extend(events.iter().cloned().map(store::EventInsert));
             unit
         }
@@ -294,7 +293,7 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
             let mut inventory = manager.inventory();
             inventory.release(host_id, row.claim);
             inventory.start_ends(host_id, id);
-            inventory.detach(id);
+            inventory.remove_instance(id);
             drop(inventory);
             metrics::counter!("iaas_instances_deleted_total").increment(1);
             manager.cards_are_out(id);

@@ -205,7 +205,7 @@ async fn commit(
         (Some(resized), Some(host_id)) => {
             let held = Growth::hold(manager, host_id, row, next.spec.size, resized, now);
             if let Err(Problem { explain: Some(record), .. }) = &held {
-                manager.refusals.note(next.project_id, (next.id, &next.name), record);
+                manager.placement.refusals.add(next.project_id, (next.id, &next.name), record);
             }
             Some(held?)
         }
@@ -357,7 +357,7 @@ fn after_commit(
 ) {
     if let Some(host_id) = next.host_id {
         if let Some(held) = held {
-            held.make_firm();
+            held.confirm();
         }
         let mut inventory = manager.inventory();
         inventory.raise_revision(host_id);

@@ -13,9 +13,12 @@ use crate::{
     cards::{Card, check_count, parse_card},
     lifecycle::check::{check_image, check_spec, check_tags},
     manager::{Manager, read_problem},
-    room::Holder,
+    placement::{
+        Placement,
+        capacity_hold::{HoldOwner, PreemptionStarted},
+        constraints::{PlacementConstraints, restore_placed_instances},
+    },
     scheduler::{Fill, Placed, Request},
-    wishes::{self, Wishes},
 };
 use domain::{
     DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
@@ -51,10 +54,10 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Whom room may be held for: all of a request.
-    fn holder(&self) -> Option<Holder<'_>> {
+    /// Whom capacity may be held for: a request that wants all of its instances.
+    fn hold_owner(&self) -> Option<HoldOwner<'_>> {
         let first = self.instances.first().filter(|_| self.fill == Fill::AllOrNothing)?;
-        Some(Holder { project_id: self.project_id, name: &first.name })
+        Some(HoldOwner { project_id: self.project_id, name: &first.name })
     }
 }
 
@@ -166,11 +169,11 @@ async fn attempt(
 /// The first look of as many as fit. A refusal: none does.
 async fn leave_out(manager: &Manager, wanted: &mut Wanted) -> Result<Option<(Request, NoPlace)>, Problem> {
     let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    let wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await?;
-    let looked = Places::find(manager, None, &ids, &wishes.request, wanted.fill, Timestamp::now());
+    let constraints = PlacementConstraints::load(&manager.store, wanted.project_id, &wanted.spec).await?;
+    let looked = Places::find(manager, None, &ids, &constraints.request, wanted.fill, Timestamp::now());
     let (found, refused) = match looked {
         Ok((places, refused)) => (places.places.len(), refused),
-        Err(refused) => return Ok(Some((wishes.request, refused))),
+        Err(refused) => return Ok(Some((constraints.request, refused))),
     };
     wanted.left_out.instances = wanted.instances.split_off(found);
     wanted.left_out.why = refused.map(|refused| refused.record);
@@ -193,29 +196,31 @@ async fn place_and_commit(
     nics: &[Vec<Nic>],
 ) -> Result<pb::CreateInstancesResponse, Failed> {
     let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    let mut wishes = Wishes::load(manager, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
+    let mut constraints =
+        PlacementConstraints::load(&manager.store, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
     let (mut attempts, mut pauses, mut unsure) = (0, PAUSES_MS.iter(), Vec::new());
     while attempts < ATTEMPTS {
         let now = Timestamp::now();
-        let (places, refused) = match Places::find(manager, wanted.holder(), &ids, &wishes.request, wanted.fill, now) {
-            Ok(found) => found,
-            Err(refused) => {
-                // What was avoided only because its figures weren't known may have room by now.
-                let avoided = wishes.request.avoid.len();
-                wishes.request.avoid.retain(|host_id| !unsure.contains(host_id));
-                if wishes.request.avoid.len() < avoided {
-                    attempts += 1;
-                    continue;
+        let (places, refused) =
+            match Places::find(manager, wanted.hold_owner(), &ids, &constraints.request, wanted.fill, now) {
+                Ok(found) => found,
+                Err(refused) => {
+                    // What was avoided only because its figures weren't known may have room by now.
+                    let avoided = constraints.request.avoid.len();
+                    constraints.request.avoid.retain(|host_id| !unsure.contains(host_id));
+                    if constraints.request.avoid.len() < avoided {
+                        attempts += 1;
+                        continue;
+                    }
+                    if refused.may_yet_fit
+                        && let Some(pause) = pauses.next()
+                    {
+                        tokio::time::sleep(Duration::from_millis(*pause)).await;
+                        continue;
+                    }
+                    return Err(for_certain(without_place(manager, wanted, &constraints.request, refused).await));
                 }
-                if refused.may_yet_fit
-                    && let Some(pause) = pauses.next()
-                {
-                    tokio::time::sleep(Duration::from_millis(*pause)).await;
-                    continue;
-                }
-                return Err(for_certain(without_place(manager, wanted, &wishes.request, refused).await));
-            }
-        };
+            };
         let made = places.places.len();
         let why = refused.as_ref().map(|refused| &refused.record).or(wanted.left_out.why.as_ref());
         let instances: Vec<(Instance, Placed)> = wanted
@@ -232,12 +237,12 @@ async fn place_and_commit(
             plan: None,
             not_made: why.map(|why| not_made(wanted, made, why)),
         };
-        let mut unit = unit(context, wanted, &instances, wishes.attached(), &answer, now);
+        let mut unit = unit(context, wanted, &instances, constraints.request.tracked(), &answer, now);
         let at: Vec<(InstanceId, Placed)> = places.places.iter().map(|(id, placed, _)| (*id, *placed)).collect();
-        wishes.join(&manager.inventory(), &at, &mut unit);
+        constraints.join_groups(&manager.inventory(), &at, &mut unit);
         let error = match manager.store.commit(unit).await {
             Ok(()) => {
-                places.make_firm();
+                places.confirm();
                 manager.signal.wake(ids.iter().copied().take(made), Some(context.request_id.as_str().into()));
                 if let Some(why) = why {
                     note(manager, wanted, made, why);
@@ -261,15 +266,15 @@ async fn place_and_commit(
                     let refreshed = manager.refresh_host(host_id).await;
                     // A refreshed host's row says nothing of groups.
                     let known = refreshed && by_capacity;
-                    if !known && !wishes.request.avoid.contains(&host_id) {
-                        wishes.request.avoid.push(host_id);
+                    if !known && !constraints.request.avoid.contains(&host_id) {
+                        constraints.request.avoid.push(host_id);
                     }
                     if !known && by_capacity {
                         unsure.push(host_id);
                     }
                 }
-                if wishes.request.avoid.len() >= manager.inventory().len() {
-                    wishes.request.avoid.clear();
+                if constraints.request.avoid.len() >= manager.inventory().len() {
+                    constraints.request.avoid.clear();
                 }
             }
             CommitError::Guard(Guard::ComputeQuota) => {
@@ -277,7 +282,7 @@ async fn place_and_commit(
                 return Err(for_certain(answer::quota_problem(manager, wanted.project_id, &asked).await));
             }
             CommitError::Constraint(Constraint::InstanceName) => {
-                wishes::recall(manager, &ids).await;
+                restore_placed_instances(&manager.store, &manager.placement, &ids).await;
                 return Err(for_certain(name_taken(manager, wanted).await));
             }
             CommitError::Constraint(Constraint::ForeignKey("placement_member_group_fk")) => {
@@ -294,7 +299,7 @@ async fn place_and_commit(
                 for host_id in hosts {
                     manager.refresh_host(host_id).await;
                 }
-                wishes::recall(manager, &ids).await;
+                restore_placed_instances(&manager.store, &manager.placement, &ids).await;
                 let problem = answer::commit_problem(&error);
                 return Err(Failed { problem, reservations: Reservations::LeaveToExpire });
             }
@@ -325,7 +330,7 @@ pub(super) fn not_made(wanted: &Wanted, made: usize, why: &PlacementRecord) -> p
 /// Whichever of the names is asked about later, this is why.
 fn note(manager: &Manager, wanted: &Wanted, made: usize, why: &PlacementRecord) {
     for one in rest(wanted, made) {
-        manager.refusals.note(wanted.project_id, (one.id, &one.name), why);
+        manager.placement.refusals.add(wanted.project_id, (one.id, &one.name), why);
     }
 }
 
@@ -334,7 +339,7 @@ async fn without_place(manager: &Manager, wanted: &Wanted, request: &Request, re
     note(manager, wanted, 0, &refused.record);
     let NoPlace { mut problem, preemption: Some(_), .. } = refused else { return refused.problem };
     let Some(first) = wanted.instances.first() else { return problem };
-    let holder = Holder { project_id: wanted.project_id, name: &first.name };
+    let owner = HoldOwner { project_id: wanted.project_id, name: &first.name };
     // As many as fit wait for nothing: room is made for the first, and theirs is what fits then.
     let (ids, held): (Vec<InstanceId>, bool) = match wanted.fill {
         Fill::AllOrNothing => (wanted.instances.iter().map(|one| one.id).collect(), true),
@@ -345,20 +350,26 @@ async fn without_place(manager: &Manager, wanted: &Wanted, request: &Request, re
         Ok(read) => read,
         Err(unread) => return unread,
     };
-    let promised = used.plus(&manager.rooms.asked_beside(holder));
+    let promised = used.plus(&manager.placement.lock().holds.quota_of_others(owner));
     if let Some(over) = QuotaAmounts::refusal(&limit, &promised, &asked) {
         return over;
     }
-    if let Some(making) = manager.rooms.make(manager, holder, (&ids, request), held.then_some(asked)) {
-        let secs = manager.config.preemption_notice_secs;
-        let held = if making.held { " and the room is held for this request" } else { "" };
-        problem.hint = Some(match making.gives_way {
-            0 => format!("room is still being made{held}; try again then"),
+    let period = manager.config.preemption_hold().filter(|_| held);
+    let started = {
+        let Placement { inventory, holds } = &mut *manager.placement.lock();
+        holds.preempt(inventory, owner, (&ids, request), period.map(|period| (asked, period)))
+    };
+    if let Some(PreemptionStarted { preempted, held }) = started {
+        manager.placement.preemptions.add(&preempted);
+        let secs = manager.config.preemption_notice_secs.max(1);
+        let held = if held { " and is held for this request" } else { "" };
+        problem.hint = Some(match preempted.len() {
+            0 => format!("capacity is still being freed{held}; try again in {secs} s"),
             n => format!(
-                "room is being made: {n} preemptible instance(s) give way within {secs} s{held}; try again then"
+                "capacity is being freed{held}: {n} preemptible instance(s) will be stopped within {secs} s; try again then"
             ),
         });
-        problem.retry_after_secs = Some(secs.max(1));
+        problem.retry_after_secs = Some(secs);
     }
     problem
 }

@@ -75,7 +75,7 @@ impl<'a> Growth<'a> {
         let beyond_node = inventory.pinned_beyond_node(row.instance.id);
         if more != Size::default() && (beyond_node || !backed_up) {
             // What it had, its old backup still has room for.
-            inventory.give_back(host_id, more);
+            inventory.release_tentative(host_id, more);
             inventory.resize(row.instance.id, before.0, before.1);
             let filter = if beyond_node { Rejection::Pinning } else { Rejection::Reserve };
             return Err(refused(host_id, filter, Size::default(), now));
@@ -90,14 +90,14 @@ impl<'a> Growth<'a> {
         })
     }
 
-    pub fn make_firm(mut self) {
+    pub fn confirm(mut self) {
         self.firm = true;
         let mut inventory = self.manager.inventory();
         // Another resize, refused meanwhile, may have put back what was before this one.
         inventory.resize(self.id, self.after.0, self.after.1);
         // Making a claim firm counts a revision, as its commit did; without one, none was committed.
         if self.placed.claim != Size::default() {
-            inventory.make_firm(self.placed.host_id, self.placed.claim);
+            inventory.confirm(self.placed.host_id, self.placed.claim);
         }
     }
 }
@@ -106,7 +106,7 @@ impl Drop for Growth<'_> {
     fn drop(&mut self) {
         if !self.firm {
             let mut inventory = self.manager.inventory();
-            inventory.give_back(self.placed.host_id, self.placed.claim);
+            inventory.release_tentative(self.placed.host_id, self.placed.claim);
             inventory.resize(self.id, self.before.0, self.before.1);
         }
     }

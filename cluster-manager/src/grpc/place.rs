@@ -2,12 +2,12 @@
 
 use crate::{
     manager::Manager,
-    room::Holder,
+    placement::{Placement, capacity_hold::HoldOwner},
     scheduler::{Decision, Fill, Inventory, Placed, Request, decide_batch, explain::hint, preempt::Preemption},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 
-/// Tentative claims. Dropped without [`Self::make_firm`] they are given back.
+/// Tentative claims. Dropped without [`Self::confirm`] they are given back.
 pub struct Places<'a> {
     manager: &'a Manager,
     pub places: Vec<(InstanceId, Placed, PlacementRecord)>,
@@ -26,10 +26,10 @@ pub struct NoPlace {
 
 impl<'a> Places<'a> {
     /// One place for each id, or the problem with the record of the one that found none. As many as fit: places for the first of the
-    /// ids, and why there are no more of them. What room is held for `holder` is theirs.
+    /// ids, and why there are no more of them. Capacity held for `owner` is theirs.
     pub fn find(
         manager: &'a Manager,
-        holder: Option<Holder<'_>>,
+        owner: Option<HoldOwner<'_>>,
         ids: &[InstanceId],
         request: &Request,
         fill: Fill,
@@ -42,9 +42,12 @@ impl<'a> Places<'a> {
             may_yet_fit = batch.refused.is_some() && batch.placed.is_empty() && inventory.may_yet_fit(request);
             batch
         };
-        let batch = match holder {
-            Some(holder) => manager.rooms.decide(manager, holder, decide),
-            None => decide(&mut manager.inventory()),
+        let batch = {
+            let Placement { inventory, holds } = &mut *manager.placement.lock();
+            match owner {
+                Some(owner) => holds.decide(inventory, owner, decide),
+                None => decide(inventory),
+            }
         };
         let refused =
             batch.refused.map(|decision| NoPlace { may_yet_fit, ..NoPlace::new(decision, batch.found, ids.len()) });
@@ -62,11 +65,11 @@ impl<'a> Places<'a> {
     }
 
     /// The commit succeeded.
-    pub fn make_firm(mut self) {
+    pub fn confirm(mut self) {
         self.firm = true;
         let mut inventory = self.manager.inventory();
         for (_, placed, _) in &self.places {
-            inventory.make_firm(placed.host_id, placed.claim);
+            inventory.confirm(placed.host_id, placed.claim);
         }
     }
 }
@@ -78,7 +81,7 @@ impl Drop for Places<'_> {
         }
         let mut inventory = self.manager.inventory();
         for (id, placed, _) in &self.places {
-            inventory.let_go(*id, placed);
+            inventory.release_placement(*id, placed);
         }
     }
 }

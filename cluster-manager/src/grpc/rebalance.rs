@@ -2,12 +2,12 @@
 
 use crate::{
     manager::{Manager, read_problem},
+    placement::constraints::GroupCache,
     scheduler::{
-        Attach, Inventory,
-        level::plan_levelling,
-        rebalance::{Limits, Resident, plan_rebalance},
+        Inventory, Placed,
+        level::plan_balance,
+        rebalance::{Limits, Resident, plan_consolidation},
     },
-    wishes::GroupsKnown,
 };
 use domain::{Problem, cpu::CpuBaseline, instance::InstanceState};
 use proto::cluster::v1 as pb;
@@ -32,15 +32,14 @@ pub async fn plan(
             let node = resident.numa_id.and_then(|id| inventory.find(resident.of.host_id)?.node_at(id));
             resident.of.numa_node = node;
             let Resident { id, host_id, claim, request, .. } = &resident.of;
-            let what = Attach { claim: *claim, request, numa_node: node, backup: None };
-            inventory.attach(*id, *host_id, &what);
+            inventory.add_instance(*id, &Placed { numa_node: node, ..Placed::of(*host_id, *claim) }, request);
         }
         let residents: Vec<Resident> = residents.into_iter().map(|known| known.of).collect();
         match goal {
             pb::RebalanceGoal::Unspecified | pb::RebalanceGoal::FreeHosts => {
-                plan_rebalance(inventory, &residents, limits)
+                plan_consolidation(inventory, &residents, limits)
             }
-            pb::RebalanceGoal::EvenLoad => plan_levelling(&mut inventory, &residents, limits, tolerance_permille),
+            pb::RebalanceGoal::EvenLoad => plan_balance(&mut inventory, &residents, limits, tolerance_permille),
         }
     });
     let plan = planned.await.map_err(|error| {
@@ -61,7 +60,7 @@ struct Known {
 }
 
 async fn residents(manager: &Manager) -> Result<Vec<Known>, Problem> {
-    let (mut residents, mut groups) = (Vec::new(), GroupsKnown::default());
+    let (mut residents, mut groups) = (Vec::new(), GroupCache::default());
     let baselines = manager.store.cpu_baseline_list().await.map_err(|e| read_problem(&e))?;
     let baselines: HashMap<String, Arc<CpuBaseline>> =
         baselines.into_iter().map(|row| (row.id, Arc::new(row.document))).collect();
@@ -71,7 +70,7 @@ async fn residents(manager: &Manager) -> Result<Vec<Known>, Problem> {
         filter.after = rows.last().map(|row| row.instance.id);
         for row in &rows {
             let Some(host_id) = row.instance.host_id else { continue };
-            let request = groups.request(manager, row.instance.project_id, &row.instance.spec).await;
+            let request = groups.request(&manager.store, row.instance.project_id, &row.instance.spec).await;
             let mut request = request.map_err(|e| read_problem(&e))?;
             // Moved while it runs, it must find the CPU that it booted on. One from before baselines were kept goes anywhere.
             request.baseline = row.binding.cpu_baseline.as_ref().and_then(|id| baselines.get(id)).cloned();

@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     manager::{Manager, read_problem},
+    placement::constraints::PlacementConstraints,
     scheduler::{Fill, decide},
-    wishes::Wishes,
 };
 use domain::{InstanceId, Problem, Timestamp, quota::QuotaAmounts};
 use proto::cluster::v1 as pb;
@@ -33,7 +33,7 @@ pub(super) async fn rehearse(
         return Err(problem);
     }
     let nics = reserve::rehearse(manager, context, wanted).await?;
-    let request = Wishes::load(manager, wanted.project_id, &wanted.spec).await?.request;
+    let request = PlacementConstraints::load(&manager.store, wanted.project_id, &wanted.spec).await?.request;
     let now = Timestamp::now();
     // The first one's record. The others need the first one's claim to be decided, which is why they are held for a moment.
     let record = match wanted.instances.len() {

@@ -13,9 +13,8 @@ use crate::{
         ingest::release,
     },
     manager::Manager,
-    placement_record,
+    placement::{constraints::leave_groups, record::keep_decision},
     storage::{LOCAL_POOL, ROOT},
-    wishes,
 };
 use domain::{
     HostId, InstanceId, Problem, Timestamp,
@@ -290,9 +289,9 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
     let data = serde_json::json!({ "from": instance.status.state.as_str(), "to": "deleted" });
     let mut unit = Unit::new()
         .op(store::InstanceDelete { id: instance.id, epoch: instance.epoch })
-        .op(placement_record::keep(instance.id, now))
+        .op(keep_decision(instance.id, now))
         .op(store::EventInsert(event(instance, "deleted", format!("{} is deleted", instance.name), data, now)));
-    wishes::leave(&instance.spec, &mut unit);
+    leave_groups(&instance.spec, &mut unit);
     let claim = subject.row.instance.claim;
     let claimed_on = instance.host_id.filter(|_| claim != Size::default());
     unit.extend(claimed_on.map(|host_id| release(host_id, claim)));
@@ -305,7 +304,7 @@ async fn remove_row(manager: &Manager, subject: &Subjected, now: Timestamp) -> E
                 if let Some(host_id) = claimed_on {
                     inventory.release(host_id, claim);
                 }
-                inventory.detach(instance.id);
+                inventory.remove_instance(instance.id);
             }
             drop(releasing);
             match manager.forget_claims(&[instance.id], !subject.row.ports.is_empty()).await {

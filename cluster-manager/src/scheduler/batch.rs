@@ -4,7 +4,6 @@ use super::{
     decide::{Decision, Placed, decide},
     inventory::Inventory,
     request::Request,
-    roster::Attach,
 };
 use domain::{InstanceId, Timestamp, explain::PlacementRecord};
 
@@ -12,7 +11,7 @@ pub use domain::placement::Fill;
 
 #[derive(Debug)]
 pub struct Batch {
-    /// Claimed tentatively and attached, in the order of the ids; [`Batch::give_back`] undoes it.
+    /// Claimed tentatively and attached, in the order of the ids; [`Batch::release`] undoes it.
     pub placed: Vec<(InstanceId, Placed, PlacementRecord)>,
     /// How many found a place, whether they keep it or not.
     pub found: usize,
@@ -33,12 +32,12 @@ pub fn decide_batch(
         let decision = decide(inventory, request, now);
         let Some(placed) = decision.placed else {
             if fill == Fill::AllOrNothing {
-                batch.give_back(inventory);
+                batch.release(inventory);
             }
             batch.refused = Some(decision);
             break;
         };
-        inventory.hold(*id, &placed, request);
+        inventory.place_tentatively(*id, &placed, request);
         batch.placed.push((*id, placed, decision.record));
         batch.found += 1;
     }
@@ -47,28 +46,27 @@ pub fn decide_batch(
 
 impl Batch {
     /// None of it was committed.
-    pub fn give_back(&mut self, inventory: &mut Inventory) {
+    pub fn release(&mut self, inventory: &mut Inventory) {
         for (id, placed, _) in self.placed.drain(..) {
-            inventory.let_go(id, &placed);
+            inventory.release_placement(id, &placed);
         }
     }
 }
 
 impl Inventory {
     /// Takes a place until its commit: the claim, the start, and what later decisions must know of the instance.
-    pub fn hold(&mut self, id: InstanceId, placed: &Placed, request: &Request) {
-        let Placed { host_id, claim, numa_node, backup, .. } = *placed;
-        self.claim_tentatively(host_id, claim);
-        self.start_begins(host_id, id);
-        if !request.groups.is_empty() || request.protected || request.preemptible.is_some() || request.pinned {
-            self.attach(id, host_id, &Attach { claim, request, numa_node, backup });
+    pub fn place_tentatively(&mut self, id: InstanceId, placed: &Placed, request: &Request) {
+        self.claim_tentatively(placed.host_id, placed.claim);
+        self.start_begins(placed.host_id, id);
+        if request.tracked() {
+            self.add_instance(id, placed, request);
         }
     }
 
     /// The commit failed.
-    pub fn let_go(&mut self, id: InstanceId, placed: &Placed) {
-        self.give_back(placed.host_id, placed.claim);
+    pub fn release_placement(&mut self, id: InstanceId, placed: &Placed) {
+        self.release_tentative(placed.host_id, placed.claim);
         self.start_ends(placed.host_id, id);
-        self.detach(id);
+        self.remove_instance(id);
     }
 }

@@ -7,11 +7,11 @@ use super::{
     index::{CellKey, Found},
     inventory::Inventory,
     preempt::{self, Preemption},
-    request::{Request, Strength},
+    request::Request,
     roster::{Groups, WISHES_MOST},
     score::Score,
 };
-use domain::{HostId, Timestamp, explain::PlacementRecord, flavor::Size};
+use domain::{HostId, Timestamp, explain::PlacementRecord, flavor::Size, placement::GroupStrength};
 
 /// Hosts tried for a protected instance, until one is found that another can back: two in each of so many zones.
 const PRIMARIES: usize = 32;
@@ -79,11 +79,11 @@ pub fn decide(inventory: &mut Inventory, request: &Request, now: Timestamp) -> D
 
 /// The best host for the request now.
 pub fn choose(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
-    choose_beside(inventory, request, &[])
+    choose_excluding(inventory, request, &[])
 }
 
 /// The best host that is none of these.
-pub(super) fn choose_beside(inventory: &mut Inventory, request: &Request, beside: &[u32]) -> Option<Choice> {
+pub(super) fn choose_excluding(inventory: &mut Inventory, request: &Request, beside: &[u32]) -> Option<Choice> {
     if request.groups.len() > WISHES_MOST {
         return None;
     }
@@ -163,7 +163,7 @@ fn recover(inventory: &mut Inventory, request: &Request) -> Option<Choice> {
     let (primary, backup) = (member.slot, member.backup);
     let groups = Groups::locate_backup(inventory, request, primary, request.recovers);
     let host = inventory.at(backup)?;
-    let room = super::host::fits(&filter::claim(host, request), &host.free_in_need());
+    let room = super::host::fits(&filter::claim(host, request), &host.free_for_recovery());
     let apart = groups.violations(host, backup, &inventory.backup_scratch).is_none();
     if !room || apart || !host.usable() || filter::closed(host, request).is_some() {
         return None;
@@ -197,9 +197,9 @@ fn find(
     for violations in 0..=groups.soft() {
         let skip = |slot: u32| beside.contains(&slot) || tried.is_some_and(|t| t.has(slot));
         let is_out = |zone: u16| tried.is_some_and(|t| t.is_zone_out(zone));
-        let near = groups.near(Strength::Hard).or_else(|| {
+        let near = groups.near(GroupStrength::Hard).or_else(|| {
             // With all soft wishes met, the near ones are few.
-            if violations == 0 { groups.near(Strength::Soft) } else { None }
+            if violations == 0 { groups.near(GroupStrength::Soft) } else { None }
         });
         let found = match near {
             Some(near) => {

@@ -5,7 +5,7 @@
 
 use super::{
     atoms::Asked,
-    decide::{Choice, cell_suits, choose_beside},
+    decide::{Choice, cell_suits, choose_excluding},
     filter,
     host::{HostEntry, minus},
     inventory::Inventory,
@@ -114,7 +114,7 @@ fn best(inventory: &mut Inventory, request: &Request, choice: &Choice) -> Vec<Ca
         }
         best.push(CandidateScore { host_id: choice.placed.host_id, score: describe(&choice.score) });
         let more = best.len() < BEST && request.recovers.is_none();
-        next = if more { choose_beside(inventory, request, &beside[..best.len()]) } else { None };
+        next = if more { choose_excluding(inventory, request, &beside[..best.len()]) } else { None };
     }
     best
 }

@@ -134,7 +134,7 @@ impl HostEntry {
     /// What is left for new claims; nothing goes below zero when a host shrank under what it holds.
     #[must_use]
     pub fn free(&self) -> Size {
-        minus(self.free_in_need(), self.set_aside)
+        minus(self.free_for_recovery(), self.set_aside)
     }
 
     /// What would be left were claims of `leaving` gone. Claims may be held beyond what is there by now: for those whose room is being made.
@@ -146,7 +146,7 @@ impl HostEntry {
 
     /// The same with what is set aside for recoveries.
     #[must_use]
-    pub fn free_in_need(&self) -> Size {
+    pub fn free_for_recovery(&self) -> Size {
         minus(minus(minus(self.capacity, self.policies.reserved), self.used), self.tentative)
     }
 

@@ -243,7 +243,7 @@ impl Inventory {
         self.leave_rack(slot);
         self.down -= u32::from(self.hosts[slot as usize].take().is_some_and(|h| !h.up));
         for instance in self.roster.on_slot(slot) {
-            self.detach(instance);
+            self.remove_instance(instance);
         }
         self.refusals.clear();
         self.check_backups(slot);
@@ -289,13 +289,13 @@ impl Inventory {
     }
 
     /// The commit failed.
-    pub fn give_back(&mut self, id: HostId, claim: Size) {
+    pub fn release_tentative(&mut self, id: HostId, claim: Size) {
         self.change_figures(id, |h| h.tentative = minus(h.tentative, claim));
     }
 
     /// The commit succeeded; it raised the host's revision by one per claim. What is asked for is learned here: rehearsals and refused
     /// batches claim tentatively as well.
-    pub fn make_firm(&mut self, id: HostId, claim: Size) {
+    pub fn confirm(&mut self, id: HostId, claim: Size) {
         if self.mix.learn(claim) {
             self.index.price(&self.mix);
         }
@@ -458,7 +458,7 @@ impl Inventory {
         self.refusals.insert(key, refused);
     }
 
-    pub(super) fn forget_refusals(&mut self) {
+    pub(super) fn clear_refusals(&mut self) {
         self.refusals.clear();
     }
 }

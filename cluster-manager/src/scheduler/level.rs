@@ -73,7 +73,7 @@ pub fn widest_gap(inventory: &Inventory) -> u32 {
 /// `inventory` is a copy that holds what `residents` claim, and knows those of them that decisions must know of; it is left as if all
 /// had moved. Hosts whose loads differ by no more than `tolerance_permille` are even.
 #[must_use]
-pub fn plan_levelling(
+pub fn plan_balance(
     inventory: &mut Inventory,
     residents: &[Resident],
     limits: Limits,
@@ -160,7 +160,7 @@ impl Levelling<'_> {
             .take_while(|(load, _)| from.0.saturating_sub(*load) > tolerance)
             .filter(|(load, id)| {
                 self.inventory.find(*id).is_some_and(|target| {
-                    fits(&filter::claim(target, &resident.request), &target.free_in_need())
+                    fits(&filter::claim(target, &resident.request), &target.free_for_recovery())
                         && filter::closed(target, &resident.request).is_none()
                         && worth(source, target, resident, from.0 - load, least).is_some()
                 })
@@ -172,7 +172,7 @@ impl Levelling<'_> {
         }
         let back = self.inventory.backup_of(resident.id);
         self.inventory.release(from.1, resident.claim);
-        self.inventory.detach(resident.id);
+        self.inventory.remove_instance(resident.id);
         let now = choose_on(self.inventory, &resident.request, from.1).map_or(u32::MAX, |c| c.score.violations);
         let choice = targets.into_iter().find_map(|target| {
             choose_on(self.inventory, &resident.request, target).filter(|choice| choice.score.violations <= now)

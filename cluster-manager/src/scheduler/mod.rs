@@ -59,7 +59,7 @@ mod tests;
 
 pub use batch::{Batch, Fill, decide_batch};
 pub use decide::{Choice, Decision, Placed, choose, decide};
+pub use domain::placement::{GroupPolicy, GroupScope, GroupStrength};
 pub use host::{HostEntry, Policies};
 pub use inventory::Inventory;
-pub use request::{GroupWish, Policy, Request, Scope, Strength};
-pub use roster::Attach;
+pub use request::{GroupConstraint, Request};

@@ -21,7 +21,7 @@ pub struct Preemption {
     /// What it would take there.
     pub claim: Size,
     /// In the order in which they give way: lowest class first, newest first within one. Empty: those that do already are enough.
-    pub gives_way: Vec<InstanceId>,
+    pub preempted: Vec<InstanceId>,
 }
 
 /// None: nobody could give way that would help, or the request's own class may push nobody.
@@ -85,8 +85,8 @@ fn on_host(inventory: &Inventory, host: &HostEntry, request: &Request) -> Option
     }
     let highest = chosen.iter().map(|(class, ..)| *class).max().unwrap_or(0);
     let memory: u64 = chosen.iter().map(|(.., claim)| claim.memory_mib).sum();
-    let gives_way: Vec<InstanceId> = chosen.into_iter().map(|(_, id, _)| id).collect();
+    let preempted: Vec<InstanceId> = chosen.into_iter().map(|(_, id, _)| id).collect();
     let helps = fits(&need, &host.free_after(leaving)) && leaving != Size::default();
-    let rank = (highest, gives_way.len(), memory, host.id);
-    helps.then_some((rank, Preemption { host_id: host.id, claim: need, gives_way }))
+    let rank = (highest, preempted.len(), memory, host.id);
+    helps.then_some((rank, Preemption { host_id: host.id, claim: need, preempted }))
 }

@@ -43,7 +43,7 @@ pub struct Limits {
 
 /// `inventory` is a copy that holds what `residents` claim, and knows those of them that decisions must know of.
 #[must_use]
-pub fn plan_rebalance(mut inventory: Inventory, residents: &[Resident], limits: Limits) -> RebalancePlan {
+pub fn plan_consolidation(mut inventory: Inventory, residents: &[Resident], limits: Limits) -> RebalancePlan {
     let mut by_host: BTreeMap<HostId, Vec<&Resident>> = BTreeMap::new();
     for resident in residents {
         by_host.entry(resident.host_id).or_default().push(resident);
@@ -98,12 +98,12 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
     let mut moved: Vec<(&Resident, Placed)> = Vec::with_capacity(order.len());
     for resident in order {
         inventory.release(host_id, resident.claim);
-        inventory.detach(resident.id);
+        inventory.remove_instance(resident.id);
         let Some(choice) = choose(inventory, &resident.request) else {
             hold(inventory, resident, &stay(resident));
             for (resident, placed) in moved.into_iter().rev() {
                 inventory.release(placed.host_id, placed.claim);
-                inventory.detach(resident.id);
+                inventory.remove_instance(resident.id);
                 hold(inventory, resident, &stay(resident));
             }
             close(inventory, host_id, false);
@@ -129,7 +129,7 @@ fn stay(resident: &Resident) -> Placed {
 
 /// As if it had been committed, and started long ago.
 pub(super) fn hold(inventory: &mut Inventory, resident: &Resident, placed: &Placed) {
-    inventory.hold(resident.id, placed, &resident.request);
-    inventory.make_firm(placed.host_id, placed.claim);
+    inventory.place_tentatively(resident.id, placed, &resident.request);
+    inventory.confirm(placed.host_id, placed.claim);
     inventory.start_ends(placed.host_id, resident.id);
 }

@@ -1,6 +1,11 @@
-//! What is asked of a host.
+//! What an instance requests of a host.
 
-use domain::{HostId, InstanceId, PlacementGroupId, ProjectId, cpu::CpuBaseline, flavor::Size};
+use domain::{
+    HostId, InstanceId, PlacementGroupId, ProjectId,
+    cpu::CpuBaseline,
+    flavor::Size,
+    placement::{GroupPolicy, GroupScope, GroupStrength},
+};
 use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -12,54 +17,37 @@ pub struct Request {
     /// Tags that it must not have.
     pub forbidden_tags: BTreeMap<String, String>,
     pub cpu_features: Vec<String>,
-    /// Of a guest that moves without booting anew: what its CPU must still have.
+    /// What a guest that moves without booting anew must still find in its CPU.
     pub baseline: Option<Arc<CpuBaseline>>,
-    /// Whose instance it is: hosts dedicated to another project are out.
+    /// The project that the instance belongs to: hosts dedicated to another one are out.
     pub project: Option<ProjectId>,
-    /// Only hosts dedicated to `project`.
+    /// Only hosts dedicated to `project` will do.
     pub dedicated: bool,
-    pub groups: Vec<GroupWish>,
-    /// It must survive the loss of its host (`on_host_loss: restart`): room elsewhere in the zone is set aside with it.
+    pub groups: Vec<GroupConstraint>,
+    /// It must survive the loss of its host (`on_host_loss: restart`): capacity elsewhere in the zone is reserved with it.
     pub protected: bool,
-    /// None: never gives way. Otherwise its class; lower classes give way first.
+    /// Its class; lower classes are preempted first. None: it is never preempted.
     pub preemptible: Option<u8>,
     /// Its vCPUs get threads of their own, all of one NUMA node.
     pub pinned: bool,
-    /// The instance is placed again after the loss of its host: the room set aside for it may be used.
+    /// The instance is placed again after the loss of its host: the capacity reserved for it may be used.
     pub recovers: Option<InstanceId>,
-    /// Hosts that just refused this very request's commit. Counted as cordoned.
+    /// Hosts that just refused this very request's commit. They count as cordoned.
     pub avoid: Vec<HostId>,
 }
 
+impl Request {
+    /// Whether later decisions must know of the instance: it is in a group, must survive its host, is preemptible, or is pinned.
+    #[must_use]
+    pub fn tracked(&self) -> bool {
+        !self.groups.is_empty() || self.protected || self.preemptible.is_some() || self.pinned
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct GroupWish {
+pub struct GroupConstraint {
     pub group: PlacementGroupId,
-    pub policy: Policy,
-    pub scope: Scope,
-    pub strength: Strength,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Policy {
-    /// Where another member is (anywhere, for the first).
-    Affinity,
-    /// Where no other member is.
-    AntiAffinity,
-}
-
-/// What counts as the same place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Scope {
-    Host,
-    /// A host without a rack is a rack of its own.
-    Rack,
-    Zone,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Strength {
-    /// Or not at all.
-    Hard,
-    /// If there is room.
-    Soft,
+    pub policy: GroupPolicy,
+    pub scope: GroupScope,
+    pub strength: GroupStrength,
 }

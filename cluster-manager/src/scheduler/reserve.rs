@@ -21,11 +21,11 @@ use super::{
     host::{HostEntry, fits, minus, plus},
     index::CellKey,
     inventory::Inventory,
-    request::{Request, Strength},
+    request::Request,
     roster::Groups,
     sets::NIL,
 };
-use domain::{HostId, InstanceId, flavor::Size};
+use domain::{HostId, InstanceId, flavor::Size, placement::GroupStrength};
 use std::collections::HashMap;
 
 /// Hosts that may rely on one backup: bounds the work of a release, and costs a large zone less than half a percent.
@@ -106,7 +106,7 @@ impl Inventory {
         groups.violations(host, slot, &self.backup_scratch)?;
         let growth = self.reserve.growth(host, slot, primary, filter::claim(host, request))?;
         // With what it sets aside already: of a host that keeps less than it promised nothing more is asked, not even nothing.
-        fits(&plus(host.set_aside, growth), &host.free_in_need()).then_some(growth)
+        fits(&plus(host.set_aside, growth), &host.free_for_recovery()).then_some(growth)
     }
 
     /// A host that could keep room for an instance that goes to `primary`: of those in use, the one that must set aside least more
@@ -122,7 +122,7 @@ impl Inventory {
             let growth = self.growth_on(slot, primary, request, groups)?;
             Some(((growth.memory_mib, growth.vcpus, growth.disk_gib, self.at(slot)?.id), slot))
         };
-        if let Some(near) = groups.near(Strength::Hard) {
+        if let Some(near) = groups.near(GroupStrength::Hard) {
             // Where the other members are or will be.
             let mut best = None;
             Groups::each_near(near, self, &self.backup_scratch, |slot| {
@@ -186,7 +186,7 @@ impl Inventory {
         if !self.reserve.relied.contains_key(&slot) {
             return;
         }
-        let keeps = self.at(slot).is_some_and(|h| h.usable() && fits(&h.set_aside, &h.free_in_need()));
+        let keeps = self.at(slot).is_some_and(|h| h.usable() && fits(&h.set_aside, &h.free_for_recovery()));
         let mut lost = self.roster.backed_up_by(slot);
         lost.retain(|id| !keeps || !self.still_suits(*id, slot));
         self.back_up_anew(&lost);
@@ -219,7 +219,7 @@ impl Inventory {
     }
 
     /// Tries again for protected instances that have no backup. Answers those that still have none.
-    pub fn back_up_exposed(&mut self) -> Vec<InstanceId> {
+    pub fn retry_backups(&mut self) -> Vec<InstanceId> {
         let mut exposed = self.roster.exposed();
         exposed.retain(|id| {
             self.back_up(*id, None);

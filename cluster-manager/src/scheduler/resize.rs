@@ -42,7 +42,7 @@ impl Inventory {
                 }
             });
         } else {
-            self.forget_refusals();
+            self.clear_refusals();
         }
         if protected {
             self.back_up(id, Some(backup));

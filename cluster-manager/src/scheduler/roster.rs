@@ -2,26 +2,18 @@
 //! Claims are counted apart (an instance being created has its claim before anything else).
 
 use super::{
+    decide::Placed,
     host::HostEntry,
     ids::IdMap,
     inventory::Inventory,
-    request::{GroupWish, Policy, Request, Scope, Strength},
+    request::{GroupConstraint, Request},
     sets::NIL,
 };
-use domain::{HostId, InstanceId, PlacementGroupId, flavor::Size};
-
-/// An instance as it is made known to the inventory.
-#[derive(Debug, Clone, Copy)]
-pub struct Attach<'a> {
-    /// What it takes of its host, its QEMU included.
-    pub claim: Size,
-    /// What it asked for: groups, protection, class.
-    pub request: &'a Request,
-    /// The NUMA node that its vCPUs are pinned to.
-    pub numa_node: Option<u8>,
-    /// Where the decision found its backup.
-    pub backup: Option<HostId>,
-}
+use domain::{
+    HostId, InstanceId, PlacementGroupId,
+    flavor::Size,
+    placement::{GroupPolicy, GroupScope, GroupStrength},
+};
 
 #[derive(Debug)]
 pub(super) struct Member {
@@ -88,10 +80,10 @@ impl Roster {
 
 impl Inventory {
     /// An instance is on this host, or is about to be. Says nothing of its claim. Replaces what was known of it.
-    pub fn attach(&mut self, id: InstanceId, host_id: HostId, what: &Attach<'_>) {
-        self.detach(id);
+    pub fn add_instance(&mut self, id: InstanceId, placed: &Placed, request: &Request) {
+        self.remove_instance(id);
+        let Placed { host_id, claim, numa_node, backup, .. } = *placed;
         let Some(slot) = self.slot_of(host_id) else { return };
-        let Attach { claim, request, numa_node, backup } = *what;
         for wish in &request.groups {
             self.roster.groups.entry(wish.group).or_default().push(id);
         }
@@ -119,7 +111,7 @@ impl Inventory {
                 }
             });
         } else {
-            self.forget_refusals();
+            self.clear_refusals();
         }
         if request.protected {
             self.back_up(id, backup.and_then(|host_id| self.slot_of(host_id)));
@@ -127,30 +119,30 @@ impl Inventory {
     }
 
     /// These give way, or do no longer.
-    pub fn set_leaving(&mut self, ids: &[InstanceId], leaving: bool) {
+    pub fn set_being_preempted(&mut self, ids: &[InstanceId], leaving: bool) {
         for id in ids {
             if let Some(member) = self.roster.find_mut(*id) {
                 member.leaving = leaving;
             }
         }
-        self.forget_refusals();
+        self.clear_refusals();
     }
 
     /// Who gives way on the host and is still there.
     #[must_use]
-    pub fn leaving_on(&self, host_id: HostId) -> Vec<InstanceId> {
+    pub fn being_preempted_on(&self, host_id: HostId) -> Vec<InstanceId> {
         let special = self.find(host_id).map_or(&[][..], |host| &host.special);
-        special.iter().copied().filter(|id| self.any_leaves(std::slice::from_ref(id))).collect()
+        special.iter().copied().filter(|id| self.any_being_preempted(std::slice::from_ref(id))).collect()
     }
 
     /// Whether one of these gives way and is still there.
     #[must_use]
-    pub fn any_leaves(&self, ids: &[InstanceId]) -> bool {
+    pub fn any_being_preempted(&self, ids: &[InstanceId]) -> bool {
         ids.iter().any(|id| self.roster.find(*id).is_some_and(|member| member.leaving))
     }
 
     /// It is gone, or was never committed.
-    pub fn detach(&mut self, id: InstanceId) {
+    pub fn remove_instance(&mut self, id: InstanceId) {
         if self.roster.find(id).is_some_and(|m| m.backup != NIL) {
             self.drop_backup(id);
         }
@@ -175,7 +167,7 @@ impl Inventory {
 
     /// Instances known.
     #[must_use]
-    pub fn attached(&self) -> usize {
+    pub fn tracked_instances(&self) -> usize {
         self.roster.len()
     }
 
@@ -201,7 +193,7 @@ pub(super) fn pinned_threads(claimed_vcpus: u32, overcommit_permille: u32) -> u3
 /// Where a group's other members are, in one wish's terms: sorted keys of hosts, racks or zones, in the inventory's scratch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Located {
-    pub wish: GroupWish,
+    pub wish: GroupConstraint,
     from: usize,
     to: usize,
 }
@@ -217,11 +209,11 @@ pub(super) struct Groups {
 /// A rack of its own.
 const LONE_RACK: u32 = 1 << 31;
 
-fn key(host: &HostEntry, slot: u32, scope: Scope) -> u32 {
+fn key(host: &HostEntry, slot: u32, scope: GroupScope) -> u32 {
     match scope {
-        Scope::Host => slot,
-        Scope::Rack => host.rack_at.unwrap_or(LONE_RACK | slot),
-        Scope::Zone => u32::from(host.zone_at),
+        GroupScope::Host => slot,
+        GroupScope::Rack => host.rack_at.unwrap_or(LONE_RACK | slot),
+        GroupScope::Zone => u32::from(host.zone_at),
     }
 }
 
@@ -233,8 +225,8 @@ impl Located {
     fn holds(&self, key: u32, scratch: &[u32]) -> bool {
         let keys = self.keys(scratch);
         match self.wish.policy {
-            Policy::Affinity => keys.is_empty() || keys.binary_search(&key).is_ok(),
-            Policy::AntiAffinity => keys.binary_search(&key).is_err(),
+            GroupPolicy::Affinity => keys.is_empty() || keys.binary_search(&key).is_ok(),
+            GroupPolicy::AntiAffinity => keys.binary_search(&key).is_err(),
         }
     }
 }
@@ -245,7 +237,7 @@ impl Groups {
     pub fn locate(inventory: &mut Inventory, request: &Request) -> Self {
         let mut scratch = std::mem::take(&mut inventory.scratch);
         let groups = Self::gather(inventory, request, request.recovers, &mut scratch, |wish, member| {
-            let apart = wish.policy == Policy::AntiAffinity && wish.strength == Strength::Hard;
+            let apart = wish.policy == GroupPolicy::AntiAffinity && wish.strength == GroupStrength::Hard;
             [member.slot, if apart && request.recovers.is_none() { member.backup } else { NIL }]
         });
         inventory.scratch = scratch;
@@ -258,10 +250,10 @@ impl Groups {
         let mut scratch = std::mem::take(&mut inventory.backup_scratch);
         let groups = Self::gather(inventory, request, own, &mut scratch, |wish, member| {
             let at = match (wish.strength, wish.policy) {
-                (Strength::Soft, _) => NIL,
-                (Strength::Hard, _) if member.slot != primary => member.slot,
-                (Strength::Hard, Policy::Affinity) => member.backup,
-                (Strength::Hard, Policy::AntiAffinity) => NIL,
+                (GroupStrength::Soft, _) => NIL,
+                (GroupStrength::Hard, _) if member.slot != primary => member.slot,
+                (GroupStrength::Hard, GroupPolicy::Affinity) => member.backup,
+                (GroupStrength::Hard, GroupPolicy::AntiAffinity) => NIL,
             };
             [at, NIL]
         });
@@ -274,7 +266,7 @@ impl Groups {
         request: &Request,
         own: Option<InstanceId>,
         scratch: &mut Vec<u32>,
-        slots: impl Fn(&GroupWish, &Member) -> [u32; 2],
+        slots: impl Fn(&GroupConstraint, &Member) -> [u32; 2],
     ) -> Self {
         let mut groups = Self::default();
         scratch.clear();
@@ -313,8 +305,8 @@ impl Groups {
         for located in self.all() {
             if !located.holds(key(host, slot, located.wish.scope), scratch) {
                 match located.wish.strength {
-                    Strength::Hard => return None,
-                    Strength::Soft => soft += 1,
+                    GroupStrength::Hard => return None,
+                    GroupStrength::Soft => soft += 1,
                 }
             }
         }
@@ -323,33 +315,33 @@ impl Groups {
 
     /// Whether a zone can be met at all: only hard wishes by zone are looked at.
     pub fn zone_suits(&self, zone: u16, scratch: &[u32]) -> bool {
-        let hard = |l: &&Located| l.wish.scope == Scope::Zone && l.wish.strength == Strength::Hard;
+        let hard = |l: &&Located| l.wish.scope == GroupScope::Zone && l.wish.strength == GroupStrength::Hard;
         self.all().filter(hard).all(|l| l.holds(u32::from(zone), scratch))
     }
 
     /// The affinity that leaves few hosts: by host or rack, with members to be near to.
-    pub fn near(&self, strength: Strength) -> Option<&Located> {
+    pub fn near(&self, strength: GroupStrength) -> Option<&Located> {
         let near = |l: &&Located| {
-            l.wish.policy == Policy::Affinity
+            l.wish.policy == GroupPolicy::Affinity
                 && l.wish.strength == strength
-                && l.wish.scope != Scope::Zone
+                && l.wish.scope != GroupScope::Zone
                 && l.from < l.to
         };
         self.all().find(near)
     }
 
     pub fn soft(&self) -> u32 {
-        self.all().filter(|l| l.wish.strength == Strength::Soft).count() as u32
+        self.all().filter(|l| l.wish.strength == GroupStrength::Soft).count() as u32
     }
 
     /// Calls `f` with each host that `near` allows.
     pub fn each_near(near: &Located, inventory: &Inventory, scratch: &[u32], mut f: impl FnMut(u32)) {
         for key in near.keys(scratch) {
             match near.wish.scope {
-                Scope::Host => f(*key),
-                Scope::Rack if key & LONE_RACK != 0 => f(key & !LONE_RACK),
-                Scope::Rack => inventory.rack_hosts(*key).iter().for_each(|slot| f(*slot)),
-                Scope::Zone => {}
+                GroupScope::Host => f(*key),
+                GroupScope::Rack if key & LONE_RACK != 0 => f(key & !LONE_RACK),
+                GroupScope::Rack => inventory.rack_hosts(*key).iter().for_each(|slot| f(*slot)),
+                GroupScope::Zone => {}
             }
         }
     }

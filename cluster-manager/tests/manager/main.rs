@@ -2,6 +2,7 @@
 //! cloud of its own, on SQLite, and again on PostgreSQL where one is given.
 
 mod admission;
+mod capacity_hold;
 mod cards;
 mod cloud;
 mod console;
@@ -15,6 +16,6 @@ mod placement;
 mod placement_record;
 mod resource_proxy;
 mod restart;
-mod room;
+
 mod storage_proxy;
 mod switchboard;

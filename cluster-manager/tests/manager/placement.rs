@@ -177,7 +177,7 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
         }
         // As low as the lowest: nobody gives way to it.
         let same = refused(&cloud, "same", &class(1)).await;
-        assert!(!same.hint.expect("a hint").contains("room is being made"));
+        assert!(!same.hint.expect("a hint").contains("capacity is being freed"));
         let mut large = cloud.spec();
         large.size.vcpus = 2;
         let before = cloud.used().await;
@@ -196,7 +196,10 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
         let again = cloud.try_create(&cloud.context(), again).await.expect_err("it is there");
         assert_eq!(again.kind, ErrorKind::AlreadyExists, "{again}");
         let making = refused(&cloud, "large", &large).await;
-        assert!(making.hint.as_ref().is_some_and(|h| h.contains("2 preemptible instance(s) give way")), "{making:?}");
+        assert!(
+            making.hint.as_ref().is_some_and(|h| h.contains("2 preemptible instance(s) will be stopped")),
+            "{making:?}"
+        );
         for id in ids {
             cloud.gone(id).await;
         }

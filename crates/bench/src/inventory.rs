@@ -3,7 +3,9 @@
 use crate::{packing::host_row, stats::round};
 use anyhow::Context;
 use clap::Args as ClapArgs;
-use cluster_manager::scheduler::{Attach, GroupWish, Inventory, Policy, Request, Scope, Strength, choose};
+use cluster_manager::scheduler::{
+    GroupConstraint, GroupPolicy, GroupScope, GroupStrength, Inventory, Placed, Request, choose,
+};
 use domain::{InstanceId, PlacementGroupId, flavor::Size};
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -51,23 +53,27 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             0 => &protected,
             5 | 15 => {
                 let group = PlacementGroupId(uuid::Uuid::from_u128((at / 100) as u128));
-                let wish =
-                    GroupWish { group, policy: Policy::AntiAffinity, scope: Scope::Host, strength: Strength::Hard };
+                let wish = GroupConstraint {
+                    group,
+                    policy: GroupPolicy::AntiAffinity,
+                    scope: GroupScope::Host,
+                    strength: GroupStrength::Hard,
+                };
                 grouped.groups = vec![wish];
                 &grouped
             }
             _ => &plain,
         };
-        inventory.attach(id, host_id, &Attach { claim, request, numa_node: None, backup: None });
+        inventory.add_instance(id, &Placed::of(host_id, claim), request);
     }
     spent += began.elapsed().as_secs_f64();
     anyhow::ensure!(choose(&mut inventory, &plain).is_some(), "there is room");
-    let exposed = inventory.back_up_exposed().len();
+    let exposed = inventory.retry_backups().len();
     let rss = rss_mib()?;
     Ok(json!({
         "bench": "inventory",
         "hosts": inventory.len(),
-        "instances": inventory.attached(),
+        "instances": inventory.tracked_instances(),
         "rss_mib": round(rss),
         "rss_before_mib": round(before),
         "load_ms": round(spent * 1000.0),

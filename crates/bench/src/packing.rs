@@ -154,7 +154,7 @@ impl Cluster for Scheduler {
         self.request.size = size;
         let placed = choose(&mut self.inventory, &self.request)?.placed;
         self.inventory.claim_tentatively(placed.host_id, placed.claim);
-        self.inventory.make_firm(placed.host_id, placed.claim);
+        self.inventory.confirm(placed.host_id, placed.claim);
         Some(placed.host_id.0.as_u128() as usize)
     }
 

@@ -144,8 +144,8 @@ impl Cloud {
         let id = InstanceId(uuid::Uuid::from_u128(u128::MAX));
         let began = Instant::now();
         let placed = choose(inventory, request)?.placed;
-        inventory.hold(id, &placed, request);
-        inventory.make_firm(placed.host_id, placed.claim);
+        inventory.place_tentatively(id, &placed, request);
+        inventory.confirm(placed.host_id, placed.claim);
         inventory.start_ends(placed.host_id, id);
         let seconds = began.elapsed().as_secs_f64();
         let at = random.below(held.len() as u64) as usize;

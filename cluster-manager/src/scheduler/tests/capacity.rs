@@ -16,7 +16,7 @@ fn placed(rows: &[Host], request: &Request) -> u64 {
     let mut inventory = Inventory::new(rows);
     let mut count = 0;
     while let Some(at) = decide(&mut inventory, request, NOW).placed {
-        inventory.hold(InstanceId(uuid::Uuid::from_u128(1000 + u128::from(count))), &at, request);
+        inventory.place_tentatively(InstanceId(uuid::Uuid::from_u128(1000 + u128::from(count))), &at, request);
         count += 1;
     }
     count

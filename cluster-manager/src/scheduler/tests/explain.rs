@@ -101,11 +101,16 @@ fn a_group_that_rules_hosts_out_is_told_and_the_nearest_is_one_that_it_allows() 
     rows[2].capacity.memory_mib = 1024;
     let mut inventory = Inventory::new(&rows);
     let group = PlacementGroupId::new();
-    let wish = GroupWish { group, policy: Policy::AntiAffinity, scope: Scope::Host, strength: Strength::Hard };
+    let wish = GroupConstraint {
+        group,
+        policy: GroupPolicy::AntiAffinity,
+        scope: GroupScope::Host,
+        strength: GroupStrength::Hard,
+    };
     let request = Request { groups: vec![wish], ..ask(1, 2048, 0) };
     for _ in 0..2 {
         let placed = decide(&mut inventory, &request, NOW).placed.expect("fits");
-        inventory.hold(InstanceId::new(), &placed, &request);
+        inventory.place_tentatively(InstanceId::new(), &placed, &request);
     }
     let decision = decide(&mut inventory, &request, NOW);
     assert_eq!(decision.record.nearest.map(|n| (n.host_id, n.lacks)), Some((Some(rows[2].id), size(0, 1098, 0))));
@@ -150,7 +155,7 @@ fn a_node_that_is_too_small_for_pinned_vcpus_and_a_reserve_that_is_missing_are_t
     let protected = Request { protected: true, ..ask(8, 4096, 0) };
     let mut inventory = Inventory::new(&rows);
     let placed = decide(&mut inventory, &protected, NOW).placed.expect("the other one backs it");
-    inventory.hold(InstanceId::new(), &placed, &protected);
+    inventory.place_tentatively(InstanceId::new(), &placed, &protected);
     let small = Request { protected: true, ..ask(1, 512, 0) };
     let (counted, _) = refusal(&mut inventory, &small);
     assert_eq!(counted, [(Rejection::Cordoned, 1), (Rejection::Vcpus, 2)], "what is set aside is not free");

@@ -6,8 +6,8 @@ fn group(n: u128) -> PlacementGroupId {
     PlacementGroupId(uuid::Uuid::from_u128(n))
 }
 
-pub(super) fn wish(n: u128, policy: Policy, scope: Scope, strength: Strength) -> GroupWish {
-    GroupWish { group: group(n), policy, scope, strength }
+pub(super) fn wish(n: u128, policy: GroupPolicy, scope: GroupScope, strength: GroupStrength) -> GroupConstraint {
+    GroupConstraint { group: group(n), policy, scope, strength }
 }
 
 fn racked(n: u128, rack: &str, zone: &str) -> Host {
@@ -21,7 +21,7 @@ fn racked(n: u128, rack: &str, zone: &str) -> Host {
 
 fn place(inventory: &mut Inventory, request: &Request) -> Option<u128> {
     let placed = decide(inventory, request, NOW).placed?;
-    inventory.hold(InstanceId::new(), &placed, request);
+    inventory.place_tentatively(InstanceId::new(), &placed, request);
     Some(placed.host_id.0.as_u128())
 }
 
@@ -29,8 +29,10 @@ fn place(inventory: &mut Inventory, request: &Request) -> Option<u128> {
 fn ten_hosts_take_ten_of_an_anti_affinity_group() {
     let rows: Vec<Host> = (1..=10).map(|n| host(n, size(64, 65_536, 0))).collect();
     let mut inventory = Inventory::new(&rows);
-    let request =
-        Request { groups: vec![wish(1, Policy::AntiAffinity, Scope::Host, Strength::Hard)], ..ask(1, 512, 0) };
+    let request = Request {
+        groups: vec![wish(1, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)],
+        ..ask(1, 512, 0)
+    };
     let placed: Vec<Option<u128>> = (0..1000).map(|_| place(&mut inventory, &request)).collect();
     assert_eq!(placed.iter().flatten().count(), 10);
     let refused = decide(&mut inventory, &request, NOW);
@@ -42,7 +44,10 @@ fn ten_hosts_take_ten_of_an_anti_affinity_group() {
         refused.record.hint,
         "10 hosts have the room but are ruled out by the placement group; a soft policy would allow it"
     );
-    let soft = Request { groups: vec![wish(1, Policy::AntiAffinity, Scope::Host, Strength::Soft)], ..ask(1, 512, 0) };
+    let soft = Request {
+        groups: vec![wish(1, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Soft)],
+        ..ask(1, 512, 0)
+    };
     assert!(place(&mut inventory, &soft).is_some());
 }
 
@@ -51,44 +56,44 @@ fn affinity_follows_the_first_and_soft_wishes_yield() {
     let rows = [racked(1, "a", "x"), racked(2, "a", "x"), racked(3, "b", "x"), racked(4, "", "y")];
     let mut inventory = Inventory::new(&rows);
     let near =
-        |scope, strength| Request { groups: vec![wish(1, Policy::Affinity, scope, strength)], ..ask(4, 1024, 0) };
-    let by_rack = near(Scope::Rack, Strength::Hard);
+        |scope, strength| Request { groups: vec![wish(1, GroupPolicy::Affinity, scope, strength)], ..ask(4, 1024, 0) };
+    let by_rack = near(GroupScope::Rack, GroupStrength::Hard);
     assert_eq!(place(&mut inventory, &by_rack), Some(1));
     assert_eq!(place(&mut inventory, &by_rack), Some(1));
     assert_eq!(place(&mut inventory, &by_rack), Some(2), "same rack");
     assert_eq!(place(&mut inventory, &by_rack), Some(2));
     assert_eq!(place(&mut inventory, &by_rack), None, "the rack is full");
-    assert_eq!(place(&mut inventory, &near(Scope::Zone, Strength::Hard)), Some(3));
+    assert_eq!(place(&mut inventory, &near(GroupScope::Zone, GroupStrength::Hard)), Some(3));
     assert_eq!(
-        place(&mut inventory, &near(Scope::Host, Strength::Soft)),
+        place(&mut inventory, &near(GroupScope::Host, GroupStrength::Soft)),
         Some(3),
         "where a member is, if there is room"
     );
-    assert_eq!(place(&mut inventory, &near(Scope::Host, Strength::Soft)), Some(4), "else anywhere");
-    assert_eq!(place(&mut inventory, &near(Scope::Host, Strength::Hard)), Some(4));
+    assert_eq!(place(&mut inventory, &near(GroupScope::Host, GroupStrength::Soft)), Some(4), "else anywhere");
+    assert_eq!(place(&mut inventory, &near(GroupScope::Host, GroupStrength::Hard)), Some(4));
 }
 
 #[test]
 fn too_many_wishes_are_refused_not_cut_off() {
     let mut inventory = Inventory::new(&[host(1, size(8, 8192, 0))]);
-    let groups = (0..9).map(|n| wish(n, Policy::AntiAffinity, Scope::Host, Strength::Hard)).collect();
+    let groups = (0..9).map(|n| wish(n, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)).collect();
     assert_eq!(decide(&mut inventory, &Request { groups, ..ask(1, 512, 0) }, NOW).placed, None);
 }
 
 #[derive(Debug, Clone)]
 enum Op {
-    Place(Vec<GroupWish>, bool),
+    Place(Vec<GroupConstraint>, bool),
     Drop(usize),
     Lose(usize),
 }
 
-fn any_wish() -> impl Strategy<Value = GroupWish> {
+fn any_wish() -> impl Strategy<Value = GroupConstraint> {
     (1_u128..4, any::<bool>(), 0..3, any::<bool>()).prop_map(|(n, near, scope, hard)| {
         // A group has one policy: its number says which.
-        let policy = if n == 1 { Policy::Affinity } else { Policy::AntiAffinity };
-        let scope = [Scope::Host, Scope::Rack, Scope::Zone][scope as usize];
+        let policy = if n == 1 { GroupPolicy::Affinity } else { GroupPolicy::AntiAffinity };
+        let scope = [GroupScope::Host, GroupScope::Rack, GroupScope::Zone][scope as usize];
         let _ = near;
-        wish(n, policy, scope, if hard { Strength::Hard } else { Strength::Soft })
+        wish(n, policy, scope, if hard { GroupStrength::Hard } else { GroupStrength::Soft })
     })
 }
 
@@ -108,7 +113,7 @@ proptest! {
             racked(n as u128 + 1, &rack, &format!("z{zone}"))
         }).collect();
         let mut inventory = Inventory::new(&rows);
-        let mut members: Vec<(InstanceId, HostId, Vec<GroupWish>)> = Vec::new();
+        let mut members: Vec<(InstanceId, HostId, Vec<GroupConstraint>)> = Vec::new();
         let mut claims: std::collections::HashMap<InstanceId, Placed> = Default::default();
         for op in ops {
             match op {
@@ -119,17 +124,17 @@ proptest! {
                     prop_assert_eq!(choice.map(|c| c.score), expected.first().copied());
                     let Some(choice) = choice else { continue };
                     let id = InstanceId::new();
-                    inventory.hold(id, &choice.placed, &request);
+                    inventory.place_tentatively(id, &choice.placed, &request);
                     if ok {
                         members.push((id, choice.placed.host_id, groups));
                         claims.insert(id, choice.placed);
                     } else {
-                        inventory.let_go(id, &choice.placed);
+                        inventory.release_placement(id, &choice.placed);
                     }
                 }
                 Op::Drop(n) if !members.is_empty() => {
                     let (id, ..) = members.swap_remove(n % members.len());
-                    inventory.let_go(id, &claims[&id]);
+                    inventory.release_placement(id, &claims[&id]);
                 }
                 Op::Lose(n) => {
                     let id = rows[n % rows.len()].id;
@@ -139,6 +144,6 @@ proptest! {
                 Op::Drop(_) => {}
             }
         }
-        prop_assert_eq!(inventory.attached(), members.iter().filter(|(.., g)| !g.is_empty()).count());
+        prop_assert_eq!(inventory.tracked_instances(), members.iter().filter(|(.., g)| !g.is_empty()).count());
     }
 }

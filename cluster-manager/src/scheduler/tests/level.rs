@@ -2,7 +2,7 @@
 
 use super::{properties::check, *};
 use crate::scheduler::{
-    level::{plan_levelling, widest_gap},
+    level::{plan_balance, widest_gap},
     rebalance::{Limits, Resident},
 };
 use domain::{PlacementGroupId, ProjectId, capacity::RebalancePlan};
@@ -23,8 +23,8 @@ fn rows(hosts: usize) -> Vec<Host> {
 
 fn settle(inventory: &mut Inventory, residents: &mut Vec<Resident>, host_id: HostId, request: Request) {
     let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
-    inventory.hold(id, &Placed::of(host_id, request.size), &request);
-    inventory.make_firm(host_id, request.size);
+    inventory.place_tentatively(id, &Placed::of(host_id, request.size), &request);
+    inventory.confirm(host_id, request.size);
     inventory.start_ends(host_id, id);
     residents.push(Resident { id, host_id, claim: request.size, numa_node: None, request, movable: true });
 }
@@ -42,7 +42,7 @@ fn world(rows: &[Host], loads: &[&[(u32, u64)]], wish: &Request) -> (Inventory, 
 
 fn plan(loads: &[&[(u32, u64)]], tolerance: u32) -> RebalancePlan {
     let (mut inventory, residents) = world(&rows(loads.len()), loads, &Request::default());
-    plan_levelling(&mut inventory, &residents, LIMITS, tolerance)
+    plan_balance(&mut inventory, &residents, LIMITS, tolerance)
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn what_is_even_enough_or_not_worth_its_memory_stays() {
 #[test]
 fn one_move_at_most_each_and_no_more_than_allowed() {
     let (mut inventory, residents) = world(&rows(2), &[&[(1, 0); 10], &[]], &Request::default());
-    let told = plan_levelling(&mut inventory, &residents, Limits { moves: 3, ..LIMITS }, 0);
+    let told = plan_balance(&mut inventory, &residents, Limits { moves: 3, ..LIMITS }, 0);
     assert_eq!(told.moves.len(), 3);
     assert_eq!(told.gap_after_permille, 400);
 }
@@ -74,10 +74,10 @@ fn one_move_at_most_each_and_no_more_than_allowed() {
 fn pinned_instances_and_those_in_between_states_stay() {
     let (mut inventory, residents) =
         world(&rows(2), &[&[(2, 1), (2, 1)], &[]], &Request { pinned: true, ..Request::default() });
-    assert_eq!(plan_levelling(&mut inventory, &residents, LIMITS, 0).moves, []);
+    assert_eq!(plan_balance(&mut inventory, &residents, LIMITS, 0).moves, []);
     let (mut inventory, mut residents) = world(&rows(2), &[&[(2, 1), (2, 1)], &[]], &Request::default());
     residents.iter_mut().for_each(|r| r.movable = false);
-    assert_eq!(plan_levelling(&mut inventory, &residents, LIMITS, 0).moves, []);
+    assert_eq!(plan_balance(&mut inventory, &residents, LIMITS, 0).moves, []);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn closed_hosts_other_zones_and_other_dedications_take_no_part() {
         let mut rows = rows(2);
         change(&mut rows[1]);
         let (mut inventory, residents) = world(&rows, loads, &Request::default());
-        let told = plan_levelling(&mut inventory, &residents, LIMITS, 0);
+        let told = plan_balance(&mut inventory, &residents, LIMITS, 0);
         assert_eq!((told.moves.len(), told.gap_before_permille), (0, 0), "change {at}");
     }
 }
@@ -106,17 +106,17 @@ fn tags_and_groups_hold() {
     tagged[2].tags.insert("disk".into(), "ssd".into());
     let wish = Request { tags: [("disk".to_owned(), "ssd".to_owned())].into(), ..Request::default() };
     let (mut inventory, residents) = world(&tagged, &[&[(3, 1), (3, 1)], &[], &[(1, 1)]], &wish);
-    let told = plan_levelling(&mut inventory, &residents, LIMITS, 0);
+    let told = plan_balance(&mut inventory, &residents, LIMITS, 0);
     assert_eq!(told.moves.iter().map(|m| m.to).collect::<Vec<_>>(), [id(3)], "not to the empty one");
 
     // One member on each of the first two, and a wish to be apart.
-    let mut wish = GroupWish {
+    let mut wish = GroupConstraint {
         group: PlacementGroupId::new(),
-        policy: Policy::AntiAffinity,
-        scope: Scope::Host,
-        strength: Strength::Hard,
+        policy: GroupPolicy::AntiAffinity,
+        scope: GroupScope::Host,
+        strength: GroupStrength::Hard,
     };
-    for strength in [Strength::Hard, Strength::Soft] {
+    for strength in [GroupStrength::Hard, GroupStrength::Soft] {
         wish.strength = strength;
         let rows = rows(2);
         let (mut inventory, mut residents) = world(&rows, &[&[], &[]], &Request::default());
@@ -124,7 +124,7 @@ fn tags_and_groups_hold() {
         settle(&mut inventory, &mut residents, id(1), member.clone());
         settle(&mut inventory, &mut residents, id(2), member);
         settle(&mut inventory, &mut residents, id(1), ask(6, 6 * 1024, 1));
-        assert_eq!(plan_levelling(&mut inventory, &residents, LIMITS, 0).moves, [], "{strength:?}");
+        assert_eq!(plan_balance(&mut inventory, &residents, LIMITS, 0).moves, [], "{strength:?}");
     }
 }
 
@@ -137,7 +137,7 @@ fn room_set_aside_is_not_taken() {
         world(&rows, &[&[(4, 1), (4, 1)], &[], &[]], &Request { protected: true, ..Request::default() });
     let aside = inventory.find(id(2)).expect("known").set_aside;
     assert_eq!(aside.vcpus, 8);
-    let told = plan_levelling(&mut inventory, &residents, LIMITS, 0);
+    let told = plan_balance(&mut inventory, &residents, LIMITS, 0);
     // Four of the eight come to stay; what was kept for the other four still is, and now host 1 keeps room for those.
     assert_eq!(told.moves.iter().map(|m| (m.from, m.to)).collect::<Vec<_>>(), [(id(1), id(2))]);
     assert_eq!(told.gap_after_permille, 400);
@@ -157,7 +157,7 @@ proptest! {
     #[test]
     fn a_plan_breaks_nothing_and_each_move_improves(specs in any_world(), tolerance in 0_u32..300) {
         let group = PlacementGroupId(uuid::Uuid::from_u128(5));
-        let apart = GroupWish { group, policy: Policy::AntiAffinity, scope: Scope::Host, strength: Strength::Hard };
+        let apart = GroupConstraint { group, policy: GroupPolicy::AntiAffinity, scope: GroupScope::Host, strength: GroupStrength::Hard };
         let rows: Vec<Host> = (1..).zip(&specs).map(|(n, (_, (vcpus, gib, kind)))| {
             let mut row = host(n, size(*vcpus, gib * 1024, 100));
             row.zone = format!("z{}", kind % 2);
@@ -173,8 +173,8 @@ proptest! {
                     // As decisions would have it: only what fits there now.
                     if let Some(choice) = decide::choose_on(&mut inventory, &request, row.id) {
                         let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
-                        inventory.hold(id, &choice.placed, &request);
-                        inventory.make_firm(row.id, choice.placed.claim);
+                        inventory.place_tentatively(id, &choice.placed, &request);
+                        inventory.confirm(row.id, choice.placed.claim);
                         let claim = choice.placed.claim;
                         residents.push(Resident { id, host_id: row.id, claim, numa_node: None, request, movable: *wish != 3 });
                     }
@@ -184,9 +184,9 @@ proptest! {
         };
         let (before, residents) = build();
         let mut inventory = build().0;
-        prop_assert!(inventory.back_up_exposed().is_empty());
-        let told = plan_levelling(&mut inventory, &residents, LIMITS, tolerance);
-        let again = plan_levelling(&mut build().0, &residents, LIMITS, tolerance);
+        prop_assert!(inventory.retry_backups().is_empty());
+        let told = plan_balance(&mut inventory, &residents, LIMITS, tolerance);
+        let again = plan_balance(&mut build().0, &residents, LIMITS, tolerance);
         prop_assert_eq!(&told, &again, "the same world, the same plan");
         prop_assert_eq!(told.gap_before_permille, widest_gap(&before));
         prop_assert!(told.freed.is_empty() && told.gap_after_permille <= told.gap_before_permille);
@@ -210,7 +210,7 @@ proptest! {
             prop_assert!(load(&used, source).max(load(&used, target)) < from, "the busier is less busy");
         }
         check(&inventory)?;
-        prop_assert!(inventory.back_up_exposed().is_empty(), "protected instances stay so");
+        prop_assert!(inventory.retry_backups().is_empty(), "protected instances stay so");
         for h in inventory.hosts() {
             prop_assert_eq!(h.used, used[&h.id]);
         }

@@ -111,7 +111,7 @@ fn a_remembered_refusal_is_forgotten_as_soon_as_something_changes() {
     let placed = decide(&mut inventory, &ask(2, 1024, 0), NOW).placed.expect("fits");
     inventory.claim_tentatively(placed.host_id, placed.claim);
     assert_eq!(decide(&mut inventory, &ask(2, 1024, 0), NOW).placed, None);
-    inventory.give_back(placed.host_id, placed.claim);
+    inventory.release_tentative(placed.host_id, placed.claim);
     let later = Timestamp(NOW.0 + 5);
     let decision = decide(&mut inventory, &ask(2, 1024, 0), later);
     assert_eq!((decision.placed, decision.record.at), (Some(placed), later));
@@ -137,7 +137,7 @@ fn a_row_read_before_a_change_does_not_overwrite_it() {
     let claim = size(1, 256, 0);
     inventory.claim_tentatively(row.id, claim);
     assert!(!inventory.refresh(moment, &row), "a claim is on its way");
-    inventory.make_firm(row.id, claim);
+    inventory.confirm(row.id, claim);
     assert!(!inventory.refresh(moment, &row), "the row is older");
     let moment = inventory.moment(row.id).expect("known");
     assert!(inventory.refresh(moment, &row));
@@ -251,16 +251,16 @@ fn pinned_vcpus_get_whole_threads_of_one_node() {
         let request = pinned(4);
         let placed = decide(&mut inventory, &request, NOW).placed.expect("fits");
         assert_eq!(placed.claim.vcpus, 8, "four whole threads");
-        inventory.hold(InstanceId::new(), &placed, &request);
+        inventory.place_tentatively(InstanceId::new(), &placed, &request);
         nodes.push(placed.numa_node);
     }
     assert_eq!(nodes, [Some(0), Some(0), Some(1)], "the fuller node first");
     let request = pinned(4);
     let last = decide(&mut inventory, &request, NOW).placed.expect("fits");
     let id = InstanceId::new();
-    inventory.hold(id, &last, &request);
+    inventory.place_tentatively(id, &last, &request);
     assert!(decide(&mut inventory, &pinned(1), NOW).placed.is_none());
-    inventory.let_go(id, &last);
+    inventory.release_placement(id, &last);
     assert_eq!(decide(&mut inventory, &request, NOW).placed, Some(last));
     // The host says hello again, its nodes in another order: what is pinned stays where it is.
     row.facts.numa.reverse();
@@ -295,7 +295,7 @@ fn a_batch_is_all_or_nothing_or_as_many_as_fit() {
     assert!(inventory.hosts().all(|h| h.tentative == Size::default() && h.starts_in_progress() == 0));
     let mut some = decide_batch(&mut inventory, &ask(1, 512, 0), &ids, Fill::AsManyAsFit, NOW);
     assert_eq!((some.placed.len(), some.refused.is_some()), (4, true));
-    some.give_back(&mut inventory);
+    some.release(&mut inventory);
     assert!(inventory.hosts().all(|h| h.tentative == Size::default()));
 }
 

@@ -5,7 +5,7 @@ fn put(inventory: &mut Inventory, host: u128, vcpus: u32, class: Option<u8>) -> 
     let host_id = HostId(uuid::Uuid::from_u128(host));
     let request = Request { preemptible: class, ..ask(vcpus, 512, 0) };
     let claim = inventory.find(host_id).expect("known").claim_of(request.size);
-    inventory.hold(id, &Placed::of(host_id, claim), &request);
+    inventory.place_tentatively(id, &Placed::of(host_id, claim), &request);
     id
 }
 
@@ -20,9 +20,9 @@ fn the_lowest_class_and_the_fewest_give_way() {
     let decision = decide(&mut inventory, &ask(2, 512, 0), NOW);
     assert_eq!(decision.placed, None, "only after they are gone");
     let preemption = decision.preemption.expect("class 1 gives way");
-    assert_eq!((preemption.host_id.0.as_u128(), preemption.gives_way), (2, vec![second]), "the newest first");
+    assert_eq!((preemption.host_id.0.as_u128(), preemption.preempted), (2, vec![second]), "the newest first");
     let all = decide(&mut inventory, &ask(4, 512, 0), NOW).preemption.expect("both");
-    assert_eq!(all.gives_way, [second, first]);
+    assert_eq!(all.preempted, [second, first]);
     let equal = Request { preemptible: Some(1), ..ask(2, 512, 0) };
     assert_eq!(decide(&mut inventory, &equal, NOW).preemption, None, "a class pushes only lower ones");
     let higher = Request { preemptible: Some(2), ..ask(2, 512, 0) };
@@ -44,31 +44,31 @@ fn room_that_is_being_made_is_promised_once() {
     let (low, high) = (put(&mut inventory, 1, 2, Some(1)), put(&mut inventory, 1, 2, Some(2)));
     let request = ask(2, 512, 0);
     let first = decide(&mut inventory, &request, NOW).preemption.expect("the lower class gives way");
-    assert_eq!(first.gives_way, [low]);
-    inventory.set_leaving(&first.gives_way, true);
+    assert_eq!(first.preempted, [low]);
+    inventory.set_being_preempted(&first.preempted, true);
     let again = decide(&mut inventory, &request, NOW).preemption.expect("what leaves is enough");
-    assert_eq!((again.host_id, again.gives_way), (first.host_id, vec![]));
+    assert_eq!((again.host_id, again.preempted), (first.host_id, vec![]));
     let held = (InstanceId::new(), Placed::of(first.host_id, first.claim));
-    inventory.hold(held.0, &held.1, &request);
+    inventory.place_tentatively(held.0, &held.1, &request);
     let second = decide(&mut inventory, &request, NOW).preemption.expect("the next one gives way");
-    assert_eq!(second.gives_way, [high], "the first one's room is taken");
-    inventory.set_leaving(&second.gives_way, true);
+    assert_eq!(second.preempted, [high], "the first one's room is taken");
+    inventory.set_being_preempted(&second.preempted, true);
     let beyond = (InstanceId::new(), Placed::of(second.host_id, second.claim));
-    inventory.hold(beyond.0, &beyond.1, &request);
+    inventory.place_tentatively(beyond.0, &beyond.1, &request);
     assert_eq!(decide(&mut inventory, &request, NOW).preemption, None, "nobody is left");
     // One that is gone makes room for its holder, and for nobody else.
     let gone = inventory.find(first.host_id).expect("known").claim_of(size(2, 512, 0));
-    inventory.give_back(first.host_id, gone);
-    inventory.detach(low);
+    inventory.release_tentative(first.host_id, gone);
+    inventory.remove_instance(low);
     assert_eq!(decide(&mut inventory, &request, NOW).placed, None);
-    inventory.let_go(held.0, &held.1);
+    inventory.release_placement(held.0, &held.1);
     assert_eq!(decide(&mut inventory, &request, NOW).placed, None, "what isn't there yet is held as well");
-    inventory.let_go(beyond.0, &beyond.1);
+    inventory.release_placement(beyond.0, &beyond.1);
     assert!(decide(&mut inventory, &request, NOW).placed.is_some());
     // One that can't give way counts as before.
-    inventory.hold(held.0, &held.1, &request);
-    inventory.set_leaving(&[high], false);
-    assert_eq!(decide(&mut inventory, &request, NOW).preemption.map(|p| p.gives_way), Some(vec![high]));
+    inventory.place_tentatively(held.0, &held.1, &request);
+    inventory.set_being_preempted(&[high], false);
+    assert_eq!(decide(&mut inventory, &request, NOW).preemption.map(|p| p.preempted), Some(vec![high]));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn nobody_gives_way_in_vain() {
     put(&mut inventory, 1, 1, Some(1));
     put(&mut inventory, 1, 1, Some(1));
     let preemption = decide(&mut inventory, &ask(8, 512, 0), NOW).preemption.expect("the large one gives way");
-    assert_eq!(preemption.gives_way, [large]);
+    assert_eq!(preemption.preempted, [large]);
     // A host that shrank under what it holds needs more than what is asked.
     let mut row = host(1, size(8, 32_768, 0));
     let mut inventory = Inventory::new(std::slice::from_ref(&row));
@@ -89,13 +89,13 @@ fn nobody_gives_way_in_vain() {
     row.capacity = size(4, 32_768, 0);
     inventory.put_host(&row);
     let preemption = decide(&mut inventory, &ask(2, 512, 0), NOW).preemption.expect("three of four");
-    assert_eq!(preemption.gives_way.len(), 3);
+    assert_eq!(preemption.preempted.len(), 3);
     // One that must survive its host finds no second one.
     let protected = Request { protected: true, ..ask(2, 512, 0) };
     assert_eq!(decide(&mut inventory, &protected, NOW).preemption, None);
     inventory.put_host(&host(2, size(2, 32_768, 0)));
     let preemption = decide(&mut inventory, &protected, NOW).preemption.expect("the second could restart it");
-    assert_eq!((preemption.host_id.0.as_u128(), preemption.gives_way.len()), (1, 3));
+    assert_eq!((preemption.host_id.0.as_u128(), preemption.preempted.len()), (1, 3));
     // Who gets threads of its own ends nobody.
     let pinned = Request { pinned: true, ..ask(3, 512, 0) };
     assert_eq!(decide(&mut inventory, &pinned, NOW).preemption, None);

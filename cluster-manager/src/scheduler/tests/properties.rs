@@ -103,7 +103,7 @@ proptest! {
                     prop_assert_eq!(best, three);
                     if let Some(placed) = first.placed {
                         let id = InstanceId::new();
-                        inventory.hold(id, &placed, &request);
+                        inventory.place_tentatively(id, &placed, &request);
                         pending.push((placed, id));
                     } else {
                         prop_assert!(!first.record.summary.is_empty() && !first.record.hint.is_empty());
@@ -112,10 +112,10 @@ proptest! {
                 Op::Settle(n, ok) if !pending.is_empty() => {
                     let (placed, id) = pending.swap_remove(n % pending.len());
                     if ok {
-                        inventory.make_firm(placed.host_id, placed.claim);
+                        inventory.confirm(placed.host_id, placed.claim);
                         firm.push((placed, id));
                     } else {
-                        inventory.let_go(id, &placed);
+                        inventory.release_placement(id, &placed);
                     }
                 }
                 Op::Delete(n) if !firm.is_empty() => {
@@ -150,7 +150,7 @@ proptest! {
             check(&inventory)?;
         }
         // When all is settled and deleted, nothing is left behind.
-        for (placed, id) in pending { inventory.let_go(id, &placed); }
+        for (placed, id) in pending { inventory.release_placement(id, &placed); }
         for (placed, _) in firm { inventory.release(placed.host_id, placed.claim); }
         for h in inventory.hosts() {
             prop_assert_eq!((h.used, h.tentative), (Size::default(), Size::default()));
@@ -179,7 +179,7 @@ proptest! {
             if host::fits(&claim, &straight.find(row.id).expect("known").free()) {
                 for inventory in [&mut straight, &mut reversed] {
                     inventory.claim_tentatively(row.id, claim);
-                    inventory.make_firm(row.id, claim);
+                    inventory.confirm(row.id, claim);
                 }
             }
         }

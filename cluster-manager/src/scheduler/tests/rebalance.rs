@@ -1,7 +1,7 @@
 //! Plans free hosts, keep every wish, move nothing twice and nothing in vain.
 
 use super::*;
-use crate::scheduler::rebalance::{Limits, Resident, plan_rebalance};
+use crate::scheduler::rebalance::{Limits, Resident, plan_consolidation};
 use domain::{PlacementGroupId, cpu::CpuBaseline};
 use proptest::prelude::*;
 use std::{collections::HashSet, sync::Arc};
@@ -20,8 +20,8 @@ fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
             let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
             let request = Request { size: size(*vcpus, 512, 1), ..wish.clone() };
             let placed = Placed::of(row.id, request.size);
-            inventory.hold(id, &placed, &request);
-            inventory.make_firm(row.id, placed.claim);
+            inventory.place_tentatively(id, &placed, &request);
+            inventory.confirm(row.id, placed.claim);
             residents.push(Resident {
                 id,
                 host_id: row.id,
@@ -37,7 +37,7 @@ fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
 
 fn plan(loads: &[&[u32]], limits: Limits) -> domain::capacity::RebalancePlan {
     let (inventory, residents) = world(loads, &Request::default());
-    plan_rebalance(inventory, &residents, limits)
+    plan_consolidation(inventory, &residents, limits)
 }
 
 fn id(n: u128) -> HostId {
@@ -75,7 +75,7 @@ fn a_running_guest_only_goes_where_its_cpu_is() {
         let mut row = Host { overhead: MemoryOverhead::default(), ..host(1, size(8, 8 * 1024, 100)) };
         row.facts.guest_cpu = target;
         inventory.put_host(&row);
-        plan_rebalance(inventory, &residents, LIMITS).moves.iter().filter(|m| m.to == id(1)).count()
+        plan_consolidation(inventory, &residents, LIMITS).moves.iter().filter(|m| m.to == id(1)).count()
     };
     let booted_on = Some(cpu(&["avx", "avx2"]));
     assert_eq!(moves(Some(cpu(&["avx", "avx2", "avx512f"])), booted_on.clone()), 1, "more is no harm");
@@ -86,17 +86,17 @@ fn a_running_guest_only_goes_where_its_cpu_is() {
 
 #[test]
 fn groups_and_states_hold_a_host_back() {
-    let apart = GroupWish {
+    let apart = GroupConstraint {
         group: PlacementGroupId::new(),
-        policy: Policy::AntiAffinity,
-        scope: Scope::Host,
-        strength: Strength::Hard,
+        policy: GroupPolicy::AntiAffinity,
+        scope: GroupScope::Host,
+        strength: GroupStrength::Hard,
     };
     let (inventory, residents) = world(&[&[1], &[1]], &Request { groups: vec![apart], ..Request::default() });
-    assert_eq!(plan_rebalance(inventory, &residents, LIMITS).moves, []);
+    assert_eq!(plan_consolidation(inventory, &residents, LIMITS).moves, []);
     let (inventory, mut residents) = world(&[&[4], &[1]], &Request::default());
     residents.iter_mut().for_each(|r| r.movable = false);
-    assert_eq!(plan_rebalance(inventory, &residents, LIMITS).moves, []);
+    assert_eq!(plan_consolidation(inventory, &residents, LIMITS).moves, []);
 }
 
 proptest! {

@@ -5,14 +5,14 @@ use crate::scheduler::score::Score;
 
 fn matches(
     inventory: &Inventory,
-    wish: &GroupWish,
+    wish: &GroupConstraint,
     host: &HostEntry,
-    placed: &[(InstanceId, HostId, Vec<GroupWish>)],
+    placed: &[(InstanceId, HostId, Vec<GroupConstraint>)],
 ) -> bool {
     let place = |h: &HostEntry| match wish.scope {
-        Scope::Host => h.id.to_string(),
-        Scope::Rack => h.tags.get("rack").cloned().unwrap_or_else(|| h.id.to_string()),
-        Scope::Zone => h.zone.to_string(),
+        GroupScope::Host => h.id.to_string(),
+        GroupScope::Rack => h.tags.get("rack").cloned().unwrap_or_else(|| h.id.to_string()),
+        GroupScope::Zone => h.zone.to_string(),
     };
     let mut others = placed
         .iter()
@@ -21,8 +21,8 @@ fn matches(
         .map(place)
         .peekable();
     match wish.policy {
-        Policy::Affinity => others.peek().is_none() || others.any(|other| other == place(host)),
-        Policy::AntiAffinity => others.all(|other| other != place(host)),
+        GroupPolicy::Affinity => others.peek().is_none() || others.any(|other| other == place(host)),
+        GroupPolicy::AntiAffinity => others.all(|other| other != place(host)),
     }
 }
 
@@ -30,7 +30,7 @@ fn matches(
 pub fn candidates(
     inventory: &Inventory,
     request: &Request,
-    placed: &[(InstanceId, HostId, Vec<GroupWish>)],
+    placed: &[(InstanceId, HostId, Vec<GroupConstraint>)],
 ) -> Vec<Score> {
     let mut all: Vec<Score> = inventory
         .hosts()
@@ -65,8 +65,8 @@ pub fn candidates(
             for wish in &request.groups {
                 if !matches(inventory, wish, h, placed) {
                     match wish.strength {
-                        Strength::Hard => return None,
-                        Strength::Soft => violations += 1,
+                        GroupStrength::Hard => return None,
+                        GroupStrength::Soft => violations += 1,
                     }
                 }
             }

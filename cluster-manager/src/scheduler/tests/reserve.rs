@@ -20,7 +20,7 @@ fn survives(inventory: &Inventory, running: &HashMap<InstanceId, (Placed, Reques
             *sum = host::plus(*sum, host.claim_of(request.size));
         }
         for (backup, need) in need {
-            let free = inventory.find(backup).expect("known").free_in_need();
+            let free = inventory.find(backup).expect("known").free_for_recovery();
             if !host::fits(&need, &free) {
                 return Err(format!("{backup} has {free:?} for {need:?} of {}", lost.id));
             }
@@ -34,7 +34,7 @@ fn two_hosts_keep_room_for_each_other() {
     let mut inventory = Inventory::new(&[host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))]);
     let mut placed = 0;
     while let Some(choice) = choose(&mut inventory, &protected(1, 512)) {
-        inventory.hold(InstanceId::new(), &choice.placed, &protected(1, 512));
+        inventory.place_tentatively(InstanceId::new(), &choice.placed, &protected(1, 512));
         placed += 1;
     }
     assert_eq!(placed, 4, "half of eight");
@@ -50,7 +50,7 @@ fn room_is_shared_because_one_host_is_lost_at_a_time() {
     let mut inventory = Inventory::new(&rows);
     let mut placed = 0;
     while let Some(choice) = choose(&mut inventory, &protected(2, 512)) {
-        inventory.hold(InstanceId::new(), &choice.placed, &protected(2, 512));
+        inventory.place_tentatively(InstanceId::new(), &choice.placed, &protected(2, 512));
         placed += 1;
     }
     assert_eq!(placed, 8, "four of five hosts full, one kept");
@@ -80,19 +80,19 @@ fn a_recovered_instance_gets_the_room_set_aside_for_it() {
     let request = protected(4, 1024);
     let placed = choose(&mut inventory, &request).expect("fits").placed;
     let id = InstanceId::new();
-    inventory.hold(id, &placed, &request);
+    inventory.place_tentatively(id, &placed, &request);
     let backup = inventory.backup_of(id).expect("backed");
     assert_eq!(Some(backup), placed.backup);
     inventory.set_up(placed.host_id, false);
     let again = Request { recovers: Some(id), ..request };
     let moved = choose(&mut inventory, &again).expect("the room was kept").placed;
     assert_eq!(moved.host_id, backup);
-    inventory.let_go(id, &placed);
-    inventory.hold(id, &moved, &again);
+    inventory.release_placement(id, &placed);
+    inventory.place_tentatively(id, &moved, &again);
     assert_eq!(inventory.find(backup).expect("known").tentative.vcpus, 4);
-    assert_eq!(inventory.back_up_exposed(), [id], "nobody is left to back it");
+    assert_eq!(inventory.retry_backups(), [id], "nobody is left to back it");
     inventory.set_up(placed.host_id, true);
-    assert_eq!(inventory.back_up_exposed(), []);
+    assert_eq!(inventory.retry_backups(), []);
 }
 
 #[derive(Debug, Clone)]
@@ -130,7 +130,7 @@ proptest! {
                     let request = Request { protected: p, ..ask(vcpus, memory_mib, 0) };
                     if let Some(choice) = choose(&mut inventory, &request) {
                         let id = InstanceId::new();
-                        inventory.hold(id, &choice.placed, &request);
+                        inventory.place_tentatively(id, &choice.placed, &request);
                         prop_assert!(!p || inventory.backup_of(id) == choice.placed.backup);
                         prop_assert!(!p || choice.placed.backup.is_some());
                         running.insert(id, (choice.placed, request));
@@ -141,7 +141,7 @@ proptest! {
                     ids.sort_unstable();
                     let id = ids[n % ids.len()];
                     let (placed, _) = running.remove(&id).expect("running");
-                    inventory.let_go(id, &placed);
+                    inventory.release_placement(id, &placed);
                 }
                 Op::Down(n) => {
                     lost = true;
@@ -158,7 +158,7 @@ proptest! {
                 prop_assert!(host::fits(&taken, &h.capacity), "{h:?}");
             }
         }
-        for (id, (placed, _)) in running { inventory.let_go(id, &placed); }
+        for (id, (placed, _)) in running { inventory.release_placement(id, &placed); }
         for h in inventory.hosts() {
             prop_assert_eq!((h.tentative, h.set_aside), (Size::default(), Size::default()));
         }
@@ -171,7 +171,7 @@ fn a_resize_takes_its_backup_along_or_is_refused() {
     let mut inventory = Inventory::new(&rows);
     let (id, request) = (InstanceId::new(), protected(2, 1024));
     let placed = Placed::of(rows[0].id, inventory.find(rows[0].id).expect("known").claim_of(request.size));
-    inventory.hold(id, &placed, &request);
+    inventory.place_tentatively(id, &placed, &request);
     let set_aside = |inventory: &Inventory| inventory.find(rows[1].id).expect("known").set_aside;
     let claim = |inventory: &Inventory, size| inventory.find(rows[0].id).expect("known").claim_of(size);
     assert_eq!(set_aside(&inventory).vcpus, 2);
@@ -187,7 +187,7 @@ fn a_resize_takes_its_backup_along_or_is_refused() {
     let one = claim(&inventory, size(1, 512, 0));
     assert!(inventory.resize(id, size(1, 512, 0), one));
     assert_eq!(set_aside(&inventory), one);
-    inventory.detach(id);
+    inventory.remove_instance(id);
     assert_eq!(set_aside(&inventory), Size::default());
     assert!(inventory.resize(id, size(6, 1024, 0), six), "nothing depends on one that isn't attached");
 }
@@ -195,7 +195,7 @@ fn a_resize_takes_its_backup_along_or_is_refused() {
 fn on(inventory: &mut Inventory, row: &Host, request: &Request, backup: Option<&Host>) -> InstanceId {
     let (id, claim) = (InstanceId::new(), inventory.find(row.id).expect("known").claim_of(request.size));
     let placed = Placed { backup: backup.map(|h| h.id), ..Placed::of(row.id, claim) };
-    inventory.hold(id, &placed, request);
+    inventory.place_tentatively(id, &placed, request);
     id
 }
 
@@ -210,11 +210,11 @@ fn a_backup_that_lost_its_room_keeps_no_promise() {
     rows[2].capacity = size(2, 16_384, 0);
     inventory.put_host(&rows[2]);
     assert_eq!([a, b].map(|id| inventory.backup_of(id)), [None; 2]);
-    assert_eq!(inventory.back_up_exposed().len(), 2);
+    assert_eq!(inventory.retry_backups().len(), 2);
     assert!(choose(&mut inventory, &protected(1, 512)).is_none());
     rows[2].capacity = size(4, 16_384, 0);
     inventory.put_host(&rows[2]);
-    assert_eq!(inventory.back_up_exposed(), []);
+    assert_eq!(inventory.retry_backups(), []);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_backup_that_no_longer_suits_is_left() {
     assert_eq!(inventory.backup_of(id), None);
     rows[0].zone = "other".to_owned();
     inventory.put_host(&rows[0]);
-    assert_eq!((inventory.back_up_exposed(), inventory.backup_of(id)), (vec![], Some(rows[2].id)));
+    assert_eq!((inventory.retry_backups(), inventory.backup_of(id)), (vec![], Some(rows[2].id)));
     // It moves alone: its backup is another zone's then.
     rows[0].zone = "third".to_owned();
     inventory.put_host(&rows[0]);
@@ -240,12 +240,14 @@ fn a_backup_that_no_longer_suits_is_left() {
 
 #[test]
 fn the_loss_of_a_host_breaks_no_hard_group() {
-    let apart =
-        |n| Request { groups: vec![wish(n, Policy::AntiAffinity, Scope::Host, Strength::Hard)], ..protected(1, 512) };
+    let apart = |n| Request {
+        groups: vec![wish(n, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)],
+        ..protected(1, 512)
+    };
     let rows: Vec<Host> = (1..=3).map(|n| host(n, size(8, 8192, 0))).collect();
     let mut inventory = Inventory::new(&rows[..2]);
     let first = choose(&mut inventory, &apart(1)).expect("placed").placed;
-    inventory.hold(InstanceId::new(), &first, &apart(1));
+    inventory.place_tentatively(InstanceId::new(), &first, &apart(1));
     // The other host is where the first would restart.
     let refused = decide(&mut inventory, &apart(1), NOW);
     assert!(refused.placed.is_none() && refused.record.rejected.iter().any(|r| r.filter == Rejection::Group));
@@ -255,7 +257,7 @@ fn the_loss_of_a_host_breaks_no_hard_group() {
     for _ in 0..2 {
         let placed = choose(&mut inventory, &apart(1)).expect("two of three").placed;
         hosts.push((placed.host_id, placed.backup.expect("backed up")));
-        inventory.hold(InstanceId::new(), &placed, &apart(1));
+        inventory.place_tentatively(InstanceId::new(), &placed, &apart(1));
     }
     let [(a, backup), (b, other)] = hosts[..] else { panic!("{hosts:?}") };
     assert!(a != b && backup == other && backup != a && backup != b, "{hosts:?}");
@@ -264,8 +266,10 @@ fn the_loss_of_a_host_breaks_no_hard_group() {
 
 #[test]
 fn who_must_be_together_restarts_together() {
-    let together =
-        Request { groups: vec![wish(1, Policy::Affinity, Scope::Host, Strength::Hard)], ..protected(2, 512) };
+    let together = Request {
+        groups: vec![wish(1, GroupPolicy::Affinity, GroupScope::Host, GroupStrength::Hard)],
+        ..protected(2, 512)
+    };
     let mut rows = [host(1, size(8, 8192, 0)), host(2, size(4, 8192, 0)), host(3, size(8, 8192, 0))];
     rows[2].cordoned = true;
     let mut inventory = Inventory::new(&rows);
@@ -321,8 +325,8 @@ fn what_claims_on_their_way_take_may_come_free() {
     rows.iter().for_each(|row| inventory.claim_tentatively(row.id, four));
     assert!(choose(&mut inventory, &request).is_none() && inventory.may_yet_fit(&request));
     assert!(!inventory.may_yet_fit(&ask(5, 512, 0)), "no host is that large");
-    inventory.make_firm(rows[0].id, four);
+    inventory.confirm(rows[0].id, four);
     assert!(inventory.may_yet_fit(&request));
-    inventory.make_firm(rows[1].id, four);
+    inventory.confirm(rows[1].id, four);
     assert!(!inventory.may_yet_fit(&request), "all of it is there to stay");
 }

@@ -1,92 +1,57 @@
-//! Preemptible instances give way: each is told to shut down, as long as its notice lasts, and is deleted then.
+//! Preemption: a preemptible instance is told to shut down, has its notice to do so, and is deleted then.
 //!
-//! A create that finds no room says who would have to give way ([`crate::scheduler::preempt`]) and is refused; it is repeated by its
-//! caller, for whom the room is held (`room.rs`). Nothing is stored: after a restart an instance that was stopped for this still holds its
-//! room, is found again by the next refusal, and is deleted at once. A caller without the quota for what it asks ends nobody.
+//! A create that finds no capacity says who would have to be preempted ([`crate::scheduler::preempt`]) and is refused; its caller repeats
+//! it, and the capacity is held for that ([`crate::placement::capacity_hold`]). Nothing is stored: after a restart an instance that was
+//! stopped for this still holds its capacity, is found again by the next refusal, and is deleted at once. A caller without the quota for its
+//! request preempts nobody.
 
 use crate::{grpc::change, manager::Manager, reconcile::report::event};
 use domain::{
     ErrorKind, InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceState, Power},
 };
-use parking_lot::Mutex;
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change},
     convert::power_to_pb,
 };
 use service_kit::context::CallContext;
 use std::{
-    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 use store::{EventInsert, Unit};
-use tokio::sync::Notify;
 
-/// Between two looks at an instance that shuts down.
-const LOOK: Duration = Duration::from_millis(250);
+/// The pause between two reads of an instance that shuts down.
+const READ_EVERY: Duration = Duration::from_millis(250);
 
-/// Who gives way now.
-#[derive(Debug, Default)]
-pub struct GivingWay {
-    at_it: Mutex<Queue>,
-    more: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    asked: Vec<InstanceId>,
-    all: HashSet<InstanceId>,
-}
-
-impl GivingWay {
-    /// These are to give way. Those that do so already go on.
-    pub fn ask(&self, ids: &[InstanceId]) {
-        let mut queue = self.at_it.lock();
-        for id in ids {
-            if queue.all.insert(*id) {
-                queue.asked.push(*id);
-            }
-        }
-        self.more.notify_one();
-    }
-
-    fn take(&self) -> Vec<InstanceId> {
-        std::mem::take(&mut self.at_it.lock().asked)
-    }
-
-    fn done(&self, id: InstanceId) {
-        self.at_it.lock().all.remove(&id);
-    }
-}
-
-pub async fn run(manager: Arc<Manager>) {
+/// Ends the instances of the queue, each in a task of its own.
+pub async fn preemption_loop(manager: Arc<Manager>) {
     loop {
-        tokio::select! {
+        let ids = tokio::select! {
             () = manager.shutdown.cancelled() => return,
-            () = manager.giving_way.more.notified() => {}
-        }
-        for id in manager.giving_way.take() {
+            ids = manager.placement.preemptions.take() => ids,
+        };
+        for id in ids {
             let manager = Arc::clone(&manager);
             let tasks = manager.tasks.clone();
             tasks.spawn(async move {
-                match end(&manager, id).await {
+                match preempt(&manager, id).await {
                     Ok(()) => metrics::counter!("iaas_preemptions_total").increment(1),
                     Err(problem) => {
-                        manager.inventory().set_leaving(&[id], false);
-                        tracing::warn!(instance_id = %id, %problem, "an instance can't give way now");
+                        manager.inventory().set_being_preempted(&[id], false);
+                        tracing::warn!(instance_id = %id, %problem, "an instance can't be preempted now");
                     }
                 }
-                manager.giving_way.done(id);
+                manager.placement.preemptions.finish(id);
             });
         }
     }
 }
 
-async fn end(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
+async fn preempt(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
     let Some(instance) = find(manager, id).await? else { return Ok(()) };
     let context = CallContext::system("preemption");
-    tracing::info!(instance_id = %id, name = %instance.name, "a preemptible instance gives way");
+    tracing::info!(instance_id = %id, name = %instance.name, "a preemptible instance is preempted");
     let notice = Duration::from_secs(manager.config.preemption_notice_secs);
     if stops_first(&instance) {
         announce(manager, &instance, notice).await;
@@ -100,9 +65,9 @@ async fn end(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
             })),
         };
         match change::change(manager, &context, power_off).await {
-            Ok(_) => stopped(manager, id, notice).await?,
+            Ok(_) => wait_until_stopped(manager, id, notice).await?,
             Err(problem) if problem.kind == ErrorKind::NotFound => return Ok(()),
-            // In a state that can't be stopped: it is deleted without notice.
+            // In this state it can't be stopped, so it is deleted without notice.
             Err(problem) if problem.kind == ErrorKind::InvalidState => {}
             Err(problem) => return Err(problem),
         }
@@ -128,10 +93,11 @@ fn stops_first(instance: &Instance) -> bool {
     instance.spec.power != Power::Off && instance.status.state == InstanceState::Running
 }
 
-/// The event is the notice for those who watch; the guest's is its power button.
+/// Announces the preemption by an event, for those who watch; the guest is told by its power button.
 async fn announce(manager: &Manager, instance: &Instance, notice: Duration) {
     let secs = notice.as_secs();
-    let message = format!("{} gives way to others: it is stopped within {secs} s, and deleted", instance.name);
+    let message =
+        format!("{} is preempted for another instance: it is stopped within {secs} s and then deleted", instance.name);
     let data = serde_json::json!({ "notice_secs": secs, "class": instance.spec.placement.preemptible_class });
     let unit = Unit::new().op(EventInsert(event(instance, "preempted", message, data, Timestamp::now())));
     if let Err(error) = manager.store.commit(unit).await {
@@ -139,8 +105,8 @@ async fn announce(manager: &Manager, instance: &Instance, notice: Duration) {
     }
 }
 
-/// Until it is off, or its notice is over.
-async fn stopped(manager: &Manager, id: InstanceId, notice: Duration) -> Result<(), Problem> {
+/// Waits until the instance is off, or its notice is over.
+async fn wait_until_stopped(manager: &Manager, id: InstanceId, notice: Duration) -> Result<(), Problem> {
     let began = Instant::now();
     while began.elapsed() < notice {
         match find(manager, id).await? {
@@ -149,7 +115,7 @@ async fn stopped(manager: &Manager, id: InstanceId, notice: Duration) -> Result<
         }
         tokio::select! {
             () = manager.shutdown.cancelled() => return Err(Problem::unavailable("the cluster-manager stops")),
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(READ_EVERY) => {}
         }
     }
     Ok(())

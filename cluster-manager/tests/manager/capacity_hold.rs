@@ -57,11 +57,14 @@ async fn what_is_freed_goes_to_who_it_was_made_for() {
         let large = of_vcpus(&cloud, 2);
         let making = refused(&cloud, &["large"], &large).await;
         let hint = making.hint.expect("a hint");
-        assert!(hint.contains("2 preemptible instance(s) give way within 30 s and the room is held"), "{hint}");
+        assert!(
+            hint.contains("held for this request: 2 preemptible instance(s) will be stopped within 30 s"),
+            "{hint}"
+        );
         assert_eq!(making.retry_after_secs, Some(30));
         // A repeat ends nobody else.
         let again = refused(&cloud, &["large"], &large).await.hint.expect("a hint");
-        assert!(!again.contains("preemptible instance(s)") || again.starts_with("room is still"), "{again}");
+        assert!(!again.contains("preemptible instance(s)") || again.starts_with("capacity is still"), "{again}");
         left(&cloud, &cheap, 2).await;
         // Others don't get it, whoever asks.
         refused(&cloud, &["thief"], &class(&cloud, 1)).await;
@@ -84,12 +87,17 @@ async fn nobody_gives_way_unless_all_would_have_a_place_and_the_quota_allows_it_
     let (host, cheap) = full(&cloud).await;
     let two = of_vcpus(&cloud, 2);
     let never = refused(&cloud, &["a-1", "a-2", "a-3"], &two).await;
-    assert!(!never.hint.as_ref().is_some_and(|hint| hint.contains("room is")), "{never:?}");
+    assert!(!never.hint.as_ref().is_some_and(|hint| hint.contains("capacity is")), "{never:?}");
     assert_eq!(never.retry_after_secs, None);
     // What is held counts: 4 are used (nobody can go now), 2 are held, 7 are allowed.
     host.set_deaf(true);
     cloud.limit(QuotaAmounts { vcpus: 7, ..QuotaAmounts::DEFAULT_LIMIT }).await;
-    assert!(refused(&cloud, &["b"], &two).await.hint.is_some_and(|hint| hint.contains("room is being made: 2")));
+    assert!(
+        refused(&cloud, &["b"], &two)
+            .await
+            .hint
+            .is_some_and(|hint| hint.contains("capacity is being freed and is held for this request: 2"))
+    );
     let poor = cloud.try_create(&cloud.context(), cloud.request(&["c"], &two)).await.expect_err("over the quota");
     assert_eq!(poor.kind, ErrorKind::QuotaExceeded, "{poor}");
     cloud.limit(QuotaAmounts::DEFAULT_LIMIT).await;
@@ -100,7 +108,7 @@ async fn nobody_gives_way_unless_all_would_have_a_place_and_the_quota_allows_it_
     left(&cloud, &cheap, 2).await;
     // Room for all of a request at once.
     let both = refused(&cloud, &["b", "b-2"], &two).await.hint.expect("a hint");
-    assert!(both.contains("2 preemptible instance(s) give way"), "{both}");
+    assert!(both.contains("2 preemptible instance(s) will be stopped"), "{both}");
     left(&cloud, &cheap, 0).await;
     refused(&cloud, &["thief"], &class(&cloud, 1)).await;
     let made =
@@ -120,7 +128,7 @@ async fn who_still_waits_keeps_nobody_from_room_that_is_there() {
     // The rest can't go now.
     host.set_deaf(true);
     let second = refused(&cloud, &["second"], &large).await.hint.expect("a hint");
-    assert!(second.contains("2 preemptible instance(s) give way"), "{second}");
+    assert!(second.contains("2 preemptible instance(s) will be stopped"), "{second}");
     let first = cloud.create_as("first", &large).await;
     refused(&cloud, &["second"], &large).await;
     host.set_deaf(false);
