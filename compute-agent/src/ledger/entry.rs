@@ -24,10 +24,10 @@ pub struct Desired {
     /// Also the guest's hostname.
     pub name: String,
     pub version: Version,
-    /// Its `nics` are left empty: of them, [`Self::cards`] is what a host needs.
+    /// Its `nics` are left empty: of them, [`Self::nics`] is what a host needs.
     pub spec: InstanceSpec,
     /// In the order in which the guest sees them.
-    pub cards: Vec<Card>,
+    pub nics: Vec<Nic>,
     /// None: runs from memory (kernel images only).
     pub root_disk: Option<RootDisk>,
     pub image: DesiredImage,
@@ -46,7 +46,7 @@ pub struct RootDisk {
 
 /// A network card: a port that the host's network-agent hands over under this epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Card {
+pub struct Nic {
     pub port_id: PortId,
     pub epoch: i64,
     pub mac: MacAddr,
@@ -86,17 +86,17 @@ pub struct Done {
     pub quick_crashes: u32,
     pub started_at: Option<Timestamp>,
     pub guest_up_at: Option<Timestamp>,
-    /// Cards whose ports may be acquired, or in QEMU: written before either, taken out after both have ended.
-    pub cards: Vec<Card>,
+    /// Nics whose ports may be acquired, or in QEMU: written before either, taken out after both have ended.
+    pub nics: Vec<Nic>,
     /// The threads that are its vCPUs' alone, in their order, while it is here.
     pub pins: Vec<u32>,
 }
 
 impl Done {
     /// Of several words on one port the latest counts.
-    pub fn note_card(&mut self, card: Card) {
-        self.cards.retain(|c| c.port_id != card.port_id);
-        self.cards.push(card);
+    pub fn note_nic(&mut self, nic: Nic) {
+        self.nics.retain(|c| c.port_id != nic.port_id);
+        self.nics.push(nic);
     }
 }
 

@@ -25,7 +25,7 @@ mod writer;
 
 pub use self::{
     accept::Decision,
-    entry::{Card, Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, RootDisk, Running, Tombstone, Version},
+    entry::{Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone, Version},
     file::ensure_private_dir,
 };
 

@@ -2,7 +2,7 @@
 //! a file of another version is told from a damaged one. The golden texts below are the contract.
 
 use super::entry::{
-    Card, Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, RootDisk, Running, Tombstone, Version,
+    Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone, Version,
 };
 use crate::qemu::process::ProcessRef;
 use domain::{
@@ -78,14 +78,14 @@ struct InstanceV1 {
     image: ImageV1,
     // Not in the files of the first release.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    cards: Vec<CardV1>,
+    nics: Vec<NicV1>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     numa_node: Option<u32>,
     done: DoneV1,
 }
 
 #[derive(Serialize, Deserialize)]
-struct CardV1 {
+struct NicV1 {
     port_id: domain::PortId,
     epoch: i64,
     mac: domain::network::MacAddr,
@@ -125,7 +125,7 @@ struct DoneV1 {
     started_at: Option<Timestamp>,
     guest_up_at: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    cards: Vec<CardV1>,
+    nics: Vec<NicV1>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pins: Vec<u32>,
 }
@@ -253,7 +253,7 @@ fn instance_write(entry: &Entry) -> InstanceV1 {
             cmdline: desired.image.cmdline.clone(),
             parts: desired.image.parts.iter().map(part_write).collect(),
         },
-        cards: desired.cards.iter().map(card_write).collect(),
+        nics: desired.nics.iter().map(nic_write).collect(),
         numa_node: desired.numa_node,
         done: DoneV1 {
             process: done.process.as_ref().map(running_write),
@@ -264,18 +264,18 @@ fn instance_write(entry: &Entry) -> InstanceV1 {
             quick_crashes: done.quick_crashes,
             started_at: done.started_at,
             guest_up_at: done.guest_up_at,
-            cards: done.cards.iter().map(card_write).collect(),
+            nics: done.nics.iter().map(nic_write).collect(),
             pins: done.pins.clone(),
         },
     }
 }
 
-fn card_write(card: &Card) -> CardV1 {
-    CardV1 { port_id: card.port_id, epoch: card.epoch, mac: card.mac }
+fn nic_write(nic: &Nic) -> NicV1 {
+    NicV1 { port_id: nic.port_id, epoch: nic.epoch, mac: nic.mac }
 }
 
-fn card_read(card: &CardV1) -> Card {
-    Card { port_id: card.port_id, epoch: card.epoch, mac: card.mac }
+fn nic_read(nic: &NicV1) -> Nic {
+    Nic { port_id: nic.port_id, epoch: nic.epoch, mac: nic.mac }
 }
 
 fn part_write(part: &ImagePart) -> PartV1 {
@@ -336,7 +336,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
             nics: vec![],
             deleted: v1.deleted,
         },
-        cards: v1.cards.iter().map(card_read).collect(),
+        nics: v1.nics.iter().map(nic_read).collect(),
         numa_node: v1.numa_node,
         root_disk: v1.root_disk.map(|d| RootDisk { disk_id: d.disk_id, size_gib: d.size_gib, epoch: d.epoch }),
         image: DesiredImage {
@@ -377,7 +377,7 @@ fn instance_read(instance_id: InstanceId, version: Version, v1: InstanceV1) -> R
         quick_crashes: v1.done.quick_crashes,
         started_at: v1.done.started_at,
         guest_up_at: v1.done.guest_up_at,
-        cards: v1.done.cards.iter().map(card_read).collect(),
+        nics: v1.done.nics.iter().map(nic_read).collect(),
         pins: v1.done.pins,
     };
     Ok(Entry { desired, done })
@@ -414,7 +414,7 @@ pub(crate) mod tests {
                     nics: vec![],
                     deleted: false,
                 },
-                cards: vec![Card {
+                nics: vec![Nic {
                     port_id: domain::PortId(id(5)),
                     epoch: 2,
                     mac: domain::network::MacAddr::local([1, 2, 3, 4, 5]),
@@ -457,7 +457,7 @@ pub(crate) mod tests {
                 quick_crashes: 5,
                 started_at: Some(Timestamp(1_000)),
                 guest_up_at: Some(Timestamp(3_000)),
-                cards: vec![Card {
+                nics: vec![Nic {
                     port_id: domain::PortId(id(6)),
                     epoch: 1,
                     mac: domain::network::MacAddr::local([1, 2, 3, 4, 6]),
@@ -479,15 +479,15 @@ pub(crate) mod tests {
         assert_eq!(decode(&encode(&grave)).expect("read"), grave);
     }
 
-    /// A file of the first release, which knew no cards and no pinning, must stay readable.
+    /// A file of the first release, which knew no NICs and no pinning, must stay readable.
     #[test]
-    fn a_file_without_cards_or_pins_is_read() {
+    fn a_file_without_nics_or_pins_is_read() {
         let mut entry = full_entry();
-        (entry.desired.cards, entry.done.cards) = (vec![], vec![]);
+        (entry.desired.nics, entry.done.nics) = (vec![], vec![]);
         (entry.desired.numa_node, entry.done.pins) = (None, vec![]);
         let live = Held::Live(entry);
         let text = String::from_utf8(encode(&live)).expect("text");
-        assert!(!text.contains("cards") && !text.contains("numa_node") && !text.contains("pins"));
+        assert!(!text.contains("nics") && !text.contains("numa_node") && !text.contains("pins"));
         assert_eq!(decode(text.as_bytes()).expect("read"), live);
     }
 

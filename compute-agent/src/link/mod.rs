@@ -194,7 +194,7 @@ impl Session<'_> {
         up: &mpsc::Sender<pb::AgentMessage>,
         welcomed: &mut bool,
     ) -> Result<(), SessionEnd> {
-        let learned_at = Instant::now();
+        let received_at = Instant::now();
         let mut commands = Commands { revision: self.link.context.ledger.revision(), batch: Vec::new(), gap: None };
         let mut next = Some(message);
         while let Some(message) = next.take() {
@@ -203,7 +203,7 @@ impl Session<'_> {
                 Some(Down::Delta(delta)) => commands.delta(delta),
                 other => {
                     // In order: what came before it first.
-                    self.take(std::mem::take(&mut commands.batch), commands.revision, learned_at).await?;
+                    self.take(std::mem::take(&mut commands.batch), commands.revision, received_at).await?;
                     self.hear_other(other, welcomed)?;
                 }
             }
@@ -217,7 +217,7 @@ impl Session<'_> {
             }
         }
         let Commands { revision, batch, gap } = commands;
-        self.take(batch, revision, learned_at).await?;
+        self.take(batch, revision, received_at).await?;
         if let Some(reason) = gap {
             tracing::info!(reason, "asking for a snapshot");
             post(up, pb::AgentMessage { message: Some(Up::Resync(pb::Resync { reason })) }).await?;
@@ -226,13 +226,13 @@ impl Session<'_> {
     }
 
     /// Durable first, then done.
-    async fn take(&self, batch: Vec<Desired>, revision: i64, learned_at: Instant) -> Result<(), SessionEnd> {
+    async fn take(&self, batch: Vec<Desired>, revision: i64, received_at: Instant) -> Result<(), SessionEnd> {
         let ledger = &self.link.context.ledger;
         if batch.is_empty() && revision == ledger.revision() {
             return Ok(());
         }
         let outcomes = ledger.accept(batch, revision).await.map_err(SessionEnd::Ledger)?;
-        self.link.reconciler.changed(&outcomes, learned_at);
+        self.link.reconciler.changed(&outcomes, received_at);
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! The wire's messages as the ledger's words, and observations as messages. Pure; nothing of the wire is trusted.
 
 use super::outbox::Numbered;
-use crate::ledger::{Card, Desired, DesiredImage, RootDisk, Version};
-use crate::qemu::argv::CARDS_MAX;
+use crate::ledger::{Desired, DesiredImage, Nic, RootDisk, Version};
+use crate::qemu::argv::NICS_MAX;
 use domain::image::{DiskFormat, ImageKind, ImagePart, ImagePartKind};
 use proto::{
     agent::v1 as pb,
@@ -31,19 +31,19 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
             epoch: disk.epoch,
         }),
     };
-    let card = |port: &pb::DesiredPort| {
-        Ok(Card {
+    let nic = |port: &pb::DesiredPort| {
+        Ok(Nic {
             port_id: parse("port.port_id", &port.port_id)?,
             epoch: port.epoch,
             mac: parse("port.mac", &port.mac)?,
         })
     };
-    let cards = desired.ports.iter().map(card).collect::<Result<Vec<_>, InvalidMessage>>()?;
-    if cards.len() > CARDS_MAX {
-        return Err(InvalidMessage { field: "ports", detail: format!("more than {CARDS_MAX}") });
+    let nics = desired.ports.iter().map(nic).collect::<Result<Vec<_>, InvalidMessage>>()?;
+    if nics.len() > NICS_MAX {
+        return Err(InvalidMessage { field: "ports", detail: format!("more than {NICS_MAX}") });
     }
     Ok(Desired {
-        cards,
+        nics,
         numa_node: desired.numa_node,
         instance_id: parse("instance_id", &desired.instance_id)?,
         project_id: desired.project_id,
@@ -133,7 +133,7 @@ mod tests {
     fn a_command_is_understood_whole_or_says_what_is_wrong() {
         let desired = desired_from_pb(message()).expect("understood");
         assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
-        assert_eq!((desired.cards.len(), desired.cards[0].epoch, desired.numa_node), (1, 4, Some(1)));
+        assert_eq!((desired.nics.len(), desired.nics[0].epoch, desired.numa_node), (1, 4, Some(1)));
         assert!(desired.root_disk.is_some() && desired.image.part(ImagePartKind::Disk).is_some());
         let mut diskless = message();
         diskless.disks.clear();

@@ -16,8 +16,8 @@
 //! - **`-sandbox` with everything denied** works because privileges are dropped before exec (see [`super::launch`]).
 //! - Everything with a JSON form uses it, where a path needs no escaping; the rest doubles its commas.
 //! - **Network cards sit behind one PCI bridge**, because nothing on q35's root bus can be plugged or unplugged while the guest runs.
-//!   A root port per card was rejected: sixteen of them are sixteen more devices for firmware and kernel to look at, also in
-//!   instances without a card. The tap comes as an open file ([`card_fd`]): QEMU needs no capability and enters no namespace.
+//!   A root port per NIC was rejected: sixteen of them are sixteen more devices for firmware and kernel to look at, also in
+//!   instances without a NIC. The tap comes as an open file ([`nic_fd`]): QEMU needs no capability and enters no namespace.
 //!   There is no vhost: its kernel thread would be of the host, not of the instance's control group, and emulation gains nothing.
 //! - PCI slots are assigned here, so that a device keeps its place in the guest when another one comes or goes.
 //! - Under TCG the CPU is a *named* model with the features of x86-64-v3, minus what TCG lacks. `max` changes with each
@@ -47,11 +47,11 @@ pub const SERIAL_MAX: usize = 20;
 pub const DISKS_MAX: usize = 21;
 
 /// Network cards of one instance: slots 1 to 16 of their bridge.
-pub const CARDS_MAX: usize = domain::limits::NICS_PER_INSTANCE;
-/// The number of the first card's open tap. What opens files before has far fewer open.
-const CARD_FD_FIRST: u32 = 100;
-/// The bridge that cards are plugged into.
-const CARD_BUS: &str = "cards";
+pub const NICS_MAX: usize = domain::limits::NICS_PER_INSTANCE;
+/// The number of the first NIC's open tap. What opens files before has far fewer open.
+const NIC_FD_FIRST: u32 = 100;
+/// The bridge that NICs are plugged into.
+const NIC_BUS: &str = "cards";
 
 /// x86-64-v3 without what TCG would warn about, and without nested virtualization.
 pub const TCG_CPU: &str =
@@ -73,7 +73,7 @@ pub struct VmSpec {
     pub numa_node: Option<u32>,
     pub boot: Boot,
     pub disks: Vec<VmDisk>,
-    pub cards: Vec<VmCard>,
+    pub nics: Vec<VmNic>,
     /// A NoCloud ISO, attached read-only as the last virtio disk.
     pub config_drive: Option<PathBuf>,
     pub accel: Accel,
@@ -131,10 +131,10 @@ pub struct VmDisk {
 
 /// A network card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VmCard {
-    /// Names the device ([`card_device`]) and its back end ([`card_netdev`]) in QMP.
+pub struct VmNic {
+    /// Names the device ([`nic_device`]) and its back end ([`nic_netdev`]) in QMP.
     pub port_id: Uuid,
-    /// 1 to [`CARDS_MAX`]; guests name cards in the order of slots.
+    /// 1 to [`NICS_MAX`]; guests name NICs in the order of slots.
     pub slot: u8,
     pub mac: MacAddr,
     /// What the guest is told to use.
@@ -203,8 +203,8 @@ pub enum SpecError {
     TooManyDisks { count: usize },
     #[error("the disk {disk_id} is raw and can't have a backing image")]
     RawWithBacking { disk_id: Uuid },
-    #[error("the network card in slot {slot} has no slot of its own, of which there are {CARDS_MAX}")]
-    CardSlot { slot: u8 },
+    #[error("the network card in slot {slot} has no slot of its own, of which there are {NICS_MAX}")]
+    NicSlot { slot: u8 },
     #[error("booting from disk needs a disk with a boot index")]
     NothingToBoot,
 }
@@ -236,10 +236,10 @@ impl VmSpec {
                 return Err(SpecError::Serial { serial: disk.serial.clone() });
             }
         }
-        for (index, card) in self.cards.iter().enumerate() {
-            let taken = self.cards[..index].iter().any(|other| other.slot == card.slot);
-            if taken || !(1..=CARDS_MAX).contains(&usize::from(card.slot)) {
-                return Err(SpecError::CardSlot { slot: card.slot });
+        for (index, nic) in self.nics.iter().enumerate() {
+            let taken = self.nics[..index].iter().any(|other| other.slot == nic.slot);
+            if taken || !(1..=NICS_MAX).contains(&usize::from(nic.slot)) {
+                return Err(SpecError::NicSlot { slot: nic.slot });
             }
         }
         if matches!(self.boot, Boot::Disk { .. }) && self.disks.iter().all(|d| d.boot_index.is_none()) {
@@ -286,44 +286,44 @@ pub fn disk_device(disk_id: Uuid) -> String {
     format!("vd-{disk_id}")
 }
 
-/// The name of a card's device, which tells its slot as well: what QEMU's list of names says is all that has to be asked.
+/// The name of a NIC's device, which tells its slot as well: what QEMU's list of names says is all that has to be asked.
 #[must_use]
-pub fn card_device(slot: u8, port_id: Uuid) -> String {
+pub fn nic_device(slot: u8, port_id: Uuid) -> String {
     format!("nic{slot}-{port_id}")
 }
 
-/// The slot and the port of a device's name, if it is a card's.
+/// The slot and the port of a device's name, if it is a NIC's.
 #[must_use]
-pub fn card_of_device(name: &str) -> Option<(u8, Uuid)> {
+pub fn nic_of_device(name: &str) -> Option<(u8, Uuid)> {
     let (slot, port_id) = name.strip_prefix("nic")?.split_once('-')?;
     Some((slot.parse().ok()?, port_id.parse().ok()?))
 }
 
-/// The name of a card's back end.
+/// The name of a NIC's back end.
 #[must_use]
-pub fn card_netdev(port_id: Uuid) -> String {
+pub fn nic_netdev(port_id: Uuid) -> String {
     format!("net-{port_id}")
 }
 
-/// The number under which QEMU finds a card's tap open at its start.
+/// The number under which QEMU finds a NIC's tap open at its start.
 #[must_use]
-pub fn card_fd(slot: u8) -> u32 {
-    CARD_FD_FIRST + u32::from(slot)
+pub fn nic_fd(slot: u8) -> u32 {
+    NIC_FD_FIRST + u32::from(slot)
 }
 
-/// The options of a card's back end; `fd`: a number at the start, a name given by `getfd` later.
+/// The options of a NIC's back end; `fd`: a number at the start, a name given by `getfd` later.
 #[must_use]
-pub fn card_netdev_options(port_id: Uuid, fd: &str) -> Value {
-    json!({"type": "tap", "id": card_netdev(port_id), "fd": fd, "vhost": false})
+pub fn nic_netdev_options(port_id: Uuid, fd: &str) -> Value {
+    json!({"type": "tap", "id": nic_netdev(port_id), "fd": fd, "vhost": false})
 }
 
-/// The options of a card's device: the same at the start and when it is plugged in later. No boot ROM: nothing boots from a network
+/// The options of a NIC's device: the same at the start and when it is plugged in later. No boot ROM: nothing boots from a network
 /// here, and firmware would spend time on it.
 #[must_use]
-pub fn card_device_options(card: &VmCard) -> Value {
+pub fn nic_device_options(nic: &VmNic) -> Value {
     json!({
-        "driver": "virtio-net-pci", "id": card_device(card.slot, card.port_id), "netdev": card_netdev(card.port_id),
-        "mac": card.mac.to_string(), "host_mtu": card.mtu, "bus": CARD_BUS, "addr": format!("{:#x}", card.slot),
+        "driver": "virtio-net-pci", "id": nic_device(nic.slot, nic.port_id), "netdev": nic_netdev(nic.port_id),
+        "mac": nic.mac.to_string(), "host_mtu": nic.mtu, "bus": NIC_BUS, "addr": format!("{:#x}", nic.slot),
         "romfile": "", "disable-legacy": "on",
     })
 }
@@ -345,12 +345,12 @@ pub fn render_argv(spec: &VmSpec) -> Vec<OsString> {
         json!({"driver": "virtio-rng-pci", "rng": "rng0", "id": "rng", "bus": "pcie.0", "addr": "0x2"}),
     );
     argv.json("-device", json!({"driver": "pvpanic", "id": "panic"}));
-    argv.json("-device", json!({"driver": "pcie-pci-bridge", "id": CARD_BUS, "bus": "pcie.0", "addr": "0x3"}));
+    argv.json("-device", json!({"driver": "pcie-pci-bridge", "id": NIC_BUS, "bus": "pcie.0", "addr": "0x3"}));
     boot(&mut argv, spec);
     disks(&mut argv, spec);
-    for card in &spec.cards {
-        argv.json("-netdev", card_netdev_options(card.port_id, &card_fd(card.slot).to_string()));
-        argv.json("-device", card_device_options(card));
+    for nic in &spec.nics {
+        argv.json("-netdev", nic_netdev_options(nic.port_id, &nic_fd(nic.slot).to_string()));
+        argv.json("-device", nic_device_options(nic));
     }
     if spec.paused {
         argv.flag("-S");

@@ -13,7 +13,7 @@ fn spec() -> VmSpec {
         numa_node: None,
         boot: Boot::Disk { ovmf: None },
         disks: vec![disk(0xd1, DiskFormat::Qcow2, Some(0))],
-        cards: vec![],
+        nics: vec![],
         config_drive: Some("/var/lib/iaas/agent/instances/i1/config.iso".into()),
         accel: Accel::TCG,
         qmp_socket: dir.join("qmp.sock"),
@@ -75,8 +75,8 @@ fn golden_memory_of_a_node() {
     assert_golden("argv-numa-tcg.txt", &spec);
 }
 
-fn card(slot: u8) -> VmCard {
-    VmCard {
+fn nic(slot: u8) -> VmNic {
+    VmNic {
         port_id: Uuid::from_u128(0xc0 + u128::from(slot)),
         slot,
         mac: MacAddr::local([0, 0, 0, 0, slot]),
@@ -85,25 +85,25 @@ fn card(slot: u8) -> VmCard {
 }
 
 #[test]
-fn golden_network_cards() {
+fn golden_network_nics() {
     let mut spec = spec();
-    spec.cards = vec![card(1), card(16)];
-    assert_golden("argv-cards-tcg.txt", &spec);
+    spec.nics = vec![nic(1), nic(16)];
+    assert_golden("argv-nics-tcg.txt", &spec);
 }
 
 #[test]
-fn a_card_has_a_slot_of_its_own_and_its_name_tells_which() {
+fn a_nic_has_a_slot_of_its_own_and_its_name_tells_which() {
     let mut spec = spec();
     for slots in [&[0_u8][..], &[17], &[2, 2]] {
-        spec.cards = slots.iter().map(|slot| card(*slot)).collect();
-        assert!(matches!(spec.check(), Err(SpecError::CardSlot { .. })), "{slots:?}");
+        spec.nics = slots.iter().map(|slot| nic(*slot)).collect();
+        assert!(matches!(spec.check(), Err(SpecError::NicSlot { .. })), "{slots:?}");
     }
     let id = Uuid::now_v7();
-    assert_eq!(card_of_device(&card_device(12, id)), Some((12, id)));
+    assert_eq!(nic_of_device(&nic_device(12, id)), Some((12, id)));
     for other in ["rng", "vd-0190", "nic-", "nicx-00000000-0000-0000-0000-000000000000", &disk_device(id)] {
-        assert_eq!(card_of_device(other), None, "{other}");
+        assert_eq!(nic_of_device(other), None, "{other}");
     }
-    assert_eq!((card_fd(1), card_fd(16)), (101, 116));
+    assert_eq!((nic_fd(1), nic_fd(16)), (101, 116));
 }
 
 #[test]

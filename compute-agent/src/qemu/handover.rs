@@ -11,10 +11,10 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use super::argv::CARDS_MAX;
+use super::argv::NICS_MAX;
 
 /// No instance brings more.
-pub const FILES_MAX: usize = CARDS_MAX;
+pub const FILES_MAX: usize = NICS_MAX;
 
 /// Sends all of it and ends this half of the socket. Blocking.
 pub fn send(mut socket: &UnixStream, text: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {

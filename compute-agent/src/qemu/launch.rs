@@ -17,7 +17,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use super::argv::{SpecError, VmSpec, card_fd, render_argv};
+use super::argv::{SpecError, VmSpec, nic_fd, render_argv};
 use super::handover;
 use super::process::{ProcessError, ProcessRef};
 use super::shim::{LaunchReply, LaunchSpec, Step};
@@ -60,8 +60,8 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
-    #[error("{taps} taps for {cards} network cards")]
-    Taps { cards: usize, taps: usize },
+    #[error("{taps} taps for {nics} network cards")]
+    Taps { nics: usize, taps: usize },
     #[error("the launch program {shim} can't be run")]
     Shim {
         shim: PathBuf,
@@ -110,7 +110,7 @@ impl Launcher {
     /// When the future is dropped, or ends in a timeout, a QEMU may still have come to life in the instant before: what
     /// is in the instance's cgroup is the truth, and [`crate::host::cgroup::Group::kill_all`] ends it.
     ///
-    /// `taps`: of the spec's cards, in their order.
+    /// `taps`: of the spec's NICs, in their order.
     pub async fn launch(
         &self,
         spec: &VmSpec,
@@ -118,8 +118,8 @@ impl Launcher {
         taps: Vec<Arc<OwnedFd>>,
     ) -> Result<ProcessRef, LaunchError> {
         spec.check().map_err(LaunchError::Spec)?;
-        if taps.len() != spec.cards.len() {
-            return Err(LaunchError::Taps { cards: spec.cards.len(), taps: taps.len() });
+        if taps.len() != spec.nics.len() {
+            return Err(LaunchError::Taps { nics: spec.nics.len(), taps: taps.len() });
         }
         for socket in [&spec.qmp_socket, &spec.serial_socket] {
             match std::fs::remove_file(socket) {
@@ -141,7 +141,7 @@ impl Launcher {
             pid_namespace: placement.pid_namespace.clone(),
             stderr: placement.stderr.clone(),
             open_files_max: OPEN_FILES_MAX,
-            fds: spec.cards.iter().map(|card| card_fd(card.slot)).collect(),
+            fds: spec.nics.iter().map(|nic| nic_fd(nic.slot)).collect(),
         };
         self.start(&launch, taps).await
     }

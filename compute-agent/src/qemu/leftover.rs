@@ -56,14 +56,14 @@ mod tests {
     fn a_killed_agents_probes_are_ended_and_nobody_elses() {
         let dir = tempfile::tempdir().expect("a directory");
         let other = tempfile::tempdir().expect("a directory");
-        let room = dir.path().join("probe-1");
-        fs::create_dir(&room).expect("made");
-        let mut probe = looks_like_qemu(&room.join("qmp"));
+        let scratch = dir.path().join("probe-1");
+        fs::create_dir(&scratch).expect("made");
+        let mut probe = looks_like_qemu(&scratch.join("qmp"));
         let mut instance = looks_like_qemu(&dir.path().join("vms/1/qmp"));
         let mut foreign = looks_like_qemu(&other.path().join("probe-1/qmp"));
         assert_eq!(end_probes(dir.path()), 1);
         assert!(!probe.wait().expect("ended").success());
-        assert!(!room.exists());
+        assert!(!scratch.exists());
         for child in [&mut instance, &mut foreign] {
             assert!(child.try_wait().expect("readable").is_none(), "it lives on");
             child.kill().expect("killed");

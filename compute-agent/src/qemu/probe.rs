@@ -176,11 +176,11 @@ impl Prober {
         supplementary_gids: Vec<u32>,
         timeout: Duration,
     ) -> Result<ProbeRun, ProbeError> {
-        let room = Room::make(&self.work_dir, self.uid, self.gid)?;
-        let disk = room.dir.join("guest.raw");
+        let scratch = Scratch::make(&self.work_dir, self.uid, self.gid)?;
+        let disk = scratch.dir.join("guest.raw");
         let mut image = GUEST.to_vec();
         image.resize(DISK_BYTES, 0);
-        room.file(&disk, &image)?;
+        scratch.file(&disk, &image)?;
         let disk = VmDisk {
             disk_id: Uuid::nil(),
             path: disk,
@@ -191,9 +191,9 @@ impl Prober {
             boot_index: Some(0),
             direct: false,
         };
-        let spec = room.spec(accel, Boot::Disk { ovmf: None }, vec![disk], 64);
+        let spec = scratch.spec(accel, Boot::Disk { ovmf: None }, vec![disk], 64);
         let mut lines = Lines::default();
-        let end = self.watch(&room, &spec, supplementary_gids, timeout, |bytes, at| lines.push(bytes, at)).await;
+        let end = self.watch(&scratch, &spec, supplementary_gids, timeout, |bytes, at| lines.push(bytes, at)).await;
         let mut run = lines.into_run();
         if run.stage < Stage::Kernel {
             run.failure = run.failure.or(Some(end));
@@ -208,20 +208,20 @@ impl Prober {
         accel: Accel,
         supplementary_gids: Vec<u32>,
     ) -> Result<Option<String>, ProbeError> {
-        let room = Room::make(&self.work_dir, self.uid, self.gid)?;
+        let scratch = Scratch::make(&self.work_dir, self.uid, self.gid)?;
         // Some distributions let only root read their kernels.
         let copy = |from: &Path, name: &str| {
-            let to = room.dir.join(name);
+            let to = scratch.dir.join(name);
             let content = fs::read(from).map_err(|source| ProbeError::Io { path: from.to_path_buf(), source })?;
-            room.file(&to, &content).map(|()| to)
+            scratch.file(&to, &content).map(|()| to)
         };
         let kernel = copy(&probe.kernel, "kernel")?;
         let initrd = probe.initrd.as_ref().map(|initrd| copy(initrd, "initrd")).transpose()?;
         let boot = Boot::Kernel { kernel, initrd, cmdline: probe.cmdline.clone() };
-        let spec = room.spec(accel, boot, vec![], 256);
+        let spec = scratch.spec(accel, boot, vec![], 256);
         let mut spoke = false;
         let end = self
-            .watch(&room, &spec, supplementary_gids, probe.timeout, |bytes, _| {
+            .watch(&scratch, &spec, supplementary_gids, probe.timeout, |bytes, _| {
                 spoke = spoke || !bytes.is_empty();
                 !spoke
             })
@@ -233,7 +233,7 @@ impl Prober {
     /// or it ends; returns why it ended. QEMU is gone when this returns.
     async fn watch(
         &self,
-        room: &Room,
+        scratch: &Scratch,
         spec: &VmSpec,
         supplementary_gids: Vec<u32>,
         timeout: Duration,
@@ -245,7 +245,7 @@ impl Prober {
             supplementary_gids,
             cgroup_procs: vec![],
             pid_namespace: None,
-            stderr: room.dir.join("stderr"),
+            stderr: scratch.dir.join("stderr"),
         };
         let process = match self.launcher.launch(spec, &placement, vec![]).await {
             Ok(process) => process,
@@ -354,21 +354,21 @@ impl Lines {
 }
 
 /// A directory for one run, owned by QEMU's uid, removed at the end.
-struct Room {
+struct Scratch {
     dir: PathBuf,
     uid: u32,
     gid: u32,
 }
 
-impl Room {
+impl Scratch {
     fn make(work_dir: &Path, uid: u32, gid: u32) -> Result<Self, ProbeError> {
         let dir = work_dir.join(format!("{PROBE_DIR}{}", Uuid::new_v4().simple()));
         let io = |source| ProbeError::Io { path: dir.clone(), source };
         fs::create_dir_all(&dir).map_err(io)?;
-        let room = Self { dir: dir.clone(), uid, gid };
+        let scratch = Self { dir: dir.clone(), uid, gid };
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
         chown(&dir, Some(uid), Some(gid)).map_err(io)?;
-        Ok(room)
+        Ok(scratch)
     }
 
     fn file(&self, path: &Path, content: &[u8]) -> Result<(), ProbeError> {
@@ -386,7 +386,7 @@ impl Room {
             numa_node: None,
             boot,
             disks,
-            cards: vec![],
+            nics: vec![],
             config_drive: None,
             accel,
             qmp_socket: self.dir.join("qmp"),
@@ -398,7 +398,7 @@ impl Room {
     }
 }
 
-impl Drop for Room {
+impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             tracing::warn!(dir = %self.dir.display(), %error, "a probe's directory is left behind");

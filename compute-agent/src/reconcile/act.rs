@@ -1,6 +1,6 @@
 //! Does one step. Dumb: what and whether is [`super::plan`]'s. Every step may be repeated, and cut off anywhere.
 
-use super::{end::halt, plan::Step, task::Task};
+use super::{exit::halt, plan::Step, task::Task};
 use crate::{
     disk::{erase::erase, overlay::DiskError},
     images::FetchError,
@@ -17,7 +17,7 @@ pub(super) struct StepError {
     pub fault: bool,
 }
 
-pub(super) type Outcome = Result<(), StepError>;
+pub(super) type StepResult = Result<(), StepError>;
 
 /// An error and all its causes, as one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
@@ -28,7 +28,7 @@ pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> StepError {
     StepError { reason: chain(error), fault: true }
 }
 
-pub(super) fn passing(error: &(dyn std::error::Error + 'static)) -> StepError {
+pub(super) fn transient(error: &(dyn std::error::Error + 'static)) -> StepError {
     StepError { reason: chain(error), fault: false }
 }
 
@@ -40,7 +40,7 @@ impl From<LedgerError> for StepError {
 
 impl From<QmpError> for StepError {
     fn from(error: QmpError) -> Self {
-        passing(&error)
+        transient(&error)
     }
 }
 
@@ -61,7 +61,7 @@ pub(super) fn on_path(path: &Path) -> impl Fn(io::Error) -> StepError + '_ {
 }
 
 impl Task {
-    pub(super) async fn act(&mut self, entry: &Entry, step: &Step) -> Outcome {
+    pub(super) async fn act(&mut self, entry: &Entry, step: &Step) -> StepResult {
         match step {
             Step::Wait => Ok(()),
             Step::Settle(exit) => self.settle(entry, *exit).await,
@@ -82,19 +82,19 @@ impl Task {
             Step::GrowDisk => self.grow_disk(entry).await,
             Step::AcquirePorts => self.acquire_ports(entry).await,
             Step::Launch => self.launch(entry).await,
-            Step::PlugCard { card, slot } => self.plug_card(entry, *card, *slot).await,
-            Step::UnplugCard(device) => self.unplug_card(*device).await,
-            Step::FreeCards(cards) => self.free_cards(cards).await,
+            Step::PlugNic { nic, slot } => self.plug_nic(entry, *nic, *slot).await,
+            Step::UnplugNic(device) => self.unplug_nic(*device).await,
+            Step::FreeNics(nics) => self.free_nics(nics).await,
             Step::Cont => {
-                self.effort.io_retried = Some(self.context.now_ms());
+                self.attempts.io_retried = Some(self.context.now_ms());
                 Ok(self.qmp()?.cont().await?)
             }
             Step::Pause => Ok(self.qmp()?.stop().await?),
             Step::Powerdown => {
                 self.qmp()?.system_powerdown().await?;
                 let now = self.context.now_ms();
-                let first = self.effort.asked.map_or(now, |(first, _)| first);
-                self.effort.asked = Some((first, now));
+                let first = self.attempts.asked.map_or(now, |(first, _)| first);
+                self.attempts.asked = Some((first, now));
                 Ok(())
             }
             Step::Reset => {
@@ -110,7 +110,7 @@ impl Task {
                 remove_file(&base).map_err(on_path(&base))
             }
             Step::RemoveLeftovers => self.remove_leftovers().await,
-            Step::Bury => {
+            Step::WriteTombstone => {
                 self.context.ledger.bury(self.instance_id, entry.desired.version).await?;
                 if !entry.done.pins.is_empty() {
                     self.context.confine_others();
@@ -124,7 +124,7 @@ impl Task {
         self.live.qmp.clone().ok_or(StepError { reason: "QEMU's monitor is not connected".into(), fault: false })
     }
 
-    async fn booted(&self, entry: &Entry) -> Outcome {
+    async fn booted(&self, entry: &Entry) -> StepResult {
         let boot_seq = entry.desired.spec.boot_seq;
         let record = self.context.ledger.record(self.instance_id, |done| done.boot_seq = done.boot_seq.max(boot_seq));
         Ok(record.await?)

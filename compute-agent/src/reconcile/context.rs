@@ -26,7 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// When the agent learned of a version, for `exec_ms`.
 #[derive(Debug, Clone, Copy)]
-pub struct Learned {
+pub struct Received {
     pub version: Version,
     pub at: Instant,
 }
@@ -46,7 +46,7 @@ pub struct Context {
     pub starts_in_progress: AtomicU32,
     /// QEMUs that were found running at the start and that no task has taken yet.
     pub found: Mutex<HashMap<InstanceId, Found>>,
-    pub learned: Mutex<HashMap<InstanceId, Learned>>,
+    pub received: Mutex<HashMap<InstanceId, Received>>,
     outbox: Mutex<Outbox>,
     /// Something is to be sent.
     pub outbox_filled: Notify,
@@ -93,7 +93,7 @@ impl Context {
             starts: Arc::new(Semaphore::new(starts)),
             starts_in_progress: AtomicU32::new(0),
             found: Mutex::new(found),
-            learned: Mutex::default(),
+            received: Mutex::default(),
             outbox: Mutex::default(),
             outbox_filled: Notify::new(),
             consoles: Mutex::default(),
@@ -157,9 +157,9 @@ impl Context {
 
     /// When this version was learned; none when it was before the agent's start.
     #[must_use]
-    pub fn learned_at(&self, instance_id: InstanceId, version: Version) -> Option<Instant> {
-        let learned = self.learned.lock();
-        learned.get(&instance_id).filter(|l| l.version == version).map(|l| l.at)
+    pub fn received_at(&self, instance_id: InstanceId, version: Version) -> Option<Instant> {
+        let received = self.received.lock();
+        received.get(&instance_id).filter(|l| l.version == version).map(|l| l.at)
     }
 
     pub fn take_found(&self, instance_id: InstanceId) -> Option<Found> {

@@ -5,7 +5,7 @@ use crate::{
     host::cgroup::Limits,
     ledger::{Desired, Entry},
     qemu::{
-        argv::{Accel, Boot, DiskBacking, DiskFormat, OnPowerOff, VmCard, VmDisk, VmSpec},
+        argv::{Accel, Boot, DiskBacking, DiskFormat, OnPowerOff, VmDisk, VmNic, VmSpec},
         overhead::{overhead_mib, tasks_max},
     },
 };
@@ -24,7 +24,7 @@ pub struct MissingPart {
 
 /// What the launch adds to what is desired.
 #[derive(Debug, Clone)]
-pub struct Circumstances {
+pub struct LaunchParameters {
     pub accel: Accel,
     /// Of the root disk that is there.
     pub root_seq: u64,
@@ -35,11 +35,11 @@ pub struct Circumstances {
     /// The cached kernel and initrd, for kernel images.
     pub kernel: Option<PathBuf>,
     pub initrd: Option<PathBuf>,
-    /// Of the cards' networks, in the cards' order.
+    /// Of the NICs' networks, in the NICs' order.
     pub mtus: Vec<u32>,
 }
 
-pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmSpec, MissingPart> {
+pub fn vm_spec(entry: &Entry, paths: &Paths, with: &LaunchParameters) -> Result<VmSpec, MissingPart> {
     let Desired { instance_id, name, spec, image, root_disk, .. } = &entry.desired;
     let boot = match image.kind {
         ImageKind::Disk => Boot::Disk { ovmf: None },
@@ -69,7 +69,7 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmS
         numa_node: entry.desired.numa_node,
         boot,
         disks: disks.collect(),
-        cards: cards(&entry.desired, &with.mtus),
+        nics: nics(&entry.desired, &with.mtus),
         config_drive: Some(with.config_drive.clone()),
         accel: with.accel.clone(),
         qmp_socket: paths.qmp_socket(),
@@ -80,11 +80,11 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &Circumstances) -> Result<VmS
     })
 }
 
-/// The first card in the first slot, and so on.
-fn cards(desired: &Desired, mtus: &[u32]) -> Vec<VmCard> {
+/// The first NIC in the first slot, and so on.
+fn nics(desired: &Desired, mtus: &[u32]) -> Vec<VmNic> {
     let slots = 1..=u8::MAX;
-    let cards = desired.cards.iter().zip(mtus).zip(slots);
-    cards.map(|((card, mtu), slot)| VmCard { port_id: card.port_id.0, slot, mac: card.mac, mtu: *mtu }).collect()
+    let nics = desired.nics.iter().zip(mtus).zip(slots);
+    nics.map(|((nic, mtu), slot)| VmNic { port_id: nic.port_id.0, slot, mac: nic.mac, mtu: *mtu }).collect()
 }
 
 /// The first 20 characters of a disk's id without hyphens: what virtio-blk has room for.

@@ -7,18 +7,18 @@
 //! A queue of commands was rejected: what a command meant when it was sent is not what its instance needs when its turn comes.
 
 mod act;
-mod build;
-mod cards;
 pub mod context;
-mod end;
+mod exit;
 pub mod hypervisor;
 mod launch;
 pub mod layout;
+mod nics;
 mod observe;
+pub mod observed;
 mod pins;
 pub mod plan;
-pub mod plan_cards;
-pub mod situation;
+pub mod plan_nics;
+mod prepare;
 mod start;
 mod task;
 pub mod users;
@@ -30,7 +30,7 @@ use crate::{
     ledger::{Decision, Held, Version},
     link::outbox::Observation,
 };
-use context::Learned;
+use context::Received;
 use domain::{InstanceId, instance::InstanceState};
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Instant};
@@ -55,27 +55,27 @@ impl Reconciler {
         reconciler
     }
 
-    /// The ledger took these (or didn't). `learned_at`: when they arrived.
-    pub fn changed(&self, outcomes: &[crate::ledger::Outcome], learned_at: Instant) {
+    /// The ledger took these (or didn't). `received_at`: when they arrived.
+    pub fn changed(&self, outcomes: &[crate::ledger::Outcome], received_at: Instant) {
         for outcome in outcomes {
             let (instance_id, version) = (outcome.instance_id, outcome.version);
             match outcome.decision {
                 Decision::Take => {
-                    let learned = Learned { version, at: learned_at };
-                    self.context.learned.lock().insert(instance_id, learned);
+                    let received = Received { version, at: received_at };
+                    self.context.received.lock().insert(instance_id, received);
                     self.wake(instance_id);
                 }
-                Decision::Rebury | Decision::Repeat => self.say_again(instance_id),
+                Decision::Rebury | Decision::Repeat => self.repeat_report(instance_id),
                 Decision::Refuse { held } => {
                     tracing::warn!(%instance_id, ?version, ?held, "refused: older than what this host was told already");
-                    self.say_again(instance_id);
+                    self.repeat_report(instance_id);
                 }
             }
         }
     }
 
     /// The manager asks about something it was told already.
-    fn say_again(&self, instance_id: InstanceId) {
+    fn repeat_report(&self, instance_id: InstanceId) {
         match self.context.ledger.held(instance_id).as_deref() {
             Some(Held::Buried(tombstone)) => {
                 self.context.post(deleted(instance_id, tombstone.version));
@@ -96,13 +96,13 @@ impl Reconciler {
         wakers.insert(instance_id, Arc::clone(&waker));
         let task = Task::new(Arc::clone(&self.context), instance_id, waker);
         let (context, wakers) = (Arc::clone(&self.context), Arc::clone(&self.wakers));
-        self.context.tasks.spawn(task::run(task, move || {
+        self.context.tasks.spawn(task::reconcile(task, move || {
             // Under the lock that `wake` takes: an instance given anew meanwhile finds either this task or none.
             let mut wakers = wakers.lock();
             let buried = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
             if buried {
                 wakers.remove(&instance_id);
-                context.learned.lock().remove(&instance_id);
+                context.received.lock().remove(&instance_id);
             }
             buried
         }));

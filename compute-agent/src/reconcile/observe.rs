@@ -2,14 +2,14 @@
 
 use super::{
     layout,
-    plan::{CardSeen, DiskSeen, Machine, ProcessSeen, Seen},
+    plan::{Machine, Observed, ObservedDisk, ObservedNic, ObservedProcess},
     task::{Live, Task},
 };
 use crate::{
     adopt::Launched,
     disk::config_drive::GuestConfig,
     ledger::{Desired, Entry, Held},
-    qemu::argv::card_of_device,
+    qemu::argv::nic_of_device,
     qmp::{QmpError, RunState},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
@@ -44,12 +44,12 @@ impl Task {
         self.live.unrecorded = Some((launched.running(found.process, None), launched.boot_seq));
     }
 
-    pub(super) async fn observe(&mut self, entry: &Entry) -> Seen {
+    pub(super) async fn observe(&mut self, entry: &Entry) -> Observed {
         let mut process = self.observe_process(entry).await;
-        let mut cards = Vec::new();
-        if matches!(process, ProcessSeen::Speaking(_)) && has_cards(entry) {
-            match self.observe_cards().await {
-                Ok(seen) => cards = seen,
+        let mut nics = Vec::new();
+        if matches!(process, ObservedProcess::Speaking(_)) && has_nics(entry) {
+            match self.observe_nics().await {
+                Ok(observed) => nics = observed,
                 Err(error) => process = self.monitor_lost(&error),
             }
         }
@@ -59,19 +59,19 @@ impl Task {
         let anything = self.paths.dir.exists()
             || self.paths.run_dir.exists()
             || group.procs_files().iter().any(|file| file.exists());
-        Seen {
+        Observed {
             process,
             disks: disks(&self.paths.dir),
             image: entry.desired.image.parts.iter().all(|part| self.context.images.has(part)),
             config_drive: config_drive.exists(),
-            cards,
-            taps: self.live.taps.iter().map(|tap| tap.card).collect(),
+            nics,
+            taps: self.live.taps.iter().map(|tap| tap.nic).collect(),
             anything,
             boot_id: self.context.boot_id.clone(),
         }
     }
 
-    async fn observe_process(&mut self, entry: &Entry) -> ProcessSeen {
+    async fn observe_process(&mut self, entry: &Entry) -> ObservedProcess {
         let alive = match &entry.done.process {
             Some(running) => {
                 if self.live.handle.is_none() {
@@ -91,32 +91,32 @@ impl Task {
             let (unrecorded, taps) = (self.live.unrecorded.take(), std::mem::take(&mut self.live.taps));
             self.live = Live { unrecorded, taps, ..Live::default() };
             self.context.drop_console(self.instance_id);
-            return ProcessSeen::None;
+            return ObservedProcess::None;
         }
-        let Some(qmp) = &self.live.qmp else { return ProcessSeen::Silent };
+        let Some(qmp) = &self.live.qmp else { return ObservedProcess::Silent };
         match qmp.query_status().await {
-            Ok(state) => ProcessSeen::Speaking(machine(&state)),
+            Ok(state) => ObservedProcess::Speaking(machine(&state)),
             Err(error) => self.monitor_lost(&error),
         }
     }
 
-    fn monitor_lost(&mut self, error: &QmpError) -> ProcessSeen {
+    fn monitor_lost(&mut self, error: &QmpError) -> ObservedProcess {
         tracing::debug!(instance_id = %self.instance_id, %error, "its monitor is lost");
         self.live.qmp = None;
         self.live.events = None;
-        ProcessSeen::Silent
+        ObservedProcess::Silent
     }
 
-    async fn observe_cards(&self) -> Result<Vec<CardSeen>, QmpError> {
+    async fn observe_nics(&self) -> Result<Vec<ObservedNic>, QmpError> {
         let Some(qmp) = &self.live.qmp else { return Err(QmpError::Closed) };
         let names = qmp.device_names().await?;
-        let mut cards: Vec<CardSeen> = names
+        let mut nics: Vec<ObservedNic> = names
             .iter()
-            .filter_map(|name| card_of_device(name))
-            .map(|(slot, port_id)| CardSeen { slot, port_id: PortId(port_id) })
+            .filter_map(|name| nic_of_device(name))
+            .map(|(slot, port_id)| ObservedNic { slot, port_id: PortId(port_id) })
             .collect();
-        cards.sort_unstable_by_key(|card| card.slot);
-        Ok(cards)
+        nics.sort_unstable_by_key(|nic| nic.slot);
+        Ok(nics)
     }
 
     /// Names the content of the config drive that is wanted.
@@ -132,9 +132,9 @@ impl Task {
     }
 }
 
-/// Whether QEMU may have cards at all: what it has was noted before.
-fn has_cards(entry: &Entry) -> bool {
-    !entry.desired.cards.is_empty() || !entry.done.cards.is_empty()
+/// Whether QEMU may have NICs at all: what it has was noted before.
+fn has_nics(entry: &Entry) -> bool {
+    !entry.desired.nics.is_empty() || !entry.done.nics.is_empty()
 }
 
 /// What the guest is told about itself.
@@ -175,12 +175,12 @@ fn machine(state: &RunState) -> Machine {
 }
 
 /// The root disks in an instance's directory, by ascending root_seq.
-fn disks(dir: &Path) -> Vec<DiskSeen> {
+fn disks(dir: &Path) -> Vec<ObservedDisk> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut disks: Vec<DiskSeen> = entries
+    let mut disks: Vec<ObservedDisk> = entries
         .filter_map(|entry| {
             let root_seq = layout::root_seq_of(entry.file_name().to_str()?)?;
-            Some(DiskSeen { root_seq, size_gib: qcow2_size_bytes(&entry.path()).unwrap_or(0) >> 30 })
+            Some(ObservedDisk { root_seq, size_gib: qcow2_size_bytes(&entry.path()).unwrap_or(0) >> 30 })
         })
         .collect();
     disks.sort_by_key(|disk| disk.root_seq);
@@ -209,8 +209,8 @@ mod tests {
         fs::write(dir.path().join("root-10.qcow2"), &header).expect("written");
         fs::write(dir.path().join("root-2.qcow2"), b"short").expect("written");
         fs::write(dir.path().join("root-3.qcow2.new"), &header).expect("written");
-        let seen = [DiskSeen { root_seq: 2, size_gib: 0 }, DiskSeen { root_seq: 10, size_gib: 5 }];
-        assert_eq!(disks(dir.path()), seen);
+        let observed = [ObservedDisk { root_seq: 2, size_gib: 0 }, ObservedDisk { root_seq: 10, size_gib: 5 }];
+        assert_eq!(disks(dir.path()), observed);
         assert_eq!(disks(&dir.path().join("none")), []);
     }
 

@@ -2,7 +2,7 @@
 //! of the agent gives it twice.
 
 use super::{
-    act::{Outcome, StepError, fault},
+    act::{StepError, StepResult, fault},
     context::Context,
     task::Task,
 };
@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, path::Path};
 
 impl Task {
     /// Makes sure that the instance has the threads that it must be pinned to; none for one that isn't pinned.
-    pub(super) async fn take_threads(&self, entry: &Entry) -> Outcome {
+    pub(super) async fn take_threads(&self, entry: &Entry) -> StepResult {
         let has = &entry.done.pins;
         let Some(node) = entry.desired.numa_node else {
             if has.is_empty() {

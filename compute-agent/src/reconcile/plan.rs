@@ -19,8 +19,8 @@
 //! - **A QEMU that is gone is a crash unless something wanted it gone**: the desired state, our own quit, or a boot of the host.
 //! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
 
-use super::plan_cards::{CardStep, plan_cards};
-pub use super::situation::*;
+pub use super::observed::*;
+use super::plan_nics::{NicStep, plan_nics};
 
 use crate::ledger::{Desired, Done, Entry, Halt, HaltCause, Running};
 use domain::instance::{InstanceState, Power};
@@ -29,33 +29,33 @@ use domain::instance::{InstanceState, Power};
 const ASK_AGAIN_MS: u64 = 3_000;
 /// Attempts to speak with a QEMU before one that should end is killed.
 const SILENT_ATTEMPTS: u32 = 3;
-/// A guest that hasn't let a card go is asked again this often (QEMU refuses to ask more than every 5 s).
+/// A guest that hasn't let a NIC go is asked again this often (QEMU refuses to ask more than every 5 s).
 const UNPLUG_AGAIN_MS: u64 = 6_000;
 /// After so long it is said what is waited for.
-const UNPLUG_PATIENCE_MS: u64 = 20_000;
+const UNPLUG_EXPLAINED_AFTER_MS: u64 = 20_000;
 /// Attempts to give ports back before an instance is buried all the same: its proof of deletion hangs on no other agent.
 const FREE_ATTEMPTS: u32 = 3;
 /// After a disk error stopped the guest, it is let go on this often.
 const IO_RETRY_MS: u64 = 10_000;
 
 #[must_use]
-pub fn plan(entry: &Entry, seen: &Seen, effort: &Effort, now: u64) -> Plan {
-    let question = Question { desired: &entry.desired, done: &entry.done, seen, effort, now };
-    question.hold_back(question.answer())
+pub fn plan(entry: &Entry, observed: &Observed, attempts: &Attempts, now: u64) -> Plan {
+    let planner = Planner { desired: &entry.desired, done: &entry.done, observed, attempts, now };
+    planner.hold_back(planner.next_step())
 }
 
-struct Question<'a> {
+struct Planner<'a> {
     desired: &'a Desired,
     done: &'a Done,
-    seen: &'a Seen,
-    effort: &'a Effort,
+    observed: &'a Observed,
+    attempts: &'a Attempts,
     now: u64,
 }
 
-impl Question<'_> {
-    fn answer(&self) -> Plan {
+impl Planner<'_> {
+    fn next_step(&self) -> Plan {
         let spec = &self.desired.spec;
-        if let (Some(running), ProcessSeen::None) = (&self.done.process, self.seen.process) {
+        if let (Some(running), ObservedProcess::None) = (&self.done.process, self.observed.process) {
             return self.say(Step::Settle(self.exit_of(running)), self.between(), "");
         }
         if spec.deleted {
@@ -69,10 +69,10 @@ impl Question<'_> {
         {
             return self.say(Step::LiftHalt, self.between(), "");
         }
-        match self.seen.process {
-            ProcessSeen::None => self.down(),
-            ProcessSeen::Silent => self.silent(),
-            ProcessSeen::Speaking(machine) => self.up(machine),
+        match self.observed.process {
+            ObservedProcess::None => self.down(),
+            ObservedProcess::Silent => self.silent(),
+            ObservedProcess::Speaking(machine) => self.up(machine),
         }
     }
 
@@ -102,13 +102,13 @@ impl Question<'_> {
     }
 
     fn exit_of(&self, running: &Running) -> Exit {
-        if running.process.boot_id != self.seen.boot_id {
+        if running.process.boot_id != self.observed.boot_id {
             return Exit::HostRestarted;
         }
-        if self.effort.broken.is_none() && (self.effort.ending || !self.wants(running)) {
+        if self.attempts.broken.is_none() && (self.attempts.ending || !self.wants(running)) {
             return Exit::Expected;
         }
-        if self.effort.fresh { Exit::FailedStart } else { Exit::Crashed }
+        if self.attempts.fresh { Exit::FailedStart } else { Exit::Crashed }
     }
 
     fn rebuilding(&self) -> bool {
@@ -121,27 +121,27 @@ impl Question<'_> {
         if spec.deleted {
             return InstanceState::Deleting;
         }
-        let state = match self.seen.process {
+        let state = match self.observed.process {
             _ if self.rebuilding() => InstanceState::Rebuilding,
-            ProcessSeen::Speaking(Machine::Running | Machine::Between) => InstanceState::Running,
-            ProcessSeen::Speaking(Machine::Paused | Machine::IoError) => InstanceState::Paused,
+            ObservedProcess::Speaking(Machine::Running | Machine::Between) => InstanceState::Running,
+            ObservedProcess::Speaking(Machine::Paused | Machine::IoError) => InstanceState::Paused,
             // About to go; what comes next says what it was.
-            ProcessSeen::Speaking(Machine::PoweredOff | Machine::Panicked | Machine::Broken) => {
-                self.effort.shown.unwrap_or(InstanceState::Running)
+            ObservedProcess::Speaking(Machine::PoweredOff | Machine::Panicked | Machine::Broken) => {
+                self.attempts.shown.unwrap_or(InstanceState::Running)
             }
-            ProcessSeen::None if spec.power == Power::Off || self.done.halt.is_some() => {
+            ObservedProcess::None if spec.power == Power::Off || self.done.halt.is_some() => {
                 // A first preparation is a building, also of what then stays off.
-                let building = self.effort.shown == Some(InstanceState::Building);
+                let building = self.attempts.shown == Some(InstanceState::Building);
                 if building { InstanceState::Building } else { InstanceState::Stopped }
             }
             // Adopted, or its monitor is lost for a moment: nothing changed for its owner.
-            ProcessSeen::Silent if !self.effort.fresh => match self.effort.shown {
+            ObservedProcess::Silent if !self.attempts.fresh => match self.attempts.shown {
                 Some(InstanceState::Paused) => InstanceState::Paused,
                 Some(_) | None => InstanceState::Running,
             },
             _ => InstanceState::Building,
         };
-        match self.effort.shown {
+        match self.attempts.shown {
             Some(before) if !InstanceState::valid_transition(before, state) => InstanceState::Building,
             Some(_) | None => state,
         }
@@ -159,27 +159,27 @@ impl Question<'_> {
 
     fn delete(&self) -> Plan {
         let say = |step, doing: &str| self.say(step, InstanceState::Deleting, doing);
-        if self.seen.process != ProcessSeen::None {
+        if self.observed.process != ObservedProcess::None {
             return say(Step::Kill(Cause::Delete), "ending QEMU");
         }
-        if let Some(disk) = self.seen.disks.first() {
+        if let Some(disk) = self.observed.disks.first() {
             return say(Step::DestroyDisk { root_seq: disk.root_seq }, "destroying the disk");
         }
-        if self.seen.anything {
+        if self.observed.anything {
             return say(Step::RemoveLeftovers, "removing what is left");
         }
         let given_up =
-            self.effort.failure.as_ref().is_some_and(|f| f.step == StepKind::Cards && f.attempts >= FREE_ATTEMPTS);
-        if !self.done.cards.is_empty() && !given_up {
-            return say(Step::FreeCards(self.done.cards.clone()), "giving its network ports back");
+            self.attempts.failure.as_ref().is_some_and(|f| f.step == StepKind::Nics && f.count >= FREE_ATTEMPTS);
+        if !self.done.nics.is_empty() && !given_up {
+            return say(Step::FreeNics(self.done.nics.clone()), "giving its network ports back");
         }
-        say(Step::Bury, "")
+        say(Step::WriteTombstone, "")
     }
 
     fn silent(&self) -> Plan {
         let spec = &self.desired.spec;
         let given_up =
-            self.effort.failure.as_ref().is_some_and(|f| f.step == StepKind::Attach && f.attempts >= SILENT_ATTEMPTS);
+            self.attempts.failure.as_ref().is_some_and(|f| f.step == StepKind::Attach && f.count >= SILENT_ATTEMPTS);
         let unwanted = self.done.process.as_ref().is_none_or(|running| !self.wants(running));
         if unwanted && (given_up || (spec.power == Power::Off && spec.stop_timeout_secs == 0)) {
             return self.say(Step::Kill(Cause::Off), self.between(), "ending QEMU, which doesn't answer");
@@ -197,13 +197,13 @@ impl Question<'_> {
             None => (true, true, true),
         };
         if !root {
-            if !self.seen.image {
+            if !self.observed.image {
                 return self.say(Step::FetchImage, self.between(), self.fetching());
             }
             return self.say(Step::Kill(Cause::Rebuild), self.between(), "ending QEMU for the rebuild");
         }
         match machine {
-            Machine::PoweredOff if spec.power != Power::Off && booted && fits && self.effort.asked.is_none() => {
+            Machine::PoweredOff if spec.power != Power::Off && booted && fits && self.attempts.asked.is_none() => {
                 if self.done.halt.is_some() {
                     return self.say(Step::Kill(Cause::Ended), InstanceState::Stopped, "ending QEMU");
                 }
@@ -255,13 +255,13 @@ impl Question<'_> {
         let paused = self.desired.spec.power == Power::Paused;
         match machine {
             Machine::Running if paused => self.say(Step::Pause, InstanceState::Running, "pausing"),
-            Machine::Running => self.cards(InstanceState::Running),
-            Machine::Prelaunch | Machine::Paused if paused => self.cards(InstanceState::Paused),
-            Machine::IoError if paused => self.cards(InstanceState::Paused),
+            Machine::Running => self.nics(InstanceState::Running),
+            Machine::Prelaunch | Machine::Paused if paused => self.nics(InstanceState::Paused),
+            Machine::IoError if paused => self.nics(InstanceState::Paused),
             Machine::Prelaunch => self.say(Step::Cont, InstanceState::Building, "starting"),
             Machine::Paused => self.say(Step::Cont, InstanceState::Paused, "resuming"),
             Machine::IoError => {
-                let retry_at = self.effort.io_retried.map_or(self.now, |at| at + IO_RETRY_MS);
+                let retry_at = self.attempts.io_retried.map_or(self.now, |at| at + IO_RETRY_MS);
                 let step = if self.now >= retry_at { Step::Cont } else { Step::Wait };
                 let mut plan = self.say(step, InstanceState::Error, "");
                 plan.shown.reason =
@@ -275,34 +275,34 @@ impl Question<'_> {
         }
     }
 
-    /// The cards of a machine that is otherwise as it must be, in this state.
-    fn cards(&self, state: InstanceState) -> Plan {
-        match plan_cards(&self.desired.cards, &self.done.cards, &self.seen.cards) {
+    /// The NICs of a machine that is otherwise as it must be, in this state.
+    fn nics(&self, state: InstanceState) -> Plan {
+        match plan_nics(&self.desired.nics, &self.done.nics, &self.observed.nics) {
             None => self.settled(state, ""),
-            Some(CardStep::Plug { card, slot }) => {
-                self.say(Step::PlugCard { card, slot }, state, format!("plugging in network port {}", card.port_id))
+            Some(NicStep::Plug { nic, slot }) => {
+                self.say(Step::PlugNic { nic, slot }, state, format!("plugging in network port {}", nic.port_id))
             }
-            Some(CardStep::Free(card)) => {
-                self.say(Step::FreeCards(vec![card]), state, format!("giving network port {} back", card.port_id))
+            Some(NicStep::Free(nic)) => {
+                self.say(Step::FreeNics(vec![nic]), state, format!("giving network port {} back", nic.port_id))
             }
-            Some(CardStep::Unplug(device)) => self.unplug(device, state),
+            Some(NicStep::Unplug(device)) => self.unplug(device, state),
         }
     }
 
-    /// Taking a card out is the guest's to do.
-    fn unplug(&self, device: CardSeen, state: InstanceState) -> Plan {
+    /// Taking a NIC out is the guest's to do.
+    fn unplug(&self, device: ObservedNic, state: InstanceState) -> Plan {
         let doing = format!("taking out network port {}", device.port_id);
-        let asked = self.effort.unplug.filter(|u| u.port_id == device.port_id);
+        let asked = self.attempts.unplug.filter(|u| u.port_id == device.port_id);
         let Some(Unplugging { first, last, .. }) = asked else {
-            return self.say(Step::UnplugCard(device), state, doing);
+            return self.say(Step::UnplugNic(device), state, doing);
         };
         let again = last + UNPLUG_AGAIN_MS;
-        let step = if self.now >= again { Step::UnplugCard(device) } else { Step::Wait };
+        let step = if self.now >= again { Step::UnplugNic(device) } else { Step::Wait };
         let mut plan = self.say(step, state, doing);
         plan.wake_at = Some(again.max(self.now + 1));
         if state == InstanceState::Paused {
             plan.shown.reason = "a paused guest can't let a network card go: resume it".to_owned();
-        } else if self.now >= first + UNPLUG_PATIENCE_MS {
+        } else if self.now >= first + UNPLUG_EXPLAINED_AFTER_MS {
             plan.shown.reason =
                 "the guest hasn't let the network card go yet (is it still booting?); it is asked again".to_owned();
         }
@@ -311,8 +311,8 @@ impl Question<'_> {
 
     /// Down, and to stay so: its addresses answer no more.
     fn stays_down(&self, mut plan: Plan) -> Plan {
-        if !self.done.cards.is_empty() {
-            plan.step = Step::FreeCards(self.done.cards.clone());
+        if !self.done.nics.is_empty() {
+            plan.step = Step::FreeNics(self.done.nics.clone());
         }
         plan
     }
@@ -328,7 +328,7 @@ impl Question<'_> {
             _ => return self.say(Step::Kill(cause), state, doing),
         }
         let doing = format!("{doing} (the guest may take {} s)", timeout_ms / 1000);
-        let Some((first, last)) = self.effort.asked else { return self.say(Step::Powerdown, state, doing) };
+        let Some((first, last)) = self.attempts.asked else { return self.say(Step::Powerdown, state, doing) };
         let deadline = first + timeout_ms;
         if self.now >= deadline {
             return self.say(Step::Kill(cause), state, "the guest didn't stop in time; ending QEMU");
@@ -341,7 +341,7 @@ impl Question<'_> {
     }
 
     fn fetching(&self) -> String {
-        match &self.effort.fetched {
+        match &self.attempts.fetched {
             Some(part) => format!("fetching the image ({part})"),
             None => "fetching the image".to_owned(),
         }
@@ -351,18 +351,18 @@ impl Question<'_> {
     fn down(&self) -> Plan {
         let spec = &self.desired.spec;
         let starts = spec.power != Power::Off && self.done.halt.is_none();
-        let newest = self.seen.disks.last();
+        let newest = self.observed.disks.last();
         let disk_right = self.desired.root_disk.is_none() || newest.is_some_and(|d| d.root_seq >= spec.root_seq);
         let root_written = self.done.root_seq >= spec.root_seq;
-        if !disk_right || !root_written || (starts && !self.seen.config_drive) {
+        if !disk_right || !root_written || (starts && !self.observed.config_drive) {
             let needs_image = !disk_right || starts;
-            if needs_image && !self.seen.image {
+            if needs_image && !self.observed.image {
                 return self.say(Step::FetchImage, self.preparing(), self.fetching());
             }
-            let step = Step::Prepare { disk: !disk_right, config_drive: starts && !self.seen.config_drive };
+            let step = Step::Prepare { disk: !disk_right, config_drive: starts && !self.observed.config_drive };
             return self.say(step, self.preparing(), "preparing");
         }
-        if let [stale, _newer, ..] = self.seen.disks.as_slice() {
+        if let [stale, _newer, ..] = self.observed.disks.as_slice() {
             return self.say(
                 Step::DestroyDisk { root_seq: stale.root_seq },
                 self.preparing(),
@@ -387,19 +387,19 @@ impl Question<'_> {
         if !starts {
             return self.stays_down(self.settled(InstanceState::Stopped, ""));
         }
-        if !self.seen.image && self.desired.image.kind == domain::image::ImageKind::Kernel {
+        if !self.observed.image && self.desired.image.kind == domain::image::ImageKind::Kernel {
             return self.say(Step::FetchImage, self.preparing(), self.fetching());
         }
-        if self.now < self.effort.start_not_before {
+        if self.now < self.attempts.start_not_before {
             let mut plan = self.say(Step::Wait, self.preparing(), "starting again after a crash");
-            plan.shown.reason = self.effort.broken.clone().unwrap_or_default();
-            plan.wake_at = Some(self.effort.start_not_before);
+            plan.shown.reason = self.attempts.broken.clone().unwrap_or_default();
+            plan.wake_at = Some(self.attempts.start_not_before);
             return plan;
         }
-        if let Some(card) = self.desired.cards.iter().find(|card| !self.seen.taps.contains(card)) {
+        if let Some(nic) = self.desired.nics.iter().find(|nic| !self.observed.taps.contains(nic)) {
             // Mostly they are there at once, and nothing is to be said.
-            let waited = self.effort.failure.as_ref().is_some_and(|f| f.step == StepKind::AcquirePorts);
-            let doing = format!("waiting for network port {}", card.port_id);
+            let waited = self.attempts.failure.as_ref().is_some_and(|f| f.step == StepKind::AcquirePorts);
+            let doing = format!("waiting for network port {}", nic.port_id);
             let doing = if waited { doing } else { "starting QEMU".to_owned() };
             return self.say(Step::AcquirePorts, self.preparing(), doing);
         }
@@ -419,7 +419,7 @@ impl Question<'_> {
 
     /// A step that failed waits for its turn, and its failure is shown.
     fn hold_back(&self, mut plan: Plan) -> Plan {
-        let Some(failure) = &self.effort.failure else { return plan };
+        let Some(failure) = &self.attempts.failure else { return plan };
         if plan.step == Step::Wait || plan.step.kind() != failure.step {
             return plan;
         }

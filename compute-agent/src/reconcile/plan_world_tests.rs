@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 /// A host of one instance: steps do what they do on a real one, trouble comes between them.
 struct World {
     entry: Entry,
-    seen: Seen,
-    effort: Effort,
+    observed: Observed,
+    attempts: Attempts,
     now: u64,
     pid: i32,
     /// Launches since the last time the instance was wanted off; two at once would be two machines on one disk.
@@ -29,19 +29,19 @@ enum Trouble {
     Reboot(bool),
     Rebuild,
     Resize,
-    Cards(u8),
+    Nics(u8),
     ImageEvicted,
     Steps(u8),
 }
 
 impl World {
     fn step(&mut self) -> Plan {
-        let plan = plan(&self.entry, &self.seen, &self.effort, self.now);
-        if let Some(before) = self.effort.shown {
+        let plan = plan(&self.entry, &self.observed, &self.attempts, self.now);
+        if let Some(before) = self.attempts.shown {
             let to = plan.shown.state;
             assert!(InstanceState::valid_transition(before, to), "{before:?} → {to:?} by {:?}", plan.step);
         }
-        self.effort.shown = Some(plan.shown.state);
+        self.attempts.shown = Some(plan.shown.state);
         self.act(&plan.step);
         if plan.step == Step::Wait {
             self.now = plan.wake_at.unwrap_or(self.now + 1).max(self.now + 1);
@@ -53,17 +53,17 @@ impl World {
         let spec = self.entry.desired.spec.clone();
         let done = &mut self.entry.done;
         match step {
-            Step::Wait | Step::Bury => {}
+            Step::Wait | Step::WriteTombstone => {}
             Step::Settle(exit) => {
                 done.process = None;
                 if matches!(exit, Exit::Crashed | Exit::FailedStart) {
                     done.crash_count += 1;
-                    self.effort.start_not_before = self.now + 10;
+                    self.attempts.start_not_before = self.now + 10;
                 }
-                self.effort = Effort {
-                    start_not_before: self.effort.start_not_before,
-                    shown: self.effort.shown,
-                    ..Effort::default()
+                self.attempts = Attempts {
+                    start_not_before: self.attempts.start_not_before,
+                    shown: self.attempts.shown,
+                    ..Attempts::default()
                 };
             }
             Step::Halt { cause, reason } => {
@@ -77,22 +77,22 @@ impl World {
             }
             Step::LiftHalt => done.halt = None,
             Step::Attach => {
-                self.seen.process = ProcessSeen::Speaking(Machine::Running);
-                self.effort.fresh = false;
+                self.observed.process = ObservedProcess::Speaking(Machine::Running);
+                self.attempts.fresh = false;
             }
-            Step::FetchImage => self.seen.image = true,
+            Step::FetchImage => self.observed.image = true,
             Step::Prepare { disk, config_drive } => {
-                assert_eq!(self.seen.process, ProcessSeen::None, "no disk is made under a running guest");
+                assert_eq!(self.observed.process, ObservedProcess::None, "no disk is made under a running guest");
                 if *disk {
-                    self.seen.disks.push(DiskSeen { root_seq: spec.root_seq, size_gib: spec.size.disk_gib });
+                    self.observed.disks.push(ObservedDisk { root_seq: spec.root_seq, size_gib: spec.size.disk_gib });
                 }
-                self.seen.config_drive |= config_drive;
-                self.seen.anything = true;
+                self.observed.config_drive |= config_drive;
+                self.observed.anything = true;
                 done.root_seq = spec.root_seq;
             }
             Step::GrowDisk => {
-                assert_eq!(self.seen.process, ProcessSeen::None);
-                self.seen.disks.last_mut().expect("a disk").size_gib = spec.size.disk_gib;
+                assert_eq!(self.observed.process, ObservedProcess::None);
+                self.observed.disks.last_mut().expect("a disk").size_gib = spec.size.disk_gib;
             }
             Step::Launch => {
                 assert_eq!(self.alive, 0, "one machine at a time");
@@ -104,108 +104,110 @@ impl World {
                 done.process = Some(process);
                 done.boot_seq = spec.boot_seq;
                 done.started_at = Some(Timestamp(0));
-                let cards = self.entry.desired.cards.clone();
-                assert!(cards.iter().all(|c| self.seen.taps.contains(c)), "nothing starts without its network");
-                self.seen.taps.clear();
-                self.seen.cards =
-                    cards.iter().zip(1..).map(|(c, slot)| CardSeen { slot, port_id: c.port_id }).collect();
-                self.seen.process = ProcessSeen::Silent;
-                self.effort.fresh = true;
+                let nics = self.entry.desired.nics.clone();
+                assert!(nics.iter().all(|c| self.observed.taps.contains(c)), "nothing starts without its network");
+                self.observed.taps.clear();
+                self.observed.nics =
+                    nics.iter().zip(1..).map(|(c, slot)| ObservedNic { slot, port_id: c.port_id }).collect();
+                self.observed.process = ObservedProcess::Silent;
+                self.attempts.fresh = true;
             }
-            Step::Cont => self.seen.process = ProcessSeen::Speaking(Machine::Running),
-            Step::Pause => self.seen.process = ProcessSeen::Speaking(Machine::Paused),
+            Step::Cont => self.observed.process = ObservedProcess::Speaking(Machine::Running),
+            Step::Pause => self.observed.process = ObservedProcess::Speaking(Machine::Paused),
             Step::Powerdown => {
-                let first = self.effort.asked.map_or(self.now, |(first, _)| first);
-                self.effort.asked = Some((first, self.now));
+                let first = self.attempts.asked.map_or(self.now, |(first, _)| first);
+                self.attempts.asked = Some((first, self.now));
                 // Every other guest listens.
                 if self.pid % 2 == 0 {
-                    self.seen.process = ProcessSeen::Speaking(Machine::PoweredOff);
+                    self.observed.process = ObservedProcess::Speaking(Machine::PoweredOff);
                 }
             }
             Step::Reset => done.boot_seq = spec.boot_seq,
             Step::Booted => done.boot_seq = spec.boot_seq,
             Step::Kill(cause) => {
-                self.effort.ending = true;
+                self.attempts.ending = true;
                 if let Cause::Broken(what) = cause {
-                    self.effort.broken = Some((*what).to_owned());
+                    self.attempts.broken = Some((*what).to_owned());
                 }
                 self.ends();
             }
             Step::DestroyDisk { root_seq } => {
-                assert_eq!(self.seen.process, ProcessSeen::None);
-                self.seen.disks.retain(|d| d.root_seq != *root_seq);
+                assert_eq!(self.observed.process, ObservedProcess::None);
+                self.observed.disks.retain(|d| d.root_seq != *root_seq);
             }
-            Step::RemoveLeftovers => self.seen.anything = false,
+            Step::RemoveLeftovers => self.observed.anything = false,
             Step::AcquirePorts => {
-                self.seen.taps.clone_from(&self.entry.desired.cards);
-                for card in self.entry.desired.cards.clone() {
-                    self.entry.done.note_card(card);
-                    self.acquired.insert(card.port_id);
+                self.observed.taps.clone_from(&self.entry.desired.nics);
+                for nic in self.entry.desired.nics.clone() {
+                    self.entry.done.note_nic(nic);
+                    self.acquired.insert(nic.port_id);
                 }
             }
-            Step::PlugCard { card, slot } => {
-                assert!(self.seen.cards.iter().all(|c| c.slot != *slot && c.port_id != card.port_id));
-                self.entry.done.note_card(*card);
-                self.acquired.insert(card.port_id);
+            Step::PlugNic { nic, slot } => {
+                assert!(self.observed.nics.iter().all(|c| c.slot != *slot && c.port_id != nic.port_id));
+                self.entry.done.note_nic(*nic);
+                self.acquired.insert(nic.port_id);
                 // Cut off in the middle, every other time.
                 self.cut = !self.cut;
                 if !self.cut {
-                    self.seen.cards.push(CardSeen { slot: *slot, port_id: card.port_id });
+                    self.observed.nics.push(ObservedNic { slot: *slot, port_id: nic.port_id });
                 }
             }
-            Step::UnplugCard(device) => {
-                let first = self.effort.unplug.filter(|u| u.port_id == device.port_id).map_or(self.now, |u| u.first);
-                self.effort.unplug = Some(Unplugging { port_id: device.port_id, first, last: self.now });
+            Step::UnplugNic(device) => {
+                let first = self.attempts.unplug.filter(|u| u.port_id == device.port_id).map_or(self.now, |u| u.first);
+                self.attempts.unplug = Some(Unplugging { port_id: device.port_id, first, last: self.now });
                 // Every other guest lets go when it is asked, and all do in the end.
                 if self.pid % 2 == 0 || self.now > first {
-                    self.seen.cards.retain(|c| c != device);
+                    self.observed.nics.retain(|c| c != device);
                 }
             }
-            Step::FreeCards(cards) => {
-                let freed = |id: &PortId| cards.iter().any(|c| c.port_id == *id);
+            Step::FreeNics(nics) => {
+                let freed = |id: &PortId| nics.iter().any(|c| c.port_id == *id);
                 assert!(
-                    self.seen.cards.iter().all(|c| !freed(&c.port_id)),
-                    "a port is given back after its card is out"
+                    self.observed.nics.iter().all(|c| !freed(&c.port_id)),
+                    "a port is given back after its nic is out"
                 );
-                self.seen.taps.retain(|c| !freed(&c.port_id));
+                self.observed.taps.retain(|c| !freed(&c.port_id));
                 self.acquired.retain(|id| !freed(id));
-                self.entry.done.cards.retain(|c| !cards.contains(c));
+                self.entry.done.nics.retain(|c| !nics.contains(c));
             }
         }
     }
 
     fn ends(&mut self) {
-        self.seen.process = ProcessSeen::None;
-        self.seen.cards.clear();
+        self.observed.process = ObservedProcess::None;
+        self.observed.nics.clear();
         self.alive = 0;
     }
 
     fn trouble(&mut self, trouble: &Trouble) {
-        let speaking = matches!(self.seen.process, ProcessSeen::Speaking(_));
-        let alive = self.seen.process != ProcessSeen::None;
+        let speaking = matches!(self.observed.process, ObservedProcess::Speaking(_));
+        let alive = self.observed.process != ObservedProcess::None;
         let spec = &mut self.entry.desired.spec;
         let before = spec.clone();
         match trouble {
             Trouble::AgentRestarts => {
-                self.effort = Effort::default();
-                self.seen.taps.clear();
+                self.attempts = Attempts::default();
+                self.observed.taps.clear();
                 if alive {
-                    self.seen.process = ProcessSeen::Silent;
+                    self.observed.process = ObservedProcess::Silent;
                 }
             }
             Trouble::HostRestarts => {
-                self.effort = Effort::default();
+                self.attempts = Attempts::default();
                 self.ends();
-                self.seen.taps.clear();
-                self.seen.boot_id.push('+');
+                self.observed.taps.clear();
+                self.observed.boot_id.push('+');
             }
             Trouble::QemuDies => self.ends(),
-            Trouble::Cards(mask) => {
-                self.entry.desired.cards = (0..3).filter(|n| mask & (1 << n) != 0).map(card).collect();
+            Trouble::Nics(mask) => {
+                self.entry.desired.nics = (0..3).filter(|n| mask & (1 << n) != 0).map(nic).collect();
                 self.entry.desired.version.generation += 1;
             }
-            Trouble::GuestPowersOff if speaking => self.seen.process = ProcessSeen::Speaking(Machine::PoweredOff),
-            Trouble::GuestPanics if speaking => self.seen.process = ProcessSeen::Speaking(Machine::Panicked),
+            Trouble::GuestPowersOff if speaking => {
+                self.observed.process = ObservedProcess::Speaking(Machine::PoweredOff)
+            }
+            Trouble::GuestPanics if speaking => self.observed.process = ObservedProcess::Speaking(Machine::Panicked),
             Trouble::GuestPowersOff | Trouble::GuestPanics => {}
             Trouble::Power(n) => {
                 spec.power = [Power::On, Power::Off, Power::Paused][usize::from(*n) % 3];
@@ -218,10 +220,10 @@ impl World {
             }
             Trouble::Rebuild => {
                 spec.root_seq += 1;
-                self.seen.image = false;
+                self.observed.image = false;
             }
             Trouble::Resize => spec.size.disk_gib += 1,
-            Trouble::ImageEvicted => self.seen.image = alive,
+            Trouble::ImageEvicted => self.observed.image = alive,
             Trouble::Steps(n) => {
                 for _ in 0..*n {
                     self.step();
@@ -237,11 +239,15 @@ impl World {
     fn come_to_rest(&mut self) -> Shown {
         for _ in 0..200 {
             let plan = self.step();
-            if plan.step == Step::Bury || (plan.step == Step::Wait && plan.wake_at.is_none()) {
+            if plan.step == Step::WriteTombstone || (plan.step == Step::Wait && plan.wake_at.is_none()) {
                 return plan.shown;
             }
         }
-        panic!("never comes to rest: {:?} {:?}", plan(&self.entry, &self.seen, &self.effort, self.now), self.entry);
+        panic!(
+            "never comes to rest: {:?} {:?}",
+            plan(&self.entry, &self.observed, &self.attempts, self.now),
+            self.entry
+        );
     }
 }
 
@@ -256,7 +262,7 @@ fn trouble() -> impl Strategy<Value = Trouble> {
         2 => any::<bool>().prop_map(Trouble::Reboot),
         1 => Just(Trouble::Rebuild),
         1 => Just(Trouble::Resize),
-        2 => (0u8..8).prop_map(Trouble::Cards),
+        2 => (0u8..8).prop_map(Trouble::Nics),
         1 => Just(Trouble::ImageEvicted),
         8 => (0u8..12).prop_map(Trouble::Steps),
     ]
@@ -273,8 +279,8 @@ proptest! {
     ) {
         let mut world = World {
             entry: entry(disk),
-            seen: nothing(),
-            effort: Effort::default(),
+            observed: nothing(),
+            attempts: Attempts::default(),
             now: 0,
             pid: 0,
             alive: 0,
@@ -292,8 +298,8 @@ proptest! {
         let spec = &world.entry.desired.spec;
         if deleted {
             prop_assert_eq!(shown.state, InstanceState::Deleting);
-            prop_assert!(world.acquired.is_empty() && world.seen.taps.is_empty());
-            prop_assert!(!world.seen.anything && world.seen.disks.is_empty() && world.alive == 0);
+            prop_assert!(world.acquired.is_empty() && world.observed.taps.is_empty());
+            prop_assert!(!world.observed.anything && world.observed.disks.is_empty() && world.alive == 0);
             return Ok(());
         }
         prop_assert!(shown.converged);
@@ -307,13 +313,13 @@ proptest! {
         prop_assert_eq!(world.alive == 1, expected != InstanceState::Stopped);
         let wanted: BTreeSet<PortId> = match expected {
             InstanceState::Stopped => BTreeSet::new(),
-            _ => world.entry.desired.cards.iter().map(|c| c.port_id).collect(),
+            _ => world.entry.desired.nics.iter().map(|c| c.port_id).collect(),
         };
-        prop_assert_eq!(world.seen.cards.iter().map(|c| c.port_id).collect::<BTreeSet<_>>(), wanted.clone());
+        prop_assert_eq!(world.observed.nics.iter().map(|c| c.port_id).collect::<BTreeSet<_>>(), wanted.clone());
         prop_assert_eq!(&world.acquired, &wanted, "acquired is what is plugged in");
-        prop_assert_eq!(world.seen.disks.len(), usize::from(disk));
+        prop_assert_eq!(world.observed.disks.len(), usize::from(disk));
         if disk {
-            prop_assert!(world.seen.disks[0].root_seq >= spec.root_seq && world.seen.disks[0].size_gib >= spec.size.disk_gib);
+            prop_assert!(world.observed.disks[0].root_seq >= spec.root_seq && world.observed.disks[0].size_gib >= spec.size.disk_gib);
         }
         if expected != InstanceState::Stopped {
             prop_assert!(world.entry.done.boot_seq >= spec.boot_seq);

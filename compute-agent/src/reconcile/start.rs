@@ -1,8 +1,8 @@
 //! The steps that bring a QEMU to life and connect to it.
 
 use super::{
-    act::{Outcome, StepError, fault, on_path, passing},
-    launch::{Circumstances, limits, vm_spec},
+    act::{StepError, StepResult, fault, on_path, transient},
+    launch::{LaunchParameters, limits, vm_spec},
     task::Task,
 };
 use crate::{
@@ -24,7 +24,7 @@ use std::{
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Task {
-    pub(super) async fn launch(&mut self, entry: &Entry) -> Outcome {
+    pub(super) async fn launch(&mut self, entry: &Entry) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
         let group = self.context.cgroups.group(&self.instance_id.to_string());
         if !group.members().is_empty() {
@@ -43,7 +43,7 @@ impl Task {
         let sum = self.config_sum(&entry.desired);
         let cached = |kind| entry.desired.image.part(kind).map(|part| self.context.images.path(&part.sha256));
         let taps = self.taps_of(entry)?;
-        let with = Circumstances {
+        let with = LaunchParameters {
             accel: hypervisor.accel.accel.clone(),
             root_seq,
             backed: self.paths.base(root_seq).exists(),
@@ -72,7 +72,7 @@ impl Task {
             ensure.ensure(&limits).map_err(|e| fault(&e))?;
             note.write(&paths.launch()).map_err(|e| fault(&e))
         };
-        tokio::task::spawn_blocking(room).await.map_err(|e| passing(&e))??;
+        tokio::task::spawn_blocking(room).await.map_err(|e| transient(&e))??;
         let placement = Placement {
             uid: owner.uid,
             gid: owner.gid,
@@ -92,9 +92,9 @@ impl Task {
                 return Err(fault(&error));
             }
         };
-        let learned_at = self.context.learned_at(self.instance_id, entry.desired.version);
-        let first = entry.done.process.is_none() && self.effort.broken.is_none();
-        let exec_ms = learned_at.filter(|_| first).and_then(|at| i64::try_from(at.elapsed().as_millis()).ok());
+        let received_at = self.context.received_at(self.instance_id, entry.desired.version);
+        let first = entry.done.process.is_none() && self.attempts.broken.is_none();
+        let exec_ms = received_at.filter(|_| first).and_then(|at| i64::try_from(at.elapsed().as_millis()).ok());
         if let Some(ms) = exec_ms {
             metrics::histogram!("iaas_instance_exec_seconds").record(ms as f64 / 1000.0);
         }
@@ -103,21 +103,21 @@ impl Task {
             request_id = entry.desired.request_id, pid = process.pid, exec_ms, "QEMU started");
         self.live.unrecorded = Some((launched.running(process, exec_ms), launched.boot_seq));
         self.live.guest_up_at = None;
-        self.effort.fresh = true;
-        self.effort.ending = false;
-        self.effort.asked = None;
-        self.effort.broken = None;
+        self.attempts.fresh = true;
+        self.attempts.ending = false;
+        self.attempts.asked = None;
+        self.attempts.broken = None;
         Ok(())
     }
 
-    pub(super) async fn attach(&mut self, entry: &Entry) -> Outcome {
+    pub(super) async fn attach(&mut self, entry: &Entry) -> StepResult {
         let Some(running) = &entry.done.process else { return Ok(()) };
         let ready = wait_ready(&running.process, &self.paths.qmp_socket(), &self.paths.stderr(), ATTACH_TIMEOUT).await;
         let qmp = match ready {
             Ok(qmp) => qmp,
             // The next look sees it, and settles what that was.
             Err(ReadyError::Ended { .. }) => return Ok(()),
-            Err(error) => return Err(passing(&error)),
+            Err(error) => return Err(transient(&error)),
         };
         self.bind_threads(entry, running.process.pid)?;
         self.live.events = Some(qmp.events());
@@ -131,7 +131,7 @@ impl Task {
         });
         self.live.guest_up = Some(hub.guest_up());
         self.live.guest_up_at = self.live.guest_up_at.or(entry.done.guest_up_at);
-        if !self.effort.fresh && self.live.guest_up_at.is_none() {
+        if !self.attempts.fresh && self.live.guest_up_at.is_none() {
             // The line may have come while no agent was there.
             let offset = running.console_offset;
             let found = tokio::task::spawn_blocking(move || log.find_guest_up(offset)).await;
@@ -139,7 +139,7 @@ impl Task {
                 self.live.guest_up_at = Some(Timestamp::now());
             }
         }
-        self.effort.fresh = false;
+        self.attempts.fresh = false;
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 //! The loop of one instance.
 
 use super::{
-    cards::Tap,
     context::Context,
     layout::Paths,
-    plan::{Effort, Failure, Plan, Shown, Step, StepKind, plan, retry_backoff_ms},
+    nics::Tap,
+    plan::{Attempts, Failure, Plan, Shown, Step, StepKind, plan, retry_backoff_ms},
 };
 use crate::{
     console::GuestUp,
@@ -18,7 +18,7 @@ use std::{future::pending, sync::Arc, sync::atomic::Ordering, time::Duration};
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
 /// Looks again without being woken: what no event tells (a disk that a person removed) is seen by then.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// After the ledger couldn't be written.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
@@ -26,10 +26,10 @@ pub(super) struct Task {
     pub context: Arc<Context>,
     pub instance_id: InstanceId,
     pub paths: Paths,
-    pub effort: Effort,
+    pub attempts: Attempts,
     pub live: Live,
     pub waker: Arc<Notify>,
-    /// The version that the effort is about.
+    /// The version that the attempts is about.
     version: Version,
     /// Held while a start is prepared.
     permit: Option<StartPermit>,
@@ -69,7 +69,7 @@ impl Task {
             context,
             instance_id,
             paths,
-            effort: Effort::default(),
+            attempts: Attempts::default(),
             live: Live::default(),
             waker,
             version: Version::default(),
@@ -80,7 +80,7 @@ impl Task {
 }
 
 /// Runs until the instance is buried (and `retire` agrees that no new one came) or the agent shuts down.
-pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
+pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
     let shutdown = task.context.shutdown.clone();
     task.adopt();
     while !shutdown.is_cancelled() {
@@ -104,12 +104,12 @@ pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
         if task.version != entry.desired.version {
             // A new word: what failed for the old one is tried at once.
             task.version = entry.desired.version;
-            task.effort.failure = None;
+            task.attempts.failure = None;
         }
         task.note_guest_up();
         task.record_guest_up(entry).await;
-        let seen = task.observe(entry).await;
-        let Plan { step, shown, wake_at } = plan(entry, &seen, &task.effort, task.context.now_ms());
+        let observed = task.observe(entry).await;
+        let Plan { step, shown, wake_at } = plan(entry, &observed, &task.attempts, task.context.now_ms());
         task.report(entry, &shown);
         if step == Step::Wait {
             task.permit = None;
@@ -124,7 +124,7 @@ pub(super) async fn run(mut task: Task, retire: impl Fn() -> bool) {
             continue;
         }
         let outcome = task.act(entry, &step).await;
-        task.learn(&step, outcome);
+        task.record_outcome(&step, outcome);
     }
 }
 
@@ -136,7 +136,7 @@ fn heavy(step: &Step) -> bool {
         | StepKind::Attach
         | StepKind::FetchImage
         | StepKind::AcquirePorts
-        | StepKind::Cards
+        | StepKind::Nics
         | StepKind::Control
         | StepKind::Kill
         | StepKind::Remove => false,
@@ -164,28 +164,28 @@ impl Task {
     }
 
     /// Remembers how a step went.
-    fn learn(&mut self, step: &Step, outcome: Result<(), super::act::StepError>) {
+    fn record_outcome(&mut self, step: &Step, outcome: Result<(), super::act::StepError>) {
         let kind = step.kind();
-        let before = self.effort.failure.take_if(|f| f.step == kind);
+        let before = self.attempts.failure.take_if(|f| f.step == kind);
         let Err(error) = outcome else { return };
-        let attempts = before.map_or(1, |f| f.attempts + 1);
-        let retry_at = self.context.now_ms() + retry_backoff_ms(kind, attempts);
+        let count = before.map_or(1, |f| f.count + 1);
+        let retry_at = self.context.now_ms() + retry_backoff_ms(kind, count);
         let (reason, fault) = (error.reason, error.fault);
-        if attempts == 1 {
+        if count == 1 {
             tracing::warn!(instance_id = %self.instance_id, epoch = self.version.epoch, generation = self.version.generation,
                 ?step, reason, "a step failed and will be repeated");
         }
-        self.effort.failure = Some(Failure { step: kind, reason, fault, attempts, retry_at });
+        self.attempts.failure = Some(Failure { step: kind, reason, fault, count, retry_at });
         self.permit = None;
     }
 
     pub(super) fn report(&mut self, entry: &Entry, shown: &Shown) {
-        if self.effort.shown != Some(shown.state) {
+        if self.attempts.shown != Some(shown.state) {
             tracing::info!(instance_id = %self.instance_id, epoch = entry.desired.version.epoch,
                 generation = entry.desired.version.generation, request_id = entry.desired.request_id,
                 state = shown.state.as_str(), reason = shown.reason, "instance");
         }
-        self.effort.shown = Some(shown.state);
+        self.attempts.shown = Some(shown.state);
         let done = &entry.done;
         let up = done.process.is_some();
         self.context.post(Observation {
@@ -251,7 +251,7 @@ impl Task {
     async fn wait(&mut self, wake_at: Option<u64>) {
         let timer = match wake_at {
             Some(at) => self.context.instant(at),
-            None => tokio::time::Instant::now() + LOOK_AGAIN,
+            None => tokio::time::Instant::now() + RECHECK_INTERVAL,
         };
         let Live { handle, qmp, events, guest_up, guest_up_at, .. } = &mut self.live;
         let exit = async {
@@ -287,7 +287,7 @@ impl Task {
             () = exit => None,
             () = closed => None,
             () = up => None,
-            event = telling_event(events) => event,
+            event = relevant_event(events) => event,
             () = tokio::time::sleep_until(timer) => None,
             () = shutdown.cancelled() => None,
         };
@@ -321,14 +321,14 @@ impl Task {
 }
 
 /// The next event that changes something for us; a guest can make QEMU send others at will.
-async fn telling_event(events: &mut Option<broadcast::Receiver<Event>>) -> Option<Event> {
+async fn relevant_event(events: &mut Option<broadcast::Receiver<Event>>) -> Option<Event> {
     let Some(events) = events else { return pending().await };
     loop {
         match events.recv().await {
             Ok(event) => {
-                let telling =
+                let relevant =
                     ["STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "BLOCK_IO_ERROR", "DEVICE_DELETED"];
-                if telling.contains(&event.name.as_str()) {
+                if relevant.contains(&event.name.as_str()) {
                     return Some(event);
                 }
             }

@@ -1,6 +1,6 @@
 //! Console sessions: the agent calls back, and bytes go both ways.
 
-use crate::rig::{Host, Want};
+use crate::rig::{Host, TestInstance};
 use proto::cluster::v1::{ConsoleLog, InstanceState as S, Power, SerialConsole, console_open::What};
 
 fn log(offset: Option<u64>, tail_bytes: u64, follow: bool) -> What {
@@ -10,13 +10,13 @@ fn log(offset: Option<u64>, tail_bytes: u64, follow: bool) -> What {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_serial_port_is_live_both_ways_and_the_log_is_kept_and_followed() {
     let Some(host) = Host::start(1).await else { return };
-    let mut want = Want::tiny(&host, "talks");
-    host.reach(&want, S::Running).await;
-    host.guest_up(&want, 0).await;
+    let mut instance = TestInstance::tiny(&host, "talks");
+    host.reach(&instance, S::Running).await;
+    host.guest_up(&instance, 0).await;
 
-    let mut serial = host.manager.console(&want.id(), What::Serial(SerialConsole { replay_bytes: 4096 })).await;
+    let mut serial = host.manager.console(&instance.id(), What::Serial(SerialConsole { replay_bytes: 4096 })).await;
     serial.until_seen("iaas-guest: up talks").await;
-    let mut follower = host.manager.console(&want.id(), log(Some(0), 0, true)).await;
+    let mut follower = host.manager.console(&instance.id(), log(Some(0), 0, true)).await;
     follower.until_seen("iaas-guest: up talks").await;
     serial.type_in("echo it-is-$((6*7))\n").await;
     serial.until_seen("it-is-42").await;
@@ -26,30 +26,30 @@ async fn the_serial_port_is_live_both_ways_and_the_log_is_kept_and_followed() {
     let sum: usize = follower.outputs.iter().map(|o| o.data.len()).sum();
     assert_eq!(offsets.last().copied(), Some(sum as u64), "offsets count from the first byte");
 
-    let mut tail = host.manager.console(&want.id(), log(None, 64, false)).await;
+    let mut tail = host.manager.console(&instance.id(), log(None, 64, false)).await;
     while tail.next().await.expect("no error").is_some() {}
     let tailed = String::from_utf8_lossy(&tail.seen).into_owned();
     assert!(tail.seen.len() <= 64 && !tail.seen.is_empty(), "{tailed:?} {:?}", tail.outputs);
     let from = offsets[0];
-    let mut rest = host.manager.console(&want.id(), log(Some(from), 0, false)).await;
+    let mut rest = host.manager.console(&instance.id(), log(Some(from), 0, false)).await;
     while rest.next().await.expect("no error").is_some() {}
     assert!(rest.seen.starts_with(&follower.seen[from as usize..]));
 
     // Down, its log is still there; its serial port isn't.
-    want.spec().stop_timeout_secs = 0;
+    instance.spec().stop_timeout_secs = 0;
     host.reach(
         &{
-            want.power(Power::Off);
-            want.clone()
+            instance.power(Power::Off);
+            instance.clone()
         },
         S::Stopped,
     )
     .await;
-    let mut kept = host.manager.console(&want.id(), log(Some(0), 0, false)).await;
+    let mut kept = host.manager.console(&instance.id(), log(Some(0), 0, false)).await;
     while kept.next().await.expect("no error").is_some() {}
     assert!(kept.seen.starts_with(&follower.seen));
     assert!(kept.seen.windows(tail.seen.len()).any(|part| part == tail.seen));
-    let mut refused = host.manager.console(&want.id(), What::Serial(SerialConsole { replay_bytes: 0 })).await;
+    let mut refused = host.manager.console(&instance.id(), What::Serial(SerialConsole { replay_bytes: 0 })).await;
     assert!(refused.next().await.expect_err("refused").contains("not running"));
     let mut unknown = host.manager.console(&uuid::Uuid::now_v7().to_string(), log(None, 0, false)).await;
     assert!(unknown.next().await.expect_err("refused").contains("not on this host"));

@@ -1,15 +1,15 @@
 //! QEMU dies, won't start, or isn't there.
 
-use crate::rig::{Host, Want, eventually};
+use crate::rig::{Host, TestInstance, eventually};
 use proto::cluster::v1::{InstanceState as S, OnCrash};
 use std::{fs, os::unix::fs::PermissionsExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_qemu_is_started_again_or_left_as_on_crash_says() {
     let Some(host) = Host::start(2).await else { return };
-    let (again, mut stays) = (Want::tiny(&host, "again"), Want::tiny(&host, "stays"));
+    let (again, mut stays) = (TestInstance::tiny(&host, "again"), TestInstance::tiny(&host, "stays"));
     stays.spec().on_crash = OnCrash::Stop.into();
-    host.manager.want_all(&[again.desired.clone(), stays.desired.clone()]);
+    host.manager.set_all_desired(&[again.desired.clone(), stays.desired.clone()]);
     host.reached(&again, S::Running).await;
     host.reached(&stays, S::Running).await;
     let (first, second) = (host.qemu(&again).expect("runs"), host.qemu(&stays).expect("runs"));
@@ -51,16 +51,16 @@ async fn a_crash_loop_is_an_error_with_qemus_own_words_and_a_cure_ends_it() {
     else {
         return;
     };
-    let mut want = Want::tiny(&host, "loops");
-    host.manager.want(&want.desired);
-    let failed = host.manager.report(&want.id(), "error", |r| r.state() == S::Error).await;
+    let mut instance = TestInstance::tiny(&host, "loops");
+    host.manager.instance(&instance.desired);
+    let failed = host.manager.report(&instance.id(), "error", |r| r.state() == S::Error).await;
     assert!(failed.reason.contains("boom: no such device") && failed.reason.contains("5 times"), "{failed:?}");
     assert!(!failed.converged && failed.crash_count == 5);
     fs::remove_file(broken.with_extension("sick")).expect("cured");
     host.reach(
         &{
-            want.change(|_| ());
-            want.clone()
+            instance.change(|_| ());
+            instance.clone()
         },
         S::Running,
     )
@@ -80,18 +80,18 @@ async fn a_host_without_qemu_says_so_has_no_room_and_needs_no_restart_once_it_ha
         "{}",
         hello.facts_json
     );
-    let mut want = Want::tiny(&host, "waits").with_disk(1);
-    host.manager.want(&want.desired);
-    let failed = host.manager.report(&want.id(), "error", |r| r.state() == S::Error).await;
+    let mut instance = TestInstance::tiny(&host, "waits").with_disk(1);
+    host.manager.instance(&instance.desired);
+    let failed = host.manager.report(&instance.id(), "error", |r| r.state() == S::Error).await;
     assert!(failed.reason.contains("qemu"), "{failed:?}");
     std::os::unix::fs::symlink("/usr/bin/qemu-system-x86_64", &link).expect("installed");
-    host.reached(&want, S::Running).await;
-    let hello = host.manager.until("described anew", |heard| heard.hellos().get(1).cloned()).await;
+    host.reached(&instance, S::Running).await;
+    let hello = host.manager.until("described anew", |received| received.hellos().get(1).cloned()).await;
     assert!(hello.capacity.is_some_and(|c| c.vcpus > 0));
     host.reach(
         &{
-            want.delete();
-            want.clone()
+            instance.delete();
+            instance.clone()
         },
         S::Deleted,
     )
@@ -102,16 +102,16 @@ async fn a_host_without_qemu_says_so_has_no_room_and_needs_no_restart_once_it_ha
 #[tokio::test(flavor = "multi_thread")]
 async fn a_monitor_that_somebody_took_away_is_no_reason_to_touch_the_guest() {
     let Some(host) = Host::start(1).await else { return };
-    let mut want = Want::tiny(&host, "silent");
-    host.reach(&want, S::Running).await;
-    let qemu = host.qemu(&want).expect("runs");
-    // Frozen, it answers nothing; its owner wants it off now.
+    let mut instance = TestInstance::tiny(&host, "silent");
+    host.reach(&instance, S::Running).await;
+    let qemu = host.qemu(&instance).expect("runs");
+    // Frozen, it answers nothing; its owner instances it off now.
     let pid = rustix::process::Pid::from_raw(qemu.pid).expect("a pid");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
-    want.change(|spec| {
+    instance.change(|spec| {
         spec.power = proto::cluster::v1::Power::Off.into();
         spec.stop_timeout_secs = 0;
     });
-    host.reach(&want, S::Stopped).await;
+    host.reach(&instance, S::Stopped).await;
     eventually("it is gone", || (!qemu.alive()).then_some(())).await;
 }

@@ -1,6 +1,6 @@
 //! Images: fetched once, checked, gone on with after a cut, kept within bounds.
 
-use crate::rig::{Host, Want, sha256};
+use crate::rig::{Host, TestInstance, sha256};
 use proto::cluster::v1::{InstanceState as S, Power};
 use std::{fs, os::unix::fs::MetadataExt};
 
@@ -12,20 +12,20 @@ async fn an_image_that_is_not_what_it_says_is_refused_until_it_is() {
     bad[1_000_000] ^= 1;
     let sum = sha256(&good);
     host.storage.put(&sum, bad);
-    let mut want = Want::disk("wrong", "raw", &sum, good.len() as u64);
-    host.manager.want(&want.desired);
-    let failed = host.manager.report(&want.id(), "error", |r| r.state() == S::Error).await;
+    let mut instance = TestInstance::disk("wrong", "raw", &sum, good.len() as u64);
+    host.manager.instance(&instance.desired);
+    let failed = host.manager.report(&instance.id(), "error", |r| r.state() == S::Error).await;
     assert!(failed.reason.contains("SHA-256"), "{failed:?}");
     assert!(!host.config.state_dir.join("images").join(&sum).exists());
     host.storage.put(&sum, good);
     // Tried again by itself.
-    host.reached(&want, S::Running).await;
+    host.reached(&instance, S::Running).await;
     let cached = fs::metadata(host.config.state_dir.join("images").join(&sum)).expect("cached");
     assert_eq!(cached.mode() & 0o777, 0o444, "read-only");
     host.reach(
         &{
-            want.delete();
-            want.clone()
+            instance.delete();
+            instance.clone()
         },
         S::Deleted,
     )
@@ -39,17 +39,18 @@ async fn a_cut_download_goes_on_where_it_was_cut_and_is_shared() {
     let sum = sha256(&bytes);
     host.storage.put(&sum, bytes.clone());
     host.storage.cut_every(&sum, Some(1_500_000));
-    let wants: Vec<Want> = (0..3).map(|n| Want::disk(&format!("same-{n}"), "raw", &sum, bytes.len() as u64)).collect();
-    host.manager.want_all(&wants.iter().map(|w| w.desired.clone()).collect::<Vec<_>>());
-    for want in &wants {
-        host.reached(want, S::Running).await;
+    let instances: Vec<TestInstance> =
+        (0..3).map(|n| TestInstance::disk(&format!("same-{n}"), "raw", &sum, bytes.len() as u64)).collect();
+    host.manager.set_all_desired(&instances.iter().map(|w| w.desired.clone()).collect::<Vec<_>>());
+    for instance in &instances {
+        host.reached(instance, S::Running).await;
     }
-    let asked = host.storage.asked(&sum);
-    assert_eq!(asked, [0, 1_500_000, 3_000_000], "one download for all, resumed twice");
+    let requested = host.storage.requested_offsets(&sum);
+    assert_eq!(requested, [0, 1_500_000, 3_000_000], "one download for all, resumed twice");
     // Each disk lies on its own name of the one file.
     let cached = fs::metadata(host.config.state_dir.join("images").join(&sum)).expect("cached");
     assert_eq!(cached.nlink(), 4);
-    let base = fs::metadata(host.instance_dir(&wants[0]).join("base-0.img")).expect("linked");
+    let base = fs::metadata(host.instance_dir(&instances[0]).join("base-0.img")).expect("linked");
     assert_eq!(base.ino(), cached.ino());
 }
 
@@ -61,20 +62,20 @@ async fn an_agent_killed_amid_a_download_goes_on_with_it() {
     host.storage.put(&sum, bytes.clone());
     // Cut so often that the kill comes in between.
     host.storage.cut_every(&sum, Some(400_000));
-    let mut want = Want::disk("resumes", "raw", &sum, bytes.len() as u64);
-    want.spec().power = Power::Off.into();
-    host.manager.want(&want.desired);
+    let mut instance = TestInstance::disk("resumes", "raw", &sum, bytes.len() as u64);
+    instance.spec().power = Power::Off.into();
+    host.manager.instance(&instance.desired);
     let half = host.config.state_dir.join("images").join(format!("{sum}.part"));
     crate::rig::eventually("some of it", || fs::metadata(&half).ok().filter(|m| m.len() > 0).map(drop)).await;
     host.kill_agent().await;
     let had = fs::metadata(&half).map_or(0, |m| m.len());
-    let before = host.storage.asked(&sum).len();
+    let before = host.storage.requested_offsets(&sum).len();
     host.storage.cut_every(&sum, None);
     host.start_agent().await;
-    host.reached(&want, S::Stopped).await;
-    let asked = host.storage.asked(&sum);
+    host.reached(&instance, S::Stopped).await;
+    let requested = host.storage.requested_offsets(&sum);
     if had > 0 && had < bytes.len() as u64 {
-        assert_eq!(asked[before..], [had], "not from the beginning");
+        assert_eq!(requested[before..], [had], "not from the beginning");
     } else {
         println!("the download was complete before the kill");
     }
@@ -97,9 +98,9 @@ async fn a_full_disk_is_said_in_so_many_words() {
     })
     .await;
     if let Some(mut host) = host {
-        let want = Want::tiny(&host, "full");
-        host.manager.want(&want.desired);
-        let failed = host.manager.report(&want.id(), "error", |r| r.state() == S::Error).await;
+        let instance = TestInstance::tiny(&host, "full");
+        host.manager.instance(&instance.desired);
+        let failed = host.manager.report(&instance.id(), "error", |r| r.state() == S::Error).await;
         assert!(failed.reason.contains("full"), "{failed:?}");
         host.stop_agent().await;
     }
@@ -116,11 +117,11 @@ async fn the_cache_stays_within_its_bound_and_keeps_what_is_used() {
     for (n, sum) in (1..=2).zip(&sums) {
         host.storage.put(sum, image(n));
     }
-    let mut first = Want::disk("first", "raw", &sums[0], 64 << 10);
+    let mut first = TestInstance::disk("first", "raw", &sums[0], 64 << 10);
     first.spec().power = Power::Off.into();
     host.reach(&first, S::Stopped).await;
     // A rebuild from another image: the old base goes with the old disk.
-    let parts = Want::disk("x", "raw", &sums[1], 64 << 10).desired.image;
+    let parts = TestInstance::disk("x", "raw", &sums[1], 64 << 10).desired.image;
     first.change(|spec| spec.root_seq = 1);
     first.desired.image = parts;
     host.reach(&first, S::Stopped).await;

@@ -1,7 +1,7 @@
 //! The manager goes, comes back, repeats itself, is late, doesn't listen.
 
 use crate::{
-    rig::{Host, Want},
+    rig::{Host, TestInstance},
     stand_in::fence,
 };
 use proto::{
@@ -12,72 +12,77 @@ use proto::{
 #[tokio::test(flavor = "multi_thread")]
 async fn the_host_goes_on_without_its_manager_and_tells_it_all_when_it_is_back() {
     let Some(host) = Host::start(1).await else { return };
-    let want = Want::tiny(&host, "goes-on");
-    host.reach(&want, S::Running).await;
-    let first = host.qemu(&want).expect("runs");
+    let instance = TestInstance::tiny(&host, "goes-on");
+    host.reach(&instance, S::Running).await;
+    let first = host.qemu(&instance).expect("runs");
     host.manager.go_away();
     first.kill().await.expect("killed");
-    let second = crate::rig::eventually("started again by the host alone", || host.qemu(&want)).await;
+    let second = crate::rig::eventually("started again by the host alone", || host.qemu(&instance)).await;
     assert_ne!(first, second);
     host.manager.come_back();
-    let back =
-        host.manager.report(&want.id(), "told", |r| r.crash_count == 1 && r.state() == S::Running && r.converged).await;
+    let back = host
+        .manager
+        .report(&instance.id(), "told", |r| r.crash_count == 1 && r.state() == S::Running && r.converged)
+        .await;
     assert_eq!(back.start, 1, "the same life of the agent");
-    assert_eq!(host.qemu(&want), Some(second));
-    host.manager.until("heartbeats", |heard| (heard.heartbeats() >= 2).then_some(())).await;
+    assert_eq!(host.qemu(&instance), Some(second));
+    host.manager.until("heartbeats", |received| (received.heartbeats() >= 2).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
     let Some(host) = Host::start(1).await else { return };
-    let mut want = Want::tiny(&host, "fenced");
-    want.desired.epoch = 2;
-    host.reach(&want, S::Running).await;
-    let qemu = host.qemu(&want).expect("runs");
-    let mut stale = want.clone();
+    let mut instance = TestInstance::tiny(&host, "fenced");
+    instance.desired.epoch = 2;
+    host.reach(&instance, S::Running).await;
+    let qemu = host.qemu(&instance).expect("runs");
+    let mut stale = instance.clone();
     stale.desired.epoch = 1;
     stale.desired.generation = 99;
     stale.spec().deleted = true;
     // An old leader deletes what is no longer its own; the repeat of the revision makes it no gap.
     let revision = 1;
-    host.manager.tell(Delta { previous: revision, revision, instances: vec![stale.desired.clone()] });
+    host.manager.send_delta(Delta { previous: revision, revision, instances: vec![stale.desired.clone()] });
     // Behind it, in the same stream, something that is done: then the first has been judged.
     host.reach(
         &{
-            want.power(Power::Paused);
-            want.clone()
+            instance.power(Power::Paused);
+            instance.clone()
         },
         S::Paused,
     )
     .await;
-    assert_eq!(host.qemu(&want), Some(qemu.clone()));
-    let reports = host.manager.reports(&want.id());
+    assert_eq!(host.qemu(&instance), Some(qemu.clone()));
+    let reports = host.manager.reports(&instance.id());
     assert!(reports.iter().all(|r| r.epoch == 2 && r.state() != S::Deleting), "{reports:?}");
 
-    let mut later = want.clone();
+    let mut later = instance.clone();
     later.power(Power::On);
-    host.manager.tell(Delta { previous: 40, revision: 41, instances: vec![later.desired.clone()] });
-    host.manager.until("a request for a snapshot", |heard| (heard.resyncs() == 1).then_some(())).await;
-    let reports = host.manager.reports(&want.id());
-    assert!(reports.iter().all(|r| r.generation <= want.desired.generation), "what came over the gap was not taken");
+    host.manager.send_delta(Delta { previous: 40, revision: 41, instances: vec![later.desired.clone()] });
+    host.manager.until("a request for a snapshot", |received| (received.resyncs() == 1).then_some(())).await;
+    let reports = host.manager.reports(&instance.id());
+    assert!(
+        reports.iter().all(|r| r.generation <= instance.desired.generation),
+        "what came over the gap was not taken"
+    );
     host.reach(&later, S::Running).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_is_sent_again_until_it_is_acknowledged() {
     let Some(host) = Host::start(1).await else { return };
-    host.manager.set_deaf(true);
-    let mut want = Want::tiny(&host, "insists");
-    want.spec().power = Power::Off.into();
-    let stopped = host.reach(&want, S::Stopped).await;
-    let twice = |heard: &crate::stand_in::Heard<'_>| {
-        (heard.reports().iter().filter(|r| fence(r) == fence(&stopped)).count() >= 3).then_some(())
+    host.manager.set_acknowledges_nothing(true);
+    let mut instance = TestInstance::tiny(&host, "insists");
+    instance.spec().power = Power::Off.into();
+    let stopped = host.reach(&instance, S::Stopped).await;
+    let twice = |received: &crate::stand_in::Received<'_>| {
+        (received.reports().iter().filter(|r| fence(r) == fence(&stopped)).count() >= 3).then_some(())
     };
     host.manager.until("the same report three times", twice).await;
-    host.manager.set_deaf(false);
+    host.manager.set_acknowledges_nothing(false);
     host.manager
-        .until("once more, and acknowledged", |heard| {
-            (heard.reports().iter().filter(|r| fence(r) == fence(&stopped)).count() >= 4).then_some(())
+        .until("once more, and acknowledged", |received| {
+            (received.reports().iter().filter(|r| fence(r) == fence(&stopped)).count() >= 4).then_some(())
         })
         .await;
     // Longer than the time after which it would come again, measured by the agent's own heartbeats.
@@ -90,13 +95,13 @@ async fn a_report_is_sent_again_until_it_is_acknowledged() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deletion_that_was_done_is_said_again_to_who_asks_again_and_no_ghost_returns() {
     let Some(mut host) = Host::start(1).await else { return };
-    let mut want = Want::tiny(&host, "gone");
-    let before = want.clone();
-    host.reach(&want, S::Running).await;
+    let mut instance = TestInstance::tiny(&host, "gone");
+    let before = instance.clone();
+    host.reach(&instance, S::Running).await;
     host.reach(
         &{
-            want.delete();
-            want.clone()
+            instance.delete();
+            instance.clone()
         },
         S::Deleted,
     )
@@ -105,15 +110,15 @@ async fn a_deletion_that_was_done_is_said_again_to_who_asks_again_and_no_ghost_r
     host.kill_agent().await;
     host.start_agent().await;
     let hello = host.manager.hellos().pop().expect("hello");
-    assert!(hello.holdings.iter().any(|h| h.instance_id == want.id() && h.tombstone));
+    assert!(hello.holdings.iter().any(|h| h.instance_id == instance.id() && h.tombstone));
     let start = hello.start;
-    host.manager.report(&want.id(), "said again", |r| r.start == start && r.state() == S::Deleted).await;
+    host.manager.report(&instance.id(), "said again", |r| r.start == start && r.state() == S::Deleted).await;
     // An old word about it, and a newer one of the same epoch.
     let mut ghost = before.clone();
     ghost.desired.generation = 50;
-    host.manager.tell(Delta { previous: 0, revision: 0, instances: vec![before.desired.clone(), ghost.desired] });
-    let mut other = Want::tiny(&host, "other");
+    host.manager.send_delta(Delta { previous: 0, revision: 0, instances: vec![before.desired.clone(), ghost.desired] });
+    let mut other = TestInstance::tiny(&host, "other");
     other.spec().power = Power::Off.into();
     host.reach(&other, S::Stopped).await;
-    assert!(host.qemu(&want).is_none() && !host.instance_dir(&want).exists());
+    assert!(host.qemu(&instance).is_none() && !host.instance_dir(&instance).exists());
 }

@@ -1,6 +1,6 @@
 //! Pinned guests have threads of their own, and the others are kept off them, whatever happens to the agent.
 
-use crate::rig::{Host, Want, eventually};
+use crate::rig::{Host, TestInstance, eventually};
 use compute_agent::host::{cpuset::parse_cpulist, facts};
 use domain::host::HostFacts;
 use proto::cluster::v1::InstanceState as S;
@@ -13,8 +13,8 @@ fn allowed(status: &Path) -> BTreeSet<u32> {
 }
 
 /// What each thread of the instance's QEMU may run on, with its name.
-fn threads(host: &Host, want: &Want) -> Vec<(String, BTreeSet<u32>)> {
-    let Some(qemu) = host.qemu(want) else { return vec![] };
+fn threads(host: &Host, instance: &TestInstance) -> Vec<(String, BTreeSet<u32>)> {
+    let Some(qemu) = host.qemu(instance) else { return vec![] };
     let tasks = fs::read_dir(format!("/proc/{}/task", qemu.pid)).into_iter().flatten().flatten();
     let one = |task: fs::DirEntry| {
         let name = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
@@ -23,14 +23,14 @@ fn threads(host: &Host, want: &Want) -> Vec<(String, BTreeSet<u32>)> {
     tasks.map(one).collect()
 }
 
-fn vcpus(host: &Host, want: &Want) -> Vec<BTreeSet<u32>> {
-    threads(host, want).into_iter().filter(|(name, _)| name.starts_with("CPU ")).map(|(_, on)| on).collect()
+fn vcpus(host: &Host, instance: &TestInstance) -> Vec<BTreeSet<u32>> {
+    threads(host, instance).into_iter().filter(|(name, _)| name.starts_with("CPU ")).map(|(_, on)| on).collect()
 }
 
-async fn all_on(host: &Host, want: &Want, on: &BTreeSet<u32>) {
-    let what = format!("{} runs on {on:?}", want.desired.name);
+async fn all_on(host: &Host, instance: &TestInstance, on: &BTreeSet<u32>) {
+    let what = format!("{} runs on {on:?}", instance.desired.name);
     eventually(&what, || {
-        let threads = threads(host, want);
+        let threads = threads(host, instance);
         (!threads.is_empty() && threads.iter().all(|(_, is)| is == on)).then_some(())
     })
     .await;
@@ -50,7 +50,7 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
     assert!(told.memory_mib > 0 && facts.guest_cpu.is_some_and(|cpu| cpu.model.starts_with("EPYC")));
 
     let all: BTreeSet<u32> = nodes.iter().flat_map(|node| parse_cpulist(&node.cpus)).collect();
-    let (mut pinned, plain) = (Want::tiny(&host, "pinned"), Want::tiny(&host, "plain"));
+    let (mut pinned, plain) = (TestInstance::tiny(&host, "pinned"), TestInstance::tiny(&host, "plain"));
     host.reach(&plain, S::Running).await;
     all_on(&host, &plain, &all).await;
     pinned.desired.numa_node = Some(node.id);
@@ -69,9 +69,9 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
     host.kill_agent().await;
     host.start_agent().await;
     let start = host.manager.hellos().last().expect("hello").start;
-    for want in [&pinned, &plain] {
+    for instance in [&pinned, &plain] {
         let adopted = move |r: &proto::agent::v1::Report| r.start == start && r.converged;
-        host.manager.report(&want.id(), "adopted", adopted).await;
+        host.manager.report(&instance.id(), "adopted", adopted).await;
     }
     assert_eq!(vcpus(&host, &pinned), own);
     all_on(&host, &plain, &rest).await;
@@ -91,15 +91,15 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_node_does_not_have_is_said_and_never_started_elsewhere() {
     let Some(host) = Host::start(1).await else { return };
-    let (mut nowhere, mut large) = (Want::tiny(&host, "nowhere"), Want::tiny(&host, "large"));
+    let (mut nowhere, mut large) = (TestInstance::tiny(&host, "nowhere"), TestInstance::tiny(&host, "large"));
     nowhere.desired.numa_node = Some(4_000);
     let node = facts::numa_nodes(Path::new("/sys/devices/system/node")).first().map_or(0, |node| node.id);
     large.desired.numa_node = Some(node);
     large.change(|spec| spec.size.as_mut().expect("a size").vcpus = 200);
-    host.manager.want_all(&[nowhere.desired.clone(), large.desired.clone()]);
-    for (want, says) in [(&nowhere, "no NUMA node 4000"), (&large, "200 vCPUs need one each")] {
+    host.manager.set_all_desired(&[nowhere.desired.clone(), large.desired.clone()]);
+    for (instance, says) in [(&nowhere, "no NUMA node 4000"), (&large, "200 vCPUs need one each")] {
         let said = move |r: &proto::agent::v1::Report| r.reason.contains(says) || r.step.contains(says);
-        host.manager.report(&want.id(), says, said).await;
-        assert_eq!(host.qemu(want), None);
+        host.manager.report(&instance.id(), says, said).await;
+        assert_eq!(host.qemu(instance), None);
     }
 }

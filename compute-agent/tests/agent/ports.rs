@@ -1,6 +1,6 @@
 //! A stand-in for the host's network-agent: it hands over real taps, of a network namespace of its own, by the real protocol.
 
-use crate::stand_in::PATIENCE;
+use crate::stand_in::TIMEOUT;
 use domain::{InstanceId, PortId, network::MacAddr};
 use nix::libc;
 use parking_lot::{Condvar, Mutex};
@@ -94,7 +94,7 @@ impl Ports {
     }
 
     /// The agent's ledger catches up.
-    pub fn learn(&self, port: &Port) {
+    pub fn add(&self, port: &Port) {
         let tap = port.tap.clone();
         self.within(move || {
             run("ip", &["tuntap", "add", &tap, "mode", "tap", "vnet_hdr"]).expect("made");
@@ -107,7 +107,7 @@ impl Ports {
 
     /// Waits until the guest behind a port answers.
     pub async fn answers(&self, port: &Port) {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + TIMEOUT;
         while !self.ping(port) {
             assert!(Instant::now() < until, "{} never answered", port.tap);
             tokio::time::sleep(Duration::from_millis(20)).await;

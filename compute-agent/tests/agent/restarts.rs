@@ -1,6 +1,6 @@
 //! The agent dies at any point, and its successor takes over what runs.
 
-use crate::rig::{Host, Want, eventually};
+use crate::rig::{Host, TestInstance, eventually};
 use base64::Engine;
 use compute_agent::vms_stop::{Stopped, stop_all};
 use proto::cluster::v1::{InstanceState as S, Power, SerialConsole, console_open::What};
@@ -9,8 +9,8 @@ use std::fs;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agents_guests_are_adopted_with_all_that_belongs_to_them() {
     let Some(mut host) = Host::start(2).await else { return };
-    let (mut a, mut b) = (Want::tiny(&host, "stays"), Want::tiny(&host, "ends"));
-    host.manager.want_all(&[a.desired.clone(), b.desired.clone()]);
+    let (mut a, mut b) = (TestInstance::tiny(&host, "stays"), TestInstance::tiny(&host, "ends"));
+    host.manager.set_all_desired(&[a.desired.clone(), b.desired.clone()]);
     let up = host.guest_up(&a, 0).await;
     host.reached(&b, S::Running).await;
     let (qemu_a, qemu_b) = (host.qemu(&a).expect("runs"), host.qemu(&b).expect("runs"));
@@ -56,64 +56,67 @@ async fn a_killed_agents_guests_are_adopted_with_all_that_belongs_to_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_up_line_that_came_while_no_agent_was_there_is_found() {
     let Some(mut host) = Host::start(1).await else { return };
-    let want = Want::tiny(&host, "alone");
-    let running = host.reach(&want, S::Running).await;
+    let instance = TestInstance::tiny(&host, "alone");
+    let running = host.reach(&instance, S::Running).await;
     assert_eq!(running.guest_up_at, None, "too early to be up");
     host.kill_agent().await;
-    let log = host.instance_dir(&want).join("console/console.log");
+    let log = host.instance_dir(&instance).join("console/console.log");
     eventually("the guest is up", || fs::read_to_string(&log).ok()?.contains("iaas-guest: up alone").then_some(()))
         .await;
     host.start_agent().await;
-    host.guest_up(&want, 0).await;
+    host.guest_up(&instance, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_amid_its_starts_loses_none_and_doubles_none() {
     let Some(mut host) = Host::start(4).await else { return };
-    let wants: Vec<Want> = (0..4).map(|n| Want::tiny(&host, &format!("n-{n}")).with_disk(1)).collect();
+    let instances: Vec<TestInstance> =
+        (0..4).map(|n| TestInstance::tiny(&host, &format!("n-{n}")).with_disk(1)).collect();
     for cut in 0..3 {
         if cut == 0 {
-            host.manager.want_all(&wants.iter().map(|w| w.desired.clone()).collect::<Vec<_>>());
+            host.manager.set_all_desired(&instances.iter().map(|w| w.desired.clone()).collect::<Vec<_>>());
         }
         // Each time a little further: some have no disk yet, some a QEMU that is written nowhere.
         eventually("some have begun", || {
-            let dirs = wants.iter().filter(|w| host.instance_dir(w).exists()).count();
-            let qemus = wants.iter().filter(|w| host.qemu(w).is_some()).count();
+            let dirs = instances.iter().filter(|w| host.instance_dir(w).exists()).count();
+            let qemus = instances.iter().filter(|w| host.qemu(w).is_some()).count();
             (dirs > 0 && qemus >= cut).then_some(())
         })
         .await;
         host.kill_agent().await;
         host.start_agent().await;
     }
-    for want in &wants {
-        let report = host.reached(want, S::Running).await;
+    for instance in &instances {
+        let report = host.reached(instance, S::Running).await;
         assert_eq!(report.crash_count, 0, "{report:?}");
-        assert!(host.qemu(want).is_some());
+        assert!(host.qemu(instance).is_some());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_qemu_that_the_ledger_forgot_is_an_orphan_and_is_kept() {
     let Some(mut host) = Host::start(1).await else { return };
-    let want = Want::tiny(&host, "orphan");
-    host.reach(&want, S::Running).await;
-    let qemu = host.qemu(&want).expect("runs");
+    let instance = TestInstance::tiny(&host, "orphan");
+    host.reach(&instance, S::Running).await;
+    let qemu = host.qemu(&instance).expect("runs");
     host.stop_agent().await;
     assert!(qemu.alive(), "a shutdown of the agent ends no guest");
-    let file = host.config.state_dir.join("ledger").join(format!("{}.json", want.id()));
+    let file = host.config.state_dir.join("ledger").join(format!("{}.json", instance.id()));
     fs::write(&file, b"{\"format\":1, half a file").expect("damaged");
     // The manager has forgotten it as well.
     host.manager.go_away();
     host.start_agent_unconnected();
     eventually("the file is set aside", || (!file.exists()).then_some(())).await;
     host.manager.come_back();
-    let hello = host.manager.until("a second hello", |heard| heard.hellos().get(1).cloned()).await;
-    let holding = hello.holdings.iter().find(|h| h.instance_id == want.id()).expect("reported");
+    let hello = host.manager.until("a second hello", |received| received.hellos().get(1).cloned()).await;
+    let holding = hello.holdings.iter().find(|h| h.instance_id == instance.id()).expect("reported");
     assert_eq!((holding.epoch, holding.generation, holding.tombstone), (1, 1, false), "what it was started as");
     // The stand-in's snapshot has it: it is taken back, as it runs.
     let start = hello.start;
-    host.manager.report(&want.id(), "taken back", |r| r.start == start && r.state() == S::Running && r.converged).await;
-    assert_eq!(host.qemu(&want), Some(qemu));
+    host.manager
+        .report(&instance.id(), "taken back", |r| r.start == start && r.state() == S::Running && r.converged)
+        .await;
+    assert_eq!(host.qemu(&instance), Some(qemu));
     let aside = fs::read_dir(host.config.state_dir.join("ledger/quarantine")).expect("there").count();
     assert_eq!(aside, 1);
 }
@@ -121,13 +124,13 @@ async fn a_qemu_that_the_ledger_forgot_is_an_orphan_and_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_vms_are_stopped_without_the_control_plane_and_come_back_with_it() {
     let Some(mut host) = Host::start(2).await else { return };
-    let (a, b) = (Want::tiny(&host, "polite"), Want::tiny(&host, "rude"));
+    let (a, b) = (TestInstance::tiny(&host, "polite"), TestInstance::tiny(&host, "rude"));
     let mut b = b;
     // It takes no power button.
     let script = "#!/bin/sh\nkill -9 $(cat /run/acpid.pid)\n";
     b.spec().user_data_base64 = base64::engine::general_purpose::STANDARD.encode(script);
     b.spec().stop_timeout_secs = 0;
-    host.manager.want_all(&[a.desired.clone(), b.desired.clone()]);
+    host.manager.set_all_desired(&[a.desired.clone(), b.desired.clone()]);
     host.guest_up(&a, 0).await;
     host.guest_up(&b, 0).await;
     assert!(stop_all(&host.config).await.is_err(), "an agent runs, and would start them again");
@@ -141,10 +144,10 @@ async fn all_vms_are_stopped_without_the_control_plane_and_come_back_with_it() {
 
     host.start_agent().await;
     let start = host.manager.hellos().last().expect("hello").start;
-    for want in [&a, &b] {
+    for instance in [&a, &b] {
         let back = host
             .manager
-            .report(&want.id(), "back", |r| r.start == start && r.state() == S::Running && r.converged)
+            .report(&instance.id(), "back", |r| r.start == start && r.state() == S::Running && r.converged)
             .await;
         assert_eq!(back.crash_count, 0, "being stopped is no crash");
     }

@@ -1,6 +1,6 @@
 //! What the tests have in common: a host of one's own, an agent on it that can be killed, and what instances must be.
 
-use crate::stand_in::{Manager, PATIENCE, Storage};
+use crate::stand_in::{Manager, Storage, TIMEOUT};
 use compute_agent::{
     Config, Deps,
     adopt::running_qemus,
@@ -124,7 +124,7 @@ impl Host {
     pub async fn start_agent(&mut self) {
         let hellos = self.manager.hellos().len();
         self.start_agent_unconnected();
-        self.manager.until("hello", |heard| (heard.hellos().len() > hellos).then_some(())).await;
+        self.manager.until("hello", |received| (received.hellos().len() > hellos).then_some(())).await;
     }
 
     pub fn start_agent_unconnected(&mut self) {
@@ -146,7 +146,7 @@ impl Host {
     pub async fn stop_agent(&mut self) {
         let agent = self.agent.take().expect("an agent runs");
         agent.shutdown.cancel();
-        let ended = tokio::time::timeout(PATIENCE, agent.ended).await.expect("in time");
+        let ended = tokio::time::timeout(TIMEOUT, agent.ended).await.expect("in time");
         ended.expect("it says how it ended").expect("without an error");
         agent.runtime.shutdown_background();
     }
@@ -160,43 +160,43 @@ impl Host {
     }
 
     /// The QEMU of an instance, if one runs.
-    pub fn qemu(&self, want: &Want) -> Option<ProcessRef> {
-        let mut found = running_qemus(&self.config.run_dir).into_iter().filter(|f| f.instance_id == want.id);
+    pub fn qemu(&self, instance: &TestInstance) -> Option<ProcessRef> {
+        let mut found = running_qemus(&self.config.run_dir).into_iter().filter(|f| f.instance_id == instance.id);
         let first = found.next().map(|f| f.process);
         assert_eq!(found.next(), None, "two QEMUs of one instance");
         first
     }
 
-    pub fn instance_dir(&self, want: &Want) -> PathBuf {
-        self.config.state_dir.join("instances").join(want.id.to_string())
+    pub fn instance_dir(&self, instance: &TestInstance) -> PathBuf {
+        self.config.state_dir.join("instances").join(instance.id.to_string())
     }
 
     /// Where the instance's control groups are, on every hierarchy that has one.
-    pub fn cgroups(&self, want: &Want) -> Vec<PathBuf> {
+    pub fn cgroups(&self, instance: &TestInstance) -> Vec<PathBuf> {
         group_dirs(&self.config.cgroup_parent)
             .into_iter()
-            .map(|d| d.join(want.id.to_string()))
+            .map(|d| d.join(instance.id.to_string()))
             .filter(|d| d.exists())
             .collect()
     }
 
     /// Sends what is wanted and waits until the host has done it, in this state.
-    pub async fn reach(&self, want: &Want, state: InstanceState) -> Report {
-        self.manager.want(&want.desired);
-        self.reached(want, state).await
+    pub async fn reach(&self, instance: &TestInstance, state: InstanceState) -> Report {
+        self.manager.instance(&instance.desired);
+        self.reached(instance, state).await
     }
 
-    pub async fn reached(&self, want: &Want, state: InstanceState) -> Report {
-        let generation = want.desired.generation;
-        let what = format!("{} at generation {generation} is {state:?}", want.desired.name);
+    pub async fn reached(&self, instance: &TestInstance, state: InstanceState) -> Report {
+        let generation = instance.desired.generation;
+        let what = format!("{} at generation {generation} is {state:?}", instance.desired.name);
         let done = move |r: &Report| r.generation == generation && r.state() == state && r.converged;
-        self.manager.report(&want.id(), &what, done).await
+        self.manager.report(&instance.id(), &what, done).await
     }
 
     /// Waits until the guest itself says that it is up, later than `after` (milliseconds since the epoch).
-    pub async fn guest_up(&self, want: &Want, after: i64) -> Report {
+    pub async fn guest_up(&self, instance: &TestInstance, after: i64) -> Report {
         let up = |r: &Report| r.guest_up_at.is_some_and(|at| at > after);
-        self.manager.report(&want.id(), &format!("{} is up", want.desired.name), up).await
+        self.manager.report(&instance.id(), &format!("{} is up", instance.desired.name), up).await
     }
 
     pub fn tiny(&self) -> &'static Tiny {
@@ -251,12 +251,12 @@ impl Drop for Host {
 
 /// What an instance must be; each change is a new generation.
 #[derive(Clone)]
-pub struct Want {
+pub struct TestInstance {
     pub id: InstanceId,
     pub desired: pb::DesiredInstance,
 }
 
-impl Want {
+impl TestInstance {
     /// The image `tiny`, running from memory.
     pub fn tiny(host: &Host, name: &str) -> Self {
         let tiny = host.tiny();
@@ -341,7 +341,7 @@ impl Want {
 
 /// Waits for something that nobody reports.
 pub async fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + TIMEOUT;
     loop {
         if let Some(found) = condition() {
             return found;

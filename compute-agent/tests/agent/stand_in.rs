@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Emulation on a busy machine: a bound for hangs, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(150);
+pub const TIMEOUT: Duration = Duration::from_secs(150);
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// What the agent says, and where what is typed goes.
@@ -47,7 +47,7 @@ struct ManagerState {
     /// Refuse connections.
     away: bool,
     /// Acknowledge nothing.
-    deaf: bool,
+    acknowledges_nothing: bool,
     /// Console sessions that were asked for and not yet taken up.
     sessions: HashMap<String, tokio::sync::oneshot::Sender<SessionEnds>>,
 }
@@ -82,12 +82,12 @@ impl Manager {
     }
 
     /// What this instance must be from now on; the agent is told at once if it is connected.
-    pub fn want(&self, desired: &agent::DesiredInstance) {
-        self.want_all(std::slice::from_ref(desired));
+    pub fn instance(&self, desired: &agent::DesiredInstance) {
+        self.set_all_desired(std::slice::from_ref(desired));
     }
 
-    /// As [`Self::want`], all in one delta.
-    pub fn want_all(&self, desired: &[agent::DesiredInstance]) {
+    /// As [`Self::instance`], all in one delta.
+    pub fn set_all_desired(&self, desired: &[agent::DesiredInstance]) {
         let mut state = self.lock();
         for one in desired {
             state.desired.insert(one.instance_id.clone(), one.clone());
@@ -99,7 +99,7 @@ impl Manager {
     }
 
     /// A delta as given, whatever was sent before.
-    pub fn tell(&self, delta: agent::Delta) {
+    pub fn send_delta(&self, delta: agent::Delta) {
         send(&self.lock().link, ToAgent::Delta(delta));
     }
 
@@ -114,8 +114,8 @@ impl Manager {
         self.lock().away = false;
     }
 
-    pub fn set_deaf(&self, deaf: bool) {
-        self.lock().deaf = deaf;
+    pub fn set_acknowledges_nothing(&self, acknowledges_nothing: bool) {
+        self.lock().acknowledges_nothing = acknowledges_nothing;
     }
 
     pub fn hellos(&self) -> Vec<agent::Hello> {
@@ -126,8 +126,8 @@ impl Manager {
         self.lock().reports.iter().filter(|r| r.instance_id == instance_id).cloned().collect()
     }
 
-    /// Waits until what was heard satisfies the condition.
-    pub async fn until<T>(&self, what: &str, mut condition: impl FnMut(&Heard<'_>) -> Option<T>) -> T {
+    /// Waits until what was received satisfies the condition.
+    pub async fn until<T>(&self, what: &str, mut condition: impl FnMut(&Received<'_>) -> Option<T>) -> T {
         let waiting = async {
             loop {
                 let news = self.news.notified();
@@ -135,15 +135,15 @@ impl Manager {
                 news.as_mut().enable();
                 {
                     let state = self.lock();
-                    let heard = Heard { state: &state };
-                    if let Some(found) = condition(&heard) {
+                    let received = Received { state: &state };
+                    if let Some(found) = condition(&received) {
                         return found;
                     }
                 }
                 news.await;
             }
         };
-        match tokio::time::timeout(PATIENCE, waiting).await {
+        match tokio::time::timeout(TIMEOUT, waiting).await {
             Ok(found) => found,
             Err(_) => {
                 let state = self.lock();
@@ -162,7 +162,7 @@ impl Manager {
         what: &str,
         mut condition: impl FnMut(&agent::Report) -> bool,
     ) -> agent::Report {
-        self.until(what, |heard| heard.last(instance_id).filter(|r| condition(r)).cloned()).await
+        self.until(what, |received| received.last(instance_id).filter(|r| condition(r)).cloned()).await
     }
 
     /// Opens a console session and waits for the agent to call back.
@@ -176,7 +176,7 @@ impl Manager {
             send(&state.link, ToAgent::OpenSession(agent::OpenSession { session_id, open: Some(open) }));
         }
         let (up, down) =
-            tokio::time::timeout(PATIENCE, session).await.expect("the agent calls back").expect("a session");
+            tokio::time::timeout(TIMEOUT, session).await.expect("the agent calls back").expect("a session");
         Console { up, down, seen: Vec::new(), outputs: Vec::new() }
     }
 }
@@ -188,12 +188,12 @@ fn send(link: &Option<Sender>, message: ToAgent) {
     }
 }
 
-/// What the manager has heard so far.
-pub struct Heard<'a> {
+/// What the manager has received so far.
+pub struct Received<'a> {
     state: &'a ManagerState,
 }
 
-impl Heard<'_> {
+impl Received<'_> {
     /// The report with the greatest fence.
     pub fn last(&self, instance_id: &str) -> Option<&agent::Report> {
         self.state.reports.iter().filter(|r| r.instance_id == instance_id).max_by_key(|r| fence(r))
@@ -232,7 +232,7 @@ impl Console {
 
     /// The next output, or how the session ended.
     pub async fn next(&mut self) -> Result<Option<ConsoleOutput>, String> {
-        let message = tokio::time::timeout(PATIENCE, self.up.message()).await.expect("something comes");
+        let message = tokio::time::timeout(TIMEOUT, self.up.message()).await.expect("something comes");
         match message.expect("no broken stream").and_then(|m| m.up) {
             Some(Up::Output(output)) => {
                 self.seen.extend_from_slice(&output.data);
@@ -285,7 +285,7 @@ impl AgentLink for Manager {
         tokio::spawn(async move {
             while let Ok(Some(message)) = incoming.message().await {
                 let Some(link) = link.upgrade() else { return };
-                manager.hear(message.message, &link);
+                manager.receive(message.message, &link);
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
@@ -308,11 +308,11 @@ impl AgentLink for Manager {
 }
 
 impl Manager {
-    fn hear(&self, message: Option<FromAgent>, link: &Sender) {
+    fn receive(&self, message: Option<FromAgent>, link: &Sender) {
         let mut state = self.lock();
         match message {
             Some(FromAgent::Report(report)) => {
-                if !state.deaf {
+                if !state.acknowledges_nothing {
                     let ack = agent::ReportAck {
                         instance_id: report.instance_id.clone(),
                         epoch: report.epoch,
@@ -348,7 +348,7 @@ struct Object {
     /// Each request is cut behind so many bytes.
     cut_every: Option<usize>,
     /// The offsets that were asked for.
-    asked: Vec<u64>,
+    requested_offsets: Vec<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -374,8 +374,8 @@ impl Storage {
         self.objects.lock().entry(sha256.to_owned()).or_default().cut_every = bytes;
     }
 
-    pub fn asked(&self, sha256: &str) -> Vec<u64> {
-        self.objects.lock().get(sha256).map(|o| o.asked.clone()).unwrap_or_default()
+    pub fn requested_offsets(&self, sha256: &str) -> Vec<u64> {
+        self.objects.lock().get(sha256).map(|o| o.requested_offsets.clone()).unwrap_or_default()
     }
 }
 
@@ -419,7 +419,7 @@ impl StorageManager for Storage {
         let mut objects = self.objects.lock();
         let object = objects.get_mut(&sha256).filter(|o| !o.bytes.is_empty());
         let object = object.ok_or_else(|| proto::status::to_status(&domain::Problem::not_found("object", &sha256)))?;
-        object.asked.push(offset);
+        object.requested_offsets.push(offset);
         let total_bytes = object.bytes.len() as u64;
         let from = usize::try_from(offset).expect("fits").min(object.bytes.len());
         let mut rest = &object.bytes[from..];

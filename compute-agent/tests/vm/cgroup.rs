@@ -5,7 +5,7 @@ use compute_agent::qemu::argv::Accel;
 use compute_agent::qemu::overhead::{overhead_mib, tasks_max};
 use compute_agent::qmp::RunState;
 
-use crate::rig::{PATIENCE, Room, Vm, guest, qemu};
+use crate::rig::{Scratch, TIMEOUT, Vm, guest, qemu};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qemu_lives_in_its_group_within_its_limits_and_the_group_ends_it() {
@@ -18,7 +18,7 @@ async fn qemu_lives_in_its_group_within_its_limits_and_the_group_ends_it() {
     for warning in cgroups.warnings() {
         println!("not run in full: {warning}");
     }
-    let room = Room::make().await;
+    let scratch = Scratch::make().await;
     let group = cgroups.group("i1");
     let limit_mib = 256 + overhead_mib(&Accel::TCG, 1, 256);
     let limits = Limits { memory_bytes: limit_mib << 20, vcpus: 1, tasks_max: tasks_max(1) };
@@ -26,9 +26,9 @@ async fn qemu_lives_in_its_group_within_its_limits_and_the_group_ends_it() {
     group.ensure(&limits).expect("again is fine");
     assert_eq!(cgroups.list(), ["i1"]);
 
-    let mut spec = room.spec(&guest);
-    spec.config_drive = Some(room.config_drive("grouped", b"").await);
-    let mut placement = room.placement();
+    let mut spec = scratch.spec(&guest);
+    spec.config_drive = Some(scratch.config_drive("grouped", b"").await);
+    let mut placement = scratch.placement();
     placement.cgroup_procs = group.procs_files();
     let vm = Vm::start(&qemu, &spec, &placement).await;
     assert_eq!(group.members(), [vm.process.pid], "QEMU alone: the shim is gone");
@@ -51,7 +51,7 @@ async fn qemu_lives_in_its_group_within_its_limits_and_the_group_ends_it() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, frozen).await.expect("frozen in time");
+    tokio::time::timeout(TIMEOUT, frozen).await.expect("frozen in time");
     group.freeze(false).expect("thawed");
     assert_eq!(vm.state().await, RunState::Running);
 

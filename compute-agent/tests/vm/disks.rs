@@ -5,22 +5,22 @@ use compute_agent::disk::overlay::{QemuImg, supports_direct};
 use compute_agent::qemu::argv::{DiskBacking, DiskFormat, VmDisk, block_node};
 use uuid::Uuid;
 
-use crate::rig::{OWNER, Room, Vm, guest, qemu};
+use crate::rig::{OWNER, Scratch, Vm, guest, qemu};
 
 const MIB: u64 = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
+    let scratch = Scratch::make().await;
     let img = QemuImg::new(qemu.with_file_name("qemu-img"));
-    let (base, path) = (room.dir.path().join("base"), room.run.join("disk"));
+    let (base, path) = (scratch.dir.path().join("base"), scratch.run.join("disk"));
     let mut content = b"from-the-image\n".to_vec();
     content.resize(MIB as usize, 0);
     std::fs::write(&base, &content).expect("written");
     img.create_overlay(&base, DiskFormat::Raw, 64 * MIB, &path, OWNER).await.expect("created");
     let disk_id = Uuid::now_v7();
-    let mut spec = room.spec(&guest);
+    let mut spec = scratch.spec(&guest);
     spec.disks = vec![VmDisk {
         disk_id,
         path: path.clone(),
@@ -29,13 +29,13 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
         read_only: false,
         serial: "root-disk".into(),
         boot_index: Some(0),
-        direct: supports_direct(&room.run).expect("known"),
+        direct: supports_direct(&scratch.run).expect("known"),
     }];
     let script = b"#!/bin/sh\ngrep -l root-disk /sys/block/*/serial\nD=/dev/$(basename $(dirname $(grep -l root-disk /sys/block/*/serial)))\n\
         read -r line <$D && echo \"read $line\"\necho written-by-the-guest | dd of=$D bs=512 seek=100 conv=fsync 2>/dev/null\n\
         echo size $(cat /sys/block/${D#/dev/}/size)\n";
-    spec.config_drive = Some(room.config_drive("disky", script).await);
-    let vm = Vm::start(&qemu, &spec, &room.placement()).await;
+    spec.config_drive = Some(scratch.config_drive("disky", script).await);
+    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
     vm.up().await;
     let log = compute_agent::console::ConsoleLog::new(&spec.console_log);
     let said = String::from_utf8_lossy(&log.tail(64 << 10).expect("readable").bytes).into_owned();
@@ -51,14 +51,14 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     assert!(error.refused());
 
     // A second QEMU on the same disk is refused by QEMU's lock, whatever the agent believes.
-    let second = Room::make().await;
+    let second = Scratch::make().await;
     let mut other = second.spec(&guest);
     other.disks = spec.disks.clone();
     let process =
         crate::rig::launcher(&qemu).launch(&other, &second.placement(), vec![]).await.expect("the exec succeeds");
     let stderr = second.placement().stderr;
     let refused =
-        compute_agent::qemu::launch::wait_ready(&process, &second.run.join("never"), &stderr, crate::rig::PATIENCE)
+        compute_agent::qemu::launch::wait_ready(&process, &second.run.join("never"), &stderr, crate::rig::TIMEOUT)
             .await;
     let words = refused.expect_err("it ended").to_string();
     assert!(words.contains("lock"), "{words}");

@@ -9,17 +9,17 @@ use std::time::Duration;
 use compute_agent::qemu::launch::{LaunchError, ReadyError, wait_ready};
 use compute_agent::qemu::shim::Step;
 
-use crate::rig::{GID, PATIENCE, Room, UID, Vm, guest, launcher, qemu, status_field};
+use crate::rig::{GID, Scratch, TIMEOUT, UID, Vm, guest, launcher, qemu, status_field};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn qemu_runs_unprivileged_sandboxed_and_alone() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
     spec.paused = true;
     // A file that the agent left inheritable must not reach QEMU.
     let (leak, _other) = nix::unistd::pipe().expect("a pipe");
-    let vm = Vm::start(&qemu, &spec, &room.placement()).await;
+    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
     drop(leak);
     let pid = vm.process.pid;
     assert_eq!(status_field(pid, "Uid"), vec![UID.to_string(); 4]);
@@ -55,7 +55,7 @@ async fn qemu_runs_unprivileged_sandboxed_and_alone() {
     // QEMU's own: sockets, eventfds, its log and its stderr; an inherited pipe or file would stand out.
     let own = |target: &String| {
         ["socket:", "anon_inode:", "/dev/null", "/memfd:"].iter().any(|kind| target.starts_with(kind))
-            || target.starts_with(&room.dir.path().display().to_string())
+            || target.starts_with(&scratch.dir.path().display().to_string())
     };
     assert!(targets.iter().all(own), "{targets:?}");
 }
@@ -63,8 +63,8 @@ async fn qemu_runs_unprivileged_sandboxed_and_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_left_inheritable_stops_at_the_shim() {
     let Some(_) = qemu() else { return };
-    let room = Room::make().await;
-    let list = room.dir.path().join("list");
+    let scratch = Scratch::make().await;
+    let list = scratch.dir.path().join("list");
     let spec = serde_json::json!({
         "program": "/bin/ls", "args": ["-l", "/proc/self/fd"], "uid": UID, "gid": GID, "supplementary_gids": [],
         "cgroup_procs": [], "pid_namespace": null, "stderr": list, "open_files_max": 64,
@@ -85,7 +85,7 @@ async fn a_file_left_inheritable_stops_at_the_shim() {
     assert!(shim.wait().expect("ends").success() && answer.contains("started"), "{answer}");
     let process: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
     let process = serde_json::from_value::<compute_agent::qemu::process::ProcessRef>(process["started"].clone());
-    tokio::time::timeout(PATIENCE, process.expect("a process").wait_exit()).await.expect("in time").expect("observed");
+    tokio::time::timeout(TIMEOUT, process.expect("a process").wait_exit()).await.expect("in time").expect("observed");
     let listed = std::fs::read_to_string(&list).expect("written");
     assert!(listed.contains("/dev/null") && !listed.contains("/etc/hostname"), "{listed}");
 }
@@ -113,7 +113,7 @@ impl Namespace {
             if let Some(init) = init.filter(execed) {
                 break init;
             }
-            assert!(started.elapsed() < PATIENCE, "the namespace's init didn't come up");
+            assert!(started.elapsed() < TIMEOUT, "the namespace's init didn't come up");
             std::thread::yield_now();
         };
         Some((Self(child), init))
@@ -131,10 +131,10 @@ impl Drop for Namespace {
 async fn a_given_pid_namespace_holds_qemu_and_takes_it_along_when_it_ends() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
     let Some((namespace, init)) = Namespace::make() else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
     spec.paused = true;
-    let mut placement = room.placement();
+    let mut placement = scratch.placement();
     placement.pid_namespace = Some(format!("/proc/{init}/ns/pid").into());
     let vm = Vm::start(&qemu, &spec, &placement).await;
     let namespace_of = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).expect("it runs");
@@ -152,10 +152,10 @@ async fn a_given_pid_namespace_holds_qemu_and_takes_it_along_when_it_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_name_the_step_the_subject_and_the_cause() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let spec = scratch.spec(&guest);
     let failure = async |change: &dyn Fn(&mut compute_agent::qemu::launch::Placement), qemu: &str| {
-        let mut placement = room.placement();
+        let mut placement = scratch.placement();
         change(&mut placement);
         match launcher(qemu.as_ref()).launch(&spec, &placement, vec![]).await.expect_err("must fail") {
             LaunchError::Step { step, subject, source } => (step, subject, source.kind()),
@@ -174,10 +174,10 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
     assert_eq!(step, Step::ReadSpec, "root is refused");
 
     let missing = compute_agent::qemu::launch::Launcher::new(&qemu, "/nonexistent/shim", &[]);
-    assert!(matches!(missing.launch(&spec, &room.placement(), vec![]).await, Err(LaunchError::Shim { .. })));
+    assert!(matches!(missing.launch(&spec, &scratch.placement(), vec![]).await, Err(LaunchError::Shim { .. })));
     let silent = compute_agent::qemu::launch::Launcher::new(&qemu, "/bin/true", &[]);
     assert!(matches!(
-        silent.launch(&spec, &room.placement(), vec![]).await,
+        silent.launch(&spec, &scratch.placement(), vec![]).await,
         Err(LaunchError::ShimAnswer { .. } | LaunchError::Shim { .. })
     ));
 }
@@ -185,18 +185,18 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_qemu_itself_refuses_is_told_in_its_words() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
     if let compute_agent::qemu::argv::Boot::Kernel { kernel, .. } = &mut spec.boot {
         *kernel = "/nonexistent/kernel".into();
     }
-    let process = launcher(&qemu).launch(&spec, &room.placement(), vec![]).await.expect("the exec succeeds");
-    let stderr = room.placement().stderr;
-    let error = wait_ready(&process, &room.run.join("never"), &stderr, PATIENCE).await.expect_err("it ended");
+    let process = launcher(&qemu).launch(&spec, &scratch.placement(), vec![]).await.expect("the exec succeeds");
+    let stderr = scratch.placement().stderr;
+    let error = wait_ready(&process, &scratch.run.join("never"), &stderr, TIMEOUT).await.expect_err("it ended");
     assert!(matches!(&error, ReadyError::Ended { stderr } if stderr.contains("/nonexistent/kernel")), "{error:?}");
 
-    let sleeper = room.placement();
+    let sleeper = scratch.placement();
     let idle = compute_agent::qemu::process::ProcessRef::of_pid(std::process::id() as i32).expect("we run");
-    let waited = wait_ready(&idle, &room.run.join("never"), &sleeper.stderr, Duration::from_millis(20)).await;
+    let waited = wait_ready(&idle, &scratch.run.join("never"), &sleeper.stderr, Duration::from_millis(20)).await;
     assert!(matches!(waited, Err(ReadyError::Timeout { .. })));
 }

@@ -7,15 +7,15 @@ use compute_agent::console::{ConsoleLog, Output};
 use compute_agent::qemu::process::ProcessRef;
 use compute_agent::qmp::RunState;
 
-use crate::rig::{PATIENCE, Room, Vm, guest, qemu};
+use crate::rig::{Scratch, TIMEOUT, Vm, guest, qemu};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn boots_with_its_name_pauses_resets_and_powers_off_gracefully() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
-    spec.config_drive = Some(room.config_drive("web-7", b"#!/bin/sh\necho user-data-ran\n").await);
-    let mut vm = Vm::start(&qemu, &spec, &room.placement()).await;
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
+    spec.config_drive = Some(scratch.config_drive("web-7", b"#!/bin/sh\necho user-data-ran\n").await);
+    let mut vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
     let up = vm.up().await;
     assert_eq!(up.hostname, "web-7");
     assert!(up.uptime_seconds > 0.0);
@@ -53,10 +53,10 @@ async fn boots_with_its_name_pauses_resets_and_powers_off_gracefully() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_agent_takes_over_what_runs() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
-    spec.config_drive = Some(room.config_drive("kept", b"").await);
-    let first = Vm::start(&qemu, &spec, &room.placement()).await;
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
+    spec.config_drive = Some(scratch.config_drive("kept", b"").await);
+    let first = Vm::start(&qemu, &spec, &scratch.placement()).await;
     first.up().await;
     let remembered = serde_json::to_string(&first.process).expect("it can be kept in a ledger");
     // The first agent's connections end; its QEMU goes on.
@@ -64,7 +64,7 @@ async fn a_new_agent_takes_over_what_runs() {
 
     let process: ProcessRef = serde_json::from_str(&remembered).expect("readable");
     assert!(process.alive());
-    let second = Vm::attach(process, &spec, &room.placement()).await;
+    let second = Vm::attach(process, &spec, &scratch.placement()).await;
     assert_eq!(second.state().await, RunState::Running);
     let found = ConsoleLog::new(&spec.console_log).find_guest_up(0).expect("readable").expect("it was up before");
     assert_eq!(found.hostname, "kept");
@@ -74,7 +74,7 @@ async fn a_new_agent_takes_over_what_runs() {
     second.console.write(Bytes::from_static(b"\necho $((6 * 7))-answer\n")).await.expect("typed");
     let mut seen = vec![];
     while !String::from_utf8_lossy(&seen).contains("42-answer") {
-        match tokio::time::timeout(PATIENCE, watcher.next()).await.expect("in time").expect("open") {
+        match tokio::time::timeout(TIMEOUT, watcher.next()).await.expect("in time").expect("open") {
             Output::Data(bytes) => seen.extend_from_slice(&bytes),
             Output::Skipped(_) => {}
         }
@@ -84,10 +84,10 @@ async fn a_new_agent_takes_over_what_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_is_seen_at_once() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
     spec.paused = true;
-    let vm = Vm::start(&qemu, &spec, &room.placement()).await;
+    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
     assert_eq!(vm.state().await, RunState::Prelaunch, "it was to start paused");
     let handle = vm.process.open().expect("observable").expect("alive");
     let exited = tokio::spawn(async move { handle.wait_exit().await });
@@ -102,14 +102,14 @@ async fn kill_9_is_seen_at_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_guest_that_reboots_itself_is_a_reboot_and_no_exit() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
     // Without a root the kernel panics, and is told to reboot at once.
     if let compute_agent::qemu::argv::Boot::Kernel { initrd, cmdline, .. } = &mut spec.boot {
         *initrd = None;
         *cmdline = "console=ttyS0 panic=-1".into();
     }
-    let mut vm = Vm::start(&qemu, &spec, &room.placement()).await;
+    let mut vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
     let event = vm.event("RESET").await;
     assert_eq!(event.data["guest"], true, "the guest rebooted, and QEMU stayed");
     assert!(vm.process.alive());

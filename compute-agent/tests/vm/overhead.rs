@@ -2,7 +2,7 @@
 
 use compute_agent::qemu::overhead::overhead_mib;
 
-use crate::rig::{Room, Vm, guest, qemu};
+use crate::rig::{Scratch, Vm, guest, qemu};
 
 /// Resident KiB of the process, without the guest's own memory.
 fn resident_beside_ram_kib(pid: i32, ram_kib: u64) -> u64 {
@@ -25,11 +25,11 @@ fn resident_beside_ram_kib(pid: i32, ram_kib: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_booted_guest_takes_less_than_what_is_counted_for_it() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
-    let room = Room::make().await;
-    let mut spec = room.spec(&guest);
+    let scratch = Scratch::make().await;
+    let mut spec = scratch.spec(&guest);
     spec.vcpus = 2;
-    spec.config_drive = Some(room.config_drive("heavy", b"").await);
-    let vm = Vm::start(&qemu, &spec, &room.placement()).await;
+    spec.config_drive = Some(scratch.config_drive("heavy", b"").await);
+    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
     vm.up().await;
     let used_mib = resident_beside_ram_kib(vm.process.pid, spec.memory_mib << 10) >> 10;
     let counted_mib = overhead_mib(&spec.accel, spec.vcpus, spec.memory_mib);

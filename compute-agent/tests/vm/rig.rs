@@ -19,7 +19,7 @@ pub const UID: u32 = 64_055;
 pub const GID: u32 = 64_055;
 pub const OWNER: Owner = Owner { uid: UID, gid: GID };
 /// Emulation on a busy machine: a bound for hangs, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 const LOG_MAX_BYTES: u64 = 1 << 20;
 
 static GUESTS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(4));
@@ -59,13 +59,13 @@ pub fn guest() -> Option<Guest> {
 }
 
 /// A directory for one machine, and the right to run one of the four guests.
-pub struct Room {
+pub struct Scratch {
     pub dir: tempfile::TempDir,
     pub run: PathBuf,
     _permit: SemaphorePermit<'static>,
 }
 
-impl Room {
+impl Scratch {
     pub async fn make() -> Self {
         let permit = GUESTS.acquire().await.expect("never closed");
         let dir = tempfile::Builder::new().prefix("iaas-vm-").tempdir().expect("a temporary directory");
@@ -102,7 +102,7 @@ impl Room {
             numa_node: None,
             boot,
             disks: vec![],
-            cards: vec![],
+            nics: vec![],
             config_drive: None,
             accel,
             qmp_socket: self.run.join("qmp"),
@@ -154,7 +154,7 @@ impl Vm {
 
     pub async fn attach(process: ProcessRef, spec: &VmSpec, placement: &Placement) -> Self {
         let console = ConsoleHub::start(spec.serial_socket.clone(), ConsoleLog::new(&spec.console_log), LOG_MAX_BYTES);
-        let qmp = wait_ready(&process, &spec.qmp_socket, &placement.stderr, PATIENCE).await.expect("ready");
+        let qmp = wait_ready(&process, &spec.qmp_socket, &placement.stderr, TIMEOUT).await.expect("ready");
         let events = qmp.events();
         Self { process, left: false, qmp, events, console }
     }
@@ -166,7 +166,7 @@ impl Vm {
 
     pub async fn up(&self) -> GuestUp {
         let mut up = self.console.guest_up();
-        let seen = tokio::time::timeout(PATIENCE, up.wait_for(Option::is_some)).await;
+        let seen = tokio::time::timeout(TIMEOUT, up.wait_for(Option::is_some)).await;
         seen.expect("up in time").expect("the console is open").clone().expect("some")
     }
 
@@ -179,7 +179,7 @@ impl Vm {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("no event {name}"))
+        tokio::time::timeout(TIMEOUT, wait).await.unwrap_or_else(|_| panic!("no event {name}"))
     }
 
     pub async fn state(&self) -> RunState {
@@ -187,7 +187,7 @@ impl Vm {
     }
 
     pub async fn gone(&self) {
-        tokio::time::timeout(PATIENCE, self.process.wait_exit()).await.expect("in time").expect("observed");
+        tokio::time::timeout(TIMEOUT, self.process.wait_exit()).await.expect("in time").expect("observed");
     }
 }
 

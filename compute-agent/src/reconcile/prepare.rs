@@ -1,7 +1,7 @@
 //! The steps that make what a QEMU needs: the image, the disk, the config drive.
 
 use super::{
-    act::{Outcome, StepError, fault, on_path},
+    act::{StepError, StepResult, fault, on_path},
     launch::disk_format,
     layout,
     observe::guest_config,
@@ -24,7 +24,7 @@ const PROGRESS: Duration = Duration::from_secs(2);
 
 impl Task {
     /// Shared with all who need the same image; left at once when there is a newer word.
-    pub(super) async fn fetch_image(&mut self, entry: &Entry) -> Outcome {
+    pub(super) async fn fetch_image(&mut self, entry: &Entry) -> StepResult {
         let images = self.context.images.clone();
         let largest = entry.desired.image.parts.iter().max_by_key(|part| part.size_bytes);
         let (sender, mut progress) = tokio::sync::watch::channel(String::new());
@@ -50,17 +50,17 @@ impl Task {
                 () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(PROGRESS) => {
                     let percent = progress.borrow_and_update().clone();
-                    self.effort.fetched = Some(percent).filter(|p| !p.is_empty());
-                    let seen = Shown {
-                        state: self.effort.shown.unwrap_or(InstanceState::Building),
-                        step: match &self.effort.fetched {
+                    self.attempts.fetched = Some(percent).filter(|p| !p.is_empty());
+                    let observed = Shown {
+                        state: self.attempts.shown.unwrap_or(InstanceState::Building),
+                        step: match &self.attempts.fetched {
                             Some(percent) => format!("fetching the image ({percent})"),
                             None => "fetching the image".into(),
                         },
                         reason: String::new(),
                         converged: false,
                     };
-                    self.report(entry, &seen);
+                    self.report(entry, &observed);
                 }
             }
         }
@@ -77,7 +77,7 @@ impl Task {
     }
 
     /// The disk and the config drive side by side: each is a child process or a sync to disk.
-    pub(super) async fn prepare(&mut self, entry: &Entry, disk: bool, config_drive: bool) -> Outcome {
+    pub(super) async fn prepare(&mut self, entry: &Entry, disk: bool, config_drive: bool) -> StepResult {
         let owner = self.ensure_user()?;
         let sum = self.config_sum(&entry.desired);
         let making_disk = async { if disk { self.make_disk(entry, owner).await } else { Ok(()) } };
@@ -85,7 +85,7 @@ impl Task {
             if !config_drive {
                 return Ok(());
             }
-            self.forget_config_drives().await?;
+            self.erase_config_drives().await?;
             let dest = self.paths.config_drive(&sum);
             // Under another name until it is whole.
             let half = dest.with_extension("new");
@@ -103,7 +103,7 @@ impl Task {
     }
 
     /// Made under another name, so that a disk with its number is always whole.
-    pub(super) async fn make_disk(&self, entry: &Entry, owner: Owner) -> Outcome {
+    pub(super) async fn make_disk(&self, entry: &Entry, owner: Owner) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
         let spec = &entry.desired.spec;
         let (dest, base) = (self.paths.root_disk(spec.root_seq), self.paths.base(spec.root_seq));
@@ -128,7 +128,7 @@ impl Task {
     }
 
     /// User data is the tenant's secret: a drive that is replaced is erased.
-    pub(super) async fn forget_config_drives(&self) -> Outcome {
+    pub(super) async fn erase_config_drives(&self) -> StepResult {
         let entries = fs::read_dir(&self.paths.dir).into_iter().flatten().flatten();
         let drives: Vec<PathBuf> = entries
             .filter(|entry| entry.file_name().to_str().is_some_and(layout::config_drive_name))
@@ -140,7 +140,7 @@ impl Task {
         Ok(())
     }
 
-    pub(super) async fn grow_disk(&self, entry: &Entry) -> Outcome {
+    pub(super) async fn grow_disk(&self, entry: &Entry) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
         let Some(root_seq) = self.newest_disk() else { return Ok(()) };
         let size_bytes = entry.desired.spec.size.disk_gib << 30;

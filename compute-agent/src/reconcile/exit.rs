@@ -1,8 +1,8 @@
 //! The steps that end a QEMU, say what an end was, and remove what is left.
 
 use super::{
-    act::{Outcome, fault, on_path},
-    plan::{CRASH_LOOP, Cause, Effort, Exit, QUICK_CRASH_MS, crash_backoff_ms},
+    act::{StepResult, fault, on_path},
+    plan::{Attempts, CRASH_LOOP, Cause, Exit, QUICK_CRASH_MS, crash_backoff_ms},
     task::Task,
 };
 use crate::{
@@ -19,11 +19,11 @@ const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
 const STDERR_SHOWN: usize = 600;
 
 impl Task {
-    pub(super) async fn kill(&mut self, entry: &Entry, cause: Cause) -> Outcome {
+    pub(super) async fn kill(&mut self, entry: &Entry, cause: Cause) -> StepResult {
         match cause {
-            Cause::Broken(what) => self.effort.broken = Some(what.to_owned()),
+            Cause::Broken(what) => self.attempts.broken = Some(what.to_owned()),
             Cause::Off | Cause::Delete | Cause::Rebuild | Cause::Reboot | Cause::Resize | Cause::Ended => {
-                self.effort.ending = true;
+                self.attempts.ending = true;
             }
         }
         if let Some(running) = &entry.done.process {
@@ -45,7 +45,7 @@ impl Task {
     }
 
     /// Writes down what the end of the recorded QEMU was.
-    pub(super) async fn settle(&mut self, entry: &Entry, exit: Exit) -> Outcome {
+    pub(super) async fn settle(&mut self, entry: &Entry, exit: Exit) -> StepResult {
         let now = Timestamp::now();
         let quick = entry.done.started_at.is_some_and(|at| now.millis_since(at) < QUICK_CRASH_MS);
         let quick_crashes = if quick { entry.done.quick_crashes + 1 } else { 1 };
@@ -80,12 +80,13 @@ impl Task {
         });
         record.await?;
         let start_not_before = if crashed { self.context.now_ms() + crash_backoff_ms(quick_crashes) } else { 0 };
-        self.effort = Effort { start_not_before, broken: reason, shown: self.effort.shown, ..Effort::default() };
+        self.attempts =
+            Attempts { start_not_before, broken: reason, shown: self.attempts.shown, ..Attempts::default() };
         Ok(())
     }
 
     fn crash_reason(&self, exit: Exit) -> String {
-        let what = match (&self.effort.broken, exit) {
+        let what = match (&self.attempts.broken, exit) {
             (Some(what), _) => what.clone(),
             (None, Exit::FailedStart) => "QEMU ended before it was ready".into(),
             (None, _) => "QEMU ended unexpectedly".into(),
@@ -98,9 +99,9 @@ impl Task {
         if said.is_empty() { what } else { format!("{what}; it said: {said}") }
     }
 
-    pub(super) async fn remove_leftovers(&mut self) -> Outcome {
+    pub(super) async fn remove_leftovers(&mut self) -> StepResult {
         let uid = self.context.users.find(&self.paths);
-        self.forget_config_drives().await?;
+        self.erase_config_drives().await?;
         let log = self.paths.console_log();
         // QEMU could write in that directory: only a plain file is opened.
         if fs::symlink_metadata(&log).is_ok_and(|meta| meta.is_file()) {

@@ -1,6 +1,6 @@
 //! The words of [`super::plan`]: what is seen, what was tried, what can be done, what is shown. Pure.
 
-use crate::ledger::{Card, HaltCause};
+use crate::ledger::{HaltCause, Nic};
 use domain::{PortId, instance::InstanceState};
 
 /// A QEMU that ended sooner than this after its start crashed quickly.
@@ -9,18 +9,18 @@ pub const QUICK_CRASH_MS: i64 = 60_000;
 pub const CRASH_LOOP: u32 = 5;
 /// What is really there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
-    pub process: ProcessSeen,
+pub struct Observed {
+    pub process: ObservedProcess,
     /// Root disks on the host, by ascending root_seq; more than one in the middle of a rebuild.
-    pub disks: Vec<DiskSeen>,
+    pub disks: Vec<ObservedDisk>,
     /// All parts of the desired image are in the cache.
     pub image: bool,
     /// A config drive with the desired content exists.
     pub config_drive: bool,
     /// Network cards that QEMU has.
-    pub cards: Vec<CardSeen>,
-    /// Cards whose taps are held open for the next start.
-    pub taps: Vec<Card>,
+    pub nics: Vec<ObservedNic>,
+    /// Nics whose taps are held open for the next start.
+    pub taps: Vec<Nic>,
     /// A directory, a cgroup or a file of it exists.
     pub anything: bool,
     /// This boot of the host.
@@ -28,19 +28,19 @@ pub struct Seen {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CardSeen {
+pub struct ObservedNic {
     pub slot: u8,
     pub port_id: PortId,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DiskSeen {
+pub struct ObservedDisk {
     pub root_seq: u64,
     pub size_gib: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ProcessSeen {
+pub enum ObservedProcess {
     /// None that the ledger names, nor one in the instance's own cgroup.
     None,
     /// It runs, and we aren't connected to its monitor.
@@ -67,7 +67,7 @@ pub enum Machine {
 
 /// What the task has tried, forgotten at a restart of the agent. Times are milliseconds of a monotonic clock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Effort {
+pub struct Attempts {
     pub failure: Option<Failure>,
     /// The power button was pressed in this life of QEMU: first, and last.
     pub asked: Option<(u64, u64)>,
@@ -79,7 +79,7 @@ pub struct Effort {
     pub start_not_before: u64,
     /// When the guest was last let go on after a disk error.
     pub io_retried: Option<u64>,
-    /// The guest was asked to let a card go.
+    /// The guest was asked to let a NIC go.
     pub unplug: Option<Unplugging>,
     /// What was shown last.
     pub shown: Option<InstanceState>,
@@ -102,7 +102,7 @@ pub struct Failure {
     pub reason: String,
     /// A fault shows as `error`; otherwise it passes by itself (a service is away).
     pub fault: bool,
-    pub attempts: u32,
+    pub count: u32,
     pub retry_at: u64,
 }
 
@@ -129,18 +129,18 @@ pub enum Step {
         config_drive: bool,
     },
     GrowDisk,
-    /// Acquire the ports of all cards for the start that follows.
+    /// Acquire the ports of all NICs for the start that follows.
     AcquirePorts,
     Launch,
-    /// Plug a card into the running QEMU.
-    PlugCard {
-        card: Card,
+    /// Plug a NIC into the running QEMU.
+    PlugNic {
+        nic: Nic,
         slot: u8,
     },
-    /// Ask the guest to let a card go.
-    UnplugCard(CardSeen),
+    /// Ask the guest to let a NIC go.
+    UnplugNic(ObservedNic),
     /// Give ports back, and remove what QEMU still holds of them.
-    FreeCards(Vec<Card>),
+    FreeNics(Vec<Nic>),
     Cont,
     Pause,
     /// Press the power button.
@@ -158,7 +158,7 @@ pub enum Step {
     /// Remove whatever else is left: directories, console log, cgroup.
     RemoveLeftovers,
     /// Replace the entry by its tombstone.
-    Bury,
+    WriteTombstone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,7 +170,7 @@ pub enum StepKind {
     GrowDisk,
     AcquirePorts,
     Launch,
-    Cards,
+    Nics,
     Control,
     Kill,
     Remove,
@@ -181,7 +181,7 @@ impl Step {
     #[must_use]
     pub fn kind(&self) -> StepKind {
         match self {
-            Self::Wait | Self::Settle(_) | Self::Halt { .. } | Self::LiftHalt | Self::Booted | Self::Bury => {
+            Self::Wait | Self::Settle(_) | Self::Halt { .. } | Self::LiftHalt | Self::Booted | Self::WriteTombstone => {
                 StepKind::Ledger
             }
             Self::Attach => StepKind::Attach,
@@ -190,7 +190,7 @@ impl Step {
             Self::GrowDisk => StepKind::GrowDisk,
             Self::AcquirePorts => StepKind::AcquirePorts,
             Self::Launch => StepKind::Launch,
-            Self::PlugCard { .. } | Self::UnplugCard(_) | Self::FreeCards(_) => StepKind::Cards,
+            Self::PlugNic { .. } | Self::UnplugNic(_) | Self::FreeNics(_) => StepKind::Nics,
             Self::Cont | Self::Pause | Self::Powerdown | Self::Reset => StepKind::Control,
             Self::Kill(_) => StepKind::Kill,
             Self::DestroyDisk { .. } | Self::RemoveLeftovers => StepKind::Remove,
@@ -254,7 +254,7 @@ pub fn crash_backoff_ms(quick_crashes: u32) -> u64 {
 #[must_use]
 pub fn retry_backoff_ms(kind: StepKind, attempts: u32) -> u64 {
     let most = match kind {
-        StepKind::AcquirePorts | StepKind::Cards => 5_000,
+        StepKind::AcquirePorts | StepKind::Nics => 5_000,
         StepKind::Ledger
         | StepKind::Attach
         | StepKind::FetchImage
