@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod config;
 pub mod context;
+mod error_chain;
 pub mod fleet;
 pub mod host_cert;
 pub mod in_flight;
@@ -13,6 +14,8 @@ pub mod secret_file;
 pub mod telemetry;
 pub mod tls;
 pub mod transport;
+
+pub use error_chain::error_chain;
 
 /// Chooses the one crypto provider. Call it first in every `main` and test that touches TLS: with two providers compiled in, rustls
 /// panics at first use instead of choosing.

@@ -2,7 +2,7 @@
 //! service inserts the operation's id with its outcome in the transaction of the change. So after any crash a repeat finds either the
 //! outcome or nothing done. An outcome is base64 of the answer as the owning service encodes it.
 
-use crate::{ReadError, Store};
+use crate::{Op, ReadError, Store};
 use domain::{OperationId, Timestamp};
 
 op! {
@@ -108,6 +108,19 @@ pub enum OperationTable {
     Compute,
     Storage,
     Resource,
+}
+
+impl OperationTable {
+    /// Stores an operation's outcome with the change.
+    #[must_use]
+    pub fn insert(self, id: OperationId, outcome: String, created_at: Timestamp) -> Op {
+        match self {
+            Self::Identity => IdentityOperationInsert { id, outcome, created_at }.into(),
+            Self::Compute => ComputeOperationInsert { id, outcome, created_at }.into(),
+            Self::Storage => StorageOperationInsert { id, outcome, created_at }.into(),
+            Self::Resource => ResourceOperationInsert { id, outcome, created_at }.into(),
+        }
+    }
 }
 
 impl Store {
