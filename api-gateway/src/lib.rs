@@ -22,6 +22,7 @@ use crate::{
     http::server::Server,
 };
 use anyhow::Context;
+use futures::future::BoxFuture;
 use service_kit::{metrics::MetricsHandle, transport::GrpcTarget};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use store::Store;
@@ -37,7 +38,13 @@ pub struct Deps {
 }
 
 /// Binds, makes the first user if there is none, and serves until `shutdown`; then drains.
-pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+///
+/// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
+pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(run_until(config, deps, shutdown))
+}
+
+async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     bind(config, deps, shutdown).await?.run().await
 }
 

@@ -37,6 +37,7 @@ use admission::service::HostIdentityService;
 use agents::{ingest, ingest::Ingest, liveness, service::AgentLinkService};
 use anyhow::Context as _;
 use domain::instance::InstanceState;
+use futures::future::BoxFuture;
 use grpc::ClusterManagerService;
 use manager::Manager;
 use placement::constraints::load_placed_instances;
@@ -67,7 +68,13 @@ const RESUME_PAGE: u32 = 1000;
 const STREAMS_MAX: u32 = 10_000;
 
 /// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
-pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+///
+/// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
+pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(run_until(config, deps, shutdown))
+}
+
+async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let channel = deps.storage.channel().context("the storage-manager's address")?;
     let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);

@@ -41,6 +41,7 @@ use crate::{
     },
 };
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use service_kit::transport::GrpcTarget;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,7 +56,13 @@ pub struct Deps {
 }
 
 /// Runs the agent until `shutdown`. Instances keep running, and the next start adopts them.
-pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+///
+/// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
+pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(run_until(config, deps, shutdown))
+}
+
+async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     let context = start(config, &deps, shutdown.clone()).await?;
     let tasks = context.0.tasks.clone();
     let (context, orphans) = context;

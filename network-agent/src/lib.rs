@@ -24,6 +24,7 @@ mod tests;
 pub mod undo;
 
 use config::Config;
+use futures::future::BoxFuture;
 use host::{Host, HostError, reconcile};
 use link::netns::{NetnsError, Worker};
 use service_kit::transport::GrpcTarget;
@@ -53,7 +54,13 @@ pub enum ServeError {
 }
 
 /// Serves until `shutdown`. Networks go on without the agent; the next one takes them over.
-pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), ServeError> {
+///
+/// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
+pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, Result<(), ServeError>> {
+    Box::pin(run_until(config, deps, shutdown))
+}
+
+async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> Result<(), ServeError> {
     let path = config.port_socket.clone();
     let opened = tokio::task::spawn_blocking(move || {
         let worker = Worker::current().map_err(ServeError::Namespace)?;

@@ -21,6 +21,7 @@ pub use manager::Manager;
 
 use agents::NetworkLinkService;
 use anyhow::Context as _;
+use futures::future::BoxFuture;
 use grpc::ResourceManagerService;
 use proto::{
     network::v1::network_link_server::NetworkLinkServer, resource::v1::resource_manager_server::ResourceManagerServer,
@@ -40,7 +41,13 @@ pub struct Deps {
 const STREAMS_MAX: u32 = 10_000;
 
 /// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
-pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+///
+/// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
+pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(run_until(config, deps, shutdown))
+}
+
+async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let manager = Manager::load(config, deps.store, tasks.clone(), shutdown.clone());
     let manager = Arc::new(manager.await.context("the networks can't be read")?);

@@ -16,6 +16,7 @@ pub mod reconcile;
 pub use config::Config;
 
 use anyhow::Context;
+use futures::future::BoxFuture;
 use grpc::StorageService;
 use object::ObjectDir;
 use proto::storage::v1::storage_manager_server::StorageManagerServer;
@@ -31,7 +32,13 @@ pub struct Deps {
 }
 
 /// Serves until `shutdown`, then finishes the calls in progress.
-pub async fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+///
+/// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
+pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
+    Box::pin(run_until(config, deps, shutdown))
+}
+
+async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Deps { store, listener } = deps;
     let objects = ObjectDir::open(&config.directory)
         .await

@@ -26,7 +26,17 @@ pub fn command() -> clap::Command {
 }
 
 /// Runs the command line of this process.
-pub async fn run() -> ExitCode {
+pub fn run() -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run_command_line()),
+        Err(error) => {
+            eprintln!("iaasctl: the runtime can't start: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run_command_line() -> ExitCode {
     // A reader that has seen enough (`| head`) ends us quietly, as it does every other tool.
     // Rust ignores SIGPIPE; printing checks for the broken pipe instead (output::print).
     let cli = match cli::Cli::try_parse() {

@@ -1,6 +1,5 @@
-//! The binary: everything is in the library, so that tests can look at the command tree.
+//! The binary: everything is in the library, so that tests can look at the command tree, and so that its code is made there alone.
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::process::ExitCode {
-    iaasctl::run().await
+fn main() -> std::process::ExitCode {
+    iaasctl::run()
 }

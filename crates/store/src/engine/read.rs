@@ -5,7 +5,8 @@ use super::{
     postgres,
     rows::Column,
 };
-use sqlx::{FromRow, PgPool, SqlSafeStr, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+use futures::future::BoxFuture;
+use sqlx::{PgPool, SqlSafeStr, SqlStr, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 use std::sync::Arc;
 
 pub(crate) enum Pool {
@@ -55,9 +56,12 @@ binds! {
     int: i64, u32, domain::Timestamp
 }
 
-/// A row type that both databases can give.
-pub(crate) trait BothRow: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin {}
-impl<T: for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow> + Send + Unpin> BothRow for T {}
+/// A row type that both databases can give. Its two functions are concrete, so that each is compiled once, here, and not again in
+/// every crate that reads.
+pub(crate) trait BothRow: Sized {
+    fn from_sqlite(row: &SqliteRow) -> sqlx::Result<Self>;
+    fn from_postgres(row: &PgRow) -> sqlx::Result<Self>;
+}
 
 row! {
     /// `SELECT … AS n`.
@@ -69,58 +73,67 @@ row! {
     pub(crate) struct IdRow { pub id: String }
 }
 
-/// Runs a query with its binds on the pool that is there.
-macro_rules! fetch {
-    ($pool:expr, $row:ty, $sql:expr, $binds:expr, $fetch:ident) => {
-        match $pool {
-            Pool::Sqlite(pool) => {
-                let mut query = sqlx::query_as::<sqlx::Sqlite, $row>($sql);
-                for bind in $binds {
-                    query = match bind {
-                        Bind::Text(text) => query.bind(text),
-                        Bind::Int(int) => query.bind(int),
-                    };
-                }
-                query.$fetch(pool).await
-            }
-            Pool::Postgres(pool) => {
-                let mut query = sqlx::query_as::<sqlx::Postgres, $row>($sql);
-                for bind in $binds {
-                    query = match bind {
-                        Bind::Text(text) => query.bind(text),
-                        Bind::Int(int) => query.bind(int),
-                    };
-                }
-                query.$fetch(pool).await
-            }
-        }
-        .map_err(read_error)
+/// What a query gave, before its columns are read.
+enum Rows {
+    Sqlite(Vec<SqliteRow>),
+    Postgres(Vec<PgRow>),
+}
+
+impl Rows {
+    fn read<T: BothRow>(&self) -> Result<Vec<T>, ReadError> {
+        let read: sqlx::Result<Vec<T>> = match self {
+            Self::Sqlite(rows) => rows.iter().map(T::from_sqlite).collect(),
+            Self::Postgres(rows) => rows.iter().map(T::from_postgres).collect(),
+        };
+        read.map_err(read_error)
+    }
+}
+
+/// A query with its binds.
+macro_rules! bound {
+    ($database:ty, $sql:expr, $binds:expr) => {
+        $binds.into_iter().fold(sqlx::query::<$database>($sql), |query, bind| match bind {
+            Bind::Text(text) => query.bind(text),
+            Bind::Int(int) => query.bind(int),
+        })
     };
 }
 
 impl Pool {
+    /// Runs a query on the pool that is there. The future is boxed because an `async fn` is compiled anew in every crate that calls it,
+    /// with all of sqlx in it.
+    fn rows(&self, sql: SqlStr, binds: Vec<Bind>) -> BoxFuture<'_, Result<Rows, ReadError>> {
+        Box::pin(async move {
+            match self {
+                Self::Sqlite(pool) => bound!(sqlx::Sqlite, sql, binds).fetch_all(pool).await.map(Rows::Sqlite),
+                Self::Postgres(pool) => bound!(sqlx::Postgres, sql, binds).fetch_all(pool).await.map(Rows::Postgres),
+            }
+            .map_err(read_error)
+        })
+    }
+
     pub(crate) async fn fetch_all<T: BothRow>(
         &self,
         sql: impl SqlSafeStr,
-        binds: impl IntoIterator<Item = Bind> + Send,
+        binds: impl IntoIterator<Item = Bind>,
     ) -> Result<Vec<T>, ReadError> {
-        fetch!(self, T, sql, binds, fetch_all)
+        self.rows(sql.into_sql_str(), binds.into_iter().collect()).await?.read()
     }
 
     pub(crate) async fn fetch_optional<T: BothRow>(
         &self,
         sql: impl SqlSafeStr,
-        binds: impl IntoIterator<Item = Bind> + Send,
+        binds: impl IntoIterator<Item = Bind>,
     ) -> Result<Option<T>, ReadError> {
-        fetch!(self, T, sql, binds, fetch_optional)
+        Ok(self.fetch_all(sql, binds).await?.into_iter().next())
     }
 
     pub(crate) async fn fetch_one<T: BothRow>(
         &self,
         sql: impl SqlSafeStr,
-        binds: impl IntoIterator<Item = Bind> + Send,
+        binds: impl IntoIterator<Item = Bind>,
     ) -> Result<T, ReadError> {
-        fetch!(self, T, sql, binds, fetch_one)
+        self.fetch_optional(sql, binds).await?.ok_or_else(|| read_error(sqlx::Error::RowNotFound))
     }
 
     pub(crate) async fn close(&self) {

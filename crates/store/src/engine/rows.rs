@@ -318,23 +318,20 @@ where
     T::from_raw(raw).map_err(|e| sqlx::Error::ColumnDecode { index: name.to_owned(), source: Box::new(e) })
 }
 
-/// A struct whose fields are columns of the same names, with its `FromRow` for both databases.
+/// A struct whose fields are columns of the same names, and how it is read from either database.
 macro_rules! row {
     ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$fmeta:meta])* $fvis:vis $field:ident : $ty:ty),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
         $vis struct $name { $($(#[$fmeta])* $fvis $field: $ty),* }
 
-        impl<'r, R> sqlx::FromRow<'r, R> for $name
-        where
-            R: sqlx::Row,
-            &'static str: sqlx::ColumnIndex<R>,
-            String: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-            i64: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-            bool: sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
-        {
-            fn from_row(row: &'r R) -> sqlx::Result<Self> {
-                Ok(Self { $($field: $crate::engine::rows::get::<R, $ty>(row, stringify!($field))?),* })
+        impl $crate::engine::read::BothRow for $name {
+            fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
+                Ok(Self { $($field: $crate::engine::rows::get::<_, $ty>(row, stringify!($field))?),* })
+            }
+
+            fn from_postgres(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+                Ok(Self { $($field: $crate::engine::rows::get::<_, $ty>(row, stringify!($field))?),* })
             }
         }
     };
