@@ -1,7 +1,7 @@
 //! Network cards: what is asked for, checked and worded for the resource-manager. Pure.
 
 use domain::{
-    InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, instance::Nic, limits, network::FixedIpRequest,
+    InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, instance::Nic, network::FixedIpRequest,
 };
 use proto::{cluster::v1 as pb, convert::parse, resource::v1 as resource};
 
@@ -47,15 +47,6 @@ pub fn parse_card(nic: &pb::NicRequest) -> Result<Card, Problem> {
             mac: None,
         },
     })
-}
-
-/// As many as an instance may have.
-pub fn check_count(count: usize) -> Result<(), Problem> {
-    if count > limits::NICS_PER_INSTANCE {
-        let most = limits::NICS_PER_INSTANCE;
-        return Err(Problem::invalid("nics", format!("an instance has at most {most} network cards")));
-    }
-    Ok(())
 }
 
 /// The card that a row's [`Nic`] stands for, asked for anew: same port, same MAC, same addresses.
@@ -152,8 +143,6 @@ mod tests {
         ] {
             parse_card(&bad).expect_err("malformed");
         }
-        assert_eq!(check_count(16), Ok(()));
-        assert_eq!(check_count(17).expect_err("too many").errors[0].field, "nics");
     }
 
     #[test]

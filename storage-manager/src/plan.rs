@@ -2,8 +2,8 @@
 
 use domain::{
     ErrorKind, Problem, ProjectId, Timestamp,
-    image::{Image, ImageKind, ImagePart, ImagePartKind, ImageState},
-    limits,
+    image::{Image, ImagePart, ImagePartKind, ImageState},
+    validate,
 };
 use std::collections::BTreeMap;
 use store::{DiskRow, DiskState};
@@ -66,18 +66,10 @@ pub fn part_exists(image: &Image, part: ImagePartKind) -> Problem {
 
 /// Checks what people may say of a new image.
 pub fn check_image(image: &Image) -> Result<(), Problem> {
-    let printable = image.cmdline.chars().all(|c| c == ' ' || c.is_ascii_graphic());
-    if image.cmdline.len() > limits::KERNEL_CMDLINE_BYTES || !printable {
-        let most = limits::KERNEL_CMDLINE_BYTES;
-        return Err(Problem::invalid("cmdline", format!("must be printable ASCII of at most {most} bytes")));
-    }
-    if image.kind == ImageKind::Disk && !image.cmdline.is_empty() {
-        return Err(Problem::invalid("cmdline", "is for kernel images: a disk boots by its own loader"));
-    }
-    if image.min_memory_mib > limits::MEMORY_MIB_MAX {
-        return Err(Problem::invalid("min_memory_mib", format!("must be at most {}", limits::MEMORY_MIB_MAX)));
-    }
-    Ok(())
+    validate::check(|v| {
+        validate::image::cmdline(v, "cmdline", image.kind, &image.cmdline);
+        validate::image::min_memory_mib(v, "min_memory_mib", image.min_memory_mib);
+    })
 }
 
 /// Whether a standing disk row is what a reservation asks for: then the reservation is a repeat.
@@ -155,7 +147,7 @@ mod tests {
     use super::*;
     use domain::{
         DiskId, HostId, ImageId, InstanceId,
-        image::{DiskFormat, Visibility},
+        image::{DiskFormat, ImageKind, Visibility},
     };
 
     fn image(kind: ImageKind) -> Image {

@@ -1,18 +1,12 @@
 //! Hosts, for system admins. The cluster-manager owns them; reads go to the store.
 
 use crate::{
-    app::{
-        App,
-        catalog::shown,
-        idempotency::Ticket,
-        instance::Done,
-        instance_check::{Wrong, check_tags},
-    },
+    app::{App, catalog::shown, idempotency::Ticket, instance::Done},
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
     v1::view::{host::HostChange, plan::PlanView},
 };
-use domain::{HostId, Name, Problem, ProjectId, flavor::Size, host::Host, limits};
+use domain::{HostId, Problem, ProjectId, Violations, flavor::Size, host::Host, validate};
 use proto::cluster::v1 as pb;
 
 pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
@@ -24,29 +18,18 @@ pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
 }
 
 pub fn check_change(body: &HostChange) -> Result<(), Problem> {
-    let mut wrong = Wrong::default();
+    let mut violations = Violations::default();
     if let Some(reason) = &body.cordon_reason {
-        let most = limits::DESCRIPTION_BYTES;
-        wrong.unless(reason.len() <= most, "/cordon_reason", || format!("at most {most} bytes"));
+        violations.description("/cordon_reason", reason);
         let uncordons = body.cordoned == Some(false) && !reason.is_empty();
-        wrong.unless(!uncordons, "/cordon_reason", || "a host that isn't cordoned has none".to_owned());
+        violations.unless(!uncordons, "/cordon_reason", || "a host that isn't cordoned has none".to_owned());
     }
-    if let Some(Err(error)) = body.zone.as_ref().map(|zone| zone.parse::<Name>()) {
-        wrong.add("/zone", error.to_string());
-    }
-    if let Some(tags) = &body.tags {
-        check_tags(&mut wrong, tags);
-    }
-    for (pointer, ratio, bounds) in [
-        ("/cpu_overcommit", body.cpu_overcommit, limits::CPU_OVERCOMMIT_PERMILLE),
-        ("/memory_overcommit", body.memory_overcommit, limits::MEMORY_OVERCOMMIT_PERMILLE),
-        ("/disk_overcommit", body.disk_overcommit, limits::DISK_OVERCOMMIT_PERMILLE),
-    ] {
-        let (least, most) = (f64::from(*bounds.start()) / 1000.0, f64::from(*bounds.end()) / 1000.0);
-        let fits = ratio.is_none_or(|ratio| (least..=most).contains(&ratio));
-        wrong.unless(fits, pointer, || format!("{least} to {most}"));
-    }
-    wrong.finish()
+    body.zone.iter().for_each(|zone| validate::name(&mut violations, "/zone", zone));
+    body.tags.iter().for_each(|tags| validate::tags(&mut violations, "/tags", tags));
+    let [cpu, memory, disk] =
+        [body.cpu_overcommit, body.memory_overcommit, body.disk_overcommit].map(|r| r.map(permille));
+    validate::host::overcommit(&mut violations, "/", cpu, memory, disk);
+    violations.finish()
 }
 
 /// Changes what an operator decides on a host.

@@ -1,29 +1,23 @@
 //! Images: rows by the storage-manager, bytes through it. A project reads its own images and public ones; it changes its own alone.
 
 use crate::{
-    app::{
-        App,
-        catalog::image_find,
-        idempotency::Ticket,
-        instance::Done,
-        instance_check::{Wrong, check_key},
-    },
+    app::{App, catalog::image_find, idempotency::Ticket, instance::Done, instance_check::check_key},
     auth::scope::Caller,
     http::{intent::Intent, problem::ApiError},
     v1::view::{image::ImageCreate, plan::PlanView},
 };
 use domain::{
-    ErrorKind, ImageId, Name, Problem, ProjectId,
+    ErrorKind, ImageId, Problem, ProjectId, Violations,
     image::{DiskFormat, Image, ImageKind, Visibility},
-    limits,
+    validate,
 };
 use proto::{convert::image_from_pb, storage::v1 as pb};
 
 /// The image that `key` means, which must be the project's own.
 pub async fn find_own(app: &App, project_id: ProjectId, key: &str) -> Result<Image, ApiError> {
-    let mut wrong = Wrong::default();
-    check_key(&mut wrong, "image", key);
-    wrong.finish()?;
+    let mut violations = Violations::default();
+    check_key(&mut violations, "image", key);
+    violations.finish()?;
     let image = image_find(app, project_id, key).await?;
     if image.project_id == project_id {
         return Ok(image);
@@ -39,25 +33,14 @@ pub async fn find_own(app: &App, project_id: ProjectId, key: &str) -> Result<Ima
 
 /// What a request may say of a new image.
 pub fn check_create(body: &ImageCreate) -> Result<(), Problem> {
-    let mut wrong = Wrong::default();
-    if let Err(error) = body.name.parse::<Name>() {
-        wrong.add("/name", error.to_string());
-    }
-    match body.kind {
-        ImageKind::Disk => {
-            wrong.unless(body.cmdline.is_none(), "/cmdline", || "only kernel images have one".to_owned());
-        }
-        ImageKind::Kernel => {
-            wrong.unless(body.format.is_none(), "/format", || "only disk images have one".to_owned());
-        }
-    }
-    let cmdline = body.cmdline.as_deref().unwrap_or_default();
-    let most = limits::KERNEL_CMDLINE_BYTES;
-    wrong.unless(cmdline.len() <= most, "/cmdline", || format!("at most {most} bytes"));
-    wrong.unless(!cmdline.chars().any(char::is_control), "/cmdline", || "no control characters".to_owned());
-    let memory_ok = body.min_memory_mib.is_none_or(|mib| mib <= limits::MEMORY_MIB_MAX);
-    wrong.unless(memory_ok, "/min_memory_mib", || format!("at most {}", limits::MEMORY_MIB_MAX));
-    wrong.finish()
+    let mut violations = Violations::default();
+    validate::name(&mut violations, "/name", &body.name);
+    let formatted = body.kind == ImageKind::Disk || body.format.is_none();
+    violations.unless(formatted, "/format", || "only disk images have one".to_owned());
+    validate::image::cmdline(&mut violations, "/cmdline", body.kind, body.cmdline.as_deref().unwrap_or_default());
+    let min_memory_mib = body.min_memory_mib.unwrap_or_default();
+    validate::image::min_memory_mib(&mut violations, "/min_memory_mib", min_memory_mib);
+    violations.finish()
 }
 
 /// Makes an image without bytes. Only system admins make public ones.

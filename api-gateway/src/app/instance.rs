@@ -168,7 +168,7 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
             (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new(), Pinning::None)
         }
     };
-    instance_check::check_host_loss(asked.on_host_loss, size)?;
+    domain::validate::instance::host_loss("/on_host_loss", asked.on_host_loss, size)?;
     let mut ssh_keys = Vec::with_capacity(asked.ssh_keys.len());
     for key in &asked.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());

@@ -4,7 +4,7 @@
 use crate::{
     app::{
         App,
-        instance_check::{Wrong, check_key},
+        instance_check::check_key,
         network::{
             check,
             find::{self, in_field},
@@ -13,7 +13,7 @@ use crate::{
     http::problem::ApiError,
     v1::view::nic::NicRequest,
 };
-use domain::{Problem, ProjectId, limits::NICS_PER_INSTANCE, network::PortState};
+use domain::{Problem, ProjectId, Violations, limits::NICS_PER_INSTANCE, network::PortState, validate};
 use proto::cluster::v1 as pb;
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -22,19 +22,19 @@ use uuid::Uuid;
 const USUAL: &str = "default";
 
 /// The form of the cards in a create. `count`: of the instances.
-pub fn check_all(wrong: &mut Wrong, networks: Option<&Vec<NicRequest>>, count: usize) {
+pub fn check_all(violations: &mut Violations, networks: Option<&Vec<NicRequest>>, count: usize) {
     let networks = networks.map_or(&[][..], Vec::as_slice);
-    wrong.unless(networks.len() <= NICS_PER_INSTANCE, "/networks", || format!("at most {NICS_PER_INSTANCE}"));
+    validate::instance::nic_count(violations, "/networks", networks.len());
     for (at, nic) in networks.iter().enumerate().take(NICS_PER_INSTANCE) {
         let at = format!("/networks/{at}");
-        check_one(wrong, &at, nic);
+        check_one(violations, &at, nic);
         if count > 1 {
-            wrong.unless(nic.port.is_none(), &format!("{at}/port"), || {
+            violations.unless(nic.port.is_none(), &format!("{at}/port"), || {
                 "one port can't be the card of several instances: name a network".to_owned()
             });
             let own = nic.fixed_ips.iter().position(|text| text.parse::<IpAddr>().is_ok());
             if let Some(place) = own {
-                wrong.add(
+                violations.add(
                     format!("{at}/fixed_ips/{place}"),
                     "one address can't be had by several instances: name a subnet, or nothing",
                 );
@@ -44,28 +44,28 @@ pub fn check_all(wrong: &mut Wrong, networks: Option<&Vec<NicRequest>>, count: u
 }
 
 /// The form of one card. `at`: the pointer to it.
-pub fn check_one(wrong: &mut Wrong, at: &str, nic: &NicRequest) {
+pub fn check_one(violations: &mut Violations, at: &str, nic: &NicRequest) {
     match (&nic.network, &nic.port) {
-        (Some(network), None) => check_key(wrong, &format!("{at}/network"), network),
+        (Some(network), None) => check_key(violations, &format!("{at}/network"), network),
         (None, Some(port)) => {
-            check_key(wrong, &format!("{at}/port"), port);
+            check_key(violations, &format!("{at}/port"), port);
             let plain = nic.fixed_ips.is_empty() && nic.security_groups.is_none();
-            wrong.unless(plain, &format!("{at}/port"), || {
+            violations.unless(plain, &format!("{at}/port"), || {
                 "a port has its addresses and security groups already: give them with a network alone".to_owned()
             });
         }
-        (Some(_), Some(_)) => wrong.add(format!("{at}/port"), "give a network or a port, not both"),
-        (None, None) => wrong.add(format!("{at}/network"), "give a network or a port"),
+        (Some(_), Some(_)) => violations.add(format!("{at}/port"), "give a network or a port, not both"),
+        (None, None) => violations.add(format!("{at}/network"), "give a network or a port"),
     }
-    check::fixed_ips(wrong, &format!("{at}/fixed_ips"), &nic.fixed_ips);
-    check::security_groups(wrong, &format!("{at}/security_groups"), nic.security_groups.as_ref());
+    check::fixed_ips(violations, &format!("{at}/fixed_ips"), &nic.fixed_ips);
+    check::security_groups(violations, &format!("{at}/security_groups"), nic.security_groups.as_ref());
 }
 
 /// The form of a card that is attached later.
 pub fn check(nic: &NicRequest) -> Result<(), Problem> {
-    let mut wrong = Wrong::default();
-    check_one(&mut wrong, "", nic);
-    wrong.finish()
+    let mut violations = Violations::default();
+    check_one(&mut violations, "", nic);
+    violations.finish()
 }
 
 /// Ports to mint for each instance: one a card. Without a word about networks it may get one.
@@ -156,9 +156,9 @@ mod tests {
 
     fn wrong_fields(networks: serde_json::Value, count: usize) -> Vec<String> {
         let networks: Vec<NicRequest> = serde_json::from_value(networks).expect("of the right shape");
-        let mut wrong = Wrong::default();
-        check_all(&mut wrong, Some(&networks), count);
-        wrong.finish().err().map(|p| p.errors.into_iter().map(|e| e.field).collect()).unwrap_or_default()
+        let mut violations = Violations::default();
+        check_all(&mut violations, Some(&networks), count);
+        violations.finish().err().map(|p| p.errors.into_iter().map(|e| e.field).collect()).unwrap_or_default()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
     cards::{Card, parse_card},
     lifecycle::{
         change::{Change, Scene, plan_change},
-        check::{check_image, check_size, check_tags},
+        check::check_image,
     },
     manager::{Manager, read_problem},
     reconcile::plan::resize_generation,
@@ -23,6 +23,7 @@ use domain::{
     flavor::Size,
     instance::{Instance, InstanceState, Power},
     quota::QuotaAmounts,
+    validate,
 };
 use proto::{
     cluster::v1 as pb,
@@ -171,9 +172,15 @@ fn away(manager: &Manager, host_id: domain::HostId) -> bool {
 /// What the change asks beyond the instance's own state.
 async fn check(manager: &Manager, change: &Change, next: &Instance) -> Result<(), Problem> {
     match change {
-        Change::Describe { tags, .. } => check_tags(tags.as_ref().unwrap_or(&next.tags)),
+        Change::Describe { tags, .. } => {
+            validate::check(|v| validate::tags(v, "tags", tags.as_ref().unwrap_or(&next.tags)))
+        }
+        Change::SetPower { stop_timeout_secs, .. } => {
+            let secs = stop_timeout_secs.unwrap_or_default();
+            validate::check(|v| validate::instance::stop_timeout(v, "stop_timeout_secs", secs))
+        }
         Change::Resize { size, .. } => {
-            check_size(*size)?;
+            validate::check(|v| validate::instance::size(v, "", *size))?;
             let image = manager.image(next.spec.image_id).await?;
             // Its image may be gone by now; what it needed of a size is then unknown, and the disk is made already.
             image.map_or(Ok(()), |i| check_image(i.id, Some(&i), next.project_id, *size))
@@ -182,11 +189,7 @@ async fn check(manager: &Manager, change: &Change, next: &Instance) -> Result<()
             let image = manager.image(*image_id).await?;
             check_image(*image_id, image.as_ref(), next.project_id, next.spec.size)
         }
-        Change::SetPower { .. }
-        | Change::Reboot { .. }
-        | Change::AttachNic { .. }
-        | Change::DetachNic { .. }
-        | Change::Delete => Ok(()),
+        Change::Reboot { .. } | Change::AttachNic { .. } | Change::DetachNic { .. } | Change::Delete => Ok(()),
     }
 }
 

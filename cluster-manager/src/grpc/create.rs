@@ -10,8 +10,8 @@ use super::{
     reserve::{self, Reservations},
 };
 use crate::{
-    cards::{Card, check_count, parse_card},
-    lifecycle::check::{check_image, check_spec, check_tags},
+    cards::{Card, parse_card},
+    lifecycle::check::check_image,
     manager::{Manager, read_problem},
     placement::{
         Placement,
@@ -26,6 +26,7 @@ use domain::{
     instance::{Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic},
     limits,
     quota::QuotaAmounts,
+    validate,
 };
 use proto::{
     cluster::v1 as pb,
@@ -116,17 +117,15 @@ fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem>
         fill,
         left_out: LeftOut::default(),
     };
-    let (count, most) = (wanted.instances.len(), limits::CREATE_COUNT as usize);
-    if count == 0 || count > most {
-        return Err(Problem::invalid("count", format!("must be 1 to {most}")));
-    }
+    let (count, bounds) = (wanted.instances.len(), 1..=limits::CREATE_COUNT as usize);
+    validate::check(|v| v.within("count", count, &bounds))?;
     let mut names = HashSet::new();
     if let Some(twice) = wanted.instances.iter().find(|i| !names.insert(&i.name)) {
         return Err(Problem::invalid("name", format!("`{}` is given twice", twice.name)));
     }
     let mut ports = HashSet::new();
     for one in &wanted.instances {
-        check_count(one.cards.len())?;
+        validate::check(|v| validate::instance::nic_count(v, "nics", one.cards.len()))?;
         if let Some(twice) = one.cards.iter().find(|card| !ports.insert(card.port_id)) {
             return Err(Problem::invalid("nics", format!("port {} is given twice", twice.port_id)));
         }
@@ -139,8 +138,7 @@ async fn attempt(
     context: &CallContext,
     mut wanted: Wanted,
 ) -> Result<pb::CreateInstancesResponse, Problem> {
-    check_spec(&wanted.spec)?;
-    check_tags(&wanted.tags)?;
+    validate::instance::spec(&wanted.spec, &wanted.tags)?;
     let image_id = wanted.spec.image_id;
     check_image(image_id, manager.image(image_id).await?.as_ref(), wanted.project_id, wanted.spec.size)?;
     if wanted.fill == Fill::AsManyAsFit

@@ -3,11 +3,8 @@
 //! A host may shrink under what it holds: claims stay, and nothing new fits until enough is freed.
 
 use super::answer::{self, Deed};
-use crate::{
-    lifecycle::check::check_tags,
-    manager::{Manager, read_problem},
-};
-use domain::{ErrorKind, HostId, Problem, Timestamp, flavor::Size, host::Host, limits};
+use crate::manager::{Manager, read_problem};
+use domain::{ErrorKind, HostId, Problem, Timestamp, Violations, flavor::Size, host::Host, validate};
 use proto::{
     cluster::v1 as pb,
     convert::{parse, parse_optional},
@@ -67,7 +64,7 @@ async fn run(
 }
 
 fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
-    let mut next = host.clone();
+    let (mut next, mut violations) = (host.clone(), Violations::default());
     if let Some(cordoned) = request.cordoned {
         next.cordoned = cordoned;
         if !cordoned {
@@ -75,9 +72,7 @@ fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
         }
     }
     if let Some(reason) = &request.cordon_reason {
-        if reason.len() > limits::DESCRIPTION_BYTES {
-            return Err(Problem::invalid("cordon_reason", format!("at most {} bytes", limits::DESCRIPTION_BYTES)));
-        }
+        violations.description("cordon_reason", reason);
         next.cordon_reason.clone_from(reason);
     }
     if let Some(draining) = request.draining {
@@ -91,8 +86,11 @@ fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
     }
     if request.replace_tags {
         next.tags = request.tags.clone().into_iter().collect();
-        check_tags(&next.tags)?;
+        validate::tags(&mut violations, "tags", &next.tags);
     }
+    let (cpu, memory) = (request.cpu_overcommit_permille, request.memory_overcommit_permille);
+    validate::host::overcommit(&mut violations, "", cpu, memory, request.disk_overcommit_permille);
+    violations.finish()?;
     shape(&mut next, request)?;
     Ok(next)
 }
@@ -100,32 +98,12 @@ fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
 /// What instances may have of the host.
 fn shape(next: &mut Host, request: &pb::ChangeHostRequest) -> Result<(), Problem> {
     let ratios = [
-        (
-            "cpu_overcommit",
-            limits::CPU_OVERCOMMIT_PERMILLE,
-            request.cpu_overcommit_permille,
-            &mut next.cpu_overcommit_permille,
-        ),
-        (
-            "memory_overcommit",
-            limits::MEMORY_OVERCOMMIT_PERMILLE,
-            request.memory_overcommit_permille,
-            &mut next.memory_overcommit_permille,
-        ),
-        (
-            "disk_overcommit",
-            limits::DISK_OVERCOMMIT_PERMILLE,
-            request.disk_overcommit_permille,
-            &mut next.disk_overcommit_permille,
-        ),
+        (request.cpu_overcommit_permille, &mut next.cpu_overcommit_permille),
+        (request.memory_overcommit_permille, &mut next.memory_overcommit_permille),
+        (request.disk_overcommit_permille, &mut next.disk_overcommit_permille),
     ];
-    for (field, bounds, asked, permille) in ratios {
-        let Some(asked) = asked else { continue };
-        if !bounds.contains(&asked) {
-            let (least, most) = (f64::from(*bounds.start()) / 1000.0, f64::from(*bounds.end()) / 1000.0);
-            return Err(Problem::invalid(field, format!("must be {least} to {most}")));
-        }
-        *permille = asked;
+    for (requested, permille) in ratios {
+        *permille = requested.unwrap_or(*permille);
     }
     let (reserved, offered) = (next.reserved, next.offered);
     next.reserved = Size {

@@ -9,7 +9,7 @@ use crate::{
         rebalance::{Limits, Resident, plan_consolidation},
     },
 };
-use domain::{Problem, cpu::CpuBaseline, instance::InstanceState};
+use domain::{Problem, cpu::CpuBaseline, instance::InstanceState, limits, validate};
 use proto::cluster::v1 as pb;
 use service_kit::context::CallContext;
 use std::{collections::HashMap, sync::Arc};
@@ -22,6 +22,11 @@ pub async fn plan(
     _: &CallContext,
     request: pb::PlanRebalanceRequest,
 ) -> Result<pb::PlanRebalanceResponse, Problem> {
+    validate::check(|v| {
+        v.within("moves_max", request.moves_max, &(1..=limits::REBALANCE_MOVES));
+        v.within("moves_per_host_max", request.moves_per_host_max, &(1..=limits::REBALANCE_MOVES));
+        v.within("tolerance_permille", request.tolerance_permille, &(0..=1000));
+    })?;
     let limits = Limits { moves: request.moves_max as usize, moves_per_host: request.moves_per_host_max as usize };
     let (goal, tolerance_permille) = (request.goal(), request.tolerance_permille);
     let mut residents = residents(manager).await?;

@@ -3,14 +3,12 @@
 //! Desired state is a level, so asking for what already is asked for changes nothing and succeeds: a repeated `stop` is no error and
 //! raises no generation. What a host can't do from where it is, is refused here, with what to do first.
 
-use crate::{
-    cards::check_count,
-    reconcile::{deadline::Deadlines, plan::WAITING_FOR_HOST},
-};
+use crate::reconcile::{deadline::Deadlines, plan::WAITING_FOR_HOST};
 use domain::{
     ErrorKind, ImageId, Name, PortId, Problem, Timestamp,
     flavor::Size,
     instance::{Instance, InstanceState as S, Nic, OnCrash, Power, default_stop_timeout_secs},
+    validate,
 };
 use std::collections::BTreeMap;
 
@@ -269,7 +267,8 @@ fn attach_nic(next: &mut Instance, nic: &Nic, scene: Scene<'_>) -> Result<bool, 
     if next.spec.nics.iter().any(|n| n.port_id == nic.port_id) {
         return Ok(false);
     }
-    check_count(next.spec.nics.len() + 1)?;
+    let count = next.spec.nics.len() + 1;
+    validate::check(|v| validate::instance::nic_count(v, "nics", count))?;
     next.spec.nics.push(nic.clone());
     Ok(cards_change(next, "plugging a network card in", scene))
 }

@@ -22,8 +22,10 @@ pub mod quota;
 pub mod ssh_key;
 pub mod testing;
 pub mod time;
+pub mod validate;
 
 pub use id::*;
 pub use name::Name;
 pub use problem::{ErrorKind, FieldError, Problem};
 pub use time::Timestamp;
+pub use validate::Violations;

@@ -9,8 +9,23 @@ pub const TAG_KEY_BYTES: usize = 128;
 pub const TAG_VALUE_BYTES: usize = 256;
 pub const DESCRIPTION_BYTES: usize = 1024;
 pub const KERNEL_CMDLINE_BYTES: usize = 1024;
-/// Network cards of one instance.
 pub const NICS_PER_INSTANCE: usize = 16;
+/// How long a stop may wait for the guest, seconds.
+pub const STOP_TIMEOUT_SECS_MAX: u32 = 3600;
+pub const FIXED_IPS_PER_PORT: usize = 16;
+pub const SECURITY_GROUPS_PER_PORT: usize = 16;
+pub const ALLOWED_ADDRESSES_PER_PORT: usize = 32;
+/// A port's rate, bits per second in each direction.
+pub const PORT_RATE_BPS_MAX: u64 = 1 << 50;
+pub const DNS_SERVERS_PER_SUBNET: usize = 8;
+/// Also of a subnet of an external network.
+pub const ALLOCATION_RANGES_PER_SUBNET: usize = 32;
+pub const HOST_ROUTES_PER_SUBNET: usize = 32;
+pub const SUBNETS_PER_EXTERNAL_NETWORK: usize = 32;
+/// Rules that one request gives a new security group. How many a group has is the quota's to bound.
+pub const SECURITY_RULES_PER_REQUEST: usize = 200;
+/// Moves of one rebalance plan.
+pub const REBALANCE_MOVES: u32 = 10_000;
 /// Instances in one `count` request.
 pub const CREATE_COUNT: u32 = 100;
 pub const PAGE_DEFAULT: u32 = 100;

@@ -1,6 +1,10 @@
 //! SSH public keys that new instances get. Checked when stored, so that a typo is a 400 and not a machine nobody can enter.
 
 use crate::{Name, ProjectId, SshKeyId, Timestamp, limits};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD},
+};
 use sha2::{Digest, Sha256};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +61,7 @@ pub fn parse_public_key(text: &str) -> Result<(String, String), InvalidSshKey> {
     if !TYPES.contains(&kind) {
         return Err(InvalidSshKey::UnknownType(kind.chars().take(40).collect()));
     }
-    let bytes = base64_decode(blob).ok_or(InvalidSshKey::Malformed)?;
+    let bytes = BASE64_STANDARD.decode(blob).map_err(|_| InvalidSshKey::Malformed)?;
     // RFC 4253 section 6.6: the blob starts with the type's name as a length-prefixed string.
     let named = bytes.get(..4).map(|n| u32::from_be_bytes([n[0], n[1], n[2], n[3]]) as usize);
     let inside = named.and_then(|n| bytes.get(4..4usize.checked_add(n)?));
@@ -67,41 +71,7 @@ pub fn parse_public_key(text: &str) -> Result<(String, String), InvalidSshKey> {
     let comment: Vec<&str> = parts.collect();
     let line =
         if comment.is_empty() { format!("{kind} {blob}") } else { format!("{kind} {blob} {}", comment.join(" ")) };
-    Ok((line, format!("SHA256:{}", base64_encode_unpadded(&Sha256::digest(&bytes)))))
-}
-
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn base64_decode(text: &str) -> Option<Vec<u8>> {
-    let body = text.trim_end_matches('=');
-    if !text.len().is_multiple_of(4) || text.len() - body.len() > 2 {
-        return None;
-    }
-    let mut out = Vec::with_capacity(body.len() * 3 / 4);
-    let (mut acc, mut bits) = (0u32, 0u32);
-    for b in body.bytes() {
-        let value = ALPHABET.iter().position(|a| *a == b)?;
-        acc = (acc << 6) | u32::try_from(value).ok()?;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            out.push(((acc >> bits) & 0xff) as u8);
-        }
-    }
-    Some(out)
-}
-
-fn base64_encode_unpadded(bytes: &[u8]) -> String {
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let n = (u32::from(chunk[0]) << 16)
-            | (u32::from(*chunk.get(1).unwrap_or(&0)) << 8)
-            | u32::from(*chunk.get(2).unwrap_or(&0));
-        for i in 0..=chunk.len() {
-            out.push(char::from(ALPHABET[((n >> (18 - 6 * i)) & 63) as usize]));
-        }
-    }
-    out
+    Ok((line, format!("SHA256:{}", BASE64_STANDARD_NO_PAD.encode(Sha256::digest(&bytes)))))
 }
 
 #[cfg(test)]

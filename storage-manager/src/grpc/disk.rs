@@ -3,7 +3,7 @@
 
 use super::{StorageService, failure};
 use crate::plan::{self, ConfirmPlan};
-use domain::{DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, limits, quota::QuotaAmounts};
+use domain::{DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, quota::QuotaAmounts, validate};
 use proto::{convert::parse, storage::v1 as pb};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{
@@ -44,10 +44,7 @@ fn reservation(disk: &pb::DiskReservation, now: Timestamp, ttl_secs: u64) -> Res
 }
 
 fn check_size(size_gib: u64) -> Result<(), Problem> {
-    if size_gib > limits::DISK_GIB_MAX {
-        return Err(Problem::invalid("size_gib", format!("must be at most {}", limits::DISK_GIB_MAX)));
-    }
-    Ok(())
+    validate::check(|v| validate::instance::disk_gib(v, "size_gib", size_gib))
 }
 
 fn instance_ids(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {

@@ -1,11 +1,12 @@
-//! What a request about networks may say at all, before anything is looked up. Pure. Every wrong field is named at once.
+//! What a request about networks may say at all, before anything is looked up. Pure. The bounds are
+//! `domain::validate`'s, which the resource-manager calls too; here are the names of the fields.
 
 use super::{
     floating_ip::TargetAsked,
     rule::{self, RuleAsked},
 };
 use crate::{
-    app::instance_check::{Wrong, check_key},
+    app::instance_check::check_key,
     v1::view::{
         external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnetRequest},
         floating_ip::{FloatingIpChange, FloatingIpCreate},
@@ -18,30 +19,15 @@ use crate::{
     },
 };
 use domain::{
-    Name, Problem, limits,
-    network::{
-        self, Cidr, ExternalSubnet, HostRoute, InvalidSubnet, IpRange, MTU_MAX, MTU_MIN, MacAddr, RateLimit, SubnetSpec,
-    },
+    Name, Problem, Violations, limits,
+    network::{self, Cidr, ExternalSubnet, HostRoute, InvalidSubnet, IpRange, MacAddr, RateLimit, SubnetSpec},
+    validate,
 };
-use std::{fmt::Display, net::IpAddr, str::FromStr};
+use std::net::IpAddr;
 
-const DNS_MAX: usize = 8;
-const RANGES_MAX: usize = 64;
-const ROUTES_MAX: usize = 64;
-const FIXED_IPS_MAX: usize = 16;
-const ALLOWED_MAX: usize = 64;
-const GROUPS_MAX: usize = 16;
-const RULES_MAX: usize = 200;
-const EXTERNAL_SUBNETS_MAX: usize = 64;
-const RATE_MAX: u64 = 1 << 50;
-
-fn parsed<T: FromStr<Err: Display>>(wrong: &mut Wrong, field: &str, text: &str) -> Option<T> {
-    text.parse().map_err(|error: T::Err| wrong.add(field, error.to_string())).ok()
-}
-
-fn address(wrong: &mut Wrong, field: &str, text: &str) -> Option<IpAddr> {
+fn address(violations: &mut Violations, field: &str, text: &str) -> Option<IpAddr> {
     let parsed = text.parse().ok();
-    wrong.unless(parsed.is_some(), field, || {
+    violations.unless(parsed.is_some(), field, || {
         let shown: String = text.chars().take(64).collect();
         format!("`{shown}` is not an IP address")
     });
@@ -50,59 +36,52 @@ fn address(wrong: &mut Wrong, field: &str, text: &str) -> Option<IpAddr> {
 
 /// Each of a list, by its place in it.
 fn each<T>(
-    wrong: &mut Wrong,
+    violations: &mut Violations,
     field: &str,
     most: usize,
     texts: &[String],
-    one: impl Fn(&mut Wrong, &str, &str) -> Option<T>,
+    one: impl Fn(&mut Violations, &str, &str) -> Option<T>,
 ) -> Vec<T> {
-    if texts.len() > most {
-        wrong.add(field, format!("at most {most}"));
+    if !violations.at_most(field, texts.len(), most) {
         return Vec::new();
     }
-    texts.iter().enumerate().filter_map(|(at, text)| one(wrong, &format!("{field}/{at}"), text)).collect()
+    texts.iter().enumerate().filter_map(|(at, text)| one(violations, &format!("{field}/{at}"), text)).collect()
 }
 
-fn keys(wrong: &mut Wrong, field: &str, most: usize, keys: &[String]) {
-    wrong.unless(keys.len() <= most, field, || format!("at most {most}"));
+fn keys(violations: &mut Violations, field: &str, most: usize, keys: &[String]) {
+    violations.at_most(field, keys.len(), most);
     for (at, key) in keys.iter().enumerate().take(most) {
-        check_key(wrong, &format!("{field}/{at}"), key);
+        check_key(violations, &format!("{field}/{at}"), key);
     }
 }
 
-fn name(wrong: &mut Wrong, text: &str) -> Option<Name> {
-    parsed(wrong, "/name", text)
+fn name(violations: &mut Violations, text: &str) -> Option<Name> {
+    violations.parse("/name", text)
 }
 
-fn new_name(wrong: &mut Wrong, text: Option<&String>) -> Option<Name> {
-    text.and_then(|text| name(wrong, text))
+fn new_name(violations: &mut Violations, text: Option<&String>) -> Option<Name> {
+    text.and_then(|text| name(violations, text))
 }
 
-fn description(wrong: &mut Wrong, field: &str, text: &str) {
-    let most = limits::DESCRIPTION_BYTES;
-    wrong.unless(text.len() <= most, field, || format!("at most {most} bytes"));
-}
-
-/// All is there when nothing was wrong.
-fn whole<T>(wrong: Wrong, value: Option<T>) -> Result<T, Problem> {
-    wrong.finish()?;
+/// All is there when nothing is violated.
+fn whole<T>(violations: Violations, value: Option<T>) -> Result<T, Problem> {
+    violations.finish()?;
     value.ok_or_else(Problem::internal)
 }
 
 pub fn network(body: &NetworkCreate) -> Result<Name, Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    description(&mut wrong, "/description", &body.description);
-    let mtu_ok = body.mtu.is_none_or(|mtu| (MTU_MIN..=MTU_MAX).contains(&mtu));
-    wrong.unless(mtu_ok, "/mtu", || format!("{MTU_MIN} to {MTU_MAX}"));
-    whole(wrong, name)
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    violations.description("/description", &body.description);
+    validate::network::mtu(&mut violations, "/mtu", body.mtu);
+    whole(violations, name)
 }
 
 pub fn network_change(body: &NetworkChange) -> Result<Option<Name>, Problem> {
-    let mut wrong = Wrong::default();
-    let name = new_name(&mut wrong, body.name.as_ref());
-    description(&mut wrong, "/description", body.description.as_deref().unwrap_or_default());
-    wrong.finish()?;
+    let mut violations = Violations::default();
+    let name = new_name(&mut violations, body.name.as_ref());
+    violations.description("/description", body.description.as_deref().unwrap_or_default());
+    violations.finish()?;
     Ok(name)
 }
 
@@ -120,22 +99,21 @@ fn first_address(cidr: Cidr) -> IpAddr {
     }
 }
 
-fn routes(wrong: &mut Wrong, requests: &[HostRouteRequest]) -> Vec<HostRoute> {
-    if requests.len() > ROUTES_MAX {
-        wrong.add("/host_routes", format!("at most {ROUTES_MAX}"));
+fn routes(violations: &mut Violations, requests: &[HostRouteRequest]) -> Vec<HostRoute> {
+    if !violations.at_most("/host_routes", requests.len(), limits::HOST_ROUTES_PER_SUBNET) {
         return Vec::new();
     }
     let mut routes = Vec::with_capacity(requests.len());
     for (at, HostRouteRequest { destination, next_hop }) in requests.iter().enumerate() {
-        let destination = parsed::<Cidr>(wrong, &format!("/host_routes/{at}/destination"), destination);
-        let next_hop = address(wrong, &format!("/host_routes/{at}/next_hop"), next_hop);
+        let destination = violations.parse::<Cidr>(&format!("/host_routes/{at}/destination"), destination);
+        let next_hop = address(violations, &format!("/host_routes/{at}/next_hop"), next_hop);
         routes.extend(destination.zip(next_hop).map(|(destination, next_hop)| HostRoute { destination, next_hop }));
     }
     routes
 }
 
 /// Names the field that makes a subnet impossible.
-fn impossible(wrong: &mut Wrong, at: &str, error: &InvalidSubnet) {
+fn impossible(violations: &mut Violations, at: &str, error: &InvalidSubnet) {
     let field = match error {
         InvalidSubnet::Reserved { .. }
         | InvalidSubnet::TooSmall { .. }
@@ -145,41 +123,52 @@ fn impossible(wrong: &mut Wrong, at: &str, error: &InvalidSubnet) {
         InvalidSubnet::RangeOutside { .. } | InvalidSubnet::RangesOverlap { .. } => "allocation",
         InvalidSubnet::NextHop { .. } => "host_routes",
     };
-    wrong.add(format!("{at}/{field}"), error.to_string());
+    violations.add(format!("{at}/{field}"), error.to_string());
 }
 
 pub fn subnet(body: &SubnetCreate) -> Result<SubnetAsked, Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    check_key(&mut wrong, "/network", &body.network);
-    let cidr = parsed::<Cidr>(&mut wrong, "/cidr", &body.cidr);
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    check_key(&mut violations, "/network", &body.network);
+    let cidr = violations.parse::<Cidr>("/cidr", &body.cidr);
     let gateway = match &body.gateway {
-        Some(text) => address(&mut wrong, "/gateway", text),
+        Some(text) => address(&mut violations, "/gateway", text),
         None => cidr.map(first_address),
     };
-    let dns = each(&mut wrong, "/dns", DNS_MAX, &body.dns, address);
-    let allocation = each(&mut wrong, "/allocation", RANGES_MAX, &body.allocation, parsed::<IpRange>);
-    let host_routes = routes(&mut wrong, &body.host_routes);
+    let dns = each(&mut violations, "/dns", limits::DNS_SERVERS_PER_SUBNET, &body.dns, address);
+    let allocation = each(
+        &mut violations,
+        "/allocation",
+        limits::ALLOCATION_RANGES_PER_SUBNET,
+        &body.allocation,
+        Violations::parse::<IpRange>,
+    );
+    let host_routes = routes(&mut violations, &body.host_routes);
     let spec = cidr.zip(gateway).map(|(cidr, gateway)| SubnetSpec { cidr, gateway, dns, allocation, host_routes });
     if let Some(Err(error)) = spec.as_ref().map(|spec| spec.validate(&[])) {
-        impossible(&mut wrong, "", &error);
+        impossible(&mut violations, "", &error);
     }
-    whole(wrong, name.zip(spec).map(|(name, spec)| SubnetAsked { name, spec }))
+    whole(violations, name.zip(spec).map(|(name, spec)| SubnetAsked { name, spec }))
 }
 
 pub fn subnet_change(body: &SubnetChange) -> Result<network::SubnetChange, Problem> {
-    let mut wrong = Wrong::default();
+    let mut violations = Violations::default();
     let change = network::SubnetChange {
-        name: new_name(&mut wrong, body.name.as_ref()),
-        dns: body.dns.as_ref().map(|dns| each(&mut wrong, "/dns", DNS_MAX, dns, address)),
-        allocation: body
-            .allocation
-            .as_ref()
-            .map(|ranges| each(&mut wrong, "/allocation", RANGES_MAX, ranges, parsed::<IpRange>)),
-        host_routes: body.host_routes.as_ref().map(|requests| routes(&mut wrong, requests)),
+        name: new_name(&mut violations, body.name.as_ref()),
+        dns: body.dns.as_ref().map(|dns| each(&mut violations, "/dns", limits::DNS_SERVERS_PER_SUBNET, dns, address)),
+        allocation: body.allocation.as_ref().map(|ranges| {
+            each(
+                &mut violations,
+                "/allocation",
+                limits::ALLOCATION_RANGES_PER_SUBNET,
+                ranges,
+                Violations::parse::<IpRange>,
+            )
+        }),
+        host_routes: body.host_routes.as_ref().map(|requests| routes(&mut violations, requests)),
         dhcp: body.dhcp,
     };
-    wrong.finish()?;
+    violations.finish()?;
     Ok(change)
 }
 
@@ -191,70 +180,72 @@ pub struct PortAsked {
     pub rate_limit: RateLimit,
 }
 
-fn rate(wrong: &mut Wrong, limit: RateLimit) {
-    for (field, bps) in [("to_instance_bps", limit.to_instance_bps), ("from_instance_bps", limit.from_instance_bps)] {
-        wrong.unless(bps <= RATE_MAX, &format!("/rate_limit/{field}"), || format!("at most {RATE_MAX}"));
-    }
-}
-
 /// Addresses or subnets: what they are is seen when the network's subnets are known.
-pub fn fixed_ips(wrong: &mut Wrong, field: &str, asked: &[String]) {
-    keys(wrong, field, FIXED_IPS_MAX, asked);
+pub fn fixed_ips(violations: &mut Violations, field: &str, asked: &[String]) {
+    keys(violations, field, limits::FIXED_IPS_PER_PORT, asked);
 }
 
-pub fn security_groups(wrong: &mut Wrong, field: &str, asked: Option<&Vec<String>>) {
-    keys(wrong, field, GROUPS_MAX, asked.map_or(&[], Vec::as_slice));
+pub fn security_groups(violations: &mut Violations, field: &str, asked: Option<&Vec<String>>) {
+    keys(violations, field, limits::SECURITY_GROUPS_PER_PORT, asked.map_or(&[], Vec::as_slice));
 }
 
 pub fn port(body: &PortCreate) -> Result<PortAsked, Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    check_key(&mut wrong, "/network", &body.network);
-    let mac = body.mac.as_ref().and_then(|text| parsed::<MacAddr>(&mut wrong, "/mac", text));
-    if let Some(Err(error)) = mac.map(MacAddr::unicast) {
-        wrong.add("/mac", error.to_string());
-    }
-    fixed_ips(&mut wrong, "/fixed_ips", &body.fixed_ips);
-    let allowed_addresses =
-        each(&mut wrong, "/allowed_addresses", ALLOWED_MAX, &body.allowed_addresses, parsed::<Cidr>);
-    security_groups(&mut wrong, "/security_groups", body.security_groups.as_ref());
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    check_key(&mut violations, "/network", &body.network);
+    let mac = body.mac.as_ref().and_then(|text| violations.parse::<MacAddr>("/mac", text));
+    validate::network::mac(&mut violations, "/mac", mac);
+    fixed_ips(&mut violations, "/fixed_ips", &body.fixed_ips);
+    let allowed_addresses = each(
+        &mut violations,
+        "/allowed_addresses",
+        limits::ALLOWED_ADDRESSES_PER_PORT,
+        &body.allowed_addresses,
+        Violations::parse::<Cidr>,
+    );
+    security_groups(&mut violations, "/security_groups", body.security_groups.as_ref());
     let rate_limit = body.rate_limit.unwrap_or_default().into();
-    rate(&mut wrong, rate_limit);
-    whole(wrong, name.map(|name| PortAsked { name, mac, allowed_addresses, rate_limit }))
+    validate::network::rate_limit(&mut violations, "/rate_limit/", rate_limit);
+    whole(violations, name.map(|name| PortAsked { name, mac, allowed_addresses, rate_limit }))
 }
 
 /// But the security groups, which are looked up.
 pub fn port_change(body: &PortChange) -> Result<network::PortChange, Problem> {
-    let mut wrong = Wrong::default();
-    security_groups(&mut wrong, "/security_groups", body.security_groups.as_ref());
+    let mut violations = Violations::default();
+    security_groups(&mut violations, "/security_groups", body.security_groups.as_ref());
     let change = network::PortChange {
-        name: new_name(&mut wrong, body.name.as_ref()),
+        name: new_name(&mut violations, body.name.as_ref()),
         security_group_ids: None,
-        allowed_addresses: body
-            .allowed_addresses
-            .as_ref()
-            .map(|blocks| each(&mut wrong, "/allowed_addresses", ALLOWED_MAX, blocks, parsed::<Cidr>)),
+        allowed_addresses: body.allowed_addresses.as_ref().map(|blocks| {
+            each(
+                &mut violations,
+                "/allowed_addresses",
+                limits::ALLOWED_ADDRESSES_PER_PORT,
+                blocks,
+                Violations::parse::<Cidr>,
+            )
+        }),
         rate_limit: body.rate_limit.map(RateLimit::from),
     };
-    rate(&mut wrong, change.rate_limit.unwrap_or_default());
-    wrong.finish()?;
+    validate::network::rate_limit(&mut violations, "/rate_limit/", change.rate_limit.unwrap_or_default());
+    violations.finish()?;
     Ok(change)
 }
 
 pub fn router(body: &RouterCreate) -> Result<Name, Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    check_key(&mut wrong, "/network", &body.network);
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    check_key(&mut violations, "/network", &body.network);
     if let Some(key) = &body.external_network {
-        check_key(&mut wrong, "/external_network", key);
+        check_key(&mut violations, "/external_network", key);
     }
-    whole(wrong, name)
+    whole(violations, name)
 }
 
 pub fn router_change(body: &RouterChange) -> Result<Option<Name>, Problem> {
-    let mut wrong = Wrong::default();
-    let name = new_name(&mut wrong, body.name.as_ref());
-    wrong.finish()?;
+    let mut violations = Violations::default();
+    let name = new_name(&mut violations, body.name.as_ref());
+    violations.finish()?;
     Ok(name)
 }
 
@@ -264,107 +255,112 @@ pub struct FloatingIpAsked {
     pub target: TargetAsked,
 }
 
-fn fixed_ip(wrong: &mut Wrong, text: Option<&String>, targeted: bool) -> Option<IpAddr> {
-    wrong.unless(text.is_none() || targeted, "/fixed_ip", || "give it with a port or an instance".to_owned());
-    text.and_then(|text| address(wrong, "/fixed_ip", text))
+fn fixed_ip(violations: &mut Violations, text: Option<&String>, targeted: bool) -> Option<IpAddr> {
+    violations.unless(text.is_none() || targeted, "/fixed_ip", || "give it with a port or an instance".to_owned());
+    text.and_then(|text| address(violations, "/fixed_ip", text))
 }
 
-fn one_target(wrong: &mut Wrong, port: Option<&String>, instance: Option<&String>) {
+fn one_target(violations: &mut Violations, port: Option<&String>, instance: Option<&String>) {
     for (field, key) in [("/port", port), ("/instance", instance)] {
         if let Some(key) = key {
-            check_key(wrong, field, key);
+            check_key(violations, field, key);
         }
     }
     let both = port.is_some() && instance.is_some();
-    wrong.unless(!both, "/instance", || "give a port or an instance, not both".to_owned());
+    violations.unless(!both, "/instance", || "give a port or an instance, not both".to_owned());
 }
 
 pub fn floating_ip(body: &FloatingIpCreate) -> Result<FloatingIpAsked, Problem> {
-    let mut wrong = Wrong::default();
+    let mut violations = Violations::default();
     if let Some(key) = &body.external_network {
-        check_key(&mut wrong, "/external_network", key);
+        check_key(&mut violations, "/external_network", key);
     }
-    let wanted = body.address.as_ref().and_then(|text| address(&mut wrong, "/address", text));
-    description(&mut wrong, "/description", &body.description);
-    one_target(&mut wrong, body.port.as_ref(), body.instance.as_ref());
+    let wanted = body.address.as_ref().and_then(|text| address(&mut violations, "/address", text));
+    violations.description("/description", &body.description);
+    one_target(&mut violations, body.port.as_ref(), body.instance.as_ref());
     let targeted = body.port.is_some() || body.instance.is_some();
-    let fixed_ip = fixed_ip(&mut wrong, body.fixed_ip.as_ref(), targeted);
-    wrong.finish()?;
+    let fixed_ip = fixed_ip(&mut violations, body.fixed_ip.as_ref(), targeted);
+    violations.finish()?;
     Ok(FloatingIpAsked { address: wanted, target: TargetAsked::of_create(body, fixed_ip) })
 }
 
 pub fn floating_ip_change(body: &FloatingIpChange) -> Result<Option<TargetAsked>, Problem> {
-    let mut wrong = Wrong::default();
-    description(&mut wrong, "/description", body.description.as_deref().unwrap_or_default());
+    let mut violations = Violations::default();
+    violations.description("/description", body.description.as_deref().unwrap_or_default());
     let port = body.port.as_ref().and_then(Option::as_ref);
-    one_target(&mut wrong, port, body.instance.as_ref());
+    one_target(&mut violations, port, body.instance.as_ref());
     if body.port == Some(None) {
-        wrong.unless(body.instance.is_none(), "/instance", || "give a port or an instance, not both".to_owned());
+        violations.unless(body.instance.is_none(), "/instance", || "give a port or an instance, not both".to_owned());
     }
-    let fixed_ip = fixed_ip(&mut wrong, body.fixed_ip.as_ref(), port.is_some() || body.instance.is_some());
-    wrong.finish()?;
+    let fixed_ip = fixed_ip(&mut violations, body.fixed_ip.as_ref(), port.is_some() || body.instance.is_some());
+    violations.finish()?;
     Ok(TargetAsked::of_change(body, fixed_ip))
 }
 
 pub fn security_group(body: &SecurityGroupCreate) -> Result<(Name, Vec<RuleAsked>), Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    description(&mut wrong, "/description", &body.description);
-    let Some(given) = &body.rules else { return whole(wrong, name.map(|name| (name, rule::everything_out()))) };
-    wrong.unless(given.len() <= RULES_MAX, "/rules", || format!("at most {RULES_MAX} at once"));
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    violations.description("/description", &body.description);
+    let Some(given) = &body.rules else { return whole(violations, name.map(|name| (name, rule::everything_out()))) };
+    violations.at_most("/rules", given.len(), limits::SECURITY_RULES_PER_REQUEST);
     let mut rules = Vec::with_capacity(given.len());
-    for (at, rule) in given.iter().enumerate().take(RULES_MAX) {
-        rules.extend(one_rule(&mut wrong, &format!("/rules/{at}"), rule));
+    for (at, rule) in given.iter().enumerate().take(limits::SECURITY_RULES_PER_REQUEST) {
+        rules.extend(one_rule(&mut violations, &format!("/rules/{at}"), rule));
     }
-    whole(wrong, name.map(|name| (name, rules)))
+    whole(violations, name.map(|name| (name, rules)))
 }
 
 pub fn security_group_change(body: &SecurityGroupChange) -> Result<Option<Name>, Problem> {
-    let mut wrong = Wrong::default();
-    let name = new_name(&mut wrong, body.name.as_ref());
-    description(&mut wrong, "/description", body.description.as_deref().unwrap_or_default());
-    wrong.finish()?;
+    let mut violations = Violations::default();
+    let name = new_name(&mut violations, body.name.as_ref());
+    violations.description("/description", body.description.as_deref().unwrap_or_default());
+    violations.finish()?;
     Ok(name)
 }
 
-fn one_rule(wrong: &mut Wrong, at: &str, body: &SecurityRuleCreate) -> Option<RuleAsked> {
-    description(wrong, &format!("{at}/description"), &body.description);
-    rule::rule(wrong, at, body)
+fn one_rule(violations: &mut Violations, at: &str, body: &SecurityRuleCreate) -> Option<RuleAsked> {
+    violations.description(&format!("{at}/description"), &body.description);
+    rule::rule(violations, at, body)
 }
 
 pub fn security_rule(body: &SecurityRuleCreate) -> Result<RuleAsked, Problem> {
-    let mut wrong = Wrong::default();
-    let rule = one_rule(&mut wrong, "", body);
-    whole(wrong, rule)
+    let mut violations = Violations::default();
+    let rule = one_rule(&mut violations, "", body);
+    whole(violations, rule)
 }
 
 pub fn peering(body: &PeeringCreate) -> Result<Name, Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    check_key(&mut wrong, "/network", &body.network);
-    check_key(&mut wrong, "/peer_network", &body.peer_network);
-    wrong.unless(body.network != body.peer_network, "/peer_network", || "another network is expected".to_owned());
-    whole(wrong, name)
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    check_key(&mut violations, "/network", &body.network);
+    check_key(&mut violations, "/peer_network", &body.peer_network);
+    validate::network::peers(&mut violations, "/peer_network", body.network != body.peer_network);
+    whole(violations, name)
 }
 
-fn external_subnets(wrong: &mut Wrong, requests: &[ExternalSubnetRequest]) -> Vec<ExternalSubnet> {
-    let counted = (1..=EXTERNAL_SUBNETS_MAX).contains(&requests.len());
-    wrong.unless(counted, "/subnets", || format!("1 to {EXTERNAL_SUBNETS_MAX}"));
+fn external_subnets(violations: &mut Violations, requests: &[ExternalSubnetRequest]) -> Vec<ExternalSubnet> {
+    validate::network::external_subnets(violations, "/subnets", requests.len());
     let mut subnets: Vec<ExternalSubnet> = Vec::with_capacity(requests.len());
-    for (at, request) in requests.iter().enumerate().take(EXTERNAL_SUBNETS_MAX) {
+    for (at, request) in requests.iter().enumerate().take(limits::SUBNETS_PER_EXTERNAL_NETWORK) {
         let at = format!("/subnets/{at}");
-        let cidr = parsed::<Cidr>(wrong, &format!("{at}/cidr"), &request.cidr);
+        let cidr = violations.parse::<Cidr>(&format!("{at}/cidr"), &request.cidr);
         let gateway = match &request.gateway {
-            Some(text) => address(wrong, &format!("{at}/gateway"), text),
+            Some(text) => address(violations, &format!("{at}/gateway"), text),
             None => cidr.map(first_address),
         };
         let ranges = format!("{at}/allocation");
-        let allocation = each(wrong, &ranges, RANGES_MAX, &request.allocation, parsed::<IpRange>);
+        let allocation = each(
+            violations,
+            &ranges,
+            limits::ALLOCATION_RANGES_PER_SUBNET,
+            &request.allocation,
+            Violations::parse::<IpRange>,
+        );
         let Some((cidr, gateway)) = cidr.zip(gateway) else { continue };
         let subnet = ExternalSubnet { cidr, gateway, allocation };
         let siblings: Vec<Cidr> = subnets.iter().map(|s| s.cidr).collect();
         if let Err(error) = subnet.spec().validate(&siblings) {
-            impossible(wrong, &at, &error);
+            impossible(violations, &at, &error);
         }
         subnets.push(subnet);
     }
@@ -372,17 +368,17 @@ fn external_subnets(wrong: &mut Wrong, requests: &[ExternalSubnetRequest]) -> Ve
 }
 
 pub fn external_network(body: &ExternalNetworkCreate) -> Result<(Name, Vec<ExternalSubnet>), Problem> {
-    let mut wrong = Wrong::default();
-    let name = name(&mut wrong, &body.name);
-    description(&mut wrong, "/description", &body.description);
-    let subnets = external_subnets(&mut wrong, &body.subnets);
-    whole(wrong, name.map(|name| (name, subnets)))
+    let mut violations = Violations::default();
+    let name = name(&mut violations, &body.name);
+    violations.description("/description", &body.description);
+    let subnets = external_subnets(&mut violations, &body.subnets);
+    whole(violations, name.map(|name| (name, subnets)))
 }
 
 pub fn external_network_change(body: &ExternalNetworkChange) -> Result<Option<Vec<ExternalSubnet>>, Problem> {
-    let mut wrong = Wrong::default();
-    description(&mut wrong, "/description", body.description.as_deref().unwrap_or_default());
-    let subnets = body.subnets.as_ref().map(|subnets| external_subnets(&mut wrong, subnets));
-    wrong.finish()?;
+    let mut violations = Violations::default();
+    violations.description("/description", body.description.as_deref().unwrap_or_default());
+    let subnets = body.subnets.as_ref().map(|subnets| external_subnets(&mut violations, subnets));
+    violations.finish()?;
     Ok(subnets)
 }

@@ -3,9 +3,9 @@
 //! The address family comes from the remote block, or from the protocol (`icmpv6`), unless it is said; without any, IPv4. A protocol that
 //! has a name is known by its number too.
 
-use crate::{app::instance_check::Wrong, v1::view::security_group::SecurityRuleCreate};
+use crate::v1::view::security_group::SecurityRuleCreate;
 use domain::{
-    SecurityGroupId,
+    SecurityGroupId, Violations,
     network::{Cidr, Direction, Ethertype, InvalidRule, Match, PortRange, Protocol, Remote, SecurityRule},
 };
 use proto::convert::network::protocol_of;
@@ -62,9 +62,9 @@ pub fn everything_out() -> Vec<RuleAsked> {
     Ethertype::ALL.into_iter().map(out).collect()
 }
 
-/// `None`: something is wrong, and named. `at`: the pointer to the rule.
-pub fn rule(wrong: &mut Wrong, at: &str, body: &SecurityRuleCreate) -> Option<RuleAsked> {
-    let (mut bad, mut ok) = (|field: &str, detail: String| wrong.add(format!("{at}/{field}"), detail), true);
+/// `None`: something is violations, and named. `at`: the pointer to the rule.
+pub fn rule(violations: &mut Violations, at: &str, body: &SecurityRuleCreate) -> Option<RuleAsked> {
+    let (mut bad, mut ok) = (|field: &str, detail: String| violations.add(format!("{at}/{field}"), detail), true);
     let mut refuse = |field: &str, detail: String| {
         ok = false;
         bad(field, detail);
@@ -161,14 +161,14 @@ fn protocol(text: &str) -> Result<Option<(Protocol, Option<Ethertype>)>, String>
 
 /// `22` or `8000-8100`.
 fn port_range(text: &str) -> Result<PortRange, String> {
-    let wrong = || {
+    let invalid = || {
         let shown: String = text.chars().take(32).collect();
         format!("`{shown}` is not a port (22) or a range of ports (8000-8100) between 1 and 65535")
     };
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(wrong);
+    let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(invalid);
     let range = PortRange { first: port(first)?, last: port(last)? };
-    if range.first <= range.last { Ok(range) } else { Err(wrong()) }
+    if range.first <= range.last { Ok(range) } else { Err(invalid()) }
 }
 
 #[cfg(test)]
@@ -178,9 +178,9 @@ mod tests {
 
     fn parse(body: Value) -> Result<SecurityRule, Vec<String>> {
         let body: SecurityRuleCreate = serde_json::from_value(body).expect("of the right shape");
-        let mut wrong = Wrong::default();
-        let rule = rule(&mut wrong, "/rules/3", &body);
-        match wrong.finish() {
+        let mut violations = Violations::default();
+        let rule = rule(&mut violations, "/rules/3", &body);
+        match violations.finish() {
             Ok(()) => Ok(rule.expect("a rule").rule(None)),
             Err(problem) => {
                 assert!(rule.is_none());

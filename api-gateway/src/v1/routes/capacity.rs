@@ -14,7 +14,7 @@ use axum::extract::State;
 use domain::{
     Problem,
     capacity::{RebalanceGoal, RebalancePlan, ZoneCapacity},
-    limits,
+    limits, validate,
 };
 use http::StatusCode;
 use proto::{
@@ -44,8 +44,6 @@ async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -
     reply::json(StatusCode::OK, &CapacityView { zones })
 }
 
-const MOVES_MAX: u32 = 10_000;
-
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -70,9 +68,7 @@ struct RebalanceParams {
 async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Query<RebalanceParams>) -> ApiResult {
     let (moves_max, moves_per_host_max) = (params.moves.unwrap_or(100), params.moves_per_host.unwrap_or(20));
     for (name, asked) in [("moves", moves_max), ("moves_per_host", moves_per_host_max)] {
-        if !(1..=MOVES_MAX).contains(&asked) {
-            return Err(Problem::invalid(name, format!("must be 1 to {MOVES_MAX}")).into());
-        }
+        validate::check(|v| v.within(name, asked, &(1..=limits::REBALANCE_MOVES)))?;
     }
     let tolerance = params.tolerance.unwrap_or(10);
     if tolerance > 100 {

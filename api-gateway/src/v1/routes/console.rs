@@ -7,7 +7,6 @@ use crate::{
         console_log::{self, LOG_BYTES_MAX, LOG_TAIL_BYTES, LogFrom},
         console_ticket::{self, Grant},
         instance,
-        instance_check::Wrong,
     },
     auth::scope::{Caller, InProject, Write},
     http::{
@@ -28,7 +27,7 @@ use axum::{
     extract::{State, WebSocketUpgrade},
     response::Response,
 };
-use domain::{AuditId, ErrorKind, Problem, Timestamp, event::AuditEntry, instance::Instance};
+use domain::{AuditId, ErrorKind, Problem, Timestamp, Violations, event::AuditEntry, instance::Instance};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use std::time::Instant;
@@ -65,13 +64,13 @@ struct LogParams {
 
 impl LogParams {
     fn from(&self) -> Result<LogFrom, Problem> {
-        let mut wrong = Wrong::default();
-        wrong.unless(self.tail_bytes.is_none() || self.offset.is_none(), "tail_bytes", || {
+        let mut violations = Violations::default();
+        violations.unless(self.tail_bytes.is_none() || self.offset.is_none(), "tail_bytes", || {
             "give tail_bytes or offset, not both".to_owned()
         });
         let tail_ok = self.tail_bytes.is_none_or(|n| n <= LOG_BYTES_MAX);
-        wrong.unless(tail_ok, "tail_bytes", || format!("at most {LOG_BYTES_MAX}"));
-        wrong.finish()?;
+        violations.unless(tail_ok, "tail_bytes", || format!("at most {LOG_BYTES_MAX}"));
+        violations.finish()?;
         Ok(match self.offset {
             Some(offset) => LogFrom::Offset(offset),
             None => LogFrom::Tail(self.tail_bytes.unwrap_or(LOG_TAIL_BYTES)),

@@ -4,7 +4,7 @@ use crate::{
     app::{
         App, host,
         instance::{self, Asked, Done, Made},
-        instance_check::{self, Wrong},
+        instance_check,
         instance_wait::{self, After, WaitTarget, Waited},
         network::look,
         wait,
@@ -26,7 +26,7 @@ use crate::{
 };
 use axum::extract::State;
 use domain::{
-    InstanceId, Problem, ProjectId,
+    InstanceId, Problem, ProjectId, Violations,
     instance::Instance,
     policy::{Action, Resource},
 };
@@ -181,9 +181,9 @@ async fn list_filter(
     project_id: Option<ProjectId>,
     page: &PageRequest,
 ) -> Result<InstanceFilter, ApiError> {
-    let mut wrong = Wrong::default();
-    let state = instance_check::states(&mut wrong, &params.state);
-    let tag = instance_check::tag_filters(&mut wrong, &params.tag);
+    let mut violations = Violations::default();
+    let state = instance_check::states(&mut violations, &params.state);
+    let tag = instance_check::tag_filters(&mut violations, &params.tag);
     let (name, name_prefix) = match &params.name {
         None => (None, None),
         Some(name) => match name.strip_suffix('*') {
@@ -192,8 +192,8 @@ async fn list_filter(
         },
     };
     let stars = name.as_ref().or(name_prefix.as_ref()).is_some_and(|text| text.contains('*'));
-    wrong.unless(!stars, "name", || "a name, or the beginning of one with * behind it, is expected".to_owned());
-    wrong.finish()?;
+    violations.unless(!stars, "name", || "a name, or the beginning of one with * behind it, is expected".to_owned());
+    violations.finish()?;
     let image_id = match (&params.image, project_id) {
         (None, _) => None,
         (Some(key), Some(project_id)) => Some(app.catalog().image(app, project_id, key).await?.id),

@@ -2,9 +2,9 @@
 
 use super::names::PinningName;
 use domain::{
-    FlavorId, Name, Problem, Timestamp,
+    FlavorId, Name, Problem, Timestamp, Violations,
     flavor::{Flavor, Pinning, Size},
-    limits,
+    validate,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -69,15 +69,7 @@ impl FlavorCreate {
 
 /// Refuses sizes that no instance can have. Fields are named as they stand at the top of a body.
 pub fn check_size(size: Size) -> Result<(), Problem> {
-    if !(1..=limits::VCPUS_MAX).contains(&size.vcpus) {
-        return Err(Problem::invalid("/vcpus", format!("1 to {} is expected", limits::VCPUS_MAX)));
-    }
-    if !(limits::MEMORY_MIB_MIN..=limits::MEMORY_MIB_MAX).contains(&size.memory_mib) {
-        let detail = format!("{} to {} is expected", limits::MEMORY_MIB_MIN, limits::MEMORY_MIB_MAX);
-        return Err(Problem::invalid("/memory_mib", detail));
-    }
-    if size.disk_gib > limits::DISK_GIB_MAX {
-        return Err(Problem::invalid("/disk_gib", format!("0 to {} is expected", limits::DISK_GIB_MAX)));
-    }
-    Ok(())
+    let mut violations = Violations::default();
+    validate::instance::size(&mut violations, "/", size);
+    violations.finish()
 }

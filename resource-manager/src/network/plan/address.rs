@@ -1,6 +1,6 @@
 //! Claiming addresses, and what is said to those who can't have one.
 
-use super::{Decided, Draft, check_count, named, scoped, words::port_named};
+use super::{Decided, Draft, named, scoped, words::port_named};
 use crate::network::ipam::{Refusal, Scope};
 use domain::{
     ErrorKind, Problem,
@@ -8,12 +8,9 @@ use domain::{
 };
 use std::net::IpAddr;
 
-pub(super) const FIXED_IPS_MAX: usize = 16;
-
 impl Draft<'_> {
     /// The addresses that a port of the network gets. None asked for: one of an IPv4 subnet and one of an IPv6 subnet, as far as there are.
     pub(super) fn fixed_ips(&mut self, network: &Network, asked: &[FixedIpRequest]) -> Decided<Vec<FixedIp>> {
-        check_count("fixed_ips", asked.len(), FIXED_IPS_MAX)?;
         if !asked.is_empty() {
             return asked.iter().map(|one| self.fixed_ip(network, *one)).collect();
         }

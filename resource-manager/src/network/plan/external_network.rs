@@ -1,20 +1,14 @@
 //! External networks: the operator's.
 
-use super::{Decided, Deed, Draft, PoolChange, check_count, check_description, in_use, named, subnet::invalid_subnet};
+use super::{Decided, Deed, Draft, PoolChange, in_use, named, subnet::invalid_subnet};
 use crate::network::topology::{Key, Learned};
 use domain::{
-    ExternalNetworkId, Name, Problem,
+    ExternalNetworkId, Name,
     network::{ChangeOutcome, Cidr, ExternalNetwork, ExternalSubnet, NetworkObject, ObjectKind},
 };
 use store::{ExternalNetworkChange, ExternalNetworkDelete, ExternalNetworkInsert};
 
-const SUBNETS_MAX: usize = 32;
-
 fn check(subnets: &[ExternalSubnet]) -> Decided<()> {
-    check_count("subnets", subnets.len(), SUBNETS_MAX)?;
-    if subnets.is_empty() {
-        return Err(Problem::invalid("subnets", "at least one is needed: a CIDR with its gateway"));
-    }
     for (at, subnet) in subnets.iter().enumerate() {
         let siblings: Vec<Cidr> = subnets[..at].iter().map(|other| other.cidr).collect();
         subnet.spec().validate(&siblings).map_err(|wrong| invalid_subnet(&wrong))?;
@@ -30,7 +24,6 @@ impl Draft<'_> {
         description: &str,
         subnets: &[ExternalSubnet],
     ) -> Decided<ChangeOutcome> {
-        check_description(description)?;
         check(subnets)?;
         self.free_name(ObjectKind::ExternalNetwork, name, |t| t.external_networks().any(|n| n.name == *name))?;
         let object = ExternalNetwork {
@@ -63,7 +56,6 @@ impl Draft<'_> {
         self.fence(ObjectKind::ExternalNetwork, &was.name, was.generation)?;
         let mut object = ExternalNetwork { generation: was.generation + 1, ..was.clone() };
         if let Some(description) = description {
-            check_description(description)?;
             object.description = description.to_owned();
         }
         if let Some(subnets) = subnets {

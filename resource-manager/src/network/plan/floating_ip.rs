@@ -1,6 +1,6 @@
 //! Floating IPs: an IPv4 address of an external network that stands for one of a port's.
 
-use super::{Decided, Deed, Draft, address::exhausted, check_description, named, scoped, words::port_named};
+use super::{Decided, Deed, Draft, address::exhausted, named, scoped, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem,
@@ -90,7 +90,6 @@ impl Draft<'_> {
         target: &FloatingTarget,
     ) -> Decided<ChangeOutcome> {
         let project_id = self.project()?;
-        check_description(description)?;
         let external = self.external_network(external_network_id)?;
         let target = self.target(None, external_network_id, target)?;
         let scope = external_network_id.0;
@@ -155,7 +154,6 @@ impl Draft<'_> {
         self.fence(ObjectKind::FloatingIp, was.address, was.generation)?;
         let mut object = FloatingIp { generation: was.generation + 1, ..was.clone() };
         if let Some(description) = description {
-            check_description(description)?;
             object.description = description.to_owned();
         }
         if let Some(target) = target {

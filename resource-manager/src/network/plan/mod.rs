@@ -31,12 +31,13 @@ use crate::{
 };
 use domain::{
     ErrorKind, ExternalNetworkId, Name, NetworkId, PortId, Problem, ProjectId, RouterId, SecurityGroupId, SubnetId,
-    Timestamp, limits,
+    Timestamp,
     network::{
         Change, ChangeOutcome, ExternalNetwork, Network, NetworkObject, ObjectKind, Port, Router, SecurityGroup,
         Subnet, SubnetSpec,
     },
     quota::QuotaAmounts,
+    validate,
 };
 use std::{collections::BTreeMap, fmt::Display, net::IpAddr};
 use store::{AddressOwner, AddressRelease, AddressTake, NetworkBump, Op, Unit};
@@ -178,6 +179,7 @@ impl<'a> Draft<'a> {
     }
 
     fn dispatch(&mut self, change: &Change) -> Decided<ChangeOutcome> {
+        validate::network::change(change)?;
         match change {
             // Needs to know what the quota leaves: `Draft::defaults`.
             Change::ProjectDefaults => self.defaults(Fits { network: true, router: true, group: true }),
@@ -373,21 +375,6 @@ impl<'a> Draft<'a> {
         let touches = std::iter::once(what).chain(touches).collect();
         ChangeOutcome { object: Some(object), summary, touches }
     }
-}
-
-fn check_description(description: &str) -> Decided<()> {
-    if description.len() > limits::DESCRIPTION_BYTES {
-        let most = limits::DESCRIPTION_BYTES;
-        return Err(Problem::invalid("description", format!("must be at most {most} bytes")));
-    }
-    Ok(())
-}
-
-fn check_count(field: &str, count: usize, most: usize) -> Decided<()> {
-    if count > most {
-        return Err(Problem::invalid(field, format!("at most {most} can be given, not {count}")));
-    }
-    Ok(())
 }
 
 /// Something can't go (or change so) because others use it; `by` names them.

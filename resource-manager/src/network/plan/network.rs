@@ -1,10 +1,10 @@
 //! Networks.
 
-use super::{Decided, Deed, Draft, PoolChange, check_description, in_use, named, words::port_named};
+use super::{Decided, Deed, Draft, PoolChange, in_use, named, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem,
-    network::{ChangeOutcome, MTU_MAX, MTU_MIN, Network, NetworkObject, ObjectKind, Vni},
+    network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Vni},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
@@ -46,12 +46,6 @@ impl Draft<'_> {
         mtu: Option<u32>,
     ) -> Decided<ChangeOutcome> {
         let project_id = self.project()?;
-        check_description(description)?;
-        if let Some(mtu) = mtu
-            && !(MTU_MIN..=MTU_MAX).contains(&mtu)
-        {
-            return Err(Problem::invalid("mtu", format!("must be {MTU_MIN} to {MTU_MAX}, not {mtu}")));
-        }
         let taken = |n: &Network| n.project_id == project_id && n.name == *name;
         self.free_name(ObjectKind::Network, name, |t| t.networks().any(taken))?;
         let object = self.new_network(id, name, description, mtu)?;
@@ -105,7 +99,6 @@ impl Draft<'_> {
             object.name = name.clone();
         }
         if let Some(description) = description {
-            check_description(description)?;
             object.description = description.to_owned();
         }
         self.op(NetworkChange {

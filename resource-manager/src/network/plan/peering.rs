@@ -19,9 +19,6 @@ impl Draft<'_> {
         peer_network_id: NetworkId,
     ) -> Decided<ChangeOutcome> {
         let project_id = self.project()?;
-        if network_id == peer_network_id {
-            return Err(Problem::invalid("peer_network", "a network can't be peered with itself"));
-        }
         let (one, two) =
             (self.network(network_id.min(peer_network_id))?, self.network(network_id.max(peer_network_id))?);
         if let Some(there) =

@@ -1,6 +1,6 @@
 //! Ports that people make. What instances do with them is `reserve` and `binding`.
 
-use super::{Decided, Deed, Draft, check_count, named, scoped, subnet::touched, words::port_key};
+use super::{Decided, Deed, Draft, named, scoped, subnet::touched, words::port_key};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, InstanceId, Name, NetworkId, PortId, Problem, SecurityGroupId, Timestamp,
@@ -14,9 +14,6 @@ use std::collections::BTreeSet;
 use store::{
     AddressOwner, FloatingIpChange, PortDelete, PortInsert, PortSecurityGroupDelete, PortSecurityGroupPut, PortUpdate,
 };
-
-const ALLOWED_MAX: usize = 32;
-const GROUPS_MAX: usize = 16;
 
 pub(super) struct NewPort<'a> {
     pub id: PortId,
@@ -51,7 +48,6 @@ impl Draft<'_> {
     }
 
     pub(super) fn groups(&mut self, asked: &[SecurityGroupId]) -> Decided<Vec<SecurityGroupId>> {
-        check_count("security_groups", asked.len(), GROUPS_MAX)?;
         let distinct: BTreeSet<SecurityGroupId> = asked.iter().copied().collect();
         for id in &distinct {
             self.security_group(*id)?;
@@ -63,7 +59,6 @@ impl Draft<'_> {
     pub(super) fn mac(&mut self, asked: Option<MacAddr>) -> Decided<MacAddr> {
         match asked {
             Some(mac) => {
-                let mac = mac.unicast().map_err(|wrong| Problem::invalid("mac", wrong.to_string()))?;
                 if self.ask.dry_run && self.topology.ports().any(|port| port.mac == mac) {
                     return Err(mac_taken(mac));
                 }
@@ -79,7 +74,6 @@ impl Draft<'_> {
     pub(super) fn port_create(&mut self, new: NewPort<'_>) -> Decided<ChangeOutcome> {
         let project_id = self.project()?;
         let network = self.network(new.network_id)?;
-        check_count("allowed_addresses", new.allowed_addresses.len(), ALLOWED_MAX)?;
         let group_ids = match new.security_group_ids {
             Some(asked) => self.groups(asked)?,
             None => vec![self.default_group(project_id)?],
@@ -180,7 +174,6 @@ impl Draft<'_> {
             port.security_group_ids = self.groups(asked)?;
         }
         if let Some(allowed) = allowed_addresses {
-            check_count("allowed_addresses", allowed.len(), ALLOWED_MAX)?;
             port.allowed_addresses.clone_from(allowed);
         }
         port.rate_limit = rate_limit.unwrap_or(port.rate_limit);

@@ -3,8 +3,9 @@
 use super::{Decided, Draft, Plan, port::Birth, words::port_named};
 use crate::network::topology::Learned;
 use domain::{
-    ErrorKind, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
+    ErrorKind, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, Timestamp, Violations,
     network::{FixedIpRequest, MacAddr, Port, PortOwner, PortState},
+    validate,
 };
 use store::PortTake;
 
@@ -70,6 +71,10 @@ impl Draft<'_> {
                 if let Some(there) = self.topology.port(asked.port_id) {
                     return repeated(there, asked, *network_id);
                 }
+                let (ips, groups) = (fixed_ips.len(), security_group_ids.as_ref().map_or(0, Vec::len));
+                let mut violations = Violations::default();
+                validate::network::new_port(&mut violations, ips, groups, *mac);
+                violations.finish()?;
                 let mine = |network: &&domain::network::Network| network.project_id == asked.project_id;
                 let network = self.topology.network(*network_id).filter(mine).cloned();
                 let network = network.ok_or_else(|| Problem::not_found("network", network_id))?;

@@ -3,7 +3,7 @@
 //! The group `default` is every project's: a port that names no group is in it. So it is neither renamed nor deleted, as people know it
 //! from other clouds; its rules are the project's to change.
 
-use super::{DEFAULT, Decided, Deed, Draft, check_description, in_use, named, words::port_named};
+use super::{DEFAULT, Decided, Deed, Draft, in_use, named, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
@@ -58,10 +58,8 @@ impl Draft<'_> {
         new: &[(SecurityRuleId, SecurityRule, String)],
     ) -> Decided<ChangeOutcome> {
         let project_id = self.project()?;
-        check_description(description)?;
         let mut distinct: BTreeSet<SecurityRule> = BTreeSet::new();
-        for (_, rule, description) in new {
-            check_description(description)?;
+        for (_, rule, _) in new {
             self.check_rule(id, rule)?;
             if !distinct.insert(*rule) {
                 return Err(rule_exists(name.as_str()));
@@ -144,7 +142,6 @@ impl Draft<'_> {
             object.name = name.clone();
         }
         if let Some(description) = description {
-            check_description(description)?;
             object.description = description.to_owned();
         }
         let object = self.put_group(&was, object);
@@ -199,7 +196,6 @@ impl Draft<'_> {
     ) -> Decided<ChangeOutcome> {
         let was = self.security_group(security_group_id)?;
         self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
-        check_description(description)?;
         self.check_rule(security_group_id, rule)?;
         if was.rules.iter().any(|there| there.rule == *rule) {
             return Err(rule_exists(was.name.as_str()));

@@ -1,7 +1,7 @@
 //! Subnets. Ranges of a network don't overlap with each other, nor with those of any network that an instance of it, or of its peers, can
 //! reach.
 
-use super::{Decided, Deed, Draft, PoolChange, check_count, in_use, words::port_named};
+use super::{Decided, Deed, Draft, PoolChange, in_use, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem, SubnetId,
@@ -12,10 +12,6 @@ use domain::{
 };
 use std::collections::BTreeSet;
 use store::{SubnetDelete, SubnetInsert, SubnetUpdate};
-
-const DNS_MAX: usize = 8;
-const RANGES_MAX: usize = 32;
-const ROUTES_MAX: usize = 32;
 
 pub(super) fn invalid_subnet(wrong: &InvalidSubnet) -> Problem {
     let (field, code) = match wrong {
@@ -37,9 +33,6 @@ pub(super) fn invalid_subnet(wrong: &InvalidSubnet) -> Problem {
 }
 
 fn check(spec: &SubnetSpec, siblings: &[Cidr]) -> Decided<()> {
-    check_count("dns", spec.dns.len(), DNS_MAX)?;
-    check_count("allocation", spec.allocation.len(), RANGES_MAX)?;
-    check_count("host_routes", spec.host_routes.len(), ROUTES_MAX)?;
     spec.validate(siblings).map_err(|wrong| invalid_subnet(&wrong))
 }
 
