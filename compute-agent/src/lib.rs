@@ -115,7 +115,7 @@ async fn start(
         let held = wanted.all();
         let live = held.iter().filter_map(|held| match &**held {
             Held::Live(entry) => Some(entry.desired.image.parts.iter().map(|part| part.sha256.clone())),
-            Held::Buried(_) => None,
+            Held::Tombstone(_) => None,
         });
         live.flatten().collect()
     };
@@ -129,7 +129,7 @@ async fn start(
         shutdown.clone(),
     )
     .context("the image cache can't be opened")?;
-    tracing::info!(host_id = %ledger.host_id(), start = ledger.start(), adopted = found.len(), "the compute-agent starts");
+    tracing::info!(host_id = %ledger.host_id(), start = ledger.host().start, adopted = found.len(), "the compute-agent starts");
     let images = Arc::new(images);
     let context =
         Context::new(Parts { config, ledger, images, cgroups, users, direct, boot_id, found, tasks, shutdown });

@@ -108,7 +108,7 @@ async fn stop_one(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
             let own = Duration::from_secs(entry.desired.spec.stop_timeout_secs.into());
             (entry.desired.name.clone(), own.clamp(GRACE_MIN, GRACE_MAX))
         }
-        Some(Held::Buried(_)) | None => (String::new(), GRACE_MIN),
+        Some(Held::Tombstone(_)) | None => (String::new(), GRACE_MIN),
     };
     let paths = Paths::new(&config.state_dir, &config.run_dir, instance_id);
     let graceful = match QmpClient::connect(&paths.qmp_socket(), QMP_TIMEOUT).await {

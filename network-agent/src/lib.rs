@@ -15,9 +15,9 @@ pub mod link;
 pub mod manager;
 pub mod model;
 pub mod nft;
+pub mod observation;
 pub mod plan;
 pub mod port;
-pub mod report;
 pub mod service;
 #[cfg(test)]
 mod tests;

@@ -7,8 +7,9 @@ use crate::{
     ledger::LedgerError,
     link::observe::{self, LinkCounters},
     model::{names, object::Key},
-    report::report_to_pb,
+    observation::report_to_pb,
 };
+use agent_kit::Numbered;
 use domain::NetworkId;
 use proto::network::v1::{
     self as pb, AgentMessage, agent_message::Message as Up, manager_message::Message as Down,
@@ -97,10 +98,8 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
     sender.send(up(Up::Hello(hello(host)))).await.map_err(|_| SessionError::Closed)?;
     let attached = client.attach(ReceiverStream::new(outbound)).await;
     let mut inbound = attached.map_err(|status| SessionError::Stream(Box::new(status)))?.into_inner();
-    outbox(host).session_begins();
-    let clock = Instant::now();
-    let mut heard = clock;
-    let mut news = host.signal.news();
+    host.outbox.start_session();
+    let mut heard = Instant::now();
     let mut tick = tokio::time::interval(HEARTBEAT);
     let mut traffic = Traffic::default();
     let mut beats = 0;
@@ -109,8 +108,8 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
             message = inbound.message() => {
                 message.map_err(|status| SessionError::Stream(Box::new(status)))?.ok_or(SessionError::Closed)?
             }
-            _ = news.changed() => {
-                send_reports(host, &sender, clock).await?;
+            () = host.outbox.filled() => {
+                send_reports(host, &sender).await?;
                 continue;
             }
             _ = tick.tick() => {
@@ -121,7 +120,7 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
                 let changed = if beats % TRAFFIC_EVERY == 1 { traffic.changed(host).await } else { Vec::new() };
                 let beat = up(Up::Heartbeat(heartbeat(host, changed)));
                 sender.send(beat).await.map_err(|_| SessionError::Closed)?;
-                send_reports(host, &sender, clock).await?;
+                send_reports(host, &sender).await?;
                 continue;
             }
         };
@@ -134,7 +133,7 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
                 host.accept(snapshot.objects, snapshot.revision).await.map_err(SessionError::Ledger)?;
             }
             Some(Down::Delta(delta)) => {
-                let known = host.ledger.revision();
+                let known = host.ledger.host().revision;
                 if delta.revision <= known {
                     continue;
                 }
@@ -147,10 +146,10 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
                 }
             }
             Some(Down::ReportAck(ack)) => {
-                if ack.start == host.ledger.start()
+                if ack.start == host.ledger.host().start
                     && let Ok(key) = Key::parse(ack.kind, &ack.id)
                 {
-                    outbox(host).acknowledged(key, ack.counter);
+                    host.outbox.acknowledge(key, ack.counter);
                 }
             }
             Some(Down::Welcome(_) | Down::HeartbeatAck(_)) | None => {}
@@ -158,15 +157,9 @@ async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionEr
     }
 }
 
-fn outbox(host: &Host) -> parking_lot::MutexGuard<'_, crate::report::Outbox> {
-    host.outbox.lock()
-}
-
-async fn send_reports(host: &Host, sender: &mpsc::Sender<AgentMessage>, clock: Instant) -> Result<(), SessionError> {
-    let now = u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let due = outbox(host).due(now);
-    for (counter, observation) in due {
-        let report = report_to_pb(host.ledger.start(), counter, observation);
+async fn send_reports(host: &Host, sender: &mpsc::Sender<AgentMessage>) -> Result<(), SessionError> {
+    for Numbered { counter, observation } in host.outbox.take_due(std::time::Instant::now()) {
+        let report = report_to_pb(host.ledger.host().start, counter, observation);
         sender.send(up(Up::Report(report))).await.map_err(|_| SessionError::Closed)?;
     }
     Ok(())
@@ -190,8 +183,8 @@ pub fn hello(host: &Host) -> pb::Hello {
     pb::Hello {
         host_id: host.ledger.host_id().to_string(),
         name,
-        start: host.ledger.start(),
-        revision: host.ledger.revision(),
+        start: host.ledger.host().start,
+        revision: host.ledger.host().revision,
         underlay_address: host.config.underlay_address.to_string(),
         underlay_mtu: host.config.underlay_mtu,
         external_networks: host.config.external.keys().cloned().collect(),

@@ -94,7 +94,7 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     // A gap is noticed and nothing of it taken.
     session.says(Down::Delta(pb::Delta { previous: 8, revision: 9, objects: vec![group(two, 7, false)] })).await;
     session.hears(|m| matches!(m, Up::Resync(_))).await;
-    assert_eq!((host.ledger.revision(), host.ledger.all().len()), (6, 2));
+    assert_eq!((host.ledger.host().revision, host.ledger.all().len()), (6, 2));
     // A deletion is carried out and reported until it is acknowledged.
     session.says(Down::Delta(pb::Delta { previous: 6, revision: 7, objects: vec![group(one, 2, true)] })).await;
     let deleted = |m: &Up| matches!(m, Up::Report(r) if r.state() == pb::ObjectState::Deleted);
@@ -123,10 +123,10 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     let nonsense = pb::Desired { id: "x".into(), version: None, ..group(one, 3, false) };
     let objects = vec![nonsense, group(one, 2, false)];
     session.says(Down::Delta(pb::Delta { previous: 7, revision: 8, objects })).await;
-    session.hears(|m| matches!(m, Up::Heartbeat(_)) && host.ledger.revision() == 8).await;
+    session.hears(|m| matches!(m, Up::Heartbeat(_)) && host.ledger.host().revision == 8).await;
     let held = host.ledger.all().into_iter().find(|(key, _)| key.id() == one.to_string()).expect("held");
     assert!(held.1.desired.deleted, "an old word opens no grave");
-    assert_eq!(host.outbox.lock().unacknowledged(), 0);
+    assert_eq!(host.outbox.unacknowledged(), 0);
     drop(session);
     shutdown.cancel();
     running.await.expect("ended");

@@ -2,19 +2,13 @@
 //! [`Tombstone`] that is left of it. How this looks on disk is `record`'s business.
 
 use crate::qemu::process::ProcessRef;
+use agent_kit::Version;
 use domain::{
     DiskId, ImageId, InstanceId, PortId, Timestamp,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind},
     instance::InstanceSpec,
     network::MacAddr,
 };
-
-/// Which word of the manager this is. The order is the fence: a greater one replaces a smaller one, never the other way around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Version {
-    pub epoch: i64,
-    pub generation: i64,
-}
 
 /// What one instance must be on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,9 +87,9 @@ pub struct Done {
 }
 
 impl Done {
-    /// Of several words on one port the latest counts.
+    /// Of several entries about one port the latest counts.
     pub fn note_nic(&mut self, nic: Nic) {
-        self.nics.retain(|c| c.port_id != nic.port_id);
+        self.nics.retain(|known| known.port_id != nic.port_id);
         self.nics.push(nic);
     }
 }
@@ -142,7 +136,7 @@ pub enum HaltCause {
 pub struct Tombstone {
     pub instance_id: InstanceId,
     pub version: Version,
-    pub buried_at: Timestamp,
+    pub deleted_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +148,7 @@ pub struct Entry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Held {
     Live(Entry),
-    Buried(Tombstone),
+    Tombstone(Tombstone),
 }
 
 impl Held {
@@ -162,7 +156,7 @@ impl Held {
     pub fn instance_id(&self) -> InstanceId {
         match self {
             Self::Live(entry) => entry.desired.instance_id,
-            Self::Buried(tombstone) => tombstone.instance_id,
+            Self::Tombstone(tombstone) => tombstone.instance_id,
         }
     }
 
@@ -170,7 +164,7 @@ impl Held {
     pub fn version(&self) -> Version {
         match self {
             Self::Live(entry) => entry.desired.version,
-            Self::Buried(tombstone) => tombstone.version,
+            Self::Tombstone(tombstone) => tombstone.version,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The host's truth on disk: what every instance must be here, what has been done about it, and the graves of those that are gone.
+//! The host's truth on disk: what every instance must be here, what has been done about it, and the
+//! tombstones of those that are gone.
 //!
 //! The problem: the manager may be away for hours, the agent may be killed at any instruction, the host may lose power; the host
 //! must still know what it runs and never act on a command that it could forget again. So a command is durable here *before*
@@ -11,28 +12,22 @@
 //! Invariants:
 //! - What [`Ledger::held`] shows is durable. Changes build on the newest version, durable or not, in the order of their
 //!   submission; a version becomes visible when its file is.
-//! - (epoch, generation) never falls ([`mod@accept`]).
+//! - (epoch, generation) never falls ([`agent_kit::accept()`]).
 //! - A file that can't be understood is moved to `quarantine/` and reported, never dropped: its instance, if it runs, goes on.
 //! - The revision is written after the entries it stands for: after a crash it may be too low (the manager then repeats), never
 //!   too high.
 
-pub mod accept;
 pub mod entry;
-mod file;
 mod host_file;
 mod record;
-mod writer;
 
-pub use self::{
-    accept::Decision,
-    entry::{Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone, Version},
-    file::ensure_private_dir,
-};
+pub use self::entry::{Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone};
+pub use agent_kit::{Decision, LedgerError, Version};
 
-use self::{
-    accept::{Current, Incoming, accept},
-    host_file::HostRecord,
-    writer::{Writer, Written},
+use agent_kit::{
+    Current, HostRecord, Incoming, LedgerDir, Revival, accept,
+    durable::{ensure_private_dir, replace_all},
+    writer::BatchWriter,
 };
 use domain::{HostId, InstanceId, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
@@ -42,40 +37,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    #[error("the ledger's {path} can't be read")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the ledger in {dir} can't be written")]
-    Write {
-        dir: PathBuf,
-        #[source]
-        source: io::Error,
-    },
-    #[error("a change can't be written to the ledger in {dir}")]
-    Commit {
-        dir: PathBuf,
-        #[source]
-        source: Arc<io::Error>,
-    },
-    #[error(
-        "{path} is damaged ({detail}): restore it from a backup; if there is none, remove it, and this host registers as a new one"
-    )]
-    HostRecord { path: PathBuf, detail: String },
-    #[error("another agent uses the ledger in {dir}: end it first")]
-    InUse { dir: PathBuf },
-    #[error("the ledger in {dir} is host {held}'s, and this host is {given}")]
-    AnotherHost { dir: PathBuf, held: HostId, given: HostId },
-    #[error("the ledger's writer has ended")]
-    Closed,
-    #[error("instance {instance_id} is not in the ledger")]
-    Unknown { instance_id: InstanceId },
-}
+use tokio::sync::oneshot;
 
 /// A file that couldn't be understood and was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,37 +76,40 @@ struct State {
     changes: u64,
 }
 
+/// Files (name, bytes) that are to be durable together; of two with one name, the one handed in later wins.
+struct Job {
+    files: Vec<(String, Vec<u8>)>,
+    done: oneshot::Sender<Result<(), Arc<io::Error>>>,
+}
+
+/// Resolves when the files are durable, or can't be made so.
+type Written = oneshot::Receiver<Result<(), Arc<io::Error>>>;
+
 /// Whose ledger lies below `state_dir`, without opening it. None: there is none yet.
 pub fn peek_host_id(state_dir: &Path) -> Result<Option<HostId>, LedgerError> {
-    host_file::peek(&state_dir.join("ledger")).map(|found| found.map(|record| record.host_id))
+    host_file::peek(&LedgerDir::below(state_dir)).map(|found| found.map(|record| record.host_id))
 }
 
 #[derive(Debug)]
 pub struct Ledger {
-    dir: PathBuf,
     state: Mutex<State>,
-    writer: Writer,
-    /// Locked for as long as the ledger is open: two agents on one ledger would start everything twice.
-    _lock: fs::File,
+    /// It ends before the directory is free for the next agent.
+    writer: BatchWriter<Job>,
+    dir: LedgerDir,
 }
 
 impl Ledger {
     /// Opens (at the first start: makes) the ledger below `state_dir` and raises the start number. `host_id`: who this host is, where
     /// that is known from outside; a new ledger takes it over, another host's ledger is refused. Blocking.
     pub fn open(state_dir: &Path, host_id: Option<HostId>) -> Result<(Self, Vec<Quarantined>), LedgerError> {
-        let dir = state_dir.join("ledger");
-        let write = |source| LedgerError::Write { dir: dir.clone(), source };
-        ensure_private_dir(&dir).map_err(write)?;
-        let lock = fs::File::create(dir.join(".lock")).map_err(write)?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::InUse { dir }),
-            Err(errno) => return Err(write(errno.into())),
-        }
-        file::sweep_half_written(&dir).map_err(write)?;
-        let (entries, quarantined) = read_entries(&dir)?;
-        let host = host_file::begin_start(&dir, host_id)?;
-        let writer = Writer::start(dir.clone()).map_err(write)?;
+        let dir = LedgerDir::open(state_dir)?;
+        let (entries, quarantined) = read_entries(dir.path())?;
+        let host = HostRecord::next_start(host_file::peek(dir.path())?, host_id, &dir)?;
+        let path = dir.path().to_path_buf();
+        replace_all(&path, &[(host_file::NAME.to_owned(), host_file::encode(host))])
+            .map_err(LedgerError::file("written", &path))?;
+        let writer = BatchWriter::start(move |batch| write(&path, batch));
+        let writer = writer.map_err(LedgerError::file("written", dir.path()))?;
         let slots = entries
             .into_iter()
             .map(|held| {
@@ -152,33 +117,28 @@ impl Ledger {
                 (held.instance_id(), Slot { durable: Some((0, Arc::clone(&held))), newest: (0, held) })
             })
             .collect();
-        Ok((Self { state: Mutex::new(State { slots, host, changes: 0 }), writer, _lock: lock, dir }, quarantined))
+        Ok((Self { state: Mutex::new(State { slots, host, changes: 0 }), writer, dir }, quarantined))
     }
 
     /// Everything a ledger holds, read without opening it for use (no start number is raised, no lock taken). Files that can't be
     /// understood are left alone and reported. Blocking.
     pub fn peek(state_dir: &Path) -> Result<(Vec<Held>, Vec<Quarantined>), LedgerError> {
-        let dir = state_dir.join("ledger");
+        let dir = LedgerDir::below(state_dir);
         if !dir.exists() {
             return Ok((Vec::new(), Vec::new()));
         }
         scan(&dir)
     }
 
+    /// Who this host is, which start of its agent this is, and the revision of the last snapshot or delta that was taken whole.
+    #[must_use]
+    pub fn host(&self) -> HostRecord {
+        self.lock().host
+    }
+
     #[must_use]
     pub fn host_id(&self) -> HostId {
-        self.lock().host.host_id
-    }
-
-    #[must_use]
-    pub fn start(&self) -> i64 {
-        self.lock().host.start
-    }
-
-    /// Of the last snapshot or delta that was taken whole.
-    #[must_use]
-    pub fn revision(&self) -> i64 {
-        self.lock().host.revision
+        self.host().host_id
     }
 
     /// What is durably held of one instance.
@@ -202,17 +162,20 @@ impl Ledger {
                 let (instance_id, version) = (desired.instance_id, desired.version);
                 let current = state.slots.get(&instance_id).map(|slot| Current {
                     version: slot.newest.1.version(),
-                    buried: matches!(*slot.newest.1, Held::Buried(_)),
+                    tombstone: matches!(*slot.newest.1, Held::Tombstone(_)),
                 });
-                let decision = accept(current, Incoming { version, deleted: desired.spec.deleted });
+                let incoming = Incoming { version, deleted: desired.spec.deleted };
+                let decision = accept(current, incoming, Revival::HigherEpoch);
                 outcomes.push(Outcome { instance_id, version, decision });
                 let held = match decision {
                     Decision::Repeat | Decision::Refuse { .. } => continue,
-                    Decision::Rebury => Held::Buried(Tombstone { instance_id, version, buried_at: Timestamp::now() }),
+                    Decision::RaiseTombstone => {
+                        Held::Tombstone(Tombstone { instance_id, version, deleted_at: Timestamp::now() })
+                    }
                     Decision::Take => {
                         let done = match state.slots.get(&instance_id).map(|slot| &*slot.newest.1) {
                             Some(Held::Live(entry)) => entry.done.clone(),
-                            Some(Held::Buried(_)) | None => Done::default(),
+                            Some(Held::Tombstone(_)) | None => Done::default(),
                         };
                         Held::Live(Entry { desired, done })
                     }
@@ -228,17 +191,17 @@ impl Ledger {
             state.host
         };
         // Not waited for: too low a revision only makes the manager repeat.
-        drop(self.writer.submit(vec![(host_file::NAME.to_owned(), host_file::encode(record))]));
+        drop(self.submit_files(vec![(host_file::NAME.to_owned(), host_file::encode(record))]));
         Ok(outcomes)
     }
 
-    /// Changes what is written of the host's own doings; durable when it returns. A buried instance has none.
+    /// Changes what is written of the host's own doings; durable when it returns. A tombstone has none.
     pub async fn record(&self, instance_id: InstanceId, change: impl FnOnce(&mut Done)) -> Result<(), LedgerError> {
         let (changed, written) = {
             let mut state = self.lock();
             let newest = state.slots.get(&instance_id).map(|slot| Arc::clone(&slot.newest.1));
             let Some(Held::Live(entry)) = newest.as_deref() else {
-                return Err(LedgerError::Unknown { instance_id });
+                return Err(LedgerError::Unknown { object: format!("instance {instance_id}") });
             };
             let mut entry = entry.clone();
             change(&mut entry.done);
@@ -251,7 +214,7 @@ impl Ledger {
 
     /// Replaces a deleted instance by its tombstone; durable when it returns. One that was given to this host anew meanwhile (a
     /// higher epoch) stays.
-    pub async fn bury(&self, instance_id: InstanceId, version: Version) -> Result<(), LedgerError> {
+    pub async fn set_tombstone(&self, instance_id: InstanceId, version: Version) -> Result<(), LedgerError> {
         let (changed, written) = {
             let mut state = self.lock();
             let newest = state.slots.get(&instance_id).map(|slot| Arc::clone(&slot.newest.1));
@@ -259,8 +222,8 @@ impl Ledger {
                 Some(Held::Live(entry)) if entry.desired.spec.deleted && entry.desired.version == version => {}
                 Some(_) | None => return Ok(()),
             }
-            let tombstone = Tombstone { instance_id, version, buried_at: Timestamp::now() };
-            let changed = vec![state.put(Held::Buried(tombstone))];
+            let tombstone = Tombstone { instance_id, version, deleted_at: Timestamp::now() };
+            let changed = vec![state.put(Held::Tombstone(tombstone))];
             let written = self.submit(&changed);
             (changed, written)
         };
@@ -270,7 +233,13 @@ impl Ledger {
     fn submit(&self, changed: &[Change]) -> Option<Written> {
         let files: Vec<_> =
             changed.iter().map(|c| (file_name(c.held.instance_id()), record::encode(&c.held))).collect();
-        (!files.is_empty()).then(|| self.writer.submit(files))
+        (!files.is_empty()).then(|| self.submit_files(files))
+    }
+
+    fn submit_files(&self, files: Vec<(String, Vec<u8>)>) -> Written {
+        let (done, written) = oneshot::channel();
+        self.writer.submit(Job { files, done });
+        written
     }
 
     /// Waits for the files and makes the versions visible; those that couldn't be written are forgotten, unless a later change
@@ -295,7 +264,7 @@ impl Ledger {
                 }
             }
         }
-        result.map_err(|source| LedgerError::Commit { dir: self.dir.clone(), source })
+        result.map_err(|source| LedgerError::Commit { dir: self.dir.path().to_path_buf(), source })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -319,6 +288,21 @@ impl State {
     }
 }
 
+fn write(dir: &Path, batch: Vec<Job>) {
+    let mut files = BTreeMap::new();
+    let mut waiting = Vec::with_capacity(batch.len());
+    for job in batch {
+        files.extend(job.files);
+        waiting.push(job.done);
+    }
+    let files: Vec<_> = files.into_iter().collect();
+    let result = replace_all(dir, &files).map_err(Arc::new);
+    for done in waiting {
+        // Who no longer waits needn't know.
+        let _ = done.send(result.clone());
+    }
+}
+
 fn file_name(instance_id: InstanceId) -> String {
     format!("{instance_id}.json")
 }
@@ -328,21 +312,17 @@ fn read_entries(dir: &Path) -> Result<(Vec<Held>, Vec<Quarantined>), LedgerError
     let (entries, mut bad) = scan(dir)?;
     let quarantine = dir.join("quarantine");
     for file in &mut bad {
-        let write = |source| LedgerError::Write { dir: quarantine.clone(), source };
-        ensure_private_dir(&quarantine).map_err(write)?;
+        ensure_private_dir(&quarantine).map_err(LedgerError::file("made", &quarantine))?;
         let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let aside = quarantine.join(format!("{name}.{}", Timestamp::now().0));
-        fs::rename(&file.path, &aside).map_err(write)?;
+        fs::rename(&file.path, &aside).map_err(LedgerError::file("moved", &file.path))?;
         file.path = aside;
     }
     Ok((entries, bad))
 }
 
 fn scan(dir: &Path) -> Result<(Vec<Held>, Vec<Quarantined>), LedgerError> {
-    let read = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| LedgerError::Read { path, source }
-    };
+    let read = |path: &Path| LedgerError::file("read", path);
     let (mut entries, mut bad) = (Vec::new(), Vec::new());
     for file in fs::read_dir(dir).map_err(read(dir))? {
         let path = file.map_err(read(dir))?.path();

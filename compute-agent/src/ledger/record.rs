@@ -1,10 +1,9 @@
 //! How an entry looks on disk: a format of its own with a number, so that a refactoring of the agent's types changes no file, and
 //! a file of another version is told from a damaged one. The golden texts below are the contract.
 
-use super::entry::{
-    Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone, Version,
-};
+use super::entry::{Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone};
 use crate::qemu::process::ProcessRef;
+use agent_kit::Version;
 use domain::{
     InstanceId, Timestamp,
     flavor::Size,
@@ -51,7 +50,7 @@ enum Kind {
 
 #[derive(Serialize, Deserialize)]
 struct TombstoneV1 {
-    buried_at: Timestamp,
+    deleted_at: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,7 +153,7 @@ struct HaltV1 {
     at: Timestamp,
 }
 
-macro_rules! words {
+macro_rules! texts {
     ($write:ident, $read:ident, $field:literal, $ty:ty { $($variant:path => $text:literal),+ $(,)? }) => {
         fn $write(value: $ty) -> String {
             match value { $($variant => $text),+ }.to_owned()
@@ -168,12 +167,12 @@ macro_rules! words {
     };
 }
 
-words!(power_write, power_read, "power", Power { Power::On => "on", Power::Off => "off", Power::Paused => "paused" });
-words!(crash_write, crash_read, "on_crash", OnCrash { OnCrash::Restart => "restart", OnCrash::Stop => "stop" });
-words!(loss_write, loss_read, "on_host_loss", OnHostLoss {
+texts!(power_write, power_read, "power", Power { Power::On => "on", Power::Off => "off", Power::Paused => "paused" });
+texts!(crash_write, crash_read, "on_crash", OnCrash { OnCrash::Restart => "restart", OnCrash::Stop => "stop" });
+texts!(loss_write, loss_read, "on_host_loss", OnHostLoss {
     OnHostLoss::Wait => "wait", OnHostLoss::Restart => "restart", OnHostLoss::Recreate => "recreate",
 });
-words!(cause_write, cause_read, "halt.cause", HaltCause {
+texts!(cause_write, cause_read, "halt.cause", HaltCause {
     HaltCause::GuestPowerOff => "guest_power_off", HaltCause::Crash => "crash", HaltCause::CrashLoop => "crash_loop",
 });
 
@@ -194,7 +193,7 @@ fn part_kind_read(text: &str) -> Result<ImagePartKind, RecordError> {
 pub fn encode(held: &Held) -> Vec<u8> {
     let kind = match held {
         Held::Live(entry) => Kind::Instance(Box::new(instance_write(entry))),
-        Held::Buried(tombstone) => Kind::Tombstone(TombstoneV1 { buried_at: tombstone.buried_at }),
+        Held::Tombstone(tombstone) => Kind::Tombstone(TombstoneV1 { deleted_at: tombstone.deleted_at }),
     };
     let Version { epoch, generation } = held.version();
     let file = File { format: FORMAT, instance_id: held.instance_id(), epoch, generation, kind };
@@ -213,7 +212,7 @@ pub fn decode(bytes: &[u8]) -> Result<Held, RecordError> {
     let version = Version { epoch: file.epoch, generation: file.generation };
     Ok(match file.kind {
         Kind::Tombstone(t) => {
-            Held::Buried(Tombstone { instance_id: file.instance_id, version, buried_at: t.buried_at })
+            Held::Tombstone(Tombstone { instance_id: file.instance_id, version, deleted_at: t.deleted_at })
         }
         Kind::Instance(instance) => Held::Live(instance_read(file.instance_id, version, *instance)?),
     })
@@ -471,12 +470,12 @@ pub(crate) mod tests {
     fn what_is_written_is_read_back() {
         let live = Held::Live(full_entry());
         assert_eq!(decode(&encode(&live)).expect("read"), live);
-        let grave = Held::Buried(Tombstone {
+        let tombstone = Held::Tombstone(Tombstone {
             instance_id: live.instance_id(),
             version: live.version(),
-            buried_at: Timestamp(5_000),
+            deleted_at: Timestamp(5_000),
         });
-        assert_eq!(decode(&encode(&grave)).expect("read"), grave);
+        assert_eq!(decode(&encode(&tombstone)).expect("read"), tombstone);
     }
 
     /// A file of the first release, which knew no NICs and no pinning, must stay readable.

@@ -17,7 +17,7 @@ fn open(dir: &Path) -> Ledger {
 async fn what_was_accepted_is_there_after_a_restart() {
     let dir = tempfile::tempdir().expect("dir");
     let ledger = open(dir.path());
-    let (host_id, start) = (ledger.host_id(), ledger.start());
+    let (host_id, start) = (ledger.host_id(), ledger.host().start);
     let id = desired(1, 1, false).instance_id;
     let outcome = ledger.accept(vec![desired(1, 1, false)], 5).await.expect("accepted");
     assert_eq!(outcome[0].decision, Decision::Take);
@@ -28,7 +28,7 @@ async fn what_was_accepted_is_there_after_a_restart() {
     drop(ledger);
 
     let ledger = open(dir.path());
-    assert_eq!((ledger.host_id(), ledger.start(), ledger.revision()), (host_id, start + 1, 6));
+    assert_eq!((ledger.host_id(), ledger.host().start, ledger.host().revision), (host_id, start + 1, 6));
     let held = ledger.held(id).expect("held");
     let Held::Live(entry) = &*held else { panic!("alive") };
     assert_eq!((entry.desired.version.generation, entry.done.boot_seq, entry.done.crash_count), (2, 7, 2));
@@ -38,18 +38,18 @@ async fn what_was_accepted_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_grave_is_kept_and_nothing_of_its_epoch_returns() {
+async fn a_tombstone_is_kept_and_nothing_of_its_epoch_returns() {
     let dir = tempfile::tempdir().expect("dir");
     let ledger = open(dir.path());
-    let word = desired(4, 9, true);
-    let (id, version) = (word.instance_id, word.version);
-    ledger.accept(vec![word], 1).await.expect("accepted");
-    ledger.bury(id, Version { epoch: 4, generation: 8 }).await.expect("not this one");
+    let command = desired(4, 9, true);
+    let (id, version) = (command.instance_id, command.version);
+    ledger.accept(vec![command], 1).await.expect("accepted");
+    ledger.set_tombstone(id, Version { epoch: 4, generation: 8 }).await.expect("not this one");
     assert!(matches!(*ledger.held(id).expect("held"), Held::Live(_)));
-    ledger.bury(id, version).await.expect("buried");
+    ledger.set_tombstone(id, version).await.expect("written");
     drop(ledger);
     let ledger = open(dir.path());
-    assert!(matches!(*ledger.held(id).expect("held"), Held::Buried(_)));
+    assert!(matches!(*ledger.held(id).expect("held"), Held::Tombstone(_)));
     let outcomes = ledger.accept(vec![desired(4, 10, false)], 2).await.expect("answered");
     assert!(matches!(outcomes[0].decision, Decision::Refuse { .. }));
     assert!(ledger.record(id, |_| ()).await.is_err(), "the dead do nothing");
@@ -69,10 +69,7 @@ async fn damage_is_set_aside_and_said() {
     assert!(quarantined.iter().all(|q| q.path.exists() && q.path.starts_with(files.join("quarantine"))));
     drop(ledger);
     fs::write(files.join("host.json"), b"zzz").expect("written");
-    assert!(
-        matches!(Ledger::open(dir.path(), None), Err(LedgerError::HostRecord { .. })),
-        "never a new host by accident"
-    );
+    assert!(matches!(Ledger::open(dir.path(), None), Err(LedgerError::Damaged { .. })), "never a new host by accident");
 }
 
 #[tokio::test]
@@ -109,9 +106,9 @@ async fn many_at_once_all_become_durable() {
         .map(|_| {
             let ledger = Arc::clone(&ledger);
             tokio::spawn(async move {
-                let mut word = desired(1, 1, false);
-                word.instance_id = InstanceId::new();
-                ledger.accept(vec![word], 1).await
+                let mut command = desired(1, 1, false);
+                command.instance_id = InstanceId::new();
+                ledger.accept(vec![command], 1).await
             })
         })
         .collect();
@@ -134,5 +131,5 @@ fn a_new_ledger_takes_the_given_identity_and_an_old_one_refuses_another() {
     let refused = Ledger::open(dir.path(), Some(other));
     assert!(matches!(refused, Err(LedgerError::AnotherHost { held, given, .. }) if (held, given) == (one, other)));
     let (ledger, _) = Ledger::open(dir.path(), None).expect("opened");
-    assert_eq!((ledger.host_id(), ledger.start()), (one, 2), "a refusal counts no start");
+    assert_eq!((ledger.host_id(), ledger.host().start), (one, 2), "a refusal counts no start");
 }

@@ -129,14 +129,14 @@ pub fn hello(
         host_id: context.ledger.host_id().to_string(),
         name,
         zone: config.zone.clone(),
-        start: context.ledger.start(),
+        start: context.ledger.host().start,
         capacity: Some(capacity),
         cpu_overcommit_permille: config.cpu_overcommit_permille,
         facts_json: serde_json::to_string(&facts).unwrap_or_default(),
         overhead_fixed_mib: overhead.fixed_mib,
         overhead_per_vcpu_mib: overhead.per_vcpu_mib,
         overhead_per_gib_mib: overhead.per_gib_mib,
-        revision: context.ledger.revision(),
+        revision: context.ledger.host().revision,
         holdings: holdings(context, orphans),
     })
 }
@@ -154,7 +154,7 @@ fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {
     let orphans: Vec<&Orphan> = orphans.iter().filter(|orphan| !live(orphan.instance_id)).collect();
     let known = held.iter().filter(|h| !orphans.iter().any(|o| o.runs && o.instance_id == h.instance_id()));
     known
-        .map(|h| holding(h.instance_id(), h.version(), matches!(**h, Held::Buried(_))))
+        .map(|h| holding(h.instance_id(), h.version(), matches!(**h, Held::Tombstone(_))))
         .chain(
             orphans
                 .iter()

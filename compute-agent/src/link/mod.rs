@@ -10,12 +10,12 @@
 
 mod console;
 pub mod inventory;
-pub mod outbox;
+pub mod observation;
 mod wire;
 
 use crate::{
     adopt::Orphan,
-    ledger::{Desired, LedgerError, Version},
+    ledger::{Desired, LedgerError},
     reconcile::{Reconciler, chain, context::Context},
 };
 use futures::FutureExt;
@@ -149,7 +149,7 @@ impl Session<'_> {
             Ok(Err(status)) => return Err(SessionEnd::Unreachable(status)),
             Err(_) => return Err(SessionEnd::Silent),
         };
-        context.outbox().session_begins();
+        context.outbox.start_session();
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
         heartbeat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut look_for_qemu = tokio::time::interval(LOOK_FOR_QEMU);
@@ -162,7 +162,7 @@ impl Session<'_> {
                     let message = message.map_err(SessionEnd::Unreachable)?.ok_or(SessionEnd::Closed)?;
                     self.hear(message, &mut down, &up, welcomed).await?;
                 }
-                () = context.outbox_filled.notified(), if *welcomed => {}
+                () = context.outbox.filled(), if *welcomed => {}
                 _ = heartbeat.tick() => {
                     if heard.elapsed() > SILENCE {
                         return Err(SessionEnd::Silent);
@@ -178,9 +178,8 @@ impl Session<'_> {
                 }
             }
             if *welcomed {
-                let due = context.outbox().due(context.now_ms());
-                for report in due {
-                    post(&up, say(Up::Report(wire::report_to_pb(&report, context.ledger.start())))).await?;
+                for report in context.outbox.take_due(Instant::now()) {
+                    post(&up, say(Up::Report(wire::report_to_pb(&report, context.ledger.host().start)))).await?;
                 }
             }
         }
@@ -195,7 +194,8 @@ impl Session<'_> {
         welcomed: &mut bool,
     ) -> Result<(), SessionEnd> {
         let received_at = Instant::now();
-        let mut commands = Commands { revision: self.link.context.ledger.revision(), batch: Vec::new(), gap: None };
+        let mut commands =
+            Commands { revision: self.link.context.ledger.host().revision, batch: Vec::new(), gap: None };
         let mut next = Some(message);
         while let Some(message) = next.take() {
             match message.message {
@@ -228,7 +228,7 @@ impl Session<'_> {
     /// Durable first, then done.
     async fn take(&self, batch: Vec<Desired>, revision: i64, received_at: Instant) -> Result<(), SessionEnd> {
         let ledger = &self.link.context.ledger;
-        if batch.is_empty() && revision == ledger.revision() {
+        if batch.is_empty() && revision == ledger.host().revision {
             return Ok(());
         }
         let outcomes = ledger.accept(batch, revision).await.map_err(SessionEnd::Ledger)?;
@@ -245,18 +245,17 @@ impl Session<'_> {
                 }
                 tracing::info!(
                     host_id = welcome.host_id,
-                    start = context.ledger.start(),
+                    start = context.ledger.host().start,
                     "connected to the cluster-manager"
                 );
                 *welcomed = true;
             }
             Some(Down::ReportAck(ack)) => {
                 // Of an earlier start of the agent: that report is of another life.
-                if ack.start == context.ledger.start()
+                if ack.start == context.ledger.host().start
                     && let Ok(instance_id) = ack.instance_id.parse()
                 {
-                    let version = Version { epoch: ack.epoch, generation: ack.generation };
-                    context.outbox().acknowledged(instance_id, version, ack.counter);
+                    context.outbox.acknowledge(instance_id, ack.counter);
                 }
             }
             Some(Down::OpenSession(open)) => {

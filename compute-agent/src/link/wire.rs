@@ -1,6 +1,6 @@
 //! The wire's messages as the ledger's words, and observations as messages. Pure; nothing of the wire is trusted.
 
-use super::outbox::Numbered;
+use super::observation::Observation;
 use crate::ledger::{Desired, DesiredImage, Nic, RootDisk, Version};
 use crate::qemu::argv::NICS_MAX;
 use domain::image::{DiskFormat, ImageKind, ImagePart, ImagePartKind};
@@ -64,7 +64,7 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
 }
 
 #[must_use]
-pub fn report_to_pb(report: &Numbered, start: i64) -> pb::Report {
+pub fn report_to_pb(report: &agent_kit::Numbered<Observation>, start: i64) -> pb::Report {
     let seen = &report.observation;
     pb::Report {
         instance_id: seen.instance_id.to_string(),

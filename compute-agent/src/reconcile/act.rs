@@ -111,7 +111,7 @@ impl Task {
             }
             Step::RemoveLeftovers => self.remove_leftovers().await,
             Step::WriteTombstone => {
-                self.context.ledger.bury(self.instance_id, entry.desired.version).await?;
+                self.context.ledger.set_tombstone(self.instance_id, entry.desired.version).await?;
                 if !entry.done.pins.is_empty() {
                     self.context.confine_others();
                 }

@@ -12,8 +12,9 @@ use crate::{
     host::cgroup::Cgroups,
     images::ImageCache,
     ledger::{Ledger, Version},
-    link::outbox::{Observation, Outbox},
+    link::observation::Observation,
 };
+use agent_kit::Outbox;
 use domain::InstanceId;
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -21,7 +22,7 @@ use std::{
     sync::{Arc, atomic::AtomicU32},
     time::Instant,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// When the agent learned of a version, for `exec_ms`.
@@ -47,9 +48,8 @@ pub struct Context {
     /// QEMUs that were found running at the start and that no task has taken yet.
     pub found: Mutex<HashMap<InstanceId, Found>>,
     pub received: Mutex<HashMap<InstanceId, Received>>,
-    outbox: Mutex<Outbox>,
-    /// Something is to be sent.
-    pub outbox_filled: Notify,
+    /// What the manager must still get.
+    pub outbox: Outbox<Observation>,
     consoles: Mutex<HashMap<InstanceId, ConsoleHub>>,
     /// Held while threads are given to an instance.
     pub pinning: tokio::sync::Mutex<()>,
@@ -94,8 +94,7 @@ impl Context {
             starts_in_progress: AtomicU32::new(0),
             found: Mutex::new(found),
             received: Mutex::default(),
-            outbox: Mutex::default(),
-            outbox_filled: Notify::new(),
+            outbox: Outbox::default(),
             consoles: Mutex::default(),
             pinning: tokio::sync::Mutex::default(),
             tasks,
@@ -125,15 +124,9 @@ impl Context {
         self.hypervisor.get(&self.config, self.users.probe()).await
     }
 
-    pub fn outbox(&self) -> MutexGuard<'_, Outbox> {
-        self.outbox.lock()
-    }
-
     /// Reports what was seen, if it is news.
     pub fn post(&self, observation: Observation) {
-        if self.outbox().post(observation) {
-            self.outbox_filled.notify_one();
-        }
+        self.outbox.post(observation);
     }
 
     /// The console of an instance that runs.

@@ -28,7 +28,7 @@ pub(crate) use act::chain;
 use self::{context::Context, task::Task};
 use crate::{
     ledger::{Decision, Held, Version},
-    link::outbox::Observation,
+    link::observation::Observation,
 };
 use context::Received;
 use domain::{InstanceId, instance::InstanceState};
@@ -65,7 +65,7 @@ impl Reconciler {
                     self.context.received.lock().insert(instance_id, received);
                     self.wake(instance_id);
                 }
-                Decision::Rebury | Decision::Repeat => self.repeat_report(instance_id),
+                Decision::RaiseTombstone | Decision::Repeat => self.repeat_report(instance_id),
                 Decision::Refuse { held } => {
                     tracing::warn!(%instance_id, ?version, ?held, "refused: older than what this host was told already");
                     self.repeat_report(instance_id);
@@ -77,13 +77,12 @@ impl Reconciler {
     /// The manager asks about something it was told already.
     fn repeat_report(&self, instance_id: InstanceId) {
         match self.context.ledger.held(instance_id).as_deref() {
-            Some(Held::Buried(tombstone)) => {
+            Some(Held::Tombstone(tombstone)) => {
                 self.context.post(deleted(instance_id, tombstone.version));
-                self.context.outbox().repeat(instance_id);
+                self.context.outbox.repeat(instance_id);
             }
-            Some(Held::Live(_)) | None => self.context.outbox().repeat(instance_id),
+            Some(Held::Live(_)) | None => self.context.outbox.repeat(instance_id),
         }
-        self.context.outbox_filled.notify_one();
     }
 
     /// Wakes the instance's task, which is started when there is none.
@@ -99,12 +98,12 @@ impl Reconciler {
         self.context.tasks.spawn(task::reconcile(task, move || {
             // Under the lock that `wake` takes: an instance given anew meanwhile finds either this task or none.
             let mut wakers = wakers.lock();
-            let buried = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
-            if buried {
+            let retired = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
+            if retired {
                 wakers.remove(&instance_id);
                 context.received.lock().remove(&instance_id);
             }
-            buried
+            retired
         }));
     }
 }

@@ -52,7 +52,7 @@ impl Context {
     fn pinned_threads(&self, beside: Option<InstanceId>) -> BTreeSet<u32> {
         let of = |held: &Held| match held {
             Held::Live(entry) if Some(entry.desired.instance_id) != beside => entry.done.pins.clone(),
-            Held::Live(_) | Held::Buried(_) => Vec::new(),
+            Held::Live(_) | Held::Tombstone(_) => Vec::new(),
         };
         self.ledger.all().iter().flat_map(|held| of(held)).collect()
     }

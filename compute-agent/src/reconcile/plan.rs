@@ -33,7 +33,7 @@ const SILENT_ATTEMPTS: u32 = 3;
 const UNPLUG_AGAIN_MS: u64 = 6_000;
 /// After so long it is said what is waited for.
 const UNPLUG_EXPLAINED_AFTER_MS: u64 = 20_000;
-/// Attempts to give ports back before an instance is buried all the same: its proof of deletion hangs on no other agent.
+/// Attempts to release ports before an instance gets its tombstone all the same: its proof of deletion hangs on no other agent.
 const FREE_ATTEMPTS: u32 = 3;
 /// After a disk error stopped the guest, it is let go on this often.
 const IO_RETRY_MS: u64 = 10_000;

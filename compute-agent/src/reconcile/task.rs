@@ -9,7 +9,7 @@ use super::{
 use crate::{
     console::GuestUp,
     ledger::{Entry, Held, Running, Version},
-    link::outbox::Observation,
+    link::observation::Observation,
     qemu::process::ProcessHandle,
     qmp::{Event, QmpClient},
 };
@@ -79,7 +79,7 @@ impl Task {
     }
 }
 
-/// Runs until the instance is buried (and `retire` agrees that no new one came) or the agent shuts down.
+/// Runs until the instance has a tombstone (and `retire` agrees that no new one came) or the agent shuts down.
 pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
     let shutdown = task.context.shutdown.clone();
     task.adopt();
@@ -87,7 +87,7 @@ pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
         let held = task.context.ledger.held(task.instance_id);
         let entry = match held.as_deref() {
             Some(Held::Live(entry)) => entry,
-            Some(Held::Buried(tombstone)) => {
+            Some(Held::Tombstone(tombstone)) => {
                 task.context.post(super::deleted(task.instance_id, tombstone.version));
                 if retire() {
                     return;

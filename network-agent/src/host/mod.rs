@@ -20,8 +20,9 @@ use crate::{
         object::{Binding, Desired, Key, Object, Version},
         state::HostFacts,
     },
-    report::{Observation, Outbox},
+    observation::Observation,
 };
+use agent_kit::Outbox;
 use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
 use parking_lot::{Mutex, MutexGuard};
 use proto::{network::v1 as pb, port_socket::RefusedReason};
@@ -83,7 +84,7 @@ pub struct Host {
     /// The thread of the host's own namespace.
     pub worker: Worker,
     pub ledger: Ledger,
-    pub outbox: Mutex<Outbox>,
+    pub outbox: Outbox<Observation>,
     pub signal: Signal,
     wanted: Mutex<Wanted>,
     /// The host's addresses, which no instance may reach.
@@ -142,7 +143,7 @@ impl Host {
             config,
             ledger,
             worker,
-            outbox: Mutex::default(),
+            outbox: Outbox::default(),
             signal: Signal::default(),
             wanted: Mutex::new(Wanted::new(wishes)),
             own: Mutex::default(),
@@ -189,7 +190,7 @@ impl Host {
                     let version = word.version.unwrap_or_default();
                     if let Ok(key) = Key::parse(word.kind, &word.id) {
                         let version = Version { epoch: version.epoch, generation: version.generation };
-                        lock(&self.outbox).post(Observation::failed(key, version, error.to_string()));
+                        self.outbox.post(Observation::failed(key, version, error.to_string()));
                     }
                 }
             }
@@ -202,7 +203,7 @@ impl Host {
             let mut learned = lock(&self.learned);
             for Outcome { desired, decision } in outcomes {
                 match decision {
-                    Decision::Take => {
+                    Decision::Take | Decision::RaiseTombstone => {
                         let (key, version, dead) = (desired.key, desired.version, desired.object.is_none());
                         let networks = self.take(&mut wanted, desired);
                         touched.extend(networks.iter().copied());
@@ -214,11 +215,10 @@ impl Host {
                         }
                     }
                     Decision::Repeat => {
-                        let mut outbox = lock(&self.outbox);
-                        if desired.object.is_none() && outbox.last(desired.key).is_none() {
-                            outbox.post(Observation::deleted(desired.key, desired.version));
+                        if desired.object.is_none() && self.outbox.last(desired.key).is_none() {
+                            self.outbox.post(Observation::deleted(desired.key, desired.version));
                         }
-                        outbox.repeat(desired.key);
+                        self.outbox.repeat(desired.key);
                     }
                     Decision::Refuse { held } => {
                         tracing::warn!(key = ?desired.key, said = ?desired.version, ?held, "an older command was refused");
@@ -238,7 +238,7 @@ impl Host {
         let (dead, left): (Vec<Grave>, Vec<Grave>) = lock(&self.graves).drain(..).partition(done);
         lock(&self.graves).extend(left);
         for Grave { key, version, .. } in dead {
-            lock(&self.outbox).post(Observation::deleted(key, version));
+            self.outbox.post(Observation::deleted(key, version));
         }
     }
 
@@ -304,7 +304,7 @@ impl Host {
         if done.is_err() {
             return Err(Refusal::new(RefusedReason::NotYet, "the port is not programmed yet"));
         }
-        let last = lock(&self.outbox).last(Key::Port(port_id));
+        let last = self.outbox.last(Key::Port(port_id));
         if let Some(observation) = last
             && observation.state == pb::ObjectState::Error
         {

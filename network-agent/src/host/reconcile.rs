@@ -20,8 +20,8 @@ use crate::{
         object::{Key, Network, Port},
         state::desired_state,
     },
+    observation::Observation,
     plan::{Planned, Step, plan},
-    report::Observation,
     service::Services,
 };
 use domain::{NetworkId, SecurityGroupId, network::MacAddr};
@@ -288,7 +288,7 @@ fn report(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, touched: &Touched, f
                 program_us: host.learned_us(key, version),
             },
         };
-        lock(&host.outbox).post(observation);
+        host.outbox.post(observation);
     };
     post(Key::Network(id), ObjectState::Ready);
     // When all failed, all must be told so.

@@ -6,34 +6,17 @@
 //! the file holds can still be read with any tool; what the manager said is in it as it said it (the wire message, which only ever
 //! gains fields).
 
+use agent_kit::HostRecord;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use domain::HostId;
 use prost::Message;
 use proto::network::v1 as pb;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
 
 pub const NAME: &str = "network.journal";
-const HALF: &str = "network.journal.half";
 const FORMAT: u32 = 1;
 
-/// What a batch's last line says of the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HostRecord {
-    pub host_id: HostId,
-    /// Raised durably at each start, so that reports of an earlier life are older than those of this one.
-    pub start: i64,
-    /// Of the last snapshot or delta that was taken whole.
-    pub revision: i64,
-}
-
-/// One object as it is held: the manager's word, and under which epoch it is handed to its instance (0: not).
+/// One object as it is held: the manager's message, and under which epoch its instance has acquired it (0: it hasn't).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
     pub desired: pb::Desired,
@@ -115,20 +98,10 @@ fn decode_line(line: &[u8]) -> Option<Record> {
     Some(Record { desired: pb::Desired::decode(message.as_slice()).ok()?, acquired_epoch: line.acquired_epoch })
 }
 
-/// Replaces the file by one batch of everything.
-pub fn rewrite(dir: &Path, bytes: &[u8]) -> io::Result<File> {
-    let half = dir.join(HALF);
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&half)?;
-    file.write_all(bytes)?;
-    file.sync_data()?;
-    fs::rename(&half, dir.join(NAME))?;
-    File::open(dir)?.sync_all()?;
-    Ok(file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::HostId;
 
     fn record(generation: i64) -> Record {
         let desired = pb::Desired {

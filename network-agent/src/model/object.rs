@@ -13,12 +13,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
 };
 
-/// Which word of the manager this is. The order is the fence: a greater one replaces a smaller one, never the other way around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Version {
-    pub epoch: i64,
-    pub generation: i64,
-}
+pub use agent_kit::Version;
 
 /// Which object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

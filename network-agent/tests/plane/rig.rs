@@ -270,7 +270,7 @@ impl TestHost {
 
     /// Gives the host these words and waits until the kernel has them.
     pub async fn tell(&self, words: &[pb::Desired]) {
-        let revision = self.host.ledger.revision() + 1;
+        let revision = self.host.ledger.host().revision + 1;
         self.host.accept(words.to_vec(), revision).await.expect("the ledger takes it");
         self.settled().await;
     }
@@ -283,8 +283,13 @@ impl TestHost {
             }
         };
         tokio::time::timeout(PATIENCE, quiet).await.expect("the host settles");
-        let failed: Vec<_> =
-            self.host.outbox.lock().due(0).into_iter().filter(|(_, o)| o.state == pb::ObjectState::Error).collect();
+        let failed: Vec<_> = self
+            .host
+            .outbox
+            .take_due(Instant::now())
+            .into_iter()
+            .filter(|n| n.observation.state == pb::ObjectState::Error)
+            .collect();
         assert!(failed.is_empty(), "not programmed: {failed:?}");
     }
 

@@ -112,7 +112,7 @@ impl Agent {
     }
 
     pub async fn accept(&self, words: Vec<pb::Desired>) -> anyhow::Result<()> {
-        let revision = self.host.ledger.revision() + 1;
+        let revision = self.host.ledger.host().revision + 1;
         Ok(self.host.accept(words, revision).await?)
     }
 

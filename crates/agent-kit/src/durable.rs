@@ -1,5 +1,5 @@
-//! Files that are there whole or not at all, also after a power failure: written beside, synced, renamed, the directory synced.
-//! Many at once cost one sync of the directory.
+//! Files that are there whole or not at all, also after a power failure: written beside the old file, synced, renamed, and the directory
+//! synced. Many at once cost one sync of the directory.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,22 +19,37 @@ pub fn ensure_private_dir(dir: &Path) -> io::Result<()> {
 /// Replaces (or creates) all of `files` (name, bytes) in `dir`. When it returns Ok, all are durable; on an error each is either
 /// its old or its new self.
 pub fn replace_all(dir: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
-    let half = |name: &str| -> PathBuf { dir.join(format!("{name}{HALF}")) };
-    let written = files.iter().try_for_each(|(name, bytes)| {
-        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(half(name))?;
-        file.write_all(bytes)?;
-        file.sync_data()
-    });
-    if let Err(e) = written {
+    let written = files.iter().try_for_each(|(name, bytes)| write_half(dir, name, bytes).map(drop));
+    if let Err(error) = written {
         for (name, _) in files {
-            let _ = fs::remove_file(half(name));
+            // What is left over is swept at the next start.
+            let _ = fs::remove_file(half(dir, name));
         }
-        return Err(e);
+        return Err(error);
     }
     for (name, _) in files {
-        fs::rename(half(name), dir.join(name))?;
+        fs::rename(half(dir, name), dir.join(name))?;
     }
     File::open(dir)?.sync_all()
+}
+
+/// Replaces (or creates) one file, and answers it opened at its end, for appending.
+pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
+    let file = write_half(dir, name, bytes)?;
+    fs::rename(half(dir, name), dir.join(name))?;
+    File::open(dir)?.sync_all()?;
+    Ok(file)
+}
+
+fn half(dir: &Path, name: &str) -> PathBuf {
+    dir.join(format!("{name}{HALF}"))
+}
+
+fn write_half(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(half(dir, name))?;
+    file.write_all(bytes)?;
+    file.sync_data()?;
+    Ok(file)
 }
 
 /// Removes what a crash left half-written.
@@ -65,5 +80,14 @@ mod tests {
             fs::read_dir(dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
         names.sort();
         assert_eq!(names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_replaced_file_can_be_appended_to() {
+        let dir = tempfile::tempdir().expect("dir");
+        replace(dir.path(), "a", b"old and long").expect("written");
+        let mut file = replace(dir.path(), "a", b"new").expect("replaced");
+        file.write_all(b"er").expect("appended");
+        assert_eq!(fs::read(dir.path().join("a")).expect("read"), b"newer");
     }
 }
