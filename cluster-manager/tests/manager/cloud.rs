@@ -159,9 +159,10 @@ impl Cloud {
     }
 
     async fn on(database: TestDatabase, config: Config) -> Self {
-        // Shown for a failing test with RUST_LOG=cluster_manager=debug.
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        // A failing test shows its log with RUST_LOG=debug.
+        let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse::<tracing::Level>().ok());
+        let level = level.unwrap_or(tracing::Level::ERROR);
+        let _ = tracing_subscriber::fmt().with_max_level(level).with_test_writer().try_init();
         let store = database.open().await;
         let (project_id, image_id, kernel_id) = (ProjectId::new(), ImageId::new(), ImageId::new());
         seed(&store, project_id, image_id, kernel_id).await;
