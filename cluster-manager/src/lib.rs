@@ -2,54 +2,49 @@
 //!
 //! A request ([`grpc`]) changes desired state in one unit and returns. The reconciler ([`reconcile`]) brings what was asked to the
 //! instance's host, over the stream that the host's agent holds ([`agents`]), and what agents report comes back into the rows, fenced.
-//! Where an instance goes ([`scheduler`]), what a change makes of it ([`lifecycle`]) and what it needs next ([`reconcile::plan`],
+//! Where an instance goes ([`scheduler`]), what a change makes of it ([`instance::transition`]) and what it needs next ([`reconcile::plan`],
 //! [`reconcile::report`]) are pure; everything else only loads, calls and writes.
 //!
 //! Nothing in memory is the truth: after a start the inventory is read from the rows and every instance that isn't settled is looked at
 //! by the same reconciler.
 
-pub mod admission;
 pub mod agents;
-mod background;
-mod cards;
-pub mod coalesce;
+mod answer;
+pub mod background;
+pub mod client;
 mod config;
 mod console;
-mod expire;
 #[cfg(test)]
 mod fixture;
 pub mod grpc;
-pub mod invariants;
-pub mod lifecycle;
+pub mod host;
+pub mod instance;
 pub mod manager;
 mod operation;
 pub mod placement;
 mod problem;
 pub mod reconcile;
-pub mod resource;
 pub mod scheduler;
-pub mod storage;
 
-pub use admission::{Admission, AgentLinks};
 pub use config::Config;
+pub use host::admission::{Admission, AgentLinks};
 
-use admission::service::HostIdentityService;
 use agents::{ingest, ingest::Ingest, liveness, service::AgentLinkService};
 use anyhow::Context as _;
+use background::{invariants, retention};
+use client::{resource::Resource, storage::Storage};
 use domain::instance::InstanceState;
 use futures::future::BoxFuture;
-use grpc::ClusterManagerService;
+use grpc::{ClusterManagerService, host_identity::HostIdentityService};
 use manager::Manager;
 use placement::constraints::load_placed_instances;
 use proto::{
     agent::v1::{agent_link_server::AgentLinkServer, host_identity_server::HostIdentityServer},
     cluster::v1::cluster_manager_server::ClusterManagerServer,
 };
-use resource::Resource;
 use scheduler::Inventory;
 use service_kit::transport::{self, GrpcListener, GrpcTarget};
 use std::sync::Arc;
-use storage::Storage;
 use store::{InstanceFilter, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -105,7 +100,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     tasks.spawn(liveness::watch(Arc::clone(&manager)));
     tasks.spawn(invariants::run(Arc::clone(&manager)));
     tasks.spawn(invariants::sweep(Arc::clone(&manager)));
-    tasks.spawn(expire::run(Arc::clone(&manager)));
+    tasks.spawn(retention::run(Arc::clone(&manager)));
     tasks.spawn(background::preemption::preemption_loop(Arc::clone(&manager)));
     tasks.spawn(background::placement::capacity_hold_loop(Arc::clone(&manager)));
     tasks.spawn(background::placement::refusal_record_loop(Arc::clone(&manager)));

@@ -2,16 +2,14 @@
 
 pub use crate::problem::read_problem;
 use crate::{
-    admission::Admission,
     agents::{ingest::Ingest, registry::Registry},
-    coalesce::Coalescer,
+    client::{coalesce::Coalescer, resource::Resource, storage::Storage},
     config::Config,
     console::Sessions,
+    host::admission::Admission,
     placement::PlacementState,
     reconcile::signal::Signal,
-    resource::Resource,
     scheduler::Inventory,
-    storage::Storage,
 };
 use domain::{HostId, ImageId, InstanceId, Problem, image::Image};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};

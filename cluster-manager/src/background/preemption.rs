@@ -5,7 +5,7 @@
 //! stopped for this still holds its capacity, is found again by the next refusal, and is deleted at once. A caller without the quota for its
 //! request preempts nobody.
 
-use crate::{grpc::change, manager::Manager, reconcile::report::event};
+use crate::{instance::change, manager::Manager, reconcile::report::event};
 use domain::{
     ErrorKind, InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceState, Power},

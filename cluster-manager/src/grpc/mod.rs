@@ -1,20 +1,14 @@
 //! What the api-gateway asks of this service. Each call is a file; this one only receives and answers.
 
-pub(crate) mod answer;
-mod capacity;
-mod card;
-pub(crate) mod change;
-mod create;
-mod growth;
-mod host;
-mod place;
-mod rebalance;
-mod rehearse;
-mod reserve;
+pub mod host_identity;
 
 use crate::{
-    admission::{join, remove, token},
     console,
+    host::{
+        admission::{join, remove, token},
+        capacity, change as host, rebalance,
+    },
+    instance::{change, create},
     manager::Manager,
 };
 use domain::Problem;

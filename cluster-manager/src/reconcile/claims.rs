@@ -6,10 +6,12 @@ use super::{
     step::{End, Subjected, commit_end, failed, progress},
 };
 use crate::{
-    cards::{card_again, hostname, reservation},
+    client::{
+        resource::{Bound, PortBinding},
+        storage::{Binding, LOCAL_POOL, ROOT},
+    },
+    instance::nic::{card_again, hostname, reservation},
     manager::Manager,
-    resource::{Bound, PortBinding},
-    storage::{Binding, LOCAL_POOL, ROOT},
 };
 use domain::{
     DiskId, ErrorKind, InstanceId, PortId, Problem, Timestamp,

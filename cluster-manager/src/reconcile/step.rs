@@ -12,9 +12,9 @@ use crate::{
         desired::{deliverable, render_desired},
         ingest::release,
     },
+    client::storage::{LOCAL_POOL, ROOT},
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
-    storage::{LOCAL_POOL, ROOT},
 };
 use domain::{
     HostId, InstanceId, Problem, Timestamp,

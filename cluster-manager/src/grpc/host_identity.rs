@@ -1,10 +1,12 @@
 //! Renewal: an agent asks with its certificate for the next one.
 
-use super::{
-    admission, certificate,
-    join::{lifetime, signing_request, unsigned},
+use crate::{
+    host::admission::{
+        admission, certificate,
+        join::{lifetime, signing_request, unsigned},
+    },
+    manager::Manager,
 };
-use crate::manager::Manager;
 use domain::Problem;
 use proto::{
     agent::v1::{self as pb, host_identity_server::HostIdentity},

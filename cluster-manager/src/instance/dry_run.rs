@@ -1,12 +1,12 @@
 //! What a create would do: all its checks, nothing taken.
 
 use super::{
-    answer,
     create::{Wanted, asked, not_made},
     place::{Places, no_capacity},
     reserve::{self, describe_nic},
 };
 use crate::{
+    answer,
     manager::{Manager, read_problem},
     placement::constraints::PlacementConstraints,
     scheduler::{Fill, decide},

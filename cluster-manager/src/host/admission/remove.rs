@@ -2,7 +2,7 @@
 //! manager cuts its connections when it reads the list of admissions again; this one at once.
 
 use crate::{
-    grpc::answer::{self, Deed},
+    answer::{self, Deed},
     manager::{Manager, read_problem},
 };
 use domain::{ErrorKind, HostId, Problem, Timestamp, host::Host};

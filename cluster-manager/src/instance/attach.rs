@@ -1,9 +1,7 @@
 //! A card more for an instance that exists: its port is reserved before the change commits, and given back when it certainly didn't.
 
-use crate::{
-    cards::{Card, CardPort, hostname, reservation},
-    manager::{Manager, read_problem},
-};
+use super::nic::{Card, CardPort, hostname, reservation};
+use crate::manager::{Manager, read_problem};
 use domain::{
     ErrorKind, InstanceId, NetworkId, Problem,
     instance::{Instance, Nic},

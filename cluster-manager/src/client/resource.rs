@@ -1,7 +1,7 @@
 //! The resource-manager as this service uses it: ports are reserved before a commit, bound before a delivery, released with a deletion
 //! and forgotten on proof. All of it is idempotent, so a failure needs no more than a repeat.
 
-use crate::coalesce::Coalescer;
+use super::coalesce::Coalescer;
 use domain::{HostId, InstanceId, PortId, Problem, SecurityGroupId, instance::Nic};
 use proto::{
     convert::parse,

@@ -6,7 +6,7 @@ use super::{
     plan::{Asked, Entry, Found, plan_entry, unknown_token},
 };
 use crate::{
-    grpc::answer::{self, Deed},
+    answer::{self, Deed},
     manager::{Manager, read_problem},
 };
 use domain::{
@@ -82,7 +82,7 @@ pub async fn admit(
     Err(Problem::new(ErrorKind::StaleGeneration, "conflict", "the host kept changing meanwhile").with_hint("try again"))
 }
 
-pub(super) fn signing_request(pem: &str) -> Result<SigningRequest, Problem> {
+pub(crate) fn signing_request(pem: &str) -> Result<SigningRequest, Problem> {
     SigningRequest::parse(pem).map_err(|error| match error {
         HostCertError::TooLong | HostCertError::Request(_) | HostCertError::Read(_) => {
             Problem::invalid("/csr_pem", "is no certificate signing request that its own key has signed (PEM)")
@@ -91,12 +91,12 @@ pub(super) fn signing_request(pem: &str) -> Result<SigningRequest, Problem> {
     })
 }
 
-pub(super) fn unsigned(error: &HostCertError) -> Problem {
+pub(crate) fn unsigned(error: &HostCertError) -> Problem {
     tracing::error!(error = error as &dyn std::error::Error, "a certificate can't be signed");
     Problem::internal()
 }
 
-pub(super) fn lifetime(manager: &Manager) -> Duration {
+pub(crate) fn lifetime(manager: &Manager) -> Duration {
     Duration::from_secs(manager.config.host_certificate_secs)
 }
 

@@ -1,6 +1,6 @@
 use super::{
-    change::{Change, Scene, plan_change},
-    check::check_image,
+    transition::{Change, Scene, plan_change},
+    validate::check_image,
 };
 use crate::{
     fixture::{NOW, instance},

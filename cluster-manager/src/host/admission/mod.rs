@@ -8,7 +8,6 @@
 pub mod join;
 pub mod plan;
 pub mod remove;
-pub mod service;
 pub mod token;
 
 use domain::Problem;

@@ -3,9 +3,9 @@
 
 use super::create::{One, Wanted};
 use crate::{
-    cards::{hostname, reservation},
+    client::storage::{LOCAL_POOL, ROOT},
+    instance::nic::{hostname, reservation},
     manager::Manager,
-    storage::{LOCAL_POOL, ROOT},
 };
 use domain::{InstanceId, Problem, instance::Nic};
 use proto::{resource::v1 as resource, storage::v1 as storage};

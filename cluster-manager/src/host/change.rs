@@ -2,8 +2,10 @@
 //!
 //! A host may shrink under what it holds: claims stay, and nothing new fits until enough is freed.
 
-use super::answer::{self, Deed};
-use crate::manager::{Manager, read_problem};
+use crate::{
+    answer::{self, Deed},
+    manager::{Manager, read_problem},
+};
 use domain::{ErrorKind, HostId, Problem, Timestamp, Violations, flavor::Size, host::Host, validate};
 use proto::{
     cluster::v1 as pb,

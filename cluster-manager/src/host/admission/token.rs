@@ -2,7 +2,7 @@
 
 use super::admission;
 use crate::{
-    grpc::answer::{self, Deed},
+    answer::{self, Deed},
     manager::{Manager, read_problem},
 };
 use domain::{HostTokenId, Name, Problem, Timestamp};

@@ -4,14 +4,14 @@
 //! nothing is reserved for it and no quota asked; what lost its place by the commit gives its reservations back.
 
 use super::{
-    answer::{self, Deed},
+    dry_run::rehearse,
+    nic::{Card, parse_card},
     place::{NoPlace, Places},
-    rehearse::rehearse,
     reserve::{self, Reservations},
+    validate::check_image,
 };
 use crate::{
-    cards::{Card, parse_card},
-    lifecycle::check::check_image,
+    answer::{self, Deed},
     manager::{Manager, read_problem},
     placement::{
         Placement,

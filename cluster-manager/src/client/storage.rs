@@ -1,7 +1,7 @@
 //! The storage-manager as this service uses it: reservations before a commit, confirmations before a delivery, releases and the end of
 //! a disk after a deletion. All of it is idempotent, so a failure needs no more than a repeat.
 
-use crate::coalesce::Coalescer;
+use super::coalesce::Coalescer;
 use domain::{DiskId, HostId, InstanceId, Problem};
 use proto::{
     status::from_status,

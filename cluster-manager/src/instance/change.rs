@@ -1,19 +1,17 @@
-//! Changes of one instance, its deletion among them: read, decide purely ([`crate::lifecycle::change`]), claim what it takes more, and
+//! Changes of one instance, its deletion among them: read, decide purely ([`super::transition`]), claim what it takes more, and
 //! commit with the generation and the state it was decided on in the `WHERE` clause.
 
 use super::{
-    answer::{self, Deed},
-    card,
-    growth::{Growth, Resized, refit, resized},
+    attach,
+    nic::{Card, parse_card},
     reserve::describe_nic,
+    resize::{Growth, Resized, refit, resized},
+    transition::{Change, Scene, plan_change},
+    validate::check_image,
 };
 use crate::{
     agents::ingest::release,
-    cards::{Card, parse_card},
-    lifecycle::{
-        change::{Change, Scene, plan_change},
-        check::check_image,
-    },
+    answer::{self, Deed},
     manager::{Manager, read_problem},
     reconcile::plan::resize_generation,
     scheduler::Placed,
@@ -53,7 +51,7 @@ pub async fn change(
     answer::once(manager, context, async {
         let outcome = run(manager, context, &target, &change, card.as_ref()).await;
         if let (Some(card), Err(problem)) = (&card, &outcome) {
-            card::give_back(manager, target.id, card, problem).await;
+            attach::give_back(manager, target.id, card, problem).await;
         }
         let (instance, plan) = outcome?;
         Ok(pb::ChangeInstanceResponse { instance: Some(instance_to_pb(&instance)), plan })
@@ -102,7 +100,7 @@ fn parse_change(change: Option<pb::change_instance_request::Change>) -> Result<C
             flavor: resize.flavor,
         },
         // Its address and MAC come with its reservation.
-        Asked::AttachNic(nic) => Change::AttachNic { nic: card::expected(&parse_card(&nic)?) },
+        Asked::AttachNic(nic) => Change::AttachNic { nic: attach::expected(&parse_card(&nic)?) },
         Asked::DetachNic(detach) => Change::DetachNic { port_id: parse("port_id", &detach.port_id)? },
         Asked::Rebuild(rebuild) => Change::Rebuild { image_id: parse("image_id", &rebuild.image_id)? },
     })
@@ -127,7 +125,7 @@ async fn run(
         };
         check(manager, change, &next).await?;
         if let Some(card) = card {
-            card::reserve(manager, context, card, &mut next).await?;
+            attach::reserve(manager, context, card, &mut next).await?;
         }
         if context.dry_run {
             let plan = rehearse(manager, change, &row, &next).await?;
