@@ -13,13 +13,13 @@ const PREEMPTION_HOLD_SECS_MAX: u64 = 3600;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// An agent that hasn't been heard for this long is treated as gone and its stream is closed, milliseconds. Agents send a heartbeat
+    /// An agent that hasn't sent anything for this long is treated as gone and its stream is closed, milliseconds. Agents send a heartbeat
     /// each second.
     pub heartbeat_timeout_ms: u64,
     /// How long a host may be without its agent before it is shown as disconnected and gets nothing new, milliseconds. An agent's
     /// restart, and its return after a manager's restart (within 3 s), should fit in.
     pub disconnect_grace_ms: u64,
-    /// How often instances whose deadline passed are looked at, milliseconds.
+    /// How often instances whose deadline passed are reconciled, milliseconds.
     pub reconcile_interval_ms: u64,
     /// How long a reservation of a disk or a port stands before its instance is committed and it is confirmed, seconds.
     pub reservation_ttl_secs: u32,

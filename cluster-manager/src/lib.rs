@@ -1,42 +1,37 @@
 //! The cluster-manager: hosts, placement, and the life of instances.
 //!
-//! A request ([`grpc`]) changes desired state in one unit and returns. The reconciler ([`reconcile`]) brings what was asked to the
+//! A request ([`grpc`]) changes desired state in one unit and returns. The reconciler ([`reconcile`]) brings what was requested to the
 //! instance's host, over the stream that the host's agent holds ([`agents`]), and what agents report comes back into the rows, fenced.
 //! Where an instance goes ([`scheduler`]), what a change makes of it ([`instance::transition`]) and what it needs next ([`reconcile::plan`],
 //! [`reconcile::report`]) are pure; everything else only loads, calls and writes.
 //!
-//! Nothing in memory is the truth: after a start the inventory is read from the rows and every instance that isn't settled is looked at
+//! Nothing in memory is the truth: after a start the inventory is read from the rows and every instance that isn't settled is taken up
 //! by the same reconciler.
 
 pub mod agents;
-mod answer;
 pub mod background;
 pub mod client;
 mod config;
 mod console;
-#[cfg(test)]
-mod fixture;
 pub mod grpc;
 pub mod host;
 pub mod instance;
 pub mod manager;
-mod operation;
+mod outcome;
 pub mod placement;
-mod problem;
 pub mod reconcile;
 pub mod scheduler;
 
 pub use config::Config;
 pub use host::admission::{Admission, AgentLinks};
 
-use agents::{ingest, ingest::Ingest, liveness, service::AgentLinkService};
+use agents::{ingest::Ingest, service::AgentLinkService};
 use anyhow::Context as _;
-use background::{invariants, retention};
-use client::{resource::Resource, storage::Storage};
-use domain::instance::InstanceState;
+use client::{Clients, resource::Resource, storage::Storage};
+use domain::{host::HostState, instance::InstanceState};
 use futures::future::BoxFuture;
 use grpc::{ClusterManagerService, host_identity::HostIdentityService};
-use manager::Manager;
+use manager::{Manager, Parts};
 use placement::constraints::load_placed_instances;
 use proto::{
     agent::v1::{agent_link_server::AgentLinkServer, host_identity_server::HostIdentityServer},
@@ -47,6 +42,7 @@ use service_kit::transport::{self, GrpcListener, GrpcTarget};
 use std::sync::Arc;
 use store::{InstanceFilter, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::server::Router;
 
 /// What this service is given.
 pub struct Deps {
@@ -54,7 +50,7 @@ pub struct Deps {
     pub listener: GrpcListener,
     pub storage: GrpcTarget,
     pub resource: GrpcTarget,
-    /// The CA that hosts' certificates come from. None: no host can join by this process.
+    /// The CA that signs hosts' certificates. `None`: no host can join through this process.
     pub admission: Option<Admission>,
 }
 
@@ -62,7 +58,8 @@ const RESUME_PAGE: u32 = 1000;
 /// Calls and streams on one connection.
 const STREAMS_MAX: u32 = 10_000;
 
-/// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
+/// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed. A background
+/// task that ends before is an error that names it.
 ///
 /// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
 pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
@@ -70,6 +67,8 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 }
 
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // A background task that ends takes this role down, and no other.
+    let shutdown = shutdown.child_token();
     let tasks = TaskTracker::new();
     let channel = deps.storage.channel().context("the storage-manager's address")?;
     let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);
@@ -77,60 +76,53 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let resource = Resource::start(channel, config.resource_timeout(), config.reservation_ttl_secs, &tasks);
     let hosts = deps.store.host_list().await.context("the hosts can't be read")?;
     let (ingest, reports) = Ingest::channel();
-    let manager = Arc::new(Manager::new(
+    let manager = Arc::new(Manager::new(Parts {
         config,
-        deps.store,
-        Inventory::new(&hosts),
-        storage,
-        resource,
+        clients: Clients::new(storage, resource, deps.store.clone(), &tasks),
+        store: deps.store,
+        inventory: Inventory::new(&hosts),
         ingest,
-        deps.admission,
-        tasks.clone(),
-        shutdown.clone(),
-    ));
-    for host in hosts.iter().filter(|h| h.state == domain::host::HostState::Up) {
+        admission: deps.admission,
+        tasks: tasks.clone(),
+        shutdown: shutdown.clone(),
+    }));
+    for host in hosts.iter().filter(|h| h.state == HostState::Up) {
         manager.agents.expect(host.id);
     }
     let tracked = load_placed_instances(&manager.store, &manager.placement).await;
     let tracked = tracked.context("the members of placement groups can't be read")?;
     tracing::info!(tracked, "placement knows the instances that later decisions depend on");
     resume(&manager).await.context("the instances can't be read")?;
-    tasks.spawn(ingest::run(Arc::clone(&manager), reports));
-    tasks.spawn(reconcile::instance::run(Arc::clone(&manager)));
-    tasks.spawn(liveness::watch(Arc::clone(&manager)));
-    tasks.spawn(invariants::run(Arc::clone(&manager)));
-    tasks.spawn(invariants::sweep(Arc::clone(&manager)));
-    tasks.spawn(retention::run(Arc::clone(&manager)));
-    tasks.spawn(background::preemption::preemption_loop(Arc::clone(&manager)));
-    tasks.spawn(background::placement::capacity_hold_loop(Arc::clone(&manager)));
-    tasks.spawn(background::placement::refusal_record_loop(Arc::clone(&manager)));
-    tasks.spawn(background::placement::backup_loop(Arc::clone(&manager)));
+    let background = background::start(&manager, reports);
+    let serving = transport::serve(router(&manager), deps.listener, shutdown.clone());
+    let served = background.supervise(&shutdown, serving).await;
+    // The tasks hold the manager, and it the ends of the channels that other tasks read from.
+    drop(manager);
+    tasks.close();
+    tasks.wait().await;
+    served?.context("the gRPC server failed")
+}
 
+fn router(manager: &Arc<Manager>) -> Router {
     let limit = proto::MESSAGE_BYTES_MAX;
-    let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(&manager)))
+    let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    let agents = AgentLinkServer::new(AgentLinkService(Arc::clone(&manager)))
+    let agents = AgentLinkServer::new(AgentLinkService(Arc::clone(manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    let identity = HostIdentityServer::new(HostIdentityService(Arc::clone(&manager)));
-    let router = tonic::transport::Server::builder()
+    let identity = HostIdentityServer::new(HostIdentityService(Arc::clone(manager)));
+    tonic::transport::Server::builder()
         // Consoles and agents' streams stay open: they must not use up what short calls need.
         .max_concurrent_streams(Some(STREAMS_MAX))
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(cluster)
         .add_service(agents)
-        .add_service(identity);
-    let served = transport::serve(router, deps.listener, shutdown).await;
-    // The tasks hold the manager, and it the ends of the channels that other tasks read from.
-    drop(manager);
-    tasks.close();
-    tasks.wait().await;
-    served.context("the gRPC server failed")
+        .add_service(identity)
 }
 
-/// Everything that isn't settled is looked at, as if it had just been asked for.
+/// Wakes every instance that isn't settled, as if it had just been requested.
 async fn resume(manager: &Manager) -> Result<(), store::ReadError> {
     // What is shown as failed may still be on its way: its deadline passed, its desired state stands.
     let unsettled = |s: &InstanceState| !s.is_final() || *s == InstanceState::Error;

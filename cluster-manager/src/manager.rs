@@ -1,25 +1,21 @@
-//! What all parts of this service share.
+//! What all parts of this service share. Each field is a part that knows no manager; what needs several of them is a function elsewhere.
 
-pub use crate::problem::read_problem;
 use crate::{
     agents::{ingest::Ingest, registry::Registry},
-    client::{coalesce::Coalescer, resource::Resource, storage::Storage},
+    client::Clients,
     config::Config,
-    console::Sessions,
+    console::session::Sessions,
     host::admission::Admission,
     placement::PlacementState,
     reconcile::signal::Signal,
     scheduler::Inventory,
 };
-use domain::{HostId, ImageId, InstanceId, Problem, image::Image};
-use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use service_kit::in_flight::InFlight;
-use std::collections::HashSet;
-use store::{ReadError, Store};
+use domain::HostId;
+use operation::Operations;
+use parking_lot::MappedMutexGuard;
+use std::collections::HashMap;
+use store::{OperationTable, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-
-/// Images read in one go.
-const IMAGES_MAX: usize = 256;
 
 pub struct Manager {
     pub config: Config,
@@ -28,50 +24,41 @@ pub struct Manager {
     pub agents: Registry,
     pub ingest: Ingest,
     pub admission: Option<Admission>,
-    pub storage: Storage,
-    pub resource: Resource,
-    /// Instances whose host's word is awaited that cards are out. A hint: what is missed here is found by the sweep.
-    cards_leaving: Mutex<HashSet<InstanceId>>,
+    pub clients: Clients,
     pub signal: Signal,
-    pub operations: InFlight,
+    pub operations: Operations,
     pub consoles: Sessions,
-    pub images: Coalescer<ImageId, Result<Option<Image>, ReadError>>,
     pub tasks: TaskTracker,
     /// Ends streams and background work.
     pub shutdown: CancellationToken,
 }
 
+/// What a manager is made of that it doesn't make itself.
+pub struct Parts {
+    pub config: Config,
+    pub store: Store,
+    pub inventory: Inventory,
+    pub clients: Clients,
+    pub ingest: Ingest,
+    pub admission: Option<Admission>,
+    pub tasks: TaskTracker,
+    pub shutdown: CancellationToken,
+}
+
 impl Manager {
-    pub fn new(
-        config: Config,
-        store: Store,
-        inventory: Inventory,
-        storage: Storage,
-        resource: Resource,
-        ingest: Ingest,
-        admission: Option<Admission>,
-        tasks: TaskTracker,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let reader = store.clone();
-        let images = Coalescer::start(&tasks, IMAGES_MAX, 1, move |ids: Vec<ImageId>| {
-            let store = reader.clone();
-            async move { find_images(&store, &ids).await }
-        });
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, store, inventory, clients, ingest, admission, tasks, shutdown } = parts;
         Self {
             consoles: Sessions::new(config.console_sessions_max),
-            config,
-            store,
+            operations: Operations::new(store.clone(), OperationTable::Compute),
             placement: PlacementState::new(inventory),
             agents: Registry::default(),
+            signal: Signal::default(),
+            config,
+            store,
             ingest,
             admission,
-            storage,
-            resource,
-            cards_leaving: Mutex::default(),
-            signal: Signal::default(),
-            operations: InFlight::default(),
-            images,
+            clients,
             tasks,
             shutdown,
         }
@@ -81,30 +68,10 @@ impl Manager {
         self.placement.inventory()
     }
 
-    fn cards_leaving(&self) -> MutexGuard<'_, HashSet<InstanceId>> {
-        self.cards_leaving.lock()
-    }
-
-    /// While a commit is on its way that releases claims of the host, and until memory counted it.
+    /// Held while a commit is on its way that releases claims of the host, and until memory counted it.
     pub fn releasing(&self, host_id: HostId) -> Releasing<'_> {
         self.inventory().release_begins(host_id);
-        Releasing { manager: self, host_id }
-    }
-
-    pub fn await_cards_out(&self, id: InstanceId) {
-        self.cards_leaving().insert(id);
-    }
-
-    /// The host did all that was asked: whether that is what an instance's removed cards waited for.
-    pub fn cards_are_out(&self, id: InstanceId) -> bool {
-        self.cards_leaving().remove(&id)
-    }
-
-    /// What proven-gone instances held of other services; `ports`: some had cards.
-    pub async fn forget_claims(&self, ids: &[InstanceId], ports: bool) -> Result<(), Problem> {
-        let with_ports = if ports { ids } else { &[] };
-        let (disks, ports) = tokio::join!(self.storage.forget(ids), self.resource.forget(with_ports));
-        disks.and(ports)
+        Releasing { placement: &self.placement, host_id }
     }
 
     /// The desired-state revision of a host, as far as it is committed.
@@ -118,12 +85,12 @@ impl Manager {
         self.inventory().find(host_id).map_or_else(|| host_id.to_string(), |h| h.name.clone())
     }
 
-    /// Starts in progress on a host: what its agent says, and what it can't know of yet.
+    /// Starts in progress on a host: what its agent reports, and what it can't know of yet.
     #[must_use]
     pub fn starts(&self, host_id: HostId) -> u32 {
         let placed = self.inventory().find(host_id).map_or(0, |h| h.starts_in_progress());
-        let told = self.agents.find(host_id).map_or(0, |link| link.last_heard().1.starts_in_progress);
-        placed.max(told)
+        let reported = self.agents.find(host_id).map_or(0, |link| link.last_heard().1.starts_in_progress);
+        placed.max(reported)
     }
 
     /// Takes over what a host's row says, if memory isn't ahead of it. Answers whether it did.
@@ -139,15 +106,14 @@ impl Manager {
         }
     }
 
-    /// The same for all hosts, in one read.
+    /// Takes over what the rows of all hosts say, in one read.
     pub async fn refresh_hosts(&self) {
-        let moments: Vec<_> = {
+        let moments: HashMap<_, _> = {
             let inventory = self.inventory();
             inventory.hosts().filter_map(|h| Some((h.id, inventory.moment(h.id)?))).collect()
         };
         match self.store.host_list().await {
             Ok(rows) => {
-                let moments: std::collections::HashMap<_, _> = moments.into_iter().collect();
                 let mut inventory = self.inventory();
                 for row in &rows {
                     if let Some(moment) = moments.get(&row.id) {
@@ -158,31 +124,15 @@ impl Manager {
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the hosts can't be read"),
         }
     }
-
-    pub async fn image(&self, id: ImageId) -> Result<Option<Image>, Problem> {
-        match self.images.call(id).await {
-            Ok(found) => found.map_err(|e| read_problem(&e)),
-            Err(stopped) => Err(Problem::unavailable(stopped.to_string())),
-        }
-    }
 }
 
 pub struct Releasing<'a> {
-    manager: &'a Manager,
+    placement: &'a PlacementState,
     host_id: HostId,
 }
 
 impl Drop for Releasing<'_> {
     fn drop(&mut self) {
-        self.manager.inventory().release_ends(self.host_id);
+        self.placement.inventory().release_ends(self.host_id);
     }
-}
-
-/// Concurrent creates mostly name the same few images: each is read once per round.
-async fn find_images(store: &Store, ids: &[ImageId]) -> Vec<Result<Option<Image>, ReadError>> {
-    let mut distinct = ids.to_vec();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let found = futures::future::join_all(distinct.iter().map(|id| store.image_find(*id))).await;
-    ids.iter().map(|id| found[distinct.partition_point(|d| d < id)].clone()).collect()
 }

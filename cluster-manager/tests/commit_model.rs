@@ -29,14 +29,14 @@ enum Stage {
     /// Nothing is on its way.
     Idle,
     /// A unit is on its way to the store.
-    Asked(usize),
-    /// The store's word is on its way back: `None` is a conflict.
+    Committing(usize),
+    /// The store's answer is on its way back: `None` is a conflict.
     Answered(Option<usize>, usize),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Scheduler {
-    /// What it takes for used: firm, tentative, and the group's place.
+    /// What it takes for used: confirmed, tentative, and the group's place.
     used: [u8; HOSTS],
     member: [bool; HOSTS],
     stage: Stage,
@@ -57,7 +57,7 @@ struct Cloud {
 enum Step {
     Decide(usize),
     Commit(usize),
-    Hear(usize),
+    Receive(usize),
     LoseRequest(usize),
     LoseAnswer(usize),
 }
@@ -91,7 +91,7 @@ impl Cloud {
 
     fn decide(&mut self, who: usize) {
         let grouped = in_group((who, self.schedulers[who].request));
-        // Best fit: the fullest host that its memory says has the room.
+        // Best fit: the fullest host that its memory says has the capacity.
         let scheduler = &self.schedulers[who];
         let open = |host: &usize| scheduler.used[*host] < CAPACITY && !(grouped && scheduler.member[*host]);
         let found = (0..HOSTS).filter(open).max_by_key(|host| (scheduler.used[*host], HOSTS - host));
@@ -100,7 +100,7 @@ impl Cloud {
                 let scheduler = &mut self.schedulers[who];
                 scheduler.used[host] += 1;
                 scheduler.member[host] |= grouped;
-                scheduler.stage = Stage::Asked(host);
+                scheduler.stage = Stage::Committing(host);
             }
             // As every refusal: a first try that was committed answers instead.
             None => {
@@ -125,24 +125,24 @@ impl Cloud {
         self.schedulers[who].stage = Stage::Answered(outcome, host);
     }
 
-    fn hear(&mut self, who: usize, outcome: Option<usize>, asked: usize) {
+    fn receive(&mut self, who: usize, outcome: Option<usize>, host: usize) {
         match outcome {
-            Some(at) if at == asked => self.settle(who, Answer::Placed(at)),
-            // It was placed by its first try, elsewhere: the tentative claim is given back.
+            Some(at) if at == host => self.settle(who, Answer::Placed(at)),
+            // It was placed by its first try, elsewhere: the tentative claim is released.
             Some(at) => {
-                self.refresh(who, asked);
+                self.refresh(who, host);
                 self.refresh(who, at);
                 self.settle(who, Answer::Placed(at));
             }
             None => {
                 self.conflicts = 1;
-                self.refresh(who, asked);
+                self.refresh(who, host);
                 self.schedulers[who].stage = Stage::Idle;
             }
         }
     }
 
-    /// The outcome is unknown: the claim is given back, the row read, the caller asks again.
+    /// The outcome is unknown: the claim is released, the row read, the caller repeats its request.
     fn lose(&mut self, who: usize, host: usize) {
         self.losses += 1;
         self.refresh(who, host);
@@ -168,12 +168,12 @@ impl Model for Commits {
             match scheduler.stage {
                 Stage::Idle if scheduler.request < REQUESTS => steps.push(Step::Decide(who)),
                 Stage::Idle => {}
-                Stage::Asked(_) => {
+                Stage::Committing(_) => {
                     steps.push(Step::Commit(who));
                     steps.extend(loses.then_some(Step::LoseRequest(who)));
                 }
                 Stage::Answered(..) => {
-                    steps.push(Step::Hear(who));
+                    steps.push(Step::Receive(who));
                     steps.extend(loses.then_some(Step::LoseAnswer(who)));
                 }
             }
@@ -186,15 +186,15 @@ impl Model for Commits {
         match step {
             Step::Decide(who) => next.decide(who),
             Step::Commit(who) => match stage(who) {
-                Stage::Asked(host) => next.commit(who, host),
+                Stage::Committing(host) => next.commit(who, host),
                 Stage::Idle | Stage::Answered(..) => return None,
             },
-            Step::Hear(who) => match stage(who) {
-                Stage::Answered(outcome, asked) => next.hear(who, outcome, asked),
-                Stage::Idle | Stage::Asked(_) => return None,
+            Step::Receive(who) => match stage(who) {
+                Stage::Answered(outcome, host) => next.receive(who, outcome, host),
+                Stage::Idle | Stage::Committing(_) => return None,
             },
             Step::LoseRequest(who) | Step::LoseAnswer(who) => match stage(who) {
-                Stage::Asked(host) | Stage::Answered(_, host) => next.lose(who, host),
+                Stage::Committing(host) | Stage::Answered(_, host) => next.lose(who, host),
                 Stage::Idle => return None,
             },
         }
@@ -210,11 +210,11 @@ impl Model for Commits {
                 (0..HOSTS).all(|host| cloud.members(host) <= 1)
             }),
             Property::always(
-                "who is told that it is placed has its row there, and who is refused has none",
+                "who is answered that it is placed has its row there, and who is refused has none",
                 |_, cloud: &Cloud| {
-                    let told =
+                    let answered =
                         |who: usize| cloud.schedulers[who].answers.iter().zip(0u8..).map(move |(a, n)| ((who, n), *a));
-                    (0..2).flat_map(told).all(|(operation, answer)| match answer {
+                    (0..2).flat_map(answered).all(|(operation, answer)| match answer {
                         Answer::Placed(host) => cloud.rows.get(&operation) == Some(&host),
                         Answer::Refused => !cloud.rows.contains_key(&operation),
                     })

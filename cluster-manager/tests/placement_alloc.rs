@@ -74,7 +74,7 @@ fn host(n: u128) -> Host {
 }
 
 fn turn(inventory: &mut Inventory, request: &Request) {
-    let placed = choose(inventory, request).expect("there is room").placed;
+    let placed = choose(inventory, request).expect("there is capacity").placed;
     let id = InstanceId(uuid::Uuid::from_u128(7));
     inventory.claim_tentatively(placed.host_id, placed.claim);
     inventory.start_begins(placed.host_id, id);
@@ -87,7 +87,7 @@ fn turn(inventory: &mut Inventory, request: &Request) {
 fn a_decision_of_a_known_shape_allocates_nothing() {
     let rows: Vec<Host> = (1..=3000).map(host).collect();
     let mut inventory = Inventory::new(&rows);
-    let wish = GroupConstraint {
+    let constraint = GroupConstraint {
         group: PlacementGroupId(uuid::Uuid::from_u128(1)),
         policy: GroupPolicy::AntiAffinity,
         scope: GroupScope::Host,
@@ -98,11 +98,11 @@ fn a_decision_of_a_known_shape_allocates_nothing() {
             size: Size { vcpus: 1 + n % 8, memory_mib: 1024 * u64::from(1 + n % 5), disk_gib: 10 },
             zone: (n % 2 == 0).then(|| format!("z{}", n % 3)),
             tags: if n % 5 == 0 { [("disk".to_owned(), "1".to_owned())].into() } else { Default::default() },
-            groups: if n % 7 == 0 { vec![wish] } else { Vec::new() },
+            groups: if n % 7 == 0 { vec![constraint] } else { Vec::new() },
             ..Request::default()
         })
         .collect();
-    // Prices change meanwhile: putting the buckets in order anew is the hot path too.
+    // Prices change meanwhile: sorting the buckets again is the hot path too.
     for at in 0..40_000 {
         turn(&mut inventory, &requests[at % requests.len()]);
     }

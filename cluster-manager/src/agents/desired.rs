@@ -1,10 +1,11 @@
 //! What an agent is told of an instance.
 
 use crate::{
-    manager::{Manager, read_problem},
-    reconcile::plan::{bound, wanted_disk},
+    manager::Manager,
+    reconcile::plan::{bound, desired_disk_gib},
 };
 use domain::{HostId, Problem, image::Image, instance::Instance, network::Port};
+use operation::read_problem;
 use proto::{
     agent::v1 as pb,
     convert::{image_to_desired, spec_to_pb},
@@ -15,7 +16,7 @@ use store::{DiskRow, DiskState};
 #[must_use]
 pub fn deliverable(instance: &Instance, disks: &[DiskRow], ports: &[Port]) -> bool {
     let disk_bound = || {
-        wanted_disk(instance).is_none()
+        desired_disk_gib(instance).is_none()
             || disks.iter().any(|d| {
                 Some(d.id) == instance.root_disk_id && d.state == DiskState::Confirmed && d.epoch == instance.epoch
             })
@@ -71,8 +72,8 @@ pub fn render_desired(
 /// a delta.
 pub async fn load_snapshot(manager: &Manager, host_id: HostId) -> Result<(i64, Vec<pb::DesiredInstance>), Problem> {
     let revision = manager.revision(host_id);
-    let ids = manager.store.instance_list_of_host(host_id).await.map_err(|e| read_problem(&e))?;
-    let rows = manager.store.desired_load_many(&ids).await.map_err(|e| read_problem(&e))?;
+    let ids = manager.store.instance_list_of_host(host_id).await.map_err(read_problem)?;
+    let rows = manager.store.desired_load_many(&ids).await.map_err(read_problem)?;
     let instances = rows
         .iter()
         .filter(|row| {

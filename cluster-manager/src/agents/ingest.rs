@@ -8,13 +8,13 @@
 
 use super::link::Link;
 use crate::{
+    instance::claim::release_claim,
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
-    reconcile::report::{Observation, Scene, Stale, Verdict, plan_report},
+    reconcile::report::{Observation, ReportContext, Stale, Verdict, plan_report},
 };
 use domain::{
     HostId, InstanceId, Timestamp,
-    flavor::Size,
     instance::{Instance, InstanceState},
 };
 use proto::{agent::v1 as pb, convert::spec_to_pb};
@@ -147,8 +147,9 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     let mut settled: Vec<Settled> = Vec::new();
     for work in todo {
         let row = rows.get(&work.seen.instance_id);
-        let scene = Scene { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.link.host_id) };
-        let verdict = plan_report(work.link.host_id, row.map(|r| (&r.instance, r.fence)), &work.seen, scene);
+        let context =
+            ReportContext { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.link.host_id) };
+        let verdict = plan_report(work.link.host_id, row.map(|r| (&r.instance, r.fence)), &work.seen, context);
         let unit = unit_of(&work, row, &verdict, now);
         settled.push(Settled { work, row: row.cloned(), verdict, unit });
     }
@@ -192,7 +193,7 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     if !forget.is_empty() {
         let ids: Vec<InstanceId> = forget.iter().map(|(id, _)| *id).collect();
         // The sweep for what has no instance repeats it.
-        if let Err(problem) = manager.forget_claims(&ids, forget.iter().any(|(_, cards)| *cards)).await {
+        if let Err(problem) = manager.clients.remove_claims(&ids, forget.iter().any(|(_, cards)| *cards)).await {
             tracing::warn!(%problem, instances = ids.len(), "disks and ports of deleted instances will be forgotten later");
         }
     }
@@ -246,7 +247,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
             let mut unit = Unit::new()
                 .op(store::InstanceDelete { id, epoch: row.instance.epoch })
                 .op(keep_decision(id, now))
-                .op(release(host_id, row.claim));
+                .op(release_claim(host_id, row.claim));
             leave_groups(&row.instance.spec, &mut unit);
             unit.extend(events.iter().cloned().map(store::EventInsert));
             unit
@@ -259,12 +260,8 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
             last_seen_at: now,
         }),
         (Verdict::OrphanGone, _) => Unit::new().op(store::OrphanDelete { host_id, instance_id: id }),
-        (Verdict::Refuse(_) | Verdict::LetGo | Verdict::Store { .. } | Verdict::Gone { .. }, _) => Unit::new(),
+        (Verdict::Refuse(_) | Verdict::Tombstone | Verdict::Store { .. } | Verdict::Gone { .. }, _) => Unit::new(),
     }
-}
-
-pub fn release(host_id: HostId, claim: Size) -> store::HostRelease {
-    store::HostRelease { host_id, vcpus: claim.vcpus, memory_mib: claim.memory_mib, disk_gib: claim.disk_gib }
 }
 
 /// What follows a stored report in memory. Answers the instance whose disks are to be forgotten, and whether it had cards.
@@ -276,7 +273,7 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
                 manager.inventory().start_ends(host_id, id);
             }
             let all_done = |row: &InstanceRow| row.instance.generation == status.observed_generation;
-            if settled.row.as_ref().is_some_and(all_done) && manager.cards_are_out(id) {
+            if settled.row.as_ref().is_some_and(all_done) && manager.signal.detached(id) {
                 manager.signal.wake([id], None);
             }
             if let Some(row) = &settled.row
@@ -296,11 +293,11 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
             inventory.remove_instance(id);
             drop(inventory);
             metrics::counter!("iaas_instances_deleted_total").increment(1);
-            manager.cards_are_out(id);
+            manager.signal.detached(id);
             tracing::info!(instance_id = %id, %host_id, epoch = row.instance.epoch, "an instance is gone from its host");
             Some((id, !row.instance.spec.nics.is_empty()))
         }
-        Verdict::LetGo => {
+        Verdict::Tombstone => {
             let row = settled.row.as_ref().map(|r| &r.instance);
             settled.work.link.deliver([(id, let_go(id, row, settled.work.seen.fence.epoch))]);
             None

@@ -1,7 +1,7 @@
 //! What happens when an agent says Hello: its host's row, its place in the inventory, and what it holds that nobody knows of.
 
 use super::{ingest, link::Link};
-use crate::{manager::Manager, manager::read_problem, reconcile::report::Verdict};
+use crate::{manager::Manager, reconcile::report::Verdict};
 use domain::{
     ErrorKind, HostId, InstanceId, Name, Problem, Timestamp,
     event::NewEvent,
@@ -9,6 +9,7 @@ use domain::{
     host::{Host, HostFacts, HostState, MemoryOverhead},
     instance::Instance,
 };
+use operation::read_problem;
 use proto::{
     agent::v1 as pb,
     convert::{parse, size_from_pb},
@@ -24,7 +25,7 @@ pub async fn register(
     certified: Option<HostPeer>,
 ) -> Result<Arc<Link>, Problem> {
     let host_id: HostId = parse("hello.host_id", &hello.host_id)?;
-    let known = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?;
+    let known = manager.store.host_find(host_id).await.map_err(read_problem)?;
     let host = describe(host_id, &hello, known.as_ref())?;
     let comes = known.as_ref().is_none_or(|h| h.state != HostState::Up);
     let mut unit = Unit::new().op(store::HostUpsert {
@@ -54,7 +55,7 @@ pub async fn register(
     }
     manager.store.commit(unit).await.map_err(|error| refused(&error, &host.name))?;
     // Read back: claims and the operator's decisions are the row's.
-    let row = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?.ok_or_else(Problem::internal)?;
+    let row = manager.store.host_find(host_id).await.map_err(read_problem)?.ok_or_else(Problem::internal)?;
     manager.inventory().put_host(&row);
     manager.refresh_host(host_id).await;
 
@@ -72,7 +73,7 @@ pub async fn register(
     );
     review_holdings(manager, &link, &hello.holdings).await?;
     // Those that waited for this host say so no longer once they are looked at.
-    let ids = manager.store.instance_list_of_host(host_id).await.map_err(|e| read_problem(&e))?;
+    let ids = manager.store.instance_list_of_host(host_id).await.map_err(read_problem)?;
     manager.signal.wake(ids, None);
     Ok(link)
 }
@@ -171,7 +172,7 @@ async fn review_holdings(manager: &Manager, link: &Link, holdings: &[pb::Holding
         held.insert(parse("holding.instance_id", &holding.instance_id)?, holding);
     }
     let ids: Vec<InstanceId> = held.keys().copied().collect();
-    let rows = manager.store.instance_load_many(&ids).await.map_err(|e| read_problem(&e))?;
+    let rows = manager.store.instance_load_many(&ids).await.map_err(read_problem)?;
     let rows: HashMap<InstanceId, Instance> = rows.into_iter().map(|r| (r.instance.id, r.instance)).collect();
     let mut unit = Unit::new();
     let now = Timestamp::now();
@@ -185,11 +186,11 @@ async fn review_holdings(manager: &Manager, link: &Link, holdings: &[pb::Holding
                 detail,
                 last_seen_at: now,
             }),
-            Some(Verdict::LetGo) => link.deliver([(*id, ingest::let_go(*id, row, holding.epoch))]),
+            Some(Verdict::Tombstone) => link.deliver([(*id, ingest::let_go(*id, row, holding.epoch))]),
             Some(_) | None => {}
         }
     }
-    for orphan in manager.store.orphan_list().await.map_err(|e| read_problem(&e))? {
+    for orphan in manager.store.orphan_list().await.map_err(read_problem)? {
         if orphan.host_id == link.host_id && held.get(&orphan.instance_id).is_none_or(|h| h.tombstone) {
             unit.push(store::OrphanDelete { host_id: orphan.host_id, instance_id: orphan.instance_id });
         }
@@ -208,7 +209,7 @@ fn review(host_id: HostId, row: Option<&Instance>, holding: &pb::Holding) -> Opt
     match row {
         None => Some(Verdict::Orphan { detail: "no instance of this id exists".to_owned() }),
         Some(row) if row.host_id == Some(host_id) => None,
-        Some(row) if holding.epoch < row.epoch => Some(Verdict::LetGo),
+        Some(row) if holding.epoch < row.epoch => Some(Verdict::Tombstone),
         Some(_) => Some(Verdict::Orphan { detail: "the instance is bound to another host".to_owned() }),
     }
 }

@@ -1,19 +1,20 @@
-//! Preemption: a preemptible instance is told to shut down, has its notice to do so, and is deleted then.
+//! Preemption: a preemptible instance is stopped, has its notice to do so, and is deleted then.
 //!
 //! A create that finds no capacity says who would have to be preempted ([`crate::scheduler::preempt`]) and is refused; its caller repeats
 //! it, and the capacity is held for that ([`crate::placement::capacity_hold`]). Nothing is stored: after a restart an instance that was
 //! stopped for this still holds its capacity, is found again by the next refusal, and is deleted at once. A caller without the quota for its
 //! request preempts nobody.
 
-use crate::{instance::change, manager::Manager, reconcile::report::event};
+use crate::{
+    instance::{change, request::ChangeTarget, transition::Change},
+    manager::Manager,
+    reconcile::report::event,
+};
 use domain::{
     ErrorKind, InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceState, Power},
 };
-use proto::{
-    cluster::v1::{self as pb, change_instance_request::Change},
-    convert::power_to_pb,
-};
+use operation::read_problem;
 use service_kit::context::CallContext;
 use std::{
     sync::Arc,
@@ -53,18 +54,12 @@ async fn preempt(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
     let context = CallContext::system("preemption");
     tracing::info!(instance_id = %id, name = %instance.name, "a preemptible instance is preempted");
     let notice = Duration::from_secs(manager.config.preemption_notice_secs);
+    let target = ChangeTarget { project_id: instance.project_id, id, expected_generation: None };
     if stops_first(&instance) {
         announce(manager, &instance, notice).await;
-        let power_off = pb::ChangeInstanceRequest {
-            project_id: instance.project_id.to_string(),
-            instance_id: id.to_string(),
-            expected_generation: 0,
-            change: Some(Change::SetPower(pb::SetPower {
-                power: power_to_pb(Power::Off).into(),
-                stop_timeout_secs: Some(u32::try_from(notice.as_secs()).unwrap_or(u32::MAX)),
-            })),
-        };
-        match change::change(manager, &context, power_off).await {
+        let stop_timeout_secs = Some(u32::try_from(notice.as_secs()).unwrap_or(u32::MAX));
+        let power_off = Change::SetPower { power: Power::Off, stop_timeout_secs };
+        match change::change(manager, &context, target, &power_off).await {
             Ok(_) => wait_until_stopped(manager, id, notice).await?,
             Err(problem) if problem.kind == ErrorKind::NotFound => return Ok(()),
             // In this state it can't be stopped, so it is deleted without notice.
@@ -72,12 +67,7 @@ async fn preempt(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
             Err(problem) => return Err(problem),
         }
     }
-    let delete = pb::DeleteInstanceRequest {
-        project_id: instance.project_id.to_string(),
-        instance_id: id.to_string(),
-        expected_generation: 0,
-    };
-    match change::delete(manager, &context, delete).await {
+    match change::change(manager, &context, target, &Change::Delete).await {
         Ok(_) => Ok(()),
         Err(problem) if problem.kind == ErrorKind::NotFound => Ok(()),
         Err(problem) => Err(problem),
@@ -85,7 +75,7 @@ async fn preempt(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
 }
 
 async fn find(manager: &Manager, id: InstanceId) -> Result<Option<Instance>, Problem> {
-    let rows = manager.store.instance_load_many(&[id]).await.map_err(|e| crate::manager::read_problem(&e))?;
+    let rows = manager.store.instance_load_many(&[id]).await.map_err(read_problem)?;
     Ok(rows.into_iter().next().map(Instance::from).filter(|instance| !instance.spec.deleted))
 }
 
@@ -93,7 +83,7 @@ fn stops_first(instance: &Instance) -> bool {
     instance.spec.power != Power::Off && instance.status.state == InstanceState::Running
 }
 
-/// Announces the preemption by an event, for those who watch; the guest is told by its power button.
+/// Announces the preemption by an event, for those who watch; the guest gets it by its power button.
 async fn announce(manager: &Manager, instance: &Instance, notice: Duration) {
     let secs = notice.as_secs();
     let message =

@@ -1,5 +1,5 @@
-//! Forgets the answers of operations that no idempotency key can ask for any more, tokens that expired as long ago, and placement records
-//! past their time or their project's number.
+//! Deletes the answers of operations that no idempotency key can request any more, tokens that expired as long ago, and placement records
+//! that are older or more than are kept.
 
 use crate::{manager::Manager, placement::record::trim_records};
 use domain::Timestamp;
@@ -8,10 +8,10 @@ use store::{CommitError, Retention};
 
 const EVERY: Duration = Duration::from_secs(60);
 
-pub async fn run(manager: Arc<Manager>) {
+pub async fn retention_loop(manager: Arc<Manager>) {
     loop {
-        if let Err(error) = once(&manager).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "what is past its time can't be forgotten now");
+        if let Err(error) = delete_expired(&manager).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "what is past its time can't be deleted now");
         }
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
@@ -20,7 +20,7 @@ pub async fn run(manager: Arc<Manager>) {
     }
 }
 
-async fn once(manager: &Manager) -> Result<(), CommitError> {
+async fn delete_expired(manager: &Manager) -> Result<(), CommitError> {
     let now = Timestamp::now();
     let ago = |hours: u64| {
         let ms = i64::try_from(hours.saturating_mul(3_600_000)).unwrap_or(i64::MAX);

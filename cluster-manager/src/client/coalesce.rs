@@ -1,9 +1,9 @@
 //! Merges calls that wait at the same time into one.
 //!
 //! A create costs a call to the storage-manager and a read of its image. At a thousand creates a second that is thousands of calls
-//! that each carry one row, and each a commit there. So while as many calls as may are on their way, those that come meanwhile
-//! gather, and go together in the next. Nobody waits for a timer: alone, a call goes at once. An answer is never older than its question: a call that
-//! was already on its way answers nobody who came after it.
+//! that each carry one row, and each is a commit there. So while as many calls as allowed are on their way, those that come meanwhile
+//! gather, and go together in the next. Nobody waits for a timer: alone, a call goes at once. An answer is never older than its request:
+//! a call that was already on its way answers nobody who came after it.
 
 use std::future::Future;
 use tokio::{
@@ -22,9 +22,9 @@ pub struct Coalescer<I, O> {
 }
 
 impl<I: Send + 'static, O: Send + 'static> Coalescer<I, O> {
-    /// `run` answers each item of a batch of at most `max`, in order; `at_once` batches may be on their way. The worker ends when the
+    /// `answer` answers each item of a batch of at most `max`, in order; `at_once` batches may be on their way. The worker ends when the
     /// last handle is dropped.
-    pub fn start<F, Fut>(tasks: &TaskTracker, max: usize, at_once: usize, run: F) -> Self
+    pub fn start<F, Fut>(tasks: &TaskTracker, max: usize, at_once: usize, answer: F) -> Self
     where
         F: Fn(Vec<I>) -> Fut + Send + 'static,
         Fut: Future<Output = Vec<O>> + Send + 'static,
@@ -41,7 +41,7 @@ impl<I: Send + 'static, O: Send + 'static> Coalescer<I, O> {
                     break;
                 }
                 let (items, callers): (Vec<I>, Vec<_>) = waiting.drain(..).unzip();
-                let answers = run(items);
+                let answers = answer(items);
                 running.spawn(async move {
                     for (caller, answer) in callers.into_iter().zip(answers.await) {
                         // A caller that gave up needs no answer.

@@ -1,8 +1,11 @@
 //! The resource-manager as this service uses it: ports are reserved before a commit, bound before a delivery, released with a deletion
-//! and forgotten on proof. All of it is idempotent, so a failure needs no more than a repeat.
+//! and removed on proof. All of it is idempotent, so a failure needs no more than a repeat.
 
 use super::coalesce::Coalescer;
-use domain::{HostId, InstanceId, PortId, Problem, SecurityGroupId, instance::Nic};
+use domain::{
+    HostId, InstanceId, PortId, Problem, ProjectId,
+    instance::{Nic, NicRequest, PortRequest},
+};
 use proto::{
     convert::parse,
     resource::v1::{self as pb, resource_manager_client::ResourceManagerClient},
@@ -32,28 +35,73 @@ impl Client {
         request
     }
 
-    async fn reserve(
-        &self,
-        ports: Vec<pb::PortReservation>,
-        context: Option<&CallContext>,
-    ) -> Result<Vec<pb::ReservedPort>, Problem> {
-        let asked = ports.len();
-        let mut request = self.request(pb::ReservePortsRequest { ports, ttl_secs: self.ttl_secs });
+    async fn reserve(&self, ports: &[PortReservation], context: Option<&CallContext>) -> Result<Vec<Nic>, Problem> {
+        let message = ports.iter().map(PortReservation::to_pb).collect();
+        let mut request = self.request(pb::ReservePortsRequest { ports: message, ttl_secs: self.ttl_secs });
         if let Some(context) = context {
             context.inject(&mut request);
         }
         let answer = self.inner.clone().reserve_ports(request).await.map_err(|s| from_status(&s))?.into_inner();
-        if answer.ports.len() == asked {
-            return Ok(answer.ports);
+        if answer.ports.len() != ports.len() {
+            let (requested, answered) = (ports.len(), answer.ports.len());
+            tracing::error!(requested, answered, "the resource-manager answered for other ports");
+            return Err(Problem::internal());
         }
-        tracing::error!(asked, answered = answer.ports.len(), "the resource-manager answered for other ports");
-        Err(Problem::internal())
+        answer.ports.iter().zip(ports).map(|(port, reservation)| reserved_nic(port, &reservation.nic)).collect()
     }
+}
+
+/// A port that is reserved for an instance.
+#[derive(Debug, Clone)]
+pub struct PortReservation {
+    pub nic: NicRequest,
+    pub instance_id: InstanceId,
+    pub project_id: ProjectId,
+    pub hostname: String,
+}
+
+impl PortReservation {
+    fn to_pb(&self) -> pb::PortReservation {
+        let base = pb::PortReservation {
+            port_id: self.nic.port_id.to_string(),
+            instance_id: self.instance_id.to_string(),
+            project_id: self.project_id.to_string(),
+            hostname: self.hostname.clone(),
+            ..pb::PortReservation::default()
+        };
+        match &self.nic.port {
+            PortRequest::Existing => pb::PortReservation { existing: true, ..base },
+            PortRequest::New { network_id, fixed_ips, security_group_ids, mac } => pb::PortReservation {
+                network_id: network_id.to_string(),
+                // Plain data with text keys is always JSON.
+                fixed_ip_request_json: fixed_ips.iter().filter_map(|ip| serde_json::to_string(ip).ok()).collect(),
+                security_groups_given: security_group_ids.is_some(),
+                security_group_ids: security_group_ids.iter().flatten().map(ToString::to_string).collect(),
+                mac: mac.map(|m| m.to_string()).unwrap_or_default(),
+                ..base
+            },
+        }
+    }
+}
+
+/// The NIC that was reserved. What was requested of security groups is kept, should its reservation have to be made again.
+fn reserved_nic(port: &pb::ReservedPort, request: &NicRequest) -> Result<Nic, Problem> {
+    let addresses = port.fixed_ips.iter().map(|a| Ok(parse("fixed_ips", a)?));
+    Ok(Nic {
+        port_id: parse("port_id", &port.port_id)?,
+        network_id: parse("network_id", &port.network_id)?,
+        mac: parse("mac", &port.mac)?,
+        addresses: addresses.collect::<Result<_, Problem>>()?,
+        security_group_ids: match &request.port {
+            PortRequest::Existing => None,
+            PortRequest::New { security_group_ids, .. } => security_group_ids.clone(),
+        },
+    })
 }
 
 pub struct Resource {
     client: Client,
-    reserve: Coalescer<Vec<pb::PortReservation>, Result<Vec<pb::ReservedPort>, Problem>>,
+    reserve: Coalescer<Vec<PortReservation>, Result<Vec<Nic>, Problem>>,
 }
 
 /// A port to be bound to where its instance runs, with what its guest may ask about itself there.
@@ -67,9 +115,9 @@ pub struct PortBinding {
     pub hostname: String,
 }
 
-/// What became of bindings.
+/// What came of bindings.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Bound {
+pub struct BoundPorts {
     /// The ports' epochs.
     pub epochs: HashMap<PortId, i64>,
     /// Those whose reservation is gone.
@@ -83,38 +131,34 @@ impl Resource {
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
         let client = Client { inner, timeout, ttl_secs };
         let worker = client.clone();
-        let reserve =
-            Coalescer::start(tasks, RESERVE_MAX, RESERVE_AT_ONCE, move |calls: Vec<Vec<pb::PortReservation>>| {
-                let client = worker.clone();
-                async move { reserve_all(&client, calls).await }
-            });
+        let reserve = Coalescer::start(tasks, RESERVE_MAX, RESERVE_AT_ONCE, move |calls: Vec<Vec<PortReservation>>| {
+            let client = worker.clone();
+            async move { reserve_all(&client, calls).await }
+        });
         Self { client, reserve }
     }
 
-    /// Reserves, all or none; the cards, in the order they were asked for. A refusal (quota, an address that is taken) is the caller's
-    /// to pass on.
-    pub async fn reserve(&self, ports: Vec<pb::PortReservation>) -> Result<Vec<Nic>, Problem> {
+    /// Reserves all of the ports or none; answers the NICs in the order of the request. A refusal (quota, an address that is taken) is the
+    /// caller's to pass on.
+    pub async fn reserve(&self, ports: Vec<PortReservation>) -> Result<Vec<Nic>, Problem> {
         if ports.is_empty() {
             return Ok(Vec::new());
         }
-        let groups = asked_groups(&ports);
-        let reserved = self.reserve.call(ports).await.unwrap_or_else(|e| Err(Problem::unavailable(e.to_string())))?;
-        nics(&reserved, groups)
+        self.reserve.call(ports).await.unwrap_or_else(|e| Err(Problem::unavailable(e.to_string())))
     }
 
-    /// All checks of a reservation, and the cards as they would be.
-    pub async fn rehearse(&self, context: &CallContext, ports: Vec<pb::PortReservation>) -> Result<Vec<Nic>, Problem> {
+    /// All checks of a reservation, and the NICs as they would be.
+    pub async fn dry_run(&self, context: &CallContext, ports: Vec<PortReservation>) -> Result<Vec<Nic>, Problem> {
         if ports.is_empty() {
             return Ok(Vec::new());
         }
-        let groups = asked_groups(&ports);
         let context = CallContext { dry_run: true, ..context.clone() };
-        nics(&self.client.reserve(ports, Some(&context)).await?, groups)
+        self.client.reserve(&ports, Some(&context)).await
     }
 
-    pub async fn bind(&self, bindings: &[PortBinding]) -> Result<Bound, Problem> {
+    pub async fn bind(&self, bindings: &[PortBinding]) -> Result<BoundPorts, Problem> {
         if bindings.is_empty() {
-            return Ok(Bound::default());
+            return Ok(BoundPorts::default());
         }
         let ports = bindings
             .iter()
@@ -131,7 +175,10 @@ impl Resource {
         let answer = self.client.inner.clone().bind_ports(request).await.map_err(|s| from_status(&s))?.into_inner();
         let epochs = answer.ports.iter().map(|p| Ok((parse("port_id", &p.port_id)?, p.epoch)));
         let expired = answer.expired_port_ids.iter().map(|id| Ok(parse("expired_port_ids", id)?));
-        Ok(Bound { epochs: epochs.collect::<Result<_, Problem>>()?, expired: expired.collect::<Result<_, Problem>>()? })
+        Ok(BoundPorts {
+            epochs: epochs.collect::<Result<_, Problem>>()?,
+            expired: expired.collect::<Result<_, Problem>>()?,
+        })
     }
 
     pub async fn release(&self, instance_ids: &[InstanceId]) -> Result<(), Problem> {
@@ -143,22 +190,22 @@ impl Resource {
         self.client.inner.clone().release_ports(request).await.map(drop).map_err(|s| from_status(&s))
     }
 
-    /// All ports of instances that are proven gone, or never came to be.
-    pub async fn forget(&self, instance_ids: &[InstanceId]) -> Result<(), Problem> {
-        self.forget_some(instance_ids, &[]).await
+    /// Removes all ports of instances that are proven gone, or never came to be.
+    pub async fn remove(&self, instance_ids: &[InstanceId]) -> Result<(), Problem> {
+        self.remove_some(instance_ids, &[]).await
     }
 
-    /// Single ports whose cards are proven out.
-    pub async fn forget_cards(&self, cards: &[(InstanceId, PortId)]) -> Result<(), Problem> {
-        self.forget_some(&[], cards).await
+    /// Removes single ports whose NICs are proven to be detached.
+    pub async fn remove_ports(&self, ports: &[(InstanceId, PortId)]) -> Result<(), Problem> {
+        self.remove_some(&[], ports).await
     }
 
-    async fn forget_some(&self, instance_ids: &[InstanceId], cards: &[(InstanceId, PortId)]) -> Result<(), Problem> {
-        if instance_ids.is_empty() && cards.is_empty() {
+    async fn remove_some(&self, instance_ids: &[InstanceId], ports: &[(InstanceId, PortId)]) -> Result<(), Problem> {
+        if instance_ids.is_empty() && ports.is_empty() {
             return Ok(());
         }
         let instance_ids = instance_ids.iter().map(ToString::to_string).collect();
-        let ports = cards
+        let ports = ports
             .iter()
             .map(|(instance_id, port_id)| pb::PortOfInstance {
                 port_id: port_id.to_string(),
@@ -170,46 +217,15 @@ impl Resource {
     }
 }
 
-type Groups = Option<Vec<SecurityGroupId>>;
-
-/// What was asked, kept for a reservation that has to be made anew.
-fn asked_groups(ports: &[pb::PortReservation]) -> Result<Vec<Groups>, Problem> {
-    let groups = |port: &pb::PortReservation| -> Result<Groups, Problem> {
-        if port.existing || !port.security_groups_given {
-            return Ok(None);
-        }
-        let ids = port.security_group_ids.iter().map(|id| Ok(parse("security_group_ids", id)?));
-        Ok(Some(ids.collect::<Result<_, Problem>>()?))
-    };
-    ports.iter().map(groups).collect()
-}
-
-fn nics(reserved: &[pb::ReservedPort], groups: Result<Vec<Groups>, Problem>) -> Result<Vec<Nic>, Problem> {
-    let nic = |(port, security_group_ids): (&pb::ReservedPort, Groups)| -> Result<Nic, Problem> {
-        let addresses = port.fixed_ips.iter().map(|a| Ok(parse("fixed_ips", a)?));
-        Ok(Nic {
-            port_id: parse("port_id", &port.port_id)?,
-            network_id: parse("network_id", &port.network_id)?,
-            mac: parse("mac", &port.mac)?,
-            addresses: addresses.collect::<Result<_, Problem>>()?,
-            security_group_ids,
-        })
-    };
-    reserved.iter().zip(groups?).map(nic).collect()
-}
-
 /// All in one call; when that is refused, each on its own, so that one project's quota refuses nobody else.
-async fn reserve_all(
-    client: &Client,
-    calls: Vec<Vec<pb::PortReservation>>,
-) -> Vec<Result<Vec<pb::ReservedPort>, Problem>> {
+async fn reserve_all(client: &Client, calls: Vec<Vec<PortReservation>>) -> Vec<Result<Vec<Nic>, Problem>> {
     let together: Vec<_> = calls.iter().flatten().cloned().collect();
-    match client.reserve(together, None).await {
+    match client.reserve(&together, None).await {
         Ok(reserved) => {
             let mut reserved = reserved.into_iter();
             calls.iter().map(|ports| Ok(reserved.by_ref().take(ports.len()).collect())).collect()
         }
         Err(problem) if calls.len() == 1 => vec![Err(problem)],
-        Err(_) => futures::future::join_all(calls.into_iter().map(|ports| client.reserve(ports, None))).await,
+        Err(_) => futures::future::join_all(calls.iter().map(|ports| client.reserve(ports, None))).await,
     }
 }

@@ -1,8 +1,8 @@
-//! The storage-manager as this service uses it: reservations before a commit, confirmations before a delivery, releases and the end of
-//! a disk after a deletion. All of it is idempotent, so a failure needs no more than a repeat.
+//! The storage-manager as this service uses it: disks are reserved before a commit, confirmed before a delivery, released with a deletion
+//! and removed on proof. All of it is idempotent, so a failure needs no more than a repeat.
 
 use super::coalesce::Coalescer;
-use domain::{DiskId, HostId, InstanceId, Problem};
+use domain::{DiskId, HostId, InstanceId, Problem, ProjectId};
 use proto::{
     status::from_status,
     storage::v1::{self as pb, storage_manager_client::StorageManagerClient},
@@ -31,7 +31,8 @@ impl Client {
         request
     }
 
-    async fn reserve(&self, disks: Vec<pb::DiskReservation>, ttl_secs: u32) -> Result<(), Problem> {
+    async fn reserve(&self, disks: &[DiskReservation], ttl_secs: u32) -> Result<(), Problem> {
+        let disks = disks.iter().map(DiskReservation::to_pb).collect();
         let request = self.request(pb::ReserveDisksRequest { disks, ttl_secs });
         self.inner.clone().reserve_disks(request).await.map(drop).map_err(|s| from_status(&s))
     }
@@ -39,12 +40,35 @@ impl Client {
 
 pub struct Storage {
     client: Client,
-    reserve: Coalescer<Vec<pb::DiskReservation>, Result<(), Problem>>,
+    reserve: Coalescer<Vec<DiskReservation>, Result<(), Problem>>,
+}
+
+/// A disk that is reserved for an instance, in the host's local pool.
+#[derive(Debug, Clone)]
+pub struct DiskReservation {
+    pub disk_id: DiskId,
+    pub instance_id: InstanceId,
+    pub project_id: ProjectId,
+    pub role: &'static str,
+    pub size_gib: u64,
+}
+
+impl DiskReservation {
+    fn to_pb(&self) -> pb::DiskReservation {
+        pb::DiskReservation {
+            disk_id: self.disk_id.to_string(),
+            instance_id: self.instance_id.to_string(),
+            project_id: self.project_id.to_string(),
+            role: self.role.to_owned(),
+            pool: LOCAL_POOL.to_owned(),
+            size_gib: self.size_gib,
+        }
+    }
 }
 
 /// A disk to be bound to where its instance runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Binding {
+pub struct DiskBinding {
     pub disk_id: DiskId,
     pub instance_id: InstanceId,
     pub host_id: HostId,
@@ -58,16 +82,15 @@ impl Storage {
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
         let client = Client { inner, timeout };
         let worker = client.clone();
-        let reserve =
-            Coalescer::start(tasks, RESERVE_MAX, RESERVE_AT_ONCE, move |calls: Vec<Vec<pb::DiskReservation>>| {
-                let client = worker.clone();
-                async move { reserve_all(&client, calls, ttl_secs).await }
-            });
+        let reserve = Coalescer::start(tasks, RESERVE_MAX, RESERVE_AT_ONCE, move |calls: Vec<Vec<DiskReservation>>| {
+            let client = worker.clone();
+            async move { reserve_all(&client, calls, ttl_secs).await }
+        });
         Self { client, reserve }
     }
 
-    /// Reserves, all or none. A refusal (quota) is the caller's to pass on.
-    pub async fn reserve(&self, disks: Vec<pb::DiskReservation>) -> Result<(), Problem> {
+    /// Reserves all of the disks or none. A refusal (quota) is the caller's to pass on.
+    pub async fn reserve(&self, disks: Vec<DiskReservation>) -> Result<(), Problem> {
         if disks.is_empty() {
             return Ok(());
         }
@@ -75,7 +98,7 @@ impl Storage {
     }
 
     /// The disks whose reservation is gone; all others are bound.
-    pub async fn confirm(&self, bindings: &[Binding]) -> Result<Vec<DiskId>, Problem> {
+    pub async fn confirm(&self, bindings: &[DiskBinding]) -> Result<Vec<DiskId>, Problem> {
         if bindings.is_empty() {
             return Ok(Vec::new());
         }
@@ -119,7 +142,8 @@ impl Storage {
         self.client.inner.clone().release_disks(request).await.map(drop).map_err(|s| from_status(&s))
     }
 
-    pub async fn forget(&self, instance_ids: &[InstanceId]) -> Result<(), Problem> {
+    /// Removes the disks of instances that are proven gone, or never came to be.
+    pub async fn remove(&self, instance_ids: &[InstanceId]) -> Result<(), Problem> {
         if instance_ids.is_empty() {
             return Ok(());
         }
@@ -130,11 +154,11 @@ impl Storage {
 }
 
 /// All in one call; when that is refused, each on its own, so that one project's quota refuses nobody else.
-async fn reserve_all(client: &Client, calls: Vec<Vec<pb::DiskReservation>>, ttl_secs: u32) -> Vec<Result<(), Problem>> {
+async fn reserve_all(client: &Client, calls: Vec<Vec<DiskReservation>>, ttl_secs: u32) -> Vec<Result<(), Problem>> {
     let together: Vec<_> = calls.iter().flatten().cloned().collect();
-    match client.reserve(together, ttl_secs).await {
+    match client.reserve(&together, ttl_secs).await {
         Ok(()) => calls.iter().map(|_| Ok(())).collect(),
         Err(problem) if calls.len() == 1 => vec![Err(problem)],
-        Err(_) => futures::future::join_all(calls.into_iter().map(|disks| client.reserve(disks, ttl_secs))).await,
+        Err(_) => futures::future::join_all(calls.iter().map(|disks| client.reserve(disks, ttl_secs))).await,
     }
 }

@@ -1,18 +1,12 @@
-//! Renewal: an agent asks with its certificate for the next one.
+//! The service that agents call for their certificates: an agent asks with its certificate for the next one.
 
-use crate::{
-    host::admission::{
-        admission, certificate,
-        join::{lifetime, signing_request, unsigned},
-    },
-    manager::Manager,
-};
-use domain::Problem;
+use super::host::certificate_to_pb;
+use crate::{host::admission::join, manager::Manager};
 use proto::{
     agent::v1::{self as pb, host_identity_server::HostIdentity},
     status::to_status,
 };
-use service_kit::peer::{HostPeer, require_host};
+use service_kit::peer::require_host;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
@@ -25,21 +19,7 @@ impl HostIdentity for HostIdentityService {
         let peer = require_host(&request)?;
         let peer =
             peer.ok_or_else(|| Status::permission_denied("only a certificate can be renewed, and this call has none"))?;
-        renew(&self.0, &peer, &request.into_inner().csr_pem).map(Response::new).map_err(|p| to_status(&p))
+        let renewed = join::renew(&self.0, &peer, &request.into_inner().csr_pem).map_err(|p| to_status(&p))?;
+        Ok(Response::new(pb::RenewResponse { certificate: Some(certificate_to_pb(renewed)) }))
     }
-}
-
-/// For the same host, role and key, whatever the request says.
-fn renew(manager: &Manager, peer: &HostPeer, csr_pem: &str) -> Result<pb::RenewResponse, Problem> {
-    let authority = admission(manager)?;
-    let csr = signing_request(csr_pem)?;
-    if csr.key_hash != peer.key_hash {
-        return Err(Problem::invalid(
-            "/csr_pem",
-            "is of another key than the certificate: a new key joins with a token",
-        ));
-    }
-    let pem = authority.ca.issue_host(csr, peer.host_id, peer.role, lifetime(manager)).map_err(|e| unsigned(&e))?;
-    tracing::info!(host_id = %peer.host_id, role = peer.role.as_str(), "a host's certificate was renewed");
-    Ok(pb::RenewResponse { certificate: Some(certificate(authority, pem)) })
 }

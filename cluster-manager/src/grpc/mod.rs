@@ -1,16 +1,10 @@
-//! What the api-gateway asks of this service. Each call is a file; this one only receives and answers.
+//! What the api-gateway calls, and where the wire format ends: each call is parsed into domain types, handed on, and answered.
 
+mod host;
 pub mod host_identity;
+mod instance;
 
-use crate::{
-    console,
-    host::{
-        admission::{join, remove, token},
-        capacity, change as host, rebalance,
-    },
-    instance::{change, create},
-    manager::Manager,
-};
+use crate::{console, manager::Manager, outcome::Outcome};
 use domain::Problem;
 use proto::{
     cluster::v1::{self as pb, cluster_manager_server::ClusterManager},
@@ -24,112 +18,66 @@ use tracing::Instrument;
 #[derive(Clone)]
 pub struct ClusterManagerService(pub Arc<Manager>);
 
-/// Who may ask for what tenants and operators want.
+/// Who may call on behalf of tenants and operators.
 const CALLERS: &[&str] = &["api-gateway"];
+
+/// Runs an operation once, however often it is requested, and answers with its outcome.
+async fn execute_once<O: Outcome>(
+    manager: &Manager,
+    context: &CallContext,
+    operation: impl Future<Output = Result<O, Problem>>,
+) -> Result<O::Answer, Problem> {
+    manager.operations.execute_once(context, async { operation.await.map(|outcome| outcome.answer()) }).await
+}
 
 fn answered<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|problem| to_status(&problem))
 }
 
-macro_rules! call {
-    ($self:ident, $request:ident, $name:literal, $handler:path) => {{
-        require_role(&$request, CALLERS)?;
-        let context = CallContext::extract(&$request);
-        let span = tracing::info_span!($name, request_id = context.request_id);
-        let message = $request.into_inner();
-        // In a task of its own: a caller who goes away in the middle must not leave a commit without what follows it in memory.
-        let manager = Arc::clone(&$self.0);
-        let work = async move { $handler(&manager, &context, message).await }.instrument(span);
-        match $self.0.tasks.spawn(work).await {
-            Ok(result) => answered(result),
-            Err(error) => {
-                tracing::error!(%error, call = $name, "a call died");
-                answered(Err(Problem::internal()))
+macro_rules! calls {
+    ($($name:ident: $request:ident -> $response:ident = $handler:path;)+) => {
+        #[tonic::async_trait]
+        impl ClusterManager for ClusterManagerService {
+            $(async fn $name(&self, request: Request<pb::$request>) -> Result<Response<pb::$response>, Status> {
+                require_role(&request, CALLERS)?;
+                let context = CallContext::extract(&request);
+                let span = tracing::info_span!(stringify!($name), request_id = context.request_id);
+                let message = request.into_inner();
+                // It runs in a task of its own: a caller who goes away in the middle must not leave a commit without what follows it in memory.
+                let manager = Arc::clone(&self.0);
+                let work = async move { $handler(&manager, &context, message).await }.instrument(span);
+                match self.0.tasks.spawn(work).await {
+                    Ok(result) => answered(result),
+                    Err(error) => {
+                        tracing::error!(%error, call = stringify!($name), "a call died");
+                        answered(Err(Problem::internal()))
+                    }
+                }
+            })+
+
+            type ConsoleStream = Pin<Box<dyn futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send>>;
+
+            async fn console(
+                &self,
+                request: Request<Streaming<pb::ConsoleInput>>,
+            ) -> Result<Response<Self::ConsoleStream>, Status> {
+                require_role(&request, CALLERS)?;
+                let console = console::open(&self.0, request.into_inner()).await.map_err(|p| to_status(&p))?;
+                Ok(Response::new(Box::pin(console.into_stream(self.0.shutdown.clone()))))
             }
         }
-    }};
+    };
 }
 
-#[tonic::async_trait]
-impl ClusterManager for ClusterManagerService {
-    async fn create_instances(
-        &self,
-        request: Request<pb::CreateInstancesRequest>,
-    ) -> Result<Response<pb::CreateInstancesResponse>, Status> {
-        call!(self, request, "create_instances", create::create)
-    }
-
-    async fn change_instance(
-        &self,
-        request: Request<pb::ChangeInstanceRequest>,
-    ) -> Result<Response<pb::ChangeInstanceResponse>, Status> {
-        call!(self, request, "change_instance", change::change)
-    }
-
-    async fn delete_instance(
-        &self,
-        request: Request<pb::DeleteInstanceRequest>,
-    ) -> Result<Response<pb::DeleteInstanceResponse>, Status> {
-        call!(self, request, "delete_instance", change::delete)
-    }
-
-    async fn change_host(
-        &self,
-        request: Request<pb::ChangeHostRequest>,
-    ) -> Result<Response<pb::ChangeHostResponse>, Status> {
-        call!(self, request, "change_host", host::change)
-    }
-
-    async fn remove_host(
-        &self,
-        request: Request<pb::RemoveHostRequest>,
-    ) -> Result<Response<pb::RemoveHostResponse>, Status> {
-        call!(self, request, "remove_host", remove::remove)
-    }
-
-    async fn create_host_token(
-        &self,
-        request: Request<pb::CreateHostTokenRequest>,
-    ) -> Result<Response<pb::CreateHostTokenResponse>, Status> {
-        call!(self, request, "create_host_token", token::create)
-    }
-
-    async fn delete_host_token(
-        &self,
-        request: Request<pb::DeleteHostTokenRequest>,
-    ) -> Result<Response<pb::DeleteHostTokenResponse>, Status> {
-        call!(self, request, "delete_host_token", token::delete)
-    }
-
-    async fn read_capacity(
-        &self,
-        request: Request<pb::ReadCapacityRequest>,
-    ) -> Result<Response<pb::ReadCapacityResponse>, Status> {
-        call!(self, request, "read_capacity", capacity::read)
-    }
-
-    async fn plan_rebalance(
-        &self,
-        request: Request<pb::PlanRebalanceRequest>,
-    ) -> Result<Response<pb::PlanRebalanceResponse>, Status> {
-        call!(self, request, "plan_rebalance", rebalance::plan)
-    }
-
-    async fn admit_host(
-        &self,
-        request: Request<pb::AdmitHostRequest>,
-    ) -> Result<Response<pb::AdmitHostResponse>, Status> {
-        call!(self, request, "admit_host", join::admit)
-    }
-
-    type ConsoleStream = Pin<Box<dyn futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send>>;
-
-    async fn console(
-        &self,
-        request: Request<Streaming<pb::ConsoleInput>>,
-    ) -> Result<Response<Self::ConsoleStream>, Status> {
-        require_role(&request, CALLERS)?;
-        let opened = console::open(&self.0, request.into_inner()).await.map_err(|p| to_status(&p))?;
-        Ok(Response::new(Box::pin(opened.run(self.0.shutdown.clone()))))
-    }
+calls! {
+    create_instances: CreateInstancesRequest -> CreateInstancesResponse = instance::create;
+    change_instance: ChangeInstanceRequest -> ChangeInstanceResponse = instance::change;
+    delete_instance: DeleteInstanceRequest -> ChangeInstanceResponse = instance::delete;
+    change_host: ChangeHostRequest -> ChangeHostResponse = host::change;
+    remove_host: RemoveHostRequest -> RemoveHostResponse = host::remove;
+    create_host_token: CreateHostTokenRequest -> CreateHostTokenResponse = host::create_token;
+    delete_host_token: DeleteHostTokenRequest -> DeleteHostTokenResponse = host::delete_token;
+    admit_host: AdmitHostRequest -> AdmitHostResponse = host::admit;
+    read_capacity: ReadCapacityRequest -> ReadCapacityResponse = host::read_capacity;
+    plan_rebalance: PlanRebalanceRequest -> PlanRebalanceResponse = host::plan_rebalance;
 }

@@ -1,126 +1,137 @@
-//! What an operator decides on a host: cordon, drain, dedication, zone, tags, what is kept from instances, overcommit.
+//! What an operator decides on a host: cordon, drain, dedication, zone, tags, what is reserved from instances, overcommit.
 //!
-//! A host may shrink under what it holds: claims stay, and nothing new fits until enough is freed.
+//! A host may shrink below what its instances claim: the claims stay, and nothing new fits until enough is free.
 
-use crate::{
-    answer::{self, Deed},
-    manager::{Manager, read_problem},
-};
-use domain::{ErrorKind, HostId, Problem, Timestamp, Violations, flavor::Size, host::Host, validate};
-use proto::{
-    cluster::v1 as pb,
-    convert::{parse, parse_optional},
-};
+use crate::{manager::Manager, outcome::store_outcome};
+use domain::{ErrorKind, HostId, Name, Problem, ProjectId, Timestamp, Violations, flavor::Size, host::Host, validate};
+use operation::{Activity, commit_problem, contended, read_problem};
 use service_kit::context::CallContext;
+use std::collections::BTreeMap;
 use store::{CommitError, Guard, Unit};
 
 const ATTEMPTS: usize = 5;
 
+/// What is to change on a host; `None` leaves as it is.
+#[derive(Debug, Default)]
+pub struct HostChange {
+    pub cordoned: Option<bool>,
+    pub cordon_reason: Option<String>,
+    pub draining: Option<bool>,
+    /// `Some(None)` ends the dedication.
+    pub dedicated_to: Option<Option<ProjectId>>,
+    pub zone: Option<Name>,
+    pub tags: Option<BTreeMap<String, String>>,
+    pub cpu_overcommit_permille: Option<u32>,
+    pub memory_overcommit_permille: Option<u32>,
+    pub disk_overcommit_permille: Option<u32>,
+    pub reserved_vcpus: Option<u32>,
+    pub reserved_memory_mib: Option<u64>,
+    pub reserved_disk_gib: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct ChangedHost {
+    pub host_id: HostId,
+    pub generation: i64,
+}
+
 pub async fn change(
     manager: &Manager,
     context: &CallContext,
-    request: pb::ChangeHostRequest,
-) -> Result<pb::ChangeHostResponse, Problem> {
-    let host_id: HostId = parse("host_id", &request.host_id)?;
-    answer::once(manager, context, run(manager, context, host_id, &request)).await
-}
-
-async fn run(
-    manager: &Manager,
-    context: &CallContext,
     host_id: HostId,
-    request: &pb::ChangeHostRequest,
-) -> Result<pb::ChangeHostResponse, Problem> {
+    expected_generation: Option<i64>,
+    change: &HostChange,
+) -> Result<ChangedHost, Problem> {
     for _ in 0..ATTEMPTS {
-        let found = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?;
-        let host = found.ok_or_else(|| Problem::not_found("host", host_id))?;
-        let expected = request.expected_generation;
-        if expected != 0 && expected != host.generation {
-            return Err(Problem::new(
-                ErrorKind::PreconditionFailed,
-                "stale_generation",
-                format!("host {} is at generation {}, not {expected}", host.name, host.generation),
-            )
-            .with_hint("read it again, and repeat the change if it still makes sense"));
-        }
-        let next = plan(&host, request)?;
-        let response = |generation| pb::ChangeHostResponse { host_id: host_id.to_string(), generation };
+        let host = fetch(manager, host_id, expected_generation).await?;
+        let next = plan(&host, change)?;
         if next == host || context.dry_run {
-            return Ok(response(host.generation));
+            return Ok(ChangedHost { host_id, generation: host.generation });
         }
-        let answer = response(host.generation + 1);
-        match manager.store.commit(unit(context, &host, &next, &answer)).await {
+        let changed = ChangedHost { host_id, generation: host.generation + 1 };
+        match manager.store.commit(unit(context, &host, &next, &changed)).await {
             Ok(()) => {
-                let row = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?;
+                let row = manager.store.host_find(host_id).await.map_err(read_problem)?;
                 if let Some(row) = row {
                     manager.inventory().put_host(&row);
                 }
                 tracing::info!(%host_id, host = next.name, cordoned = next.cordoned, "a host was changed by its operator");
-                return Ok(answer);
+                return Ok(changed);
             }
             Err(CommitError::Guard(Guard::HostGeneration)) => {}
-            Err(error) => return Err(answer::commit_problem(&error)),
+            Err(error) => return Err(commit_problem(error)),
         }
     }
-    Err(Problem::new(ErrorKind::StaleGeneration, "conflict", "the host kept changing meanwhile").with_hint("try again"))
+    Err(contended("the host"))
 }
 
-fn plan(host: &Host, request: &pb::ChangeHostRequest) -> Result<Host, Problem> {
+/// The host's row; refuses one of another generation than expected.
+pub async fn fetch(manager: &Manager, host_id: HostId, expected_generation: Option<i64>) -> Result<Host, Problem> {
+    let found = manager.store.host_find(host_id).await.map_err(read_problem)?;
+    let host = found.ok_or_else(|| Problem::not_found("host", host_id))?;
+    match expected_generation {
+        Some(expected) if expected != host.generation => Err(Problem::new(
+            ErrorKind::PreconditionFailed,
+            "stale_generation",
+            format!("host {} is at generation {}, not {expected}", host.name, host.generation),
+        )
+        .with_hint("read it again, and repeat the request if it still makes sense")),
+        Some(_) | None => Ok(host),
+    }
+}
+
+fn plan(host: &Host, change: &HostChange) -> Result<Host, Problem> {
     let (mut next, mut violations) = (host.clone(), Violations::default());
-    if let Some(cordoned) = request.cordoned {
+    if let Some(cordoned) = change.cordoned {
         next.cordoned = cordoned;
         if !cordoned {
             next.cordon_reason = String::new();
         }
     }
-    if let Some(reason) = &request.cordon_reason {
+    if let Some(reason) = &change.cordon_reason {
         violations.description("cordon_reason", reason);
         next.cordon_reason.clone_from(reason);
     }
-    if let Some(draining) = request.draining {
-        next.draining = draining;
+    next.draining = change.draining.unwrap_or(next.draining);
+    next.dedicated_to = change.dedicated_to.unwrap_or(next.dedicated_to);
+    if let Some(zone) = &change.zone {
+        next.zone = zone.to_string();
     }
-    if let Some(project) = &request.dedicated_to {
-        next.dedicated_to = parse_optional("dedicated_to", project)?;
+    if let Some(tags) = &change.tags {
+        validate::tags(&mut violations, "tags", tags);
+        next.tags.clone_from(tags);
     }
-    if let Some(zone) = &request.zone {
-        next.zone = parse::<domain::Name>("zone", zone)?.to_string();
-    }
-    if request.replace_tags {
-        next.tags = request.tags.clone().into_iter().collect();
-        validate::tags(&mut violations, "tags", &next.tags);
-    }
-    let (cpu, memory) = (request.cpu_overcommit_permille, request.memory_overcommit_permille);
-    validate::host::overcommit(&mut violations, "", cpu, memory, request.disk_overcommit_permille);
+    let (cpu, memory) = (change.cpu_overcommit_permille, change.memory_overcommit_permille);
+    validate::host::overcommit(&mut violations, "", cpu, memory, change.disk_overcommit_permille);
     violations.finish()?;
-    shape(&mut next, request)?;
+    plan_capacity(&mut next, change)?;
     Ok(next)
 }
 
-/// What instances may have of the host.
-fn shape(next: &mut Host, request: &pb::ChangeHostRequest) -> Result<(), Problem> {
+/// Decides what instances may have of the host.
+fn plan_capacity(next: &mut Host, change: &HostChange) -> Result<(), Problem> {
     let ratios = [
-        (request.cpu_overcommit_permille, &mut next.cpu_overcommit_permille),
-        (request.memory_overcommit_permille, &mut next.memory_overcommit_permille),
-        (request.disk_overcommit_permille, &mut next.disk_overcommit_permille),
+        (change.cpu_overcommit_permille, &mut next.cpu_overcommit_permille),
+        (change.memory_overcommit_permille, &mut next.memory_overcommit_permille),
+        (change.disk_overcommit_permille, &mut next.disk_overcommit_permille),
     ];
     for (requested, permille) in ratios {
         *permille = requested.unwrap_or(*permille);
     }
     let (reserved, offered) = (next.reserved, next.offered);
     next.reserved = Size {
-        vcpus: request.reserved_vcpus.unwrap_or(reserved.vcpus),
-        memory_mib: request.reserved_memory_mib.unwrap_or(reserved.memory_mib),
-        disk_gib: request.reserved_disk_gib.unwrap_or(reserved.disk_gib),
+        vcpus: change.reserved_vcpus.unwrap_or(reserved.vcpus),
+        memory_mib: change.reserved_memory_mib.unwrap_or(reserved.memory_mib),
+        disk_gib: change.reserved_disk_gib.unwrap_or(reserved.disk_gib),
     };
-    // Only what is said now: a machine that has less than it had before must still be able to be changed otherwise.
+    // Only what is requested now is checked: a machine that has less than it had before must still be able to be changed otherwise.
     let too_much = [
-        ("reserved/vcpus", request.reserved_vcpus.map(u64::from), u64::from(offered.vcpus), "hardware threads"),
-        ("reserved/memory_mib", request.reserved_memory_mib, offered.memory_mib, "MiB"),
-        ("reserved/disk_gib", request.reserved_disk_gib, offered.disk_gib, "GiB"),
+        ("reserved/vcpus", change.reserved_vcpus.map(u64::from), u64::from(offered.vcpus), "hardware threads"),
+        ("reserved/memory_mib", change.reserved_memory_mib, offered.memory_mib, "MiB"),
+        ("reserved/disk_gib", change.reserved_disk_gib, offered.disk_gib, "GiB"),
     ];
-    for (field, asked, offered, unit) in too_much {
-        if asked.is_some_and(|asked| asked > offered) {
+    for (field, requested, offered, unit) in too_much {
+        if requested.is_some_and(|requested| requested > offered) {
             return Err(Problem::invalid(field, format!("the host has {offered} {unit} for instances")));
         }
     }
@@ -128,7 +139,7 @@ fn shape(next: &mut Host, request: &pb::ChangeHostRequest) -> Result<(), Problem
     Ok(())
 }
 
-fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHostResponse) -> Unit {
+fn unit(context: &CallContext, host: &Host, next: &Host, changed: &ChangedHost) -> Unit {
     let now = Timestamp::now();
     let mut unit = Unit::new().op(store::HostChange {
         id: host.id,
@@ -146,41 +157,33 @@ fn unit(context: &CallContext, host: &Host, next: &Host, answer: &pb::ChangeHost
         reserved_memory_mib: next.reserved.memory_mib,
         reserved_disk_gib: next.reserved.disk_gib,
     });
-    answer::remember(&mut unit, context, answer, now);
+    store_outcome(&mut unit, context, changed, now);
     let verb = match ((host.cordoned, next.cordoned), (host.draining, next.draining)) {
         (_, (false, true)) => "drain",
         ((false, true), _) => "cordon",
         ((true, false), _) => "uncordon",
         ((true, true) | (false, false), _) => "change",
     };
-    Deed {
-        project_id: None,
-        noun: "host",
-        object_id: host.id.to_string(),
-        verb,
-        message: format!("{verb} of host {}", host.name),
-        data: serde_json::json!({
+    Activity::accepted("host", host.id, verb, format!("{verb} of host {}", host.name))
+        .with_data(serde_json::json!({
             "cordoned": next.cordoned, "reason": next.cordon_reason, "draining": next.draining, "dedicated_to": next.dedicated_to,
             "zone": next.zone, "reserved": next.reserved, "cpu_overcommit_permille": next.cpu_overcommit_permille,
             "memory_overcommit_permille": next.memory_overcommit_permille,
             "disk_overcommit_permille": next.disk_overcommit_permille, "capacity": next.capacity,
             "beyond_capacity": next.beyond_capacity(),
-        }),
-        now,
-        context,
-    }
-    .record(&mut unit);
+        }))
+        .record(&mut unit, context, now);
     unit
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use domain::testing;
 
     fn host() -> Host {
         let offered = Size { vcpus: 4, memory_mib: 8192, disk_gib: 100 };
-        let mut host = Host { offered, ..fixture::host(HostId::new(), "h") };
+        let mut host = Host { offered, ..testing::host(HostId::new(), "h") };
         host.capacity = host.placeable();
         host
     }
@@ -188,29 +191,28 @@ mod tests {
     #[test]
     fn overcommit_counts_from_what_is_offered_and_uncordon_drops_the_reason() {
         let host = Host { cordoned: true, cordon_reason: "disk".into(), ..host() };
-        let ask =
-            pb::ChangeHostRequest { cordoned: Some(false), cpu_overcommit_permille: Some(2000), ..Default::default() };
-        let next = plan(&host, &ask).expect("valid");
+        let change = HostChange { cordoned: Some(false), cpu_overcommit_permille: Some(2000), ..Default::default() };
+        let next = plan(&host, &change).expect("valid");
         assert_eq!((next.capacity.vcpus, next.cordoned, next.cordon_reason.as_str()), (8, false, ""));
     }
 
     #[test]
     fn what_is_reserved_is_kept_before_the_rest_is_shared_out() {
-        let ask = pb::ChangeHostRequest {
+        let change = HostChange {
             reserved_vcpus: Some(1),
             reserved_memory_mib: Some(2048),
             memory_overcommit_permille: Some(1500),
             disk_overcommit_permille: Some(10_000),
             ..Default::default()
         };
-        let next = plan(&host(), &ask).expect("valid");
+        let next = plan(&host(), &change).expect("valid");
         assert_eq!(next.capacity, Size { vcpus: 12, memory_mib: 9216, disk_gib: 1000 });
-        let again = pb::ChangeHostRequest { reserved_disk_gib: Some(100), ..Default::default() };
+        let again = HostChange { reserved_disk_gib: Some(100), ..Default::default() };
         let next = plan(&next, &again).expect("all of it may be kept, and what isn't named stays");
         assert_eq!(next.capacity, Size { vcpus: 12, memory_mib: 9216, disk_gib: 0 });
         // The machine has less than it had: what is reserved takes all, and the host can still be changed.
         let less = Host { offered: Size { vcpus: 1, memory_mib: 1024, disk_gib: 1 }, ..next };
-        let next = plan(&less, &pb::ChangeHostRequest { draining: Some(true), ..Default::default() }).expect("valid");
+        let next = plan(&less, &HostChange { draining: Some(true), ..Default::default() }).expect("valid");
         assert_eq!(next.capacity, Size::default());
         let held = Host { used: Size { vcpus: 3, memory_mib: 100, disk_gib: 0 }, ..next };
         assert_eq!(held.beyond_capacity(), held.used);
@@ -218,15 +220,15 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused_by_its_name() {
-        let ask = pb::ChangeHostRequest::default;
+        let none = HostChange::default;
         for (bad, field) in [
-            (pb::ChangeHostRequest { cpu_overcommit_permille: Some(0), ..ask() }, "cpu_overcommit"),
-            (pb::ChangeHostRequest { memory_overcommit_permille: Some(99), ..ask() }, "memory_overcommit"),
-            (pb::ChangeHostRequest { memory_overcommit_permille: Some(10_001), ..ask() }, "memory_overcommit"),
-            (pb::ChangeHostRequest { disk_overcommit_permille: Some(u32::MAX), ..ask() }, "disk_overcommit"),
-            (pb::ChangeHostRequest { reserved_vcpus: Some(5), ..ask() }, "reserved/vcpus"),
-            (pb::ChangeHostRequest { reserved_memory_mib: Some(8193), ..ask() }, "reserved/memory_mib"),
-            (pb::ChangeHostRequest { reserved_disk_gib: Some(u64::MAX), ..ask() }, "reserved/disk_gib"),
+            (HostChange { cpu_overcommit_permille: Some(0), ..none() }, "cpu_overcommit"),
+            (HostChange { memory_overcommit_permille: Some(99), ..none() }, "memory_overcommit"),
+            (HostChange { memory_overcommit_permille: Some(10_001), ..none() }, "memory_overcommit"),
+            (HostChange { disk_overcommit_permille: Some(u32::MAX), ..none() }, "disk_overcommit"),
+            (HostChange { reserved_vcpus: Some(5), ..none() }, "reserved/vcpus"),
+            (HostChange { reserved_memory_mib: Some(8193), ..none() }, "reserved/memory_mib"),
+            (HostChange { reserved_disk_gib: Some(u64::MAX), ..none() }, "reserved/disk_gib"),
         ] {
             let problem = plan(&host(), &bad).expect_err(field);
             assert_eq!(problem.errors[0].field, field, "{problem:?}");

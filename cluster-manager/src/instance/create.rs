@@ -1,361 +1,354 @@
-//! Creation: reserve the disks and ports, find the places, claim and commit everything in one unit. A refusal leaves nothing.
+//! Creation: reserve the disks and ports, find the places, render the instances, and commit everything in one unit. A refusal leaves nothing.
 //!
-//! Of several, all are made or none; or, where that was asked for, as many as fit. Then a first look leaves out what has no place, so that
-//! nothing is reserved for it and no quota asked; what lost its place by the commit gives its reservations back.
+//! Of several instances all are created or none; or, where that was requested, as many as fit. Then a first search leaves out those that
+//! have no place, so that nothing is reserved for them and no quota is taken; for those that lose their place by the commit the
+//! reservations are released.
+//!
+//! A commit may meet what memory doesn't know: another manager's claim, a cordon, a member of a group. [`Search::resolve`] is the one place
+//! that says what each refusal of the store means for the create: another attempt, an answer, or an unknown outcome.
 
 use super::{
-    dry_run::rehearse,
-    nic::{Card, parse_card},
-    place::{NoPlace, Places},
-    reserve::{self, Reservations},
+    claim::take_claim,
+    dry_run,
+    place::{PlacementFailure, TentativePlacement},
+    request::{CreateRequest, Created, InstanceRequest, LeftOut},
+    reserve,
     validate::check_image,
 };
 use crate::{
-    answer::{self, Deed},
-    manager::{Manager, read_problem},
+    manager::Manager,
+    outcome::store_outcome,
     placement::{
         Placement,
         capacity_hold::{HoldOwner, PreemptionStarted},
         constraints::{PlacementConstraints, restore_placed_instances},
     },
-    scheduler::{Fill, Placed, Request},
+    scheduler::{Placed, Request},
 };
 use domain::{
-    DiskId, ErrorKind, HostId, InstanceId, Name, Problem, ProjectId, Timestamp,
+    ErrorKind, HostId, InstanceId, Problem, Timestamp,
     explain::PlacementRecord,
     instance::{Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic},
-    limits,
-    quota::QuotaAmounts,
+    placement::Fill,
     validate,
 };
-use proto::{
-    cluster::v1 as pb,
-    convert::{instance_to_pb, parse, parse_optional, spec_from_pb},
-};
+use operation::{Activity, ProjectQuota, commit_problem, quota_refusal, read_problem};
 use service_kit::context::CallContext;
-use std::{
-    collections::{BTreeMap, HashSet},
-    time::{Duration, Instant},
-};
+use std::{collections::HashSet, time::Duration};
 use store::{CommitError, Constraint, Guard, Unit};
 
-/// Times that a create whose host was taken by another looks for a new place.
+/// How often a create whose host was taken by another looks for a new place.
 const ATTEMPTS: usize = 5;
 /// Claims that may fail are waited for before a create is refused because of them: those of repeated creates do.
 const PAUSES_MS: [u64; 6] = [10, 20, 40, 80, 160, 320];
 
-/// A request whose ids and names are well-formed.
-pub(super) struct Wanted {
-    pub project_id: ProjectId,
-    pub instances: Vec<One>,
-    pub spec: InstanceSpec,
-    tags: BTreeMap<String, String>,
-    fill: Fill,
-    pub left_out: LeftOut,
-}
-
-impl Wanted {
-    /// Whom capacity may be held for: a request that wants all of its instances.
-    fn hold_owner(&self) -> Option<HoldOwner<'_>> {
-        let first = self.instances.first().filter(|_| self.fill == Fill::AllOrNothing)?;
-        Some(HoldOwner { project_id: self.project_id, name: &first.name })
-    }
-}
-
-/// Asked for, but without a place at the first look.
-#[derive(Default)]
-pub(super) struct LeftOut {
-    pub instances: Vec<One>,
-    pub why: Option<PlacementRecord>,
-}
-
-pub(super) struct One {
-    pub id: InstanceId,
-    pub name: Name,
-    pub root_disk_id: Option<DiskId>,
-    pub cards: Vec<Card>,
-}
-
-pub async fn create(
-    manager: &Manager,
-    context: &CallContext,
-    request: pb::CreateInstancesRequest,
-) -> Result<pb::CreateInstancesResponse, Problem> {
-    let began = Instant::now();
-    let wanted = parse_request(request)?;
-    let answer = answer::once(manager, context, attempt(manager, context, wanted)).await;
-    metrics::histogram!("iaas_create_seconds").record(began.elapsed().as_secs_f64());
-    answer
-}
-
-fn parse_request(request: pb::CreateInstancesRequest) -> Result<Wanted, Problem> {
-    let mut spec = spec_from_pb(request.spec.ok_or_else(|| Problem::invalid("spec", "is missing"))?)?;
-    (spec.deleted, spec.boot_seq, spec.root_seq) = (false, 0, 0);
-    // Filled from what is reserved.
-    spec.nics.clear();
-    let fill = match pb::Fill::try_from(request.fill) {
-        Ok(pb::Fill::AllOrNothing) => Fill::AllOrNothing,
-        Ok(pb::Fill::AsManyAsFit) => Fill::AsManyAsFit,
-        Err(_) => return Err(Problem::invalid("fill", "is none of all_or_nothing and as_many_as_fit")),
+pub async fn create(manager: &Manager, context: &CallContext, mut request: CreateRequest) -> Result<Created, Problem> {
+    validate::instance::spec(&request.spec, &request.tags)?;
+    let image_id = request.spec.image_id;
+    check_image(image_id, manager.clients.image(image_id).await?.as_ref(), request.project_id, request.spec.size)?;
+    let left_out = match request.fill {
+        Fill::AllOrNothing => LeftOut::default(),
+        Fill::AsManyAsFit => leave_out(manager, context, &mut request).await?,
     };
-    let has_disk = spec.size.disk_gib > 0;
-    let mut instances = Vec::with_capacity(request.instances.len());
-    for new in &request.instances {
-        let root_disk_id = parse_optional("root_disk_id", &new.root_disk_id)?;
-        instances.push(One {
-            id: parse("id", &new.id)?,
-            name: parse("name", &new.name)?,
-            root_disk_id: if has_disk { Some(root_disk_id.unwrap_or_else(DiskId::new)) } else { None },
-            cards: new.nics.iter().map(parse_card).collect::<Result<_, _>>()?,
-        });
-    }
-    let wanted = Wanted {
-        project_id: parse("project_id", &request.project_id)?,
-        instances,
-        spec,
-        tags: request.tags.into_iter().collect(),
-        fill,
-        left_out: LeftOut::default(),
-    };
-    let (count, bounds) = (wanted.instances.len(), 1..=limits::CREATE_COUNT as usize);
-    validate::check(|v| v.within("count", count, &bounds))?;
-    let mut names = HashSet::new();
-    if let Some(twice) = wanted.instances.iter().find(|i| !names.insert(&i.name)) {
-        return Err(Problem::invalid("name", format!("`{}` is given twice", twice.name)));
-    }
-    let mut ports = HashSet::new();
-    for one in &wanted.instances {
-        validate::check(|v| validate::instance::nic_count(v, "nics", one.cards.len()))?;
-        if let Some(twice) = one.cards.iter().find(|card| !ports.insert(card.port_id)) {
-            return Err(Problem::invalid("nics", format!("port {} is given twice", twice.port_id)));
-        }
-    }
-    Ok(wanted)
-}
-
-async fn attempt(
-    manager: &Manager,
-    context: &CallContext,
-    mut wanted: Wanted,
-) -> Result<pb::CreateInstancesResponse, Problem> {
-    validate::instance::spec(&wanted.spec, &wanted.tags)?;
-    let image_id = wanted.spec.image_id;
-    check_image(image_id, manager.image(image_id).await?.as_ref(), wanted.project_id, wanted.spec.size)?;
-    if wanted.fill == Fill::AsManyAsFit
-        && let Some((request, refused)) = leave_out(manager, &mut wanted).await?
-    {
-        return Err(if context.dry_run {
-            refused.problem
-        } else {
-            without_place(manager, &wanted, &request, refused).await
-        });
-    }
     if context.dry_run {
-        return rehearse(manager, context, &wanted).await;
+        return dry_run::create(manager, context, &request, &left_out).await;
     }
-    let nics = reserve::reserve(manager, context, &wanted).await?;
-    match place_and_commit(manager, context, &wanted, &nics).await {
-        Ok(answer) => Ok(answer),
-        Err(Failed { problem, reservations: Reservations::GiveBack }) => {
-            reserve::give_back(manager, context, &wanted, &wanted.instances).await;
-            Err(problem)
-        }
-        Err(Failed { problem, reservations: Reservations::LeaveToExpire }) => Err(problem),
-    }
-}
-
-/// The first look of as many as fit. A refusal: none does.
-async fn leave_out(manager: &Manager, wanted: &mut Wanted) -> Result<Option<(Request, NoPlace)>, Problem> {
-    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    let constraints = PlacementConstraints::load(&manager.store, wanted.project_id, &wanted.spec).await?;
-    let looked = Places::find(manager, None, &ids, &constraints.request, wanted.fill, Timestamp::now());
-    let (found, refused) = match looked {
-        Ok((places, refused)) => (places.places.len(), refused),
-        Err(refused) => return Ok(Some((constraints.request, refused))),
+    let nics = reserve::reserve(manager, context, &request).await?;
+    let failure = match place_and_commit(manager, context, &request, &left_out, &nics).await {
+        Ok(created) => return Ok(created),
+        Err(failure) => failure,
     };
-    wanted.left_out.instances = wanted.instances.split_off(found);
-    wanted.left_out.why = refused.map(|refused| refused.record);
-    Ok(None)
+    if failure.nothing_committed {
+        reserve::release(manager, context, &request, &request.instances).await;
+    }
+    Err(failure.problem)
 }
 
-struct Failed {
+/// Takes those out of the request that have no place at the first search. Refuses when none has.
+async fn leave_out(manager: &Manager, context: &CallContext, request: &mut CreateRequest) -> Result<LeftOut, Problem> {
+    let constraints = PlacementConstraints::load(&manager.store, request.project_id, &request.spec).await?;
+    let (ids, now) = (request.ids(), Timestamp::now());
+    match TentativePlacement::find(&manager.placement, None, &ids, &constraints.request, request.fill, now) {
+        Ok((placement, failure)) => {
+            let instances = request.instances.split_off(placement.places.len());
+            Ok(LeftOut { instances, why: failure.map(|failure| failure.record) })
+        }
+        Err(failure) if context.dry_run => Err(failure.problem),
+        Err(failure) => Err(refuse(manager, request, &LeftOut::default(), &constraints.request, failure).await),
+    }
+}
+
+struct CreateFailure {
     problem: Problem,
-    reservations: Reservations,
+    /// Otherwise it may have been committed, now or by an earlier attempt, and what isn't confirmed is left to expire.
+    nothing_committed: bool,
 }
 
-fn for_certain(problem: Problem) -> Failed {
-    Failed { problem, reservations: Reservations::GiveBack }
+fn refused(problem: Problem) -> CreateFailure {
+    CreateFailure { problem, nothing_committed: true }
+}
+
+/// What a refusal of the store means for the create.
+enum Conflict {
+    /// Memory was behind the rows: another attempt may find another place.
+    Retry,
+    /// Nothing was committed, and no attempt would help.
+    Refused(Problem),
+    /// It may have been committed.
+    Unknown(Problem),
 }
 
 async fn place_and_commit(
     manager: &Manager,
     context: &CallContext,
-    wanted: &Wanted,
+    request: &CreateRequest,
+    left_out: &LeftOut,
     nics: &[Vec<Nic>],
-) -> Result<pb::CreateInstancesResponse, Failed> {
-    let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-    let mut constraints =
-        PlacementConstraints::load(&manager.store, wanted.project_id, &wanted.spec).await.map_err(for_certain)?;
-    let (mut attempts, mut pauses, mut unsure) = (0, PAUSES_MS.iter(), Vec::new());
-    while attempts < ATTEMPTS {
-        let now = Timestamp::now();
-        let (places, refused) =
-            match Places::find(manager, wanted.hold_owner(), &ids, &constraints.request, wanted.fill, now) {
-                Ok(found) => found,
-                Err(refused) => {
-                    // What was avoided only because its figures weren't known may have room by now.
-                    let avoided = constraints.request.avoid.len();
-                    constraints.request.avoid.retain(|host_id| !unsure.contains(host_id));
-                    if constraints.request.avoid.len() < avoided {
-                        attempts += 1;
-                        continue;
-                    }
-                    if refused.may_yet_fit
-                        && let Some(pause) = pauses.next()
-                    {
-                        tokio::time::sleep(Duration::from_millis(*pause)).await;
-                        continue;
-                    }
-                    return Err(for_certain(without_place(manager, wanted, &constraints.request, refused).await));
-                }
-            };
-        let made = places.places.len();
-        let why = refused.as_ref().map(|refused| &refused.record).or(wanted.left_out.why.as_ref());
-        let instances: Vec<(Instance, Placed)> = wanted
-            .instances
-            .iter()
-            .zip(nics)
-            .zip(&places.places)
-            .map(|((one, nics), (_, placed, record))| {
-                (render(manager, wanted, (one, nics), *placed, record.clone(), now), *placed)
-            })
-            .collect();
-        let answer = pb::CreateInstancesResponse {
-            instances: instances.iter().map(|(i, _)| instance_to_pb(i)).collect(),
-            plan: None,
-            not_made: why.map(|why| not_made(wanted, made, why)),
-        };
-        let mut unit = unit(context, wanted, &instances, constraints.request.tracked(), &answer, now);
-        let at: Vec<(InstanceId, Placed)> = places.places.iter().map(|(id, placed, _)| (*id, *placed)).collect();
-        constraints.join_groups(&manager.inventory(), &at, &mut unit);
+) -> Result<Created, CreateFailure> {
+    let mut search = Search::begin(manager, request).await.map_err(refused)?;
+    loop {
+        let (placement, failure) = search.find_places(left_out).await.map_err(refused)?;
+        let why = failure.map(|failure| failure.record).or_else(|| left_out.why.clone());
+        let (created, unit) = render(&search, context, left_out, nics, &placement, why);
         let error = match manager.store.commit(unit).await {
             Ok(()) => {
-                places.confirm();
-                manager.signal.wake(ids.iter().copied().take(made), Some(context.request_id.as_str().into()));
-                if let Some(why) = why {
-                    note(manager, wanted, made, why);
-                }
-                reserve::give_back(manager, context, wanted, &wanted.instances[made..]).await;
-                return Ok(answer);
+                placement.confirm();
+                after_commit(manager, context, request, left_out, &created).await;
+                return Ok(created);
             }
             Err(error) => error,
         };
-        let hosts: HashSet<HostId> = places.places.iter().map(|(_, p, _)| p.host_id).collect();
-        drop(places);
+        let hosts: HashSet<HostId> = placement.places.iter().map(|(_, placed, _)| placed.host_id).collect();
+        drop(placement);
+        match search.resolve(error, &hosts, created.instances.len()).await {
+            Conflict::Retry => {}
+            Conflict::Refused(problem) => return Err(refused(problem)),
+            Conflict::Unknown(problem) => return Err(CreateFailure { problem, nothing_committed: false }),
+        }
+    }
+}
+
+/// The search for places of one request, over all its attempts.
+struct Search<'a> {
+    manager: &'a Manager,
+    request: &'a CreateRequest,
+    ids: Vec<InstanceId>,
+    constraints: PlacementConstraints,
+    attempts: usize,
+    pauses: std::slice::Iter<'static, u64>,
+    /// The hosts that are avoided only because their figures couldn't be read.
+    unknown_figures: Vec<HostId>,
+}
+
+impl<'a> Search<'a> {
+    async fn begin(manager: &'a Manager, request: &'a CreateRequest) -> Result<Self, Problem> {
+        let constraints = PlacementConstraints::load(&manager.store, request.project_id, &request.spec).await?;
+        Ok(Self {
+            manager,
+            request,
+            ids: request.ids(),
+            constraints,
+            attempts: 0,
+            pauses: PAUSES_MS.iter(),
+            unknown_figures: Vec::new(),
+        })
+    }
+
+    /// Places for the request, or of as many as fit for the first of it with the failure of the next.
+    async fn find_places(
+        &mut self,
+        left_out: &LeftOut,
+    ) -> Result<(TentativePlacement<'a>, Option<PlacementFailure>), Problem> {
+        let (manager, request) = (self.manager, self.request);
+        while self.attempts < ATTEMPTS {
+            let (owner, now) = (request.hold_owner(), Timestamp::now());
+            let (placement_request, state) = (&self.constraints.request, &manager.placement);
+            let failure = match TentativePlacement::find(state, owner, &self.ids, placement_request, request.fill, now)
+            {
+                Ok(found) => return Ok(found),
+                Err(failure) => failure,
+            };
+            if self.readmit_unknown_hosts() {
+                self.attempts += 1;
+            } else if failure.may_yet_fit
+                && let Some(pause) = self.pauses.next()
+            {
+                tokio::time::sleep(Duration::from_millis(*pause)).await;
+            } else {
+                return Err(refuse(manager, request, left_out, &self.constraints.request, failure).await);
+            }
+        }
+        Err(Problem::new(
+            ErrorKind::Unavailable,
+            "placement_contended",
+            format!("other requests took the chosen place {ATTEMPTS} times in a row"),
+        )
+        .with_hint("try again"))
+    }
+
+    /// Hosts that were avoided only because their figures weren't known may have capacity by now. Answers whether there were any.
+    fn readmit_unknown_hosts(&mut self) -> bool {
+        let avoid = &mut self.constraints.request.avoid;
+        let before = avoid.len();
+        avoid.retain(|host_id| !self.unknown_figures.contains(host_id));
+        avoid.len() < before
+    }
+
+    /// What becomes of the create after a commit that the store refused. `count`: of the instances in it.
+    async fn resolve(&mut self, error: CommitError, hosts: &HashSet<HostId>, count: usize) -> Conflict {
+        let (manager, request) = (self.manager, self.request);
         match error {
-            CommitError::Guard(Guard::HostCapacity | Guard::PlacementAnchor)
-            | CommitError::Constraint(Constraint::PlacementPlace) => {
-                // Memory was behind the rows (another's claim, a cordon, a lost host, another's member of the group). Look again; if memory can't be brought up now
-                // because other claims are on their way, look elsewhere.
-                metrics::counter!("iaas_placement_conflicts_total").increment(1);
-                attempts += 1;
-                let by_capacity = matches!(error, CommitError::Guard(Guard::HostCapacity));
-                for host_id in hosts {
-                    let refreshed = manager.refresh_host(host_id).await;
-                    // A refreshed host's row says nothing of groups.
-                    let known = refreshed && by_capacity;
-                    if !known && !constraints.request.avoid.contains(&host_id) {
-                        constraints.request.avoid.push(host_id);
-                    }
-                    if !known && by_capacity {
-                        unsure.push(host_id);
-                    }
-                }
-                if constraints.request.avoid.len() >= manager.inventory().len() {
-                    constraints.request.avoid.clear();
-                }
+            CommitError::Guard(Guard::HostCapacity) => {
+                self.avoid_conflicts(hosts, true).await;
+                Conflict::Retry
+            }
+            // A refreshed host's row says nothing of groups.
+            CommitError::Guard(Guard::PlacementAnchor) | CommitError::Constraint(Constraint::PlacementPlace) => {
+                self.avoid_conflicts(hosts, false).await;
+                Conflict::Retry
             }
             CommitError::Guard(Guard::ComputeQuota) => {
-                let asked = asked(wanted, made);
-                return Err(for_certain(answer::quota_problem(manager, wanted.project_id, &asked).await));
+                let quota = request.quota(count);
+                Conflict::Refused(quota_refusal(&manager.store, request.project_id, &quota).await)
             }
             CommitError::Constraint(Constraint::InstanceName) => {
-                restore_placed_instances(&manager.store, &manager.placement, &ids).await;
-                return Err(for_certain(name_taken(manager, wanted).await));
+                restore_placed_instances(&manager.store, &manager.placement, &self.ids).await;
+                Conflict::Refused(name_taken(manager, request).await)
             }
             CommitError::Constraint(Constraint::ForeignKey("placement_member_group_fk")) => {
                 let detail = "a placement group of the request was deleted meanwhile";
-                return Err(for_certain(Problem::new(ErrorKind::NotFound, "placement_group_not_found", detail)));
+                Conflict::Refused(Problem::new(ErrorKind::NotFound, "placement_group_not_found", detail))
             }
             CommitError::Constraint(Constraint::ForeignKey(_)) => {
-                return Err(for_certain(Problem::not_found("project", wanted.project_id)));
+                Conflict::Refused(Problem::not_found("project", request.project_id))
             }
             CommitError::Unavailable(_)
             | CommitError::Guard(_)
             | CommitError::Constraint(_)
             | CommitError::Internal(_) => {
                 for host_id in hosts {
-                    manager.refresh_host(host_id).await;
+                    manager.refresh_host(*host_id).await;
                 }
-                restore_placed_instances(&manager.store, &manager.placement, &ids).await;
-                let problem = answer::commit_problem(&error);
-                return Err(Failed { problem, reservations: Reservations::LeaveToExpire });
+                restore_placed_instances(&manager.store, &manager.placement, &self.ids).await;
+                Conflict::Unknown(commit_problem(error))
             }
         }
     }
-    Err(for_certain(
-        Problem::new(
-            ErrorKind::Unavailable,
-            "placement_contended",
-            format!("the place was taken by others {ATTEMPTS} times in a row"),
-        )
-        .with_hint("try again"),
-    ))
-}
 
-/// Those behind the first `made`.
-fn rest(wanted: &Wanted, made: usize) -> impl Iterator<Item = &One> {
-    wanted.instances.iter().skip(made).chain(&wanted.left_out.instances)
-}
-
-pub(super) fn not_made(wanted: &Wanted, made: usize, why: &PlacementRecord) -> pb::NotMade {
-    pb::NotMade {
-        names: rest(wanted, made).map(|one| one.name.to_string()).collect(),
-        placement_json: serde_json::to_string(why).unwrap_or_default(),
+    /// Brings memory up to the rows of the hosts that the store refused. A host whose row doesn't explain the refusal, or can't be taken over
+    /// now because other claims are on their way, is avoided. `by_capacity`: its row explains it.
+    async fn avoid_conflicts(&mut self, hosts: &HashSet<HostId>, by_capacity: bool) {
+        metrics::counter!("iaas_placement_conflicts_total").increment(1);
+        self.attempts += 1;
+        for host_id in hosts {
+            let refreshed = self.manager.refresh_host(*host_id).await;
+            if refreshed && by_capacity {
+                continue;
+            }
+            if !self.constraints.request.avoid.contains(host_id) {
+                self.constraints.request.avoid.push(*host_id);
+            }
+            if by_capacity {
+                self.unknown_figures.push(*host_id);
+            }
+        }
+        if self.constraints.request.avoid.len() >= self.manager.inventory().len() {
+            self.constraints.request.avoid.clear();
+        }
     }
 }
 
-/// Whichever of the names is asked about later, this is why.
-fn note(manager: &Manager, wanted: &Wanted, made: usize, why: &PlacementRecord) {
-    for one in rest(wanted, made) {
-        manager.placement.refusals.add(wanted.project_id, (one.id, &one.name), why);
+/// The instances at their places, with the unit that makes them so. `why`: there are no more of them.
+fn render(
+    search: &Search<'_>,
+    context: &CallContext,
+    left_out: &LeftOut,
+    nics: &[Vec<Nic>],
+    placement: &TentativePlacement<'_>,
+    why: Option<PlacementRecord>,
+) -> (Created, Unit) {
+    let (manager, request, now) = (search.manager, search.request, Timestamp::now());
+    let placed: Vec<(InstanceId, Placed)> = placement.places.iter().map(|(id, placed, _)| (*id, *placed)).collect();
+    let mut unit = Unit::new();
+    let quota = request.quota(placed.len());
+    unit.push(store::ComputeUsageAdd {
+        project_id: request.project_id,
+        instances: quota.instances,
+        vcpus: quota.vcpus,
+        memory_mib: quota.memory_mib,
+    });
+    let mut instances = Vec::with_capacity(placed.len());
+    for ((requested, nics), (_, placed, record)) in request.instances.iter().zip(nics).zip(&placement.places) {
+        let instance = render_instance(manager, request, (requested, nics), (*placed, record), now);
+        unit.push(take_claim(placed));
+        unit.push(insert(&instance, placed, search.constraints.request.tracked()));
+        let data = serde_json::json!({ "to": InstanceState::Pending.as_str(), "generation": 1, "epoch": 1 });
+        Activity::accepted("instance", instance.id, "create", format!("{} was accepted and placed", instance.name))
+            .in_project(request.project_id)
+            .with_data(data)
+            .record(&mut unit, context, now);
+        instances.push(instance);
+    }
+    let not_created = why.map(|why| request.not_created(left_out, instances.len(), why));
+    let created = Created { instances, not_created, plan: None };
+    store_outcome(&mut unit, context, &created, now);
+    search.constraints.join_groups(&manager.inventory(), &placed, &mut unit);
+    (created, unit)
+}
+
+/// What follows a committed create in memory and at the other services.
+async fn after_commit(
+    manager: &Manager,
+    context: &CallContext,
+    request: &CreateRequest,
+    left_out: &LeftOut,
+    created: &Created,
+) {
+    manager.signal.wake(created.instances.iter().map(|i| i.id), Some(context.request_id.as_str().into()));
+    let count = created.instances.len();
+    if let Some(not_created) = &created.not_created {
+        record_refusal(manager, request, left_out, count, &not_created.why);
+    }
+    reserve::release(manager, context, request, &request.instances[count..]).await;
+}
+
+/// Whichever of the names behind the first `count` somebody asks about later, this is why it has no place.
+fn record_refusal(manager: &Manager, request: &CreateRequest, left_out: &LeftOut, count: usize, why: &PlacementRecord) {
+    for instance in request.behind(left_out, count) {
+        manager.placement.refusals.add(request.project_id, (instance.id, &instance.name), why);
     }
 }
 
-/// None was made. Others give way only to who may have what it asks for.
-async fn without_place(manager: &Manager, wanted: &Wanted, request: &Request, refused: NoPlace) -> Problem {
-    note(manager, wanted, 0, &refused.record);
-    let NoPlace { mut problem, preemption: Some(_), .. } = refused else { return refused.problem };
-    let Some(first) = wanted.instances.first() else { return problem };
-    let owner = HoldOwner { project_id: wanted.project_id, name: &first.name };
-    // As many as fit wait for nothing: room is made for the first, and theirs is what fits then.
-    let (ids, held): (Vec<InstanceId>, bool) = match wanted.fill {
-        Fill::AllOrNothing => (wanted.instances.iter().map(|one| one.id).collect(), true),
+/// None of the request is created. Others are preempted only for a request that its quota allows.
+async fn refuse(
+    manager: &Manager,
+    request: &CreateRequest,
+    left_out: &LeftOut,
+    placement_request: &Request,
+    failure: PlacementFailure,
+) -> Problem {
+    record_refusal(manager, request, left_out, 0, &failure.record);
+    let PlacementFailure { mut problem, preemption: Some(_), .. } = failure else { return failure.problem };
+    let Some(first) = request.instances.first() else { return problem };
+    let owner = HoldOwner { project_id: request.project_id, name: &first.name };
+    // As many as fit wait for nothing: capacity is freed for the first, and theirs is what fits then.
+    let (ids, held) = match request.fill {
+        Fill::AllOrNothing => (request.ids(), true),
         Fill::AsManyAsFit => (vec![first.id], false),
     };
-    let asked = asked(wanted, ids.len());
-    let (limit, used) = match answer::quota(manager, wanted.project_id).await {
-        Ok(read) => read,
+    let quota = request.quota(ids.len());
+    let project = match ProjectQuota::fetch(&manager.store, request.project_id).await {
+        Ok(project) => project,
         Err(unread) => return unread,
     };
-    let promised = used.plus(&manager.placement.lock().holds.quota_of_others(owner));
-    if let Some(over) = QuotaAmounts::refusal(&limit, &promised, &asked) {
-        return over;
+    let promised = project.used.plus(&manager.placement.lock().holds.quota_of_others(owner));
+    if let Err(exceeded) = (ProjectQuota { used: promised, ..project }).check(&quota) {
+        return exceeded;
     }
     let period = manager.config.preemption_hold().filter(|_| held);
     let started = {
         let Placement { inventory, holds } = &mut *manager.placement.lock();
-        holds.preempt(inventory, owner, (&ids, request), period.map(|period| (asked, period)))
+        holds.preempt(inventory, owner, (&ids, placement_request), period.map(|period| (quota, period)))
     };
     if let Some(PreemptionStarted { preempted, held }) = started {
         manager.placement.preemptions.add(&preempted);
@@ -372,40 +365,35 @@ async fn without_place(manager: &Manager, wanted: &Wanted, request: &Request, re
     problem
 }
 
-pub(super) fn asked(wanted: &Wanted, count: usize) -> QuotaAmounts {
-    QuotaAmounts::of_instances(wanted.spec.size, u32::try_from(count).unwrap_or(u32::MAX))
-}
-
-async fn name_taken(manager: &Manager, wanted: &Wanted) -> Problem {
-    for one in &wanted.instances {
-        match manager.store.instance_find_by_name(wanted.project_id, one.name.as_str()).await {
-            Ok(Some(_)) => return Problem::already_exists("instance", &one.name),
+async fn name_taken(manager: &Manager, request: &CreateRequest) -> Problem {
+    for instance in &request.instances {
+        match manager.store.instance_find_by_name(request.project_id, instance.name.as_str()).await {
+            Ok(Some(_)) => return Problem::already_exists("instance", &instance.name),
             Ok(None) => {}
-            Err(error) => return read_problem(&error),
+            Err(error) => return read_problem(error),
         }
     }
-    // Freed between the refusal and the look.
-    Problem::already_exists("instance", &wanted.instances[0].name)
+    // It was freed between the refusal and this read.
+    Problem::already_exists("instance", &request.instances[0].name)
 }
 
-fn render(
+fn render_instance(
     manager: &Manager,
-    wanted: &Wanted,
-    (one, nics): (&One, &[Nic]),
-    placed: Placed,
-    record: PlacementRecord,
+    request: &CreateRequest,
+    (requested, nics): (&InstanceRequest, &[Nic]),
+    (placed, record): (Placed, &PlacementRecord),
     now: Timestamp,
 ) -> Instance {
     Instance {
-        id: one.id,
-        project_id: wanted.project_id,
-        name: one.name.clone(),
-        tags: wanted.tags.clone(),
+        id: requested.id,
+        project_id: request.project_id,
+        name: requested.name.clone(),
+        tags: request.tags.clone(),
         generation: 1,
         epoch: 1,
         host_id: Some(placed.host_id),
-        root_disk_id: one.root_disk_id,
-        spec: InstanceSpec { nics: nics.to_vec(), ..wanted.spec.clone() },
+        root_disk_id: requested.root_disk_id,
+        spec: InstanceSpec { nics: nics.to_vec(), ..request.spec.clone() },
         status: InstanceStatus {
             state: InstanceState::Pending,
             step: "waiting for its host".to_owned(),
@@ -416,7 +404,7 @@ fn render(
             guest_up_at: None,
             crash_count: 0,
         },
-        placement: Some(record),
+        placement: Some(record.clone()),
         binding: binding(manager, placed),
         created_at: now,
         updated_at: now,
@@ -430,53 +418,8 @@ fn binding(manager: &Manager, placed: Placed) -> Binding {
     Binding { cpu_baseline: host.guest_cpu.as_ref().map(|cpu| cpu.id.clone()), numa_node: node.map(|node| node.id) }
 }
 
-fn unit(
-    context: &CallContext,
-    wanted: &Wanted,
-    instances: &[(Instance, Placed)],
-    attached: bool,
-    answer: &pb::CreateInstancesResponse,
-    now: Timestamp,
-) -> Unit {
-    let mut unit = Unit::new();
-    let asked = asked(wanted, instances.len());
-    unit.push(store::ComputeUsageAdd {
-        project_id: wanted.project_id,
-        instances: asked.instances,
-        vcpus: asked.vcpus,
-        memory_mib: asked.memory_mib,
-    });
-    for (instance, placed) in instances {
-        unit.push(claim(placed));
-        unit.push(insert(instance, placed, attached));
-        let data = serde_json::json!({ "to": InstanceState::Pending.as_str(), "generation": 1, "epoch": 1 });
-        Deed {
-            project_id: Some(wanted.project_id),
-            noun: "instance",
-            object_id: instance.id.to_string(),
-            verb: "create",
-            message: format!("{} was accepted and placed", instance.name),
-            data,
-            now,
-            context,
-        }
-        .record(&mut unit);
-    }
-    answer::remember(&mut unit, context, answer, now);
-    unit
-}
-
-pub fn claim(placed: &Placed) -> store::HostClaim {
-    store::HostClaim {
-        host_id: placed.host_id,
-        generation: placed.generation,
-        vcpus: placed.claim.vcpus,
-        memory_mib: placed.claim.memory_mib,
-        disk_gib: placed.claim.disk_gib,
-    }
-}
-
-fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::InstanceInsert {
+/// `tracked`: later decisions depend on the instance, so it is loaded after a start.
+fn insert(instance: &Instance, placed: &Placed, tracked: bool) -> store::InstanceInsert {
     let Instance { id, project_id, name, tags, generation, epoch, host_id, root_disk_id, spec, status, .. } =
         instance.clone();
     store::InstanceInsert {
@@ -498,7 +441,7 @@ fn insert(instance: &Instance, placed: &Placed, attached: bool) -> store::Instan
         step: status.step,
         reason: status.reason,
         deadline_at: status.deadline_at,
-        attached,
+        attached: tracked,
         cpu_baseline: instance.binding.cpu_baseline.clone(),
         numa_node: instance.binding.numa_node,
         created_at: instance.created_at,

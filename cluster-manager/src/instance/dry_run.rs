@@ -1,74 +1,103 @@
-//! What a create would do: all its checks, nothing taken.
+//! Dry runs: all checks of the real thing and the plan of what it would do, with nothing taken.
 
 use super::{
-    create::{Wanted, asked, not_made},
-    place::{Places, no_capacity},
+    place::{TentativePlacement, no_capacity},
+    request::{CreateRequest, Created, LeftOut, Plan},
     reserve::{self, describe_nic},
+    resize::{ResizeClaim, claim_change},
+    transition::Change,
 };
-use crate::{
-    answer,
-    manager::{Manager, read_problem},
-    placement::constraints::PlacementConstraints,
-    scheduler::{Fill, decide},
-};
-use domain::{InstanceId, Problem, Timestamp, quota::QuotaAmounts};
-use proto::cluster::v1 as pb;
+use crate::{manager::Manager, placement::constraints::PlacementConstraints, scheduler::decide};
+use domain::{Name, Problem, ProjectId, Timestamp, instance::Instance, placement::Fill, quota::QuotaAmounts};
+use operation::{ProjectQuota, read_problem};
 use service_kit::context::CallContext;
+use store::InstanceRow;
 
-/// A dry run: all checks, the plan, no change.
-pub(super) async fn rehearse(
+/// What a create would do.
+pub async fn create(
     manager: &Manager,
     context: &CallContext,
-    wanted: &Wanted,
-) -> Result<pb::CreateInstancesResponse, Problem> {
-    for one in &wanted.instances {
-        let taken = manager.store.instance_find_by_name(wanted.project_id, one.name.as_str()).await;
-        if taken.map_err(|e| read_problem(&e))?.is_some() {
-            return Err(Problem::already_exists("instance", &one.name));
-        }
+    request: &CreateRequest,
+    left_out: &LeftOut,
+) -> Result<Created, Problem> {
+    for instance in &request.instances {
+        check_name(manager, request.project_id, &instance.name).await?;
     }
-    let (limit, used) = answer::quota(manager, wanted.project_id).await?;
-    let asked = asked(wanted, wanted.instances.len());
-    if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &asked) {
-        return Err(problem);
-    }
-    let nics = reserve::rehearse(manager, context, wanted).await?;
-    let request = PlacementConstraints::load(&manager.store, wanted.project_id, &wanted.spec).await?.request;
+    let count = request.instances.len();
+    let left = quota_left(manager, request.project_id, &request.quota(count)).await?;
+    let nics = reserve::dry_run(manager, context, request).await?;
+    let placement_request =
+        PlacementConstraints::load(&manager.store, request.project_id, &request.spec).await?.request;
     let now = Timestamp::now();
-    // The first one's record. The others need the first one's claim to be decided, which is why they are held for a moment.
-    let record = match wanted.instances.len() {
-        1 => {
-            let decision = decide(&mut manager.inventory(), &request, now);
-            if decision.placed.is_none() {
-                return Err(no_capacity(&decision.record));
-            }
-            decision.record
+    // The record is the first one's. The others need the first one's claim to be decided, which is why they are held for a moment.
+    let record = if count == 1 {
+        let decision = decide(&mut manager.inventory(), &placement_request, now);
+        if decision.placed.is_none() {
+            return Err(no_capacity(&decision.record));
         }
-        _ => {
-            let ids: Vec<InstanceId> = wanted.instances.iter().map(|i| i.id).collect();
-            let found = Places::find(manager, None, &ids, &request, Fill::AllOrNothing, now);
-            found.map_err(|refused| refused.problem)?.0.places[0].2.clone()
-        }
+        decision.record
+    } else {
+        let found = TentativePlacement::find(
+            &manager.placement,
+            None,
+            &request.ids(),
+            &placement_request,
+            Fill::AllOrNothing,
+            now,
+        );
+        found.map_err(|failure| failure.problem)?.0.places[0].2.clone()
     };
-    let left = limit.minus(&used).minus(&asked);
-    let others =
-        wanted.left_out.why.as_ref().map_or_else(String::new, |why| format!("; not the others: {}", why.summary));
-    Ok(pb::CreateInstancesResponse {
-        instances: vec![],
-        not_made: wanted.left_out.why.as_ref().map(|why| not_made(wanted, wanted.instances.len(), why)),
-        plan: Some(pb::Plan {
-            summary: format!("{} instance(s) would be created: {}{others}", wanted.instances.len(), record.summary),
-            placement_json: serde_json::to_string(&record).unwrap_or_default(),
-            instances_left: left.instances,
-            vcpus_left: left.vcpus,
-            memory_mib_left: left.memory_mib,
-            disk_gib_left: left.disk_gib,
-            touches: wanted
-                .instances
-                .iter()
-                .map(|i| format!("instance {} ({})", i.name, i.id))
-                .chain(nics.iter().map(describe_nic))
-                .collect(),
-        }),
-    })
+    let others = left_out.why.as_ref().map_or_else(String::new, |why| format!("; not the others: {}", why.summary));
+    let names = request.instances.iter().map(|i| format!("instance {} ({})", i.name, i.id));
+    let plan = Plan {
+        summary: format!("{count} instance(s) would be created: {}{others}", record.summary),
+        placement: Some(record),
+        quota_left: left,
+        affected: names.chain(nics.iter().map(describe_nic)).collect(),
+    };
+    let not_created = left_out.why.clone().map(|why| request.not_created(left_out, count, why));
+    Ok(Created { instances: vec![], not_created, plan: Some(plan) })
+}
+
+/// What a change would do that makes `next` of the row.
+pub async fn change(manager: &Manager, change: &Change, row: &InstanceRow, next: &Instance) -> Result<Plan, Problem> {
+    let old = &row.instance;
+    let (before, after) = (QuotaAmounts::of_instances(old.spec.size, 1), QuotaAmounts::of_instances(next.spec.size, 1));
+    let deleting = matches!(change, Change::Delete);
+    let quota = if deleting { before.negated() } else { after.minus(&before) };
+    let left = quota_left(manager, next.project_id, &quota).await?;
+    if next.name != old.name {
+        check_name(manager, next.project_id, &next.name).await?;
+    }
+    if let Some(claim) = claim_change(manager, row, next) {
+        // It is claimed and released: the check is that of the real thing.
+        drop(ResizeClaim::take(manager, row, next.spec.size, &claim, Timestamp::now())?);
+    }
+    let mut affected = vec![format!("instance {} ({})", old.name, old.id)];
+    if (deleting || matches!(change, Change::Rebuild { .. }))
+        && let Some(disk_id) = old.root_disk_id
+    {
+        affected.push(format!("disk {disk_id}: its content is lost"));
+    }
+    if let Change::AttachNic { .. } = change {
+        affected.extend(next.spec.nics.last().map(describe_nic));
+    }
+    Ok(Plan { summary: change.describe(next), placement: None, quota_left: left, affected })
+}
+
+/// The plan of a change that changes nothing.
+pub fn no_change(instance: &Instance) -> Plan {
+    Plan { summary: format!("nothing would change: {} is so already", instance.name), ..Plan::default() }
+}
+
+async fn check_name(manager: &Manager, project_id: ProjectId, name: &Name) -> Result<(), Problem> {
+    let taken = manager.store.instance_find_by_name(project_id, name.as_str()).await.map_err(read_problem)?;
+    taken.map_or(Ok(()), |_| Err(Problem::already_exists("instance", name)))
+}
+
+/// What is left of the project's quota when this is taken; refuses what it doesn't leave.
+async fn quota_left(manager: &Manager, project_id: ProjectId, quota: &QuotaAmounts) -> Result<QuotaAmounts, Problem> {
+    let project = ProjectQuota::fetch(&manager.store, project_id).await?;
+    project.check(quota)?;
+    Ok(project.limit.minus(&project.used).minus(quota))
 }

@@ -1,93 +1,88 @@
-//! What a create takes of other services before it commits: disks and ports, side by side, all or none. Reservations that serve no
-//! instance are given back where that is certain, and expire where it isn't.
+//! What a create takes of other services before it commits: disks and ports, side by side, all or none. Reservations that serve no instance
+//! are released where it is certain that they don't, and expire where it isn't.
 
-use super::create::{One, Wanted};
+use super::{
+    nic::{hostname, port_reservation},
+    request::{CreateRequest, InstanceRequest},
+};
 use crate::{
-    client::storage::{LOCAL_POOL, ROOT},
-    instance::nic::{hostname, reservation},
+    client::{
+        resource::PortReservation,
+        storage::{DiskReservation, ROOT},
+    },
     manager::Manager,
 };
 use domain::{InstanceId, Problem, instance::Nic};
-use proto::{resource::v1 as resource, storage::v1 as storage};
 use service_kit::context::CallContext;
 
-/// What happens to what was reserved for a create that failed.
-pub(super) enum Reservations {
-    /// It is certain that nothing was committed.
-    GiveBack,
-    /// It may have been, now or by an earlier try: what isn't confirmed expires.
-    LeaveToExpire,
-}
-
-/// The cards of each instance, in order. When either service refuses, the other's reservations are given back.
-pub(super) async fn reserve(
+/// The NICs of each instance, in order. When either service refuses, the other's reservations are released.
+pub async fn reserve(
     manager: &Manager,
     context: &CallContext,
-    wanted: &Wanted,
+    request: &CreateRequest,
 ) -> Result<Vec<Vec<Nic>>, Problem> {
-    let (disks, nics) = tokio::join!(manager.storage.reserve(disks(wanted)), manager.resource.reserve(ports(wanted)));
+    let clients = &manager.clients;
+    let (disks, nics) = tokio::join!(clients.storage.reserve(disks(request)), clients.resource.reserve(ports(request)));
     match (disks, nics) {
-        (Ok(()), Ok(nics)) => Ok(by_instance(wanted, nics)),
+        (Ok(()), Ok(nics)) => Ok(by_instance(request, nics)),
         (Err(problem), _) | (Ok(()), Err(problem)) => {
-            give_back(manager, context, wanted, &wanted.instances).await;
+            release(manager, context, request, &request.instances).await;
             Err(problem)
         }
     }
 }
 
-/// The checks of the resource-manager, and the cards as they would be.
-pub(super) async fn rehearse(manager: &Manager, context: &CallContext, wanted: &Wanted) -> Result<Vec<Nic>, Problem> {
-    manager.resource.rehearse(context, ports(wanted)).await
+/// All checks of the resource-manager, and the NICs as they would be.
+pub async fn dry_run(manager: &Manager, context: &CallContext, request: &CreateRequest) -> Result<Vec<Nic>, Problem> {
+    manager.clients.resource.dry_run(context, ports(request)).await
 }
 
-/// For people.
-pub(super) fn describe_nic(nic: &Nic) -> String {
+/// Describes a NIC for people.
+pub fn describe_nic(nic: &Nic) -> String {
     let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
     format!("port {} of network {}: {}", nic.port_id, nic.network_id, addresses.join(", "))
 }
 
-/// What was reserved for these of the request.
-pub(super) async fn give_back(manager: &Manager, context: &CallContext, wanted: &Wanted, instances: &[One]) {
+/// Releases what was reserved for these of the request.
+pub async fn release(manager: &Manager, context: &CallContext, request: &CreateRequest, instances: &[InstanceRequest]) {
     let ids: Vec<InstanceId> = instances.iter().map(|i| i.id).collect();
-    let (has_disks, has_ports) = (wanted.spec.size.disk_gib > 0, instances.iter().any(|i| !i.cards.is_empty()));
+    let (has_disks, has_ports) = (request.spec.size.disk_gib > 0, instances.iter().any(|i| !i.nics.is_empty()));
     if ids.is_empty() || (!has_disks && !has_ports) {
         return;
     }
-    // A repeat fails because its first try succeeded: those disks and ports are in use.
+    // A repeat fails because its first attempt succeeded: those disks and ports are in use.
     match manager.store.instance_load_many(&ids).await {
         Ok(rows) if rows.is_empty() => {}
         Ok(_) | Err(_) => return,
     }
-    if let Err(problem) = manager.forget_claims(&ids, has_ports).await {
+    if let Err(problem) = manager.clients.remove_claims(&ids, has_ports).await {
         tracing::info!(request_id = context.request_id, %problem, "reservations of a refused create are left to expire");
     }
 }
 
-fn disks(wanted: &Wanted) -> Vec<storage::DiskReservation> {
-    let disk = |one: &One| {
-        Some(storage::DiskReservation {
-            disk_id: one.root_disk_id?.to_string(),
-            instance_id: one.id.to_string(),
-            project_id: wanted.project_id.to_string(),
-            role: ROOT.to_owned(),
-            pool: LOCAL_POOL.to_owned(),
-            size_gib: wanted.spec.size.disk_gib,
+fn disks(request: &CreateRequest) -> Vec<DiskReservation> {
+    let disk = |instance: &InstanceRequest| {
+        Some(DiskReservation {
+            disk_id: instance.root_disk_id?,
+            instance_id: instance.id,
+            project_id: request.project_id,
+            role: ROOT,
+            size_gib: request.spec.size.disk_gib,
         })
     };
-    wanted.instances.iter().filter_map(disk).collect()
+    request.instances.iter().filter_map(disk).collect()
 }
 
-fn ports(wanted: &Wanted) -> Vec<resource::PortReservation> {
-    let instances = wanted.instances.iter();
-    instances
-        .flat_map(|one| {
-            let hostname = hostname(&one.name);
-            one.cards.iter().map(move |card| reservation(card, one.id, wanted.project_id, &hostname))
-        })
-        .collect()
+fn ports(request: &CreateRequest) -> Vec<PortReservation> {
+    let ports = |instance: &InstanceRequest| {
+        let hostname = hostname(&instance.name);
+        let nics = instance.nics.iter();
+        nics.map(|nic| port_reservation(nic.clone(), instance.id, request.project_id, &hostname)).collect::<Vec<_>>()
+    };
+    request.instances.iter().flat_map(ports).collect()
 }
 
-fn by_instance(wanted: &Wanted, nics: Vec<Nic>) -> Vec<Vec<Nic>> {
+fn by_instance(request: &CreateRequest, nics: Vec<Nic>) -> Vec<Vec<Nic>> {
     let mut nics = nics.into_iter();
-    wanted.instances.iter().map(|one| nics.by_ref().take(one.cards.len()).collect()).collect()
+    request.instances.iter().map(|instance| nics.by_ref().take(instance.nics.len()).collect()).collect()
 }

@@ -1,4 +1,4 @@
-//! What a resize takes on its instance's own host: the growth is held tentatively until the commit, as a placement is.
+//! What a resize takes of its instance's own host: the larger claim is held tentatively until the commit, as a placement is.
 
 use crate::{
     manager::Manager,
@@ -12,53 +12,55 @@ use domain::{
 };
 use store::InstanceRow;
 
-/// What a resize claims on the instance's host, and what it gives back.
-pub struct Resized {
+/// How a resize changes the instance's claim.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimChange {
+    pub host_id: HostId,
+    /// The claim as it is to be.
     pub claim: Size,
     pub more: Size,
     pub less: Size,
 }
 
-pub fn resized(manager: &Manager, row: &InstanceRow, next: &Instance) -> Option<Resized> {
+/// `None`: the instance is on no host, or its size stays.
+pub fn claim_change(manager: &Manager, row: &InstanceRow, next: &Instance) -> Option<ClaimChange> {
     let host_id = row.instance.host_id?;
     if row.instance.spec.size == next.spec.size {
         return None;
     }
-    let claim = filter::claim(manager.inventory().find(host_id)?, &asks(next.spec.size, next.spec.placement.pinning));
-    Some(Resized { claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
+    let pinned = next.spec.placement.pinning == Pinning::Numa;
+    let request = Request { size: next.spec.size, pinned, ..Request::default() };
+    let claim = filter::claim(manager.inventory().find(host_id)?, &request);
+    Some(ClaimChange { host_id, claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
 }
 
-fn asks(size: Size, pinning: Pinning) -> Request {
-    Request { size, pinned: pinning == Pinning::Numa, ..Request::default() }
-}
-
-/// Tentatively claimed growth on the instance's own host, and its backup's; given back when dropped.
-pub struct Growth<'a> {
+/// What a resize claims tentatively on the instance's own host and on its backup's; released when dropped.
+pub struct ResizeClaim<'a> {
     manager: &'a Manager,
     placed: Placed,
     id: InstanceId,
     /// Its size and its claim.
     before: (Size, Size),
     after: (Size, Size),
-    firm: bool,
+    confirmed: bool,
 }
 
-impl<'a> Growth<'a> {
-    /// `row`: as it is; `size` and `resized`: as it is to be.
-    pub fn hold(
+impl<'a> ResizeClaim<'a> {
+    /// Claims what `change` needs beyond what `row` has, for the new `size`.
+    pub fn take(
         manager: &'a Manager,
-        host_id: HostId,
         row: &InstanceRow,
         size: Size,
-        resized: &Resized,
+        change: &ClaimChange,
         now: Timestamp,
     ) -> Result<Self, Problem> {
-        let (more, before) = (resized.more, (row.instance.spec.size, row.claim));
+        let (host_id, more, id) = (change.host_id, change.more, row.instance.id);
+        let before = (row.instance.spec.size, row.claim);
         let mut inventory = manager.inventory();
         if let Some(host) = inventory.find(host_id) {
             let short = minus(more, host.free());
-            let asks = Request { size, project: Some(row.instance.project_id), ..Request::default() };
-            let closed = filter::reject(host, &asks).filter(|f| *f < Rejection::Vcpus);
+            let request = Request { size, project: Some(row.instance.project_id), ..Request::default() };
+            let closed = filter::reject(host, &request).filter(|f| *f < Rejection::Vcpus);
             if more != Size::default() && (short != Size::default() || closed.is_some()) {
                 let filter = closed.unwrap_or(if short.vcpus > 0 {
                     Rejection::Vcpus
@@ -71,40 +73,35 @@ impl<'a> Growth<'a> {
             }
         }
         inventory.claim_tentatively(host_id, more);
-        let backed_up = inventory.resize(row.instance.id, size, resized.claim);
-        let beyond_node = inventory.pinned_beyond_node(row.instance.id);
+        let backed_up = inventory.resize(id, size, change.claim);
+        let beyond_node = inventory.pinned_beyond_node(id);
         if more != Size::default() && (beyond_node || !backed_up) {
-            // What it had, its old backup still has room for.
+            // Its old backup still has capacity for what it had.
             inventory.release_tentative(host_id, more);
-            inventory.resize(row.instance.id, before.0, before.1);
+            inventory.resize(id, before.0, before.1);
             let filter = if beyond_node { Rejection::Pinning } else { Rejection::Reserve };
             return Err(refused(host_id, filter, Size::default(), now));
         }
-        Ok(Self {
-            manager,
-            placed: Placed::of(host_id, more),
-            id: row.instance.id,
-            before,
-            after: (size, resized.claim),
-            firm: false,
-        })
+        let after = (size, change.claim);
+        Ok(Self { manager, placed: Placed::of(host_id, more), id, before, after, confirmed: false })
     }
 
+    /// The commit succeeded.
     pub fn confirm(mut self) {
-        self.firm = true;
+        self.confirmed = true;
         let mut inventory = self.manager.inventory();
         // Another resize, refused meanwhile, may have put back what was before this one.
         inventory.resize(self.id, self.after.0, self.after.1);
-        // Making a claim firm counts a revision, as its commit did; without one, none was committed.
+        // Confirming a claim counts a revision, as its commit did; without one, none was committed.
         if self.placed.claim != Size::default() {
             inventory.confirm(self.placed.host_id, self.placed.claim);
         }
     }
 }
 
-impl Drop for Growth<'_> {
+impl Drop for ResizeClaim<'_> {
     fn drop(&mut self) {
-        if !self.firm {
+        if !self.confirmed {
             let mut inventory = self.manager.inventory();
             inventory.release_tentative(self.placed.host_id, self.placed.claim);
             inventory.resize(self.id, self.before.0, self.before.1);
@@ -112,8 +109,8 @@ impl Drop for Growth<'_> {
     }
 }
 
-/// After a resize that wasn't committed because the row changed: what the row says now.
-pub async fn refit(manager: &Manager, id: InstanceId) {
+/// After a resize that wasn't committed because the row changed: memory takes over what the row says now.
+pub async fn restore_claim(manager: &Manager, id: InstanceId) {
     match manager.store.instance_load_many(&[id]).await {
         Ok(rows) => {
             if let Some(row) = rows.first() {
@@ -128,7 +125,8 @@ pub async fn refit(manager: &Manager, id: InstanceId) {
 
 fn refused(host_id: HostId, filter: Rejection, lacks: Size, now: Timestamp) -> Problem {
     let (summary, advice) = if filter == Rejection::Reserve {
-        let summary = "no other host of the zone can keep room for the new size, should the instance's host be lost";
+        let summary =
+            "no other host of the zone has spare capacity for the new size, should the instance's host be lost";
         (summary.to_owned(), "choose a smaller size, or ask the operator for another host in this zone")
     } else {
         (format!("the instance's host can't take the new size: it is {}", filter::describe(filter)), "")

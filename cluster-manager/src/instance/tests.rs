@@ -1,32 +1,28 @@
 use super::{
-    transition::{Change, Scene, plan_change},
+    nic::expected_nic,
+    transition::{Change, TransitionContext, plan_change},
     validate::check_image,
 };
-use crate::{
-    fixture::{NOW, instance},
-    reconcile::deadline::Deadlines,
-};
+use crate::reconcile::deadline::Deadlines;
 use domain::{
-    ErrorKind, ImageId, NetworkId, PortId, Problem, ProjectId,
+    ErrorKind, ImageId, PortId, Problem, ProjectId,
     flavor::Size,
     image::{DiskFormat, Image, ImageKind, ImageState, Visibility},
-    instance::{Instance, InstanceState as S, Nic, Power},
-    network::MacAddr,
+    instance::{Instance, InstanceState as S, NicRequest, PortRequest, Power},
+    testing::{NOW, instance},
 };
 
 fn run(row: &Instance, change: &Change) -> Result<Option<Instance>, Problem> {
     let deadlines = Deadlines::default();
-    plan_change(row, change, Scene { now: NOW, deadlines: &deadlines, starts: 0, host_away: false })
+    plan_change(row, change, context(&deadlines, true))
 }
 
-fn nic() -> Nic {
-    Nic {
-        port_id: PortId::new(),
-        network_id: NetworkId::new(),
-        mac: MacAddr::local([1; 5]),
-        addresses: vec![],
-        security_group_ids: None,
-    }
+fn context(deadlines: &Deadlines, host_connected: bool) -> TransitionContext<'_> {
+    TransitionContext { now: NOW, deadlines, starts: 0, host_connected }
+}
+
+fn nic() -> NicRequest {
+    NicRequest { port_id: PortId::new(), port: PortRequest::Existing }
 }
 
 fn changes() -> Vec<Change> {
@@ -40,7 +36,7 @@ fn changes() -> Vec<Change> {
         Change::Reboot { hard: false },
         Change::Resize { size: Size { vcpus: 4, memory_mib: 2048, disk_gib: 20 }, flavor: String::new() },
         Change::Rebuild { image_id: ImageId::new() },
-        Change::AttachNic { nic: nic() },
+        Change::AttachNic { request: nic() },
         Change::Delete,
     ]
 }
@@ -116,10 +112,11 @@ fn starting_what_ended_by_itself_counts_a_boot() {
 }
 
 #[test]
-fn a_change_for_a_host_that_is_away_says_what_it_waits_for() {
+fn a_change_for_a_disconnected_host_says_what_it_waits_for() {
     let deadlines = Deadlines::default();
-    let scene = Scene { now: NOW, deadlines: &deadlines, starts: 0, host_away: true };
-    let next = plan_change(&instance(S::Running), &Change::Delete, scene).expect("allowed").expect("a change");
+    let next = plan_change(&instance(S::Running), &Change::Delete, context(&deadlines, false))
+        .expect("allowed")
+        .expect("a change");
     assert_eq!(
         (next.status.state, next.status.reason.as_str()),
         (S::Deleting, "waiting for its host to connect again")
@@ -172,22 +169,22 @@ fn a_hard_stop_makes_no_later_stop_hard() {
 }
 
 #[test]
-fn cards_come_and_go_by_their_port_and_a_repeat_changes_nothing() {
+fn nics_come_and_go_by_their_port_and_a_repeat_changes_nothing() {
     let row = instance(S::Running);
     let (first, second) = (nic(), nic());
-    let attach = |nic: &Nic| Change::AttachNic { nic: nic.clone() };
+    let attach = |nic: &NicRequest| Change::AttachNic { request: nic.clone() };
     let one = run(&row, &attach(&first)).expect("allowed").expect("a change");
     let both = run(&one, &attach(&second)).expect("allowed").expect("a change");
-    assert_eq!(both.spec.nics, [first.clone(), second.clone()], "in the order in which they came");
+    assert_eq!(both.spec.nics, [expected_nic(&first), expected_nic(&second)], "in the order in which they came");
     assert_eq!((both.status.state, both.generation), (S::Running, row.generation + 2));
     assert!(both.status.deadline_at.is_some(), "what a host doesn't do shows");
     assert_eq!(run(&both, &attach(&first)), Ok(None));
     let detach = Change::DetachNic { port_id: first.port_id };
     let left = run(&both, &detach).expect("allowed").expect("a change");
-    assert_eq!(left.spec.nics, [second]);
+    assert_eq!(left.spec.nics, [expected_nic(&second)]);
     assert_eq!(run(&left, &detach), Ok(None));
 
     let mut full = row;
-    full.spec.nics = (0..16).map(|_| nic()).collect();
+    full.spec.nics = (0..16).map(|_| expected_nic(&nic())).collect();
     assert_eq!(run(&full, &attach(&first)).expect_err("one too many").kind, ErrorKind::InvalidArgument);
 }

@@ -5,16 +5,14 @@
 //! all. A refusal there is a conflict like any other: the create looks for another place.
 
 use super::PlacementState;
-use crate::{
-    problem::read_problem,
-    scheduler::{GroupConstraint, HostEntry, Inventory, Placed, Request, host::RACK_TAG},
-};
+use crate::scheduler::{GroupConstraint, HostEntry, Inventory, Placed, Request, host::RACK_TAG};
 use domain::{
     HostId, InstanceId, PlacementGroupId, Problem, ProjectId,
     flavor::{Pinning, Size},
     instance::{InstanceSpec, OnHostLoss},
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementGroup},
 };
+use operation::read_problem;
 use std::collections::HashMap;
 use store::{Page, PlacementAnchorJoin, PlacementAnchorLeave, PlacementMemberInsert, ReadError, Store, Unit};
 
@@ -30,7 +28,7 @@ pub struct PlacementConstraints {
 impl PlacementConstraints {
     pub async fn load(store: &Store, project_id: ProjectId, spec: &InstanceSpec) -> Result<Self, Problem> {
         let groups = futures::future::try_join_all(spec.placement.groups.iter().map(async |id| {
-            let found = store.placement_group_find(project_id, *id).await.map_err(|e| read_problem(&e))?;
+            let found = store.placement_group_find(project_id, *id).await.map_err(read_problem)?;
             found.ok_or_else(|| Problem::not_found("placement group", id))
         }))
         .await?;

@@ -2,15 +2,16 @@
 //! same step of many instances is one call to each, and the two are called side by side.
 
 use super::{
-    plan::{DiskStage, DiskView, bound, wanted_disk},
-    step::{End, Subjected, commit_end, failed, progress},
+    plan::{bound, desired_disk_gib},
+    target::{Outcomes, PassOutcome, PassTarget, Progress, commit_outcome, render_progress},
 };
 use crate::{
     client::{
-        resource::{Bound, PortBinding},
-        storage::{Binding, LOCAL_POOL, ROOT},
+        Clients,
+        resource::{BoundPorts, PortBinding, PortReservation},
+        storage::{DiskBinding, DiskReservation, ROOT},
     },
-    instance::nic::{card_again, hostname, reservation},
+    instance::nic::{hostname, port_reservation, request_again},
     manager::Manager,
 };
 use domain::{
@@ -19,8 +20,8 @@ use domain::{
     network::{Port, PortState},
     problem::Retry,
 };
-use proto::{resource::v1 as resource, storage::v1 as storage};
 use std::collections::HashSet;
+use store::DiskState;
 
 /// Which of the claims a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,164 +30,149 @@ pub(super) struct Which {
     pub ports: bool,
 }
 
-type Ends = Vec<(InstanceId, End)>;
-
 pub(super) async fn reserve_disks(
     manager: &Manager,
-    subjects: Vec<Subjected>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Ends,
+    targets: Vec<PassTarget>,
+    next: &mut Vec<PassTarget>,
+    outcomes: &mut Outcomes,
 ) {
-    let calls = subjects.iter().map(|s| manager.storage.reserve(disk_reservation(s)));
-    let outcomes = futures::future::join_all(calls).await;
-    for (mut subject, outcome) in subjects.into_iter().zip(outcomes) {
-        match outcome {
+    let calls = targets.iter().map(|target| manager.clients.storage.reserve(disk_reservation(target)));
+    let reserved = futures::future::join_all(calls).await;
+    for (mut target, reserved) in targets.into_iter().zip(reserved) {
+        match reserved {
             Ok(()) => {
-                let size_gib = subject.instance().spec.size.disk_gib;
-                subject.set_disk(Some(DiskView {
-                    size_gib,
-                    state: DiskStage::Reserved,
-                    host_id: None,
-                    epoch: 0,
-                    generation: 0,
-                }));
-                next.push(subject);
+                target.root_disk_reserved();
+                next.push(target);
             }
-            Err(problem) if refusal(&problem) => {
-                let shown = show_refusal(manager, &subject, format!("its disk can't be reserved: {problem}")).await;
-                ends.push((subject.id(), shown));
+            Err(problem) if is_refusal(&problem) => {
+                let shown = show_refusal(manager, &target, format!("its disk can't be reserved: {problem}")).await;
+                outcomes.push((target.id(), shown));
             }
-            Err(problem) => ends.push(failed(&subject, "reserving its disk", &problem)),
+            Err(problem) => outcomes.push(target.failed("reserving its disk", &problem)),
         }
     }
 }
 
 /// A refusal is the instance's error, not a failure of ours.
-fn refusal(problem: &Problem) -> bool {
+fn is_refusal(problem: &Problem) -> bool {
     problem.kind.retry() == Retry::No && problem.kind != ErrorKind::Internal
 }
 
-async fn show_refusal(manager: &Manager, subject: &Subjected, reason: String) -> End {
-    let instance = subject.instance();
-    if instance.status.state == InstanceState::Error && instance.status.reason == reason {
-        return End::Settled;
+async fn show_refusal(manager: &Manager, target: &PassTarget, reason: String) -> PassOutcome {
+    let status = &target.instance().status;
+    if status.state == InstanceState::Error && status.reason == reason {
+        return PassOutcome::Settled;
     }
-    let unit = progress(subject, InstanceState::Error, String::new(), reason, None, Timestamp::now());
-    match manager.store.commit(unit).await {
-        Ok(()) => End::Settled,
-        Err(error) => commit_end(&error),
+    let progress = Progress { state: InstanceState::Error, step: String::new(), reason, deadline_at: None };
+    match manager.store.commit(render_progress(target, progress, Timestamp::now())).await {
+        Ok(()) => PassOutcome::Settled,
+        Err(error) => commit_outcome(&error),
     }
 }
 
-fn disk_reservation(subject: &Subjected) -> Vec<storage::DiskReservation> {
-    let instance = subject.instance();
-    let (Some(disk_id), Some(size_gib)) = (instance.root_disk_id, wanted_disk(instance)) else { return vec![] };
-    vec![storage::DiskReservation {
-        disk_id: disk_id.to_string(),
-        instance_id: instance.id.to_string(),
-        project_id: instance.project_id.to_string(),
-        role: ROOT.to_owned(),
-        pool: LOCAL_POOL.to_owned(),
-        size_gib,
-    }]
+fn disk_reservation(target: &PassTarget) -> Vec<DiskReservation> {
+    let instance = target.instance();
+    let (Some(disk_id), Some(size_gib)) = (instance.root_disk_id, desired_disk_gib(instance)) else { return vec![] };
+    let (instance_id, project_id) = (instance.id, instance.project_id);
+    vec![DiskReservation { disk_id, instance_id, project_id, role: ROOT, size_gib }]
 }
 
-/// Makes reservations anew that expired: the same ports, MACs and addresses as were promised. What comes of it is read again.
-pub(super) async fn reserve_ports(manager: &Manager, subjects: Vec<Subjected>, ends: &mut Ends) {
-    if subjects.is_empty() {
+/// Makes reservations again that expired: the same ports, MACs and addresses as were promised. The rows are read again after that.
+pub(super) async fn reserve_ports(manager: &Manager, targets: Vec<PassTarget>, outcomes: &mut Outcomes) {
+    if targets.is_empty() {
         return;
     }
-    let missing: Vec<PortId> = subjects.iter().flat_map(missing_cards).collect();
+    let missing: Vec<PortId> = targets.iter().flat_map(missing_ports).collect();
     let standing: HashSet<PortId> = match manager.store.port_load_many(&missing).await {
         Ok(ports) => ports.iter().map(|p| p.id).collect(),
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "ports can't be read yet");
             let text = "the database can't be read";
-            return ends.extend(subjects.iter().map(|s| (s.id(), End::Failed(text.to_owned()))));
+            return outcomes.extend(targets.iter().map(|t| (t.id(), PassOutcome::Failed(text.to_owned()))));
         }
     };
-    let calls = subjects.iter().map(|s| manager.resource.reserve(port_reservations(s, &standing)));
-    let outcomes = futures::future::join_all(calls).await;
-    for (subject, outcome) in subjects.iter().zip(outcomes) {
-        let end = match outcome {
-            Ok(_) => End::Again,
-            Err(problem) if refusal(&problem) => {
-                let reason = format!("its network cards can't be had again: {problem}");
-                match show_refusal(manager, subject, reason.clone()).await {
+    let calls = targets.iter().map(|target| manager.clients.resource.reserve(port_reservations(target, &standing)));
+    let reserved = futures::future::join_all(calls).await;
+    for (target, reserved) in targets.iter().zip(reserved) {
+        let outcome = match reserved {
+            Ok(_) => PassOutcome::Again,
+            Err(problem) if is_refusal(&problem) => {
+                let reason = format!("its network cards can't be reserved again: {problem}");
+                match show_refusal(manager, target, reason.clone()).await {
                     // An address may be free again later: that is tried, ever more rarely.
-                    End::Settled => End::Failed(reason),
-                    other => other,
+                    PassOutcome::Settled => PassOutcome::Failed(reason),
+                    other @ (PassOutcome::Again | PassOutcome::Failed(_)) => other,
                 }
             }
-            Err(problem) => failed(subject, "reserving its ports", &problem).1,
+            Err(problem) => target.failed("reserving its ports", &problem).1,
         };
-        ends.push((subject.id(), end));
+        outcomes.push((target.id(), outcome));
     }
 }
 
-fn missing_cards(subject: &Subjected) -> Vec<PortId> {
-    let ports = &subject.row.ports;
-    let wanted = subject.instance().spec.nics.iter().map(|nic| nic.port_id);
-    wanted.filter(|id| ports.iter().all(|p| p.id != *id)).collect()
+fn missing_ports(target: &PassTarget) -> Vec<PortId> {
+    let ports = &target.row.ports;
+    let desired = target.instance().spec.nics.iter().map(|nic| nic.port_id);
+    desired.filter(|id| ports.iter().all(|p| p.id != *id)).collect()
 }
 
-fn port_reservations(subject: &Subjected, standing: &HashSet<PortId>) -> Vec<resource::PortReservation> {
-    let (instance, missing) = (subject.instance(), missing_cards(subject));
+fn port_reservations(target: &PassTarget, standing: &HashSet<PortId>) -> Vec<PortReservation> {
+    let (instance, missing) = (target.instance(), missing_ports(target));
     let nics = instance.spec.nics.iter().filter(|nic| missing.contains(&nic.port_id));
     nics.map(|nic| {
-        let card = card_again(nic, standing.contains(&nic.port_id));
-        reservation(&card, instance.id, instance.project_id, &hostname(&instance.name))
+        let request = request_again(nic, standing.contains(&nic.port_id));
+        port_reservation(request, instance.id, instance.project_id, &hostname(&instance.name))
     })
     .collect()
 }
 
 /// Binds disks and ports to their instances' hosts and epochs.
 pub(super) async fn bind(
-    manager: &Manager,
-    subjects: Vec<(Subjected, Which)>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Ends,
+    clients: &Clients,
+    targets: Vec<(PassTarget, Which)>,
+    next: &mut Vec<PassTarget>,
+    outcomes: &mut Outcomes,
 ) {
-    if subjects.is_empty() {
+    if targets.is_empty() {
         return;
     }
-    let disks: Vec<Binding> =
-        subjects.iter().filter(|(_, which)| which.disk).filter_map(|(s, _)| disk_binding(s)).collect();
+    let disks: Vec<DiskBinding> =
+        targets.iter().filter(|(_, which)| which.disk).filter_map(|(t, _)| disk_binding(t)).collect();
     let ports: Vec<Vec<PortBinding>> =
-        subjects.iter().map(|(s, which)| if which.ports { port_bindings(s) } else { vec![] }).collect();
-    let (disks, ports) = tokio::join!(manager.storage.confirm(&disks), bind_ports(manager, ports));
-    for ((mut subject, which), ports) in subjects.into_iter().zip(ports) {
+        targets.iter().map(|(t, which)| if which.ports { port_bindings(t) } else { vec![] }).collect();
+    let (disks, ports) = tokio::join!(clients.storage.confirm(&disks), bind_ports(clients, ports));
+    for ((mut target, which), ports) in targets.into_iter().zip(ports) {
         match (&disks, &ports) {
-            (Err(problem), _) if which.disk => ends.push(failed(&subject, "confirming its disk", problem)),
-            (_, Err(problem)) if which.ports => ends.push(failed(&subject, "binding its ports", problem)),
+            (Err(problem), _) if which.disk => outcomes.push(target.failed("confirming its disk", problem)),
+            (_, Err(problem)) if which.ports => outcomes.push(target.failed("binding its ports", problem)),
             (disks, ports) => {
                 if let (true, Ok(expired)) = (which.disk, disks) {
-                    disk_confirmed(&mut subject, expired);
+                    disk_confirmed(&mut target, expired);
                 }
                 if let (true, Ok(bound)) = (which.ports, ports) {
-                    ports_bound(&mut subject, bound);
+                    ports_bound(&mut target, bound);
                 }
-                next.push(subject);
+                next.push(target);
             }
         }
     }
 }
 
-/// All in one call; when that is refused, each instance's on their own: one that can't be bound keeps no other from its host.
-async fn bind_ports(manager: &Manager, bindings: Vec<Vec<PortBinding>>) -> Vec<Result<Bound, Problem>> {
+/// All go in one call; when that is refused, each instance's ports on their own: one that can't be bound keeps no other from its host.
+async fn bind_ports(clients: &Clients, bindings: Vec<Vec<PortBinding>>) -> Vec<Result<BoundPorts, Problem>> {
     let together: Vec<PortBinding> = bindings.iter().flatten().cloned().collect();
-    match manager.resource.bind(&together).await {
+    match clients.resource.bind(&together).await {
         Ok(bound) => bindings.iter().map(|_| Ok(bound.clone())).collect(),
-        Err(problem) if refusal(&problem) && bindings.iter().filter(|b| !b.is_empty()).count() > 1 => {
-            futures::future::join_all(bindings.iter().map(|ports| manager.resource.bind(ports))).await
+        Err(problem) if is_refusal(&problem) && bindings.iter().filter(|b| !b.is_empty()).count() > 1 => {
+            futures::future::join_all(bindings.iter().map(|ports| clients.resource.bind(ports))).await
         }
         Err(problem) => bindings.iter().map(|_| Err(problem.clone())).collect(),
     }
 }
 
-fn disk_binding(subject: &Subjected) -> Option<Binding> {
-    let instance = subject.instance();
-    Some(Binding {
+fn disk_binding(target: &PassTarget) -> Option<DiskBinding> {
+    let instance = target.instance();
+    Some(DiskBinding {
         disk_id: instance.root_disk_id?,
         instance_id: instance.id,
         host_id: instance.host_id?,
@@ -194,12 +180,12 @@ fn disk_binding(subject: &Subjected) -> Option<Binding> {
     })
 }
 
-/// Of those that aren't bound as they must be, or carry old metadata.
-fn port_bindings(subject: &Subjected) -> Vec<PortBinding> {
-    let (instance, digest) = (subject.instance(), &subject.metadata_digest);
+/// The bindings of ports that aren't bound as they must be, or carry old metadata.
+fn port_bindings(target: &PassTarget) -> Vec<PortBinding> {
+    let (instance, digest) = (target.instance(), &target.metadata_digest);
     let Some(host_id) = instance.host_id else { return vec![] };
     let due = |port: &Port| !bound(instance, port) || port.metadata_digest != *digest;
-    let wanted = |port: &Port| instance.spec.nics.iter().any(|nic| nic.port_id == port.id);
+    let desired = |port: &Port| instance.spec.nics.iter().any(|nic| nic.port_id == port.id);
     let binding = |port: &Port| PortBinding {
         port_id: port.id,
         instance_id: instance.id,
@@ -208,24 +194,27 @@ fn port_bindings(subject: &Subjected) -> Vec<PortBinding> {
         metadata_digest: digest.clone(),
         hostname: hostname(&instance.name),
     };
-    subject.row.ports.iter().filter(|p| wanted(p) && due(p)).map(binding).collect()
+    target.row.ports.iter().filter(|p| desired(p) && due(p)).map(binding).collect()
 }
 
-fn disk_confirmed(subject: &mut Subjected, expired: &[DiskId]) {
-    let instance = subject.instance();
-    let (size_gib, generation) =
-        subject.disk.as_ref().map_or((instance.spec.size.disk_gib, 0), |d| (d.size_gib, d.generation));
+fn disk_confirmed(target: &mut PassTarget, expired: &[DiskId]) {
+    let instance = target.instance();
     let (host_id, epoch) = (instance.host_id, instance.epoch);
-    let gone = instance.root_disk_id.is_some_and(|id| expired.contains(&id));
-    let confirmed = DiskView { size_gib, state: DiskStage::Confirmed, host_id, epoch, generation };
-    subject.set_disk((!gone).then_some(confirmed));
+    if instance.root_disk_id.is_some_and(|id| expired.contains(&id)) {
+        target.root_disk_gone();
+    } else {
+        target.change_root_disk(|disk| {
+            (disk.state, disk.expires_at) = (DiskState::Confirmed, None);
+            (disk.host_id, disk.epoch) = (host_id, epoch);
+        });
+    }
 }
 
-fn ports_bound(subject: &mut Subjected, done: &Bound) {
-    let instance = &subject.row.instance.instance;
-    let digest = &subject.metadata_digest;
-    subject.row.ports.retain(|port| !done.expired.contains(&port.id));
-    for port in &mut subject.row.ports {
+fn ports_bound(target: &mut PassTarget, done: &BoundPorts) {
+    let instance = &target.row.instance.instance;
+    let digest = &target.metadata_digest;
+    target.row.ports.retain(|port| !done.expired.contains(&port.id));
+    for port in &mut target.row.ports {
         if let Some(epoch) = done.epochs.get(&port.id) {
             port.state = PortState::Active;
             port.expires_at = None;
@@ -238,72 +227,68 @@ fn ports_bound(subject: &mut Subjected, done: &Bound) {
 }
 
 pub(super) async fn resize_disk(
-    manager: &Manager,
-    mut subject: Subjected,
+    clients: &Clients,
+    mut target: PassTarget,
     size_gib: u64,
     generation: i64,
-    next: &mut Vec<Subjected>,
-    ends: &mut Ends,
-) {
-    let instance = subject.instance();
-    let (Some(disk_id), id) = (instance.root_disk_id, instance.id) else { return };
-    match manager.storage.resize(disk_id, id, size_gib, generation).await {
+) -> Result<PassTarget, (InstanceId, PassOutcome)> {
+    let id = target.id();
+    let Some(disk_id) = target.instance().root_disk_id else { return Err((id, PassOutcome::Settled)) };
+    match clients.storage.resize(disk_id, id, size_gib, generation).await {
         Ok(()) => {
-            let disk = subject.disk.take().map(|d| DiskView { size_gib, generation, ..d });
-            subject.set_disk(disk);
-            next.push(subject);
+            target.change_root_disk(|disk| (disk.size_gib, disk.generation) = (size_gib, generation));
+            Ok(target)
         }
-        Err(problem) => ends.push(failed(&subject, "resizing its disk", &problem)),
+        Err(problem) => Err(target.failed("resizing its disk", &problem)),
     }
 }
 
 pub(super) async fn release(
-    manager: &Manager,
-    subjects: Vec<(Subjected, Which)>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Ends,
+    clients: &Clients,
+    targets: Vec<(PassTarget, Which)>,
+    next: &mut Vec<PassTarget>,
+    outcomes: &mut Outcomes,
 ) {
-    let ids = |wanted: fn(&Which) -> bool| -> Vec<InstanceId> {
-        subjects.iter().filter(|(_, which)| wanted(which)).map(|(s, _)| s.id()).collect()
+    let ids = |selected: fn(&Which) -> bool| -> Vec<InstanceId> {
+        targets.iter().filter(|(_, which)| selected(which)).map(|(t, _)| t.id()).collect()
     };
     let (disks, ports) = (ids(|w| w.disk), ids(|w| w.ports));
-    let (disks, ports) = tokio::join!(manager.storage.release(&disks), manager.resource.release(&ports));
-    for (mut subject, which) in subjects {
+    let (disks, ports) = tokio::join!(clients.storage.release(&disks), clients.resource.release(&ports));
+    for (mut target, which) in targets {
         match (&disks, &ports) {
-            (Err(problem), _) if which.disk => ends.push(failed(&subject, "releasing its disk", problem)),
-            (_, Err(problem)) if which.ports => ends.push(failed(&subject, "releasing its ports", problem)),
+            (Err(problem), _) if which.disk => outcomes.push(target.failed("releasing its disk", problem)),
+            (_, Err(problem)) if which.ports => outcomes.push(target.failed("releasing its ports", problem)),
             _ => {
                 if which.disk {
-                    let disk = subject.disk.take().map(|d| DiskView { state: DiskStage::Releasing, ..d });
-                    subject.set_disk(disk);
+                    target.change_root_disk(|disk| disk.state = DiskState::Releasing);
                 }
                 if which.ports {
-                    let made = |p: &&mut Port| p.owner.is_some_and(|o| o.with_instance);
-                    subject.row.ports.iter_mut().filter(made).for_each(|p| p.state = PortState::Releasing);
+                    let made_with_it = |p: &&mut Port| p.owner.is_some_and(|o| o.with_instance);
+                    target.row.ports.iter_mut().filter(made_with_it).for_each(|p| p.state = PortState::Releasing);
                 }
-                next.push(subject);
+                next.push(target);
             }
         }
     }
 }
 
-pub(super) async fn forget_cards(
-    manager: &Manager,
-    subjects: Vec<(Subjected, Vec<PortId>)>,
-    next: &mut Vec<Subjected>,
-    ends: &mut Ends,
+pub(super) async fn remove_ports(
+    clients: &Clients,
+    targets: Vec<(PassTarget, Vec<PortId>)>,
+    next: &mut Vec<PassTarget>,
+    outcomes: &mut Outcomes,
 ) {
-    let cards: Vec<(InstanceId, PortId)> =
-        subjects.iter().flat_map(|(s, ports)| ports.iter().map(|port| (s.id(), *port))).collect();
-    match manager.resource.forget_cards(&cards).await {
+    let removed: Vec<(InstanceId, PortId)> =
+        targets.iter().flat_map(|(t, ports)| ports.iter().map(|port| (t.id(), *port))).collect();
+    match clients.resource.remove_ports(&removed).await {
         Ok(()) => {
-            for (mut subject, ports) in subjects {
-                subject.row.ports.retain(|port| !ports.contains(&port.id));
-                next.push(subject);
+            for (mut target, ports) in targets {
+                target.row.ports.retain(|port| !ports.contains(&port.id));
+                next.push(target);
             }
         }
         Err(problem) => {
-            ends.extend(subjects.iter().map(|(s, _)| failed(s, "freeing the ports of removed cards", &problem)))
+            outcomes.extend(targets.iter().map(|(t, _)| t.failed("freeing the ports of detached NICs", &problem)))
         }
     }
 }

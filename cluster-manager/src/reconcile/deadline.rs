@@ -13,7 +13,7 @@ pub struct Deadlines {
     pub building_secs: u64,
     /// Added to `building_secs` for each other start in progress on the same host, seconds.
     pub building_per_start_secs: u64,
-    /// For making the root disk anew, seconds.
+    /// For making the root disk again, seconds.
     pub rebuilding_secs: u64,
     /// For a resize, seconds.
     pub resizing_secs: u64,

@@ -1,14 +1,15 @@
-//! Brings instances to what their owners want: [`plan`] says what an instance needs next, [`instance`] has it done, [`report`] says what a
-//! host's word makes of it, [`deadline`] how long each state is plausible, and [`signal`] wakes it all up.
+//! Brings instances to what their owners want: [`plan`] decides what an instance needs next, [`instance`] has it done, [`report`] decides what
+//! a host's report makes of it, [`deadline`] how long each state is plausible, and [`signal`] wakes the reconciler.
 
-#[cfg(test)]
-mod card_tests;
 mod claims;
 pub mod deadline;
 pub mod instance;
+#[cfg(test)]
+mod nic_tests;
 pub mod plan;
 pub mod report;
 pub mod signal;
 mod step;
+mod target;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@
 //! up with*, not the one a report is about: within an epoch `(start, counter)` alone orders an agent's reports, so this costs no
 //! safety, and a caller that waits for a change sees `observed_generation` rise when the host did it, not when it began.
 //!
-//! Invariants: a fence that isn't greater than the stored one changes nothing; an epoch or a host that isn't the row's changes nothing; a deleting instance only ever becomes gone, and only by the
-//! word of its host for its epoch; a state follows [`InstanceState::valid_transition`]; what isn't final has a deadline.
+//! Invariants: a fence that isn't greater than the stored one changes nothing; an epoch or a host that isn't the row's changes nothing; a
+//! deleting instance only ever becomes gone, and only by the report of its host for its epoch; a state follows [`InstanceState::valid_transition`]; what isn't final has a deadline.
 
 use super::deadline::Deadlines;
 use domain::{
@@ -31,7 +31,7 @@ pub struct Observation {
 
 /// What the decision may know beside the row and the report.
 #[derive(Debug, Clone, Copy)]
-pub struct Scene<'a> {
+pub struct ReportContext<'a> {
     pub now: Timestamp,
     pub deadlines: &'a Deadlines,
     /// Other starts in progress on the host.
@@ -41,13 +41,13 @@ pub struct Scene<'a> {
 /// Why a report is not stored and never will be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stale {
-    /// Of an epoch the instance has left.
+    /// It is of an epoch that the instance has left.
     Epoch,
-    /// Stored already, or older than what is.
+    /// It is stored already, or older than what is stored.
     Repeat,
-    /// Of a generation older than what the host has caught up with.
+    /// It is of a generation older than what the host has caught up with.
     Generation,
-    /// Of a desired state we never gave (a restored backup, or another's host).
+    /// It is of a desired state that was never given (a restored backup, or another instance's host).
     Unknown,
 }
 
@@ -76,57 +76,57 @@ pub enum Verdict {
     Gone {
         events: Vec<NewEvent>,
     },
-    /// The host holds what no row binds to it. Kept and shown.
+    /// The host holds what no row binds to it: this is kept and shown.
     Orphan {
         detail: String,
     },
     /// The host proved gone what no row knows: nothing is held any more.
     OrphanGone,
-    /// The host holds an epoch that the instance has left for another host: it is told to let go.
-    LetGo,
+    /// The host holds an epoch that the instance has left for another host: it gets a tombstone of that epoch.
+    Tombstone,
 }
 
 #[must_use]
 pub fn plan_report(
     host_id: HostId,
     row: Option<(&Instance, ReportFence)>,
-    seen: &Observation,
-    scene: Scene<'_>,
+    observed: &Observation,
+    context: ReportContext<'_>,
 ) -> Verdict {
-    let gone = seen.state == InstanceState::Deleted;
+    let gone = observed.state == InstanceState::Deleted;
     let Some((row, stored)) = row else {
         return if gone { Verdict::OrphanGone } else { orphan("no instance of this id exists") };
     };
     if row.host_id != Some(host_id) {
-        return match (gone, seen.fence.epoch < row.epoch) {
+        return match (gone, observed.fence.epoch < row.epoch) {
             (true, _) => Verdict::OrphanGone,
-            (false, true) => Verdict::LetGo,
+            (false, true) => Verdict::Tombstone,
             (false, false) => orphan("the instance is bound to another host"),
         };
     }
-    if seen.fence.epoch < row.epoch {
+    if observed.fence.epoch < row.epoch {
         return Verdict::Refuse(Stale::Epoch);
     }
-    if seen.fence.epoch > row.epoch || seen.fence.generation > row.generation {
+    if observed.fence.epoch > row.epoch || observed.fence.generation > row.generation {
         return Verdict::Refuse(Stale::Unknown);
     }
-    if seen.fence.generation < row.status.observed_generation {
+    if observed.fence.generation < row.status.observed_generation {
         return Verdict::Refuse(Stale::Generation);
     }
     if gone && row.spec.deleted {
-        let took_ms = scene.now.millis_since(row.updated_at);
+        let took_ms = context.now.millis_since(row.updated_at);
         let data = serde_json::json!({ "from": row.status.state.as_str(), "to": "deleted", "took_ms": took_ms });
         return Verdict::Gone {
-            events: vec![event(row, "deleted", format!("{} is deleted", row.name), data, scene.now)],
+            events: vec![event(row, "deleted", format!("{} is deleted", row.name), data, context.now)],
         };
     }
-    let status = next_status(row, seen, scene);
-    let fence = ReportFence { generation: status.observed_generation, ..seen.fence };
+    let status = next_status(row, observed, context);
+    let fence = ReportFence { generation: status.observed_generation, ..observed.fence };
     // The store refuses it as well; here it costs nobody else's batch.
     if fence <= stored {
         return Verdict::Refuse(Stale::Repeat);
     }
-    let events = events(row, &status, seen, scene.now);
+    let events = events(row, &status, observed, context.now);
     Verdict::Store { fence, status, events }
 }
 
@@ -134,34 +134,34 @@ fn orphan(detail: &str) -> Verdict {
     Verdict::Orphan { detail: detail.to_owned() }
 }
 
-fn next_status(row: &Instance, seen: &Observation, scene: Scene<'_>) -> InstanceStatus {
+fn next_status(row: &Instance, observed: &Observation, context: ReportContext<'_>) -> InstanceStatus {
     let old = &row.status;
-    let about_latest = seen.fence.generation == row.generation;
-    let state = next_state(row, seen, about_latest);
+    let about_latest = observed.fence.generation == row.generation;
+    let state = next_state(row, observed, about_latest);
     // A host that says "done" in a state that can't last isn't done.
-    let done = about_latest && seen.converged && state.is_final() && state == seen.state;
+    let done = about_latest && observed.converged && state.is_final() && state == observed.state;
     let moved = state != old.state;
     // A step that changes without a complaint is progress; a host that fails, says why and tries again gets no more time for it.
-    let progressed = seen.step != old.step && seen.reason.is_empty();
+    let progressed = observed.step != old.step && observed.reason.is_empty();
     let deadline_at = if done || state == InstanceState::Error {
         None
     } else if state.is_final() {
         old.deadline_at
     } else if moved || (progressed && about_latest) || old.deadline_at.is_none() {
-        scene.deadlines.of(state, scene.starts, scene.now)
+        context.deadlines.of(state, context.starts, context.now)
     } else {
         old.deadline_at
     };
-    // Between a change and the host's first word on it, what the change said is the better text.
+    // Between a change and the host's first report about it, what the change wrote is the better text.
     let (step, reason) = if done {
-        (String::new(), seen.reason.clone())
+        (String::new(), observed.reason.clone())
     } else if about_latest {
-        (if seen.step.is_empty() { old.step.clone() } else { seen.step.clone() }, seen.reason.clone())
+        (if observed.step.is_empty() { old.step.clone() } else { observed.step.clone() }, observed.reason.clone())
     } else {
         (old.step.clone(), old.reason.clone())
     };
-    let reason = match (state, seen.state, reason.is_empty()) {
-        (InstanceState::Error, InstanceState::Deleted, true) => "its host says that it no longer has it".to_owned(),
+    let reason = match (state, observed.state, reason.is_empty()) {
+        (InstanceState::Error, InstanceState::Deleted, true) => "its host reports that it no longer has it".to_owned(),
         (InstanceState::Error, _, true) => "its host gave no reason".to_owned(),
         _ => reason,
     };
@@ -171,17 +171,17 @@ fn next_status(row: &Instance, seen: &Observation, scene: Scene<'_>) -> Instance
         reason,
         observed_generation: if done { row.generation } else { old.observed_generation },
         deadline_at,
-        started_at: seen.started_at.or(old.started_at),
+        started_at: observed.started_at.or(old.started_at),
         guest_up_at: match state {
-            // What a guest said before a stop isn't true of the next one.
+            // What a guest reported before a stop isn't true of its next boot.
             InstanceState::Stopped => None,
-            _ => seen.guest_up_at,
+            _ => observed.guest_up_at,
         },
-        crash_count: seen.crash_count.max(old.crash_count),
+        crash_count: observed.crash_count.max(old.crash_count),
     }
 }
 
-fn next_state(row: &Instance, seen: &Observation, about_latest: bool) -> InstanceState {
+fn next_state(row: &Instance, observed: &Observation, about_latest: bool) -> InstanceState {
     let old = row.status.state;
     if row.spec.deleted {
         return InstanceState::Deleting;
@@ -190,7 +190,7 @@ fn next_state(row: &Instance, seen: &Observation, about_latest: bool) -> Instanc
         // The host hasn't read the change that put the instance here.
         return old;
     }
-    match seen.state {
+    match observed.state {
         InstanceState::Deleted | InstanceState::Deleting => InstanceState::Error,
         // States that only a manager gives.
         InstanceState::Pending | InstanceState::Scheduling => old,
@@ -209,7 +209,7 @@ fn next_state(row: &Instance, seen: &Observation, about_latest: bool) -> Instanc
     }
 }
 
-fn events(row: &Instance, next: &InstanceStatus, seen: &Observation, now: Timestamp) -> Vec<NewEvent> {
+fn events(row: &Instance, next: &InstanceStatus, observed: &Observation, now: Timestamp) -> Vec<NewEvent> {
     let old = &row.status;
     let mut events = Vec::new();
     if next.crash_count > old.crash_count {
@@ -218,7 +218,7 @@ fn events(row: &Instance, next: &InstanceStatus, seen: &Observation, now: Timest
     }
     if next.state != old.state {
         let mut data = serde_json::json!({ "from": old.state.as_str(), "to": next.state.as_str() });
-        if let Some(exec_ms) = seen.exec_ms {
+        if let Some(exec_ms) = observed.exec_ms {
             data["exec_ms"] = exec_ms.into();
         }
         if old.started_at.is_none() && next.state == InstanceState::Running {

@@ -1,17 +1,22 @@
-//! Which instances want to be looked at. A set, not a queue: being woken twice is being woken once, and nothing but the id is said.
+//! Which instances are to be reconciled. A set, not a queue: being woken twice is being woken once, and nothing but the id is passed on.
 
 use domain::InstanceId;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use tokio::sync::Notify;
 
-/// Of the request that woke it, to follow it through the logs up to the agent. Decides nothing.
+/// The id of the request that woke an instance, to follow it through the logs up to the agent. It decides nothing.
 pub type RequestId = Option<Arc<str>>;
 
 #[derive(Default)]
 pub struct Signal {
     dirty: Mutex<HashMap<InstanceId, RequestId>>,
     wake: Notify,
+    /// Instances with NICs that their hosts haven't proved to be detached yet. A hint: what is missed here is found by the sweep.
+    detaching: Mutex<HashSet<InstanceId>>,
 }
 
 impl Signal {
@@ -28,7 +33,7 @@ impl Signal {
         self.wake.notify_one();
     }
 
-    /// Up to `max` ids, those in `busy` left for later.
+    /// Takes up to `max` ids; those in `busy` are left for later.
     pub fn take(&self, max: usize, busy: impl Fn(InstanceId) -> bool) -> Vec<(InstanceId, RequestId)> {
         let mut dirty = self.dirty.lock();
         let ids: Vec<InstanceId> = dirty.keys().copied().filter(|id| !busy(*id)).take(max).collect();
@@ -37,6 +42,16 @@ impl Signal {
 
     pub async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// The host's proof is awaited that NICs of the instance are detached.
+    pub fn await_detach(&self, id: InstanceId) {
+        self.detaching.lock().insert(id);
+    }
+
+    /// The host has caught up with the instance. Answers whether the instance's removed NICs waited for that.
+    pub fn detached(&self, id: InstanceId) -> bool {
+        self.detaching.lock().remove(&id)
     }
 }
 

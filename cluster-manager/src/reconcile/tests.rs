@@ -1,16 +1,17 @@
 use super::{
     deadline::Deadlines,
-    plan::{DiskStage, DiskView, HostView, Step, Subject, plan_step},
-    report::{Observation, Scene, Stale, Verdict, plan_report},
+    plan::{HostView, ReconcileTarget, Step, plan_step},
+    report::{Observation, ReportContext, Stale, Verdict, plan_report},
 };
-use crate::fixture::{NOW, instance};
+use domain::testing::{NOW, instance};
 use domain::{
     HostId, Timestamp,
     instance::{Instance, InstanceState as S, ReportFence},
 };
 use proptest::prelude::*;
+use store::{DiskRow, DiskState};
 
-fn seen(row: &Instance, state: S, converged: bool) -> Observation {
+fn observation(row: &Instance, state: S, converged: bool) -> Observation {
     Observation {
         instance_id: row.id,
         fence: ReportFence { epoch: row.epoch, generation: row.generation, start: 1, counter: 1 },
@@ -25,13 +26,13 @@ fn seen(row: &Instance, state: S, converged: bool) -> Observation {
     }
 }
 
-fn scene(deadlines: &Deadlines) -> Scene<'_> {
-    Scene { now: NOW, deadlines, starts: 0 }
+fn context(deadlines: &Deadlines) -> ReportContext<'_> {
+    ReportContext { now: NOW, deadlines, starts: 0 }
 }
 
-fn report(row: &Instance, seen: &Observation) -> Verdict {
+fn report(row: &Instance, observed: &Observation) -> Verdict {
     let stored = ReportFence::default();
-    plan_report(row.host_id.expect("placed"), Some((row, stored)), seen, scene(&Deadlines::default()))
+    plan_report(row.host_id.expect("placed"), Some((row, stored)), observed, context(&Deadlines::default()))
 }
 
 fn any_state() -> impl Strategy<Value = S> {
@@ -40,16 +41,16 @@ fn any_state() -> impl Strategy<Value = S> {
 
 proptest! {
     #[test]
-    fn whatever_a_host_says_the_row_stays_sound(
+    fn whatever_a_host_reports_the_row_stays_sound(
         from in any_state(), to in any_state(), converged in any::<bool>(), lag in 0_i64..2, crashes in 0_u32..3,
         reason in "[a-z]{0,5}", step in "[a-z]{0,5}",
     ) {
         prop_assume!(from != S::Deleted);
         let row = instance(from);
-        let mut seen = seen(&row, to, converged);
-        seen.fence.generation -= lag;
-        (seen.crash_count, seen.reason, seen.step) = (crashes, reason, step);
-        match report(&row, &seen) {
+        let mut observed = observation(&row, to, converged);
+        observed.fence.generation -= lag;
+        (observed.crash_count, observed.reason, observed.step) = (crashes, reason, step);
+        match report(&row, &observed) {
             Verdict::Store { fence, status, events } => {
                 prop_assert!(S::valid_transition(from, status.state), "{from:?} -> {:?}", status.state);
                 prop_assert!(status.state != S::Deleted, "only proof ends a row");
@@ -66,7 +67,7 @@ proptest! {
                 }
             }
             Verdict::Gone { .. } => prop_assert!(row.spec.deleted && to == S::Deleted),
-            Verdict::Refuse(Stale::Generation) => prop_assert!(seen.fence.generation < row.status.observed_generation),
+            Verdict::Refuse(Stale::Generation) => prop_assert!(observed.fence.generation < row.status.observed_generation),
             other => prop_assert!(false, "{other:?}"),
         }
     }
@@ -75,11 +76,11 @@ proptest! {
 #[test]
 fn reports_of_another_epoch_host_or_future_change_nothing() {
     let row = instance(S::Running);
-    let base = seen(&row, S::Stopped, true);
+    let base = observation(&row, S::Stopped, true);
     let with = |epoch: i64, generation: i64| {
-        let mut seen = base.clone();
-        (seen.fence.epoch, seen.fence.generation) = (epoch, generation);
-        report(&row, &seen)
+        let mut observed = base.clone();
+        (observed.fence.epoch, observed.fence.generation) = (epoch, generation);
+        report(&row, &observed)
     };
     assert_eq!(with(row.epoch - 1, row.generation), Verdict::Refuse(Stale::Epoch));
     assert_eq!(with(row.epoch + 1, row.generation), Verdict::Refuse(Stale::Unknown));
@@ -87,25 +88,25 @@ fn reports_of_another_epoch_host_or_future_change_nothing() {
     assert_eq!(with(row.epoch, row.generation - 1), Verdict::Refuse(Stale::Generation));
     let (deadlines, other) = (Deadlines::default(), HostId::new());
     let stored = ReportFence::default();
-    let from = |row: Option<&Instance>, seen: &Observation| {
-        plan_report(other, row.map(|r| (r, stored)), seen, scene(&deadlines))
+    let from = |row: Option<&Instance>, observed: &Observation| {
+        plan_report(other, row.map(|r| (r, stored)), observed, context(&deadlines))
     };
     assert!(matches!(from(Some(&row), &base), Verdict::Orphan { .. }));
     assert!(matches!(from(None, &base), Verdict::Orphan { .. }));
     let mut old = base.clone();
     old.fence.epoch -= 1;
-    assert_eq!(from(Some(&row), &old), Verdict::LetGo);
-    let gone = seen(&row, S::Deleted, true);
-    assert_eq!(from(None, &gone), Verdict::OrphanGone, "nothing to keep");
-    assert_eq!(from(Some(&row), &gone), Verdict::OrphanGone, "another host's word ends nothing here");
+    assert_eq!(from(Some(&row), &old), Verdict::Tombstone);
+    let gone = observation(&row, S::Deleted, true);
+    assert_eq!(from(None, &gone), Verdict::OrphanGone, "there is nothing to keep");
+    assert_eq!(from(Some(&row), &gone), Verdict::OrphanGone, "another host's report ends nothing here");
 }
 
 #[test]
 fn what_is_stored_already_is_not_stored_again() {
     let row = instance(S::Running);
-    let report = seen(&row, S::Stopped, true);
+    let report = observation(&row, S::Stopped, true);
     let deadlines = Deadlines::default();
-    let with = |stored| plan_report(row.host_id.expect("placed"), Some((&row, stored)), &report, scene(&deadlines));
+    let with = |stored| plan_report(row.host_id.expect("placed"), Some((&row, stored)), &report, context(&deadlines));
     assert_eq!(with(report.fence), Verdict::Refuse(Stale::Repeat));
     assert_eq!(with(ReportFence { start: 2, counter: 0, ..report.fence }), Verdict::Refuse(Stale::Repeat));
     assert!(matches!(with(ReportFence { counter: 0, ..report.fence }), Verdict::Store { .. }));
@@ -115,7 +116,7 @@ fn what_is_stored_already_is_not_stored_again() {
 fn a_first_run_says_how_long_it_took_and_a_guest_is_announced_once() {
     let mut row = instance(S::Building);
     row.created_at = Timestamp(NOW.0 - 1500);
-    let mut up = seen(&row, S::Running, true);
+    let mut up = observation(&row, S::Running, true);
     up.guest_up_at = Some(NOW);
     let Verdict::Store { status, events, .. } = report(&row, &up) else { panic!() };
     assert_eq!((status.state, status.observed_generation, status.deadline_at), (S::Running, row.generation, None));
@@ -129,7 +130,7 @@ fn a_first_run_says_how_long_it_took_and_a_guest_is_announced_once() {
 #[test]
 fn progress_gives_time_and_complaints_do_not() {
     let row = instance(S::Building);
-    let mut fetching = seen(&row, S::Building, false);
+    let mut fetching = observation(&row, S::Building, false);
     fetching.step = "fetching image (41 %)".into();
     let Verdict::Store { status, .. } = report(&row, &fetching) else { panic!() };
     assert_eq!(status.deadline_at, Some(NOW.plus_secs(Deadlines::default().building_secs)));
@@ -138,48 +139,67 @@ fn progress_gives_time_and_complaints_do_not() {
     assert_eq!(status.deadline_at, row.status.deadline_at);
 }
 
-fn confirmed(row: &Instance) -> DiskView {
-    DiskView { size_gib: 10, state: DiskStage::Confirmed, host_id: row.host_id, epoch: row.epoch, generation: 1 }
+/// The reservation of the instance's root disk.
+pub(super) fn disk_row(row: &Instance) -> DiskRow {
+    DiskRow {
+        id: row.root_disk_id.expect("has one"),
+        project_id: row.project_id,
+        instance_id: row.id,
+        role: "root".into(),
+        pool: "local".into(),
+        size_gib: 10,
+        host_id: None,
+        epoch: 0,
+        state: DiskState::Reserved,
+        expires_at: None,
+        generation: 1,
+        created_at: NOW,
+    }
+}
+
+pub(super) fn confirmed(row: &Instance) -> DiskRow {
+    DiskRow { host_id: row.host_id, epoch: row.epoch, state: DiskState::Confirmed, ..disk_row(row) }
 }
 
 const BIND_DISK: Step = Step::Bind { disk: true, ports: false };
 const RELEASE_DISK: Step = Step::Release { disk: true, ports: false };
 const UP: HostView = HostView { connected: true, starts: 0 };
-const AWAY: HostView = HostView { connected: false, starts: 0 };
+const DISCONNECTED: HostView = HostView { connected: false, starts: 0 };
 
-fn subject<'a>(instance: &'a Instance, disk: Option<&'a DiskView>, host: HostView) -> Subject<'a> {
-    Subject { instance, disk, ports: &[], metadata_digest: "", image_found: true, host: Some(host), trouble: None }
+fn target<'a>(instance: &'a Instance, disk: Option<&'a DiskRow>, host: HostView) -> ReconcileTarget<'a> {
+    let host = Some(host);
+    ReconcileTarget { instance, disk, ports: &[], metadata_digest: "", image_found: true, host, last_failure: None }
 }
 
-fn step(row: &Instance, disk: Option<&DiskView>, host: HostView, now: Timestamp) -> Step {
-    plan_step(subject(row, disk, host), &Deadlines::default(), now)
+fn step(row: &Instance, disk: Option<&DiskRow>, host: HostView, now: Timestamp) -> Step {
+    plan_step(target(row, disk, host), &Deadlines::default(), now)
 }
 
 #[test]
 fn nothing_is_delivered_before_its_disk_is_bound_to_this_host_and_epoch() {
     let row = instance(S::Pending);
     assert_eq!(step(&row, None, UP, NOW), Step::ReserveDisk);
-    let reserved = DiskView { state: DiskStage::Reserved, host_id: None, epoch: 0, ..confirmed(&row) };
+    let reserved = DiskRow { state: DiskState::Reserved, host_id: None, epoch: 0, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&reserved), UP, NOW), BIND_DISK);
-    let elsewhere = DiskView { host_id: Some(HostId::new()), ..confirmed(&row) };
+    let elsewhere = DiskRow { host_id: Some(HostId::new()), ..confirmed(&row) };
     assert_eq!(step(&row, Some(&elsewhere), UP, NOW), BIND_DISK);
-    let before = DiskView { epoch: 1, ..confirmed(&row) };
+    let before = DiskRow { epoch: 1, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&before), UP, NOW), BIND_DISK);
-    let small = DiskView { size_gib: 5, generation: 9, ..confirmed(&row) };
+    let small = DiskRow { size_gib: 5, generation: 9, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&small), UP, NOW), Step::ResizeDisk { size_gib: 10, generation: 10 });
     assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), Step::Deliver);
     let mut from_memory = row.clone();
     from_memory.root_disk_id = None;
     assert_eq!(step(&from_memory, None, UP, NOW), Step::Deliver);
     let running = instance(S::Running);
-    assert_eq!(step(&running, Some(&confirmed(&running)), UP, NOW), Step::Rest);
+    assert_eq!(step(&running, Some(&confirmed(&running)), UP, NOW), Step::Settled);
 }
 
 #[test]
-fn a_deletion_releases_then_tells_the_host_and_waits_for_proof_however_long() {
+fn a_deletion_releases_then_reaches_the_host_and_waits_for_proof_however_long() {
     let row = instance(S::Deleting);
     assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), RELEASE_DISK);
-    let releasing = DiskView { state: DiskStage::Releasing, ..confirmed(&row) };
+    let releasing = DiskRow { state: DiskState::Releasing, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&releasing), UP, NOW), Step::Deliver);
     assert_eq!(step(&row, None, UP, NOW), Step::Deliver, "no disk is no proof");
     let late = NOW.plus_secs(10_000);
@@ -187,11 +207,13 @@ fn a_deletion_releases_then_tells_the_host_and_waits_for_proof_however_long() {
         panic!()
     };
     assert!(at > late && reason.contains("hasn't confirmed"), "{reason}");
-    let Step::Show { state: S::Deleting, reason, .. } = step(&row, Some(&releasing), AWAY, NOW) else { panic!() };
+    let Step::Show { state: S::Deleting, reason, .. } = step(&row, Some(&releasing), DISCONNECTED, NOW) else {
+        panic!()
+    };
     assert_eq!(reason, "waiting for its host to connect again");
     let mut homeless = row;
     homeless.host_id = None;
-    assert_eq!(step(&homeless, None, UP, NOW), Step::Remove);
+    assert_eq!(step(&homeless, None, UP, NOW), Step::RemoveRow);
 }
 
 #[test]
@@ -201,7 +223,7 @@ fn past_its_deadline_every_wait_is_shown_and_none_is_silent() {
         let mut row = instance(state);
         row.status.deadline_at = Some(NOW);
         row.status.observed_generation = 2;
-        for host in [UP, AWAY] {
+        for host in [UP, DISCONNECTED] {
             let shown = step(&row, Some(&confirmed(&row)), host, late);
             let Step::Show { state: next, reason, deadline_at, .. } = shown else { panic!("{state:?}: {shown:?}") };
             assert!(S::valid_transition(state, next), "{state:?} -> {next:?}");
@@ -226,8 +248,8 @@ fn past_its_deadline_every_wait_is_shown_and_none_is_silent() {
 fn an_instance_whose_image_vanished_says_so() {
     let row = instance(S::Pending);
     let disk = confirmed(&row);
-    let subject = Subject { image_found: false, ..subject(&row, Some(&disk), UP) };
-    let Step::Show { state: S::Error, reason, deadline_at: None, .. } = plan_step(subject, &Deadlines::default(), NOW)
+    let vanished = ReconcileTarget { image_found: false, ..target(&row, Some(&disk), UP) };
+    let Step::Show { state: S::Error, reason, deadline_at: None, .. } = plan_step(vanished, &Deadlines::default(), NOW)
     else {
         panic!()
     };

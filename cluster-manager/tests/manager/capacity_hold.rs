@@ -1,4 +1,4 @@
-//! Room that preemptible instances make is held for whom they made it.
+//! Tests of capacity that preemption frees: it is held for the request that it was freed for.
 
 use crate::cloud::{Cloud, each, eventually, quick};
 use cluster_manager::Config;
@@ -22,7 +22,7 @@ fn of_vcpus(cloud: &Cloud, vcpus: u32) -> InstanceSpec {
     spec
 }
 
-/// One host of 4 threads, full of four that give way.
+/// One host of 4 threads, full of four preemptible instances.
 async fn full(cloud: &Cloud) -> (SimHost, Vec<InstanceId>) {
     let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 20 };
     let host = cloud.host(SimConfig { capacity, ..SimConfig::named("small") }).await;
@@ -43,7 +43,7 @@ async fn refused(cloud: &Cloud, names: &[&str], spec: &InstanceSpec) -> Problem 
 
 /// Waits until so many are left.
 async fn left(cloud: &Cloud, ids: &[InstanceId], count: usize) {
-    eventually("they give way", async || {
+    eventually("they are preempted", async || {
         let there = cloud.store.instance_load_many(ids).await.expect("readable").len();
         if there == count { Ok(()) } else { Err(format!("{there} are there")) }
     })
@@ -71,7 +71,7 @@ async fn what_is_freed_goes_to_who_it_was_made_for() {
         let placed = cloud.create_as("large", &large).await;
         cloud.becomes(placed.id, S::Running).await;
         left(&cloud, &cheap, 2).await;
-        // It was let go of.
+        // The hold was released.
         refused(&cloud, &["thief"], &class(&cloud, 1)).await;
         cloud.delete(placed.id).await;
         cloud.gone(placed.id).await;
@@ -82,7 +82,7 @@ async fn what_is_freed_goes_to_who_it_was_made_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gives_way_unless_all_would_have_a_place_and_the_quota_allows_it_together() {
+async fn nobody_is_preempted_unless_all_would_have_a_place_and_the_quota_allows_it_together() {
     let cloud = Cloud::start(quick()).await;
     let (host, cheap) = full(&cloud).await;
     let two = of_vcpus(&cloud, 2);
@@ -106,20 +106,20 @@ async fn nobody_gives_way_unless_all_would_have_a_place_and_the_quota_allows_it_
     host.restart();
     host.connected().await;
     left(&cloud, &cheap, 2).await;
-    // Room for all of a request at once.
+    // Capacity is freed for all of a request at once.
     let both = refused(&cloud, &["b", "b-2"], &two).await.hint.expect("a hint");
     assert!(both.contains("2 preemptible instance(s) will be stopped"), "{both}");
     left(&cloud, &cheap, 0).await;
     refused(&cloud, &["thief"], &class(&cloud, 1)).await;
     let made =
-        cloud.try_create(&cloud.context(), cloud.request(&["b", "b-2"], &two)).await.expect("the room is theirs");
+        cloud.try_create(&cloud.context(), cloud.request(&["b", "b-2"], &two)).await.expect("the capacity is theirs");
     assert_eq!(made.instances.len(), 2);
     cloud.converges(std::slice::from_ref(&host)).await;
     cloud.stop(vec![host]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_still_waits_keeps_nobody_from_room_that_is_there() {
+async fn who_still_waits_keeps_nobody_from_capacity_that_is_free() {
     let cloud = Cloud::start(quick()).await;
     let (host, cheap) = full(&cloud).await;
     let large = of_vcpus(&cloud, 2);

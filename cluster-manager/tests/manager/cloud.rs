@@ -10,9 +10,10 @@ use domain::{
     DiskId, HostId, ImageId, InstanceId, OperationId, Problem, ProjectId, Timestamp,
     flavor::Size,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
-    instance::{Instance, InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    instance::{Instance, InstanceSpec, InstanceState, Power},
     network::{Change as NetworkChange, ChangeOutcome},
     quota::QuotaAmounts,
+    testing,
 };
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change, cluster_manager_client::ClusterManagerClient},
@@ -42,18 +43,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// Longer than anything here takes on a machine that does something else too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Looks again until it is so; fails with what it last was.
-pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+/// Checks again until it is so; fails with what the last check answered.
+pub async fn eventually<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
 where
     F: Future<Output = Result<T, String>>,
 {
     let began = Instant::now();
     loop {
-        match look().await {
+        match check().await {
             Ok(found) => return found,
-            Err(last) if began.elapsed() > PATIENCE => panic!("{what}: still not after {PATIENCE:?}: {last}"),
+            Err(last) if began.elapsed() > TIMEOUT => panic!("{what}: still not after {TIMEOUT:?}: {last}"),
             Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
         }
     }
@@ -97,7 +98,7 @@ impl Process {
 
     async fn stop(self) {
         self.shutdown.cancel();
-        let ended = tokio::time::timeout(PATIENCE, self.ended).await.expect("it stops");
+        let ended = tokio::time::timeout(TIMEOUT, self.ended).await.expect("it stops");
         ended.expect("no panic").expect("it ends clean");
         self.runtime.shutdown_background();
     }
@@ -182,7 +183,7 @@ impl Cloud {
         let proxy = tokio::spawn(async move { Ok(transport::serve(router, listener, token).await?) });
 
         let (real_listener, real_target) = transport::in_process();
-        // Addresses rest not at all: what is asked for anew is had again at once.
+        // Addresses aren't quarantined: one that is requested again is had at once.
         let resource_config = resource_manager::Config { quarantine_secs: 0, ..Default::default() };
         let deps = resource_manager::Deps { store: store.clone(), listener: real_listener };
         let real_resource = tokio::spawn(resource_manager::serve(resource_config, deps, shutdown.clone()));
@@ -232,7 +233,7 @@ impl Cloud {
         }
     }
 
-    /// The process is told to end, and does.
+    /// Tells the process to end, and waits until it has.
     pub async fn ends(&self) {
         if let Some(process) = self.process.lock().await.take() {
             process.stop().await;
@@ -249,7 +250,7 @@ impl Cloud {
 
     /// Waits until a planned failure kills the manager; it is dead then.
     pub async fn dies(&self) {
-        let died = tokio::time::timeout(PATIENCE, async { self.deaths.lock().await.recv().await }).await;
+        let died = tokio::time::timeout(TIMEOUT, async { self.deaths.lock().await.recv().await }).await;
         died.expect("it dies").expect("the proxy lives");
         self.kill().await;
     }
@@ -285,24 +286,8 @@ impl Cloud {
     }
 
     pub fn spec(&self) -> InstanceSpec {
-        InstanceSpec {
-            size: Size { vcpus: 1, memory_mib: 256, disk_gib: 2 },
-            flavor: "small".to_owned(),
-            image_id: self.image_id,
-            power: Power::On,
-            boot_seq: 0,
-            boot_hard: false,
-            root_seq: 0,
-            stop_timeout_secs: 1,
-            on_crash: OnCrash::Restart,
-            on_host_loss: OnHostLoss::Wait,
-            ssh_keys: vec![],
-            user_data_base64: String::new(),
-            zone: None,
-            placement: Default::default(),
-            nics: vec![],
-            deleted: false,
-        }
+        let size = Size { vcpus: 1, memory_mib: 256, disk_gib: 2 };
+        InstanceSpec { size, image_id: self.image_id, stop_timeout_secs: 1, ..testing::spec() }
     }
 
     pub fn context(&self) -> CallContext {
@@ -345,7 +330,7 @@ impl Cloud {
         let began = Instant::now();
         loop {
             match self.try_create(context, request.clone()).await {
-                Err(p) if p.kind == domain::ErrorKind::Unavailable && began.elapsed() < PATIENCE => {
+                Err(p) if p.kind == domain::ErrorKind::Unavailable && began.elapsed() < TIMEOUT => {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
                 answer => return answer,
@@ -403,7 +388,7 @@ impl Cloud {
         &self,
         context: &CallContext,
         id: InstanceId,
-    ) -> Result<pb::DeleteInstanceResponse, Problem> {
+    ) -> Result<pb::ChangeInstanceResponse, Problem> {
         let request = pb::DeleteInstanceRequest {
             project_id: self.project_id.to_string(),
             instance_id: id.to_string(),
@@ -489,7 +474,7 @@ impl Cloud {
         self.store.commit(Unit::new().op(put)).await.expect("stored");
     }
 
-    /// Waits until all is as it was asked for on these hosts, which are all that run something.
+    /// Waits until all is as desired on these hosts, which are all that run something.
     pub async fn converges(&self, hosts: &[SimHost]) {
         let hosts: Vec<&SimHost> = hosts.iter().collect();
         eventually("all converges", || async {

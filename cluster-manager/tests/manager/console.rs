@@ -19,7 +19,7 @@ async fn open(cloud: &Cloud, id: InstanceId, what: What) -> Result<Console, Prob
     let (tx, rx) = mpsc::channel(16);
     let project_id = cloud.project_id.to_string();
     let open = pb::ConsoleOpen { project_id, instance_id: id.to_string(), what: Some(what) };
-    tx.send(pb::ConsoleInput { input: Some(Input::Open(open)) }).await.expect("room");
+    tx.send(pb::ConsoleInput { input: Some(Input::Open(open)) }).await.expect("the stream is open");
     let out = cloud.client().console(ReceiverStream::new(rx)).await.map_err(|s| from_status(&s))?.into_inner();
     Ok(Console { tx, out })
 }

@@ -24,7 +24,7 @@ async fn nothing_happened(cloud: &Cloud) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_room_is_explained_and_leaves_nothing() {
+async fn a_lack_of_capacity_is_explained_and_leaves_nothing() {
     for cloud in each(quick()).await {
         let none = cloud.try_create(&cloud.context(), cloud.request(&["a"], &cloud.spec())).await.expect_err("no host");
         assert_eq!((none.kind, none.detail.as_str()), (ErrorKind::NoCapacity, "no host has registered yet"));
@@ -108,7 +108,7 @@ async fn a_repeated_operation_gets_its_first_answer_whatever_changed_since() {
     for cloud in each(quick()).await {
         let host = small_host(&cloud).await;
         let mut spec = cloud.spec();
-        // It takes all that there is: a second one would find no room.
+        // It takes all that there is: a second one would find no capacity.
         spec.size = Size { vcpus: 4, memory_mib: 1024, disk_gib: 20 };
         let (context, request) = (cloud.context(), cloud.request(&["a"], &spec));
         let calls = (0..8).map(|_| cloud.try_create(&context, request.clone()));
@@ -119,7 +119,7 @@ async fn a_repeated_operation_gets_its_first_answer_whatever_changed_since() {
         }
         let id = first.instances[0].id.parse().expect("an id");
         cloud.becomes(id, S::Running).await;
-        assert_eq!(cloud.try_create(&context, request.clone()).await.as_ref(), Ok(first), "without room");
+        assert_eq!(cloud.try_create(&context, request.clone()).await.as_ref(), Ok(first), "without capacity");
         let used = cloud.used().await;
         assert_eq!((used.instances, used.vcpus, used.disk_gib), (1, 4, 20), "counted once");
 
@@ -129,7 +129,7 @@ async fn a_repeated_operation_gets_its_first_answer_whatever_changed_since() {
         assert_eq!(cloud.try_delete(&delete, id).await.as_ref(), Ok(&gone), "although it is gone");
         let other = cloud.try_delete(&cloud.context(), id).await.expect_err("another operation");
         assert_eq!(other.kind, ErrorKind::NotFound);
-        assert_eq!(cloud.try_create(&context, request).await.as_ref(), Ok(first), "and makes nothing anew");
+        assert_eq!(cloud.try_create(&context, request).await.as_ref(), Ok(first), "and creates nothing again");
         assert!(cloud.find(id).await.is_none());
         cloud.stop(vec![host]).await;
     }
@@ -203,16 +203,16 @@ async fn a_claim_that_memory_does_not_know_of_is_met_at_the_commit_and_refused_f
     let host = small_host(&cloud).await;
     // Another manager's claim: only the row knows.
     let claim = store::HostClaim { host_id: host.id(), generation: None, vcpus: 4, memory_mib: 0, disk_gib: 0 };
-    cloud.store.commit(store::Unit::new().op(claim)).await.expect("room");
+    cloud.store.commit(store::Unit::new().op(claim)).await.expect("capacity");
     let refused = cloud.try_create(&cloud.context(), cloud.request(&["a"], &cloud.spec())).await.expect_err("full");
     assert_eq!(refused.kind, ErrorKind::NoCapacity, "{refused:?}");
     let back = store::HostRelease { host_id: host.id(), vcpus: 4, memory_mib: 0, disk_gib: 0 };
-    cloud.store.commit(store::Unit::new().op(back)).await.expect("given back");
+    cloud.store.commit(store::Unit::new().op(back)).await.expect("released");
     nothing_happened(&cloud).await;
-    // The inventory learns of it again when the host says hello.
+    // The inventory takes the row over when the host connects again.
     host.cut().await;
     host.restart();
-    eventually("there is room again", || async {
+    eventually("there is capacity again", || async {
         cloud.try_create(&cloud.context(), cloud.request(&["a"], &cloud.spec())).await.map_err(|p| p.detail)
     })
     .await;

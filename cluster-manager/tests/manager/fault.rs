@@ -1,4 +1,4 @@
-//! Seeded runs: random operations on hosts that meet every fault there is, with what must never happen looked for all the while.
+//! Seeded runs: random operations on hosts that meet every fault there is, while invariants are checked all the time.
 
 use crate::cloud::{Cloud, each, eventually, restless};
 use domain::{

@@ -17,12 +17,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 /// An agent whose every message is the test's.
-struct Hand {
+struct ManualAgent {
     tx: mpsc::Sender<pb::AgentMessage>,
     down: Streaming<pb::ManagerMessage>,
 }
 
-impl Hand {
+impl ManualAgent {
     async fn attach(cloud: &Cloud, config: &SimConfig, holdings: Vec<pb::Holding>) -> Self {
         let mut client = AgentLinkClient::new(cloud.board.target.channel().expect("a channel"));
         let (tx, rx) = mpsc::channel(64);
@@ -38,7 +38,7 @@ impl Hand {
             ..Default::default()
         };
         let message = pb::AgentMessage { message: Some(Up::Hello(hello)) };
-        tx.send(message).await.expect("room");
+        tx.send(message).await.expect("the stream is open");
         let down = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
         Self { tx, down }
     }
@@ -53,7 +53,7 @@ impl Hand {
         }
     }
 
-    async fn told_of(&mut self, id: InstanceId) -> pb::DesiredInstance {
+    async fn desired(&mut self, id: InstanceId) -> pb::DesiredInstance {
         self.next(|message| {
             let instances = match message {
                 Down::Snapshot(snapshot) => snapshot.instances,
@@ -66,7 +66,7 @@ impl Hand {
     }
 
     /// Sends a report, and waits for its acknowledgement.
-    async fn says(&mut self, id: InstanceId, fence: ReportFence, state: InstanceState, converged: bool) {
+    async fn reports(&mut self, id: InstanceId, fence: ReportFence, state: InstanceState, converged: bool) {
         let report = pb::Report {
             instance_id: id.to_string(),
             epoch: fence.epoch,
@@ -77,7 +77,7 @@ impl Hand {
             converged,
             ..Default::default()
         };
-        self.tx.send(pb::AgentMessage { message: Some(Up::Report(report)) }).await.expect("room");
+        self.tx.send(pb::AgentMessage { message: Some(Up::Report(report)) }).await.expect("the stream is open");
         self.next(|message| match message {
             Down::ReportAck(ack) if (ack.start, ack.counter) >= (fence.start, fence.counter) => Some(()),
             _ => None,
@@ -90,43 +90,43 @@ impl Hand {
 async fn only_newer_reports_of_the_holder_are_stored() {
     for cloud in each(quick()).await {
         let config = SimConfig::named("host-1");
-        let mut hand = Hand::attach(&cloud, &config, vec![]).await;
+        let mut agent = ManualAgent::attach(&cloud, &config, vec![]).await;
         let id = cloud.create("web").await.id;
-        let told = hand.told_of(id).await;
-        assert_eq!((told.epoch, told.generation, told.disks.len()), (1, 1, 1));
-        assert_eq!(told.disks[0].epoch, 1, "confirmed for this epoch before it was told");
-        assert!(told.image.is_some_and(|i| i.parts.len() == 1));
+        let desired = agent.desired(id).await;
+        assert_eq!((desired.epoch, desired.generation, desired.disks.len()), (1, 1, 1));
+        assert_eq!(desired.disks[0].epoch, 1, "confirmed for this epoch before it was delivered");
+        assert!(desired.image.is_some_and(|i| i.parts.len() == 1));
         let fence = |epoch, generation, start, counter| ReportFence { epoch, generation, start, counter };
-        hand.says(id, fence(1, 1, 1, 5), InstanceState::Running, true).await;
+        agent.reports(id, fence(1, 1, 1, 5), InstanceState::Running, true).await;
         let running = cloud.fetch(id).await;
         assert_eq!((running.status.state, running.fence), (S::Running, fence(1, 1, 1, 5)));
         // An older counter, an older start, another epoch, a generation that was never given, the same again.
         for stale in [fence(1, 1, 1, 4), fence(1, 1, 0, 99), fence(0, 1, 2, 1), fence(2, 1, 2, 1), fence(1, 9, 2, 1)] {
-            hand.says(id, stale, InstanceState::Stopped, true).await;
+            agent.reports(id, stale, InstanceState::Stopped, true).await;
             assert_eq!(cloud.fetch(id).await, running, "{stale:?}");
         }
-        hand.says(id, fence(1, 1, 1, 5), InstanceState::Running, true).await;
+        agent.reports(id, fence(1, 1, 1, 5), InstanceState::Running, true).await;
         assert_eq!(cloud.fetch(id).await, running, "a repeat is no news");
-        // After a restart of the agent its counter begins anew.
-        hand.says(id, fence(1, 1, 2, 1), InstanceState::Paused, false).await;
+        // After a restart of the agent its counter begins again.
+        agent.reports(id, fence(1, 1, 2, 1), InstanceState::Paused, false).await;
         assert_eq!(cloud.fetch(id).await.status.state, S::Paused);
         // A live instance isn't ended by a report, and an end needs the right epoch.
-        hand.says(id, fence(1, 1, 2, 2), InstanceState::Deleted, true).await;
+        agent.reports(id, fence(1, 1, 2, 2), InstanceState::Deleted, true).await;
         let lost = cloud.fetch(id).await;
         assert_eq!(
             (lost.status.state, lost.status.reason.as_str()),
-            (S::Error, "its host says that it no longer has it")
+            (S::Error, "its host reports that it no longer has it")
         );
         cloud.delete(id).await;
-        let told = hand.told_of(id).await;
-        assert!(told.generation == 2 && told.spec.is_some_and(|s| s.deleted));
-        hand.says(id, fence(0, 2, 2, 3), InstanceState::Deleted, true).await;
-        hand.says(id, fence(1, 2, 2, 4), InstanceState::Running, true).await;
+        let desired = agent.desired(id).await;
+        assert!(desired.generation == 2 && desired.spec.is_some_and(|s| s.deleted));
+        agent.reports(id, fence(0, 2, 2, 3), InstanceState::Deleted, true).await;
+        agent.reports(id, fence(1, 2, 2, 4), InstanceState::Running, true).await;
         assert_eq!(cloud.fetch(id).await.status.state, S::Deleting, "a deletion only ends");
-        hand.says(id, fence(1, 2, 2, 5), InstanceState::Deleted, true).await;
+        agent.reports(id, fence(1, 2, 2, 5), InstanceState::Deleted, true).await;
         cloud.gone(id).await;
         cloud.leaves_nothing().await;
-        drop(hand);
+        drop(agent);
         cloud.stop(vec![]).await;
     }
 }
@@ -139,14 +139,14 @@ async fn nobody_speaks_for_another_host() {
     let before = cloud.fetch(id).await;
     let mut config = SimConfig::named("stranger");
     config.capacity.vcpus = 1;
-    let mut stranger = Hand::attach(&cloud, &config, vec![]).await;
+    let mut stranger = ManualAgent::attach(&cloud, &config, vec![]).await;
     let fence = ReportFence { epoch: 1, generation: 1, start: 9, counter: 9 };
-    stranger.says(id, fence, InstanceState::Stopped, true).await;
+    stranger.reports(id, fence, InstanceState::Stopped, true).await;
     assert_eq!(cloud.fetch(id).await, before);
     let orphans = cloud.store.orphan_list().await.expect("readable");
     assert_eq!(orphans.iter().map(|o| (o.host_id, o.instance_id)).collect::<Vec<_>>(), [(config.host_id, id)]);
     cloud.delete(id).await;
-    stranger.says(id, ReportFence { generation: 2, counter: 10, ..fence }, InstanceState::Deleted, true).await;
+    stranger.reports(id, ReportFence { generation: 2, counter: 10, ..fence }, InstanceState::Deleted, true).await;
     cloud.gone(id).await;
     assert!(hosts[0].machines().is_empty(), "it went when its own host had stopped it, not before");
     drop(stranger);
@@ -180,7 +180,7 @@ async fn what_a_host_holds_and_nobody_knows_is_shown_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_holds_an_epoch_its_instance_has_left_is_told_to_let_go() {
+async fn a_host_that_holds_an_epoch_its_instance_has_left_gets_a_tombstone() {
     let cloud = Cloud::start(quick()).await;
     let hosts = cloud.hosts(2).await;
     let row = {
@@ -214,17 +214,17 @@ async fn a_host_that_holds_an_epoch_its_instance_has_left_is_told_to_let_go() {
         at: domain::Timestamp::now(),
     };
     cloud.store.commit(store::Unit::new().op(desired)).await.expect("stored");
-    let mut hand = Hand::attach(
+    let mut agent = ManualAgent::attach(
         &cloud,
         &SimConfig { host_id: old.id(), ..SimConfig::named(old.name()) },
         vec![pb::Holding { instance_id: id.to_string(), epoch: 1, generation: 1, tombstone: false }],
     )
     .await;
-    let told = hand.told_of(id).await;
-    assert_eq!((told.epoch, told.spec.expect("a spec").deleted), (1, true), "the old epoch is buried");
-    let fence = ReportFence { epoch: 1, generation: told.generation, start: 5, counter: 1 };
-    hand.says(id, fence, InstanceState::Deleted, true).await;
-    assert_eq!(cloud.fetch(id).await.instance.host_id, Some(new.id()), "and its end ends nothing here");
-    drop(hand);
+    let desired = agent.desired(id).await;
+    assert_eq!((desired.epoch, desired.spec.expect("a spec").deleted), (1, true), "the old epoch gets a tombstone");
+    let fence = ReportFence { epoch: 1, generation: desired.generation, start: 5, counter: 1 };
+    agent.reports(id, fence, InstanceState::Deleted, true).await;
+    assert_eq!(cloud.fetch(id).await.instance.host_id, Some(new.id()), "and its report ends nothing here");
+    drop(agent);
     cloud.stop(hosts).await;
 }

@@ -22,7 +22,7 @@ async fn what_has_a_place_is_made_and_only_that_is_counted() {
         let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 20 };
         let host = cloud.host(SimConfig { capacity, ..SimConfig::named("small") }).await;
         let spec = cloud.spec();
-        // For four and no more: what isn't made is asked no quota.
+        // For four and no more: what isn't created takes no quota.
         let four =
             QuotaAmounts { instances: 4, vcpus: 4, memory_mib: 1024, disk_gib: 8, ..QuotaAmounts::DEFAULT_LIMIT };
         cloud.limit(four).await;
@@ -45,7 +45,7 @@ async fn what_has_a_place_is_made_and_only_that_is_counted() {
         assert_eq!((cloud.used().await.instances, cloud.used().await.disk_gib), (4, 8));
         let disks = cloud.store.disk_list(cloud.project_id, store::Page::first(100)).await.expect("readable");
         assert_eq!(disks.len(), 4, "nothing is reserved for the others");
-        // A repeat is the same, however much room there is by then.
+        // A repeat is the same, however much capacity there is by then.
         cloud.limit(QuotaAmounts::DEFAULT_LIMIT).await;
         let more = cloud.host(SimConfig::named("more")).await;
         let again = cloud.try_create(&context, request).await.expect("the first answer");
@@ -56,7 +56,7 @@ async fn what_has_a_place_is_made_and_only_that_is_counted() {
         // None fits: a refusal like any other, under each name.
         let large = domain::instance::InstanceSpec { size: Size { vcpus: 4, ..spec.size }, ..spec.clone() };
         let tried = as_many(&cloud, &["l-1", "l-2"], &large);
-        let refused = cloud.insist(&cloud.context(), &tried).await.expect_err("no room");
+        let refused = cloud.insist(&cloud.context(), &tried).await.expect_err("no capacity");
         assert_eq!(refused.kind, ErrorKind::NoCapacity, "{refused}");
         assert!(refused.detail.starts_with("0 of 2 would fit"), "{}", refused.detail);
         // All fit: nothing is said of others.
@@ -76,11 +76,11 @@ async fn what_has_a_place_is_made_and_only_that_is_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_at_once_never_share_a_place_and_what_lost_its_place_is_given_back() {
+async fn many_at_once_never_share_a_place_and_what_lost_its_place_is_released() {
     for cloud in each(quick()).await {
         let hosts = cloud.hosts(2).await;
         let spec = cloud.spec();
-        let rooms: u32 = cloud.store.host_list().await.expect("readable").iter().map(|h| h.capacity.vcpus).sum();
+        let most: u32 = cloud.store.host_list().await.expect("readable").iter().map(|h| h.capacity.vcpus).sum();
         let creates = (0..8).map(|batch| {
             let names: Vec<String> = (0..20).map(|n| format!("b{batch}-{n}")).collect();
             let cloud = &cloud;
@@ -102,7 +102,7 @@ async fn many_at_once_never_share_a_place_and_what_lost_its_place_is_given_back(
             }
         });
         let made: usize = futures::future::join_all(creates).await.into_iter().sum();
-        assert!(made <= rooms as usize, "{made} in {rooms}");
+        assert!(made <= most as usize, "{made} of {most}");
         assert_eq!(cloud.used().await.instances, made as i64);
         let disks = cloud.store.disk_list(cloud.project_id, store::Page::first(1000)).await.expect("readable");
         assert_eq!(disks.len(), made);

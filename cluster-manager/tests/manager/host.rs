@@ -20,7 +20,7 @@ async fn shown(cloud: &Cloud, host: &SimHost, state: HostState) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_says_why() {
+async fn a_deletion_on_a_disconnected_host_frees_the_quota_holds_the_capacity_and_says_why() {
     for cloud in each(restless()).await {
         let hosts = cloud.hosts(1).await;
         let id = cloud.running("web").await.id;
@@ -37,7 +37,7 @@ async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_sa
         let row = cloud.fetch(id).await;
         assert_eq!((row.status.state, row.quota_released), (S::Deleting, true));
         let host = cloud.store.host_find(hosts[0].id()).await.expect("readable").expect("registered");
-        assert_eq!(host.used, claimed, "room is held until proof");
+        assert_eq!(host.used, claimed, "the capacity is held until proof");
         assert_eq!(cloud.store.disk_list_of_instance(id).await.expect("readable").len(), 1, "and so is the disk");
         assert!(hosts[0].machines().contains_key(&id), "it still runs there");
         hosts[0].restart();
@@ -52,7 +52,7 @@ async fn a_deletion_on_a_host_that_is_away_frees_the_quota_holds_the_room_and_sa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_asked_while_a_host_is_away_waits_for_it_with_a_reason() {
+async fn what_is_requested_while_a_host_is_disconnected_waits_for_it_with_a_reason() {
     let cloud = Cloud::start(restless()).await;
     let hosts = cloud.hosts(1).await;
     let id = cloud.running("web").await.id;
@@ -76,7 +76,7 @@ async fn a_blink_shorter_than_the_grace_is_seen_by_nobody() {
     let cloud = Cloud::start(config).await;
     let hosts = cloud.hosts(1).await;
     hosts[0].crash().await;
-    // Placed although the agent is away for a moment: it is told when it is back.
+    // Placed although the agent is away for a moment: it gets it when it is back.
     let id = cloud.create("web").await.id;
     hosts[0].restart();
     cloud.becomes(id, S::Running).await;
@@ -108,7 +108,7 @@ async fn a_cordoned_host_keeps_what_it_has_and_gets_nothing_new() {
     let stale = cloud.change_host(overcommit(2000, 1)).await.expect_err("it was cordoned since");
     assert_eq!(stale.kind, ErrorKind::PreconditionFailed);
     cloud.change_host(overcommit(2000, 0)).await.expect("accepted");
-    // The operator's word outlives a new hello.
+    // The operator's decision outlives a new connection.
     hosts[1].cut().await;
     hosts[1].restart();
     hosts[1].connected().await;
@@ -136,7 +136,7 @@ async fn what_is_kept_from_instances_is_kept_by_the_scheduler_and_by_the_store()
         let full =
             cloud.try_create(&cloud.context(), cloud.request(&["third"], &cloud.spec())).await.expect_err("full");
         assert!(full.detail.contains("short of memory"), "{}", full.detail);
-        // Twice the memory for guests: the same machine has room again.
+        // Twice the memory for guests: the same machine has capacity again.
         change(ChangeHostRequest { memory_overcommit_permille: Some(2000), ..ask() }).await.expect("accepted");
         let third = cloud.running("third").await;
         // Less than it holds: all stays, nothing new fits; a new hello changes nothing of that.
@@ -196,7 +196,9 @@ async fn a_name_belongs_to_one_host() {
             .to_owned(),
         ..Default::default()
     };
-    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) }).await.expect("room");
+    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) })
+        .await
+        .expect("the stream is open");
     let refused = client.attach(ReceiverStream::new(rx)).await.expect_err("taken");
     assert_eq!(proto::status::from_status(&refused).code, "host_name_taken");
     cloud.stop(hosts).await;
@@ -218,14 +220,16 @@ async fn a_second_connection_replaces_the_first_and_a_silent_one_is_closed() {
         facts_json: serde_json::to_string(&config.facts).expect("json"),
         ..Default::default()
     };
-    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) }).await.expect("room");
+    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) })
+        .await
+        .expect("the stream is open");
     let mut second = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
     host.disconnected().await;
     // The first one connects again and takes its place back; this one's stream ends.
     host.connected().await;
     let ended = async { while let Ok(Some(_)) = second.message().await {} };
     tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends");
-    // And a connection of which nothing more is heard is closed too.
+    // A connection that sends nothing more is closed too.
     host.stop().await;
     let (tx, rx) = tokio::sync::mpsc::channel(4);
     let hello = pb::Hello {
@@ -235,7 +239,9 @@ async fn a_second_connection_replaces_the_first_and_a_silent_one_is_closed() {
         facts_json: serde_json::to_string(&config.facts).expect("json"),
         ..Default::default()
     };
-    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) }).await.expect("room");
+    tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) })
+        .await
+        .expect("the stream is open");
     let mut silent = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
     let ended = async { while let Ok(Some(_)) = silent.message().await {} };
     tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends");

@@ -12,7 +12,7 @@ use proto::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_lives_through_everything_it_can_be_told() {
+async fn an_instance_lives_through_every_change() {
     for cloud in each(quick()).await {
         let hosts = cloud.hosts(2).await;
         let id = cloud.running("web").await.id;

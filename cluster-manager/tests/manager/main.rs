@@ -1,9 +1,7 @@
 //! The cluster-manager as it runs: a real store, the real storage-manager, both over real gRPC, and simulated hosts. Every test makes a
 //! cloud of its own, on SQLite, and again on PostgreSQL where one is given.
 
-mod admission;
 mod capacity_hold;
-mod cards;
 mod cloud;
 mod console;
 mod create;
@@ -11,7 +9,9 @@ mod fault;
 mod fence;
 mod fill;
 mod host;
+mod host_removal;
 mod lifecycle;
+mod nics;
 mod placement;
 mod placement_record;
 mod resource_proxy;

@@ -1,4 +1,4 @@
-//! Wishes of placement, groups, and what of them outlives a manager.
+//! Tests of placement constraints and groups, and of what of them outlives a manager.
 
 use crate::cloud::{Cloud, each, quick};
 use domain::{
@@ -30,12 +30,12 @@ async fn group(cloud: &Cloud, name: &str, policy: GroupPolicy, scope: GroupScope
     id
 }
 
-fn wishing(cloud: &Cloud, placement: PlacementConstraints) -> InstanceSpec {
+fn constrained(cloud: &Cloud, placement: PlacementConstraints) -> InstanceSpec {
     InstanceSpec { placement, ..cloud.spec() }
 }
 
 fn in_group(cloud: &Cloud, id: PlacementGroupId) -> InstanceSpec {
-    wishing(cloud, PlacementConstraints { groups: vec![id], ..PlacementConstraints::default() })
+    constrained(cloud, PlacementConstraints { groups: vec![id], ..PlacementConstraints::default() })
 }
 
 async fn refused(cloud: &Cloud, name: &str, spec: &InstanceSpec) -> domain::Problem {
@@ -122,16 +122,17 @@ async fn tags_racks_dedication_and_drain_are_the_operators() {
     refused(&cloud, "r-3", &racks).await;
 
     let rack = |rack: &str| [("rack".to_owned(), rack.to_owned())].into();
-    let must = wishing(&cloud, PlacementConstraints { required_tags: rack("two"), ..PlacementConstraints::default() });
+    let must =
+        constrained(&cloud, PlacementConstraints { required_tags: rack("two"), ..PlacementConstraints::default() });
     assert_eq!(hosts_of(&cloud, &["m-1"], &must).await, [ids[2]]);
     let must_not =
-        wishing(&cloud, PlacementConstraints { forbidden_tags: rack("one"), ..PlacementConstraints::default() });
+        constrained(&cloud, PlacementConstraints { forbidden_tags: rack("one"), ..PlacementConstraints::default() });
     assert_eq!(hosts_of(&cloud, &["m-2"], &must_not).await, [ids[2]]);
     let absent = PlacementConstraints { cpu_features: vec!["amx".to_owned()], ..PlacementConstraints::default() };
-    let problem = refused(&cloud, "m-3", &wishing(&cloud, absent)).await;
+    let problem = refused(&cloud, "m-3", &constrained(&cloud, absent)).await;
     assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::CpuFeatures);
 
-    let alone = wishing(&cloud, PlacementConstraints { dedicated: true, ..PlacementConstraints::default() });
+    let alone = constrained(&cloud, PlacementConstraints { dedicated: true, ..PlacementConstraints::default() });
     let problem = refused(&cloud, "d-1", &alone).await;
     assert_eq!(problem.explain.expect("explained").rejected[0].filter, Rejection::Dedicated);
     let mine = Some(cloud.project_id.to_string());
@@ -168,14 +169,14 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
         let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 20 };
         let host = cloud.host(SimConfig { capacity, ..SimConfig::named("small") }).await;
         let class =
-            |class| wishing(&cloud, PlacementConstraints { preemptible_class: Some(class), ..Default::default() });
+            |class| constrained(&cloud, PlacementConstraints { preemptible_class: Some(class), ..Default::default() });
         let (mut ids, mut kept) = (Vec::new(), Vec::new());
-        for (name, wishes) in [("c-1", class(1)), ("c-2", class(2)), ("c-1b", class(1)), ("firm", cloud.spec())] {
-            let id = cloud.create_as(name, &wishes).await.id;
+        for (name, constraints) in [("c-1", class(1)), ("c-2", class(2)), ("c-1b", class(1)), ("kept", cloud.spec())] {
+            let id = cloud.create_as(name, &constraints).await.id;
             cloud.becomes(id, S::Running).await;
             if name.starts_with("c-1") { ids.push(id) } else { kept.push(id) }
         }
-        // As low as the lowest: nobody gives way to it.
+        // It is as low as the lowest: nobody is preempted for it.
         let same = refused(&cloud, "same", &class(1)).await;
         assert!(!same.hint.expect("a hint").contains("capacity is being freed"));
         let mut large = cloud.spec();
@@ -190,7 +191,7 @@ async fn preemptible_instances_give_way_lowest_class_first_but_not_to_who_lacks_
         for id in ids.iter().chain(&kept) {
             cloud.becomes(*id, S::Running).await;
         }
-        // Made again under its id by a caller that never heard of it: refused, and as known as before.
+        // It is created again under its id by a caller that doesn't know of it: that is refused, and memory knows it as before.
         let mut again = cloud.request(&["c-1"], &class(1));
         again.instances[0].id = ids[0].to_string();
         let again = cloud.try_create(&cloud.context(), again).await.expect_err("it is there");
@@ -275,7 +276,8 @@ async fn what_another_manager_decided_of_a_host_is_heeded() {
             ..Default::default()
         };
         cloud.change_host(tagged).await.expect("accepted");
-        let must = wishing(&cloud, PlacementConstraints { required_tags: gpu(), ..PlacementConstraints::default() });
+        let must =
+            constrained(&cloud, PlacementConstraints { required_tags: gpu(), ..PlacementConstraints::default() });
         hosts_of(&cloud, &["before"], &must).await;
         // Past this manager's memory.
         let decide = async |dedicated_to| {
@@ -319,8 +321,8 @@ async fn pinned_instances_hold_threads_of_their_node_also_after_a_restart_and_th
         let host = cloud.host(config).await;
         let size = |vcpus| Size { vcpus, ..cloud.spec().size };
         let pinned = |vcpus| {
-            let wishes = PlacementConstraints { pinning: Pinning::Numa, ..PlacementConstraints::default() };
-            InstanceSpec { size: size(vcpus), ..wishing(&cloud, wishes) }
+            let constraints = PlacementConstraints { pinning: Pinning::Numa, ..PlacementConstraints::default() };
+            InstanceSpec { size: size(vcpus), ..constrained(&cloud, constraints) }
         };
         let made = async |name: &'static str, vcpus| {
             let request = cloud.request(&[name], &pinned(vcpus));

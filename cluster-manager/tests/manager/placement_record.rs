@@ -40,8 +40,9 @@ async fn refusals_are_kept_with_their_hosts_and_decisions_outlive_their_instance
         let mut large = cloud.spec();
         large.size.vcpus = 6;
         let tried = CallContext { dry_run: true, ..cloud.context() };
-        cloud.try_create(&tried, cloud.request(&["big"], &large)).await.expect_err("no room");
-        let problem = cloud.try_create(&cloud.context(), cloud.request(&["big"], &large)).await.expect_err("no room");
+        cloud.try_create(&tried, cloud.request(&["big"], &large)).await.expect_err("no capacity");
+        let problem =
+            cloud.try_create(&cloud.context(), cloud.request(&["big"], &large)).await.expect_err("no capacity");
         assert_eq!(problem.kind, ErrorKind::NoCapacity);
         let refused = last_of(&cloud, "big", 1).await;
         assert_eq!((refused.outcome, problem.explain.as_ref()), (PlacementOutcome::Refused, Some(&refused.record)));
@@ -70,7 +71,7 @@ async fn refusals_are_kept_with_their_hosts_and_decisions_outlive_their_instance
         let size = Size { vcpus: 6, ..half.size };
         cloud.power(placed.id, domain::instance::Power::Off).await.expect("accepted");
         cloud.becomes(placed.id, S::Stopped).await;
-        cloud.resize(placed.id, size).await.expect_err("no room");
+        cloud.resize(placed.id, size).await.expect_err("no capacity");
         let resize = last_of(&cloud, "web", 1).await;
         assert_eq!((resize.instance_id, resize.outcome), (placed.id, PlacementOutcome::Refused));
         let decided = cloud.fetch(placed.id).await.instance.placement.expect("decided");
@@ -107,7 +108,7 @@ async fn a_storm_of_refusals_costs_few_rows_and_one_that_stops_loses_none_that_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_are_forgotten_by_time_and_past_their_projects_number() {
+async fn records_are_deleted_by_time_and_past_their_projects_number() {
     let config = Config { placement_records_per_project: 3, placement_records_hours: 1, ..quick() };
     for cloud in each(config).await {
         let hours_ago = |hours: i64| Timestamp(Timestamp::now().0 - hours * 3_600_000);

@@ -6,7 +6,10 @@
 
 use crate::{
     DiskId, HostId, ImageId, InstanceId, Name, NetworkId, PortId, ProjectId, SecurityGroupId, Timestamp,
-    explain::PlacementRecord, flavor::Size, network::MacAddr, placement::PlacementConstraints,
+    explain::PlacementRecord,
+    flavor::Size,
+    network::{FixedIpRequest, MacAddr},
+    placement::PlacementConstraints,
 };
 use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
@@ -227,6 +230,30 @@ pub struct Nic {
     /// What holds now is the port's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_group_ids: Option<Vec<SecurityGroupId>>,
+}
+
+/// A network card that is requested for an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NicRequest {
+    pub port_id: PortId,
+    pub port: PortRequest,
+}
+
+/// Where the port of a requested network card comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PortRequest {
+    /// The port exists by itself and is taken.
+    Existing,
+    /// The port is made with its instance.
+    New {
+        network_id: NetworkId,
+        /// Empty: an address of each kind of subnet that the network has.
+        fixed_ips: Vec<FixedIpRequest>,
+        /// `None`: the project's default group.
+        security_group_ids: Option<Vec<SecurityGroupId>>,
+        /// `None`: it is chosen.
+        mac: Option<MacAddr>,
+    },
 }
 
 #[must_use]

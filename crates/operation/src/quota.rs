@@ -37,11 +37,9 @@ pub async fn check_quota(store: &Store, project_id: ProjectId, requested: &Quota
 pub async fn quota_refusal(store: &Store, project_id: ProjectId, requested: &QuotaAmounts) -> Problem {
     match check_quota(store, project_id, requested).await {
         Err(problem) => problem,
-        Ok(()) => Problem::new(
-            ErrorKind::QuotaExceeded,
-            "quota_exceeded",
-            "the project's quota was reached a moment ago",
-        )
-        .with_hint("try again"),
+        Ok(()) => {
+            Problem::new(ErrorKind::QuotaExceeded, "quota_exceeded", "the project's quota was reached a moment ago")
+                .with_hint("try again")
+        }
     }
 }

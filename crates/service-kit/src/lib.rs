@@ -1,6 +1,7 @@
 //! What every service of this project needs and none should write again: configuration, logs, metrics, the context of a call, the
 //! transport between roles (in process, or TCP with mutual TLS), certificates, who is at the other end of a link, backoff.
 
+pub mod background;
 pub mod backoff;
 pub mod config;
 pub mod context;

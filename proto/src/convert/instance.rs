@@ -5,7 +5,10 @@ use crate::cluster::v1 as pb;
 use domain::{
     Timestamp,
     flavor::Size,
-    instance::{Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
+    instance::{
+        Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, NicRequest, OnCrash, OnHostLoss,
+        PortRequest, Power,
+    },
     placement::PlacementConstraints,
 };
 
@@ -77,6 +80,25 @@ fn constraints_from_pb(json: &str) -> Result<PlacementConstraints, InvalidMessag
         return Ok(PlacementConstraints::default());
     }
     serde_json::from_str(json).map_err(|e| InvalidMessage { field: "spec.placement_json", detail: e.to_string() })
+}
+
+pub fn nic_request_from_pb(nic: &pb::NicRequest) -> Result<NicRequest, InvalidMessage> {
+    let port_id = parse("nic.port_id", &nic.port_id)?;
+    if nic.existing {
+        return Ok(NicRequest { port_id, port: PortRequest::Existing });
+    }
+    let fixed_ip = |json: &String| {
+        serde_json::from_str(json).map_err(|e| InvalidMessage { field: "nic.fixed_ips", detail: e.to_string() })
+    };
+    let groups = nic.security_group_ids.iter().map(|id| parse("nic.security_group_ids", id));
+    let groups = groups.collect::<Result<_, _>>()?;
+    let port = PortRequest::New {
+        network_id: parse("nic.network_id", &nic.network_id)?,
+        fixed_ips: nic.fixed_ip_request_json.iter().map(fixed_ip).collect::<Result<_, _>>()?,
+        security_group_ids: nic.security_groups_given.then_some(groups),
+        mac: None,
+    };
+    Ok(NicRequest { port_id, port })
 }
 
 fn nic_to_pb(nic: &Nic) -> pb::Nic {
@@ -252,6 +274,38 @@ mod tests {
                 updated_at: Timestamp(2),
             };
             assert_eq!(instance_from_pb(instance_to_pb(&instance)), Ok(instance));
+        }
+    }
+
+    #[test]
+    fn a_nic_request_is_understood_whole_or_says_what_is_wrong() {
+        use domain::{NetworkId, PortId, SecurityGroupId, SubnetId, network::FixedIpRequest};
+        let (port_id, network_id, group) = (PortId::new(), NetworkId::new(), SecurityGroupId::new());
+        let fixed_ip = FixedIpRequest::AnyOf(SubnetId::new());
+        let nic = pb::NicRequest {
+            port_id: port_id.to_string(),
+            existing: false,
+            network_id: network_id.to_string(),
+            fixed_ip_request_json: vec![serde_json::to_string(&fixed_ip).expect("JSON")],
+            security_groups_given: true,
+            security_group_ids: vec![group.to_string()],
+        };
+        let port = PortRequest::New {
+            network_id,
+            fixed_ips: vec![fixed_ip],
+            security_group_ids: Some(vec![group]),
+            mac: None,
+        };
+        assert_eq!(nic_request_from_pb(&nic), Ok(NicRequest { port_id, port }));
+        let existing = pb::NicRequest { existing: true, port_id: port_id.to_string(), ..pb::NicRequest::default() };
+        assert_eq!(nic_request_from_pb(&existing).map(|nic| nic.port), Ok(PortRequest::Existing));
+        for bad in [
+            pb::NicRequest { port_id: "x".into(), ..nic.clone() },
+            pb::NicRequest { network_id: String::new(), ..nic.clone() },
+            pb::NicRequest { fixed_ip_request_json: vec!["{}".into()], ..nic.clone() },
+            pb::NicRequest { security_group_ids: vec!["x".into()], ..nic.clone() },
+        ] {
+            nic_request_from_pb(&bad).expect_err("malformed");
         }
     }
 

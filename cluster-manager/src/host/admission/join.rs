@@ -1,88 +1,100 @@
 //! A host joins: what [`super::plan`] decides is committed, then its certificate is signed. A repeat after a lost answer is admitted again
-//! and gets another certificate for the same key.
+//! and gets another certificate for the same key. Later its agents renew their certificates.
 
 use super::{
-    admission, certificate,
-    plan::{Asked, Entry, Found, plan_entry, unknown_token},
+    AdmittedHost, Certificate,
+    plan::{Applicant, Entry, Known, plan_entry, unknown_token},
+    required,
 };
-use crate::{
-    answer::{self, Deed},
-    manager::{Manager, read_problem},
-};
+use crate::manager::Manager;
 use domain::{
     ErrorKind, HostId, Problem, Timestamp,
     host::{AgentRole, HostFacts, MemoryOverhead},
 };
-use proto::{cluster::v1 as pb, convert::parse};
+use operation::{Activity, commit_problem, contended, read_problem};
 use service_kit::{
     context::CallContext,
     host_cert::{HostCertError, SigningRequest},
+    peer::HostPeer,
 };
 use std::time::Duration;
 use store::{CommitError, Constraint, Guard, HostTokenRow, Unit};
 
 const ATTEMPTS: usize = 5;
 
-pub async fn admit(
-    manager: &Manager,
-    context: &CallContext,
-    request: pb::AdmitHostRequest,
-) -> Result<pb::AdmitHostResponse, Problem> {
-    let authority = admission(manager)?;
-    let host_id: HostId = parse("host_id", &request.host_id)?;
-    let role = AgentRole::parse(&request.role)
-        .ok_or_else(|| Problem::invalid("/role", "must be compute-agent or network-agent"))?;
+#[derive(Debug)]
+pub struct JoinRequest {
+    pub host_id: HostId,
+    pub role: AgentRole,
+    /// What the host calls itself.
+    pub name: String,
+    pub csr_pem: String,
+    /// `None`: it was admitted before, and asks with the key that it was admitted with.
+    pub secret_sha256: Option<String>,
+}
+
+pub async fn admit(manager: &Manager, context: &CallContext, request: JoinRequest) -> Result<AdmittedHost, Problem> {
+    let authority = required(manager.admission.as_ref())?;
+    let JoinRequest { host_id, role, .. } = request;
     let csr = signing_request(&request.csr_pem)?;
     for _ in 0..ATTEMPTS {
-        let token = match request.secret_sha256.as_str() {
-            "" => None,
-            hash => {
-                let found = manager.store.host_token_find_by_secret(hash).await.map_err(|e| read_problem(&e))?;
+        let token = match &request.secret_sha256 {
+            None => None,
+            Some(hash) => {
+                let found = manager.store.host_token_find_by_secret(hash).await.map_err(read_problem)?;
                 Some(found.ok_or_else(unknown_token)?)
             }
         };
-        let host = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))?;
-        let known = manager.store.host_admission_find(host_id).await.map_err(|e| read_problem(&e))?;
-        let asked = Asked { host_id, key_hash: &csr.key_hash, name: &request.name, now: Timestamp::now() };
-        let found = Found { token: token.as_ref(), host: host.as_ref(), admission: known.as_ref() };
-        let entry = plan_entry(asked, found)?;
+        let host = manager.store.host_find(host_id).await.map_err(read_problem)?;
+        let admission = manager.store.host_admission_find(host_id).await.map_err(read_problem)?;
+        let applicant = Applicant { host_id, key_hash: &csr.key_hash, name: &request.name, now: Timestamp::now() };
+        let known = Known { token: token.as_ref(), host: host.as_ref(), admission: admission.as_ref() };
+        let entry = plan_entry(applicant, known)?;
         let name = match (&entry, &host) {
             (Entry::New { name, .. }, _) => name.to_string(),
             (Entry::Again | Entry::Key, host) => host.as_ref().map(|h| h.name.clone()).unwrap_or_default(),
         };
-        let unit = unit(context, asked, token.as_ref(), &entry, &name);
+        let unit = unit(context, applicant, token.as_ref(), &entry, &name);
         if !unit.is_empty() {
             match manager.store.commit(unit).await {
                 Ok(()) => {}
-                // Changed since it was read: decided anew.
+                // It changed since it was read, so it is decided again.
                 Err(CommitError::Guard(Guard::HostToken) | CommitError::Constraint(Constraint::ForeignKey(_))) => {
                     continue;
                 }
                 Err(CommitError::Constraint(Constraint::HostName)) => return Err(name_taken(&name)),
-                Err(error) => return Err(answer::commit_problem(&error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
         if entry != Entry::Again {
-            if let Some(row) = manager.store.host_find(host_id).await.map_err(|e| read_problem(&e))? {
+            if let Some(row) = manager.store.host_find(host_id).await.map_err(read_problem)? {
                 manager.inventory().put_host(&row);
             }
             tracing::info!(%host_id, host = name, role = role.as_str(), "a host joined");
         }
         let pem = authority.ca.issue_host(csr, host_id, role, lifetime(manager)).map_err(|e| unsigned(&e))?;
-        let links = authority.links.clone();
-        return Ok(pb::AdmitHostResponse {
-            host_id: host_id.to_string(),
-            name,
-            certificate: Some(certificate(authority, pem)),
-            cluster_url: links.cluster_url,
-            storage_url: links.storage_url,
-            resource_url: links.resource_url,
-        });
+        let certificate = authority.certificate(pem);
+        return Ok(AdmittedHost { host_id, name, certificate, links: authority.links.clone() });
     }
-    Err(Problem::new(ErrorKind::StaleGeneration, "conflict", "the host kept changing meanwhile").with_hint("try again"))
+    Err(contended("the host"))
 }
 
-pub(crate) fn signing_request(pem: &str) -> Result<SigningRequest, Problem> {
+/// The next certificate for the same host, role and key, whatever the request names.
+pub fn renew(manager: &Manager, peer: &HostPeer, csr_pem: &str) -> Result<Certificate, Problem> {
+    let authority = required(manager.admission.as_ref())?;
+    let csr = signing_request(csr_pem)?;
+    if csr.key_hash != peer.key_hash {
+        return Err(Problem::invalid(
+            "/csr_pem",
+            "is of another key than the certificate: a new key joins with a token",
+        ));
+    }
+    let pem = authority.ca.issue_host(csr, peer.host_id, peer.role, lifetime(manager)).map_err(|e| unsigned(&e))?;
+    tracing::info!(host_id = %peer.host_id, role = peer.role.as_str(), "a host's certificate was renewed");
+    Ok(authority.certificate(pem))
+}
+
+fn signing_request(pem: &str) -> Result<SigningRequest, Problem> {
     SigningRequest::parse(pem).map_err(|error| match error {
         HostCertError::TooLong | HostCertError::Request(_) | HostCertError::Read(_) => {
             Problem::invalid("/csr_pem", "is no certificate signing request that its own key has signed (PEM)")
@@ -91,12 +103,12 @@ pub(crate) fn signing_request(pem: &str) -> Result<SigningRequest, Problem> {
     })
 }
 
-pub(crate) fn unsigned(error: &HostCertError) -> Problem {
+fn unsigned(error: &HostCertError) -> Problem {
     tracing::error!(error = error as &dyn std::error::Error, "a certificate can't be signed");
     Problem::internal()
 }
 
-pub(crate) fn lifetime(manager: &Manager) -> Duration {
+fn lifetime(manager: &Manager) -> Duration {
     Duration::from_secs(manager.config.host_certificate_secs)
 }
 
@@ -107,8 +119,14 @@ fn name_taken(name: &str) -> Problem {
         )
 }
 
-fn unit(context: &CallContext, asked: Asked<'_>, token: Option<&HostTokenRow>, entry: &Entry, name: &str) -> Unit {
-    let Asked { host_id, key_hash, now, .. } = asked;
+fn unit(
+    context: &CallContext,
+    applicant: Applicant<'_>,
+    token: Option<&HostTokenRow>,
+    entry: &Entry,
+    name: &str,
+) -> Unit {
+    let Applicant { host_id, key_hash, now, .. } = applicant;
     let mut unit = Unit::new();
     if let Some(token) = token {
         unit.push(store::HostTokenRedeem { id: token.id, host_id, key_hash: key_hash.to_owned(), at: now });
@@ -117,10 +135,10 @@ fn unit(context: &CallContext, asked: Asked<'_>, token: Option<&HostTokenRow>, e
         Entry::Again => return unit,
         Entry::New { name, zone } => {
             let (facts, overhead) = (HostFacts::default(), MemoryOverhead::default());
-            let called = name.to_string();
+            let message = format!("host {name} joined");
             let (name, zone) = (name.clone(), zone.clone());
             unit.push(store::HostExpect { id: host_id, name, zone, facts, overhead, at: now });
-            format!("host {called} joined")
+            message
         }
         Entry::Key => format!("host {name} joined with a new key"),
     };
@@ -131,16 +149,8 @@ fn unit(context: &CallContext, asked: Asked<'_>, token: Option<&HostTokenRow>, e
         principal_name: token.map(|t| t.created_by.clone()).unwrap_or_default(),
         ..context.clone()
     };
-    Deed {
-        project_id: None,
-        noun: "host",
-        object_id: host_id.to_string(),
-        verb: "join",
-        message,
-        data: serde_json::json!({ "name": name, "key_sha256": key_hash }),
-        now,
-        context: &by,
-    }
-    .record(&mut unit);
+    Activity::accepted("host", host_id, "join", message)
+        .with_data(serde_json::json!({ "name": name, "key_sha256": key_hash }))
+        .record(&mut unit, &by, now);
     unit
 }

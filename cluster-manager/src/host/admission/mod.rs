@@ -1,8 +1,8 @@
 //! Which hosts are part of the fleet: tokens, joining, certificates, removal.
 //!
 //! A host proves itself with a key that it made and that never leaves it. The first time, a token's secret vouches for the key; from then
-//! on the key does, also when all its certificates have expired while it was switched off. Whom the table of admissions doesn't name with
-//! that key is refused by every manager, whatever certificate it holds: so removal needs no revocation list, and certificates may live
+//! on the key does, also when all its certificates have expired while it was switched off. A host that the table of admissions doesn't name
+//! with that key is refused by every manager, whatever certificate it holds: so removal needs no revocation list, and certificates may live
 //! for a day. [`plan`] decides, [`join`] commits and signs.
 
 pub mod join;
@@ -10,8 +10,7 @@ pub mod plan;
 pub mod remove;
 pub mod token;
 
-use domain::Problem;
-use proto::cluster::v1 as pb;
+use domain::{HostId, Problem};
 use service_kit::{host_cert, tls::Ca};
 
 /// What only the manager that holds the CA's key has.
@@ -28,6 +27,22 @@ pub struct AgentLinks {
     pub resource_url: String,
 }
 
+/// A host's certificate, and the CA's.
+#[derive(Debug)]
+pub struct Certificate {
+    pub certificate_pem: String,
+    pub ca_pem: String,
+}
+
+/// What a host gets when it joins.
+#[derive(Debug)]
+pub struct AdmittedHost {
+    pub host_id: HostId,
+    pub name: String,
+    pub certificate: Certificate,
+    pub links: AgentLinks,
+}
+
 impl Admission {
     fn ca_sha256(&self) -> Result<String, Problem> {
         let prints = host_cert::fingerprints(self.ca.pem()).map_err(|error| {
@@ -36,12 +51,16 @@ impl Admission {
         })?;
         prints.into_iter().next().ok_or_else(Problem::internal)
     }
+
+    fn certificate(&self, certificate_pem: String) -> Certificate {
+        Certificate { certificate_pem, ca_pem: self.ca.pem().to_owned() }
+    }
 }
 
 /// The CA, or why hosts can't join here.
-pub(crate) fn admission(manager: &crate::manager::Manager) -> Result<&Admission, Problem> {
+fn required(admission: Option<&Admission>) -> Result<&Admission, Problem> {
     let refuse = |detail: &str, hint: &str| Problem::invalid_state(detail).with_hint(hint);
-    let found = manager.admission.as_ref().ok_or_else(|| {
+    let found = admission.ok_or_else(|| {
         refuse(
             "this cluster-manager has no CA, so no host can join",
             "give it the CA's directory (api.ca_dir) with ca.key in it",
@@ -54,8 +73,4 @@ pub(crate) fn admission(manager: &crate::manager::Manager) -> Result<&Admission,
         ));
     }
     Ok(found)
-}
-
-pub(crate) fn certificate(admission: &Admission, certificate_pem: String) -> pb::HostCertificate {
-    pb::HostCertificate { certificate_pem, ca_pem: admission.ca.pem().to_owned() }
 }

@@ -8,9 +8,9 @@ use domain::{ErrorKind, HostId, Name, Problem, Timestamp, host::Host};
 use service_kit::peer::NOT_ADMITTED;
 use store::{HostAdmissionRow, HostTokenRow};
 
-/// What a host says of itself.
+/// A host that wants to join, as it presents itself.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct Applicant<'a> {
     pub host_id: HostId,
     /// SHA-256 of the key that it has proven to have.
     pub key_hash: &'a str,
@@ -18,10 +18,10 @@ pub struct Asked<'a> {
     pub now: Timestamp,
 }
 
-/// What is known of it.
+/// What the rows say about it.
 #[derive(Debug, Clone, Copy)]
-pub struct Found<'a> {
-    /// None: it brought none.
+pub struct Known<'a> {
+    /// `None`: it brought none.
     pub token: Option<&'a HostTokenRow>,
     pub host: Option<&'a Host>,
     pub admission: Option<&'a HostAdmissionRow>,
@@ -31,7 +31,7 @@ pub struct Found<'a> {
 pub enum Entry {
     New {
         name: Name,
-        /// Empty: its agent's word.
+        /// Empty: the zone that its agent names.
         zone: String,
     },
     /// Admitted before, with this key.
@@ -40,12 +40,12 @@ pub enum Entry {
     Key,
 }
 
-pub fn plan_entry(asked: Asked<'_>, found: Found<'_>) -> Result<Entry, Problem> {
-    let admitted = found.admission.is_some_and(|a| a.key_hash == asked.key_hash);
-    let Some(token) = found.token else {
-        return if admitted { Ok(Entry::Again) } else { Err(not_admitted(asked.host_id)) };
+pub fn plan_entry(applicant: Applicant<'_>, known: Known<'_>) -> Result<Entry, Problem> {
+    let admitted = known.admission.is_some_and(|a| a.key_hash == applicant.key_hash);
+    let Some(token) = known.token else {
+        return if admitted { Ok(Entry::Again) } else { Err(not_admitted(applicant.host_id)) };
     };
-    if token.expires_at <= asked.now {
+    if token.expires_at <= applicant.now {
         return Err(Problem::new(
             ErrorKind::Unauthenticated,
             "host_token_expired",
@@ -54,7 +54,7 @@ pub fn plan_entry(asked: Asked<'_>, found: Found<'_>) -> Result<Entry, Problem> 
         .with_hint("make another one: `iaasctl host token create`"));
     }
     let bound = token.host_id.is_some();
-    if bound && (token.host_id != Some(asked.host_id) || token.key_hash.as_deref() != Some(asked.key_hash)) {
+    if bound && (token.host_id != Some(applicant.host_id) || token.key_hash.as_deref() != Some(applicant.key_hash)) {
         return Err(Problem::new(
             ErrorKind::PermissionDenied,
             "host_token_used",
@@ -62,9 +62,9 @@ pub fn plan_entry(asked: Asked<'_>, found: Found<'_>) -> Result<Entry, Problem> 
         )
         .with_hint("a token is for one host: make one for each with `iaasctl host token create`"));
     }
-    match found.host {
+    match known.host {
         None => Ok(Entry::New {
-            name: token.host_name.clone().unwrap_or_else(|| host_name(asked.name, asked.host_id)),
+            name: token.host_name.clone().unwrap_or_else(|| host_name(applicant.name, applicant.host_id)),
             zone: token.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
         }),
         Some(host) => {
@@ -119,8 +119,8 @@ pub fn unknown_token() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
     use domain::HostTokenId;
+    use domain::testing;
 
     fn token(host_name: Option<&str>) -> HostTokenRow {
         HostTokenRow {
@@ -142,13 +142,16 @@ mod tests {
 
     #[test]
     fn a_token_admits_one_host_and_takes_nobodys_place() {
-        let host = fixture::host(HostId::new(), "h");
-        let asked = Asked { host_id: host.id, key_hash: "k", name: "Box.example", now: Timestamp(5) };
+        let host = testing::host(HostId::new(), "h");
+        let applicant = Applicant { host_id: host.id, key_hash: "k", name: "Box.example", now: Timestamp(5) };
         let any = token(None);
         let with = |token: Option<&HostTokenRow>, host: Option<&Host>, key: Option<&str>| {
-            let row =
-                key.map(|k| HostAdmissionRow { host_id: asked.host_id, key_hash: k.into(), admitted_at: Timestamp(0) });
-            plan_entry(asked, Found { token, host, admission: row.as_ref() })
+            let row = key.map(|k| HostAdmissionRow {
+                host_id: applicant.host_id,
+                key_hash: k.into(),
+                admitted_at: Timestamp(0),
+            });
+            plan_entry(applicant, Known { token, host, admission: row.as_ref() })
         };
         let new = |name: &str| Ok(Entry::New { name: name.parse().expect("a name"), zone: "b".into() });
         assert_eq!(with(Some(&any), None, None), new("box-example"));

@@ -1,108 +1,75 @@
-//! Tokens are made and deleted.
+//! Tokens that admit hosts: they are made and deleted here. The gateway makes the secret; only its hash comes here.
 
-use super::admission;
-use crate::{
-    answer::{self, Deed},
-    manager::{Manager, read_problem},
-};
+use super::required;
+use crate::{manager::Manager, outcome::store_outcome};
 use domain::{HostTokenId, Name, Problem, Timestamp};
-use proto::{cluster::v1 as pb, convert::parse};
+use operation::{Activity, commit_problem, read_problem};
 use service_kit::context::CallContext;
 use store::Unit;
 
 /// A second to thirty days.
 const TTL_SECS: std::ops::RangeInclusive<u64> = 1..=30 * 86_400;
 
-pub async fn create(
-    manager: &Manager,
-    context: &CallContext,
-    request: pb::CreateHostTokenRequest,
-) -> Result<pb::CreateHostTokenResponse, Problem> {
-    let id: HostTokenId = parse("token_id", &request.token_id)?;
-    answer::once(manager, context, run_create(manager, context, id, &request)).await
+#[derive(Debug)]
+pub struct TokenRequest {
+    pub id: HostTokenId,
+    pub secret_sha256: String,
+    /// `None`: the token admits any one host, under the name that it gives itself.
+    pub host_name: Option<Name>,
+    pub zone: Option<Name>,
+    pub ttl_secs: u64,
 }
 
-async fn run_create(
-    manager: &Manager,
-    context: &CallContext,
-    id: HostTokenId,
-    request: &pb::CreateHostTokenRequest,
-) -> Result<pb::CreateHostTokenResponse, Problem> {
-    let ca_sha256 = admission(manager)?.ca_sha256()?;
+#[derive(Debug)]
+pub struct CreatedToken {
+    pub id: HostTokenId,
+    pub expires_at: Timestamp,
+    pub ca_sha256: String,
+}
+
+#[derive(Debug)]
+pub struct DeletedToken;
+
+pub async fn create(manager: &Manager, context: &CallContext, request: TokenRequest) -> Result<CreatedToken, Problem> {
+    let ca_sha256 = required(manager.admission.as_ref())?.ca_sha256()?;
     if !TTL_SECS.contains(&request.ttl_secs) {
         return Err(Problem::invalid("/ttl_secs", "must be 1 second to 30 days"));
     }
-    let named = |field: &str, text: &str| match text {
-        "" => Ok(None),
-        text => text.parse::<Name>().map(Some).map_err(|e| Problem::invalid(field, e.to_string())),
-    };
-    let (host_name, zone) = (named("/name", &request.host_name)?, named("/zone", &request.zone)?);
-    let now = Timestamp::now();
+    let (id, now) = (request.id, Timestamp::now());
     let expires_at = now.plus_secs(request.ttl_secs);
-    let response = pb::CreateHostTokenResponse { token_id: id.to_string(), expires_at: expires_at.0, ca_sha256 };
+    let created = CreatedToken { id, expires_at, ca_sha256 };
     if context.dry_run {
-        return Ok(response);
+        return Ok(created);
     }
-    let whom = host_name.as_ref().map_or_else(|| "any one host".to_owned(), |name| format!("host {name}"));
+    let host = request.host_name.as_ref().map_or_else(|| "any one host".to_owned(), |name| format!("host {name}"));
     let mut unit = Unit::new().op(store::HostTokenInsert {
         id,
-        secret_hash: request.secret_sha256.clone(),
-        host_name,
-        zone,
+        secret_hash: request.secret_sha256,
+        host_name: request.host_name,
+        zone: request.zone,
         created_by: context.principal_name.clone(),
         created_at: now,
         expires_at,
     });
-    answer::remember(&mut unit, context, &response, now);
-    Deed {
-        project_id: None,
-        noun: "host_token",
-        object_id: id.to_string(),
-        verb: "create",
-        message: format!("a token that admits {whom} until {expires_at}"),
-        data: serde_json::json!({ "expires_at": expires_at }),
-        now,
-        context,
-    }
-    .record(&mut unit);
-    manager.store.commit(unit).await.map_err(|e| answer::commit_problem(&e))?;
-    Ok(response)
+    store_outcome(&mut unit, context, &created, now);
+    Activity::accepted("host_token", id, "create", format!("a token that admits {host} until {expires_at}"))
+        .with_data(serde_json::json!({ "expires_at": expires_at }))
+        .record(&mut unit, context, now);
+    manager.store.commit(unit).await.map_err(commit_problem)?;
+    Ok(created)
 }
 
-pub async fn delete(
-    manager: &Manager,
-    context: &CallContext,
-    request: pb::DeleteHostTokenRequest,
-) -> Result<pb::DeleteHostTokenResponse, Problem> {
-    let id: HostTokenId = parse("token_id", &request.token_id)?;
-    answer::once(manager, context, run_delete(manager, context, id)).await
-}
-
-async fn run_delete(
-    manager: &Manager,
-    context: &CallContext,
-    id: HostTokenId,
-) -> Result<pb::DeleteHostTokenResponse, Problem> {
-    let found = manager.store.host_token_find(id).await.map_err(|e| read_problem(&e))?;
+pub async fn delete(manager: &Manager, context: &CallContext, id: HostTokenId) -> Result<DeletedToken, Problem> {
+    let found = manager.store.host_token_find(id).await.map_err(read_problem)?;
     found.ok_or_else(|| Problem::not_found("host token", id))?;
-    let response = pb::DeleteHostTokenResponse {};
     if context.dry_run {
-        return Ok(response);
+        return Ok(DeletedToken);
     }
     let now = Timestamp::now();
     let mut unit = Unit::new().op(store::HostTokenDelete { id });
-    answer::remember(&mut unit, context, &response, now);
-    Deed {
-        project_id: None,
-        noun: "host_token",
-        object_id: id.to_string(),
-        verb: "delete",
-        message: "the token admits nobody any more; the host it has admitted stays".to_owned(),
-        data: serde_json::Value::Null,
-        now,
-        context,
-    }
-    .record(&mut unit);
-    manager.store.commit(unit).await.map_err(|e| answer::commit_problem(&e))?;
-    Ok(response)
+    store_outcome(&mut unit, context, &DeletedToken, now);
+    let message = "the token admits no host any more; the host that it has admitted stays";
+    Activity::accepted("host_token", id, "delete", message).record(&mut unit, context, now);
+    manager.store.commit(unit).await.map_err(commit_problem)?;
+    Ok(DeletedToken)
 }

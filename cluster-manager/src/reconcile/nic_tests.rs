@@ -1,26 +1,25 @@
-//! What the plan does about network cards.
+//! Tests of what the plan does about network cards.
 
 use super::{
     deadline::Deadlines,
-    plan::{DiskStage, DiskView, HostView, Step, Subject, plan_step},
+    plan::{HostView, ReconcileTarget, Step, plan_step},
+    tests::{confirmed, disk_row},
 };
-use crate::{
-    agents::desired::{deliverable, render_desired},
-    fixture::{NOW, instance},
-};
+use crate::agents::desired::{deliverable, render_desired};
 use domain::{
     HostId, InstanceId, NetworkId, PortId,
     instance::{Instance, InstanceState as S, Nic},
     network::{MacAddr, Port, PortOwner, PortState, PortStatus, RateLimit},
+    testing::{NOW, instance},
 };
-use store::{DiskRow, DiskState};
+use store::DiskRow;
 
 const DIGEST: &str = "d1";
 
-/// An instance with `cards` cards, and their ports, bound as they must be.
-fn with_cards(state: S, cards: u8) -> (Instance, Vec<Port>) {
+/// An instance with `nics` NICs, and their ports, bound as they must be.
+fn with_nics(state: S, nics: u8) -> (Instance, Vec<Port>) {
     let mut row = instance(state);
-    row.spec.nics = (0..cards)
+    row.spec.nics = (0..nics)
         .map(|n| Nic {
             port_id: PortId::new(),
             network_id: NetworkId::new(),
@@ -59,30 +58,26 @@ fn port(row: &Instance, nic: &Nic) -> Port {
     }
 }
 
-fn step_with(row: &Instance, disk: Option<&DiskView>, ports: &[Port]) -> Step {
-    let subject = Subject {
+fn step_with(row: &Instance, disk: Option<&DiskRow>, ports: &[Port]) -> Step {
+    let target = ReconcileTarget {
         instance: row,
         disk,
         ports,
         metadata_digest: DIGEST,
         image_found: true,
         host: Some(HostView { connected: true, starts: 0 }),
-        trouble: None,
+        last_failure: None,
     };
-    plan_step(subject, &Deadlines::default(), NOW)
-}
-
-fn disk(row: &Instance) -> DiskView {
-    DiskView { size_gib: 10, state: DiskStage::Confirmed, host_id: row.host_id, epoch: row.epoch, generation: 1 }
+    plan_step(target, &Deadlines::default(), NOW)
 }
 
 fn step(row: &Instance, ports: &[Port]) -> Step {
-    step_with(row, Some(&disk(row)), ports)
+    step_with(row, Some(&confirmed(row)), ports)
 }
 
 #[test]
 fn nothing_is_delivered_before_every_port_is_bound_to_this_host_and_epoch_with_its_metadata() {
-    let (row, ports) = with_cards(S::Pending, 2);
+    let (row, ports) = with_nics(S::Pending, 2);
     let bind = Step::Bind { disk: false, ports: true };
     assert_eq!(step(&row, &ports), Step::Deliver);
     assert_eq!(step(&row, &ports[..1]), Step::ReservePorts);
@@ -98,11 +93,11 @@ fn nothing_is_delivered_before_every_port_is_bound_to_this_host_and_epoch_with_i
         let mut ports = ports.clone();
         change(&mut ports[1]);
         assert_eq!(step(&row, &ports), bind, "{what}");
-        let rows = [disk_row(&row)];
-        let old_news = what == "with old metadata";
-        assert_eq!(deliverable(&row, &rows, &ports), old_news, "{what}");
+        let rows = [confirmed(&row)];
+        let bound = what == "with old metadata";
+        assert_eq!(deliverable(&row, &rows, &ports), bound, "{what}");
     }
-    let reserved = DiskView { state: DiskStage::Reserved, host_id: None, epoch: 0, ..disk(&row) };
+    let reserved = disk_row(&row);
     let mut unbound = ports.clone();
     unbound[0].host_id = None;
     assert_eq!(step_with(&row, Some(&reserved), &unbound), Step::Bind { disk: true, ports: true }, "side by side");
@@ -110,70 +105,53 @@ fn nothing_is_delivered_before_every_port_is_bound_to_this_host_and_epoch_with_i
     assert_eq!(step_with(&row, None, &ports[..1]), Step::ReserveDisk);
     let mut foreign = ports.clone();
     foreign[0].owner = Some(PortOwner { instance_id: InstanceId::new(), with_instance: true });
-    assert!(!deliverable(&row, &[disk_row(&row)], &foreign));
-    assert!(!deliverable(&row, &[disk_row(&row)], &ports[1..]));
-}
-
-fn disk_row(row: &Instance) -> DiskRow {
-    DiskRow {
-        id: row.root_disk_id.expect("has one"),
-        project_id: row.project_id,
-        instance_id: row.id,
-        role: "root".into(),
-        pool: "local".into(),
-        size_gib: 10,
-        host_id: row.host_id,
-        epoch: row.epoch,
-        state: DiskState::Confirmed,
-        expires_at: None,
-        generation: 1,
-        created_at: NOW,
-    }
+    assert!(!deliverable(&row, &[confirmed(&row)], &foreign));
+    assert!(!deliverable(&row, &[confirmed(&row)], &ports[1..]));
 }
 
 #[test]
-fn a_settled_instance_whose_metadata_changed_is_bound_anew_and_rests() {
-    let (row, mut ports) = with_cards(S::Running, 1);
-    assert_eq!(step(&row, &ports), Step::Rest);
+fn a_settled_instance_whose_metadata_changed_is_bound_again_and_settles() {
+    let (row, mut ports) = with_nics(S::Running, 1);
+    assert_eq!(step(&row, &ports), Step::Settled);
     ports[0].metadata_digest = "d0".into();
     assert_eq!(step(&row, &ports), Step::Bind { disk: false, ports: true });
 }
 
 #[test]
-fn a_removed_card_keeps_its_port_until_the_host_says_that_it_is_out() {
-    let (mut row, ports) = with_cards(S::Running, 2);
+fn a_removed_nic_keeps_its_port_until_the_host_proves_that_it_is_detached() {
+    let (mut row, ports) = with_nics(S::Running, 2);
     let gone = row.spec.nics.remove(1).port_id;
     row.generation += 1;
     assert_eq!(step(&row, &ports), Step::Deliver, "first the host");
     row.status.observed_generation = row.generation;
-    assert_eq!(step(&row, &ports), Step::ForgetCards { ports: vec![gone] });
-    assert_eq!(step(&row, &ports[..1]), Step::Rest);
-    // A reservation of a card that is on its way in is nobody's leftover.
+    assert_eq!(step(&row, &ports), Step::RemovePorts { ports: vec![gone] });
+    assert_eq!(step(&row, &ports[..1]), Step::Settled);
+    // A reservation of a NIC that is on its way in is nobody's leftover.
     let mut coming = ports.clone();
     coming[1].expires_at = Some(NOW);
-    assert_eq!(step(&row, &coming), Step::Rest);
+    assert_eq!(step(&row, &coming), Step::Settled);
 }
 
 #[test]
 fn a_deletion_releases_what_was_made_with_the_instance_and_holds_the_rest_until_proof() {
-    let (row, mut ports) = with_cards(S::Deleting, 2);
+    let (row, mut ports) = with_nics(S::Deleting, 2);
     assert_eq!(step_with(&row, None, &ports), Step::Release { disk: false, ports: true });
     assert_eq!(step(&row, &ports), Step::Release { disk: true, ports: true });
     ports[0].state = PortState::Releasing;
     ports[1].owner = Some(PortOwner { instance_id: row.id, with_instance: false });
-    assert_eq!(step_with(&row, None, &ports), Step::Deliver, "a port of its own is not released");
+    assert_eq!(step_with(&row, None, &ports), Step::Deliver, "a port that exists by itself is not released");
     let mut homeless = row.clone();
     homeless.host_id = None;
-    assert_eq!(step_with(&homeless, None, &ports), Step::Remove);
-    assert!(deliverable(&row, &[], &[]), "a deletion is always told");
+    assert_eq!(step_with(&homeless, None, &ports), Step::RemoveRow);
+    assert!(deliverable(&row, &[], &[]), "a deletion is always delivered");
 }
 
 #[test]
-fn a_host_is_told_of_ports_in_the_order_of_the_cards() {
-    let (row, mut ports) = with_cards(S::Pending, 3);
+fn a_host_gets_the_ports_in_the_order_of_the_nics() {
+    let (row, mut ports) = with_nics(S::Pending, 3);
     ports.rotate_left(1);
-    let told = render_desired(&row, &[], &ports, None, "");
+    let desired = render_desired(&row, &[], &ports, None, "");
     let macs: Vec<String> = row.spec.nics.iter().map(|nic| nic.mac.to_string()).collect();
-    assert_eq!(told.ports.iter().map(|p| p.mac.clone()).collect::<Vec<_>>(), macs);
-    assert!(told.ports.iter().all(|p| p.epoch == 7));
+    assert_eq!(desired.ports.iter().map(|p| p.mac.clone()).collect::<Vec<_>>(), macs);
+    assert!(desired.ports.iter().all(|p| p.epoch == 7));
 }

@@ -1,77 +1,39 @@
 //! Where a caller who wants a console and the agent that has it meet.
 //!
-//! Agents listen on nothing, so a session is asked for on the agent's stream and the agent calls back. The session's id is random and
-//! used once: who presents it is the agent that was asked. Both sides' bytes pass through bounded channels; when either side ends, the
+//! Agents listen on nothing, so a session is requested on the agent's stream and the agent calls back. The session's id is random and
+//! used once: who presents it is the agent that was requested. Both sides' bytes pass through bounded channels; when either side ends, the
 //! other does.
+
+pub mod session;
 
 use crate::{agents::link::Link, manager::Manager};
 use domain::{ErrorKind, HostId, InstanceId, Problem, ProjectId, instance::Instance};
-use parking_lot::{Mutex, MutexGuard};
+use operation::read_problem;
 use proto::{
     agent::v1::{self as agent, console_up::Up},
     cluster::v1::{self as pb, console_input::Input},
     convert::parse,
     status::{from_status, to_status},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use session::AgentSide;
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
 /// Messages on their way to a reader that is slower than the guest.
 const BUFFERED: usize = 64;
 
-/// What the agent's side hands to the caller's.
-struct Joined {
-    from_agent: Streaming<agent::ConsoleUp>,
-    to_agent: mpsc::Sender<agent::ConsoleDown>,
-    ended: CancellationToken,
-}
-
-pub struct Sessions {
-    waiting: Mutex<HashMap<String, oneshot::Sender<Joined>>>,
-    slots: Arc<Semaphore>,
-}
-
-impl Sessions {
-    #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self { waiting: Mutex::default(), slots: Arc::new(Semaphore::new(max)) }
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Joined>>> {
-        self.waiting.lock()
-    }
-
-    fn expect(&self, session_id: &str) -> (oneshot::Receiver<Joined>, Expected<'_>) {
-        let (tx, rx) = oneshot::channel();
-        self.waiting().insert(session_id.to_owned(), tx);
-        (rx, Expected { sessions: self, session_id: session_id.to_owned() })
-    }
-}
-
-/// Forgets a session that nobody joined.
-struct Expected<'a> {
-    sessions: &'a Sessions,
-    session_id: String,
-}
-
-impl Drop for Expected<'_> {
-    fn drop(&mut self) {
-        self.sessions.waiting().remove(&self.session_id);
-    }
-}
-
-/// What the caller's stream is made of.
-pub struct Opened {
-    joined: Joined,
+/// A session that both sides have joined.
+pub struct OpenConsole {
+    agent: AgentSide,
     from_caller: Streaming<pb::ConsoleInput>,
     slot: OwnedSemaphorePermit,
     guard: DropGuard,
 }
 
-/// The caller's side: finds the instance's host, asks its agent to call back, and waits for it.
-pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput>) -> Result<Opened, Problem> {
+/// Serves the caller's side: finds the instance's host, requests its agent to call back, and waits for it.
+pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput>) -> Result<OpenConsole, Problem> {
     let first = from_caller.message().await.map_err(|s| from_status(&s))?;
     let Some(pb::ConsoleInput { input: Some(Input::Open(open)) }) = first else {
         return Err(Problem::invalid("open", "the first message opens the console"));
@@ -82,10 +44,10 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
         .store
         .instance_find(Some(project_id), instance_id)
         .await
-        .map_err(|e| crate::manager::read_problem(&e))?
+        .map_err(read_problem)?
         .ok_or_else(|| Problem::not_found("instance", instance_id))?;
     let (host_id, link) = link_of(manager, &instance)?;
-    let Ok(slot) = Arc::clone(&manager.consoles.slots).try_acquire_owned() else {
+    let Some(slot) = manager.consoles.slot() else {
         return Err(Problem::new(
             ErrorKind::RateLimited,
             "too_many_consoles",
@@ -94,31 +56,31 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
         .with_hint("close one, or ask your administrator to raise cluster.console_sessions_max"));
     };
     let session_id = uuid::Uuid::new_v4().to_string();
-    let (joined, _expected) = manager.consoles.expect(&session_id);
+    let (agent, _expected) = manager.consoles.expect(&session_id);
     link.open_session(agent::OpenSession { session_id, open: Some(open) });
     let timeout = Duration::from_millis(manager.config.console_open_timeout_ms);
-    let joined = tokio::select! {
-        joined = tokio::time::timeout(timeout, joined) => joined,
+    let agent = tokio::select! {
+        agent = tokio::time::timeout(timeout, agent) => agent,
         () = link.closed.cancelled() => {
             return Err(disconnected(&instance, &manager.host_name(host_id)));
         }
     };
-    let Ok(Ok(joined)) = joined else {
+    let Ok(Ok(agent)) = agent else {
         return Err(Problem::new(
             ErrorKind::DeadlineExceeded,
             "console_timeout",
             format!("the host of {} didn't open its console within {} ms", instance.name, timeout.as_millis()),
         )
-        .with_hint("try again; if it stays, look at the host's compute-agent"));
+        .with_hint("try again; if that doesn't help, look at the log of the host's compute-agent"));
     };
-    let guard = joined.ended.clone().drop_guard();
-    Ok(Opened { joined, from_caller, slot, guard })
+    let guard = agent.ended.clone().drop_guard();
+    Ok(OpenConsole { agent, from_caller, slot, guard })
 }
 
 fn link_of(manager: &Manager, instance: &Instance) -> Result<(HostId, Arc<Link>), Problem> {
     let host_id = instance
         .host_id
-        .ok_or_else(|| Problem::invalid_state(format!("instance {} is on no host yet", instance.name)))?;
+        .ok_or_else(|| Problem::invalid_state(format!("instance {} has no host yet", instance.name)))?;
     let link = manager.agents.find(host_id).ok_or_else(|| disconnected(instance, &manager.host_name(host_id)))?;
     Ok((host_id, link))
 }
@@ -127,19 +89,19 @@ fn disconnected(instance: &Instance, host: &str) -> Problem {
     let mut problem =
         Problem::unavailable(format!("the console of {} can't be reached: its host is disconnected", instance.name));
     problem.code = "host_disconnected".to_owned();
-    tracing::debug!(instance_id = %instance.id, host, "a console was asked for on a disconnected host");
+    tracing::debug!(instance_id = %instance.id, host, "a console was requested on a disconnected host");
     problem.with_hint("the instance itself may well be running; try again when its host is back")
 }
 
-impl Opened {
-    /// Bytes for the caller, until either side ends.
-    pub fn run(
+impl OpenConsole {
+    /// The bytes for the caller, until either side ends.
+    pub fn into_stream(
         self,
         shutdown: CancellationToken,
     ) -> impl futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send {
-        let Self { joined, mut from_caller, slot, guard } = self;
-        let Joined { mut from_agent, to_agent, ended } = joined;
-        // The caller's input on its own: a caller who sends nothing, or ends sending to follow a log, still reads.
+        let Self { agent, mut from_caller, slot, guard } = self;
+        let AgentSide { mut from_agent, to_agent, ended } = agent;
+        // The caller's input has a task of its own: a caller who sends nothing, or ends sending to follow a log, still reads.
         let input_ended = ended.clone();
         tokio::spawn(async move {
             loop {
@@ -178,7 +140,7 @@ impl Opened {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) => {
-                        yield Err(to_status(&Problem::unavailable("the console's host went away")));
+                        yield Err(to_status(&Problem::unavailable("the connection to the console's host broke")));
                         break;
                     }
                 }
@@ -187,7 +149,7 @@ impl Opened {
     }
 }
 
-/// The agent's side: its call back, with the session's id first.
+/// Serves the agent's side: its call back, which presents the session's id first.
 pub async fn agent_side(
     manager: &Manager,
     mut from_agent: Streaming<agent::ConsoleUp>,
@@ -197,15 +159,15 @@ pub async fn agent_side(
     let Ok(Ok(Some(agent::ConsoleUp { up: Some(Up::Start(start)) }))) = first else {
         return Err(Problem::invalid("start", "the first message names the session"));
     };
-    let caller = manager.consoles.waiting().remove(&start.session_id);
+    let caller = manager.consoles.take_caller(&start.session_id);
     let (to_agent, mut from_caller) = mpsc::channel(BUFFERED);
     let ended = CancellationToken::new();
-    let joined = Joined { from_agent, to_agent, ended: ended.clone() };
+    let agent = AgentSide { from_agent, to_agent, ended: ended.clone() };
     let gone = || Problem::not_found("console session", &start.session_id);
-    caller.ok_or_else(gone)?.send(joined).map_err(|_| gone())?;
+    caller.ok_or_else(gone)?.send(agent).map_err(|_| gone())?;
     let shutdown = manager.shutdown.clone();
     Ok(async_stream::stream! {
-        // When the agent drops this, the other direction ends too, after what it still has to say.
+        // When the agent drops this, the other direction ends too, after what it still has to send.
         loop {
             let down = tokio::select! {
                 () = ended.cancelled() => break,

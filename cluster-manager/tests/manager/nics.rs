@@ -1,4 +1,4 @@
-//! Instances with network cards, over the real resource-manager.
+//! Tests of instances with network cards, over the real resource-manager.
 
 use crate::{
     cloud::{Cloud, each, eventually, quick},
@@ -51,8 +51,8 @@ impl Net {
     }
 
     fn nic_at(&self, last: u8) -> pb::NicRequest {
-        let asked = FixedIpRequest::Address([10, 7, 0, last].into());
-        pb::NicRequest { fixed_ip_request_json: vec![serde_json::to_string(&asked).expect("JSON")], ..self.nic() }
+        let fixed_ip = FixedIpRequest::Address([10, 7, 0, last].into());
+        pb::NicRequest { fixed_ip_request_json: vec![serde_json::to_string(&fixed_ip).expect("JSON")], ..self.nic() }
     }
 
     /// A port of its own.
@@ -105,7 +105,7 @@ async fn bound(cloud: &Cloud, id: InstanceId, count: usize) -> Vec<Port> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cards_are_had_kept_changed_and_given_back() {
+async fn nics_are_reserved_kept_changed_and_released() {
     for cloud in each(quick()).await {
         let hosts = cloud.hosts(2).await;
         let net = network(&cloud).await;
@@ -120,15 +120,15 @@ async fn cards_are_had_kept_changed_and_given_back() {
         let ports = bound(&cloud, id, 2).await;
         assert!(ports.iter().all(|p| p.hostname == "web" && p.metadata_digest.len() == 64), "{ports:?}");
 
-        // What a guest may ask about itself changed: its ports carry it, under the same epoch.
+        // What a guest may read about itself changed: its ports carry it, under the same epoch.
         let describe = pb::Describe { name: Some("db".into()), ..pb::Describe::default() };
         cloud.change(id, Change::Describe(describe)).await.expect("accepted");
         eventually("the ports know its name", || async {
             let now = ports_of(&cloud, id).await;
-            let told = now.iter().zip(&ports).all(|(now, before)| {
+            let updated = now.iter().zip(&ports).all(|(now, before)| {
                 now.hostname == "db" && now.metadata_digest != before.metadata_digest && now.epoch == before.epoch
             });
-            if told { Ok(()) } else { Err(format!("{now:?}")) }
+            if updated { Ok(()) } else { Err(format!("{now:?}")) }
         })
         .await;
 
@@ -159,7 +159,7 @@ async fn cards_are_had_kept_changed_and_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_resource_manager_refuses_is_said_as_it_is_and_leaves_nothing() {
+async fn a_refusal_of_the_resource_manager_is_passed_on_and_leaves_nothing() {
     let cloud = Cloud::start(quick()).await;
     let hosts = cloud.hosts(1).await;
     let net = network(&cloud).await;
@@ -168,10 +168,10 @@ async fn what_the_resource_manager_refuses_is_said_as_it_is_and_leaves_nothing()
     let refused = async |nics: Vec<pb::NicRequest>| {
         let request = with_nics(cloud.request(&["late"], &cloud.spec()), &nics);
         let id: InstanceId = request.instances[0].id.parse().expect("an id");
-        let rehearsed = CallContext { dry_run: true, ..cloud.context() };
-        let rehearsed = cloud.try_create(&rehearsed, request.clone()).await.expect_err("refused in a dry run");
+        let dry = CallContext { dry_run: true, ..cloud.context() };
+        let dry = cloud.try_create(&dry, request.clone()).await.expect_err("refused in a dry run");
         let problem = cloud.try_create(&cloud.context(), request).await.expect_err("refused");
-        assert_eq!((rehearsed.kind, &rehearsed.code), (problem.kind, &problem.code));
+        assert_eq!((dry.kind, &dry.code), (problem.kind, &problem.code));
         eventually("nothing is left", || async {
             let disks = cloud.store.disk_load_many_of_instances(&[id]).await.expect("readable");
             let ports = ports_of(&cloud, id).await;
@@ -189,16 +189,16 @@ async fn what_the_resource_manager_refuses_is_said_as_it_is_and_leaves_nothing()
     assert_eq!(refused((0..17).map(|_| net.nic()).collect()).await.errors[0].field, "nics");
     cloud.limit(QuotaAmounts { ports: 1, ..QuotaAmounts::DEFAULT_LIMIT }).await;
     assert_eq!(refused(vec![net.nic()]).await.kind, ErrorKind::QuotaExceeded);
-    let attach = cloud.change(holder.id, Change::AttachNic(net.nic())).await.expect_err("no room either");
+    let attach = cloud.change(holder.id, Change::AttachNic(net.nic())).await.expect_err("no quota either");
     assert_eq!(attach.kind, ErrorKind::QuotaExceeded);
     cloud.limit(QuotaAmounts::DEFAULT_LIMIT).await;
 
-    // No place for the instance: its ports are given back as well.
+    // There is no place for the instance: its ports are released as well.
     let mut large = cloud.spec();
     large.size.memory_mib = 1 << 20;
     large.size.vcpus = 64;
     let request = with_nics(cloud.request(&["large"], &large), &[net.nic()]);
-    let problem = cloud.try_create(&cloud.context(), request).await.expect_err("no room");
+    let problem = cloud.try_create(&cloud.context(), request).await.expect_err("no capacity");
     assert!(matches!(problem.kind, ErrorKind::NoCapacity | ErrorKind::QuotaExceeded), "{problem:?}");
     eventually("one port is used", || async {
         match cloud.used().await.ports {
@@ -208,7 +208,7 @@ async fn what_the_resource_manager_refuses_is_said_as_it_is_and_leaves_nothing()
     })
     .await;
 
-    // A dry run says what would be had, and takes nothing.
+    // A dry run answers what would be reserved, and takes nothing.
     let context = CallContext { dry_run: true, ..cloud.context() };
     let request = with_nics(cloud.request(&["maybe"], &cloud.spec()), &[net.nic_at(30)]);
     let plan = cloud.try_create(&context, request).await.expect("it would do").plan.expect("a plan");
@@ -273,7 +273,7 @@ async fn the_ports_of_a_deleted_instance_are_held_until_its_host_proves_it_gone(
     cloud.stop(hosts).await;
 }
 
-/// A life with cards, with one call to the resource-manager failing in one way.
+/// A life with NICs, with one call to the resource-manager failing in one way.
 async fn life_with(cloud: &Cloud, net: &Net, method: Method, failure: Failure, name: &str) {
     let (create, request) =
         (cloud.context(), with_nics(cloud.request(&[name], &cloud.spec()), &[net.nic(), net.nic()]));
@@ -285,10 +285,12 @@ async fn life_with(cloud: &Cloud, net: &Net, method: Method, failure: Failure, n
         cloud.becomes(id, S::Running).await;
         bound(cloud, id, 2).await;
         let detach = Change::DetachNic(pb::DetachNic { port_id: instance.spec.nics[0].port_id.to_string() });
-        eventually("a card is out", || async { cloud.change(id, detach.clone()).await.map_err(|p| p.detail) }).await;
+        eventually("a NIC is detached", || async { cloud.change(id, detach.clone()).await.map_err(|p| p.detail) })
+            .await;
         bound(cloud, id, 1).await;
         let attach = Change::AttachNic(net.nic());
-        eventually("a card is in", || async { cloud.change(id, attach.clone()).await.map_err(|p| p.detail) }).await;
+        eventually("a NIC is attached", || async { cloud.change(id, attach.clone()).await.map_err(|p| p.detail) })
+            .await;
         bound(cloud, id, 2).await;
         let delete = cloud.context();
         eventually("it is deleted", || async { cloud.try_delete(&delete, id).await.map_err(|p| p.detail) }).await;
@@ -301,7 +303,7 @@ async fn life_with(cloud: &Cloud, net: &Net, method: Method, failure: Failure, n
         }
     };
     tokio::join!(life, death);
-    // What it held is forgotten after the instance's row is gone.
+    // What it held is removed after the instance's row is gone.
     eventually("the failure happened", async || {
         if cloud.storage_plan.used_up() { Ok(()) } else { Err(format!("{method:?} {failure:?} never happened")) }
     })
@@ -323,7 +325,7 @@ async fn every_step_towards_ports_may_fail_lose_its_answer_or_be_the_last_thing_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_that_is_gone_before_it_is_bound_is_made_anew_with_the_same_addresses() {
+async fn a_reservation_that_is_gone_before_it_is_bound_is_made_again_with_the_same_addresses() {
     let cloud = Cloud::start(quick()).await;
     let hosts = cloud.hosts(1).await;
     let net = network(&cloud).await;
@@ -332,14 +334,14 @@ async fn a_reservation_that_is_gone_before_it_is_bound_is_made_anew_with_the_sam
     let instance = created(&cloud, "web", &[net.nic()]).await;
     cloud.dies().await;
     let nic = &instance.spec.nics[0];
-    let forget = resource::RemovePortsRequest {
+    let remove = resource::RemovePortsRequest {
         instance_ids: vec![],
         ports: vec![resource::PortOfInstance {
             port_id: nic.port_id.to_string(),
             instance_id: instance.id.to_string(),
         }],
     };
-    cloud.resources().remove_ports(cloud.context().request(forget)).await.expect("forgotten");
+    cloud.resources().remove_ports(cloud.context().request(remove)).await.expect("removed");
     assert_eq!(ports_of(&cloud, instance.id).await, vec![]);
     cloud.restart().await;
     cloud.becomes(instance.id, S::Running).await;
