@@ -6,50 +6,50 @@ use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::path::PathBuf;
 
-/// Instance directories and sockets are `<run_dir>/vms/<36 characters>/<name>`; the kernel takes 107 bytes for a socket's path.
+/// Sockets are `<run_dir>/vms/<36 characters>/<name>`, and the kernel allows 107 bytes for a socket's path.
 const RUN_DIR_BYTES_MAX: usize = 48;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Who this host is, where it is known from outside: both agents of a host are one host. It must be the ledger's; a new ledger
-    /// takes it over. Absent: the ledger's, and a new ledger makes one up.
+    /// The host's id, if it is known from outside (both agents of a host use the same id). It must be the ledger's; a new ledger adopts it.
+    /// Absent: the ledger's id, and a new ledger generates one.
     pub host_id: Option<HostId>,
-    /// The host's name as people see it. Empty: the machine's hostname.
+    /// The host's display name. Empty: the machine's hostname.
     pub host_name: String,
-    /// The zone the host is in; instances may ask for one.
+    /// The host's zone; instances can request a zone.
     pub zone: String,
-    /// The ledger, disks and the image cache: everything that must survive a reboot. Root alone may read it.
+    /// The directory of the ledger, the disks and the image cache, which must survive a reboot. Only root may read it.
     pub state_dir: PathBuf,
-    /// Sockets of running instances; may be a tmpfs. At most 48 bytes long (a limit of Unix sockets).
+    /// The directory of the sockets of running instances, which may be a tmpfs. At most 48 bytes long (a limit of Unix sockets).
     pub run_dir: PathBuf,
-    /// Memory kept for the host itself, MiB: never given to instances.
+    /// Memory that is reserved for the host itself and not available to instances, MiB.
     pub reserve_memory_mib: u64,
-    /// Disk space kept free on the file system of `state_dir`, GiB: never given to instances.
+    /// Disk space on the file system of `state_dir` that is reserved for the host itself and not available to instances, GiB.
     pub reserve_disk_gib: u64,
-    /// vCPUs per hardware thread, in thousandths: 4000 sells four vCPUs per thread.
+    /// How many vCPUs are offered per hardware thread, in thousandths: 4000 means four vCPUs per thread.
     pub cpu_overcommit_permille: u32,
-    /// `auto` measures KVM against emulation and takes what works and is faster; `kvm`; `tcg` (emulation).
+    /// `auto` (measures KVM and emulation, and uses the faster one that works), `kvm`, or `tcg` (emulation).
     pub accelerator: AccelSetting,
-    /// Path of qemu-system-x86_64. Unset: from PATH.
+    /// The path of qemu-system-x86_64. Unset: it is found through PATH.
     pub qemu: Option<PathBuf>,
-    /// The first of the unprivileged user (and group) ids that QEMUs run under, one each. Nothing else may use them.
+    /// The first unprivileged user (and group) id for QEMU processes. Each instance gets its own id; nothing else may use them.
     pub uid_first: u32,
-    /// How many there are; also the most instances that run at once.
+    /// How many of these ids there are, which is also the maximum number of instances on the host.
     pub uid_count: u32,
-    /// The control group below which each instance gets its own, without a leading slash. With systemd: a slice with Delegate=yes.
+    /// The control group in which each instance gets a group of its own, without a leading slash. With systemd: a slice with Delegate=yes.
     pub cgroup_parent: String,
-    /// A PID namespace that QEMUs are born into (/proc/N/ns/pid or a bind mount of one). Unset: the agent's own.
+    /// The PID namespace in which QEMU is started (/proc/N/ns/pid or a bind mount of one). Unset: the agent's own.
     pub pid_namespace: Option<PathBuf>,
-    /// Space for cached images, GiB; the least recently used go first, those that instances use never.
+    /// The size of the image cache, GiB. The least recently used images are removed first, those that instances use never.
     pub image_cache_gib: u64,
     /// How much of each instance's console output is kept, KiB.
     pub console_log_kib: u64,
-    /// Starts of instances that are prepared at once. 0: twice the hardware threads, at least 4.
+    /// How many instance starts are prepared at the same time. 0: twice the number of hardware threads, at least 4.
     pub parallel_starts: u32,
-    /// The socket of this host's network-agent, which hands the taps of network cards over.
+    /// The socket of this host's network-agent, which passes the tap devices of the instances' network cards.
     pub port_socket: PathBuf,
-    /// The program that starts QEMU unprivileged, called with `vm-launch`. Unset: the running binary itself.
+    /// The program that starts QEMU as an unprivileged user; it is called with the argument `vm-launch`. Unset: the running binary itself.
     pub launch_program: Option<PathBuf>,
 }
 
@@ -80,7 +80,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Everything that is wrong, not only the first.
+    /// Returns all errors, not only the first.
     #[must_use]
     pub fn validate(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();

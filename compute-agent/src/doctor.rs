@@ -1,4 +1,4 @@
-//! What is wrong with this host as a place for instances, and what to do about it. Looks, changes nothing that lasts.
+//! Checks whether this host can run instances, and says what to do if not. It changes nothing that lasts.
 
 use crate::{
     config::Config,
@@ -17,18 +17,18 @@ use std::{fmt, fs, path::Path};
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     Ok,
-    /// It works, less well than it could.
+    /// It works, but less well than it could.
     Warning,
-    /// Instances can't run, or soon can't.
+    /// Instances can't run, or soon won't.
     Error,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     pub level: Level,
     pub what: String,
-    /// What to do; empty when nothing is.
+    /// What to do; empty if there is nothing to do.
     pub hint: String,
 }
 
@@ -63,7 +63,7 @@ impl Finding {
     }
 }
 
-/// Looks at everything; takes some seconds when the accelerators were never measured on this host.
+/// Makes all checks. This takes some seconds if the accelerators were never measured on this host.
 pub async fn doctor(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<Finding> = config
         .validate()
@@ -72,9 +72,12 @@ pub async fn doctor(config: &Config) -> Vec<Finding> {
         .collect();
     let root = rustix::process::geteuid().is_root();
     findings.push(if root {
-        Finding::ok("the agent may act as root")
+        Finding::ok("the agent runs as root")
     } else {
-        Finding::error("not run as root: QEMUs can't be given users and control groups of their own", "run it as root")
+        Finding::error(
+            "not run as root: QEMU can't be started with users and control groups of its own",
+            "run it as root",
+        )
     });
     directories(config, &mut findings);
     qemu(config, root, &mut findings).await;
@@ -83,10 +86,10 @@ pub async fn doctor(config: &Config) -> Vec<Finding> {
     ledger(config, &mut findings);
     if let Some(path) = &config.pid_namespace {
         findings.push(match fs::File::open(path) {
-            Ok(_) => Finding::ok(format!("the PID namespace {} is there", path.display())),
+            Ok(_) => Finding::ok(format!("the PID namespace {} exists", path.display())),
             Err(e) => Finding::error(
                 format!("the PID namespace {} can't be opened: {e}", path.display()),
-                "start what holds it, or unset compute.pid_namespace",
+                "start the process that keeps it, or unset compute.pid_namespace",
             ),
         });
     }
@@ -102,10 +105,10 @@ fn directories(config: &Config, findings: &mut Vec<Finding>) {
     }
     for dir in [&config.state_dir, &config.run_dir] {
         match closed_parent(dir) {
-            None => findings.push(Finding::ok(format!("{} can be passed by instances' users", dir.display()))),
+            None => findings.push(Finding::ok(format!("the instances' users can pass through {}", dir.display()))),
             Some(closed) => findings.push(Finding::error(
                 format!(
-                    "instances' users can't pass {}: their QEMUs can't open their files below it",
+                    "the instances' users can't pass through {}, so their QEMUs can't open their files below it",
                     closed.display()
                 ),
                 format!("run `chmod o+x {}`", closed.display()),
@@ -114,7 +117,7 @@ fn directories(config: &Config, findings: &mut Vec<Finding>) {
     }
 }
 
-/// The first directory on the way to `dir` that others may not pass.
+/// The first directory in the path of `dir` that other users may not pass through.
 fn closed_parent(dir: &Path) -> Option<&Path> {
     use std::os::unix::fs::PermissionsExt;
     let mut way: Vec<&Path> = dir.ancestors().collect();
@@ -125,7 +128,7 @@ fn closed_parent(dir: &Path) -> Option<&Path> {
 async fn qemu(config: &Config, root: bool, findings: &mut Vec<Finding>) {
     let qemu = match find_qemu(config.qemu.as_deref()).await {
         Ok(qemu) => qemu,
-        // Each of these texts says what to do itself.
+        // Each of these texts itself says what to do.
         Err(error) => return findings.push(Finding::error(chain(&error), "")),
     };
     findings.push(Finding::ok(format!("QEMU {} ({})", qemu.version, qemu.binary.display())));
@@ -146,10 +149,10 @@ async fn qemu(config: &Config, root: bool, findings: &mut Vec<Finding>) {
                 Accel::Kvm { .. } => Finding::ok(format!("accelerator: {}", decision.reason)),
                 Accel::Tcg { .. } => Finding::warning(
                     format!("accelerator: {}", decision.reason),
-                    "instances work, several times slower; use a machine with working virtualization for more",
+                    "instances work, but several times slower; for more speed use a machine with working virtualization",
                 ),
             });
-            // The first warning says the reason again.
+            // The first warning repeats the reason.
             let because = decision.reason.rsplit("because ").next().unwrap_or_default();
             let warnings = decision.warnings.iter().filter(|w| !w.contains(because));
             findings.extend(warnings.map(|w| Finding::warning(w.clone(), "")));
@@ -162,7 +165,7 @@ async fn qemu(config: &Config, root: bool, findings: &mut Vec<Finding>) {
 }
 
 fn cgroups(config: &Config, findings: &mut Vec<Finding>) {
-    // First only looked at: a mount that is missing is told apart from a group that can't be made.
+    // The mounts are only read here, to distinguish a missing mount from a group that can't be made.
     let mounts = fs::read_to_string("/proc/self/mountinfo").map(|text| parse_mountinfo(&text)).unwrap_or_default();
     let version = match (mounts.v1.is_empty(), mounts.v2.is_some()) {
         (true, true) => "2",
@@ -178,7 +181,7 @@ fn cgroups(config: &Config, findings: &mut Vec<Finding>) {
             cgroups
                 .warnings()
                 .iter()
-                .map(|w| Finding::warning(w.clone(), "mount the controller, or live without this limit")),
+                .map(|w| Finding::warning(w.clone(), "mount the controller, or accept that this limit isn't enforced")),
         ),
         Err(error) => findings.push(Finding::error(chain(&error), "see compute.cgroup_parent")),
     }
@@ -191,11 +194,11 @@ fn space(config: &Config, findings: &mut Vec<Finding>) {
     findings.push(if free_gib < reserve {
         Finding::error(
             format!("{what}, less than the reserve of {reserve} GiB"),
-            "free or add space: guests whose disks can't grow are stopped until they can",
+            "free or add space: guests whose disks can't grow are paused until they can",
         )
     } else if space.total_bytes >> 30 <= reserve + config.image_cache_gib {
         Finding::warning(
-            format!("{what}; after the reserve and the image cache nothing is left for instances' disks"),
+            format!("{what}; nothing is left for the instances' disks after the reserve and the image cache"),
             "lower compute.reserve_disk_gib or compute.image_cache_gib, or add space",
         )
     } else {
@@ -211,18 +214,18 @@ fn ledger(config: &Config, findings: &mut Vec<Finding>) {
             findings.extend(bad.into_iter().map(|file| {
                 Finding::error(
                     format!("{} can't be understood: {}", file.path.display(), file.reason),
-                    "the next start sets it aside in ledger/quarantine; its instance goes on, unmanaged",
+                    "the next start moves it to ledger/quarantine; its instance keeps running, unmanaged",
                 )
             }));
         }
         Err(error) => findings.push(Finding::error(chain(&error), "check the disk below compute.state_dir")),
     }
-    let aside = config.state_dir.join("ledger/quarantine");
-    let count = fs::read_dir(&aside).map_or(0, Iterator::count);
+    let quarantine = config.state_dir.join("ledger/quarantine");
+    let count = fs::read_dir(&quarantine).map_or(0, Iterator::count);
     if count > 0 {
         findings.push(Finding::warning(
-            format!("{count} damaged ledger files lie in {}", aside.display()),
-            "repair and move them back while the agent is down, or remove them",
+            format!("{count} damaged ledger files are in {}", quarantine.display()),
+            "repair them and move them back while the agent is stopped, or remove them",
         ));
     }
 }
@@ -243,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_wrong_is_found_and_says_what_to_do() {
+    async fn problems_are_found_and_say_what_to_do() {
         let dir = tempfile::tempdir().expect("dir");
         let config = config(dir.path());
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o700)).expect("closed");
@@ -252,7 +255,7 @@ mod tests {
             findings.iter().find(|f| f.what.contains(text)).unwrap_or_else(|| panic!("{text}: {findings:?}"))
         };
         assert_eq!(find("qemu-system-x86_64 is not installed").level, Level::Error);
-        assert!(find("can't pass").hint.contains("chmod o+x"));
+        assert!(find("can't pass through").hint.contains("chmod o+x"));
         assert_eq!(find("the ledger holds 0").level, Level::Ok);
 
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o711)).expect("opened");
@@ -260,8 +263,8 @@ mod tests {
         fs::write(config.state_dir.join("ledger/x.json"), b"{").expect("written");
         let findings = doctor(&config).await;
         assert!(findings.iter().any(|f| f.level == Level::Error && f.what.contains("x.json")));
-        assert!(!findings.iter().any(|f| f.what.contains("can't pass")));
-        assert!(config.state_dir.join("ledger/x.json").exists(), "it only looks");
+        assert!(!findings.iter().any(|f| f.what.contains("can't pass through")));
+        assert!(config.state_dir.join("ledger/x.json").exists(), "it only reads");
         let bad = doctor(&Config { zone: String::new(), ..config.clone() }).await;
         assert!(bad.iter().any(|f| f.what.contains("compute.zone")));
         if let Ok(cgroups) = Cgroups::detect(&config.cgroup_parent) {

@@ -1,12 +1,12 @@
 //! The compute-agent: one per host, owner of the host's virtual machines.
 //!
 //! It keeps a [`ledger`] of what the host must be, reconciles the host to it alone ([`reconcile`]), takes over what still runs after
-//! a restart ([`adopt`]), caches images ([`images`]), and tells the cluster-manager what it sees ([`link`]). Below that lies the VM
+//! a restart ([`adopt`]), caches images ([`images`]), and reports to the cluster-manager what it observes ([`link`]). Below that lies the VM
 //! layer: QEMU's command line and launch ([`qemu`]), its monitor ([`qmp`]), disks ([`disk`]), the serial console ([`console`]) and
 //! the machine itself ([`host`]).
 //!
 //! ```text
-//! cluster-manager ⇄ link ──► ledger (durable) ──► reconcile: look · plan (pure) · one step ──► qemu · disk · cgroup
+//! cluster-manager ⇄ link ──► ledger (durable) ──► reconcile: observe · plan (pure) · one step ──► qemu · disk · cgroup
 //!                    ▲                                 ▲        │
 //!                    └──── outbox ◄── observations ────┘        └──► images ⇄ storage-manager
 //! ```
@@ -46,10 +46,10 @@ use service_kit::transport::GrpcTarget;
 use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Steps that are under way at the shutdown get so long to end.
+/// How long a shutdown waits for steps that are under way.
 const DRAIN: Duration = Duration::from_secs(15);
 
-/// Whom the agent talks to.
+/// The services that the agent calls.
 pub struct Deps {
     pub cluster: GrpcTarget,
     pub storage: GrpcTarget,
@@ -72,13 +72,13 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     shutdown.cancelled().await;
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
-        tracing::warn!("steps are still under way; the next start goes on with them");
+        tracing::warn!("some steps are still under way; the next start continues them");
     }
     tracing::info!("the compute-agent has stopped; instances keep running");
     Ok(())
 }
 
-/// Opens the ledger, looks around on the host, and makes what all tasks share.
+/// Opens the ledger, finds what an earlier agent left on the host, and makes what all tasks share.
 async fn start(
     config: Config,
     deps: &Deps,
@@ -94,9 +94,9 @@ async fn start(
         })?;
         let (ledger, quarantined) = Ledger::open(&opening.state_dir, opening.host_id)?;
         for file in quarantined {
-            tracing::error!(path = %file.path.display(), reason = file.reason, "a damaged ledger file was set aside; its instance goes on unmanaged");
+            tracing::error!(path = %file.path.display(), reason = file.reason, "a damaged ledger file was moved to quarantine; its instance continues unmanaged");
         }
-        let findings = adopt::look_around(&ledger, &opening.state_dir, &opening.run_dir);
+        let findings = adopt::find_leftovers(&ledger, &opening.state_dir, &opening.run_dir);
         let instances = layout::instances_dir(&opening.state_dir);
         let direct = disk::overlay::supports_direct(&instances).context("the state directory can't be written")?;
         let cgroups = Cgroups::detect(&opening.cgroup_parent)?;
@@ -110,9 +110,9 @@ async fn start(
         tracing::warn!("{warning}");
     }
     let ledger = Arc::new(ledger);
-    let wanted = Arc::clone(&ledger);
+    let entries = Arc::clone(&ledger);
     let in_use = move || {
-        let held = wanted.all();
+        let held = entries.all();
         let live = held.iter().filter_map(|held| match &**held {
             Held::Live(entry) => Some(entry.desired.image.parts.iter().map(|part| part.sha256.clone())),
             Held::Tombstone(_) => None,

@@ -1,8 +1,8 @@
 //! Stops every VM of this host without the control plane: `iaasd vms stop`, for a shutdown of the machine or the end of an
 //! installation.
 //!
-//! What the ledger says must be stays as it is, so the next start of the agent brings up what must run. The ledger is opened as the
-//! agent opens it: while an agent runs, it would start again what is stopped here, so then this is refused.
+//! The desired state in the ledger stays as it is, so the next start of the agent starts the instances that must run. The ledger is opened as
+//! the agent opens it, so this is refused while an agent runs, which would start again what is stopped here.
 
 use crate::{
     adopt::{Found, running_qemus},
@@ -16,48 +16,48 @@ use crate::{
 use domain::InstanceId;
 use std::{fmt, time::Duration};
 
-/// No guest gets longer, whatever its own timeout.
+/// The longest time that a guest gets to shut down, whatever its own timeout.
 const GRACE_MAX: Duration = Duration::from_secs(60);
-/// Each gets this long: a timeout of 0 may be no more than the trace of one hard stop.
+/// The shortest time that a guest gets to shut down, because a timeout of 0 may only be left from one hard stop.
 const GRACE_MIN: Duration = Duration::from_secs(10);
 const QMP_TIMEOUT: Duration = Duration::from_secs(3);
 const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The power button is pressed again this often.
-const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// The power button is pressed again after this time.
+const POWERDOWN_AGAIN: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped {
-    /// The guest shut down when asked.
+    /// The guest shut down when its power button was pressed.
     Gracefully,
-    /// It didn't in its time, or couldn't be asked.
+    /// The guest didn't shut down in time, or its QEMU couldn't be reached, and QEMU was killed.
     Hard,
-    /// It runs on.
+    /// It still runs.
     Failed { reason: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub instance_id: InstanceId,
-    /// Empty when the ledger doesn't know it.
+    /// The instance's name; empty if it isn't in the ledger.
     pub name: String,
     pub stopped: Stopped,
 }
 
-/// What was done, an entry for each VM that ran.
+/// What was done, with an entry for each VM that ran.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     pub vms: Vec<Outcome>,
 }
 
-/// A line for each VM and one for all.
+/// Prints a line for each VM and one for all.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for Outcome { instance_id, name, stopped } in &self.vms {
             let name = if name.is_empty() { "not in the ledger" } else { name };
             match stopped {
                 Stopped::Gracefully => writeln!(f, "{instance_id} ({name}): shut down")?,
-                Stopped::Hard => writeln!(f, "{instance_id} ({name}): ended, it didn't shut down in its time")?,
-                Stopped::Failed { reason } => writeln!(f, "{instance_id} ({name}): RUNS ON: {reason}")?,
+                Stopped::Hard => writeln!(f, "{instance_id} ({name}): killed, because it didn't shut down in time")?,
+                Stopped::Failed { reason } => writeln!(f, "{instance_id} ({name}): STILL RUNS: {reason}")?,
             }
         }
         let failed = self.vms.iter().filter(|vm| matches!(vm.stopped, Stopped::Failed { .. })).count();
@@ -66,14 +66,14 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// Nothing of ours runs any more.
+    /// Whether no VM runs any more.
     #[must_use]
     pub fn complete(&self) -> bool {
         self.vms.iter().all(|vm| !matches!(vm.stopped, Stopped::Failed { .. }))
     }
 }
 
-/// Stops them all at once, each within its own `stop_timeout_secs` (10 s to a minute), then hard.
+/// Stops all VMs at the same time: gracefully within their own `stop_timeout_secs` (10 s to a minute), then hard.
 pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
     leftover::end_probes(&config.run_dir);
     let (found, state_dir, host_id) = (running_qemus(&config.run_dir), config.state_dir.clone(), config.host_id);
@@ -82,10 +82,10 @@ pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
     }
     let opened = tokio::task::spawn_blocking(move || Ledger::open(&state_dir, host_id)).await;
     let (ledger, _) = opened.map_err(|_| LedgerError::Closed)??;
-    let stops = found.into_iter().map(|found| stop_one(config, &ledger, found));
+    let stops = found.into_iter().map(|found| stop_vm(config, &ledger, found));
     let vms = futures::future::join_all(stops).await;
     for held in ledger.all() {
-        // Wanted, and not a crash: the next start of the agent must not count it as one.
+        // This end was intended, so the next start of the agent must not count it as a crash.
         if let Held::Live(entry) = &*held
             && entry.done.process.as_ref().is_some_and(|running| !running.process.alive())
         {
@@ -100,7 +100,7 @@ pub async fn stop_all(config: &Config) -> Result<Report, LedgerError> {
     Ok(Report { vms })
 }
 
-async fn stop_one(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
+async fn stop_vm(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
     let instance_id = found.instance_id;
     let held = ledger.held(instance_id);
     let (name, grace) = match held.as_deref() {
@@ -112,7 +112,7 @@ async fn stop_one(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
     };
     let paths = Paths::new(&config.state_dir, &config.run_dir, instance_id);
     let graceful = match QmpClient::connect(&paths.qmp_socket(), QMP_TIMEOUT).await {
-        Ok(qmp) => ask(&found, &qmp, grace).await,
+        Ok(qmp) => shut_down(&found, &qmp, grace).await,
         Err(_) => false,
     };
     let end = async {
@@ -130,11 +130,11 @@ async fn stop_one(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
     Outcome { instance_id, name, stopped }
 }
 
-/// True when the guest shut down by itself in its time. QEMU is asked to end in any case, so that it writes out what it holds.
-async fn ask(found: &Found, qmp: &QmpClient, grace: Duration) -> bool {
+/// Presses the guest's power button; true if the guest shut down in time. QEMU is told to quit in any case, so that it writes out its data.
+async fn shut_down(found: &Found, qmp: &QmpClient, grace: Duration) -> bool {
     let guest_ended = async {
         let mut events = qmp.events();
-        // One that is paused hears nothing.
+        // A paused guest doesn't notice its power button.
         let _ = qmp.cont().await;
         loop {
             match qmp.query_status().await {
@@ -144,7 +144,7 @@ async fn ask(found: &Found, qmp: &QmpClient, grace: Duration) -> bool {
             }
             let _ = qmp.system_powerdown().await;
             let shutdown = async { while events.recv().await.is_ok_and(|event| event.name != "SHUTDOWN") {} };
-            let _ = tokio::time::timeout(ASK_AGAIN, shutdown).await;
+            let _ = tokio::time::timeout(POWERDOWN_AGAIN, shutdown).await;
         }
     };
     let graceful = tokio::time::timeout(grace, guest_ended).await.is_ok();

@@ -1,8 +1,8 @@
-//! What runs on this host although this agent didn't start it: the QEMUs of the agent before it.
+//! Finds what runs on this host although this agent didn't start it: the QEMUs of the agent before it.
 //!
 //! The problem: the agent may be killed between any two instructions, also between a QEMU's exec and the ledger's note of it. A pid
-//! file can't help (it is written after the exec too), and asking the control groups alone fails where none are mounted. So the
-//! process table itself is asked: a QEMU of ours has the path of its monitor socket on its command line, and that path names the
+//! file can't help (it is written after the exec too), and the control groups alone aren't enough, because a host may have none mounted. So the
+//! process table itself is read: a QEMU of ours has the path of its monitor socket on its command line, and that path names the
 //! instance. What it was started as was written beside its disk *before* the exec ([`Launched`]).
 //!
 //! Invariants: a QEMU in our run directory is never started twice, and never killed for not being in the ledger: it is kept and
@@ -10,12 +10,12 @@
 
 mod launched;
 
-pub use launched::{Launched, LaunchedError};
+pub use launched::LaunchedError;
 
 use crate::{
-    ledger::{Held, Ledger, Version},
+    ledger::{Held, Launched, Ledger, Version},
     qemu::process::ProcessRef,
-    reconcile::layout::{self, Paths},
+    reconcile::layout::{self, DiskFile, Paths},
 };
 use domain::InstanceId;
 use std::{
@@ -24,14 +24,14 @@ use std::{
     path::Path,
 };
 
-/// A QEMU of ours.
+/// A QEMU that an agent of this host started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     pub instance_id: InstanceId,
     pub process: ProcessRef,
 }
 
-/// Which instance a command line is of: the one whose monitor socket it names. Pure.
+/// The instance of a command line, which is the one whose monitor socket it names. Pure.
 #[must_use]
 pub fn instance_of(cmdline: &[u8], vms_dir: &Path) -> Option<InstanceId> {
     let prefix = format!("path={}/", vms_dir.display());
@@ -51,7 +51,7 @@ pub fn running_qemus(run_dir: &Path) -> Vec<Found> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     let pids = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
     let found = pids.filter_map(|pid| {
-        // First the identity, then the command line: what is read is then of that process, or of none.
+        // The identity is read before the command line, so that the command line belongs to that process or to none.
         let process = ProcessRef::of_pid(pid).ok()?;
         let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let instance_id = instance_of(&cmdline, &vms_dir)?;
@@ -60,28 +60,29 @@ pub fn running_qemus(run_dir: &Path) -> Vec<Found> {
     found.collect()
 }
 
-/// Something of an instance that the ledger doesn't have. Kept and reported, for a person to decide.
+/// Something of an instance that the ledger doesn't have. It is kept and reported, so that a person can decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Orphan {
     pub instance_id: InstanceId,
-    /// As it was started; zero when that isn't known.
+    /// The version under which it was started; zero if that isn't known.
     pub version: Version,
     /// Whether a QEMU runs for it.
     pub runs: bool,
 }
 
-/// What the start of the agent finds.
+/// What the agent finds at its start.
 #[derive(Debug, Default)]
 pub struct Findings {
-    /// By instance, for their tasks. Two QEMUs of one instance would be two machines on one disk, which QEMU's own locks prevent.
+    /// The running QEMUs by instance, for their tasks. Two QEMUs of one instance would be two machines on one disk, which QEMU's own locks
+    /// prevent.
     pub found: HashMap<InstanceId, Found>,
     pub orphans: Vec<Orphan>,
 }
 
-/// Looks at everything of ours on this host, and removes what is safely nobody's: sockets without a process, instance directories
+/// Finds everything of instances on this host, and removes what safely belongs to none: sockets without a process, instance directories
 /// without a disk. Blocking.
 #[must_use]
-pub fn look_around(ledger: &Ledger, state_dir: &Path, run_dir: &Path) -> Findings {
+pub fn find_leftovers(ledger: &Ledger, state_dir: &Path, run_dir: &Path) -> Findings {
     let found: HashMap<InstanceId, Found> =
         running_qemus(run_dir).into_iter().map(|found| (found.instance_id, found)).collect();
     let live = |id: InstanceId| matches!(ledger.held(id).as_deref(), Some(Held::Live(_)));
@@ -92,10 +93,10 @@ pub fn look_around(ledger: &Ledger, state_dir: &Path, run_dir: &Path) -> Finding
     for id in ids_in(&layout::instances_dir(state_dir)).filter(|id| !live(*id) && !found.contains_key(id)) {
         let dir = Paths::new(state_dir, run_dir, id).dir;
         if holds_disk(&dir) {
-            tracing::error!(instance_id = %id, dir = %dir.display(), "the ledger doesn't know this directory; it is kept for its disk");
+            tracing::error!(instance_id = %id, dir = %dir.display(), "the ledger doesn't know this instance directory; it is kept because it contains a disk");
             orphans.insert(id, false);
         } else {
-            tracing::info!(instance_id = %id, dir = %dir.display(), "removing what was left half-built");
+            tracing::info!(instance_id = %id, dir = %dir.display(), "removing an instance directory that was left incomplete");
             remove(&dir);
         }
     }
@@ -106,7 +107,7 @@ pub fn look_around(ledger: &Ledger, state_dir: &Path, run_dir: &Path) -> Finding
         let launched = Launched::read(&Paths::new(state_dir, run_dir, instance_id).launch()).ok();
         let version = launched.map(|l| l.version).unwrap_or_default();
         if runs {
-            tracing::error!(%instance_id, "a QEMU runs that the ledger doesn't know; it is kept and reported as an orphan");
+            tracing::error!(%instance_id, "the ledger doesn't know this running QEMU; it is kept and reported as an orphan");
         }
         Orphan { instance_id, version, runs }
     };
@@ -120,7 +121,7 @@ fn ids_in(dir: &Path) -> impl Iterator<Item = InstanceId> {
 
 fn holds_disk(dir: &Path) -> bool {
     let mut entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.any(|entry| entry.file_name().to_str().and_then(layout::root_seq_of).is_some())
+    entries.any(|entry| entry.file_name().to_str().and_then(DiskFile::parse).is_some())
 }
 
 fn remove(dir: &Path) {
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_line_tells_its_instance() {
+    fn a_command_line_names_its_instance() {
         let id = InstanceId::new();
         let vms = Path::new("/run/iaas/compute/vms");
         let line = |path: String| {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nobodys_goes_and_disks_stay() {
+    fn what_belongs_to_no_instance_is_removed_and_disks_stay() {
         let (state, run) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
         let (ledger, _) = Ledger::open(state.path(), None).expect("opened");
         let paths = || Paths::new(state.path(), run.path(), InstanceId::new());
@@ -163,10 +164,11 @@ mod tests {
             fs::create_dir_all(&p.run_dir).expect("made");
         }
         fs::write(half.dir.join("root-0.qcow2.new"), b"").expect("written");
-        fs::write(whole.root_disk(3), b"data").expect("written");
-        let findings = look_around(&ledger, state.path(), run.path());
+        let disk = whole.disk(&DiskFile { role: "root".into(), seq: 3 });
+        fs::write(&disk, b"data").expect("written");
+        let findings = find_leftovers(&ledger, state.path(), run.path());
         assert!(!half.dir.exists() && !half.run_dir.exists() && !whole.run_dir.exists());
-        assert!(whole.root_disk(3).exists(), "somebody's data");
+        assert!(disk.exists(), "somebody's data");
         assert_eq!(findings.orphans.len(), 1);
         assert!(!findings.orphans[0].runs && findings.found.is_empty());
     }

@@ -1,4 +1,4 @@
-//! The launch shim alone, for this crate's tests; in production the same code is `iaasd vm-launch`.
+//! The launch shim as a program of its own, for this crate's tests; in production the same code is `iaasd vm-launch`.
 
 use std::process::ExitCode;
 

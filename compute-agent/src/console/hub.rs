@@ -1,9 +1,9 @@
-//! One connection to a guest's serial port, shared by everyone who watches or types.
+//! Shares one connection to a guest's serial port among everyone who watches or types.
 //!
 //! QEMU's socket takes one client, and a client that doesn't read makes the guest's console stall. So the hub holds the
 //! one connection and always reads. Watchers get the output through a bounded queue: one that is too slow loses the
-//! oldest output and is told so ([`Output::Skipped`]); it never holds up the guest or the others. Input goes through a
-//! bounded queue as well, and there it is the writer who waits, for a guest that doesn't read. The hub looks for the
+//! oldest output and gets [`Output::Skipped`] instead; it never holds up the guest or the others. Input goes through a
+//! bounded queue as well, and there the writer waits for a guest that doesn't read. The hub looks for the
 //! up line as output passes, and keeps the log's file small.
 
 use parking_lot::Mutex;
@@ -22,13 +22,13 @@ use tokio::task::AbortHandle;
 use super::log::ConsoleLog;
 use super::scan::{GuestUp, Scanner};
 
-/// Pieces of output kept for a slow watcher, each of at most 4 KiB.
+/// How many pieces of output are kept for a slow watcher, each of at most 4 KiB.
 const OUTPUT_KEPT: usize = 256;
 const INPUT_KEPT: usize = 64;
 const READ_BYTES: usize = 4 << 10;
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
-/// What a watcher sees.
+/// What a watcher gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     Data(Bytes),
@@ -40,7 +40,7 @@ pub enum Output {
 #[error("the console is closed")]
 pub struct ConsoleClosed;
 
-/// Cheap to clone; the connection closes with its last clone, watchers not counted.
+/// The hub of one console. It is cheap to clone; the connection closes with its last clone, watchers not counted.
 #[derive(Debug, Clone)]
 pub struct ConsoleHub {
     shared: Arc<Shared>,
@@ -55,7 +55,7 @@ struct Shared {
     task: AbortHandle,
 }
 
-/// The scanner and where it reports, so that arming anew and reporting can't cross.
+/// The scanner and the channel that it reports to, under one lock, so that rearming and reporting can't interleave.
 #[derive(Debug)]
 struct Watchdog {
     scanner: Scanner,
@@ -69,8 +69,8 @@ impl Drop for Shared {
 }
 
 impl ConsoleHub {
-    /// Connects in the background, and again whenever the connection is lost, until it is dropped. The log is kept below
-    /// `log_max_bytes`.
+    /// Starts a hub, which connects in the background, and again whenever the connection is lost, until it is dropped. The log is kept
+    /// smaller than `log_max_bytes`.
     pub fn start(serial_socket: PathBuf, log: ConsoleLog, log_max_bytes: u64) -> Self {
         let (output, _) = broadcast::channel(OUTPUT_KEPT);
         let (input, typed) = mpsc::channel(INPUT_KEPT);
@@ -82,22 +82,22 @@ impl ConsoleHub {
         Self { shared: Arc::new(Shared { output, input, guest_up, scanner, task }) }
     }
 
-    /// Output from now on.
+    /// A watcher, which gets the output from now on.
     pub fn watch(&self) -> Watcher {
         Watcher { output: self.shared.output.subscribe() }
     }
 
-    /// Types. Waits while the guest doesn't read and the queue is full.
+    /// Types into the console. This waits while the guest doesn't read and the queue is full.
     pub async fn write(&self, bytes: Bytes) -> Result<(), ConsoleClosed> {
         self.shared.input.send(bytes).await.map_err(|_| ConsoleClosed)
     }
 
-    /// The up line of the current boot, once it has come.
+    /// The up line of the current boot, once the guest has printed it.
     pub fn guest_up(&self) -> watch::Receiver<Option<GuestUp>> {
         self.shared.guest_up.clone()
     }
 
-    /// The guest boots anew: the line is awaited again.
+    /// Waits for the up line again, because the guest boots again.
     pub fn rearm(&self) {
         let mut watchdog = self.shared.scanner.lock();
         watchdog.scanner.rearm();
@@ -105,7 +105,7 @@ impl ConsoleHub {
     }
 }
 
-/// One watcher's place in the output.
+/// One watcher's position in the output.
 #[derive(Debug)]
 pub struct Watcher {
     output: broadcast::Receiver<Bytes>,
@@ -134,7 +134,7 @@ struct Pump {
 impl Pump {
     async fn run(mut self, mut typed: mpsc::Receiver<Bytes>) {
         let mut pause = Duration::from_millis(2);
-        // Typed, but not yet taken by the guest; it survives a lost connection.
+        // This was typed and not yet read by the guest; it survives a lost connection.
         let mut waiting = Bytes::new();
         self.trim();
         loop {
@@ -147,7 +147,7 @@ impl Pump {
         }
     }
 
-    /// Until the connection is lost.
+    /// Passes output and input on until the connection is lost.
     async fn serve(&mut self, stream: UnixStream, typed: &mut mpsc::Receiver<Bytes>, waiting: &mut Bytes) {
         let (mut read, mut write) = stream.into_split();
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
@@ -158,7 +158,7 @@ impl Pump {
                     Ok(n) if n > 0 => self.pass_on(buffer.split().freeze()),
                     Ok(_) | Err(_) => return,
                 },
-                // Cancelling it between two parts is safe: what was written is counted off by then.
+                // Cancelling this between two parts is safe: what was written is removed from `waiting` by then.
                 written = write.write_buf(waiting), if !waiting.is_empty() => if written.is_err() { return },
                 input = typed.recv(), if waiting.is_empty() => match input {
                     Some(bytes) => *waiting = bytes,
@@ -178,7 +178,7 @@ impl Pump {
         if self.since_trim > self.log_max_bytes / 2 {
             self.trim();
         }
-        // Nobody watching is no error.
+        // An error means that nobody watches.
         let _ = self.output.send(bytes);
     }
 

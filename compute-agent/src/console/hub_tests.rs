@@ -1,4 +1,4 @@
-//! The hub against a socket that stands for QEMU's chardev; the real one is in `tests/vm`.
+//! Tests the hub with a socket that stands in for QEMU's chardev; `tests/vm` tests it with the real one.
 
 use tokio::net::UnixListener;
 

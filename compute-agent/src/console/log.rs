@@ -1,10 +1,10 @@
-//! The console's file: written by QEMU, read and kept small by the agent.
+//! The console's log file, which QEMU writes and the agent reads and keeps small.
 //!
 //! QEMU appends for ever, so a guest could fill the host's disk. Rotating by rename doesn't work (QEMU keeps its
 //! descriptor), and truncating loses what is written between the copy and the cut. So old output is *punched out*: the
 //! blocks in front are freed while the file's length, and with it every offset, stays. An offset into the console is
-//! simply an offset into the file, for the instance's whole life; where the kept part starts is where the first data is.
-//! Only on file systems without holes the file is cut to nothing; its offsets start anew then.
+//! simply an offset into the file, for the instance's whole life; the kept part starts where the first data is.
+//! Only on file systems without holes the file is truncated to nothing, and its offsets start at 0 again.
 //!
 //! The file lies in a directory that QEMU may write, and a QEMU that a guest has taken over may put anything in its place:
 //! it is opened without following links, and only as a plain file with one name.
@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 use super::scan::{GuestUp, Scanner};
 use crate::qemu::process::await_readable;
 
-/// What a file system frees at once on every machine we know; punching is done in whole ones of these.
+/// The block size in which old output is freed, which is a multiple of the block size of every file system we know.
 const BLOCK_BYTES: u64 = 64 << 10;
 const READ_BYTES: usize = 64 << 10;
 
@@ -42,7 +42,7 @@ pub enum LogError {
 /// A part of the console's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
-    /// Of its first byte; behind the asked one where the older output is gone.
+    /// The offset of the first byte. It is greater than the requested one where the older output is gone.
     pub offset: u64,
     pub bytes: Vec<u8>,
 }
@@ -53,7 +53,7 @@ impl LogChunk {
     }
 }
 
-/// What there is of a console's output, in offsets.
+/// The part of a console's output that exists, in offsets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     pub start: u64,
@@ -79,7 +79,7 @@ impl ConsoleLog {
     }
 
     fn open(&self, write: bool) -> Result<File, LogError> {
-        // NONBLOCK, or a FIFO in its place would hold us.
+        // Without NONBLOCK a FIFO in its place would block the agent.
         let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
         let opened = OpenOptions::new().read(true).write(write).custom_flags(flags).open(&self.path);
         let file = match opened {
@@ -110,8 +110,8 @@ impl ConsoleLog {
         self.extent_of(&self.open(false)?)
     }
 
-    /// At most `max` bytes (and at most 64 KiB) from `offset` on; none at the end. An offset behind the end is taken
-    /// for the start, since the file must have begun anew.
+    /// Reads at most `max` bytes (and at most 64 KiB) from `offset` on; none at the end. An offset beyond the end is taken for the start,
+    /// because the file must have been truncated.
     pub fn read(&self, offset: u64, max: usize) -> Result<LogChunk, LogError> {
         let file = self.open(false)?;
         let extent = self.extent_of(&file)?;
@@ -129,7 +129,7 @@ impl ConsoleLog {
         Ok(LogChunk { offset, bytes })
     }
 
-    /// The last `max` bytes (at most 64 KiB), from the beginning of a line on where there is one.
+    /// Reads the last `max` bytes (at most 64 KiB), from the beginning of a line on if there is one.
     pub fn tail(&self, max: usize) -> Result<LogChunk, LogError> {
         let extent = self.extent()?;
         let from = extent.end.saturating_sub(max.min(READ_BYTES) as u64).max(extent.start);
@@ -144,7 +144,7 @@ impl ConsoleLog {
         Ok(chunk)
     }
 
-    /// Frees the oldest output once more than `max` bytes are kept, down to half of that. Returns what is left.
+    /// Frees the oldest output if more than `max` bytes are kept, down to half of that. Returns what is left.
     pub fn trim(&self, max: u64) -> Result<Extent, LogError> {
         let file = self.open(true)?;
         let extent = self.extent_of(&file)?;
@@ -163,7 +163,7 @@ impl ConsoleLog {
         self.extent_of(&file)
     }
 
-    /// The last up line at or behind `offset`; for adoption, with the offset at which the current boot began.
+    /// Finds the last up line at or after `offset`. Adoption uses it with the offset at which the current boot began.
     pub fn find_guest_up(&self, offset: u64) -> Result<Option<GuestUp>, LogError> {
         let (mut scanner, mut found, mut at) = (Scanner::default(), None, offset);
         loop {
@@ -192,7 +192,7 @@ impl ConsoleLog {
     }
 }
 
-/// A reader that waits for more.
+/// A reader that waits for more output.
 #[derive(Debug)]
 pub struct Follower {
     log: ConsoleLog,
@@ -201,8 +201,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// The next output, as soon as there is some. A reader that is too slow misses what is trimmed meanwhile, which shows
-    /// in the offset. An error when the file is gone.
+    /// Returns the next output as soon as there is some. A reader that is too slow misses what is trimmed in the meantime, which shows in the
+    /// offset. It is an error if the file is gone.
     pub async fn next(&mut self) -> Result<LogChunk, LogError> {
         loop {
             let chunk = self.log.read(self.offset, READ_BYTES)?;
@@ -212,7 +212,7 @@ impl Follower {
             }
             let mut ready = self.watch.readable().await.map_err(self.log.io())?;
             let mut events = [0; 1024];
-            // What happened doesn't matter: the file is looked at again.
+            // The events themselves don't matter, because the file is read again.
             while rustix::io::read(ready.get_inner(), &mut events).is_ok_and(|n| n > 0) {}
             ready.clear_ready();
         }
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_up_line_behind_an_offset_is_found() {
+    fn the_last_up_line_after_an_offset_is_found() {
         let (_dir, log, mut file) = log();
         file.write_all(b"iaas-guest: up a 1.0\nx\niaas-guest: up b 2.0\n").expect("written");
         let up = |offset| log.find_guest_up(offset).expect("readable").map(|up| up.hostname);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn following_sees_what_is_there_and_what_comes() {
+    async fn following_gets_what_exists_and_what_comes() {
         let (_dir, log, mut file) = log();
         file.write_all(b"old").expect("written");
         let mut follower = log.follow(1).expect("followed");

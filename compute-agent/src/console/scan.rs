@@ -1,23 +1,23 @@
-//! Finds the line by which a guest says that it is up. Pure.
+//! Finds the line in which a guest reports that it is up. Pure.
 //!
-//! `iaas-guest: up <hostname> <seconds>`, as a line or at the end of one (an init system may put its own words in front).
-//! It comes from the guest and proves nothing to anyone but the guest's owner: nothing but `guest_up_at` hangs on it.
+//! The line is `iaas-guest: up <hostname> <seconds>`, possibly with a text of the init system in front. It comes from the guest and proves
+//! nothing to anyone but the guest's owner: nothing but `guest_up_at` depends on it.
 
 use crate::disk::config_drive::hostname_valid;
 
 const MARK: &str = "iaas-guest: up ";
-/// Longer lines aren't looked at to their end.
+/// Longer lines are only read up to this length.
 const LINE_MAX: usize = 1024;
 
-/// What a guest said.
+/// What the guest reported.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GuestUp {
     pub hostname: String,
-    /// Since its kernel started, by its own clock.
+    /// The time since its kernel started, by its own clock.
     pub uptime_seconds: f64,
 }
 
-/// Reads output as it comes, and reports the line once until it is told that the guest boots anew.
+/// Reads output as it comes, and reports the line once for each boot of the guest.
 #[derive(Debug, Default)]
 pub struct Scanner {
     line: Vec<u8>,
@@ -25,13 +25,13 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// The next such line is to be reported again.
+    /// Reports the next such line again.
     pub fn rearm(&mut self) {
         self.reported = false;
         self.line.clear();
     }
 
-    /// The first such line of this boot, when these bytes complete it.
+    /// Takes output, and returns the first such line of this boot if these bytes complete it.
     pub fn push(&mut self, bytes: &[u8]) -> Option<GuestUp> {
         let mut found = None;
         for &byte in bytes {
@@ -52,15 +52,15 @@ impl Scanner {
     }
 }
 
-/// Reads one line, its end of line removed.
+/// Parses one line without its line ending.
 pub fn parse_line(line: &[u8]) -> Option<GuestUp> {
     let text = String::from_utf8_lossy(line);
     let (_, rest) = text.rsplit_once(MARK)?;
-    let mut words = rest.split_ascii_whitespace();
-    let (hostname, seconds) = (words.next()?, words.next()?);
+    let mut fields = rest.split_ascii_whitespace();
+    let (hostname, seconds) = (fields.next()?, fields.next()?);
     let uptime_seconds: f64 = seconds.parse().ok()?;
     let sane = hostname_valid(hostname) && uptime_seconds.is_finite() && uptime_seconds >= 0.0;
-    (sane && words.next().is_none()).then(|| GuestUp { hostname: hostname.to_owned(), uptime_seconds })
+    (sane && fields.next().is_none()).then(|| GuestUp { hostname: hostname.to_owned(), uptime_seconds })
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The config drive: an instance's identity, keys and user data as a NoCloud volume (label `cidata`).
 //!
-//! Rebuilt before each start from the spec, so it needs no durability, and a changed name or key is there at the next
-//! boot. What it says is rendered purely; YAML scalars are written as JSON strings, which YAML reads as such whatever
+//! It is made again before a start when its content has changed, so it needs no durability, and a changed name or key is there at the
+//! next boot. Its content is rendered purely; YAML scalars are written as JSON strings, which YAML reads as such whatever
 //! they contain. The vendor data makes a stock cloud-init print the line by which the console tells that a guest is up;
 //! a tenant's user data outranks it.
 
@@ -9,7 +9,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::iso::render_iso;
@@ -17,16 +19,25 @@ use super::overlay::{DiskError, Owner, blocking};
 
 const LABEL: &str = "cidata";
 
-/// What a guest is told about itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a guest may read about itself on its config drive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GuestConfig {
-    /// Once per instance: cloud-init runs its first-boot steps anew when it changes.
+    /// The instance's id: cloud-init runs its first-boot steps again when it changes.
     pub instance_id: String,
     pub hostname: String,
     /// One OpenSSH public key per entry.
     pub ssh_keys: Vec<String>,
-    /// As the tenant gave it, of any kind; empty for none.
+    /// The tenant's user data, of any kind; empty for none.
     pub user_data: Vec<u8>,
+}
+
+impl GuestConfig {
+    /// Identifies the content of the drive: 16 lower-case hexadecimal digits, which differ whenever a field differs.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        // Plain data always serializes, and JSON keeps the fields apart.
+        hex::encode(&Sha256::digest(serde_json::to_vec(self).unwrap_or_default())[..8])
+    }
 }
 
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -47,7 +58,7 @@ pub enum ConfigDriveError {
     Disk(#[source] DiskError),
 }
 
-/// The files of the volume.
+/// The content of the volume's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoCloud {
     pub meta_data: String,
@@ -55,7 +66,7 @@ pub struct NoCloud {
     pub user_data: Vec<u8>,
 }
 
-/// RFC 1123's label, the only form of host name we give out.
+/// Whether this is a label of RFC 1123, the only form of host name that instances get.
 pub fn hostname_valid(hostname: &str) -> bool {
     let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = hostname.as_bytes();
@@ -98,7 +109,7 @@ pub fn render_config_drive(config: &GuestConfig) -> Result<Vec<u8>, GuestConfigE
     Ok(render_iso(LABEL, &files))
 }
 
-/// Writes the volume for one instance, readable by its QEMU alone (mode 0400), in place of an earlier one.
+/// Writes the volume of one instance, readable only by its QEMU (mode 0400), in place of an earlier one.
 pub async fn write_config_drive(config: &GuestConfig, dest: &Path, owner: Owner) -> Result<(), ConfigDriveError> {
     let image = render_config_drive(config).map_err(ConfigDriveError::Config)?;
     let dest = dest.to_path_buf();
@@ -147,6 +158,18 @@ mod tests {
         assert_eq!(files.user_data, config().user_data);
         let bare = render_nocloud(&GuestConfig { ssh_keys: vec![], ..config() }).expect("valid");
         assert!(!bare.meta_data.contains("public-keys"));
+    }
+
+    #[test]
+    fn the_digest_differs_with_the_content() {
+        let digest = |keys: &[&str], data: &[u8]| {
+            let ssh_keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            GuestConfig { ssh_keys, user_data: data.to_vec(), ..config() }.digest()
+        };
+        assert_eq!(digest(&["a"], b"b"), digest(&["a"], b"b"));
+        assert_ne!(digest(&["a"], b"b"), digest(&["ab"], b""));
+        assert_ne!(digest(&["a", "b"], b""), digest(&["ab"], b""));
+        assert_eq!(digest(&[], b"").len(), 16);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The end of a disk: freed, and unreadable by anyone, before its name is gone.
+//! Erases a disk: it is freed, and unreadable by anyone, before its name is gone.
 //!
 //! Unlinking alone was rejected: whoever still has the file open, or a second link to it, could read on, and after a
 //! crash the unlink may not have happened. So the file's whole range is punched out first, which frees its blocks and
@@ -23,7 +23,7 @@ use super::overlay::{DiskError, blocking};
 
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// Erases and removes a disk's file; one that isn't there is done already. No QEMU has it open for writing.
+/// Erases and removes a disk's file. A file that doesn't exist is no error. No QEMU may have it open for writing.
 pub async fn erase(path: &Path) -> Result<(), DiskError> {
     let path = path.to_path_buf();
     blocking(move || erase_now(&path).map_err(|source| DiskError::io(&path, source))).await
@@ -49,12 +49,12 @@ fn erase_now(path: &Path) -> io::Result<()> {
     sync_dir(path)
 }
 
-/// Zeros over everything that holds data.
+/// Writes zeros over everything that holds data.
 fn overwrite(mut file: &File, len: u64) -> io::Result<()> {
     let zeros = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < len {
-        // Holes need no zeros; a file system without holes says that all is data.
+        // Holes need no zeros; a file system without holes reports that everything is data.
         at = match seek(file, SeekFrom::Data(at)) {
             Ok(data) => data,
             Err(Errno::NXIO) => break,

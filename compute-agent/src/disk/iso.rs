@@ -1,13 +1,13 @@
-//! A writer for the smallest ISO 9660 image that Linux, cloud-init and everyone else reads: one directory, a few
-//! small files, the names once as ISO 9660 wants them (upper case) and once as they are, in a Joliet tree. Pure.
+//! Renders the smallest ISO 9660 image that Linux, cloud-init and everyone else reads: one directory with a few small files, whose names
+//! appear once as ISO 9660 requires them (upper case) and once as they are, in a Joliet tree. Pure.
 //!
-//! `genisoimage` would be a package more on every host and some milliseconds more on every start, for a format whose
-//! needed part fits here. Sources: ECMA-119 (sections in the comments) and the Joliet specification of 1995.
+//! `genisoimage` would be one more package on every host and would cost some milliseconds of every start, for a format whose needed part
+//! fits in this file. Sources: ECMA-119 (sections in the comments) and the Joliet specification of 1995.
 
 const SECTOR: usize = 2048;
-/// The volume descriptors' place, after 16 sectors that belong to nobody.
+/// The sector of the volume descriptors, after 16 unused sectors.
 const DESCRIPTORS: usize = 16;
-/// Path tables (little and big endian) and root directory of each of the two trees.
+/// The sectors of the path tables (little and big endian) and of the root directory of each of the two trees.
 const PATH_TABLES: [usize; 2] = [19, 21];
 const ROOTS: [usize; 2] = [23, 24];
 const FIRST_FILE: usize = 25;

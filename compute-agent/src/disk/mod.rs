@@ -1,5 +1,5 @@
-//! An instance's disks on a local file system: overlays on cached images ([`overlay`]), their end ([`erase`]), and the
-//! config drive ([`config_drive`], written by [`iso`]).
+//! An instance's disks on a local file system: overlays on cached images ([`overlay`]), how they are erased ([`erase`]), and the config
+//! drive ([`config_drive`], rendered by [`iso`]).
 
 pub mod config_drive;
 pub mod erase;

@@ -1,7 +1,7 @@
-//! Disk images by `qemu-img`, with the formats always named.
+//! Makes disk images with `qemu-img`; the formats are always named.
 //!
-//! `qemu-img` as a child process (8 ms for an overlay) and no own writer: the format's details belong to QEMU, and what
-//! it wrote it can read. Every child dies with the future that waits for it and has a deadline. Nothing is ever probed:
+//! `qemu-img` runs as a child process (8 ms for an overlay). A writer of our own was rejected: the format's details belong to QEMU, and what
+//! QEMU wrote it can read. Every child dies with the future that waits for it and has a deadline. Nothing is ever probed:
 //! whoever uploaded an image must not choose what it is opened as. Overlays are created with `-u`, without opening
 //! the backing image: its format and size are known from when it was verified, and it saves the time.
 
@@ -12,14 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use domain::image::DiskFormat;
 use serde::Deserialize;
 use thiserror::Error;
 use tokio::process::Command;
 
 use super::erase::sync_dir;
-use crate::qemu::argv::DiskFormat;
 
-/// For commands that write metadata only.
+/// How long a command may take; all of them write metadata only.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Error)]
@@ -53,16 +53,15 @@ pub enum DiskError {
 }
 
 impl DiskError {
-    /// An I/O error on a path, told apart where the disk is full.
+    /// An I/O error on a path; a full disk is an error of its own.
     pub fn io(path: &Path, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::NoSpace { path: path.to_path_buf() },
-            _ => Self::Io { path: path.to_path_buf(), source },
-        }
+        let path = path.to_path_buf();
+        let full = matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if full { Self::NoSpace { path } } else { Self::Io { path, source } }
     }
 }
 
-/// Who may open a disk's file: mode 0600 for this uid and gid.
+/// The user and group that own a disk's file, which has mode 0600.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     pub uid: u32,
@@ -76,7 +75,7 @@ pub struct ImageInfo {
     pub format: String,
     #[serde(rename = "virtual-size")]
     pub virtual_size_bytes: u64,
-    /// Space taken on the file system.
+    /// The space that the image takes on the file system.
     #[serde(rename = "actual-size", default)]
     pub actual_size_bytes: u64,
     pub backing_filename: Option<PathBuf>,
@@ -93,11 +92,11 @@ pub struct FormatSpecific {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct FormatData {
-    /// A qcow2 that keeps its data in another file.
+    /// The other file in which a qcow2 keeps its data, if it does.
     pub data_file: Option<String>,
 }
 
-/// `qemu-img`, of the same version as the QEMU that will open the images.
+/// The program `qemu-img`, of the same version as the QEMU that will open the images.
 #[derive(Debug, Clone)]
 pub struct QemuImg {
     binary: PathBuf,
@@ -108,8 +107,7 @@ impl QemuImg {
         Self { binary: binary.into() }
     }
 
-    /// A new qcow2 disk over an immutable image, durable with its directory entry when this returns. An existing file is
-    /// replaced.
+    /// Makes a new qcow2 disk over an immutable image, durable with its directory entry when this returns. An existing file is replaced.
     pub async fn create_overlay(
         &self,
         backing: &Path,
@@ -123,7 +121,7 @@ impl QemuImg {
         self.create(DiskFormat::Qcow2, &backing, size_bytes, dest, owner).await
     }
 
-    /// A new disk that reads as zeros.
+    /// Makes a new disk that reads as zeros.
     pub async fn create_blank(
         &self,
         format: DiskFormat,
@@ -162,7 +160,7 @@ impl QemuImg {
         .await
     }
 
-    /// Grows a disk that nobody has open; a running guest's is grown by QMP `block_resize`.
+    /// Grows a disk that nobody has open; the disk of a running guest is grown by QMP `block_resize`.
     pub async fn resize(&self, path: &Path, format: DiskFormat, size_bytes: u64) -> Result<(), DiskError> {
         let len = self.info(path, format).await?.virtual_size_bytes;
         if len > size_bytes {
@@ -180,7 +178,7 @@ impl QemuImg {
         self.run("resize", path, &args).await.map(drop)
     }
 
-    /// The header, read as `format` and without opening a backing file; also while a QEMU has it open.
+    /// Reads the header as `format`, without opening a backing file. This works also while a QEMU has the disk open.
     pub async fn info(&self, path: &Path, format: DiskFormat) -> Result<ImageInfo, DiskError> {
         let args = [
             "info".as_ref(),
@@ -206,7 +204,7 @@ impl QemuImg {
             return Ok(output.stdout);
         }
         let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        // The one failure with a meaning of its own; qemu-img has no exit code for it, and LC_ALL fixes the words.
+        // This is the one failure with a meaning of its own; qemu-img has no exit code for it, and LC_ALL fixes the text.
         if ["No space left on device", "Disk quota exceeded"].iter().any(|text| stderr.contains(text)) {
             return Err(DiskError::NoSpace { path: path.to_path_buf() });
         }
@@ -230,7 +228,7 @@ pub fn supports_direct(dir: &Path) -> Result<bool, DiskError> {
     }
 }
 
-/// Runs file system calls where they may block.
+/// Runs file system calls on a thread that may block.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DiskError> + Send + 'static,
 ) -> Result<T, DiskError> {
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_lies_about_its_format_and_what_is_missing_fail_with_qemu_imgs_words() {
+    async fn what_lies_about_its_format_and_what_is_missing_fail_with_qemu_imgs_message() {
         let Some(img) = qemu_img() else { return };
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("raw");

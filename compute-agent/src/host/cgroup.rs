@@ -1,4 +1,4 @@
-//! A control group per instance, on version 1, on version 2, and on the hybrid of both.
+//! Limits each instance by a control group of its own, on version 1, on version 2, and on the hybrid of both.
 //!
 //! Every instance gets a group `<parent>/<instance id>`. On v2 that is one directory; on v1 one per hierarchy. A
 //! controller that the host lacks is a warning and a limit that isn't enforced, never a reason not to run.
@@ -23,9 +23,9 @@ use std::time::Duration;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
-/// The period that CPU ceilings are counted over, in microseconds.
+/// The period over which CPU limits are counted, in microseconds.
 const CPU_PERIOD_MICROS: u64 = 100_000;
-/// Each of these is used where it is there.
+/// The controllers that are used where the host has them.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "freezer"];
 
 #[derive(Debug, Error)]
@@ -62,7 +62,7 @@ pub enum CgroupError {
 /// What one instance may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Guest memory and [`crate::qemu::overhead`].
+    /// The memory limit: the guest's memory and [`crate::qemu::overhead`].
     pub memory_bytes: u64,
     pub vcpus: u32,
     pub tasks_max: u64,
@@ -71,7 +71,7 @@ pub struct Limits {
 /// Where the hierarchies are mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mounts {
-    /// Controller to mount point, of v1.
+    /// The mount points of v1, by controller.
     pub v1: BTreeMap<String, PathBuf>,
     /// The v2 mount; in the hybrid its controllers are those that v1 hasn't taken.
     pub v2: Option<PathBuf>,
@@ -81,7 +81,7 @@ pub struct Mounts {
 pub fn parse_mountinfo(text: &str) -> Mounts {
     let mut mounts = Mounts::default();
     for line in text.lines() {
-        // Optional fields come before the dash, so the two halves are counted apart.
+        // Optional fields come before the dash, so the two halves are counted separately.
         let Some((left, right)) = line.split_once(" - ") else { continue };
         let Some(point) = left.split(' ').nth(4).map(unescape) else { continue };
         let mut right = right.split(' ');
@@ -99,7 +99,7 @@ pub fn parse_mountinfo(text: &str) -> Mounts {
     mounts
 }
 
-/// The kernel writes blank, tab, newline and backslash in octal.
+/// Replaces the octal escapes in which the kernel writes blank, tab, newline and backslash.
 fn unescape(text: &str) -> PathBuf {
     let plain = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
     plain.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to)).into()
@@ -109,22 +109,22 @@ fn unescape(text: &str) -> PathBuf {
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     mounts: Mounts,
-    /// Relative to each mount, without a leading slash: `iaas`, `iaas.slice`.
+    /// The path relative to each mount, without a leading slash: `iaas`, `iaas.slice`.
     parent: PathBuf,
-    /// Controllers v2 gives to the instances' groups.
+    /// The controllers that v2 gives to the instances' groups.
     v2_controllers: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Cgroups {
-    /// Finds the mounts, makes the parent group and enables what v2 has to be told.
+    /// Finds the mounts, makes the parent group and enables the controllers of v2.
     pub fn detect(parent: &str) -> Result<Self, CgroupError> {
         let path = PathBuf::from("/proc/self/mountinfo");
         let text = fs::read_to_string(&path).map_err(|source| CgroupError::Read { path, source })?;
         Self::over(parse_mountinfo(&text), parent)
     }
 
-    /// As [`Self::detect`], on the given mounts.
+    /// Makes and enables the groups on the given mounts.
     pub fn over(mounts: Mounts, parent: &str) -> Result<Self, CgroupError> {
         let parent = PathBuf::from(parent.trim_matches('/'));
         let mut v2_controllers = vec![];
@@ -150,14 +150,14 @@ impl Cgroups {
         Ok(Self { mounts, parent, v2_controllers, warnings })
     }
 
-    /// What can't be enforced here, a sentence each.
+    /// Sentences about limits that can't be enforced on this host.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The group with this name; it needn't exist.
+    /// The group with this name, whether or not it exists.
     pub fn group(&self, name: &str) -> Group {
-        // One v1 mount may carry several controllers, and each directory is to be joined once.
+        // One v1 mount may have several controllers, and each directory must be joined only once.
         let mut dirs: Vec<PathBuf> = self.mounts.v1.values().chain(&self.mounts.v2).cloned().collect();
         dirs.sort_unstable();
         dirs.dedup();
@@ -165,7 +165,7 @@ impl Cgroups {
         Group { cgroups: self.clone(), dirs: dirs.into_iter().map(|dir| dir.join(&below)).collect(), below }
     }
 
-    /// The names of all groups below the parent, in any hierarchy: what an earlier run of the agent left is here.
+    /// The names of all groups below the parent, in any hierarchy, including what an earlier run of the agent left.
     pub fn list(&self) -> Vec<String> {
         let mut names = std::collections::BTreeSet::new();
         for mount in self.mounts.v1.values().chain(&self.mounts.v2) {
@@ -178,8 +178,8 @@ impl Cgroups {
     }
 }
 
-/// All instances together weigh as much as one busy process per hardware thread. With the default they would weigh as one process in all,
-/// and a compiler run on the host would halve the speed of every guest.
+/// Gives all instances together the weight of one busy process per hardware thread. With the default weight they would count as one process
+/// in total, and a compiler run on the host would halve the speed of every guest.
 fn weigh(mounts: &Mounts, parent: &Path, cpu_in_v2: bool) -> Result<(), CgroupError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
     if let Some(mount) = mounts.v1.get("cpu") {
@@ -190,7 +190,7 @@ fn weigh(mounts: &Mounts, parent: &Path, cpu_in_v2: bool) -> Result<(), CgroupEr
     Ok(())
 }
 
-/// Enables our controllers along the path from the mount's root to `parent`; returns those the children get.
+/// Enables the controllers along the path from the mount's root to `parent`. Returns those that the children get.
 fn enable_v2(mount: &Path, parent: &Path) -> Result<Vec<String>, CgroupError> {
     let mut dir = mount.to_path_buf();
     let mut steps = parent.components();
@@ -200,17 +200,20 @@ fn enable_v2(mount: &Path, parent: &Path) -> Result<Vec<String>, CgroupError> {
         let control = dir.join("cgroup.subtree_control");
         let enabled = fs::read_to_string(&control).unwrap_or_default();
         let has = |list: &str, name: &str| list.split_ascii_whitespace().any(|c| c == name);
-        let wanted: Vec<&str> = CONTROLLERS.into_iter().filter(|c| has(&offered, c)).collect();
-        let lacking: Vec<&str> = wanted.iter().copied().filter(|c| !has(&enabled, c)).collect();
+        let available: Vec<&str> = CONTROLLERS.into_iter().filter(|c| has(&offered, c)).collect();
+        let lacking: Vec<&str> = available.iter().copied().filter(|c| !has(&enabled, c)).collect();
         if !lacking.is_empty() {
             let text: Vec<String> = lacking.iter().map(|c| format!("+{c}")).collect();
-            fs::write(&control, text.join(" ")).map_err(|source| match source.kind() {
-                io::ErrorKind::ResourceBusy => CgroupError::Busy { path: dir.clone(), controllers: lacking.join(", ") },
-                _ => CgroupError::Write { path: control, source },
+            fs::write(&control, text.join(" ")).map_err(|source| {
+                if source.kind() == io::ErrorKind::ResourceBusy {
+                    CgroupError::Busy { path: dir.clone(), controllers: lacking.join(", ") }
+                } else {
+                    CgroupError::Write { path: control, source }
+                }
             })?;
         }
         match steps.next() {
-            None => return Ok(wanted.into_iter().map(str::to_owned).collect()),
+            None => return Ok(available.into_iter().map(str::to_owned).collect()),
             Some(step) => {
                 dir.push(step);
                 make(&dir)?;
@@ -232,7 +235,7 @@ pub struct Group {
 }
 
 impl Group {
-    /// Makes the group and sets its limits; repeating it with others changes them, also while a QEMU runs in it.
+    /// Makes the group and sets its limits. Repeating it with other limits changes them, also while a QEMU runs in the group.
     pub fn ensure(&self, limits: &Limits) -> Result<(), CgroupError> {
         for dir in &self.dirs {
             make(dir)?;
@@ -242,7 +245,7 @@ impl Group {
             write(&dir.join("memory.limit_in_bytes"), &limits.memory_bytes.to_string())?;
         } else if let Some(dir) = self.v2("memory") {
             write(&dir.join("memory.max"), &limits.memory_bytes.to_string())?;
-            // Swapped guests are slow guests; absent where the kernel counts no swap.
+            // Swapped guests are slow. The file is missing where the kernel doesn't count swap.
             write_if_there(&dir.join("memory.swap.max"), "0")?;
         }
         if let Some(dir) = self.v1("cpu") {
@@ -259,7 +262,7 @@ impl Group {
         Ok(())
     }
 
-    /// The files to which a process writes itself to join, one per hierarchy; for [`crate::qemu::launch::Placement`].
+    /// The files into which a process writes itself to join, one per hierarchy; for [`crate::qemu::launch::Placement`].
     pub fn procs_files(&self) -> Vec<PathBuf> {
         self.dirs.iter().map(|dir| dir.join("cgroup.procs")).collect()
     }
@@ -269,7 +272,7 @@ impl Group {
         self.procs_files().iter().try_for_each(|file| write(file, &pid.to_string()))
     }
 
-    /// The processes in it, in any hierarchy; empty when it doesn't exist.
+    /// The processes in the group, in any hierarchy; empty if it doesn't exist.
     pub fn members(&self) -> Vec<i32> {
         let mut pids: Vec<i32> = self
             .procs_files()
@@ -282,7 +285,7 @@ impl Group {
         pids
     }
 
-    /// Stops (`true`) or continues every process in it. The kernel finishes it a moment later; see [`Self::frozen`].
+    /// Stops (`true`) or continues every process in the group. The kernel finishes this a moment later; see [`Self::frozen`].
     pub fn freeze(&self, freeze: bool) -> Result<(), CgroupError> {
         if let Some(dir) = self.v1("freezer") {
             return write(&dir.join("freezer.state"), if freeze { "FROZEN" } else { "THAWED" });
@@ -293,7 +296,7 @@ impl Group {
         }
     }
 
-    /// Whether every process in it is stopped by now.
+    /// Whether every process in the group is stopped by now.
     pub fn frozen(&self) -> Result<bool, CgroupError> {
         if let Some(dir) = self.v1("freezer") {
             return Ok(read(&dir.join("freezer.state"))?.trim() == "FROZEN");
@@ -304,7 +307,7 @@ impl Group {
         }
     }
 
-    /// Memory in use, in bytes; `None` where it isn't counted.
+    /// The memory in use, in bytes; `None` where it isn't counted.
     pub fn memory_used_bytes(&self) -> Option<u64> {
         let (dir, name) = match self.v1("memory") {
             Some(dir) => (dir, "memory.usage_in_bytes"),
@@ -313,7 +316,7 @@ impl Group {
         read(&dir.join(name)).ok()?.trim().parse().ok()
     }
 
-    /// SIGKILL to everything in it, thawed first (v1 delivers nothing to a frozen process), until nobody is left.
+    /// Kills everything in the group until nothing is left. The group is thawed first, because v1 delivers nothing to a frozen process.
     pub async fn kill_all(&self) -> Result<(), CgroupError> {
         const ROUND: Duration = Duration::from_millis(5);
         const ROUNDS: usize = 1000;
@@ -323,14 +326,14 @@ impl Group {
                 return Ok(());
             }
             self.freeze(false)?;
-            // Handles first, then the list again: a number that is still in it belongs to the process behind its handle.
+            // The handles are opened before the list is read again: a number that is still listed belongs to the process behind its handle.
             let handles: Vec<(i32, OwnedFd)> = members
                 .iter()
                 .filter_map(|&pid| Some((pid, pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?)))
                 .collect();
             let still = self.members();
             for (_, handle) in handles.iter().filter(|(pid, _)| still.contains(pid)) {
-                // One that has just ended is what we want.
+                // An error means that the process has just ended.
                 let _ = pidfd_send_signal(handle, Signal::KILL);
             }
             tokio::time::sleep(ROUND).await;
@@ -339,7 +342,7 @@ impl Group {
         Err(CgroupError::Occupied { path: self.below.clone(), members: members.len() })
     }
 
-    /// Removes the group where nothing runs in it; one that isn't there is fine.
+    /// Removes the group if nothing runs in it. A group that doesn't exist is no error.
     pub fn remove(&self) -> Result<(), CgroupError> {
         for dir in &self.dirs {
             match fs::remove_dir(dir) {

@@ -1,5 +1,5 @@
-//! Parsing, and version 2's files on a directory that stands in for the mount (ordinary files keep what was written);
-//! the kernel's own groups are in `tests/vm/cgroup.rs`.
+//! Tests parsing, and the files of version 2 in a directory that stands in for the mount (ordinary files keep what was written).
+//! `tests/vm/cgroup.rs` tests the kernel's own groups.
 
 use super::*;
 

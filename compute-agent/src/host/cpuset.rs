@@ -1,14 +1,14 @@
-//! Which of the host's threads run what: which an instance's vCPUs are given (pure), and telling the kernel.
+//! Chooses the host's threads for the vCPUs of an instance (pure), and binds processes to threads.
 //!
-//! An instance of a pinned flavor gets whole threads of one NUMA node, one for each vCPU, and nobody else's vCPUs run there. So the
-//! others' QEMUs are kept off them: their threads may run on all that is pinned to nobody. Both are affinities of threads, set from
-//! outside. Control groups' cpusets were rejected: on version 1 a child must be given both its CPUs and its memory nodes before anything
-//! can enter it, on version 2 the controller is often not handed down, and neither pins one vCPU to one thread.
+//! An instance of a pinned flavor gets whole threads of one NUMA node, one for each vCPU, and no other instance's vCPUs run there. So the
+//! QEMUs of other instances are kept off them: their threads may run on all threads that no instance is pinned to. Both are affinities of
+//! threads, set from outside. The cpusets of control groups were rejected: on version 1 a child must get both its CPUs and its memory nodes
+//! before anything can enter it, on version 2 the controller is often not delegated, and neither pins one vCPU to one thread.
 //!
-//! - Threads with high numbers are given first: interrupts and the kernel's own work gather at the low ones. Hyperthreads of one core have
+//! - Threads with high numbers are assigned first: interrupts and the kernel's own work gather at the low ones. Hyperthreads of one core have
 //!   numbers far apart on most machines; that two instances share a core is accepted.
-//! - What an instance was given it keeps while it exists here, running or not, as its claim stands: the ledger says it.
-//! - QEMU names its vCPUs' threads (`CPU 0/KVM`), so they are found without asking it, also from outside its PID namespace.
+//! - An instance keeps its threads while it exists on this host, running or not, like its claim; the ledger records them.
+//! - QEMU names its vCPUs' threads (`CPU 0/KVM`), so they are found without a query, also from outside its PID namespace.
 
 use rustix::{
     io::Errno,
@@ -21,11 +21,11 @@ use std::{collections::BTreeSet, fs, io};
 pub enum NoThreads {
     #[error("this host has no NUMA node {node}")]
     Node { node: u32 },
-    #[error("NUMA node {node} has {free} threads that nothing is pinned to, of which {vcpus} vCPUs need one each")]
+    #[error("NUMA node {node} has {free} free threads, and {vcpus} vCPUs need one each")]
     Short { node: u32, free: usize, vcpus: u32 },
 }
 
-/// The numbers in a kernel's list: `0-3,8`. What is no such list is empty.
+/// Reads a list of numbers as the kernel writes it: `0-3,8`. Any other text gives an empty list.
 #[must_use]
 pub fn parse_cpulist(text: &str) -> BTreeSet<u32> {
     let range = |part: &str| -> Option<std::ops::RangeInclusive<u32>> {
@@ -36,7 +36,8 @@ pub fn parse_cpulist(text: &str) -> BTreeSet<u32> {
     text.trim().split(',').filter_map(range).flatten().collect()
 }
 
-/// The threads of an instance's vCPUs, in the vCPUs' order: what it has, where that is right, else others. `held`: by other instances.
+/// The threads of an instance's vCPUs, in the vCPUs' order: those that it has, if they are right, else others. `held` are the threads of
+/// other instances.
 pub fn choose(
     nodes: &[(u32, BTreeSet<u32>)],
     node: u32,
@@ -60,7 +61,8 @@ pub fn choose(
     Ok(free[free.len() - vcpus as usize..].to_vec())
 }
 
-/// What those may run on that are pinned to nothing: all that is pinned to nobody. All of it when that is nothing: they must run somewhere.
+/// The threads for instances that aren't pinned: all threads that no instance is pinned to. If there are none, all threads, because these
+/// instances must run somewhere.
 #[must_use]
 pub fn shared(nodes: &[(u32, BTreeSet<u32>)], pinned: &BTreeSet<u32>) -> BTreeSet<u32> {
     let all: BTreeSet<u32> = nodes.iter().flat_map(|(_, threads)| threads).copied().collect();
@@ -68,10 +70,10 @@ pub fn shared(nodes: &[(u32, BTreeSet<u32>)], pinned: &BTreeSet<u32>) -> BTreeSe
     if left.is_empty() { all } else { left }
 }
 
-/// Lets a process run on these threads alone: all of its own threads, and what they start later. One that has ended is no error.
+/// Lets a process run only on these threads: all of its own threads, and those that they start later. A process that has ended is no error.
 pub fn confine(pid: i32, threads: &BTreeSet<u32>) -> io::Result<()> {
     let set = cpu_set(threads.iter().copied());
-    // Threads that are started meanwhile have the affinity of their parent, old or new: looked at until none is new.
+    // Threads that are started in the meantime have the old or the new affinity of their parent, so this is repeated until none is new.
     let mut done = BTreeSet::new();
     loop {
         let fresh: Vec<i32> = tasks(pid)?.into_iter().filter(|tid| !done.contains(tid)).collect();
@@ -85,7 +87,7 @@ pub fn confine(pid: i32, threads: &BTreeSet<u32>) -> io::Result<()> {
     }
 }
 
-/// Gives each vCPU of a QEMU its thread: the first the first, and so on. Everything else of QEMU runs on the same threads.
+/// Binds each vCPU of a QEMU to its thread, in the same order. Everything else of QEMU runs on the same threads.
 pub fn pin_vcpus(pid: i32, threads: &[u32]) -> io::Result<()> {
     confine(pid, &threads.iter().copied().collect())?;
     for tid in tasks(pid)? {
@@ -97,7 +99,8 @@ pub fn pin_vcpus(pid: i32, threads: &[u32]) -> io::Result<()> {
     Ok(())
 }
 
-/// `CPU 3/KVM`, `CPU 3/TCG`: the fourth. With one thread for all vCPUs (`ALL CPUs/TCG`) none is anybody's.
+/// The index of the vCPU whose thread has this name: `CPU 3/KVM` and `CPU 3/TCG` belong to the fourth. A single thread for all vCPUs
+/// (`ALL CPUs/TCG`) belongs to none.
 fn vcpu_of(name: &str) -> Option<usize> {
     name.strip_prefix("CPU ")?.split_once('/')?.0.parse().ok()
 }
@@ -168,10 +171,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_thread_is_given_twice(asks in prop::collection::vec((0_u32..3, 1_u32..5), 0..12)) {
+        fn no_thread_is_assigned_twice(requests in prop::collection::vec((0_u32..3, 1_u32..5), 0..12)) {
             let nodes = two_nodes();
             let mut held = BTreeSet::new();
-            for (node, vcpus) in asks {
+            for (node, vcpus) in requests {
                 let Ok(given) = choose(&nodes, node, vcpus, &[], &held) else { continue };
                 prop_assert_eq!(given.len(), vcpus as usize);
                 let threads = &nodes.iter().find(|(id, _)| *id == node).expect("chosen of it").1;
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn vcpus_are_told_by_their_threads_names() {
+    fn vcpus_are_found_by_their_threads_names() {
         for (name, at) in
             [("CPU 0/KVM\n", Some(0)), ("CPU 12/TCG\n", Some(12)), ("ALL CPUs/TCG\n", None), ("worker\n", None)]
         {

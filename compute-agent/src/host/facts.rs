@@ -1,5 +1,5 @@
-//! What this host is, as the scheduler and the operator want to know it. Everything comes from `/proc`, `/sys` and two
-//! system calls; parsing is pure and takes text.
+//! Describes this host for the scheduler and the operator. Everything comes from `/proc`, `/sys` and two system calls; parsing is pure and
+//! takes text.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,19 +22,19 @@ pub struct FactsError {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFacts {
     pub hostname: String,
-    /// As `uname -r`.
+    /// The output of `uname -r`.
     pub kernel_release: String,
     pub boot_id: String,
     pub cpu: CpuFacts,
     pub numa_nodes: Vec<NumaNode>,
-    /// Hugepages included.
+    /// All memory, including hugepages.
     pub memory_total_mib: u64,
     pub hugepages: Vec<HugepageFacts>,
 }
 
-/// What these take of a machine's memory.
+/// How much of a machine's memory these hugepages take.
 #[must_use]
-pub fn set_apart_mib(pages: &[HugepageFacts]) -> u64 {
+pub fn hugepages_mib(pages: &[HugepageFacts]) -> u64 {
     pages.iter().map(|pages| pages.size_kib.saturating_mul(pages.total)).sum::<u64>() / 1024
 }
 
@@ -42,28 +42,28 @@ pub fn set_apart_mib(pages: &[HugepageFacts]) -> u64 {
 pub struct CpuFacts {
     pub vendor: String,
     pub model: String,
-    /// Sorted.
+    /// The features, sorted.
     pub flags: Vec<String>,
     pub sockets: u32,
-    /// All sockets together.
+    /// The cores of all sockets together.
     pub cores: u32,
-    /// Logical CPUs that are online.
+    /// The logical CPUs that are online.
     pub threads: u32,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NumaNode {
     pub id: u32,
-    /// As the kernel lists them: `0-3,8`.
+    /// The node's CPUs, as the kernel lists them: `0-3,8`.
     pub cpus: String,
-    /// Without hugepages.
+    /// The node's memory without hugepages.
     pub memory_total_mib: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskSpace {
     pub total_bytes: u64,
-    /// For unprivileged writers.
+    /// The space that is available to unprivileged users.
     pub available_bytes: u64,
 }
 
@@ -72,7 +72,7 @@ fn read(path: &str) -> Result<String, FactsError> {
 }
 
 impl HostFacts {
-    /// Reads them all; takes about a millisecond.
+    /// Reads all facts, which takes about a millisecond.
     pub fn gather() -> Result<Self, FactsError> {
         Ok(Self {
             hostname: read("/proc/sys/kernel/hostname")?.trim().to_owned(),
@@ -86,24 +86,24 @@ impl HostFacts {
     }
 }
 
-/// As `uname -r`.
+/// The release of the running kernel, like `uname -r`.
 pub fn kernel_release() -> Result<String, FactsError> {
     Ok(read("/proc/sys/kernel/osrelease")?.trim().to_owned())
 }
 
-/// Memory that could be given out without swapping, by the kernel's own estimate.
+/// The memory that could be allocated without swapping, by the kernel's own estimate.
 pub fn memory_available_mib() -> Result<u64, FactsError> {
     Ok(meminfo_mib(&read("/proc/meminfo")?, "MemAvailable"))
 }
 
-/// The file system that holds this directory.
+/// The space of the file system that contains this directory.
 pub fn disk_space(dir: &Path) -> Result<DiskSpace, FactsError> {
     let stat =
         rustix::fs::statvfs(dir).map_err(|errno| FactsError { path: dir.to_path_buf(), source: errno.into() })?;
     Ok(DiskSpace { total_bytes: stat.f_blocks * stat.f_frsize, available_bytes: stat.f_bavail * stat.f_frsize })
 }
 
-/// Time since boot, suspended time included: the only clock that leases are measured with.
+/// The time since boot, including suspended time. It is the only clock that leases are measured with.
 pub fn boottime_now() -> Duration {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
@@ -140,13 +140,13 @@ fn parse_cpuinfo(text: &str) -> CpuFacts {
     facts
 }
 
-/// A field of `/proc/meminfo` or of a node's `meminfo`, whose lines begin with `Node N`.
+/// Reads a field of `/proc/meminfo` or of a node's `meminfo`, whose lines begin with `Node N`.
 fn meminfo_mib(text: &str, name: &str) -> u64 {
     let line = text.lines().find_map(|line| line.split_once(name)?.1.strip_prefix(':'));
     line.and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-/// Below `/sys/kernel/mm/hugepages`, or below a node's `hugepages`: the sizes that have any, smallest first.
+/// The hugepages in `/sys/kernel/mm/hugepages` or in a node's `hugepages`: the sizes of which there are any, smallest first.
 #[must_use]
 pub fn hugepages(dir: &Path) -> Vec<HugepageFacts> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
@@ -161,7 +161,7 @@ pub fn hugepages(dir: &Path) -> Vec<HugepageFacts> {
     pages
 }
 
-/// Below `/sys/devices/system/node`, by id.
+/// The NUMA nodes in `/sys/devices/system/node`, by id.
 #[must_use]
 pub fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
     let Ok(entries) = fs::read_dir(dir) else { return vec![] };
@@ -171,8 +171,8 @@ pub fn numa_nodes(dir: &Path) -> Vec<NumaNode> {
             let id = entry.file_name().to_str()?.strip_prefix("node")?.parse().ok()?;
             let cpus = fs::read_to_string(entry.path().join("cpulist")).ok()?.trim().to_owned();
             let memory = fs::read_to_string(entry.path().join("meminfo")).ok()?;
-            let set_apart = set_apart_mib(&hugepages(&entry.path().join("hugepages")));
-            let memory_total_mib = meminfo_mib(&memory, "MemTotal").saturating_sub(set_apart);
+            let in_hugepages = hugepages_mib(&hugepages(&entry.path().join("hugepages")));
+            let memory_total_mib = meminfo_mib(&memory, "MemTotal").saturating_sub(in_hugepages);
             Some(NumaNode { id, cpus, memory_total_mib })
         })
         .collect();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn hugepages_are_counted_by_size_and_taken_off_their_node() {
+    fn hugepages_are_counted_by_size_and_subtracted_from_their_node() {
         let dir = tempfile::tempdir().expect("a directory");
         let put = |path: &str, text: &str| {
             let path = dir.path().join(path);
@@ -227,7 +227,7 @@ mod tests {
         let pages = hugepages(&dir.path().join("node3/hugepages"));
         let small = HugepageFacts { size_kib: 2048, total: 512, free: 500 };
         assert_eq!(pages, [small, HugepageFacts { size_kib: 1_048_576, total: 1, free: 0 }]);
-        assert_eq!(set_apart_mib(&pages), 2048);
+        assert_eq!(hugepages_mib(&pages), 2048);
         let node = NumaNode { id: 3, cpus: "0-3".to_owned(), memory_total_mib: 2048 };
         assert_eq!(numa_nodes(dir.path()), [node]);
         assert_eq!(hugepages(Path::new("/nonexistent")), []);

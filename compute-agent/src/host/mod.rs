@@ -1,4 +1,4 @@
-//! The host itself: what it is ([`facts`]), how its processes are limited ([`cgroup`]), and on which threads they run ([`cpuset`]).
+//! The host itself: its hardware and kernel ([`facts`]), how its processes are limited ([`cgroup`]), and on which threads they run ([`cpuset`]).
 
 pub mod cgroup;
 pub mod cpuset;

@@ -1,24 +1,24 @@
-//! Which cached images go to make room. Pure.
+//! Decides which cached images are removed to free space. Pure.
 
 /// One image in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cached {
     pub sha256: String,
     pub bytes: u64,
-    /// Any clock that rises.
+    /// The time of last use, by any rising clock.
     pub last_used: u64,
-    /// A ledgered instance boots from it, or a disk lies on it.
+    /// Whether an instance in the ledger boots from it, or a disk lies on it.
     pub in_use: bool,
 }
 
-/// Even without all that nobody uses, there is no room.
+/// Even without all unused images there isn't enough space.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NoRoom {
+pub struct CacheFull {
     pub in_use_bytes: u64,
 }
 
-/// The images to remove so that `need` more bytes stay within `limit`: the least recently used first, one in use never.
-pub fn plan_eviction(cached: &[Cached], need: u64, limit: u64) -> Result<Vec<String>, NoRoom> {
+/// The images to remove so that `need` more bytes stay within `limit`: the least recently used are removed first, those in use never.
+pub fn plan_eviction(cached: &[Cached], need: u64, limit: u64) -> Result<Vec<String>, CacheFull> {
     let mut total: u64 = cached.iter().map(|c| c.bytes).sum();
     let mut idle: Vec<&Cached> = cached.iter().filter(|c| !c.in_use).collect();
     idle.sort_by(|a, b| (a.last_used, &a.sha256).cmp(&(b.last_used, &b.sha256)));
@@ -30,7 +30,7 @@ pub fn plan_eviction(cached: &[Cached], need: u64, limit: u64) -> Result<Vec<Str
         total -= image.bytes;
         evicted.push(image.sha256.clone());
     }
-    if total.saturating_add(need) <= limit { Ok(evicted) } else { Err(NoRoom { in_use_bytes: total }) }
+    if total.saturating_add(need) <= limit { Ok(evicted) } else { Err(CacheFull { in_use_bytes: total }) }
 }
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(plan_eviction(&cached, 10, 100), Ok(vec!["old".into()]));
         assert_eq!(plan_eviction(&cached, 40, 100), Ok(vec!["old".into(), "mid".into()]));
         assert_eq!(plan_eviction(&cached, 70, 100), Ok(vec!["old".into(), "mid".into(), "new".into()]));
-        assert_eq!(plan_eviction(&cached, 71, 100), Err(NoRoom { in_use_bytes: 30 }));
-        assert_eq!(plan_eviction(&cached, u64::MAX, 100), Err(NoRoom { in_use_bytes: 30 }));
+        assert_eq!(plan_eviction(&cached, 71, 100), Err(CacheFull { in_use_bytes: 30 }));
+        assert_eq!(plan_eviction(&cached, u64::MAX, 100), Err(CacheFull { in_use_bytes: 30 }));
     }
 }

@@ -1,4 +1,4 @@
-//! One download: resumed where it was cut, checked as a whole.
+//! Fetches one part: a download is resumed where it was interrupted, and checked as a whole.
 
 use super::{Flight, ImageCache};
 use domain::{ErrorKind, image::ImagePart};
@@ -15,21 +15,21 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Ends the names of downloads that aren't complete.
+/// The ending of the names of downloads that aren't complete.
 pub const PART: &str = ".part";
-/// Cuts in a row without a single new byte, before the waiters are told.
+/// After this many interruptions in a row without a single new byte, the fetch fails.
 const FRUITLESS_TRIES: u32 = 4;
-/// A stream that says nothing for so long is cut.
+/// A stream that sends nothing for this long is ended.
 const SILENCE: Duration = Duration::from_secs(20);
 
-/// Why a part isn't there. Shared by all who waited for it.
+/// Why a part couldn't be fetched. All who waited for it get the same error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
-    #[error("`{sha256}` is no SHA-256")]
+    #[error("`{sha256}` is not a SHA-256")]
     Name { sha256: String },
     #[error("the storage-manager has no object {sha256}: was the image deleted?")]
     Unknown { sha256: String },
-    #[error("the image doesn't match its SHA-256: {expected} was announced, {found} came")]
+    #[error("the image doesn't match its SHA-256: it should be {expected} and is {found}")]
     Mismatch { expected: String, found: String },
     #[error("the image has {found} bytes instead of {expected}")]
     Size { expected: u64, found: u64 },
@@ -52,7 +52,7 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// Needs somebody to do something; the others pass by themselves.
+    /// Whether somebody has to act; the other errors pass by themselves.
     #[must_use]
     pub fn fault(&self) -> bool {
         match self {
@@ -68,7 +68,7 @@ impl FetchError {
     }
 }
 
-/// What has been written so far, and its sum.
+/// What has been written so far, and its hash.
 struct Partial {
     file: File,
     sum: Sha256,
@@ -90,7 +90,7 @@ impl ImageCache {
         let (cache, sha256, size, open) = (Arc::clone(self), part.sha256.clone(), part.size_bytes, half.clone());
         let prepare = move || {
             let partial = open_partial(&open).map_err(|e| FetchError::Disk { path: open, detail: e.to_string() })?;
-            cache.make_room(&sha256, size.saturating_sub(partial.bytes))?;
+            cache.free_space(&sha256, size.saturating_sub(partial.bytes))?;
             Ok(partial)
         };
         let mut partial = blocking(prepare).await??;
@@ -98,8 +98,8 @@ impl ImageCache {
         let mut fruitless = 0;
         while partial.bytes < part.size_bytes {
             let before = partial.bytes;
-            let cut = self.receive(part, &mut partial, progress).await;
-            let Err(error) = cut else { break };
+            let received = self.receive(part, &mut partial, progress).await;
+            let Err(error) = received else { break };
             if error.fault() {
                 if matches!(error, FetchError::Size { .. }) {
                     let _ = fs::remove_file(&half);
@@ -110,13 +110,13 @@ impl ImageCache {
             if fruitless >= FRUITLESS_TRIES {
                 return Err(error);
             }
-            tracing::info!(sha256 = part.sha256, bytes = partial.bytes, %error, "an image's download was cut, going on");
+            tracing::info!(sha256 = part.sha256, bytes = partial.bytes, %error, "an image's download was interrupted and continues");
             tokio::time::sleep(backoff.next_delay()).await;
         }
         let Partial { file, sum, bytes } = partial;
         let found = hex::encode(sum.finalize());
         if bytes != part.size_bytes || found != part.sha256 {
-            // Nothing of it can be trusted: the next try begins anew.
+            // Nothing of it can be trusted, so the next try starts from the beginning.
             fs::remove_file(&half).map_err(&disk)?;
             return Err(if bytes == part.size_bytes {
                 FetchError::Mismatch { expected: part.sha256.clone(), found }
@@ -125,16 +125,16 @@ impl ImageCache {
             });
         }
         let dir = self.dir.clone();
-        let land = move || {
+        let publish = move || {
             file.sync_data()?;
             file.set_permissions(fs::Permissions::from_mode(0o444))?;
             fs::rename(&half, &path)?;
             File::open(dir)?.sync_all()
         };
-        blocking(land).await?.map_err(disk)
+        blocking(publish).await?.map_err(disk)
     }
 
-    /// Receives until the stream ends or is cut.
+    /// Receives until the stream ends or is interrupted.
     async fn receive(
         &self,
         part: &ImagePart,
@@ -144,9 +144,10 @@ impl ImageCache {
         let unavailable = |detail: String| FetchError::Unavailable { detail };
         let refused = |status: &tonic::Status| {
             let problem = proto::status::from_status(status);
-            match problem.kind {
-                ErrorKind::NotFound => FetchError::Unknown { sha256: part.sha256.clone() },
-                _ => FetchError::Unavailable { detail: problem.detail },
+            if problem.kind == ErrorKind::NotFound {
+                FetchError::Unknown { sha256: part.sha256.clone() }
+            } else {
+                FetchError::Unavailable { detail: problem.detail }
             }
         };
         let request = FetchObjectRequest { sha256: part.sha256.clone(), offset: partial.bytes };
@@ -187,7 +188,7 @@ impl ImageCache {
     }
 }
 
-/// Opens what an earlier download left, and sums it up.
+/// Opens what an earlier download left, and hashes it.
 fn open_partial(path: &std::path::Path) -> io::Result<Partial> {
     let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
     let (mut sum, mut bytes, mut chunk) = (Sha256::new(), 0_u64, vec![0; 1 << 20]);
@@ -203,6 +204,6 @@ fn open_partial(path: &std::path::Path) -> io::Result<Partial> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
-    // It ends early only with the runtime.
+    // The work is cancelled only when the runtime ends.
     tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Cancelled)
 }

@@ -32,7 +32,7 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
 
-/// How far a download is.
+/// The state of a download.
 #[derive(Debug, Clone)]
 enum Flight {
     Running { done_bytes: u64, total_bytes: u64 },
@@ -48,14 +48,14 @@ pub struct ImageCache {
     reserve_bytes: u64,
     storage: StorageManagerClient<Channel>,
     flights: Mutex<HashMap<String, watch::Receiver<Flight>>>,
-    /// The SHA-256 of every part that a ledgered instance wants.
+    /// Returns the SHA-256 of every part that an instance in the ledger needs.
     in_use: Box<InUse>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
 
 impl ImageCache {
-    /// Makes the directory and forgets nothing: parts of downloads that a restart cut are gone on with when they are wanted.
+    /// Opens the cache and makes its directory. Downloads that a restart interrupted continue when they are needed.
     pub fn open(
         dir: PathBuf,
         limit_bytes: u64,
@@ -65,7 +65,7 @@ impl ImageCache {
         tasks: TaskTracker,
         shutdown: CancellationToken,
     ) -> io::Result<Self> {
-        // Instances' own users read images through it.
+        // The instances' own users pass through this directory to read images.
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&dir)?;
         let storage = StorageManagerClient::new(storage)
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
@@ -74,7 +74,7 @@ impl ImageCache {
         Ok(Self { dir, limit_bytes, reserve_bytes, storage, flights, in_use: Box::new(in_use), tasks, shutdown })
     }
 
-    /// Where a part is or would be.
+    /// The path of a part, whether or not it is cached.
     #[must_use]
     pub fn path(&self, sha256: &str) -> PathBuf {
         self.dir.join(sha256)
@@ -85,8 +85,8 @@ impl ImageCache {
         valid_sha256(&part.sha256) && self.path(&part.sha256).is_file()
     }
 
-    /// Returns when the part is in the cache. All who want one part share one download, which goes on when a waiter leaves.
-    /// `progress` gets "12 %" now and then.
+    /// Returns when the part is in the cache. All who need a part share one download, which continues when a waiter leaves. `progress` is
+    /// called with a text such as "12 %" from time to time.
     pub async fn ensure(
         self: &Arc<Self>,
         part: &ImagePart,
@@ -96,7 +96,7 @@ impl ImageCache {
             return Err(FetchError::Name { sha256: part.sha256.clone() });
         }
         if self.has(part) {
-            self.touch(&part.sha256);
+            self.mark_used(&part.sha256);
             return Ok(());
         }
         let mut flight = self.join_flight(part);
@@ -131,7 +131,7 @@ impl ImageCache {
                 fetched = cache.fetch(&part, &progress) => fetched,
                 () = shutdown.cancelled() => Err(FetchError::Cancelled),
             };
-            // First off the board, then told: whoever asks again after a failure starts a new one.
+            // The download is removed from the map before its outcome is published, so that a new request after a failure starts a new one.
             cache.flights.lock().remove(&part.sha256);
             metrics::counter!("iaas_image_fetches_total", "outcome" => if fetched.is_ok() { "ok" } else { "failed" })
                 .increment(1);
@@ -143,7 +143,7 @@ impl ImageCache {
         flight
     }
 
-    /// Gives `dir` its own name for a cached part, the same bytes: the part can then be evicted without harm to what lies on it.
+    /// Makes a hard link to a cached part, so that the part can be evicted without harm to the disk that lies on it.
     pub fn link_into(&self, sha256: &str, to: &Path) -> io::Result<()> {
         match fs::hard_link(self.path(sha256), to) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -158,19 +158,19 @@ impl ImageCache {
         }
     }
 
-    /// Its turn to be evicted comes later.
-    fn touch(&self, sha256: &str) {
+    /// Records that a part is used now, so that others are evicted before it.
+    fn mark_used(&self, sha256: &str) {
         let times = fs::FileTimes::new().set_modified(SystemTime::now());
-        let touched = fs::File::open(self.path(sha256)).and_then(|file| file.set_times(times));
-        if let Err(error) = touched {
-            tracing::debug!(sha256, %error, "an image's time of use can't be noted");
+        let marked = fs::File::open(self.path(sha256)).and_then(|file| file.set_times(times));
+        if let Err(error) = marked {
+            tracing::debug!(sha256, %error, "an image's time of use can't be recorded");
         }
     }
 
-    /// Makes room for `need` bytes under the limit, and checks that the disk has them.
-    fn make_room(&self, sha256: &str, need: u64) -> Result<(), FetchError> {
+    /// Evicts parts until `need` bytes fit under the limit, and checks that the disk has them.
+    fn free_space(&self, sha256: &str, need: u64) -> Result<(), FetchError> {
         let io = |source: io::Error| FetchError::Disk { path: self.dir.clone(), detail: source.to_string() };
-        let wanted = (self.in_use)();
+        let needed = (self.in_use)();
         let mut cached = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(io)? {
             let entry = entry.map_err(io)?;
@@ -180,7 +180,7 @@ impl ImageCache {
                 continue;
             }
             let last_used = meta.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
-            let in_use = meta.nlink() > 1 || wanted.contains(name.strip_suffix(fetch::PART).unwrap_or(&name));
+            let in_use = meta.nlink() > 1 || needed.contains(name.strip_suffix(fetch::PART).unwrap_or(&name));
             let last_used = u64::try_from(last_used.as_millis()).unwrap_or(u64::MAX);
             cached.push(Cached { sha256: name, bytes: meta.len(), last_used, in_use });
         }
@@ -208,7 +208,7 @@ impl ImageCache {
     }
 }
 
-/// The name of a file: nothing but 64 lower-case hex digits gets that far.
+/// Whether the text is 64 lower-case hexadecimal digits. It becomes the name of a file, so nothing else is accepted.
 fn valid_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }

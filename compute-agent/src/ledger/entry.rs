@@ -1,56 +1,76 @@
 //! What the ledger holds of one instance: what it must be here ([`Desired`]), what the host has done about it ([`Done`]), or the
-//! [`Tombstone`] that is left of it. How this looks on disk is `record`'s business.
+//! [`Tombstone`] that is left of it. `record` writes these types to disk as they are.
 
 use crate::qemu::process::ProcessRef;
 use agent_kit::Version;
 use domain::{
     DiskId, ImageId, InstanceId, PortId, Timestamp,
+    flavor::Size,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind},
     instance::InstanceSpec,
     network::MacAddr,
 };
+use serde::{Deserialize, Serialize};
 
 /// What one instance must be on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
     pub instance_id: InstanceId,
     pub project_id: String,
-    /// Also the guest's hostname.
+    /// The instance's name, which is also the guest's hostname.
     pub name: String,
     pub version: Version,
-    /// Its `nics` are left empty: of them, [`Self::nics`] is what a host needs.
+    /// The owner's specification. Its `nics` are left empty: a host needs only [`Self::nics`].
     pub spec: InstanceSpec,
-    /// In the order in which the guest sees them.
+    /// The NICs in the order in which the guest sees them.
     pub nics: Vec<Nic>,
-    /// None: runs from memory (kernel images only).
-    pub root_disk: Option<RootDisk>,
+    /// The disks. An instance without any runs from memory (kernel images only).
+    pub disks: Vec<Disk>,
     pub image: DesiredImage,
-    /// The node whose threads its vCPUs are pinned to. None: they aren't.
+    /// The node whose threads its vCPUs are pinned to; `None` if they aren't pinned.
     pub numa_node: Option<u32>,
-    /// Of the request that brought this version, for logs.
+    /// The request that led to this version, for logs.
     pub request_id: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RootDisk {
+impl Desired {
+    /// How large a disk must be. The root disk's size is part of the instance's size.
+    #[must_use]
+    pub fn disk_size_gib(&self, disk: &Disk) -> u64 {
+        if disk.is_root() { self.spec.size.disk_gib } else { disk.size_gib }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
     pub disk_id: DiskId,
+    /// What the disk is for; an instance has at most one disk of a role, and files are named after it.
+    pub role: String,
     pub size_gib: u64,
     pub epoch: i64,
 }
 
-/// A network card: a port that the host's network-agent hands over under this epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Disk {
+    /// The guest boots from the root disk, and a rebuild makes it anew from the image.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.role == "root"
+    }
+}
+
+/// A network card: a port that the host's network-agent passes to the instance under this epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     pub port_id: PortId,
     pub epoch: i64,
     pub mac: MacAddr,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DesiredImage {
     pub image_id: ImageId,
     pub kind: ImageKind,
-    /// Of the `disk` part.
+    /// The format of the part `disk`.
     pub format: DiskFormat,
     pub cmdline: String,
     pub parts: Vec<ImagePart>,
@@ -63,65 +83,72 @@ impl DesiredImage {
     }
 }
 
-/// What the host has done for an instance. Only its own reconciler writes it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What the host has done for an instance. Only the instance's own reconciler writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Done {
-    /// The QEMU that was started last and whose end isn't written here yet.
+    /// The QEMU that was started last and whose end isn't recorded here yet.
     pub process: Option<Running>,
-    /// The highest boot_seq that is done with.
+    /// The highest `boot_seq` that is done.
     pub boot_seq: u64,
-    /// The root_seq of the root disk that was made last.
+    /// The `root_seq` of the root disk that was made last.
     pub root_seq: u64,
-    /// Why it is down although its power says on.
+    /// Why the instance is down although its power is on.
     pub halt: Option<Halt>,
-    /// Unexpected ends since the instance came here.
+    /// How often QEMU has ended unexpectedly since the instance came to this host.
     pub crash_count: u32,
-    /// Of those, the ones in a row that came soon after a start.
+    /// How many of the last crashes in a row came soon after a start.
     pub quick_crashes: u32,
     pub started_at: Option<Timestamp>,
     pub guest_up_at: Option<Timestamp>,
-    /// Nics whose ports may be acquired, or in QEMU: written before either, taken out after both have ended.
+    /// The NICs whose ports may be acquired, or in QEMU: they are noted before either, and removed after both have ended.
     pub nics: Vec<Nic>,
-    /// The threads that are its vCPUs' alone, in their order, while it is here.
+    /// The threads that belong to its vCPUs alone while it is on this host, in the vCPUs' order.
     pub pins: Vec<u32>,
 }
 
 impl Done {
-    /// Of several entries about one port the latest counts.
+    /// Notes a NIC; of several notes of one port the latest counts.
     pub fn note_nic(&mut self, nic: Nic) {
-        self.nics.retain(|known| known.port_id != nic.port_id);
+        self.nics.retain(|noted| noted.port_id != nic.port_id);
         self.nics.push(nic);
     }
 }
 
-/// A QEMU process of ours and what it was started as.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A QEMU process of this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     pub process: ProcessRef,
-    pub vcpus: u32,
-    pub memory_mib: u64,
-    pub disk_gib: u64,
-    pub root_seq: u64,
-    pub started_at: Timestamp,
-    /// Milliseconds from the agent's learning of the generation to QEMU's exec; none when no command led to this start.
+    pub launched: Launched,
+    /// Milliseconds from the receipt of the generation to QEMU's exec; `None` if no command led to this start.
     pub exec_ms: Option<i64>,
-    /// Where in the console's log this boot of the guest begins.
-    pub console_offset: u64,
 }
 
-/// An instance that stays down although `power` is on, until its owner starts it again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a QEMU was started as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    pub version: Version,
+    pub boot_seq: u64,
+    pub root_seq: u64,
+    pub size: Size,
+    /// The offset in the console's log at which this boot of the guest begins.
+    pub console_offset: u64,
+    pub started_at: Timestamp,
+}
+
+/// The instance stays down although `power` is on, until its owner starts it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Halt {
     pub cause: HaltCause,
-    /// A command with a higher boot_seq lifts it.
+    /// A command with a higher `boot_seq` lifts the halt.
     pub boot_seq: u64,
-    /// The version it halted under.
+    /// The version under which it halted.
     pub version: Version,
     pub reason: String,
     pub at: Timestamp,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum HaltCause {
     /// The guest powered itself off.
     GuestPowerOff,
@@ -131,21 +158,22 @@ pub enum HaltCause {
     CrashLoop,
 }
 
-/// All that is left of an instance: this epoch is over here, and never comes back.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All that is left of an instance: this epoch is over on this host and never returns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
     pub instance_id: InstanceId,
     pub version: Version,
     pub deleted_at: Timestamp,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     pub desired: Desired,
     pub done: Done,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Held {
     Live(Entry),
     Tombstone(Tombstone),

@@ -21,7 +21,9 @@ pub mod entry;
 mod host_file;
 mod record;
 
-pub use self::entry::{Desired, DesiredImage, Done, Entry, Halt, HaltCause, Held, Nic, RootDisk, Running, Tombstone};
+pub use self::entry::{
+    Desired, DesiredImage, Disk, Done, Entry, Halt, HaltCause, Held, Launched, Nic, Running, Tombstone,
+};
 pub use agent_kit::{Decision, LedgerError, Version};
 
 use agent_kit::{

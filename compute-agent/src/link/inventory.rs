@@ -99,7 +99,7 @@ pub fn hello(
         Err(reason) => (Accel::TCG, String::new(), String::new(), reason.clone()),
     };
     // Guests get ordinary memory.
-    let memory_mib = machine.memory_total_mib.saturating_sub(facts::set_apart_mib(&machine.hugepages));
+    let memory_mib = machine.memory_total_mib.saturating_sub(facts::hugepages_mib(&machine.hugepages));
     let mut capacity = capacity(config, machine.cpu.threads, memory_mib, space.total_bytes);
     if hypervisor.is_err() {
         capacity = Size { vcpus: 0, memory_mib: 0, disk_gib: 0 };

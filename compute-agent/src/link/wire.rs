@@ -1,7 +1,7 @@
 //! The wire's messages as the ledger's words, and observations as messages. Pure; nothing of the wire is trusted.
 
 use super::observation::Observation;
-use crate::ledger::{Desired, DesiredImage, Nic, RootDisk, Version};
+use crate::ledger::{Desired, DesiredImage, Disk, Nic, Version};
 use crate::qemu::argv::NICS_MAX;
 use domain::image::{DiskFormat, ImageKind, ImagePart, ImagePartKind};
 use proto::{
@@ -23,14 +23,8 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
         let kind = ImagePartKind::parse(&part.kind).ok_or_else(|| unknown("image.part.kind", &part.kind))?;
         Ok(ImagePart { kind, sha256: part.sha256, size_bytes: part.size_bytes })
     };
-    let root_disk = match desired.disks.into_iter().find(|disk| disk.role == "root") {
-        None => None,
-        Some(disk) => Some(RootDisk {
-            disk_id: parse("disk.disk_id", &disk.disk_id)?,
-            size_gib: disk.size_gib,
-            epoch: disk.epoch,
-        }),
-    };
+    // A disk without a size stands for a kernel image that runs from memory.
+    let disks = desired.disks.iter().filter(|disk| disk.size_gib > 0).map(disk_from_pb).collect::<Result<_, _>>()?;
     let nic = |port: &pb::DesiredPort| {
         Ok(Nic {
             port_id: parse("port.port_id", &port.port_id)?,
@@ -50,8 +44,7 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
         name: desired.name,
         version: Version { epoch: desired.epoch, generation: desired.generation },
         spec,
-        // A size without a disk is a kernel image that runs from memory.
-        root_disk: root_disk.filter(|disk| disk.size_gib > 0),
+        disks,
         image: DesiredImage {
             image_id: parse("image.image_id", &image.image_id)?,
             kind: ImageKind::parse(&image.kind).ok_or_else(|| unknown("image.kind", &image.kind))?,
@@ -61,6 +54,16 @@ pub fn desired_from_pb(desired: pb::DesiredInstance) -> Result<Desired, InvalidM
         },
         request_id: desired.request_id,
     })
+}
+
+fn disk_from_pb(disk: &pb::DesiredDisk) -> Result<Disk, InvalidMessage> {
+    // Files are named after the role.
+    let role = disk.role.clone();
+    if !(1..=32).contains(&role.len()) || !role.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        return Err(InvalidMessage { field: "disk.role", detail: format!("unknown value {role}") });
+    }
+    let disk_id = parse("disk.disk_id", &disk.disk_id)?;
+    Ok(Disk { disk_id, role, size_gib: disk.size_gib, epoch: disk.epoch })
 }
 
 #[must_use]
@@ -134,10 +137,10 @@ mod tests {
         let desired = desired_from_pb(message()).expect("understood");
         assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
         assert_eq!((desired.nics.len(), desired.nics[0].epoch, desired.numa_node), (1, 4, Some(1)));
-        assert!(desired.root_disk.is_some() && desired.image.part(ImagePartKind::Disk).is_some());
+        assert!(desired.disks[0].is_root() && desired.image.part(ImagePartKind::Disk).is_some());
         let mut diskless = message();
         diskless.disks.clear();
-        assert_eq!(desired_from_pb(diskless).expect("understood").root_disk, None);
+        assert_eq!(desired_from_pb(diskless).expect("understood").disks, []);
         let wrong = |change: fn(&mut pb::DesiredInstance)| {
             let mut bad = message();
             change(&mut bad);
@@ -146,6 +149,7 @@ mod tests {
         assert_eq!(wrong(|m| m.instance_id = "../../etc".into()), Err("instance_id"));
         assert_eq!(wrong(|m| m.spec = None), Err("spec"));
         assert_eq!(wrong(|m| m.disks[0].disk_id = "x".into()), Err("disk.disk_id"));
+        assert_eq!(wrong(|m| m.disks[0].role = "../root".into()), Err("disk.role"));
         assert_eq!(wrong(|m| m.ports[0].port_id = "x".into()), Err("port.port_id"));
         assert_eq!(wrong(|m| m.ports[0].mac = "x".into()), Err("port.mac"));
         assert_eq!(wrong(|m| m.ports = vec![m.ports[0].clone(); 17]), Err("ports"));

@@ -1,8 +1,8 @@
-//! Which accelerator a host uses, decided from measurements. Pure; the measuring is [`super::probe`].
+//! Decides from measurements which accelerator a host uses. Pure; [`super::probe`] measures.
 //!
 //! That `/dev/kvm` opens proves little: under nested or emulated virtualization QEMU may abort while it sets up a CPU, a
 //! guest may run in real mode and never reach 64 bits, or everything may work, slower than emulation. A list of known
-//! bad hosts was rejected, for the next one isn't on it. So `auto` compares what was measured, and KVM must have done
+//! bad hosts was rejected, because the next one isn't on it. So `auto` compares what was measured, and KVM must have done
 //! everything the probe guest asks, in less time than TCG.
 
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,13 @@ use super::argv::Accel;
 pub enum AccelSetting {
     #[default]
     Auto,
-    /// KVM, whatever the measurements say; they only choose the CPU flags and give warnings.
+    /// KVM is used whatever the measurements say; they only choose the CPU flags and give warnings.
     Kvm,
-    /// Emulation, and nothing is measured.
+    /// Instances are emulated, and nothing is measured.
     Tcg,
 }
 
-/// How far the probe guest came; the order is that of its lines.
+/// How far the probe guest came. The order is that of the lines it prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -29,17 +29,17 @@ pub enum Stage {
     Start,
     /// Its boot sector ran, in 16 bits.
     Real,
-    /// 64 bits, with paging.
+    /// It reached 64-bit mode, with paging.
     Long,
-    /// The MSRs every kernel uses.
+    /// It used the MSRs that every kernel uses.
     Msr,
-    /// A local APIC timer interrupt.
+    /// It got an interrupt of the local APIC timer.
     Timer,
-    /// User mode and back.
+    /// It went to user mode and back.
     User,
-    /// The arithmetic loop.
+    /// It finished the arithmetic loop.
     Cpu,
-    /// The loop of system calls, exceptions, address space switches and port I/O: all done.
+    /// It finished the loop of system calls, exceptions, address space switches and port I/O, and so everything.
     Kernel,
 }
 
@@ -47,8 +47,8 @@ impl Stage {
     pub const ALL: [Self; 8] =
         [Self::Start, Self::Real, Self::Long, Self::Msr, Self::Timer, Self::User, Self::Cpu, Self::Kernel];
 
-    /// The guest's word for it.
-    pub fn word(self) -> &'static str {
+    /// How the guest spells the stage in its line.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Start => "start",
             Self::Real => "real",
@@ -80,11 +80,11 @@ impl Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ProbeRun {
     pub stage: Stage,
-    /// From the start of the two loops to their end; there when `stage` is [`Stage::Kernel`].
+    /// The time from the start of the two loops to their end; known when `stage` is [`Stage::Kernel`].
     pub loops_ms: Option<f64>,
-    /// From the first instruction of the firmware to the boot sector's line.
+    /// The time from the first instruction of the firmware to the boot sector's line.
     pub firmware_ms: Option<f64>,
-    /// What ended it early, in QEMU's or our words.
+    /// What ended the run early, in QEMU's words or ours.
     pub failure: Option<String>,
 }
 
@@ -98,34 +98,34 @@ impl ProbeRun {
     }
 }
 
-/// All that was tried on this host.
+/// Everything that was tried on this host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probed {
     pub tcg: ProbeRun,
     /// Each set of `-cpu host` flags that was tried, in order; the last one came furthest.
     pub kvm: Vec<(Vec<String>, ProbeRun)>,
-    /// Why a stock kernel didn't come up under the last of them; `None` when it did, or wasn't tried.
+    /// Why a stock kernel didn't boot under the last set of flags; `None` if it did, or wasn't tried.
     pub kernel_failure: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AccelDecision {
     pub accel: Accel,
-    /// A sentence for the operator.
+    /// The reason, as a sentence for the operator.
     pub reason: String,
     pub measured: Measured,
-    /// What an operator should know or repair, a sentence each.
+    /// Sentences about what an operator should know or repair.
     pub warnings: Vec<String>,
 }
 
-/// Milliseconds for the probe guest's loops.
+/// How long the probe guest's loops took, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
     pub kvm_ms: Option<f64>,
     pub tcg_ms: Option<f64>,
 }
 
-/// The decision that needs no measurement.
+/// The decision for TCG, which needs no measurement.
 pub fn decide_tcg_by_setting() -> AccelDecision {
     AccelDecision {
         accel: Accel::TCG,
@@ -135,7 +135,7 @@ pub fn decide_tcg_by_setting() -> AccelDecision {
     }
 }
 
-/// Decides from what was measured. With [`AccelSetting::Kvm`] KVM is chosen whatever came out.
+/// Decides from what was measured. With [`AccelSetting::Kvm`], KVM is chosen whatever the measurements say.
 pub fn decide(setting: AccelSetting, probed: &Probed) -> AccelDecision {
     let last = probed.kvm.last();
     let kvm_ms = last.and_then(|(_, run)| run.complete_ms());
@@ -179,9 +179,10 @@ fn kvm_objection(probed: &Probed, kvm_ms: Option<f64>, tcg_ms: Option<f64>) -> O
     let Some((_, run)) = probed.kvm.last() else { return Some("KVM was not tried".into()) };
     let Some(kvm_ms) = kvm_ms else {
         let failure = run.failure.as_deref().unwrap_or("it gave no reason");
-        return Some(match run.stage {
-            Stage::Start => format!("KVM can't be used: {failure}"),
-            stage => format!("under KVM the probe guest ended {}: {failure}", stage.next_step()),
+        return Some(if run.stage == Stage::Start {
+            format!("KVM can't be used: {failure}")
+        } else {
+            format!("under KVM the probe guest ended {}: {failure}", run.stage.next_step())
         });
     };
     if let Some(failure) = &probed.kernel_failure {
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_kvm_needs_are_kept_and_told() {
+    fn flags_that_kvm_needs_are_kept_and_reported() {
         let off = vec!["arch-capabilities=off".to_owned()];
         let runs = vec![(vec![], ProbeRun::failed_at_start("failed to set MSR 0x10a")), (off.clone(), done(10.0))];
         let decision = decide(AccelSetting::Auto, &probed(runs));
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn kvm_that_is_absent_broken_or_slow_is_not_taken_and_the_reason_is_told() {
+    fn kvm_that_is_absent_broken_or_slow_is_not_taken_and_the_reason_is_given() {
         let cases = [
             (probed(vec![(vec![], ProbeRun::failed_at_start("/dev/kvm is missing"))]), "/dev/kvm is missing"),
             (probed(vec![(vec![], stuck(Stage::Real, "KVM internal error"))]), "64-bit mode"),

@@ -1,4 +1,4 @@
-//! The QEMU command line as a pure function of the spec.
+//! Renders the QEMU command line as a pure function of the spec.
 //!
 //! Two instances with the same spec get the same machine, byte for byte: the golden files under `tests/golden` are the
 //! contract, and what isn't written here isn't there (`-nodefaults`, `-no-user-config`). libvirt's XML in between was
@@ -11,27 +11,27 @@
 //!   hasn't flushed, and no late page reaches a disk that another host took over. Backing images are read through
 //!   the page cache: they are immutable, and all instances of the host share them.
 //! - **QEMU holds still when the guest ends** ([`OnPowerOff::Hold`], and after a panic always): `query-status` says
-//!   `shutdown` or `guest-panicked` until the agent has read it. An agent that was away at that moment still learns
+//!   `shutdown` or `guest-panicked` until the agent has read it. An agent that wasn't running at that moment can still read
 //!   *why*, and an exit of QEMU always means that somebody killed it or that it broke.
 //! - **`-sandbox` with everything denied** works because privileges are dropped before exec (see [`super::launch`]).
 //! - Everything with a JSON form uses it, where a path needs no escaping; the rest doubles its commas.
 //! - **Network cards sit behind one PCI bridge**, because nothing on q35's root bus can be plugged or unplugged while the guest runs.
 //!   A root port per NIC was rejected: sixteen of them are sixteen more devices for firmware and kernel to look at, also in
 //!   instances without a NIC. The tap comes as an open file ([`nic_fd`]): QEMU needs no capability and enters no namespace.
-//!   There is no vhost: its kernel thread would be of the host, not of the instance's control group, and emulation gains nothing.
+//!   There is no vhost: its kernel thread would belong to the host, not to the instance's control group, and emulation gains nothing.
 //! - PCI slots are assigned here, so that a device keeps its place in the guest when another one comes or goes.
 //! - Under TCG the CPU is a *named* model with the features of x86-64-v3, minus what TCG lacks. `max` changes with each
 //!   QEMU, and Debian's kernel took 5 % longer to boot on it; `qemu64` is as fast but lacks what today's distributions
 //!   are built for.
 //! - A pinned guest's memory comes from its node (`preferred`) as long as the node has any. `bind` was rejected: instances that aren't
-//!   pinned take memory from every node, and where theirs is full the kernel would kill a guest rather than look at the next one.
+//!   pinned take memory from every node, and where theirs is full the kernel would kill a guest rather than use the next node.
 //! - HPET, SMM, vmport, SATA, SMBus and the keyboard controller are off: nothing of ours is attached to them, and
 //!   firmware and kernel spend boot time on each (7 % together under TCG).
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use domain::network::MacAddr;
+use domain::{image::DiskFormat, network::MacAddr};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -43,33 +43,33 @@ use super::overhead::TCG_TB_SIZE_MIB;
 pub const SOCKET_PATH_MAX: usize = 107;
 /// The longest serial number virtio-blk shows to a guest, in bytes.
 pub const SERIAL_MAX: usize = 20;
-/// Disks of one instance, the config drive not counted: PCI slots 0x08 to 0x1c.
+/// How many disks one instance can have, the config drive not counted: they get the PCI slots 0x08 to 0x1c.
 pub const DISKS_MAX: usize = 21;
 
-/// Network cards of one instance: slots 1 to 16 of their bridge.
+/// How many NICs one instance can have: they get the slots 1 to 16 of their bridge.
 pub const NICS_MAX: usize = domain::limits::NICS_PER_INSTANCE;
-/// The number of the first NIC's open tap. What opens files before has far fewer open.
+/// The file descriptor of the first NIC's tap. Whoever opens files before has far fewer open.
 const NIC_FD_FIRST: u32 = 100;
-/// The bridge that NICs are plugged into.
+/// The id of the PCI bridge that NICs are plugged into.
 const NIC_BUS: &str = "cards";
 
-/// x86-64-v3 without what TCG would warn about, and without nested virtualization.
+/// A CPU with x86-64-v3, without the features that TCG would warn about, and without nested virtualization.
 pub const TCG_CPU: &str =
     "EPYC-v1,fxsr-opt=off,misalignsse=off,osvw=off,topoext=off,nrip-save=off,xsavec=off,svm=off,monitor=off";
 
-/// What CPUID says of it.
+/// The vendor that this CPU reports.
 pub const TCG_CPU_VENDOR: &str = "AuthenticAMD";
 
-/// What one QEMU process is to be. Everything on its command line follows from this.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// What one QEMU process must be. Everything on its command line follows from this.
+#[derive(Debug, Clone, PartialEq)]
 pub struct VmSpec {
     /// The instance's id; the guest sees it as SMBIOS system UUID.
     pub uuid: Uuid,
-    /// For `ps` and QEMU's messages; any text.
+    /// The name that `ps` and QEMU's messages show; any text.
     pub name: String,
     pub vcpus: u32,
     pub memory_mib: u64,
-    /// The host's node that its memory comes from. None: wherever the kernel finds it.
+    /// The host's node that the guest's memory comes from; `None` leaves it to the kernel.
     pub numa_node: Option<u32>,
     pub boot: Boot,
     pub disks: Vec<VmDisk>,
@@ -82,92 +82,73 @@ pub struct VmSpec {
     pub qmp_socket: PathBuf,
     pub serial_socket: PathBuf,
     pub console_log: PathBuf,
-    /// Start with the vCPUs stopped, until QMP `cont`.
+    /// Whether QEMU starts with the vCPUs stopped, until QMP `cont`.
     pub paused: bool,
     pub on_poweroff: OnPowerOff,
 }
 
 /// What QEMU does when the guest has powered itself off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnPowerOff {
-    /// Stay, with the status `shutdown`, until QMP `quit`.
+    /// QEMU stays, with the status `shutdown`, until QMP `quit`.
     Hold,
-    /// End the process.
+    /// The process ends.
     Exit,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Boot {
-    /// From the disk with the lowest `boot_index`, by SeaBIOS, or by OVMF where given.
+    /// SeaBIOS, or OVMF where given, boots from the disk with the lowest `boot_index`.
     Disk { ovmf: Option<Ovmf> },
-    /// A Linux kernel directly, without firmware in between.
+    /// QEMU boots a Linux kernel directly, without firmware in between.
     Kernel { kernel: PathBuf, initrd: Option<PathBuf>, cmdline: String },
 }
 
 /// UEFI firmware: the code, shared and read-only, and this instance's own copy of the variable store; both raw.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Ovmf {
     pub code: PathBuf,
     pub vars: PathBuf,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct VmDisk {
-    /// Names the block nodes ([`block_node`]) and the device ([`disk_device`]) in QMP.
+    /// The id, after which the block nodes ([`block_node`]) and the device ([`disk_device`]) are named in QMP.
     pub disk_id: Uuid,
     pub path: PathBuf,
     pub format: DiskFormat,
-    /// The image that a qcow2 overlay lies on. A qcow2 whose header names a backing file must say so here.
+    /// The image that a qcow2 overlay lies on. It must be given for every qcow2 whose header names a backing file.
     pub backing: Option<DiskBacking>,
     pub read_only: bool,
     /// What the guest sees below `/dev/disk/by-id/virtio-…`; at most [`SERIAL_MAX`] bytes.
     pub serial: String,
     pub boot_index: Option<u32>,
-    /// Bypass the page cache (O_DIRECT). Off only where the file system can't.
+    /// Whether the disk bypasses the page cache (O_DIRECT). False only where the file system can't do it.
     pub direct: bool,
 }
 
-/// A network card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A network card of the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmNic {
-    /// Names the device ([`nic_device`]) and its back end ([`nic_netdev`]) in QMP.
+    /// The port's id, after which the device ([`nic_device`]) and its back end ([`nic_netdev`]) are named in QMP.
     pub port_id: Uuid,
-    /// 1 to [`NICS_MAX`]; guests name NICs in the order of slots.
+    /// The slot on the bridge, 1 to [`NICS_MAX`]; guests name NICs in the order of slots.
     pub slot: u8,
     pub mac: MacAddr,
-    /// What the guest is told to use.
+    /// The MTU that the guest is told to use.
     pub mtu: u32,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DiskBacking {
     pub path: PathBuf,
     pub format: DiskFormat,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DiskFormat {
-    Qcow2,
-    Raw,
-}
-
-impl DiskFormat {
-    /// As QEMU's drivers and `qemu-img -f` call it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Qcow2 => "qcow2",
-            Self::Raw => "raw",
-        }
-    }
-}
-
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Accel {
-    /// Hardware virtualization with the host's CPU model and these changes to it (`arch-capabilities=off`).
+    /// Hardware virtualization, with the host's CPU model and these changes to it (`arch-capabilities=off`).
     Kvm { cpu_flags: Vec<String> },
     /// Emulation; `multi_threaded` gives each vCPU a thread, which is right wherever the host's memory model is at
     /// least as strong as the guest's. Known limitation: with several vCPUs QEMU 10.0 was seen to abort once in some 75
@@ -186,31 +167,31 @@ impl Accel {
     }
 }
 
-/// A spec that no command line can express. All are the caller's mistakes, none the guest's.
+/// Why a spec can't be expressed by a command line. All of these are the caller's mistakes, none the guest's.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum SpecError {
     #[error("{what} must be at least 1")]
     Zero { what: &'static str },
     #[error(
-        "the socket path {path} has {len} bytes, of which the kernel takes {SOCKET_PATH_MAX}: choose a shorter state directory"
+        "the socket path {path} has {len} bytes, and the kernel allows {SOCKET_PATH_MAX}: choose a shorter run directory"
     )]
     SocketPathTooLong { path: PathBuf, len: usize },
     #[error("the path {path:?} is not absolute UTF-8 without control characters")]
     Path { path: PathBuf },
     #[error("the disk serial {serial:?} is empty, longer than {SERIAL_MAX} bytes or not plain ASCII")]
     Serial { serial: String },
-    #[error("{count} disks, of which an instance can have {DISKS_MAX}")]
+    #[error("an instance can have {DISKS_MAX} disks, and {count} are given")]
     TooManyDisks { count: usize },
     #[error("the disk {disk_id} is raw and can't have a backing image")]
     RawWithBacking { disk_id: Uuid },
-    #[error("the network card in slot {slot} has no slot of its own, of which there are {NICS_MAX}")]
+    #[error("two network cards are in slot {slot}, or it isn't one of the {NICS_MAX} slots")]
     NicSlot { slot: u8 },
     #[error("booting from disk needs a disk with a boot index")]
     NothingToBoot,
 }
 
 impl VmSpec {
-    /// Checks what [`render_argv`] takes for granted.
+    /// Checks what [`render_argv`] assumes.
     pub fn check(&self) -> Result<(), SpecError> {
         if self.vcpus == 0 {
             return Err(SpecError::Zero { what: "vcpus" });
@@ -275,7 +256,7 @@ fn printable_absolute(path: &Path) -> bool {
     path.is_absolute() && path.to_str().is_some_and(|text| !text.chars().any(char::is_control))
 }
 
-/// The name of a disk's top block node, for `block_resize` and the like. QEMU takes at most 31 characters, so the id's
+/// The name of a disk's top block node, for commands such as `block_resize`. QEMU takes at most 31 characters, so the id's
 /// first eight digits are left out: the coarse part of its time.
 pub fn block_node(disk_id: Uuid) -> String {
     format!("disk-{}", &disk_id.simple().to_string()[8..])
@@ -286,13 +267,13 @@ pub fn disk_device(disk_id: Uuid) -> String {
     format!("vd-{disk_id}")
 }
 
-/// The name of a NIC's device, which tells its slot as well: what QEMU's list of names says is all that has to be asked.
+/// The name of a NIC's device. It contains the slot, so QEMU's list of device names is all that has to be queried.
 #[must_use]
 pub fn nic_device(slot: u8, port_id: Uuid) -> String {
     format!("nic{slot}-{port_id}")
 }
 
-/// The slot and the port of a device's name, if it is a NIC's.
+/// The slot and the port in a device's name, if the device is a NIC.
 #[must_use]
 pub fn nic_of_device(name: &str) -> Option<(u8, Uuid)> {
     let (slot, port_id) = name.strip_prefix("nic")?.split_once('-')?;
@@ -305,20 +286,20 @@ pub fn nic_netdev(port_id: Uuid) -> String {
     format!("net-{port_id}")
 }
 
-/// The number under which QEMU finds a NIC's tap open at its start.
+/// The file descriptor under which QEMU finds a NIC's tap at its start.
 #[must_use]
 pub fn nic_fd(slot: u8) -> u32 {
     NIC_FD_FIRST + u32::from(slot)
 }
 
-/// The options of a NIC's back end; `fd`: a number at the start, a name given by `getfd` later.
+/// The options of a NIC's back end. `fd` is a number at the start, and later a name that `getfd` was given.
 #[must_use]
 pub fn nic_netdev_options(port_id: Uuid, fd: &str) -> Value {
     json!({"type": "tap", "id": nic_netdev(port_id), "fd": fd, "vhost": false})
 }
 
-/// The options of a NIC's device: the same at the start and when it is plugged in later. No boot ROM: nothing boots from a network
-/// here, and firmware would spend time on it.
+/// The options of a NIC's device, the same at the start and when it is plugged in later. It has no boot ROM, because nothing boots from a
+/// network here and firmware would spend time on it.
 #[must_use]
 pub fn nic_device_options(nic: &VmNic) -> Value {
     json!({
@@ -328,7 +309,7 @@ pub fn nic_device_options(nic: &VmNic) -> Value {
     })
 }
 
-/// The arguments behind `qemu-system-x86_64`. The spec has passed [`VmSpec::check`].
+/// The arguments of `qemu-system-x86_64`. The spec must have passed [`VmSpec::check`].
 pub fn render_argv(spec: &VmSpec) -> Vec<OsString> {
     let mut argv = Argv::default();
     argv.flag("-nodefaults");
@@ -457,13 +438,13 @@ fn disks(argv: &mut Argv, spec: &VmSpec) {
             "iothread": "io0", "bus": "pcie.0", "addr": format!("{:#x}", 8 + index),
             "werror": "enospc", "rerror": "report",
         });
-        // The kernel's direct boot has the first place; an index besides it would only make SeaBIOS look twice.
+        // The kernel's direct boot comes first; an index in addition would only make SeaBIOS try twice.
         if let (Some(boot_index), Boot::Disk { .. }) = (disk.boot_index, &spec.boot) {
             device["bootindex"] = json!(boot_index);
         }
         argv.json("-device", device);
     }
-    // In the last slot: guests name disks in the order of slots, and the root disk is to be /dev/vda.
+    // The config drive is in the last slot, because guests name disks in the order of slots, and the root disk must be /dev/vda.
     if let Some(path) = &spec.config_drive {
         argv.json(
             "-blockdev",
@@ -505,7 +486,7 @@ fn backing_node(name: &str, backing: &DiskBacking) -> Value {
     node
 }
 
-/// QEMU's option lists end a value at a comma; two stand for one.
+/// QEMU's option lists end a value at a comma, so a comma in a value is doubled.
 fn escape(value: &str) -> String {
     value.replace(',', ",,")
 }
@@ -514,7 +495,7 @@ fn escape_path(path: &Path) -> String {
     escape(path.to_str().unwrap_or_default())
 }
 
-/// JSON with its keys sorted, whether or not some crate of the build makes `serde_json` keep the order of insertion.
+/// JSON with sorted keys, even if some crate of the build makes `serde_json` keep the order of insertion.
 fn sorted_json(value: &Value) -> String {
     match value {
         Value::Object(map) => {

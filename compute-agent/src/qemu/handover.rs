@@ -1,5 +1,5 @@
-//! A text and open files through a socket: how taps reach the launch program. The files travel with the text's first bytes
-//! (`SCM_RIGHTS`); the text ends where the sender's half of the socket does.
+//! Sends a text and open files through a socket, which is how taps reach the launch program. The files travel with the first bytes of the
+//! text (`SCM_RIGHTS`); the text ends where the sender closes its half of the socket.
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -13,10 +13,10 @@ use std::os::unix::net::UnixStream;
 
 use super::argv::NICS_MAX;
 
-/// No instance brings more.
+/// The most files that can be sent; no instance needs more.
 pub const FILES_MAX: usize = NICS_MAX;
 
-/// Sends all of it and ends this half of the socket. Blocking.
+/// Sends the text and the files, and closes this half of the socket. Blocking.
 pub fn send(mut socket: &UnixStream, text: &[u8], files: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut sent = 0;
     if !files.is_empty() {
@@ -31,7 +31,7 @@ pub fn send(mut socket: &UnixStream, text: &[u8], files: &[BorrowedFd<'_>]) -> i
     socket.shutdown(Shutdown::Write)
 }
 
-/// Everything until the sender's end. The files are close-on-exec.
+/// Receives everything until the sender closes its half. The files are close-on-exec.
 pub fn receive(socket: BorrowedFd<'_>) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
     let (mut text, mut files) = (Vec::new(), Vec::new());
     let mut chunk = [0; 16 * 1024];

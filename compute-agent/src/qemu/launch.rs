@@ -1,8 +1,8 @@
 //! Starts QEMU so that it outlives the agent: limited, unprivileged, in its own session, observed from the first moment.
 //!
-//! The work is done by the [`super::shim`]; here it is started, bounded in time and understood. What a caller gets is
-//! either a [`ProcessRef`] of a QEMU whose exec succeeded, or an error that says which step failed on what. That QEMU itself refuses to go on (a locked disk, a missing CPU feature) shows later, when
-//! [`wait_ready`] finds the process gone instead of a QMP socket: its own words are in the error then.
+//! The work is done by the [`super::shim`]; this module starts it, limits its time and interprets its reply. A caller gets either a
+//! [`ProcessRef`] of a QEMU whose exec succeeded, or an error that says which step failed on what. If QEMU itself then gives up (a locked
+//! disk, a missing CPU feature), [`wait_ready`] finds the process gone instead of a QMP socket, and its error contains QEMU's own output.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,26 +23,26 @@ use super::process::{ProcessError, ProcessRef};
 use super::shim::{LaunchReply, LaunchSpec, Step};
 use crate::qmp::{QmpClient, QmpError};
 
-/// How long the steps from fork to exec may take. Entering a frozen cgroup is what makes them take for ever.
+/// How long the steps from fork to exec may take. They never end if the control group is frozen.
 const SHIM_TIMEOUT: Duration = Duration::from_secs(10);
-/// Open files of one QEMU: disks, sockets, eventfds of its queues, with room for hotplug.
+/// How many files one QEMU may have open: disks, sockets, eventfds of its queues, and more for hotplug.
 const OPEN_FILES_MAX: u64 = 4096;
 const STDERR_TAIL_BYTES: u64 = 4096;
 
-/// Where and as whom one QEMU runs.
+/// The user, control groups and namespace that one QEMU runs in.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
     pub uid: u32,
     pub gid: u32,
     pub supplementary_gids: Vec<u32>,
-    /// `cgroup.procs` files, from [`crate::host::cgroup::Group::procs_files`].
+    /// The `cgroup.procs` files, from [`crate::host::cgroup::Group::procs_files`].
     pub cgroup_procs: Vec<PathBuf>,
     pub pid_namespace: Option<PathBuf>,
-    /// Gets QEMU's stdout and stderr.
+    /// The file for QEMU's stdout and stderr.
     pub stderr: PathBuf,
 }
 
-/// How to run the shim: a program and the arguments before stdin takes over.
+/// How the shim is run: a program and its arguments; the rest comes through its stdin.
 #[derive(Debug, Clone)]
 pub struct Launcher {
     qemu: PathBuf,
@@ -83,34 +83,34 @@ pub enum LaunchError {
 
 #[derive(Debug, Error)]
 pub enum ReadyError {
-    #[error("QEMU ended before it could be spoken to; it said: {stderr}")]
+    #[error("QEMU ended before its monitor answered; its last output: {stderr}")]
     Ended { stderr: String },
-    #[error("QEMU didn't open {socket} within {after:?}; it said: {stderr}")]
+    #[error("QEMU didn't open {socket} within {after:?}; its last output: {stderr}")]
     Timeout { socket: PathBuf, after: Duration, stderr: String },
-    #[error("QEMU runs, but its monitor can't be spoken to")]
+    #[error("QEMU runs, but its monitor can't be used")]
     Qmp(#[source] QmpError),
     #[error("QEMU can't be observed")]
     Process(#[source] ProcessError),
 }
 
 impl Launcher {
-    /// Runs `shim shim_args…`; in production the running binary itself with `vm-launch`.
+    /// A launcher that runs `shim shim_args…`.
     pub fn new(qemu: impl Into<PathBuf>, shim: impl Into<PathBuf>, shim_args: &[&str]) -> Self {
         let shim_args = shim_args.iter().map(|arg| (*arg).to_owned()).collect();
         Self { qemu: qemu.into(), shim: shim.into(), shim_args }
     }
 
-    /// This very binary with the argument `vm-launch`, even when its file has been replaced by an upgrade.
+    /// A launcher that runs this very binary with the argument `vm-launch`, even if its file has been replaced by an upgrade.
     pub fn this_binary(qemu: impl Into<PathBuf>) -> Self {
         Self::new(qemu, "/proc/self/exe", &["vm-launch"])
     }
 
-    /// Returns when QEMU's exec has succeeded. Stale sockets of an earlier run are removed first.
+    /// Starts QEMU and returns when its exec has succeeded. Stale sockets of an earlier run are removed first.
     ///
-    /// When the future is dropped, or ends in a timeout, a QEMU may still have come to life in the instant before: what
-    /// is in the instance's cgroup is the truth, and [`crate::host::cgroup::Group::kill_all`] ends it.
+    /// When the future is dropped, or ends in a timeout, a QEMU may still have started in the instant before: what is
+    /// in the instance's control group is the truth, and [`crate::host::cgroup::Group::kill_all`] ends it.
     ///
-    /// `taps`: of the spec's NICs, in their order.
+    /// `taps` are those of the spec's NICs, in the NICs' order.
     pub async fn launch(
         &self,
         spec: &VmSpec,
@@ -146,7 +146,7 @@ impl Launcher {
         self.start(&launch, taps).await
     }
 
-    /// As [`Self::launch`], for any program; `files` are those of [`LaunchSpec::fds`].
+    /// Starts any program; `files` are those of [`LaunchSpec::fds`].
     pub async fn start(&self, spec: &LaunchSpec, files: Vec<Arc<OwnedFd>>) -> Result<ProcessRef, LaunchError> {
         let shim_error = |source| LaunchError::Shim { shim: self.shim.clone(), source };
         let (ours, theirs) = StdUnixStream::pair().map_err(shim_error)?;
@@ -159,7 +159,7 @@ impl Launcher {
             .kill_on_drop(true)
             .spawn()
             .map_err(shim_error)?;
-        let talk = async {
+        let exchange = async {
             let text = serde_json::to_vec(spec).map_err(io::Error::from)?;
             let hand_over = move || {
                 let files: Vec<_> = files.iter().map(|file| file.as_fd()).collect();
@@ -171,7 +171,7 @@ impl Launcher {
             shim.wait().await?;
             Ok(output)
         };
-        let output = match tokio::time::timeout(SHIM_TIMEOUT, talk).await {
+        let output = match tokio::time::timeout(SHIM_TIMEOUT, exchange).await {
             Ok(result) => result.map_err(shim_error)?,
             Err(_) => return Err(LaunchError::Timeout),
         };
@@ -185,7 +185,7 @@ impl Launcher {
     }
 }
 
-/// Connects to the monitor that QEMU is about to open, or has open (adoption); ends early, with QEMU's own words, when
+/// Connects to the monitor that QEMU is about to open, or has open (adoption). Returns early, with QEMU's own output, when
 /// the process ends. QEMU opens the monitor before its disks, so only the answered handshake counts.
 pub async fn wait_ready(
     process: &ProcessRef,
@@ -202,7 +202,7 @@ pub async fn wait_ready(
     match connected {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(QmpError::Closed)) => {
-            // QEMU is on its way out, and its last words are complete when it is gone.
+            // QEMU is about to end, and its output is complete when it is gone.
             let exit = tokio::time::timeout(timeout, handle.wait_exit()).await;
             Err(if exit.is_ok() { ended() } else { ReadyError::Qmp(QmpError::Closed) })
         }
@@ -214,8 +214,7 @@ pub async fn wait_ready(
     }
 }
 
-/// Tries until the socket is there. A failed connect costs microseconds; a watch on the directory would cost more code
-/// than time.
+/// Tries until the socket exists. A failed connect costs microseconds; a watch on the directory would cost more code than it saves time.
 async fn connect(socket: &Path, timeout: Duration) -> Result<QmpClient, QmpError> {
     const RETRY: Duration = Duration::from_millis(2);
     loop {
@@ -226,7 +225,7 @@ async fn connect(socket: &Path, timeout: Duration) -> Result<QmpClient, QmpError
     }
 }
 
-/// The last lines that QEMU wrote to its stderr file, at most 4 KiB; empty when there is none.
+/// The last lines that QEMU wrote to its stderr file, at most 4 KiB; empty if there is no file.
 pub fn stderr_tail(path: &Path) -> String {
     use std::io::{Read, Seek, SeekFrom};
     let read = || -> io::Result<Vec<u8>> {

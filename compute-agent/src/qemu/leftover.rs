@@ -1,14 +1,14 @@
-//! QEMUs of probes that an agent left behind when it was killed. They wait for a monitor that never comes, in no ledger: nobody else would
-//! ever end them.
+//! Ends the QEMUs of probes that an agent left behind when it was killed. They wait for a monitor connection that never comes, and they are
+//! in no ledger: nobody else would ever end them.
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{fs, os::unix::ffi::OsStrExt, path::Path};
 
-/// How the directories of probes' runs begin.
+/// The prefix of the names of probes' directories.
 pub const PROBE_DIR: &str = "probe-";
 
-/// Ends those of this work directory, and removes their directories; how many ran. No probe runs meanwhile: an agent is alone in its
-/// directory.
+/// Ends the probes of this work directory, and removes their directories. Returns how many ran. No probe of a living agent is among them,
+/// because only one agent uses a directory.
 pub fn end_probes(work_dir: &Path) -> usize {
     let mut needle = work_dir.join(PROBE_DIR).as_os_str().as_bytes().to_vec();
     needle.retain(|byte| *byte != 0);
@@ -21,14 +21,14 @@ pub fn end_probes(work_dir: &Path) -> usize {
         if entry.file_name().as_bytes().starts_with(PROBE_DIR.as_bytes())
             && let Err(error) = fs::remove_dir_all(entry.path())
         {
-            tracing::warn!(dir = %entry.path().display(), %error, "a probe's directory is left behind");
+            tracing::warn!(dir = %entry.path().display(), %error, "a probe's directory can't be removed");
         }
     }
     ended
 }
 
 fn end(pid: Pid, needle: &[u8]) -> bool {
-    // Opened first: what is read then is of the process that the signal goes to, or of none.
+    // The handle is opened first, so that what is read belongs to the process that the signal goes to, or to none.
     let Ok(fd) = pidfd_open(pid, PidfdFlags::empty()) else { return false };
     let Ok(line) = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())) else { return false };
     let program = line.split(|byte| *byte == 0).next().unwrap_or_default();

@@ -1,6 +1,5 @@
-//! QEMU: what it is told ([`argv`]), what it costs ([`overhead`]), which one there is ([`version`]), how it is started
-//! ([`launch`]), how it is told apart from every other process ([`process`]), and which accelerator serves ([`accel`],
-//! [`probe`]).
+//! QEMU: its command line ([`argv`]), the memory it needs ([`overhead`]), the installed version ([`version`]), how it is started
+//! ([`launch`]), how its process is identified ([`process`]), and which accelerator it uses ([`accel`], [`probe`]).
 
 pub mod accel;
 pub mod argv;

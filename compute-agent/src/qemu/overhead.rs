@@ -1,4 +1,4 @@
-//! What a QEMU process takes besides its guest's memory, for capacity and for cgroup limits.
+//! How much memory a QEMU process needs besides its guest's memory, for capacity and for cgroup limits.
 //!
 //! `fixed + per vCPU + per GiB of guest memory (+ the translation buffer under TCG)`, rounded up to what was seen and
 //! then a margin: a host that counts too little gets its guests killed by the OOM killer; one that counts too much only
@@ -22,14 +22,14 @@
 
 use super::argv::Accel;
 
-/// `tb-size` given to `-accel tcg`, in MiB.
+/// The `tb-size` for `-accel tcg`, in MiB.
 pub const TCG_TB_SIZE_MIB: u64 = 128;
 const FIXED_MIB: u64 = 96;
 const PER_VCPU_MIB: u64 = 8;
 const PER_GUEST_GIB_MIB: u64 = 8;
 const TCG_MIB: u64 = TCG_TB_SIZE_MIB + TCG_TB_SIZE_MIB / 4;
 
-/// Memory in MiB that QEMU needs beyond `memory_mib` of guest memory.
+/// How much memory in MiB QEMU needs in addition to `memory_mib` of guest memory.
 pub fn overhead_mib(accel: &Accel, vcpus: u32, memory_mib: u64) -> u64 {
     let tcg = match accel {
         Accel::Kvm { .. } => 0,
@@ -38,7 +38,7 @@ pub fn overhead_mib(accel: &Accel, vcpus: u32, memory_mib: u64) -> u64 {
     FIXED_MIB + PER_VCPU_MIB * u64::from(vcpus) + (PER_GUEST_GIB_MIB * memory_mib).div_ceil(1024) + tcg
 }
 
-/// The processes and threads one QEMU may have: vCPUs, the main loop, an iothread, RCU, a signal thread, and QEMU's pool
+/// How many processes and threads one QEMU may have: vCPUs, the main loop, an iothread, RCU, a signal thread, and QEMU's pool
 /// of at most 64 workers for each of the two AIO contexts.
 pub fn tasks_max(vcpus: u32) -> u64 {
     u64::from(vcpus) + 4 + 2 * 64

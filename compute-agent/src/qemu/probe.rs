@@ -1,11 +1,11 @@
 //! Measures the accelerators with a guest of our own.
 //!
-//! The guest (`probe_guest.S`) goes where a 64-bit kernel goes in its first second and tells how far it came. It runs
+//! The guest (`probe_guest.S`) does what a 64-bit kernel does in its first second and prints how far it came. It runs
 //! through the same launch and the same command line as every instance, so the sandbox, the unprivileged uid and the
 //! access to `/dev/kvm` are tried along the way. It is started paused, and runs once QMP and the serial port are
 //! connected: no line is missed, and times count from its first instruction.
 //!
-//! All is bounded: a run ends at the guest's power-off, at QEMU's end, when QMP reports that the guest can't go on, or at
+//! Everything has a limit: a run ends at the guest's power-off, at QEMU's end, when QMP reports that the guest can't go on, or at
 //! `RUN_TIMEOUT`. The outcome is remembered for a boot of the host, a QEMU version and a kernel, since nothing else
 //! changes it.
 
@@ -15,6 +15,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use domain::image::DiskFormat;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
@@ -23,21 +24,21 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::accel::{AccelDecision, AccelSetting, ProbeRun, Probed, Stage, decide, decide_tcg_by_setting};
-use super::argv::{Accel, Boot, DiskFormat, OnPowerOff, VmDisk, VmSpec};
+use super::argv::{Accel, Boot, OnPowerOff, VmDisk, VmSpec};
 use super::launch::{Launcher, Placement, stderr_tail, wait_ready};
 use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
 use super::version::QemuVersion;
 use crate::host::facts;
 
-/// The assembled guest: eight sectors.
+/// The assembled guest, which has eight sectors.
 pub const GUEST: &[u8] = include_bytes!("probe_guest.bin");
 /// SeaBIOS reads no disk whose size makes less than one cylinder.
 const DISK_BYTES: usize = 1 << 20;
 /// A host where emulation takes longer than this can't run instances anyway.
 const RUN_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
-/// Changes to `-cpu host` that make it work on some hosts, in the order they are tried.
+/// Changes to `-cpu host` that make it work on some hosts, in the order in which they are tried.
 const CPU_FLAGS: [&[&str]; 2] = [&[], &["arch-capabilities=off"]];
 const KVM_NODE: &str = "/dev/kvm";
 
@@ -46,10 +47,10 @@ const KVM_NODE: &str = "/dev/kvm";
 pub struct Prober {
     pub launcher: Launcher,
     pub qemu_version: QemuVersion,
-    /// Whom the probe guest runs as; the same as instances do.
+    /// The user and group that the probe guest runs as, unprivileged like those of instances.
     pub uid: u32,
     pub gid: u32,
-    /// A directory of the agent, where a subdirectory is made and removed.
+    /// A directory of the agent, in which a subdirectory is made and removed.
     pub work_dir: PathBuf,
     /// Where the outcome is remembered.
     pub cache_file: PathBuf,
@@ -62,7 +63,7 @@ pub struct Prober {
 pub struct KernelProbe {
     pub kernel: PathBuf,
     pub initrd: Option<PathBuf>,
-    /// With the serial console as console, and not `quiet`.
+    /// The kernel's command line, which must name the serial console and must not contain `quiet`.
     pub cmdline: String,
     pub timeout: Duration,
 }
@@ -99,7 +100,7 @@ struct Remembered {
 }
 
 impl Prober {
-    /// The accelerator for this host. Takes milliseconds when it is remembered, else some seconds at most.
+    /// The accelerator for this host. This takes milliseconds if the outcome is remembered, else at most some seconds.
     pub async fn accelerator(&self, setting: AccelSetting) -> Result<AccelDecision, ProbeError> {
         if setting == AccelSetting::Tcg {
             return Ok(decide_tcg_by_setting());
@@ -118,7 +119,7 @@ impl Prober {
         }
         let probed = self.probe().await?;
         let decision = decide(setting, &probed);
-        // A module that is loaded later brings the node: that is asked anew at each start.
+        // A kernel module that is loaded later creates the node, so nothing is remembered without the node.
         if Path::new(KVM_NODE).exists() {
             let qemu_version = self.qemu_version;
             self.remember(&Remembered { boot_id, qemu_version, kernel_release, probed })?;
@@ -126,7 +127,7 @@ impl Prober {
         Ok(decision)
     }
 
-    /// Measures, whatever is remembered.
+    /// Measures, even if an outcome is remembered.
     pub async fn probe(&self) -> Result<Probed, ProbeError> {
         let ended = leftover::end_probes(&self.work_dir);
         if ended > 0 {
@@ -141,7 +142,7 @@ impl Prober {
                     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
                     let run = self.run(Accel::Kvm { cpu_flags: flags.clone() }, vec![kvm_gid], RUN_TIMEOUT).await?;
                     let (stage, complete) = (run.stage, run.stage == Stage::Kernel);
-                    // A try that came less far than the one before tells less.
+                    // A try that came less far than the one before is less informative.
                     if kvm.last().is_none_or(|(_, best): &(Vec<String>, ProbeRun)| stage >= best.stage) {
                         kvm.push((flags, run));
                     }
@@ -162,14 +163,15 @@ impl Prober {
     }
 
     fn remember(&self, remembered: &Remembered) -> Result<(), ProbeError> {
-        let beside = self.cache_file.with_extension("new");
+        let half = self.cache_file.with_extension("new");
         let text = serde_json::to_vec_pretty(remembered).map_err(io::Error::from);
-        text.and_then(|text| fs::write(&beside, text))
-            .and_then(|()| fs::rename(&beside, &self.cache_file))
+        text.and_then(|text| fs::write(&half, text))
+            .and_then(|()| fs::rename(&half, &self.cache_file))
             .map_err(|source| ProbeError::Io { path: self.cache_file.clone(), source })
     }
 
-    /// One run of the probe guest, of at most `timeout`. An error only when it couldn't be prepared; what goes wrong in it is in the outcome.
+    /// Runs the probe guest once, for at most `timeout`. An error means that the run couldn't be prepared; what goes wrong in the run is in its
+    /// outcome.
     pub async fn run(
         &self,
         accel: Accel,
@@ -201,7 +203,7 @@ impl Prober {
         Ok(run)
     }
 
-    /// Boots a stock kernel. `None` when it wrote to its console, else what happened instead.
+    /// Boots a stock kernel. Returns `None` if it wrote to its console, else what happened instead.
     pub async fn run_kernel(
         &self,
         probe: &KernelProbe,
@@ -229,8 +231,8 @@ impl Prober {
         Ok((!spoke).then_some(end))
     }
 
-    /// Runs a guest and hands its output to `each` (with the time since its first instruction) until that says no more,
-    /// or it ends; returns why it ended. QEMU is gone when this returns.
+    /// Runs a guest and passes its output to `each` (with the time since its first instruction) until `each` returns false or the guest ends.
+    /// Returns why it ended. QEMU is gone when this returns.
     async fn watch(
         &self,
         scratch: &Scratch,
@@ -271,7 +273,7 @@ async fn observe(
         let serial = UnixStream::connect(&spec.serial_socket).await.map_err(|e| chain(&e))?;
         let mut events = qmp.events();
         qmp.cont().await.map_err(|e| chain(&e))?;
-        // An error means that the connection is gone, which the exit below tells better.
+        // An error means that the connection is gone, which the exit below reports better.
         let stopped = async move { while events.recv().await.is_ok_and(|event| event.name != "STOP") {} };
         Ok::<_, String>((qmp, serial, stopped))
     };
@@ -303,10 +305,10 @@ async fn observe(
     }
 }
 
-/// The line of QEMU's stderr that says what is wrong; registers and the like follow it.
+/// The line of QEMU's stderr that says what is wrong; registers and similar output follow it.
 fn first_error(stderr: &str) -> String {
-    let telling = |line: &&str| ["error", "failed", "Assertion", "Could not"].iter().any(|word| line.contains(word));
-    let line = stderr.lines().find(telling).or(stderr.lines().next()).unwrap_or("QEMU ended without a word");
+    let relevant = |line: &&str| ["error", "failed", "Assertion", "Could not"].iter().any(|text| line.contains(text));
+    let line = stderr.lines().find(relevant).or(stderr.lines().next()).unwrap_or("QEMU ended without any output");
     line.trim().to_owned()
 }
 
@@ -323,16 +325,16 @@ struct Lines {
 }
 
 impl Lines {
-    /// False when the guest has said its last line.
+    /// Takes output; false when the guest has printed its last line.
     fn push(&mut self, bytes: &[u8], at: Duration) -> bool {
         self.partial.extend_from_slice(bytes);
         while let Some(end) = self.partial.iter().position(|&b| b == b'\n') {
             let line: Vec<u8> = self.partial.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line);
-            // The firmware may have left something in front of the first one.
-            let Some((_, word)) = line.trim().rsplit_once("iaas-probe: ") else { continue };
-            self.trapped |= word == "trap";
-            self.reached.extend(Stage::ALL.into_iter().find(|stage| stage.word() == word).map(|stage| (stage, at)));
+            // The firmware may have left something in front of the first line.
+            let Some((_, name)) = line.trim().rsplit_once("iaas-probe: ") else { continue };
+            self.trapped |= name == "trap";
+            self.reached.extend(Stage::ALL.into_iter().find(|stage| stage.as_str() == name).map(|stage| (stage, at)));
         }
         !self.trapped && self.at(Stage::Kernel).is_none()
     }
@@ -342,7 +344,7 @@ impl Lines {
     }
 
     fn into_run(self) -> ProbeRun {
-        // In whole microseconds: so few digits that JSON gives back the same number.
+        // Whole microseconds have so few digits that JSON gives back the same number.
         let ms = |duration: Duration| duration.as_micros() as f64 / 1000.0;
         ProbeRun {
             stage: self.reached.iter().map(|(stage, _)| *stage).max().unwrap_or(Stage::Start),
@@ -353,7 +355,7 @@ impl Lines {
     }
 }
 
-/// A directory for one run, owned by QEMU's uid, removed at the end.
+/// A directory for one run, owned by QEMU's user. It is removed at the end.
 struct Scratch {
     dir: PathBuf,
     uid: u32,
@@ -401,13 +403,13 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.dir) {
-            tracing::warn!(dir = %self.dir.display(), %error, "a probe's directory is left behind");
+            tracing::warn!(dir = %self.dir.display(), %error, "a probe's directory can't be removed");
         }
     }
 }
 
-/// The group through which unprivileged QEMUs open `/dev/kvm`. Where no group may (no udev here), the node is given to
-/// the group `kvm`, else to `fallback_gid`, with the mode 0660 that udev's own rule has.
+/// The group through which unprivileged QEMUs open `/dev/kvm`. Where no group may open it (there is no udev), the node is given to the group
+/// `kvm`, else to `fallback_gid`, with the mode 0660 that udev's own rule has.
 pub fn kvm_access_gid(fallback_gid: u32) -> Result<u32, KvmAccessError> {
     let node = fs::metadata(KVM_NODE).map_err(KvmAccessError::Missing)?;
     if node.gid() != 0 && node.mode() & 0o060 == 0o060 {
@@ -475,10 +477,10 @@ mod tests {
     }
 
     #[test]
-    fn the_telling_line_of_qemus_words_is_found() {
+    fn the_relevant_line_of_qemus_output_is_found() {
         let stderr = "2026-01-01T00:00:00Z qemu: warning: x\nqemu: error: failed to set MSR 0x10a\nAssertion";
         assert_eq!(first_error(stderr), "qemu: error: failed to set MSR 0x10a");
-        assert_eq!(first_error(""), "QEMU ended without a word");
+        assert_eq!(first_error(""), "QEMU ended without any output");
     }
 
     #[test]

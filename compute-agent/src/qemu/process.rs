@@ -1,7 +1,7 @@
-//! A process that may outlive its starter, told apart from whatever gets its number next.
+//! Identifies a process that may outlive its starter, so that it isn't confused with whatever gets its number next.
 //!
-//! QEMU isn't the agent's child (a restarted agent could never wait for it), so its exit can't be had from `wait`.
-//! A pid file with a number alone was rejected: numbers are reused, and killing by one is how a stranger dies. The pair
+//! QEMU isn't the agent's child (a restarted agent could never wait for it), so `wait` can't report its exit.
+//! A pid file with a number alone was rejected: numbers are reused, and a kill by number could hit a stranger. The pair
 //! of number and start time is unique within a boot, and `boot_id` makes it unique across boots. A pidfd opened for
 //! the number and *then* compared by start time refers to that process for good; it becomes readable at its exit.
 
@@ -17,9 +17,9 @@ use tokio::io::unix::AsyncFd;
 /// Names one process of one boot of this host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProcessRef {
-    /// In the host's PID namespace.
+    /// The number in the host's PID namespace.
     pub pid: i32,
-    /// Field 22 of `/proc/PID/stat`: clock ticks from boot to its start.
+    /// The clock ticks from boot to its start: field 22 of `/proc/PID/stat`.
     pub start_time_ticks: u64,
     pub boot_id: String,
 }
@@ -40,17 +40,17 @@ pub enum ProcessError {
     },
 }
 
-/// This boot's id, as the kernel names it.
+/// The id that the kernel has given to this boot.
 pub fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
-/// The start time of a process that runs: `None` when there is none, or when it has ended and only waits for its parent.
+/// The start time of a running process; `None` if there is none, or if it has ended and only waits for its parent.
 pub fn start_time_ticks(pid: i32) -> Option<u64> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// The name in parentheses may itself contain spaces and parentheses: fields are counted from the last one.
+/// Reads the start time. The name in parentheses may itself contain spaces and parentheses, so fields are counted from the last one.
 fn parse_stat(stat: &str) -> Option<u64> {
     let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
     let ended = matches!(fields.next()?, "Z" | "X");
@@ -72,12 +72,12 @@ impl ProcessRef {
         Ok(Self { pid, start_time_ticks, boot_id: boot_id()? })
     }
 
-    /// Whether this very process runs. Cheap: one read of `/proc`.
+    /// Whether this very process runs. This is cheap: one read of `/proc`.
     pub fn alive(&self) -> bool {
         start_time_ticks(self.pid) == Some(self.start_time_ticks) && boot_id().is_ok_and(|id| id == self.boot_id)
     }
 
-    /// A handle that stays with this process; `None` when it has ended.
+    /// A handle that stays with this process; `None` if it has ended.
     pub fn open(&self) -> Result<Option<ProcessHandle>, ProcessError> {
         let observe = |source: io::Error| ProcessError::Observe { pid: self.pid, source };
         let Some(pid) = Pid::from_raw(self.pid) else { return Ok(None) };
@@ -86,7 +86,7 @@ impl ProcessRef {
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             Err(errno) => return Err(observe(errno.into())),
         };
-        // Only now: had the number been reused before the open, the start time tells; after it, the handle is fixed.
+        // This is checked after the open: the start time shows if the number was reused before, and from then on the handle is fixed.
         if !self.alive() {
             return Ok(None);
         }
@@ -94,7 +94,7 @@ impl ProcessRef {
         Ok(Some(ProcessHandle { pid: self.pid, fd }))
     }
 
-    /// Returns as soon as the process has ended, at once if it has already.
+    /// Returns as soon as the process has ended; at once if it has ended already.
     pub async fn wait_exit(&self) -> Result<(), ProcessError> {
         match self.open()? {
             Some(handle) => handle.wait_exit().await,
@@ -102,7 +102,7 @@ impl ProcessRef {
         }
     }
 
-    /// SIGKILL, and waits until it is gone. Nothing happens when it has ended already.
+    /// Kills the process and waits until it is gone. Nothing happens if it has ended already.
     pub async fn kill(&self) -> Result<(), ProcessError> {
         let Some(handle) = self.open()? else { return Ok(()) };
         handle.signal(Signal::KILL)?;

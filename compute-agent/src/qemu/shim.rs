@@ -1,11 +1,11 @@
-//! The few steps between the agent and QEMU's exec, in a process of its own: `iaasd vm-launch`.
+//! Takes the few steps between the agent and QEMU's exec in a process of its own: `iaasd vm-launch`.
 //!
 //! Joining a PID namespace takes a fork after `setns`, and between fork and exec only async-signal-safe calls are sound
 //! while other threads exist: the agent has many. `pre_exec` hooks in the agent were rejected for that, and because a
-//! hook that fails tells nothing but an errno. So the agent starts this program, single-threaded and without a runtime,
-//! with a JSON [`LaunchSpec`] on stdin (a socket, so that open taps can come with it); it joins the cgroups, enters the namespace, forks; the child becomes its own
-//! session, drops every privilege and execs; the parent waits for the exec's outcome, writes a [`LaunchReply`] to stdout
-//! and ends. The child is then nobody's but init's.
+//! hook that fails reports nothing but an errno. So the agent starts this program, single-threaded and without a runtime,
+//! with a JSON [`LaunchSpec`] on stdin (a socket, so that open taps can come with it). It joins the cgroups, enters the namespace and forks. The
+//! child becomes its own session, drops every privilege and execs. The parent waits for the exec's outcome, writes a [`LaunchReply`] to
+//! stdout and ends. The child is then a child of init alone.
 //!
 //! Order matters:
 //! - cgroups first, as root, so that nothing of QEMU ever runs outside its limits (or its freezer);
@@ -30,25 +30,25 @@ use serde::{Deserialize, Serialize};
 use super::handover;
 use super::process::ProcessRef;
 
-/// What the shim is told. Paths are absolute.
+/// What the shim must start. Paths are absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LaunchSpec {
     pub program: PathBuf,
     pub args: Vec<String>,
-    /// Neither is 0: QEMU never runs as root.
+    /// The user and group. Neither may be 0: QEMU never runs as root.
     pub uid: u32,
     pub gid: u32,
-    /// For example the group that may open `/dev/kvm`.
+    /// Further groups, such as the one that may open `/dev/kvm`.
     pub supplementary_gids: Vec<u32>,
-    /// `cgroup.procs` files to join, one per hierarchy.
+    /// The `cgroup.procs` files to join, one per hierarchy.
     pub cgroup_procs: Vec<PathBuf>,
-    /// A PID namespace to be born into, such as `/proc/N/ns/pid` or a bind mount of one.
+    /// The PID namespace to start in, such as `/proc/N/ns/pid` or a bind mount of one.
     pub pid_namespace: Option<PathBuf>,
-    /// Gets stdout and stderr; created with mode 0600, emptied.
+    /// The file for stdout and stderr; it is created with mode 0600, or emptied.
     pub stderr: PathBuf,
-    /// RLIMIT_NOFILE, both values.
+    /// Both values of RLIMIT_NOFILE.
     pub open_files_max: u64,
-    /// The numbers that the files which come with this text shall have in the program, in their order.
+    /// The file descriptors that the files which come with this text get in the program, in their order.
     #[serde(default)]
     pub fds: Vec<u32>,
 }
@@ -63,7 +63,7 @@ pub enum LaunchReply {
     Failed { step: Step, subject: String, errno: i32 },
 }
 
-/// The steps in their order.
+/// The steps of a launch, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -95,7 +95,7 @@ fn failed(step: Step, subject: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Fa
     move |source| Failure { step, subject, source }
 }
 
-/// The whole program. Call it before any thread is started.
+/// The whole program. It must be called before any thread is started.
 pub fn shim_main() -> ExitCode {
     let reply = match launch() {
         Ok(process) => LaunchReply::Started(process),
@@ -136,7 +136,7 @@ fn launch() -> Result<ProcessRef, Failure> {
     // could.
     let forked = unsafe { fork() };
     let forked = forked.map_err(|errno| match (&spec.pid_namespace, errno) {
-        // What the kernel says to a fork into a namespace whose init has ended.
+        // This is the kernel's answer to a fork into a namespace whose init has ended.
         (Some(path), nix::errno::Errno::ENOMEM) => failed(Step::EnterPidNamespace, path)(errno.into()),
         _ => failed(Step::Fork, "fork")(errno.into()),
     });
@@ -147,13 +147,13 @@ fn launch() -> Result<ProcessRef, Failure> {
             let errno = failure.source.raw_os_error().unwrap_or(nix::libc::EIO);
             let reply = LaunchReply::Failed { step: failure.step, subject: failure.subject, errno };
             let mut status_writer = status_writer;
-            let told = status_writer.write_all(&serde_json::to_vec(&reply).unwrap_or_default());
+            let written = status_writer.write_all(&serde_json::to_vec(&reply).unwrap_or_default());
             #[expect(clippy::disallowed_methods, reason = "the forked child must not run on as a second shim")]
-            std::process::exit(if told.is_ok() { 126 } else { 127 });
+            std::process::exit(if written.is_ok() { 126 } else { 127 });
         }
         ForkResult::Parent { child } => {
             drop(status_writer);
-            // Identified before the outcome is known: a QEMU that execs and ends at once is a zombie by then.
+            // The child is identified before the outcome is known, because a QEMU that execs and ends at once is a zombie by then.
             let identified = ProcessRef::of_pid(child.as_raw());
             let mut outcome = Vec::new();
             status.read_to_end(&mut outcome).map_err(failed(Step::Exec, &spec.program))?;
@@ -225,12 +225,12 @@ fn become_qemu(spec: &LaunchSpec, files: &[OwnedFd], stderr: File) -> Failure {
     failure
 }
 
-/// Gives the files their numbers, where exec leaves them open.
+/// Gives the files their descriptors, which exec leaves open.
 fn place_files(numbers: &[u32], files: &[OwnedFd]) -> io::Result<()> {
     let highest_used = files.iter().map(AsRawFd::as_raw_fd).max().unwrap_or_default();
     for (number, file) in numbers.iter().zip(files) {
         let number = i32::try_from(*number).map_err(|_| io::Error::from_raw_os_error(nix::libc::EBADF))?;
-        // The files to place must not be overwritten by those that are.
+        // The files that are still to be placed must not be overwritten.
         if number <= highest_used {
             return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
         }

@@ -1,4 +1,4 @@
-//! Which QEMU this host has, and whether it will do.
+//! Finds the QEMU of this host, and checks whether it is suitable.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -28,16 +28,16 @@ impl fmt::Display for QemuVersion {
     }
 }
 
-/// A QEMU that will do.
+/// A suitable QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qemu {
     pub binary: PathBuf,
-    /// From the same package version, or the two disagree about image features.
+    /// The `qemu-img` of the same package version; of different versions, the two may disagree about image features.
     pub qemu_img: PathBuf,
     pub version: QemuVersion,
 }
 
-/// Each text says what to do next; `iaasctl doctor` prints it as it is.
+/// Why there is no suitable QEMU. Each text says what to do next; `iaasctl doctor` prints it as it is.
 #[derive(Debug, Error)]
 pub enum VersionError {
     #[error("{program} is not installed: run `apt-get install {package}`, or give its path in the configuration")]
@@ -68,7 +68,7 @@ pub async fn find_qemu(configured: Option<&Path>) -> Result<Qemu, VersionError> 
     find_qemu_in(configured, &search).await
 }
 
-/// As [`find_qemu`], with the search path given.
+/// Finds QEMU like [`find_qemu`], on the given search path.
 pub async fn find_qemu_in(configured: Option<&Path>, search: &OsStr) -> Result<Qemu, VersionError> {
     let missing = VersionError::Missing { program: BINARY, package: "qemu-system-x86" };
     let binary = match configured {
@@ -99,9 +99,12 @@ async fn version_of(path: &Path, program: &'static str, package: &'static str) -
         Ok(result) => result,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no answer within 10 s")),
     };
-    let output = result.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => VersionError::Missing { program, package },
-        _ => VersionError::Run { path: path.to_path_buf(), source },
+    let output = result.map_err(|source| {
+        if source.kind() == io::ErrorKind::NotFound {
+            VersionError::Missing { program, package }
+        } else {
+            VersionError::Run { path: path.to_path_buf(), source }
+        }
     })?;
     let text = String::from_utf8_lossy(&output.stdout);
     parse_version(&text)

@@ -1,9 +1,8 @@
-//! One QMP connection.
+//! A client for one QMP connection.
 //!
-//! One task reads and one writes; whoever executes a command leaves a place for the answer under the command's id, and
-//! waits for a bounded time. An answer that comes too late finds no place and is dropped: the connection stays usable,
-//! for QEMU answers in order, and ids tell answers apart. QEMU serves one connection per monitor socket: a second one
-//! waits until the first is closed, so [`QmpClient::connect`] times out against a monitor that somebody else holds.
+//! One task reads and one writes. Whoever executes a command registers for the answer under the command's id, and waits for a limited time.
+//! An answer that comes too late is dropped, and the connection stays usable, because ids distinguish the answers. QEMU serves one connection
+//! per monitor socket: a second one waits until the first is closed, so [`QmpClient::connect`] times out if somebody else is connected.
 
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -25,14 +24,14 @@ use tokio::task::AbortHandle;
 
 use super::wire::{Decoder, Event, Message, WireError};
 
-/// For commands that QEMU answers from memory.
+/// The timeout of commands that QEMU answers from memory.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// Events kept for a subscriber that is behind.
+/// How many events are kept for a subscriber that is behind.
 const EVENTS_KEPT: usize = 256;
 
 #[derive(Debug, Error)]
 pub enum QmpError {
-    #[error("the monitor {path} can't be connected to")]
+    #[error("the connection to the monitor {path} failed")]
     Connect {
         path: PathBuf,
         #[source]
@@ -46,7 +45,7 @@ pub enum QmpError {
     Timeout { command: String, after: Duration },
     #[error("QEMU refused {command}: {desc} ({class})")]
     Refused { command: String, class: String, desc: String },
-    #[error("QEMU's answer to {command} has an unexpected shape")]
+    #[error("QEMU's answer to {command} has an unexpected form")]
     Shape {
         command: String,
         #[source]
@@ -55,13 +54,13 @@ pub enum QmpError {
 }
 
 impl QmpError {
-    /// Whether QEMU itself said no, as against not having been reached.
+    /// Whether QEMU itself refused the command, rather than not having been reached.
     pub fn refused(&self) -> bool {
         matches!(self, Self::Refused { .. })
     }
 }
 
-/// One command as it travels, with the file that goes along.
+/// One command as it is sent, with the file that is sent along.
 struct Line {
     text: String,
     file: Option<OwnedFd>,
@@ -69,7 +68,7 @@ struct Line {
 
 type Answer = Result<Value, (String, String)>;
 
-/// Cheap to clone; the connection closes with its last clone.
+/// A connected client. It is cheap to clone; the connection closes with its last clone.
 #[derive(Debug, Clone)]
 pub struct QmpClient {
     shared: Arc<Shared>,
@@ -77,7 +76,7 @@ pub struct QmpClient {
 
 #[derive(Debug)]
 struct Shared {
-    /// Whole lines; a caller that gives up leaves none half written.
+    /// Takes whole lines, so that a caller that gives up leaves none half written.
     writer: mpsc::Sender<Line>,
     pending: Arc<Mutex<Pending>>,
     next_id: AtomicU64,
@@ -111,7 +110,7 @@ impl QmpClient {
         Self::over(stream, timeout).await
     }
 
-    /// As [`Self::connect`], over a stream that is connected already (see [`crate::qemu::launch::wait_ready`]).
+    /// Makes a client of a stream that is connected already (see [`crate::qemu::launch::wait_ready`]).
     pub async fn over(stream: UnixStream, timeout: Duration) -> Result<Self, QmpError> {
         let (mut read, writer) = stream.into_split();
         let mut decoder = Decoder::default();
@@ -149,7 +148,7 @@ impl QmpClient {
         self.send(command, arguments, None, timeout).await
     }
 
-    /// As [`Self::execute`]; `file` travels with the command, which is `getfd` or `add-fd`.
+    /// Runs a command with which `file` is sent, which is `getfd` or `add-fd`.
     pub async fn execute_with_file(
         &self,
         command: &str,
@@ -181,13 +180,13 @@ impl QmpClient {
             }
             pending.answers.insert(id, sender);
         }
-        // Taken back when this future ends, whichever way.
-        let _place = Place { pending: &self.shared.pending, id };
-        let talk = async {
+        // This removes the registration when the future ends, in whatever way.
+        let _pending = PendingAnswer { pending: &self.shared.pending, id };
+        let exchange = async {
             self.shared.writer.send(line).await.map_err(|_| QmpError::Closed)?;
             receiver.await.map_err(|_| QmpError::Closed)
         };
-        match tokio::time::timeout(timeout, talk).await {
+        match tokio::time::timeout(timeout, exchange).await {
             Ok(Ok(Ok(value))) => Ok(value),
             Ok(Ok(Err((class, desc)))) => Err(QmpError::Refused { command: command.into(), class, desc }),
             Ok(Err(error)) => Err(error),
@@ -195,20 +194,20 @@ impl QmpClient {
         }
     }
 
-    /// Events from now on. A subscriber that falls more than 256 behind is told how many it lost and should ask
+    /// Subscribes to events from now on. A subscriber that falls more than 256 behind gets the number of lost events and should use
     /// `query-status`.
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events.subscribe()
     }
 
-    /// Returns when the connection has ended: QEMU's end, or soon after.
+    /// Returns when the connection has ended, which is when QEMU ends or soon after.
     pub async fn closed(&self) {
         let mut closed = self.shared.closed.clone();
-        // An error means that the reader is gone, which is the same.
+        // An error means that the reader is gone, which means the same.
         let _ = closed.wait_for(|closed| *closed).await;
     }
 
-    /// What the greeting said: `{"qemu": {"major", "minor", "micro"}, "package"}`.
+    /// The version in the greeting: `{"qemu": {"major", "minor", "micro"}, "package"}`.
     pub fn greeting_version(&self) -> &Value {
         &self.shared.version
     }
@@ -218,18 +217,18 @@ impl QmpClient {
     }
 }
 
-struct Place<'a> {
+struct PendingAnswer<'a> {
     pending: &'a Mutex<Pending>,
     id: u64,
 }
 
-impl Drop for Place<'_> {
+impl Drop for PendingAnswer<'_> {
     fn drop(&mut self) {
         self.pending.lock().answers.remove(&self.id);
     }
 }
 
-/// The next message, or the wire error in its place; `Err` when the stream has ended.
+/// Reads the next message, or the wire error in its place; `Err` if the stream has ended.
 async fn read_message(read: &mut OwnedReadHalf, decoder: &mut Decoder) -> io::Result<Result<Message, WireError>> {
     let mut chunk = [0; 4096];
     loop {
@@ -245,7 +244,7 @@ async fn read_message(read: &mut OwnedReadHalf, decoder: &mut Decoder) -> io::Re
     }
 }
 
-/// Ends, and so closes its half, when the last client is gone or QEMU is.
+/// Writes lines until the last client or QEMU is gone, and then closes its half of the connection.
 async fn write_loop(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<Line>) {
     while let Some(Line { text, file }) = lines.recv().await {
         let written = async {
@@ -261,7 +260,7 @@ async fn write_loop(mut writer: OwnedWriteHalf, mut lines: mpsc::Receiver<Line>)
     }
 }
 
-/// Sends the beginning of `bytes` with `file`; how many bytes went.
+/// Sends the beginning of `bytes` with `file`. Returns how many bytes were sent.
 async fn send_with_file(writer: &OwnedWriteHalf, bytes: &[u8], file: &OwnedFd) -> io::Result<usize> {
     let stream = writer.as_ref();
     let send = || send_with_fd(stream.as_fd(), bytes, file.as_fd());
@@ -280,7 +279,7 @@ async fn read_loop(
             Ok(Message::Return { id, value }) => (id, Ok(value)),
             Ok(Message::Error { id, class, desc }) => (id, Err((class, desc))),
             Ok(Message::Event(event)) => {
-                // No subscriber is no error.
+                // An error means that there is no subscriber.
                 let _ = events.send(event);
                 continue;
             }
@@ -291,10 +290,10 @@ async fn read_loop(
             }
             Err(WireError::TooLong) => break,
         };
-        let place = id.and_then(|id| pending.lock().answers.remove(&id));
-        if let Some(place) = place {
-            // Its owner may have given up in this moment.
-            let _ = place.send(answer);
+        let waiting = id.and_then(|id| pending.lock().answers.remove(&id));
+        if let Some(waiting) = waiting {
+            // An error means that the caller has just given up.
+            let _ = waiting.send(answer);
         }
     }
     let mut pending = pending.lock();

@@ -1,4 +1,4 @@
-//! The client against a peer that misbehaves in every way QEMU could; real QEMU is in `tests/vm`.
+//! Tests the client with a peer that misbehaves in every way in which QEMU could; `tests/vm` tests it with a real QEMU.
 
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 
@@ -13,12 +13,12 @@ struct Peer {
 }
 
 impl Peer {
-    async fn say(&mut self, text: &str) {
+    async fn send(&mut self, text: &str) {
         self.writer.write_all(text.as_bytes()).await.expect("the client listens");
     }
 
-    /// The next command's name and id.
-    async fn hear(&mut self) -> (String, u64) {
+    /// Receives the next command's name and id.
+    async fn receive(&mut self) -> (String, u64) {
         let line = self.lines.next_line().await.expect("readable").expect("a command");
         let value: Value = serde_json::from_str(&line).expect("JSON");
         (value["execute"].as_str().expect("a name").into(), value["id"].as_u64().expect("an id"))
@@ -30,10 +30,10 @@ async fn pair() -> (QmpClient, Peer) {
     let (read, writer) = theirs.into_split();
     let mut peer = Peer { lines: BufReader::new(read).lines(), writer };
     let (client, ()) = tokio::join!(QmpClient::over(ours, SOON), async {
-        peer.say(GREETING).await;
-        let (command, id) = peer.hear().await;
+        peer.send(GREETING).await;
+        let (command, id) = peer.receive().await;
         assert_eq!(command, "qmp_capabilities");
-        peer.say(&format!("{{\"return\": {{}}, \"id\": {id}}}\n")).await;
+        peer.send(&format!("{{\"return\": {{}}, \"id\": {id}}}\n")).await;
     });
     (client.expect("connected"), peer)
 }
@@ -46,21 +46,24 @@ async fn answers_find_their_commands_out_of_order_and_between_events_and_garbage
         client.execute("first", Value::Null, SOON),
         client.execute("second", json!({"x": 1}), SOON),
         async {
-            let (a, a_id) = peer.hear().await;
-            let (b, b_id) = peer.hear().await;
+            let (a, a_id) = peer.receive().await;
+            let (b, b_id) = peer.receive().await;
             let ids = if a == "first" { (a_id, b_id) } else { (b_id, a_id) };
             assert!([a.as_str(), b.as_str()].contains(&"second"));
-            peer.say("not json\n{\"event\": \"NEVER_HEARD_OF\", \"data\": 3}\n{\"return\": 0, \"id\": 4096}\n").await;
-            peer.say(&format!("{{\"error\": {{\"class\": \"GenericError\", \"desc\": \"no\"}}, \"id\": {}}}\n", ids.1))
-                .await;
-            peer.say(&format!("{{\"return\": 42, \"id\": {}}}\n", ids.0)).await;
+            peer.send("not json\n{\"event\": \"UNKNOWN_TO_US\", \"data\": 3}\n{\"return\": 0, \"id\": 4096}\n").await;
+            peer.send(&format!(
+                "{{\"error\": {{\"class\": \"GenericError\", \"desc\": \"no\"}}, \"id\": {}}}\n",
+                ids.1
+            ))
+            .await;
+            peer.send(&format!("{{\"return\": 42, \"id\": {}}}\n", ids.0)).await;
         }
     );
     assert_eq!(first.expect("answered"), json!(42));
     let error = second.expect_err("refused");
     assert!(error.refused());
     assert_eq!(error.to_string(), "QEMU refused second: no (GenericError)");
-    assert_eq!(events.recv().await.expect("an event").name, "NEVER_HEARD_OF");
+    assert_eq!(events.recv().await.expect("an event").name, "UNKNOWN_TO_US");
 }
 
 #[tokio::test]
@@ -68,10 +71,10 @@ async fn a_late_answer_is_dropped_and_the_connection_goes_on() {
     let (client, mut peer) = pair().await;
     let error = client.execute("slow", Value::Null, Duration::from_millis(1)).await.expect_err("too slow");
     assert!(matches!(error, QmpError::Timeout { .. }));
-    let (_, slow) = peer.hear().await;
+    let (_, slow) = peer.receive().await;
     let (next, ()) = tokio::join!(client.execute("next", Value::Null, SOON), async {
-        let (_, next) = peer.hear().await;
-        peer.say(&format!("{{\"return\": \"late\", \"id\": {slow}}}\n{{\"return\": \"mine\", \"id\": {next}}}\n"))
+        let (_, next) = peer.receive().await;
+        peer.send(&format!("{{\"return\": \"late\", \"id\": {slow}}}\n{{\"return\": \"mine\", \"id\": {next}}}\n"))
             .await;
     });
     assert_eq!(next.expect("answered"), json!("mine"));
@@ -82,8 +85,8 @@ async fn a_late_answer_is_dropped_and_the_connection_goes_on() {
 async fn an_end_in_the_middle_of_a_message_wakes_everyone() {
     let (client, mut peer) = pair().await;
     let (answer, ()) = tokio::join!(client.execute("quit", Value::Null, SOON), async {
-        let (_, id) = peer.hear().await;
-        peer.say(&format!("{{\"return\": {{}}, \"id\": {id}")).await;
+        let (_, id) = peer.receive().await;
+        peer.send(&format!("{{\"return\": {{}}, \"id\": {id}")).await;
         drop(peer);
     });
     assert!(matches!(answer, Err(QmpError::Closed)));
@@ -92,7 +95,7 @@ async fn an_end_in_the_middle_of_a_message_wakes_everyone() {
 }
 
 #[tokio::test]
-async fn a_peer_that_is_no_qemu_is_told_apart() {
+async fn a_peer_that_is_no_qemu_is_recognized() {
     for (says, closes) in [("SSH-2.0-OpenSSH\r\n", false), ("{\"return\": {}}\n", false), ("", true)] {
         let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         theirs.write_all(says.as_bytes()).await.expect("said");

@@ -1,4 +1,4 @@
-//! The commands we use, typed. Each takes QEMU at its word: what it refuses is a [`QmpError::Refused`].
+//! The commands that the agent uses, typed. What QEMU refuses is a [`QmpError::Refused`].
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 
 use super::client::{COMMAND_TIMEOUT, QmpClient, QmpError};
 
-/// What QEMU says the machine does; the names are QEMU's.
+/// The state of the machine that QEMU reports; the names are QEMU's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
     Running,
-    /// Stopped by `stop`.
+    /// The machine was stopped by `stop`.
     Paused,
-    /// Started with `-S` and not yet told to go on.
+    /// The machine was started with `-S` and hasn't run yet.
     Prelaunch,
     /// The guest has powered itself off.
     Shutdown,
     GuestPanicked,
-    /// A disk error stopped it: most often the host's disk is full.
+    /// A disk error stopped the machine; most often the host's disk is full.
     IoError,
-    /// KVM couldn't go on.
+    /// KVM couldn't continue.
     InternalError,
     Suspended,
-    /// Of another kind or a newer QEMU.
+    /// A state that isn't used here, or of a newer QEMU.
     Other(String),
 }
 
@@ -43,7 +43,7 @@ impl RunState {
         }
     }
 
-    /// The guest has ended, and only `system_reset` or `quit` leads on.
+    /// Whether the guest has ended, so that only `system_reset` or `quit` can follow.
     pub fn ended(&self) -> bool {
         match self {
             Self::Shutdown | Self::GuestPanicked | Self::InternalError => true,
@@ -75,7 +75,7 @@ pub struct Cpu {
 /// One device with a disk, from `query-block`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct BlockDevice {
-    /// The path of the device in the machine; it contains the id given on the command line.
+    /// The path of the device in the machine, which contains the id from the command line.
     pub qdev: Option<String>,
     #[serde(default)]
     pub inserted: Option<BlockInserted>,
@@ -101,8 +101,8 @@ pub struct BlockImage {
     pub virtual_size_bytes: u64,
 }
 
-/// Whether what was to be removed was there: QEMU refuses to remove what isn't.
-fn there(outcome: Result<(), QmpError>) -> Result<bool, QmpError> {
+/// Whether the object that was to be removed existed: QEMU refuses to remove what doesn't exist.
+fn existed(outcome: Result<(), QmpError>) -> Result<bool, QmpError> {
     match outcome {
         Ok(()) => Ok(true),
         Err(error) if error.refused() => Ok(false),
@@ -111,7 +111,7 @@ fn there(outcome: Result<(), QmpError>) -> Result<bool, QmpError> {
 }
 
 impl QmpClient {
-    async fn run(&self, command: &str, arguments: Value) -> Result<(), QmpError> {
+    async fn execute_unit(&self, command: &str, arguments: Value) -> Result<(), QmpError> {
         self.execute(command, arguments, COMMAND_TIMEOUT).await.map(drop)
     }
 
@@ -126,27 +126,27 @@ impl QmpClient {
 
     /// Stops the vCPUs; repeating it changes nothing.
     pub async fn stop(&self) -> Result<(), QmpError> {
-        self.run("stop", Value::Null).await
+        self.execute_unit("stop", Value::Null).await
     }
 
-    /// Lets the vCPUs run; refused after the guest's end.
+    /// Lets the vCPUs run; QEMU refuses this after the guest's end.
     pub async fn cont(&self) -> Result<(), QmpError> {
-        self.run("cont", Value::Null).await
+        self.execute_unit("cont", Value::Null).await
     }
 
-    /// Presses the power button: the guest shuts down if it listens, so the caller sets itself a deadline.
+    /// Presses the power button. The guest may ignore it, so the caller needs a deadline.
     pub async fn system_powerdown(&self) -> Result<(), QmpError> {
-        self.run("system_powerdown", Value::Null).await
+        self.execute_unit("system_powerdown", Value::Null).await
     }
 
     /// Presses the reset button. A machine that holds still after its guest's end stays `paused` until [`Self::cont`].
     pub async fn system_reset(&self) -> Result<(), QmpError> {
-        self.run("system_reset", Value::Null).await
+        self.execute_unit("system_reset", Value::Null).await
     }
 
     /// Ends QEMU. It may close the connection before its answer arrives, which is no error.
     pub async fn quit(&self) -> Result<(), QmpError> {
-        match self.run("quit", Value::Null).await {
+        match self.execute_unit("quit", Value::Null).await {
             Err(QmpError::Closed) => Ok(()),
             other => other,
         }
@@ -160,51 +160,51 @@ impl QmpClient {
         self.query("query-block", COMMAND_TIMEOUT).await
     }
 
-    /// Grows a disk while its guest runs; the node is [`crate::qemu::argv::block_node`].
+    /// Grows a disk while its guest runs; `node` is from [`crate::qemu::argv::block_node`].
     pub async fn block_resize(&self, node: &str, size_bytes: u64) -> Result<(), QmpError> {
-        self.run("block_resize", json!({"node-name": node, "size": size_bytes})).await
+        self.execute_unit("block_resize", json!({"node-name": node, "size": size_bytes})).await
     }
 
-    /// Opens a block node; `options` as in `-blockdev`.
+    /// Opens a block node; `options` are those of `-blockdev`.
     pub async fn blockdev_add(&self, options: Value) -> Result<(), QmpError> {
-        self.run("blockdev-add", options).await
+        self.execute_unit("blockdev-add", options).await
     }
 
     pub async fn blockdev_del(&self, node: &str) -> Result<(), QmpError> {
-        self.run("blockdev-del", json!({"node-name": node})).await
+        self.execute_unit("blockdev-del", json!({"node-name": node})).await
     }
 
-    /// Plugs a device; `options` as in `-device`.
+    /// Plugs a device in; `options` are those of `-device`.
     pub async fn device_add(&self, options: Value) -> Result<(), QmpError> {
-        self.run("device_add", options).await
+        self.execute_unit("device_add", options).await
     }
 
-    /// Asks the guest to let a device go; it is gone when the event `DEVICE_DELETED` says so.
+    /// Asks the guest to release a device; it is gone when the event `DEVICE_DELETED` says so.
     pub async fn device_del(&self, id: &str) -> Result<(), QmpError> {
-        self.run("device_del", json!({"id": id})).await
+        self.execute_unit("device_del", json!({"id": id})).await
     }
 
-    /// Hands QEMU an open file, which it keeps under this name until something takes it over.
+    /// Passes an open file to QEMU, which keeps it under this name until something takes it over.
     pub async fn getfd(&self, name: &str, file: OwnedFd) -> Result<(), QmpError> {
         self.execute_with_file("getfd", json!({"fdname": name}), file, COMMAND_TIMEOUT).await.map(drop)
     }
 
-    /// Closes what was handed over under a name and not taken over; true when there was such a file.
+    /// Closes a file that was passed under a name and not taken over; true if there was such a file.
     pub async fn closefd(&self, name: &str) -> Result<bool, QmpError> {
-        there(self.run("closefd", json!({"fdname": name})).await)
+        existed(self.execute_unit("closefd", json!({"fdname": name})).await)
     }
 
-    /// Makes a network back end; `options` as in `-netdev`.
+    /// Makes a network back end; `options` are those of `-netdev`.
     pub async fn netdev_add(&self, options: Value) -> Result<(), QmpError> {
-        self.run("netdev_add", options).await
+        self.execute_unit("netdev_add", options).await
     }
 
-    /// True when there was such a back end. One that a device uses is not given up by that device's going alone.
+    /// Removes a network back end; true if there was such a back end. It isn't removed automatically with the device that used it.
     pub async fn netdev_del(&self, id: &str) -> Result<bool, QmpError> {
-        there(self.run("netdev_del", json!({"id": id})).await)
+        existed(self.execute_unit("netdev_del", json!({"id": id})).await)
     }
 
-    /// The names of all devices that were given one.
+    /// The names of all devices that have one.
     pub async fn device_names(&self) -> Result<Vec<String>, QmpError> {
         #[derive(Deserialize)]
         struct Property {
@@ -219,7 +219,7 @@ impl QmpClient {
         Ok(properties.into_iter().filter(|p| p.kind.starts_with("child<")).map(|p| p.name).collect())
     }
 
-    /// `major.minor.micro`.
+    /// QEMU's version as `major.minor.micro`.
     pub async fn query_version(&self) -> Result<String, QmpError> {
         #[derive(Deserialize)]
         struct Answer {

@@ -1,15 +1,15 @@
-//! QMP's messages, and their extraction from a stream of bytes. Pure.
+//! QMP's messages, and how they are extracted from a stream of bytes. Pure.
 
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The longest message taken, in bytes; `query-block` of a machine full of disks has some tens of KiB.
+/// The longest message that is accepted, in bytes; `query-block` of a machine full of disks has some tens of KiB.
 pub const MESSAGE_MAX: usize = 16 << 20;
 
 /// One message from QEMU.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
-    /// The first on every connection; the version as QEMU tells it.
+    /// The first message on every connection, with QEMU's version.
     Greeting {
         version: Value,
     },
@@ -24,17 +24,17 @@ pub enum Message {
         desc: String,
     },
     Event(Event),
-    /// JSON of a shape we don't know: from a newer QEMU, and none of our business.
+    /// JSON of an unknown form, from a newer QEMU; it is ignored.
     Unknown,
 }
 
-/// Something that happened, with QEMU's own clock.
+/// Something that happened, with the time on QEMU's own clock.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// As QEMU spells it: `SHUTDOWN`, `RESET`, `BLOCK_IO_ERROR`.
+    /// The name as QEMU spells it: `SHUTDOWN`, `RESET`, `BLOCK_IO_ERROR`.
     pub name: String,
     pub data: Value,
-    /// Microseconds since 1970 on the host's clock; 0 when QEMU couldn't tell.
+    /// Microseconds since 1970 on the host's clock; 0 if QEMU couldn't read it.
     pub at_micros: i64,
 }
 
@@ -42,7 +42,7 @@ pub struct Event {
 pub enum WireError {
     /// A message grew past [`MESSAGE_MAX`] without an end.
     TooLong,
-    /// A line that isn't JSON; its first bytes.
+    /// A line wasn't JSON; these are its first bytes.
     NotJson(String),
 }
 
@@ -50,7 +50,7 @@ pub enum WireError {
 #[derive(Debug, Default)]
 pub struct Decoder {
     buffer: Vec<u8>,
-    /// No newline before this.
+    /// There is no newline before this position.
     searched: usize,
 }
 
@@ -59,7 +59,7 @@ impl Decoder {
         self.buffer.extend_from_slice(bytes);
     }
 
-    /// The next whole message. After [`WireError::NotJson`] the stream goes on behind the bad line; after
+    /// The next whole message. After [`WireError::NotJson`] the stream continues after the bad line; after
     /// [`WireError::TooLong`] it can't.
     pub fn next_message(&mut self) -> Result<Option<Message>, WireError> {
         loop {

@@ -1,6 +1,6 @@
-//! Does one step. Dumb: what and whether is [`super::plan`]'s. Every step may be repeated, and cut off anywhere.
+//! Takes one step. It decides nothing: [`super::plan`] has decided. Every step may be repeated, and cut off at any point.
 
-use super::{exit::halt, plan::Step, task::Task};
+use super::{exit::halt, observed::Requests, step::Step, task::Task};
 use crate::{
     disk::{erase::erase, overlay::DiskError},
     images::FetchError,
@@ -9,17 +9,17 @@ use crate::{
 };
 use std::{fs, io, path::Path};
 
-/// Why a step failed, for the instance's owner.
+/// Why a step failed, in words for the instance's owner.
 #[derive(Debug)]
 pub(super) struct StepError {
     pub reason: String,
-    /// Needs somebody to do something.
+    /// Somebody has to act before the step can succeed.
     pub fault: bool,
 }
 
 pub(super) type StepResult = Result<(), StepError>;
 
-/// An error and all its causes, as one line.
+/// The error and all its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     std::iter::successors(error.source(), |e| e.source()).fold(error.to_string(), |text, e| format!("{text}: {e}"))
 }
@@ -78,13 +78,13 @@ impl Task {
             }
             Step::Attach => self.attach(entry).await,
             Step::FetchImage => self.fetch_image(entry).await,
-            Step::Prepare { disk, config_drive } => self.prepare(entry, *disk, *config_drive).await,
-            Step::GrowDisk => self.grow_disk(entry).await,
+            Step::Prepare { disks, config_drive } => self.prepare(entry, disks, *config_drive).await,
+            Step::GrowDisk { file, size_gib } => self.grow_disk(file, *size_gib).await,
             Step::AcquirePorts => self.acquire_ports(entry).await,
             Step::Launch => self.launch(entry).await,
             Step::PlugNic { nic, slot } => self.plug_nic(entry, *nic, *slot).await,
             Step::UnplugNic(device) => self.unplug_nic(*device).await,
-            Step::FreeNics(nics) => self.free_nics(nics).await,
+            Step::ReleaseNics(nics) => self.release_nics(nics).await,
             Step::Cont => {
                 self.attempts.io_retried = Some(self.context.now_ms());
                 Ok(self.qmp()?.cont().await?)
@@ -92,21 +92,19 @@ impl Task {
             Step::Pause => Ok(self.qmp()?.stop().await?),
             Step::Powerdown => {
                 self.qmp()?.system_powerdown().await?;
-                let now = self.context.now_ms();
-                let first = self.attempts.asked.map_or(now, |(first, _)| first);
-                self.attempts.asked = Some((first, now));
+                self.attempts.powerdown = Some(Requests::after(self.attempts.powerdown, self.context.now_ms()));
                 Ok(())
             }
             Step::Reset => {
-                self.guest_boots().await;
+                self.await_guest_up_again().await;
                 self.qmp()?.system_reset().await?;
                 self.booted(entry).await
             }
             Step::Booted => self.booted(entry).await,
             Step::Kill(cause) => self.kill(entry, *cause).await,
-            Step::DestroyDisk { root_seq } => {
-                let base = self.paths.base(*root_seq);
-                erase(&self.paths.root_disk(*root_seq)).await?;
+            Step::DestroyDisk(file) => {
+                let base = self.paths.base(file);
+                erase(&self.paths.disk(file)).await?;
                 remove_file(&base).map_err(on_path(&base))
             }
             Step::RemoveLeftovers => self.remove_leftovers().await,

@@ -1,4 +1,4 @@
-//! What all instances' tasks share.
+//! What the tasks of all instances share.
 
 use super::{
     hypervisor::{Hypervisor, HypervisorCell, HypervisorError},
@@ -25,7 +25,7 @@ use std::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// When the agent learned of a version, for `exec_ms`.
+/// When the agent received a version, from which `exec_ms` is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
     pub version: Version,
@@ -39,19 +39,19 @@ pub struct Context {
     pub cgroups: Cgroups,
     pub users: Users,
     pub hypervisor: HypervisorCell,
-    /// Disks below the state directory may bypass the page cache.
+    /// Whether disks below the state directory may bypass the page cache.
     pub direct: bool,
     pub boot_id: String,
-    /// Permits of starts that are being prepared.
+    /// The permits for starts that are being prepared.
     pub starts: Arc<Semaphore>,
     pub starts_in_progress: AtomicU32,
     /// QEMUs that were found running at the start and that no task has taken yet.
     pub found: Mutex<HashMap<InstanceId, Found>>,
     pub received: Mutex<HashMap<InstanceId, Received>>,
-    /// What the manager must still get.
+    /// The observations that the manager must still get.
     pub outbox: Outbox<Observation>,
     consoles: Mutex<HashMap<InstanceId, ConsoleHub>>,
-    /// Held while threads are given to an instance.
+    /// Held while threads are assigned to an instance.
     pub pinning: tokio::sync::Mutex<()>,
     pub tasks: TaskTracker,
     pub shutdown: CancellationToken,
@@ -124,12 +124,12 @@ impl Context {
         self.hypervisor.get(&self.config, self.users.probe()).await
     }
 
-    /// Reports what was seen, if it is news.
+    /// Reports an observation, if it is new.
     pub fn post(&self, observation: Observation) {
         self.outbox.post(observation);
     }
 
-    /// The console of an instance that runs.
+    /// The console of a running instance.
     #[must_use]
     pub fn console(&self, instance_id: InstanceId) -> Option<ConsoleHub> {
         self.lock_consoles().get(&instance_id).cloned()
@@ -148,7 +148,7 @@ impl Context {
         ConsoleLog::new(self.paths(instance_id).console_log())
     }
 
-    /// When this version was learned; none when it was before the agent's start.
+    /// When this version was received; `None` if that was before the agent's start.
     #[must_use]
     pub fn received_at(&self, instance_id: InstanceId, version: Version) -> Option<Instant> {
         let received = self.received.lock();
@@ -163,7 +163,7 @@ impl Context {
         self.consoles.lock()
     }
 
-    /// Directories that must exist.
+    /// Creates the directories that must exist.
     pub fn ensure_dirs(config: &Config) -> std::io::Result<()> {
         use std::os::unix::fs::DirBuilderExt;
         let dirs = [
@@ -173,7 +173,7 @@ impl Context {
             layout::images_dir(&config.state_dir),
             layout::vms_dir(&config.run_dir),
         ];
-        // Instances' users pass through, and list nothing.
+        // Instances' users may pass through the directories, and list nothing in them.
         dirs.iter().try_for_each(|dir| std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir))
     }
 }

@@ -1,8 +1,9 @@
-//! The steps that end a QEMU, say what an end was, and remove what is left.
+//! The steps that end a QEMU, record how it ended, and remove what is left of an instance.
 
 use super::{
     act::{StepResult, fault, on_path},
-    plan::{Attempts, CRASH_LOOP, Cause, Exit, QUICK_CRASH_MS, crash_backoff_ms},
+    observed::Attempts,
+    step::{CRASH_LOOP, Cause, Exit, QUICK_CRASH_MS, crash_backoff_ms},
     task::Task,
 };
 use crate::{
@@ -13,9 +14,9 @@ use crate::{
 use domain::{Timestamp, instance::OnCrash};
 use std::{fs, io, time::Duration};
 
-/// How long QEMU may take to write out and end before it is killed.
+/// How long QEMU may take to write out its data and end before it is killed.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How much of QEMU's own words a reason carries, bytes.
+/// How much of QEMU's own output a reason contains, bytes.
 const STDERR_SHOWN: usize = 600;
 
 impl Task {
@@ -27,7 +28,7 @@ impl Task {
             }
         }
         if let Some(running) = &entry.done.process {
-            // Asked first, so that it writes out what its block layer holds; a disk that is about to be destroyed needs none.
+            // QEMU is asked first, so that it writes out what its block layer holds. A disk that is about to be destroyed doesn't need it.
             if cause != Cause::Delete
                 && let Some(qmp) = self.live.qmp.take()
             {
@@ -44,7 +45,7 @@ impl Task {
         group.kill_all().await.map_err(|e| fault(&e))
     }
 
-    /// Writes down what the end of the recorded QEMU was.
+    /// Records how the recorded QEMU ended.
     pub(super) async fn settle(&mut self, entry: &Entry, exit: Exit) -> StepResult {
         let now = Timestamp::now();
         let quick = entry.done.started_at.is_some_and(|at| now.millis_since(at) < QUICK_CRASH_MS);
@@ -60,7 +61,8 @@ impl Task {
             tracing::warn!(instance_id = %self.instance_id, crash_count = entry.done.crash_count + 1, reason = text, "QEMU ended");
             metrics::counter!("iaas_instance_crashes_total").increment(1);
             if quick_crashes >= CRASH_LOOP {
-                let text = format!("it crashed {quick_crashes} times in a row soon after its start; last: {text}");
+                let text =
+                    format!("it crashed {quick_crashes} times in a row soon after its start; the last time: {text}");
                 halted = Some(halt(entry, HaltCause::CrashLoop, text));
             } else if exit == Exit::Crashed && entry.desired.spec.on_crash == OnCrash::Stop {
                 halted = Some(halt(entry, HaltCause::Crash, text.clone()));
@@ -91,19 +93,19 @@ impl Task {
             (None, Exit::FailedStart) => "QEMU ended before it was ready".into(),
             (None, _) => "QEMU ended unexpectedly".into(),
         };
-        let mut said = stderr_tail(&self.paths.stderr());
-        if said.len() > STDERR_SHOWN {
-            let from = (said.len() - STDERR_SHOWN..said.len()).find(|at| said.is_char_boundary(*at));
-            said.replace_range(..from.unwrap_or(0), "…");
+        let mut output = stderr_tail(&self.paths.stderr());
+        if output.len() > STDERR_SHOWN {
+            let from = (output.len() - STDERR_SHOWN..output.len()).find(|at| output.is_char_boundary(*at));
+            output.replace_range(..from.unwrap_or(0), "…");
         }
-        if said.is_empty() { what } else { format!("{what}; it said: {said}") }
+        if output.is_empty() { what } else { format!("{what}; its last output: {output}") }
     }
 
     pub(super) async fn remove_leftovers(&mut self) -> StepResult {
         let uid = self.context.users.find(&self.paths);
         self.erase_config_drives().await?;
         let log = self.paths.console_log();
-        // QEMU could write in that directory: only a plain file is opened.
+        // QEMU could write in that directory, so only a plain file is opened.
         if fs::symlink_metadata(&log).is_ok_and(|meta| meta.is_file()) {
             erase(&log).await?;
         }
@@ -118,7 +120,7 @@ impl Task {
         }
         let group = self.context.cgroups.group(&self.instance_id.to_string());
         group.kill_all().await.map_err(|e| fault(&e))?;
-        // A process that has ended stays in its group for a moment.
+        // A process that has ended stays in its group for a moment, so the removal is tried several times.
         let mut tries = 0;
         loop {
             match group.remove() {

@@ -1,5 +1,5 @@
-//! The QEMU of this host and the accelerator that was found to work. Found once; looked for again while there is none, so that
-//! installing QEMU is all it takes.
+//! The QEMU of this host and the accelerator that was found to work. They are found once. While there is no QEMU they are looked for again,
+//! so that installing QEMU is all it takes.
 
 use crate::{
     config::Config,
@@ -16,17 +16,17 @@ use crate::{
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
-/// A kernel that has said nothing by then never will.
+/// A kernel that has printed nothing after this time never will.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// What instances are run with.
+/// The programs and settings that instances are run with.
 #[derive(Debug)]
 pub struct Hypervisor {
     pub qemu: Qemu,
     pub accel: AccelDecision,
     pub launcher: Launcher,
     pub img: QemuImg,
-    /// The groups QEMU needs to open /dev/kvm.
+    /// The groups that QEMU needs to open /dev/kvm.
     pub gids: Vec<u32>,
 }
 
@@ -50,7 +50,7 @@ pub fn launcher(config: &Config, qemu: &Qemu) -> Launcher {
 }
 
 impl HypervisorCell {
-    /// Finds it, and measures at the first start on a host (some seconds).
+    /// Finds the hypervisor. At the first start on a host this measures the accelerators, which takes some seconds.
     pub async fn get(&self, config: &Config, probe_uid: u32) -> Result<Arc<Hypervisor>, HypervisorError> {
         self.0.get_or_try_init(|| find(config, probe_uid)).await.cloned()
     }
@@ -61,7 +61,7 @@ impl HypervisorCell {
     }
 }
 
-/// What measures on this host.
+/// The prober that measures the accelerators on this host.
 #[must_use]
 pub fn prober(config: &Config, qemu: &Qemu, probe_uid: u32) -> Prober {
     Prober {
@@ -75,7 +75,7 @@ pub fn prober(config: &Config, qemu: &Qemu, probe_uid: u32) -> Prober {
     }
 }
 
-/// The kernel that this host itself runs: it stands for those of the guests. None where it can't be read.
+/// The kernel that this host itself runs, which represents those of the guests. `None` where it can't be read.
 fn host_kernel() -> Option<KernelProbe> {
     let release = facts::kernel_release().ok()?;
     let kernel = PathBuf::from(format!("/boot/vmlinuz-{release}"));

@@ -1,46 +1,45 @@
 //! What QEMU is started as. Pure.
 
-use super::layout::Paths;
+use super::layout::{DiskFile, Paths};
 use crate::{
     host::cgroup::Limits,
-    ledger::{Desired, Entry},
+    ledger::{Desired, Disk, Entry},
     qemu::{
-        argv::{Accel, Boot, DiskBacking, DiskFormat, OnPowerOff, VmDisk, VmNic, VmSpec},
+        argv::{Accel, Boot, DiskBacking, OnPowerOff, SERIAL_MAX, VmDisk, VmNic, VmSpec},
         overhead::{overhead_mib, tasks_max},
     },
 };
 use domain::{
-    image::{ImageKind, ImagePartKind},
+    image::{DiskFormat, ImageKind, ImagePartKind},
     instance::Power,
 };
 use std::path::PathBuf;
 
-/// An image without a part that its kind needs.
+/// The image lacks a part that its kind needs.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the image has no {part}")]
 pub struct MissingPart {
     pub part: &'static str,
 }
 
-/// What the launch adds to what is desired.
+/// What the host adds to the desired state for a launch.
 #[derive(Debug, Clone)]
 pub struct LaunchParameters {
     pub accel: Accel,
-    /// Of the root disk that is there.
-    pub root_seq: u64,
-    /// Whether the root disk lies on an image.
-    pub backed: bool,
+    /// The files of the desired disks, in the disks' order, and whether each lies on an image.
+    pub disks: Vec<(DiskFile, bool)>,
+    /// Whether disks bypass the page cache.
     pub direct: bool,
     pub config_drive: PathBuf,
     /// The cached kernel and initrd, for kernel images.
     pub kernel: Option<PathBuf>,
     pub initrd: Option<PathBuf>,
-    /// Of the NICs' networks, in the NICs' order.
+    /// The MTUs of the NICs' networks, in the NICs' order.
     pub mtus: Vec<u32>,
 }
 
 pub fn vm_spec(entry: &Entry, paths: &Paths, with: &LaunchParameters) -> Result<VmSpec, MissingPart> {
-    let Desired { instance_id, name, spec, image, root_disk, .. } = &entry.desired;
+    let Desired { instance_id, name, spec, image, disks, nics, .. } = &entry.desired;
     let boot = match image.kind {
         ImageKind::Disk => Boot::Disk { ovmf: None },
         ImageKind::Kernel => Boot::Kernel {
@@ -49,18 +48,19 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &LaunchParameters) -> Result<
             cmdline: image.cmdline.clone(),
         },
     };
-    let disks = root_disk.iter().map(|disk| VmDisk {
+    let format = image.format;
+    let vm_disk = |(disk, (file, backed)): (&Disk, &(DiskFile, bool))| VmDisk {
         disk_id: disk.disk_id.0,
-        path: paths.root_disk(with.root_seq),
+        path: paths.disk(file),
         format: DiskFormat::Qcow2,
-        backing: with
-            .backed
-            .then(|| DiskBacking { path: paths.base(with.root_seq), format: disk_format(image.format) }),
+        backing: backed.then(|| DiskBacking { path: paths.base(file), format }),
         read_only: false,
         serial: serial(disk.disk_id),
-        boot_index: Some(0),
+        boot_index: disk.is_root().then_some(0),
         direct: with.direct,
-    });
+    };
+    // The first NIC gets the first slot, and so on.
+    let vm_nics = nics.iter().zip(&with.mtus).zip(1..=u8::MAX);
     Ok(VmSpec {
         uuid: instance_id.0,
         name: name.clone(),
@@ -68,8 +68,10 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &LaunchParameters) -> Result<
         memory_mib: spec.size.memory_mib,
         numa_node: entry.desired.numa_node,
         boot,
-        disks: disks.collect(),
-        nics: nics(&entry.desired, &with.mtus),
+        disks: disks.iter().zip(&with.disks).map(vm_disk).collect(),
+        nics: vm_nics
+            .map(|((nic, mtu), slot)| VmNic { port_id: nic.port_id.0, slot, mac: nic.mac, mtu: *mtu })
+            .collect(),
         config_drive: Some(with.config_drive.clone()),
         accel: with.accel.clone(),
         qmp_socket: paths.qmp_socket(),
@@ -80,25 +82,11 @@ pub fn vm_spec(entry: &Entry, paths: &Paths, with: &LaunchParameters) -> Result<
     })
 }
 
-/// The first NIC in the first slot, and so on.
-fn nics(desired: &Desired, mtus: &[u32]) -> Vec<VmNic> {
-    let slots = 1..=u8::MAX;
-    let nics = desired.nics.iter().zip(mtus).zip(slots);
-    nics.map(|((nic, mtu), slot)| VmNic { port_id: nic.port_id.0, slot, mac: nic.mac, mtu: *mtu }).collect()
-}
-
-/// The first 20 characters of a disk's id without hyphens: what virtio-blk has room for.
+/// The first 20 characters of a disk's id without hyphens, which is what virtio-blk can show.
 fn serial(disk_id: domain::DiskId) -> String {
     let mut text = disk_id.0.simple().to_string();
-    text.truncate(crate::qemu::argv::SERIAL_MAX);
+    text.truncate(SERIAL_MAX);
     text
-}
-
-pub fn disk_format(format: domain::image::DiskFormat) -> DiskFormat {
-    match format {
-        domain::image::DiskFormat::Qcow2 => DiskFormat::Qcow2,
-        domain::image::DiskFormat::Raw => DiskFormat::Raw,
-    }
 }
 
 /// What the instance's control group allows.

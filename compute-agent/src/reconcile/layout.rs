@@ -1,21 +1,22 @@
 //! Where an instance's files are. Pure.
 //!
 //! ```text
-//! <state>/instances/<id>/            root's; instances' users may pass
-//!     root-<root_seq>.qcow2          the instance's user's; the number says which rebuild it is of
-//!     base-<root_seq>.img            a second name of the cached image that the disk lies on
-//!     config-<sum>.iso               the sum of its content: a changed content is another file
+//! <state>/instances/<id>/            owned by root; instances' users may pass through
+//!     <role>-<seq>.qcow2             a disk, owned by the instance's user; of the root disk, the number says which rebuild it is of
+//!     base-<role>-<seq>.img          a second name of the cached image that the disk lies on
+//!     config-<digest>.iso            named after its content: a changed content is another file
 //!     launch.json                    what the last QEMU was started as
-//!     stderr                         what it said
-//!     console/console.log            the directory is the instance's user's: QEMU writes there; its owner *is* the record of
-//!                                    which user the instance has
-//! <run>/vms/<id>/{qmp,serial}.sock   the instance's user's
+//!     stderr                         what it printed
+//!     console/console.log            the directory is owned by the instance's user, because QEMU writes there; its owner *is* the
+//!                                    record of which user the instance has
+//! <run>/vms/<id>/{qmp,serial}.sock   owned by the instance's user
 //! ```
 //!
-//! QEMU can write two directories and the disk, and none that the agent makes or renames files in: a QEMU that a guest has taken
+//! QEMU can write two directories and the disks, and none that the agent makes or renames files in: a QEMU that a guest has taken
 //! over finds no path to swap under the agent's hands.
 
-use domain::InstanceId;
+use crate::ledger::Disk;
+use domain::{InstanceId, instance::InstanceSpec};
 use std::path::{Path, PathBuf};
 
 pub const QMP_SOCKET: &str = "qmp.sock";
@@ -24,6 +25,28 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 pub struct Paths {
     pub dir: PathBuf,
     pub run_dir: PathBuf,
+}
+
+/// A disk's file on this host: the disk's role in the instance, and a number that rises when the disk is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DiskFile {
+    pub role: String,
+    pub seq: u64,
+}
+
+impl DiskFile {
+    /// The file that a desired disk must have. Only the root disk is ever made anew.
+    #[must_use]
+    pub fn of(disk: &Disk, spec: &InstanceSpec) -> Self {
+        Self { role: disk.role.clone(), seq: if disk.is_root() { spec.root_seq } else { 0 } }
+    }
+
+    /// Reads a file name; `None` if it isn't a disk's.
+    #[must_use]
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (role, seq) = file_name.strip_suffix(".qcow2")?.rsplit_once('-')?;
+        Some(Self { role: role.to_owned(), seq: seq.parse().ok()? })
+    }
 }
 
 #[must_use]
@@ -49,18 +72,19 @@ impl Paths {
     }
 
     #[must_use]
-    pub fn root_disk(&self, root_seq: u64) -> PathBuf {
-        self.dir.join(format!("root-{root_seq}.qcow2"))
+    pub fn disk(&self, file: &DiskFile) -> PathBuf {
+        self.dir.join(format!("{}-{}.qcow2", file.role, file.seq))
+    }
+
+    /// The image that a disk lies on, if it lies on one.
+    #[must_use]
+    pub fn base(&self, file: &DiskFile) -> PathBuf {
+        self.dir.join(format!("base-{}-{}.img", file.role, file.seq))
     }
 
     #[must_use]
-    pub fn base(&self, root_seq: u64) -> PathBuf {
-        self.dir.join(format!("base-{root_seq}.img"))
-    }
-
-    #[must_use]
-    pub fn config_drive(&self, sum: &str) -> PathBuf {
-        self.dir.join(format!("config-{sum}.iso"))
+    pub fn config_drive(&self, digest: &str) -> PathBuf {
+        self.dir.join(format!("config-{digest}.iso"))
     }
 
     #[must_use]
@@ -94,12 +118,6 @@ impl Paths {
     }
 }
 
-/// The root_seq of a root disk's file name.
-#[must_use]
-pub fn root_seq_of(file_name: &str) -> Option<u64> {
-    file_name.strip_prefix("root-")?.strip_suffix(".qcow2")?.parse().ok()
-}
-
 /// Whether a file name is a config drive's.
 #[must_use]
 pub fn config_drive_name(file_name: &str) -> bool {
@@ -115,9 +133,12 @@ mod tests {
         let run_dir = PathBuf::from(format!("/{}", "r".repeat(47)));
         let paths = Paths::new(Path::new("/s"), &run_dir, InstanceId::new());
         let name = |path: PathBuf| path.file_name().expect("a name").to_string_lossy().into_owned();
-        assert_eq!(root_seq_of(&name(paths.root_disk(17))), Some(17));
-        assert_eq!(root_seq_of("root-17.qcow2.new"), None);
-        assert_eq!(root_seq_of(&name(paths.base(1))), None);
+        for (role, seq) in [("root", 17), ("data-1", 0)] {
+            let file = DiskFile { role: role.into(), seq };
+            assert_eq!(DiskFile::parse(&name(paths.disk(&file))), Some(file.clone()));
+            assert_eq!(DiskFile::parse(&name(paths.base(&file))), None);
+        }
+        assert_eq!(DiskFile::parse("root-17.qcow2.new"), None);
         assert!(config_drive_name(&name(paths.config_drive("ab"))));
         for socket in [paths.qmp_socket(), paths.serial_socket()] {
             assert!(socket.as_os_str().len() <= crate::qemu::argv::SOCKET_PATH_MAX, "{socket:?}");

@@ -1,7 +1,7 @@
-//! Makes the host what the ledger says: one task per instance, all of the same kind, woken by anything and told nothing.
+//! Makes the host what the ledger says: one task per instance, all of the same kind, which are woken by anything and get no other input.
 //!
-//! A task loops: look (`observe`), decide ([`mod@plan`], pure), do one step (`act`), look again. It is woken by a change of the
-//! ledger, the end of the process, an event of QEMU's monitor, the guest's up line and a timer, and never learns which of these it
+//! A task loops: observe (`observe`), decide ([`mod@plan`], pure), take one step (`act`), observe again. It is woken by a change of the
+//! ledger, the end of the process, an event of QEMU's monitor, the guest's up line and a timer, and doesn't know which of these it
 //! was. The first run, a retry, a restart of the agent and a restart of the host are the same code.
 //!
 //! A queue of commands was rejected: what a command meant when it was sent is not what its instance needs when its turn comes.
@@ -20,6 +20,7 @@ pub mod plan;
 pub mod plan_nics;
 mod prepare;
 mod start;
+pub mod step;
 mod task;
 pub mod users;
 
@@ -55,7 +56,7 @@ impl Reconciler {
         reconciler
     }
 
-    /// The ledger took these (or didn't). `received_at`: when they arrived.
+    /// Acts on what the ledger decided about commands that arrived at `received_at`.
     pub fn changed(&self, outcomes: &[crate::ledger::Outcome], received_at: Instant) {
         for outcome in outcomes {
             let (instance_id, version) = (outcome.instance_id, outcome.version);
@@ -67,14 +68,14 @@ impl Reconciler {
                 }
                 Decision::RaiseTombstone | Decision::Repeat => self.repeat_report(instance_id),
                 Decision::Refuse { held } => {
-                    tracing::warn!(%instance_id, ?version, ?held, "refused: older than what this host was told already");
+                    tracing::warn!(%instance_id, ?version, ?held, "refused a command that is older than what this host holds already");
                     self.repeat_report(instance_id);
                 }
             }
         }
     }
 
-    /// The manager asks about something it was told already.
+    /// The manager repeated a command, so its report is repeated too.
     fn repeat_report(&self, instance_id: InstanceId) {
         match self.context.ledger.held(instance_id).as_deref() {
             Some(Held::Tombstone(tombstone)) => {
@@ -96,19 +97,20 @@ impl Reconciler {
         let task = Task::new(Arc::clone(&self.context), instance_id, waker);
         let (context, wakers) = (Arc::clone(&self.context), Arc::clone(&self.wakers));
         self.context.tasks.spawn(task::reconcile(task, move || {
-            // Under the lock that `wake` takes: an instance given anew meanwhile finds either this task or none.
+            // This holds the lock that `wake` takes, so an instance that is given to the host again in the meantime finds either this task
+            // or none.
             let mut wakers = wakers.lock();
-            let retired = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
-            if retired {
+            let gone = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
+            if gone {
                 wakers.remove(&instance_id);
                 context.received.lock().remove(&instance_id);
             }
-            retired
+            gone
         }));
     }
 }
 
-/// That nothing of the instance is left here.
+/// The report that nothing of the instance is left here.
 #[must_use]
 pub fn deleted(instance_id: InstanceId, version: Version) -> Observation {
     Observation {

@@ -1,24 +1,26 @@
-//! What is really there of one instance. Reads only.
+//! Observes what exists of one instance on this host. It only reads.
 
 use super::{
-    layout,
-    plan::{Machine, Observed, ObservedDisk, ObservedNic, ObservedProcess},
+    layout::DiskFile,
+    observed::{Machine, Observed, ObservedDisk, ObservedNic, ObservedProcess},
     task::{Live, Task},
 };
 use crate::{
-    adopt::Launched,
     disk::config_drive::GuestConfig,
-    ledger::{Desired, Entry, Held},
+    ledger::{Desired, Entry, Held, Launched, Running},
     qemu::argv::nic_of_device,
     qmp::{QmpError, RunState},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use domain::PortId;
-use sha2::{Digest, Sha256};
-use std::{fs, io::Read, path::Path};
+use std::{
+    fs,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 impl Task {
-    /// At the start of the task: a QEMU that was found running and isn't the recorded one is taken over.
+    /// At the start of the task, takes over a QEMU that was found running and isn't the recorded one.
     pub(super) fn adopt(&mut self) {
         let Some(found) = self.context.take_found(self.instance_id) else { return };
         let held = self.context.ledger.held(self.instance_id);
@@ -28,20 +30,18 @@ impl Task {
             return;
         }
         let launched = Launched::read(&self.paths.launch()).unwrap_or_else(|error| {
-            tracing::warn!(instance_id = %self.instance_id, %error, "what this QEMU was started as isn't known; taken as desired");
+            tracing::warn!(instance_id = %self.instance_id, %error, "what this QEMU was started as isn't known; it is assumed to be as desired");
             let spec = &entry.desired.spec;
             Launched {
                 version: entry.desired.version,
                 boot_seq: entry.done.boot_seq,
                 root_seq: spec.root_seq,
-                vcpus: spec.size.vcpus,
-                memory_mib: spec.size.memory_mib,
-                disk_gib: spec.size.disk_gib,
+                size: spec.size,
                 console_offset: 0,
                 started_at: domain::Timestamp::now(),
             }
         });
-        self.live.unrecorded = Some((launched.running(found.process, None), launched.boot_seq));
+        self.live.unrecorded = Some(Running { process: found.process, launched, exec_ms: None });
     }
 
     pub(super) async fn observe(&mut self, entry: &Entry) -> Observed {
@@ -53,8 +53,7 @@ impl Task {
                 Err(error) => process = self.monitor_lost(&error),
             }
         }
-        let sum = self.config_sum(&entry.desired);
-        let config_drive = self.paths.config_drive(&sum);
+        let config_drive = self.config_drive(&entry.desired);
         let group = self.context.cgroups.group(&self.instance_id.to_string());
         let anything = self.paths.dir.exists()
             || self.paths.run_dir.exists()
@@ -78,7 +77,7 @@ impl Task {
                     self.live.handle = match running.process.open() {
                         Ok(handle) => handle,
                         Err(error) => {
-                            tracing::warn!(instance_id = %self.instance_id, %error, "its end will be seen late");
+                            tracing::warn!(instance_id = %self.instance_id, %error, "its end will be noticed late");
                             None
                         }
                     };
@@ -101,7 +100,7 @@ impl Task {
     }
 
     fn monitor_lost(&mut self, error: &QmpError) -> ObservedProcess {
-        tracing::debug!(instance_id = %self.instance_id, %error, "its monitor is lost");
+        tracing::debug!(instance_id = %self.instance_id, %error, "the connection to its monitor is lost");
         self.live.qmp = None;
         self.live.events = None;
         ObservedProcess::Silent
@@ -119,46 +118,30 @@ impl Task {
         Ok(nics)
     }
 
-    /// Names the content of the config drive that is wanted.
-    pub(super) fn config_sum(&mut self, desired: &Desired) -> String {
-        if let Some((version, sum)) = &self.config_sum
-            && *version == desired.version
-        {
-            return sum.clone();
-        }
-        let sum = sum_of(&guest_config(desired));
-        self.config_sum = Some((desired.version, sum.clone()));
-        sum
+    /// The path of the config drive with the desired content.
+    pub(super) fn config_drive(&mut self, desired: &Desired) -> PathBuf {
+        let cached = self.config_digest.take().filter(|(version, _)| *version == desired.version);
+        let (version, digest) = cached.unwrap_or_else(|| (desired.version, guest_config(desired).digest()));
+        let path = self.paths.config_drive(&digest);
+        self.config_digest = Some((version, digest));
+        path
     }
 }
 
-/// Whether QEMU may have NICs at all: what it has was noted before.
+/// Whether QEMU may have NICs at all: every NIC is noted before it is plugged in.
 fn has_nics(entry: &Entry) -> bool {
     !entry.desired.nics.is_empty() || !entry.done.nics.is_empty()
 }
 
-/// What the guest is told about itself.
+/// What the guest may read about itself on its config drive.
 pub(super) fn guest_config(desired: &Desired) -> GuestConfig {
     GuestConfig {
         instance_id: desired.instance_id.to_string(),
         hostname: desired.name.clone(),
         ssh_keys: desired.spec.ssh_keys.clone(),
-        // The gateway checked it; what isn't base64 is no user data.
+        // The gateway checked it; anything but base64 is no user data.
         user_data: BASE64.decode(&desired.spec.user_data_base64).unwrap_or_default(),
     }
-}
-
-fn sum_of(config: &GuestConfig) -> String {
-    let mut sum = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        sum.update((bytes.len() as u64).to_le_bytes());
-        sum.update(bytes);
-    };
-    part(config.instance_id.as_bytes());
-    part(config.hostname.as_bytes());
-    config.ssh_keys.iter().for_each(|key| part(key.as_bytes()));
-    part(&config.user_data);
-    hex::encode(&sum.finalize()[..8])
 }
 
 fn machine(state: &RunState) -> Machine {
@@ -174,21 +157,20 @@ fn machine(state: &RunState) -> Machine {
     }
 }
 
-/// The root disks in an instance's directory, by ascending root_seq.
+/// The disks in an instance's directory, by role and ascending sequence number.
 fn disks(dir: &Path) -> Vec<ObservedDisk> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let mut disks: Vec<ObservedDisk> = entries
-        .filter_map(|entry| {
-            let root_seq = layout::root_seq_of(entry.file_name().to_str()?)?;
-            Some(ObservedDisk { root_seq, size_gib: qcow2_size_bytes(&entry.path()).unwrap_or(0) >> 30 })
-        })
-        .collect();
-    disks.sort_by_key(|disk| disk.root_seq);
+    let disk = |entry: fs::DirEntry| {
+        let file = DiskFile::parse(entry.file_name().to_str()?)?;
+        Some(ObservedDisk { file, size_gib: qcow2_size_bytes(&entry.path()).unwrap_or(0) >> 30 })
+    };
+    let mut disks: Vec<ObservedDisk> = entries.filter_map(disk).collect();
+    disks.sort_by(|a, b| a.file.cmp(&b.file));
     disks
 }
 
-/// The guest's size of a qcow2: bytes 24 to 31 of its header, big-endian (QEMU's docs/interop/qcow2.rst). Running `qemu-img info` at
-/// each look would cost more than all the rest of it.
+/// The guest's size of a qcow2: bytes 24 to 31 of its header, big-endian (QEMU's docs/interop/qcow2.rst). Running `qemu-img info` for
+/// each observation would cost more than the rest of it.
 fn qcow2_size_bytes(path: &Path) -> Option<u64> {
     let mut header = [0; 32];
     fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
@@ -209,24 +191,9 @@ mod tests {
         fs::write(dir.path().join("root-10.qcow2"), &header).expect("written");
         fs::write(dir.path().join("root-2.qcow2"), b"short").expect("written");
         fs::write(dir.path().join("root-3.qcow2.new"), &header).expect("written");
-        let observed = [ObservedDisk { root_seq: 2, size_gib: 0 }, ObservedDisk { root_seq: 10, size_gib: 5 }];
-        assert_eq!(disks(dir.path()), observed);
+        fs::write(dir.path().join("data-0.qcow2"), &header).expect("written");
+        let disk = |role: &str, seq, size_gib| ObservedDisk { file: DiskFile { role: role.into(), seq }, size_gib };
+        assert_eq!(disks(dir.path()), [disk("data", 0, 5), disk("root", 2, 0), disk("root", 10, 5)]);
         assert_eq!(disks(&dir.path().join("none")), []);
-    }
-
-    #[test]
-    fn the_sum_tells_contents_apart() {
-        let config = |keys: &[&str], data: &[u8]| {
-            sum_of(&GuestConfig {
-                instance_id: "i".into(),
-                hostname: "h".into(),
-                ssh_keys: keys.iter().map(|k| (*k).to_owned()).collect(),
-                user_data: data.to_vec(),
-            })
-        };
-        assert_eq!(config(&["a"], b"b"), config(&["a"], b"b"));
-        assert_ne!(config(&["a"], b"b"), config(&["ab"], b""));
-        assert_ne!(config(&["a", "b"], b""), config(&["ab"], b""));
-        assert_eq!(config(&[], b"").len(), 16);
     }
 }

@@ -1,30 +1,44 @@
-//! The words of [`super::plan`]: what is seen, what was tried, what can be done, what is shown. Pure.
+//! What [`super::plan`] decides from: what is observed of one instance on this host, and what its task has attempted. Pure.
 
-use crate::ledger::{HaltCause, Nic};
+use super::{
+    layout::DiskFile,
+    step::{StepKind, retry_backoff_ms},
+};
+use crate::ledger::Nic;
 use domain::{PortId, instance::InstanceState};
 
-/// A QEMU that ended sooner than this after its start crashed quickly.
-pub const QUICK_CRASH_MS: i64 = 60_000;
-/// So many quick crashes in a row are a loop.
-pub const CRASH_LOOP: u32 = 5;
-/// What is really there.
+/// What exists of one instance on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
     pub process: ObservedProcess,
-    /// Root disks on the host, by ascending root_seq; more than one in the middle of a rebuild.
+    /// The instance's disks on this host, by role and ascending sequence number; a role has two in the middle of a rebuild.
     pub disks: Vec<ObservedDisk>,
-    /// All parts of the desired image are in the cache.
+    /// Whether all parts of the desired image are in the cache.
     pub image: bool,
-    /// A config drive with the desired content exists.
+    /// Whether a config drive with the desired content exists.
     pub config_drive: bool,
-    /// Network cards that QEMU has.
+    /// The NICs that QEMU has.
     pub nics: Vec<ObservedNic>,
-    /// Nics whose taps are held open for the next start.
+    /// The NICs whose taps are held open for the next start.
     pub taps: Vec<Nic>,
-    /// A directory, a cgroup or a file of it exists.
+    /// Whether a directory, a control group or a file of the instance exists.
     pub anything: bool,
-    /// This boot of the host.
+    /// The id of the host's current boot.
     pub boot_id: String,
+}
+
+impl Observed {
+    /// The newest disk of a role.
+    #[must_use]
+    pub fn newest_disk(&self, role: &str) -> Option<&ObservedDisk> {
+        self.disks.iter().rfind(|disk| disk.file.role == role)
+    }
+
+    /// A disk that a newer one of its role has replaced.
+    #[must_use]
+    pub fn replaced_disk(&self) -> Option<&ObservedDisk> {
+        self.disks.windows(2).find(|pair| pair[0].file.role == pair[1].file.role).map(|pair| &pair[0])
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,25 +47,26 @@ pub struct ObservedNic {
     pub port_id: PortId,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObservedDisk {
-    pub root_seq: u64,
+    pub file: DiskFile,
     pub size_gib: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ObservedProcess {
-    /// None that the ledger names, nor one in the instance's own cgroup.
+    /// No process runs: none that the ledger names, and none in the instance's own control group.
     None,
-    /// It runs, and we aren't connected to its monitor.
+    /// QEMU runs, and the task isn't connected to its monitor.
     Silent,
+    /// QEMU runs, and its monitor reports this state.
     Speaking(Machine),
 }
 
-/// What QMP says.
+/// The state of the machine that QEMU's monitor reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
-    /// Made, and no instruction run yet.
+    /// The machine exists, and no instruction has run yet.
     Prelaunch,
     Running,
     Paused,
@@ -61,209 +76,73 @@ pub enum Machine {
     IoError,
     /// QEMU or KVM gave up.
     Broken,
-    /// Something between, that passes by itself.
+    /// A state in between, which passes by itself.
     Between,
 }
 
-/// What the task has tried, forgotten at a restart of the agent. Times are milliseconds of a monotonic clock.
+/// What the task has attempted. A restart of the agent forgets it. Times are milliseconds of a monotonic clock.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Attempts {
-    pub failure: Option<Failure>,
-    /// The power button was pressed in this life of QEMU: first, and last.
-    pub asked: Option<(u64, u64)>,
-    /// We ended this QEMU ourselves.
+    pub last_failure: Option<Failure>,
+    /// When the power button of this QEMU was pressed.
+    pub powerdown: Option<Requests>,
+    /// The agent itself ended this QEMU.
     pub ending: bool,
-    /// This QEMU was started by this agent and hasn't answered yet.
+    /// QEMU was started by this task, and its monitor hasn't answered yet.
     pub fresh: bool,
-    /// After a crash: not before this.
+    /// After a crash the next start isn't made before this time.
     pub start_not_before: u64,
-    /// When the guest was last let go on after a disk error.
+    /// When the guest was last resumed after a disk error.
     pub io_retried: Option<u64>,
-    /// The guest was asked to let a NIC go.
-    pub unplug: Option<Unplugging>,
-    /// What was shown last.
+    /// The NIC that the guest was asked to release, and when.
+    pub unplug: Option<(PortId, Requests)>,
+    /// The state that was shown last.
     pub shown: Option<InstanceState>,
-    /// "41 %", of the running fetch.
+    /// The progress of the running fetch, such as "41 %".
     pub fetched: Option<String>,
-    /// Why the last QEMU ended, when somebody knows.
+    /// Why the last QEMU ended, where that is known.
     pub broken: Option<String>,
 }
 
+impl Attempts {
+    /// Whether a step of this kind has failed at least so often in a row.
+    #[must_use]
+    pub fn failed(&self, kind: StepKind, times: u32) -> bool {
+        self.last_failure.as_ref().is_some_and(|failure| failure.step == kind && failure.count >= times)
+    }
+
+    /// Remembers that a step of this kind failed at `now`.
+    pub fn note_failure(&mut self, step: StepKind, reason: String, fault: bool, now: u64) -> &Failure {
+        let before = self.last_failure.take_if(|failure| failure.step == step);
+        let count = before.map_or(1, |failure| failure.count + 1);
+        let retry_at = now + retry_backoff_ms(step, count);
+        self.last_failure.insert(Failure { step, reason, fault, count, retry_at })
+    }
+}
+
+/// When the guest was sent a request that it may ignore: the first time and the last time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unplugging {
-    pub port_id: PortId,
+pub struct Requests {
     pub first: u64,
     pub last: u64,
 }
 
+impl Requests {
+    /// The times after one more request at `now`.
+    #[must_use]
+    pub fn after(before: Option<Self>, now: u64) -> Self {
+        Self { first: before.map_or(now, |before| before.first), last: now }
+    }
+}
+
+/// A step that failed the last time it was tried.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub step: StepKind,
     pub reason: String,
-    /// A fault shows as `error`; otherwise it passes by itself (a service is away).
+    /// A fault is shown as `error`; any other failure passes by itself (a service is unreachable for a while).
     pub fault: bool,
+    /// How often the step has failed in a row.
     pub count: u32,
     pub retry_at: u64,
-}
-
-/// The closed list of things that are done about an instance. Each may be repeated and cut off anywhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing, until something happens or `Plan::wake_at`.
-    Wait,
-    /// The recorded QEMU is gone: write down what that was.
-    Settle(Exit),
-    /// Write that it stays down.
-    Halt {
-        cause: HaltCause,
-        reason: String,
-    },
-    /// Write that it no longer does.
-    LiftHalt,
-    /// Connect to QEMU's monitor and serial port.
-    Attach,
-    FetchImage,
-    /// Make what is missing, at once.
-    Prepare {
-        disk: bool,
-        config_drive: bool,
-    },
-    GrowDisk,
-    /// Acquire the ports of all NICs for the start that follows.
-    AcquirePorts,
-    Launch,
-    /// Plug a NIC into the running QEMU.
-    PlugNic {
-        nic: Nic,
-        slot: u8,
-    },
-    /// Ask the guest to let a NIC go.
-    UnplugNic(ObservedNic),
-    /// Give ports back, and remove what QEMU still holds of them.
-    FreeNics(Vec<Nic>),
-    Cont,
-    Pause,
-    /// Press the power button.
-    Powerdown,
-    /// Press the reset button.
-    Reset,
-    /// Write that this boot_seq is done with.
-    Booted,
-    /// End QEMU, for a reason that is no fault of its own.
-    Kill(Cause),
-    /// Destroy a root disk that is no longer wanted, unreadably.
-    DestroyDisk {
-        root_seq: u64,
-    },
-    /// Remove whatever else is left: directories, console log, cgroup.
-    RemoveLeftovers,
-    /// Replace the entry by its tombstone.
-    WriteTombstone,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StepKind {
-    Ledger,
-    Attach,
-    FetchImage,
-    Prepare,
-    GrowDisk,
-    AcquirePorts,
-    Launch,
-    Nics,
-    Control,
-    Kill,
-    Remove,
-}
-
-impl Step {
-    /// What a failure is remembered under.
-    #[must_use]
-    pub fn kind(&self) -> StepKind {
-        match self {
-            Self::Wait | Self::Settle(_) | Self::Halt { .. } | Self::LiftHalt | Self::Booted | Self::WriteTombstone => {
-                StepKind::Ledger
-            }
-            Self::Attach => StepKind::Attach,
-            Self::FetchImage => StepKind::FetchImage,
-            Self::Prepare { .. } => StepKind::Prepare,
-            Self::GrowDisk => StepKind::GrowDisk,
-            Self::AcquirePorts => StepKind::AcquirePorts,
-            Self::Launch => StepKind::Launch,
-            Self::PlugNic { .. } | Self::UnplugNic(_) | Self::FreeNics(_) => StepKind::Nics,
-            Self::Cont | Self::Pause | Self::Powerdown | Self::Reset => StepKind::Control,
-            Self::Kill(_) => StepKind::Kill,
-            Self::DestroyDisk { .. } | Self::RemoveLeftovers => StepKind::Remove,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// It should be off.
-    Off,
-    Delete,
-    Rebuild,
-    Reboot,
-    Resize,
-    /// The guest ended, and QEMU only holds still.
-    Ended,
-    /// The guest or QEMU broke: this is a crash.
-    Broken(&'static str),
-}
-
-/// What the end of a QEMU was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// Something wanted it.
-    Expected,
-    /// The host was started anew.
-    HostRestarted,
-    /// It ended before its monitor answered.
-    FailedStart,
-    Crashed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    pub step: Step,
-    pub shown: Shown,
-    /// For [`Step::Wait`]: ask again then, at the latest.
-    pub wake_at: Option<u64>,
-}
-
-/// What is said of the instance while the step is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    pub state: InstanceState,
-    pub step: String,
-    pub reason: String,
-    pub converged: bool,
-}
-
-/// How long a start waits after the n-th quick crash in a row, ms.
-#[must_use]
-pub fn crash_backoff_ms(quick_crashes: u32) -> u64 {
-    match quick_crashes {
-        0 | 1 => 0,
-        n => 500 << (n - 2).min(6),
-    }
-}
-
-/// How long a failed step waits before its n-th repetition, ms: 0.5 s to 30 s; what waits for the host's own network-agent, 5 s.
-#[must_use]
-pub fn retry_backoff_ms(kind: StepKind, attempts: u32) -> u64 {
-    let most = match kind {
-        StepKind::AcquirePorts | StepKind::Nics => 5_000,
-        StepKind::Ledger
-        | StepKind::Attach
-        | StepKind::FetchImage
-        | StepKind::Prepare
-        | StepKind::GrowDisk
-        | StepKind::Launch
-        | StepKind::Control
-        | StepKind::Kill
-        | StepKind::Remove => 30_000,
-    };
-    (250_u64 << attempts.min(8)).min(most)
 }

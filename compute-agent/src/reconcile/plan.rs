@@ -1,10 +1,10 @@
-//! What to do next about one instance, and what to say of it. Pure: (what the ledger says, what is really there, what was tried,
-//! the time) in, one step out.
+//! Decides which step to take next for one instance, and what to report of it. Pure: (what the ledger says, what is observed on the
+//! host, what was attempted, the time) in, one step out.
 //!
 //! The problem: commands, crashes, restarts of the agent and of the host arrive in any order and at any point of any other one. A
 //! script per command ("to reboot: ask, wait, start") breaks when it is cut in the middle, so there is none: after every step and
-//! every event the whole question is asked again, and only the difference between *wanted* and *seen* answers it. What a step left
-//! half-done looks to the next run like anything else that isn't as it should be.
+//! every event the whole decision is made again, and only the difference between *desired* and *observed* determines it. What a step
+//! left half-done looks to the next decision like anything else that isn't as it should be.
 //!
 //! Choices that aren't obvious:
 //! - **A guest that powers itself off stays off.** QEMU holds still in `shutdown`; the halt is written to the ledger before QEMU is
@@ -12,36 +12,46 @@
 //!   manager raises it for a start of an instance that is down) and by `power` having been off in between. A guest that ended
 //!   because *we* pressed its power button isn't such a guest.
 //! - **Reboots are counters.** `done.boot_seq` catches up with `spec.boot_seq` by a reset, or by a graceful stop and a new start; a
-//!   start does with it at once.
-//! - **Which root disk is the right one is in its name** (`root_seq`), so that no crash can make a rebuild happen twice or not at
-//!   all. A disk of a *higher* number than asked for is kept: a manager restored from a backup must not cost anyone's data.
-//! - **A rebuild fetches first**: when the new image can't be had, the instance goes on with its old disk.
-//! - **A QEMU that is gone is a crash unless something wanted it gone**: the desired state, our own quit, or a boot of the host.
+//!   start does so at once.
+//! - **Which disk is the right one is in its file's name** (the root disk's is numbered by `root_seq`), so that no crash can make a
+//!   rebuild happen twice or not at all. A disk of a *higher* number than desired is kept: a manager restored from a backup must not
+//!   cost anyone's data.
+//! - **A rebuild fetches first**: when the new image can't be fetched, the instance goes on with its old disk.
+//! - **A QEMU that is gone is a crash unless something intended its end**: the desired state, our own quit, or a boot of the host.
 //! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
 
-pub use super::observed::*;
-use super::plan_nics::{NicStep, plan_nics};
-
+use super::{
+    layout::DiskFile,
+    observed::{Attempts, Machine, Observed, ObservedNic, ObservedProcess},
+    plan_nics::{NicStep, plan_nics},
+    step::{Cause, Exit, Plan, Shown, Step, StepKind},
+};
 use crate::ledger::{Desired, Done, Entry, Halt, HaltCause, Running};
-use domain::instance::{InstanceState, Power};
+use domain::{
+    image::ImageKind,
+    instance::{InstanceState, Power},
+};
 
-/// The power button is pressed again this often: a guest that is still booting misses the first.
-const ASK_AGAIN_MS: u64 = 3_000;
-/// Attempts to speak with a QEMU before one that should end is killed.
+/// The power button is pressed again after this time, because a guest that is still booting misses the first press.
+const POWERDOWN_AGAIN_MS: u64 = 3_000;
+/// A QEMU that should end is killed after this many failed attempts to connect to its monitor.
 const SILENT_ATTEMPTS: u32 = 3;
-/// A guest that hasn't let a NIC go is asked again this often (QEMU refuses to ask more than every 5 s).
+/// A guest that hasn't released a NIC is asked again after this time (QEMU refuses to ask more often than every 5 s).
 const UNPLUG_AGAIN_MS: u64 = 6_000;
-/// After so long it is said what is waited for.
+/// After this time the report says that the guest hasn't released the NIC.
 const UNPLUG_EXPLAINED_AFTER_MS: u64 = 20_000;
-/// Attempts to release ports before an instance gets its tombstone all the same: its proof of deletion hangs on no other agent.
-const FREE_ATTEMPTS: u32 = 3;
-/// After a disk error stopped the guest, it is let go on this often.
+/// After this many failed attempts to release ports the tombstone is written all the same: the proof of a deletion depends on no
+/// other agent.
+const RELEASE_ATTEMPTS: u32 = 3;
+/// After a disk error stopped the guest, it is resumed again after this time.
 const IO_RETRY_MS: u64 = 10_000;
+/// A state in between is observed again after this time.
+const BETWEEN_MS: u64 = 500;
 
 #[must_use]
 pub fn plan(entry: &Entry, observed: &Observed, attempts: &Attempts, now: u64) -> Plan {
     let planner = Planner { desired: &entry.desired, done: &entry.done, observed, attempts, now };
-    planner.hold_back(planner.next_step())
+    planner.delay_failed_step(planner.next_step())
 }
 
 struct Planner<'a> {
@@ -56,27 +66,24 @@ impl Planner<'_> {
     fn next_step(&self) -> Plan {
         let spec = &self.desired.spec;
         if let (Some(running), ObservedProcess::None) = (&self.done.process, self.observed.process) {
-            return self.say(Step::Settle(self.exit_of(running)), self.between(), "");
+            return self.take(Step::Settle(self.exit_of(running)), "");
         }
         if spec.deleted {
             return self.delete();
         }
-        if spec.power == Power::Off && self.done.halt.is_some() {
-            return self.say(Step::LiftHalt, self.between(), "");
-        }
         if let Some(halt) = &self.done.halt
-            && self.lifts(halt)
+            && (spec.power == Power::Off || self.lifts(halt))
         {
-            return self.say(Step::LiftHalt, self.between(), "");
+            return self.take(Step::LiftHalt, "");
         }
         match self.observed.process {
-            ObservedProcess::None => self.down(),
-            ObservedProcess::Silent => self.silent(),
-            ObservedProcess::Speaking(machine) => self.up(machine),
+            ObservedProcess::None => self.plan_stopped(),
+            ObservedProcess::Silent => self.plan_silent(),
+            ObservedProcess::Speaking(machine) => self.plan_running(machine),
         }
     }
 
-    /// Whether what the desired state says now makes the halted instance start again.
+    /// Whether the desired state makes the halted instance start again.
     fn lifts(&self, halt: &Halt) -> bool {
         match halt.cause {
             HaltCause::GuestPowerOff | HaltCause::Crash => self.desired.spec.boot_seq > halt.boot_seq,
@@ -85,27 +92,28 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether this QEMU was to go on.
-    fn wants(&self, running: &Running) -> bool {
+    /// Whether this QEMU was meant to go on.
+    fn should_continue(&self, running: &Running) -> bool {
         let spec = &self.desired.spec;
         !spec.deleted
             && spec.power != Power::Off
             && self.done.halt.is_none()
-            && running.root_seq >= spec.root_seq
+            && running.launched.root_seq >= spec.root_seq
             && self.done.boot_seq >= spec.boot_seq
-            && self.fits(running)
+            && self.has_desired_size(running)
     }
 
-    fn fits(&self, running: &Running) -> bool {
+    fn has_desired_size(&self, running: &Running) -> bool {
         let size = self.desired.spec.size;
-        running.vcpus == size.vcpus && running.memory_mib == size.memory_mib && running.disk_gib >= size.disk_gib
+        let launched = running.launched.size;
+        launched.vcpus == size.vcpus && launched.memory_mib == size.memory_mib && launched.disk_gib >= size.disk_gib
     }
 
     fn exit_of(&self, running: &Running) -> Exit {
         if running.process.boot_id != self.observed.boot_id {
             return Exit::HostRestarted;
         }
-        if self.attempts.broken.is_none() && (self.attempts.ending || !self.wants(running)) {
+        if self.attempts.broken.is_none() && (self.attempts.ending || !self.should_continue(running)) {
             return Exit::Expected;
         }
         if self.attempts.fresh { Exit::FailedStart } else { Exit::Crashed }
@@ -116,228 +124,234 @@ impl Planner<'_> {
     }
 
     /// The state to show while something is under way.
-    fn between(&self) -> InstanceState {
+    fn transitional_state(&self) -> InstanceState {
         let spec = &self.desired.spec;
         if spec.deleted {
             return InstanceState::Deleting;
         }
+        let shown = self.attempts.shown;
         let state = match self.observed.process {
             _ if self.rebuilding() => InstanceState::Rebuilding,
             ObservedProcess::Speaking(Machine::Running | Machine::Between) => InstanceState::Running,
             ObservedProcess::Speaking(Machine::Paused | Machine::IoError) => InstanceState::Paused,
-            // About to go; what comes next says what it was.
+            // This QEMU is about to end; what follows tells what it was.
             ObservedProcess::Speaking(Machine::PoweredOff | Machine::Panicked | Machine::Broken) => {
-                self.attempts.shown.unwrap_or(InstanceState::Running)
+                shown.unwrap_or(InstanceState::Running)
             }
             ObservedProcess::None if spec.power == Power::Off || self.done.halt.is_some() => {
-                // A first preparation is a building, also of what then stays off.
-                let building = self.attempts.shown == Some(InstanceState::Building);
+                // The first preparation is a building, also of an instance that then stays off.
+                let building = shown == Some(InstanceState::Building);
                 if building { InstanceState::Building } else { InstanceState::Stopped }
             }
-            // Adopted, or its monitor is lost for a moment: nothing changed for its owner.
-            ObservedProcess::Silent if !self.attempts.fresh => match self.attempts.shown {
+            // QEMU was adopted, or its monitor is lost for a moment: nothing has changed for the owner.
+            ObservedProcess::Silent if !self.attempts.fresh => match shown {
                 Some(InstanceState::Paused) => InstanceState::Paused,
-                Some(_) | None => InstanceState::Running,
+                _ => InstanceState::Running,
             },
-            _ => InstanceState::Building,
+            ObservedProcess::None | ObservedProcess::Silent | ObservedProcess::Speaking(Machine::Prelaunch) => {
+                InstanceState::Building
+            }
         };
-        match self.attempts.shown {
+        match shown {
             Some(before) if !InstanceState::valid_transition(before, state) => InstanceState::Building,
             Some(_) | None => state,
         }
     }
 
-    fn say(&self, step: Step, state: InstanceState, doing: impl Into<String>) -> Plan {
+    /// Takes a step, shown in the state of something under way.
+    fn take(&self, step: Step, doing: impl Into<String>) -> Plan {
+        Self::take_in(step, self.transitional_state(), doing)
+    }
+
+    fn take_in(step: Step, state: InstanceState, doing: impl Into<String>) -> Plan {
         let shown = Shown { state, step: doing.into(), reason: String::new(), converged: false };
         Plan { step, shown, wake_at: None }
     }
 
-    fn settled(&self, state: InstanceState, reason: impl Into<String>) -> Plan {
+    fn settled(state: InstanceState, reason: impl Into<String>) -> Plan {
         let shown = Shown { state, step: String::new(), reason: reason.into(), converged: true };
         Plan { step: Step::Wait, shown, wake_at: None }
     }
 
     fn delete(&self) -> Plan {
-        let say = |step, doing: &str| self.say(step, InstanceState::Deleting, doing);
         if self.observed.process != ObservedProcess::None {
-            return say(Step::Kill(Cause::Delete), "ending QEMU");
+            return self.take(Step::Kill(Cause::Delete), "ending QEMU");
         }
         if let Some(disk) = self.observed.disks.first() {
-            return say(Step::DestroyDisk { root_seq: disk.root_seq }, "destroying the disk");
+            return self.take(Step::DestroyDisk(disk.file.clone()), "destroying the disk");
         }
         if self.observed.anything {
-            return say(Step::RemoveLeftovers, "removing what is left");
+            return self.take(Step::RemoveLeftovers, "removing what is left");
         }
-        let given_up =
-            self.attempts.failure.as_ref().is_some_and(|f| f.step == StepKind::Nics && f.count >= FREE_ATTEMPTS);
-        if !self.done.nics.is_empty() && !given_up {
-            return say(Step::FreeNics(self.done.nics.clone()), "giving its network ports back");
+        if !self.done.nics.is_empty() && !self.attempts.failed(StepKind::Nics, RELEASE_ATTEMPTS) {
+            return self.take(Step::ReleaseNics(self.done.nics.clone()), "releasing its network ports");
         }
-        say(Step::WriteTombstone, "")
+        self.take(Step::WriteTombstone, "")
     }
 
-    fn silent(&self) -> Plan {
+    /// QEMU runs, and its monitor isn't connected.
+    fn plan_silent(&self) -> Plan {
         let spec = &self.desired.spec;
-        let given_up =
-            self.attempts.failure.as_ref().is_some_and(|f| f.step == StepKind::Attach && f.count >= SILENT_ATTEMPTS);
-        let unwanted = self.done.process.as_ref().is_none_or(|running| !self.wants(running));
-        if unwanted && (given_up || (spec.power == Power::Off && spec.stop_timeout_secs == 0)) {
-            return self.say(Step::Kill(Cause::Off), self.between(), "ending QEMU, which doesn't answer");
+        let should_end = self.done.process.as_ref().is_none_or(|running| !self.should_continue(running));
+        let hard_stop = spec.power == Power::Off && spec.stop_timeout_secs == 0;
+        if should_end && (hard_stop || self.attempts.failed(StepKind::Attach, SILENT_ATTEMPTS)) {
+            return self.take(Step::Kill(Cause::Off), "ending QEMU, which doesn't answer");
         }
-        self.say(Step::Attach, self.between(), "waiting for QEMU")
+        self.take(Step::Attach, "waiting for QEMU")
     }
 
-    fn up(&self, machine: Machine) -> Plan {
+    /// QEMU runs, and its monitor reports this state.
+    fn plan_running(&self, machine: Machine) -> Plan {
         let spec = &self.desired.spec;
-        let (booted, fits, root) = match &self.done.process {
-            Some(running) => {
-                (self.done.boot_seq >= spec.boot_seq, self.fits(running), running.root_seq >= spec.root_seq)
-            }
-            // Found in the instance's cgroup, unrecorded: what it was started as isn't known.
-            None => (true, true, true),
-        };
-        if !root {
+        // What an unrecorded QEMU was started as isn't known: it is taken as desired.
+        let (booted, sized, rebuilt) = self.done.process.as_ref().map_or((true, true, true), |running| {
+            let booted = self.done.boot_seq >= spec.boot_seq;
+            (booted, self.has_desired_size(running), running.launched.root_seq >= spec.root_seq)
+        });
+        if !rebuilt {
             if !self.observed.image {
-                return self.say(Step::FetchImage, self.between(), self.fetching());
+                return self.take(Step::FetchImage, self.fetching());
             }
-            return self.say(Step::Kill(Cause::Rebuild), self.between(), "ending QEMU for the rebuild");
+            return self.take(Step::Kill(Cause::Rebuild), "ending QEMU for the rebuild");
         }
+        let (on, halted) = (spec.power != Power::Off, self.done.halt.is_some());
+        let end = |cause| self.take(Step::Kill(cause), "ending QEMU");
+        let end_halted = || Self::take_in(Step::Kill(Cause::Ended), InstanceState::Stopped, "ending QEMU");
         match machine {
-            Machine::PoweredOff if spec.power != Power::Off && booted && fits && self.attempts.asked.is_none() => {
-                if self.done.halt.is_some() {
-                    return self.say(Step::Kill(Cause::Ended), InstanceState::Stopped, "ending QEMU");
+            Machine::PoweredOff if on && booted && sized && self.attempts.powerdown.is_none() => {
+                if halted {
+                    return end_halted();
                 }
-                let reason = "the guest powered itself off; start it to bring it up again".to_owned();
-                return self.say(Step::Halt { cause: HaltCause::GuestPowerOff, reason }, self.between(), "");
+                let reason = "the guest powered itself off; start the instance to run it again".to_owned();
+                return self.take(Step::Halt { cause: HaltCause::GuestPowerOff, reason }, "");
             }
-            Machine::PoweredOff => return self.say(Step::Kill(Cause::Ended), self.between(), "ending QEMU"),
-            Machine::Panicked | Machine::Broken if spec.power != Power::Off && booted => {
-                let what = match machine {
-                    Machine::Panicked => "the guest's kernel panicked",
-                    _ => "QEMU met an internal error",
-                };
-                return self.say(Step::Kill(Cause::Broken(what)), self.between(), "ending QEMU");
-            }
-            Machine::Panicked | Machine::Broken => {
-                return self.say(Step::Kill(Cause::Ended), self.between(), "ending QEMU");
-            }
+            Machine::Panicked if on && booted => return end(Cause::Broken("the guest's kernel panicked")),
+            Machine::Broken if on && booted => return end(Cause::Broken("QEMU reported an internal error")),
+            Machine::PoweredOff | Machine::Panicked | Machine::Broken => return end(Cause::Ended),
             Machine::Between => {
-                return Plan { wake_at: Some(self.now + 500), ..self.say(Step::Wait, self.between(), "") };
+                return Plan { wake_at: Some(self.now + BETWEEN_MS), ..self.take(Step::Wait, "") };
             }
             Machine::Prelaunch | Machine::Running | Machine::Paused | Machine::IoError => {}
         }
-        if self.done.halt.is_some() {
-            return self.say(Step::Kill(Cause::Ended), InstanceState::Stopped, "ending QEMU");
+        if halted {
+            return end_halted();
         }
-        if spec.power == Power::Off {
+        if !on {
             return self.end_gracefully(machine, Cause::Off, "stopping");
         }
-        if !fits {
-            return self.end_gracefully(machine, Cause::Resize, "stopping to take the new size");
+        if !sized {
+            return self.end_gracefully(machine, Cause::Resize, "stopping to apply the new size");
         }
-        if !booted {
-            return match machine {
-                // Not a single instruction ran: that is as fresh as a boot gets.
-                Machine::Prelaunch => self.say(Step::Booted, self.between(), ""),
-                Machine::Running if !spec.boot_hard && spec.stop_timeout_secs > 0 => {
-                    self.end_gracefully(machine, Cause::Reboot, "rebooting")
-                }
-                Machine::Running | Machine::Paused | Machine::IoError | Machine::PoweredOff => {
-                    self.say(Step::Reset, self.between(), "resetting")
-                }
-                Machine::Panicked | Machine::Broken | Machine::Between => unreachable!("answered above"),
-            };
+        if booted {
+            return self.run_or_pause(machine);
         }
-        self.run_or_pause(machine)
+        match machine {
+            // Not a single instruction has run, so this counts as the new boot.
+            Machine::Prelaunch => self.take(Step::Booted, ""),
+            Machine::Running if !spec.boot_hard && spec.stop_timeout_secs > 0 => {
+                self.end_gracefully(machine, Cause::Reboot, "rebooting")
+            }
+            Machine::Running | Machine::Paused | Machine::IoError => self.take(Step::Reset, "resetting"),
+            Machine::PoweredOff | Machine::Panicked | Machine::Broken | Machine::Between => {
+                unreachable!("these states are handled above")
+            }
+        }
     }
 
     fn run_or_pause(&self, machine: Machine) -> Plan {
         let paused = self.desired.spec.power == Power::Paused;
         match machine {
-            Machine::Running if paused => self.say(Step::Pause, InstanceState::Running, "pausing"),
-            Machine::Running => self.nics(InstanceState::Running),
-            Machine::Prelaunch | Machine::Paused if paused => self.nics(InstanceState::Paused),
-            Machine::IoError if paused => self.nics(InstanceState::Paused),
-            Machine::Prelaunch => self.say(Step::Cont, InstanceState::Building, "starting"),
-            Machine::Paused => self.say(Step::Cont, InstanceState::Paused, "resuming"),
+            Machine::Running if paused => Self::take_in(Step::Pause, InstanceState::Running, "pausing"),
+            Machine::Running => self.plan_nics(InstanceState::Running),
+            Machine::Prelaunch | Machine::Paused | Machine::IoError if paused => self.plan_nics(InstanceState::Paused),
+            Machine::Prelaunch => Self::take_in(Step::Cont, InstanceState::Building, "starting"),
+            Machine::Paused => Self::take_in(Step::Cont, InstanceState::Paused, "resuming"),
             Machine::IoError => {
                 let retry_at = self.attempts.io_retried.map_or(self.now, |at| at + IO_RETRY_MS);
                 let step = if self.now >= retry_at { Step::Cont } else { Step::Wait };
-                let mut plan = self.say(step, InstanceState::Error, "");
+                let mut plan = Self::take_in(step, InstanceState::Error, "");
                 plan.shown.reason =
-                    "a disk error on the host stopped the guest (is its disk full?); it goes on when writing works again".into();
+                    "a disk error on the host stopped the guest (is the host's disk full?); the guest continues when \
+                                     writes succeed again"
+                        .into();
                 plan.wake_at = Some(retry_at.max(self.now + 1));
                 plan
             }
             Machine::PoweredOff | Machine::Panicked | Machine::Broken | Machine::Between => {
-                unreachable!("answered before")
+                unreachable!("these states are handled before")
             }
         }
     }
 
-    /// The NICs of a machine that is otherwise as it must be, in this state.
-    fn nics(&self, state: InstanceState) -> Plan {
+    /// Brings the NICs of a machine in order that is otherwise as desired; `state` is shown meanwhile.
+    fn plan_nics(&self, state: InstanceState) -> Plan {
         match plan_nics(&self.desired.nics, &self.done.nics, &self.observed.nics) {
-            None => self.settled(state, ""),
+            None => Self::settled(state, ""),
             Some(NicStep::Plug { nic, slot }) => {
-                self.say(Step::PlugNic { nic, slot }, state, format!("plugging in network port {}", nic.port_id))
+                let doing = format!("plugging in network port {}", nic.port_id);
+                Self::take_in(Step::PlugNic { nic, slot }, state, doing)
             }
-            Some(NicStep::Free(nic)) => {
-                self.say(Step::FreeNics(vec![nic]), state, format!("giving network port {} back", nic.port_id))
+            Some(NicStep::Release(nic)) => {
+                Self::take_in(Step::ReleaseNics(vec![nic]), state, format!("releasing network port {}", nic.port_id))
             }
             Some(NicStep::Unplug(device)) => self.unplug(device, state),
         }
     }
 
-    /// Taking a NIC out is the guest's to do.
+    /// Only the guest can release a NIC.
     fn unplug(&self, device: ObservedNic, state: InstanceState) -> Plan {
-        let doing = format!("taking out network port {}", device.port_id);
-        let asked = self.attempts.unplug.filter(|u| u.port_id == device.port_id);
-        let Some(Unplugging { first, last, .. }) = asked else {
-            return self.say(Step::UnplugNic(device), state, doing);
-        };
-        let again = last + UNPLUG_AGAIN_MS;
+        let doing = format!("unplugging network port {}", device.port_id);
+        let requests =
+            self.attempts.unplug.filter(|(port_id, _)| *port_id == device.port_id).map(|(_, requests)| requests);
+        let Some(requests) = requests else { return Self::take_in(Step::UnplugNic(device), state, doing) };
+        let again = requests.last + UNPLUG_AGAIN_MS;
         let step = if self.now >= again { Step::UnplugNic(device) } else { Step::Wait };
-        let mut plan = self.say(step, state, doing);
+        let mut plan = Self::take_in(step, state, doing);
         plan.wake_at = Some(again.max(self.now + 1));
         if state == InstanceState::Paused {
-            plan.shown.reason = "a paused guest can't let a network card go: resume it".to_owned();
-        } else if self.now >= first + UNPLUG_EXPLAINED_AFTER_MS {
+            plan.shown.reason = "a paused guest can't release a network card: resume the instance".to_owned();
+        } else if self.now >= requests.first + UNPLUG_EXPLAINED_AFTER_MS {
             plan.shown.reason =
-                "the guest hasn't let the network card go yet (is it still booting?); it is asked again".to_owned();
+                "the guest hasn't released the network card yet (is it still booting?); it will be asked again"
+                    .to_owned();
         }
         plan
     }
 
-    /// Down, and to stay so: its addresses answer no more.
-    fn stays_down(&self, mut plan: Plan) -> Plan {
+    /// An instance that is down and stays so releases its ports: its addresses answer no more.
+    fn release_ports(&self, mut plan: Plan) -> Plan {
         if !self.done.nics.is_empty() {
-            plan.step = Step::FreeNics(self.done.nics.clone());
+            plan.step = Step::ReleaseNics(self.done.nics.clone());
         }
         plan
     }
 
-    /// Asks the guest to end, again and again, and ends QEMU at the deadline.
+    /// Asks the guest to shut down, again and again, and ends QEMU at the deadline.
     fn end_gracefully(&self, machine: Machine, cause: Cause, doing: &str) -> Plan {
         let timeout_ms = u64::from(self.desired.spec.stop_timeout_secs) * 1000;
-        let state = self.between();
         match machine {
             Machine::Running if timeout_ms > 0 => {}
-            // A stopped guest hears no power button.
-            Machine::Paused if timeout_ms > 0 => return self.say(Step::Cont, state, doing),
-            _ => return self.say(Step::Kill(cause), state, doing),
+            // A paused guest doesn't notice its power button.
+            Machine::Paused if timeout_ms > 0 => return self.take(Step::Cont, doing),
+            Machine::Running
+            | Machine::Paused
+            | Machine::Prelaunch
+            | Machine::IoError
+            | Machine::PoweredOff
+            | Machine::Panicked
+            | Machine::Broken
+            | Machine::Between => return self.take(Step::Kill(cause), doing),
         }
-        let doing = format!("{doing} (the guest may take {} s)", timeout_ms / 1000);
-        let Some((first, last)) = self.attempts.asked else { return self.say(Step::Powerdown, state, doing) };
-        let deadline = first + timeout_ms;
+        let doing = format!("{doing} (the guest has {} s to shut down)", timeout_ms / 1000);
+        let Some(requests) = self.attempts.powerdown else { return self.take(Step::Powerdown, doing) };
+        let (deadline, again) = (requests.first + timeout_ms, requests.last + POWERDOWN_AGAIN_MS);
         if self.now >= deadline {
-            return self.say(Step::Kill(cause), state, "the guest didn't stop in time; ending QEMU");
+            return self.take(Step::Kill(cause), "the guest didn't shut down in time; ending QEMU");
         }
-        let again = last + ASK_AGAIN_MS;
         if self.now >= again {
-            return self.say(Step::Powerdown, state, doing);
+            return self.take(Step::Powerdown, doing);
         }
-        Plan { wake_at: Some(deadline.min(again)), ..self.say(Step::Wait, state, doing) }
+        Plan { wake_at: Some(deadline.min(again)), ..self.take(Step::Wait, doing) }
     }
 
     fn fetching(&self) -> String {
@@ -347,69 +361,79 @@ impl Planner<'_> {
         }
     }
 
-    /// No QEMU.
-    fn down(&self) -> Plan {
-        let spec = &self.desired.spec;
-        let starts = spec.power != Power::Off && self.done.halt.is_none();
-        let newest = self.observed.disks.last();
-        let disk_right = self.desired.root_disk.is_none() || newest.is_some_and(|d| d.root_seq >= spec.root_seq);
-        let root_written = self.done.root_seq >= spec.root_seq;
-        if !disk_right || !root_written || (starts && !self.observed.config_drive) {
-            let needs_image = !disk_right || starts;
-            if needs_image && !self.observed.image {
-                return self.say(Step::FetchImage, self.preparing(), self.fetching());
+    /// No QEMU runs.
+    fn plan_stopped(&self) -> Plan {
+        if let Some(plan) = self.plan_disks() {
+            return plan;
+        }
+        match &self.done.halt {
+            Some(halt) if halt.cause == HaltCause::CrashLoop => {
+                let mut plan = Self::settled(InstanceState::Error, halt.reason.clone());
+                plan.shown.converged = false;
+                self.release_ports(plan)
             }
-            let step = Step::Prepare { disk: !disk_right, config_drive: starts && !self.observed.config_drive };
-            return self.say(step, self.preparing(), "preparing");
+            Some(halt) => self.release_ports(Self::settled(InstanceState::Stopped, halt.reason.clone())),
+            None if self.desired.spec.power == Power::Off => {
+                self.release_ports(Self::settled(InstanceState::Stopped, ""))
+            }
+            None => self.plan_start(),
         }
-        if let [stale, _newer, ..] = self.observed.disks.as_slice() {
-            return self.say(
-                Step::DestroyDisk { root_seq: stale.root_seq },
-                self.preparing(),
-                "destroying the old disk",
-            );
+    }
+
+    /// Makes, replaces and grows the disks, and makes the config drive of an instance that is about to start.
+    fn plan_disks(&self) -> Option<Plan> {
+        let spec = &self.desired.spec;
+        let prepare = |step, doing: String| Some(Self::take_in(step, self.preparing_state(), doing));
+        let files = || self.desired.disks.iter().map(|disk| (disk, DiskFile::of(disk, spec)));
+        let missing: Vec<DiskFile> = files()
+            .map(|(_, file)| file)
+            .filter(|file| self.observed.newest_disk(&file.role).is_none_or(|newest| newest.file.seq < file.seq))
+            .collect();
+        let starts = spec.power != Power::Off && self.done.halt.is_none();
+        let config_drive = starts && !self.observed.config_drive;
+        if !missing.is_empty() || self.done.root_seq < spec.root_seq || config_drive {
+            if (starts || !missing.is_empty()) && !self.observed.image {
+                return prepare(Step::FetchImage, self.fetching());
+            }
+            return prepare(Step::Prepare { disks: missing, config_drive }, "preparing".to_owned());
         }
-        if self.desired.root_disk.is_some() && newest.is_some_and(|d| d.size_gib < spec.size.disk_gib) {
-            return self.say(Step::GrowDisk, self.preparing(), "growing the disk");
+        if let Some(disk) = self.observed.replaced_disk() {
+            return prepare(Step::DestroyDisk(disk.file.clone()), "destroying the old disk".to_owned());
         }
-        if let Some(halt) = &self.done.halt {
-            return match halt.cause {
-                HaltCause::GuestPowerOff | HaltCause::Crash => {
-                    self.stays_down(self.settled(InstanceState::Stopped, halt.reason.clone()))
-                }
-                HaltCause::CrashLoop => {
-                    let mut plan = self.settled(InstanceState::Error, halt.reason.clone());
-                    plan.shown.converged = false;
-                    self.stays_down(plan)
-                }
-            };
-        }
-        if !starts {
-            return self.stays_down(self.settled(InstanceState::Stopped, ""));
-        }
-        if !self.observed.image && self.desired.image.kind == domain::image::ImageKind::Kernel {
-            return self.say(Step::FetchImage, self.preparing(), self.fetching());
+        let small = files().find_map(|(disk, file)| {
+            let newest = self.observed.newest_disk(&file.role)?;
+            let size_gib = self.desired.disk_size_gib(disk);
+            (newest.size_gib < size_gib).then(|| Step::GrowDisk { file: newest.file.clone(), size_gib })
+        });
+        small.and_then(|step| prepare(step, "growing the disk".to_owned()))
+    }
+
+    /// Everything on disk is as desired, and the instance must run.
+    fn plan_start(&self) -> Plan {
+        let prepare = |step, doing: String| Self::take_in(step, self.preparing_state(), doing);
+        if !self.observed.image && self.desired.image.kind == ImageKind::Kernel {
+            return prepare(Step::FetchImage, self.fetching());
         }
         if self.now < self.attempts.start_not_before {
-            let mut plan = self.say(Step::Wait, self.preparing(), "starting again after a crash");
+            let mut plan = prepare(Step::Wait, "starting again after a crash".to_owned());
             plan.shown.reason = self.attempts.broken.clone().unwrap_or_default();
             plan.wake_at = Some(self.attempts.start_not_before);
             return plan;
         }
+        let starting = "starting QEMU".to_owned();
         if let Some(nic) = self.desired.nics.iter().find(|nic| !self.observed.taps.contains(nic)) {
-            // Mostly they are there at once, and nothing is to be said.
-            let waited = self.attempts.failure.as_ref().is_some_and(|f| f.step == StepKind::AcquirePorts);
-            let doing = format!("waiting for network port {}", nic.port_id);
-            let doing = if waited { doing } else { "starting QEMU".to_owned() };
-            return self.say(Step::AcquirePorts, self.preparing(), doing);
+            // Mostly the ports are there at once, and nothing needs to be said about them.
+            let waited = self.attempts.failed(StepKind::AcquirePorts, 1);
+            let doing = if waited { format!("waiting for network port {}", nic.port_id) } else { starting };
+            return prepare(Step::AcquirePorts, doing);
         }
-        self.say(Step::Launch, self.preparing(), "starting QEMU")
+        prepare(Step::Launch, starting)
     }
 
     /// The state while disks are made and QEMU is started.
-    fn preparing(&self) -> InstanceState {
+    fn preparing_state(&self) -> InstanceState {
         if self.rebuilding() {
-            return self.between();
+            return self.transitional_state();
         }
         if self.desired.spec.power == Power::Off && self.done.started_at.is_some() {
             return InstanceState::Stopped;
@@ -417,9 +441,9 @@ impl Planner<'_> {
         InstanceState::Building
     }
 
-    /// A step that failed waits for its turn, and its failure is shown.
-    fn hold_back(&self, mut plan: Plan) -> Plan {
-        let Some(failure) = &self.attempts.failure else { return plan };
+    /// A step that failed waits until it is tried again, and its failure is shown.
+    fn delay_failed_step(&self, mut plan: Plan) -> Plan {
+        let Some(failure) = &self.attempts.last_failure else { return plan };
         if plan.step == Step::Wait || plan.step.kind() != failure.step {
             return plan;
         }

@@ -1,16 +1,17 @@
-//! One row per situation.
+//! One row per case.
 
 use super::*;
 use crate::{
-    ledger::{DesiredImage, Nic, RootDisk, Version},
+    ledger::{DesiredImage, Disk, Launched, Nic, Version},
     qemu::process::ProcessRef,
+    reconcile::{
+        observed::{Failure, ObservedDisk, Requests},
+        step::{crash_backoff_ms, retry_backoff_ms},
+    },
 };
 use domain::{
-    DiskId, ImageId, InstanceId, PortId, Timestamp,
-    flavor::Size,
-    image::{DiskFormat, ImageKind},
-    instance::{InstanceSpec, OnCrash, OnHostLoss},
-    network::MacAddr,
+    DiskId, InstanceId, PortId, Timestamp, flavor::Size, image::DiskFormat, instance::InstanceSpec, network::MacAddr,
+    testing,
 };
 
 #[path = "plan_world_tests.rs"]
@@ -19,41 +20,25 @@ mod world;
 const BOOT: &str = "this-boot";
 
 fn entry(disk: bool) -> Entry {
-    let image_id = ImageId::new();
     let size = Size { vcpus: 1, memory_mib: 128, disk_gib: if disk { 2 } else { 0 } };
+    let spec = InstanceSpec { size, ..testing::spec() };
+    let root = || Disk { disk_id: DiskId::new(), role: "root".into(), size_gib: 2, epoch: 1 };
     Entry {
         desired: Desired {
             instance_id: InstanceId::new(),
             project_id: "p".into(),
             name: "web".into(),
             version: Version { epoch: 1, generation: 1 },
-            spec: InstanceSpec {
-                size,
-                flavor: String::new(),
-                image_id,
-                power: Power::On,
-                boot_seq: 0,
-                boot_hard: false,
-                root_seq: 0,
-                stop_timeout_secs: 30,
-                on_crash: OnCrash::Restart,
-                on_host_loss: OnHostLoss::Wait,
-                ssh_keys: vec![],
-                user_data_base64: String::new(),
-                zone: None,
-                placement: Default::default(),
-                nics: vec![],
-                deleted: false,
-            },
-            nics: vec![],
-            root_disk: disk.then(|| RootDisk { disk_id: DiskId::new(), size_gib: 2, epoch: 1 }),
             image: DesiredImage {
-                image_id,
+                image_id: spec.image_id,
                 kind: ImageKind::Kernel,
                 format: DiskFormat::Raw,
                 cmdline: String::new(),
                 parts: vec![],
             },
+            spec,
+            nics: vec![],
+            disks: disk.then(root).into_iter().collect(),
             request_id: String::new(),
             numa_node: None,
         },
@@ -62,17 +47,44 @@ fn entry(disk: bool) -> Entry {
 }
 
 fn running(entry: &Entry) -> Running {
-    let size = entry.desired.spec.size;
+    let spec = &entry.desired.spec;
     Running {
         process: ProcessRef { pid: 1, start_time_ticks: 1, boot_id: BOOT.into() },
-        vcpus: size.vcpus,
-        memory_mib: size.memory_mib,
-        disk_gib: size.disk_gib,
-        root_seq: entry.desired.spec.root_seq,
-        started_at: Timestamp(0),
+        launched: Launched {
+            version: entry.desired.version,
+            boot_seq: spec.boot_seq,
+            root_seq: spec.root_seq,
+            size: spec.size,
+            console_offset: 0,
+            started_at: Timestamp(0),
+        },
         exec_ms: None,
-        console_offset: 0,
     }
+}
+
+fn root(seq: u64) -> DiskFile {
+    DiskFile { role: "root".into(), seq }
+}
+
+fn disk(seq: u64, size_gib: u64) -> ObservedDisk {
+    ObservedDisk { file: root(seq), size_gib }
+}
+
+fn prepare(seq: Option<u64>, config_drive: bool) -> Step {
+    Step::Prepare { disks: seq.map(root).into_iter().collect(), config_drive }
+}
+
+fn halt(entry: &Entry, cause: HaltCause, reason: &str) -> Option<Halt> {
+    Some(Halt { cause, boot_seq: 0, version: entry.desired.version, reason: reason.into(), at: Timestamp(0) })
+}
+
+fn failure(step: StepKind, reason: &str, count: u32, retry_at: u64) -> Option<Failure> {
+    Some(Failure { step, reason: reason.into(), fault: false, count, retry_at })
+}
+
+/// The power button was pressed at these times.
+fn pressed(first: u64, last: u64) -> Option<Requests> {
+    Some(Requests { first, last })
 }
 
 fn nothing() -> Observed {
@@ -95,7 +107,7 @@ fn up() -> (Entry, Observed, Attempts) {
     e.done.started_at = Some(Timestamp(0));
     let observed = Observed {
         process: ObservedProcess::Speaking(Machine::Running),
-        disks: vec![ObservedDisk { root_seq: 0, size_gib: 2 }],
+        disks: vec![disk(0, 2)],
         image: true,
         config_drive: true,
         nics: vec![],
@@ -116,8 +128,8 @@ fn off() -> (Entry, Observed, Attempts) {
     (e, observed, attempts)
 }
 
-fn step(situation: &(Entry, Observed, Attempts), now: u64) -> (Step, InstanceState) {
-    let plan = plan(&situation.0, &situation.1, &situation.2, now);
+fn step(case: &(Entry, Observed, Attempts), now: u64) -> (Step, InstanceState) {
+    let plan = plan(&case.0, &case.1, &case.2, now);
     (plan.step, plan.shown.state)
 }
 
@@ -126,14 +138,10 @@ fn a_create_fetches_prepares_starts_and_runs() {
     let mut s = (entry(true), nothing(), Attempts::default());
     assert_eq!(step(&s, 0), (Step::FetchImage, InstanceState::Building));
     s.1.image = true;
-    assert_eq!(step(&s, 0), (Step::Prepare { disk: true, config_drive: true }, InstanceState::Building));
+    assert_eq!(step(&s, 0), (prepare(Some(0), true), InstanceState::Building));
     s.1.config_drive = true;
-    assert_eq!(
-        step(&s, 0).0,
-        Step::Prepare { disk: true, config_drive: false },
-        "a part that is there isn't made again"
-    );
-    s.1.disks = vec![ObservedDisk { root_seq: 0, size_gib: 2 }];
+    assert_eq!(step(&s, 0).0, prepare(Some(0), false), "a part that is there isn't made again");
+    s.1.disks = vec![disk(0, 2)];
     assert_eq!(step(&s, 0), (Step::Launch, InstanceState::Building));
     s.0.done.process = Some(running(&s.0));
     s.1.process = ObservedProcess::Silent;
@@ -151,8 +159,8 @@ fn a_create_that_is_off_gets_its_disk_and_stays_off() {
     let mut s = (entry(true), nothing(), Attempts::default());
     s.0.desired.spec.power = Power::Off;
     s.1.image = true;
-    assert_eq!(step(&s, 0), (Step::Prepare { disk: true, config_drive: false }, InstanceState::Building));
-    s.1.disks = vec![ObservedDisk { root_seq: 0, size_gib: 2 }];
+    assert_eq!(step(&s, 0), (prepare(Some(0), false), InstanceState::Building));
+    s.1.disks = vec![disk(0, 2)];
     assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Stopped));
 }
 
@@ -161,7 +169,7 @@ fn a_stop_asks_asks_again_and_then_ends() {
     let mut s = up();
     s.0.desired.spec.power = Power::Off;
     assert_eq!(step(&s, 100), (Step::Powerdown, InstanceState::Running));
-    s.2.asked = Some((100, 100));
+    s.2.powerdown = pressed(100, 100);
     let waiting = plan(&s.0, &s.1, &s.2, 200);
     assert_eq!((waiting.step, waiting.wake_at, waiting.shown.converged), (Step::Wait, Some(3_100), false));
     assert_eq!(step(&s, 3_100).0, Step::Powerdown, "it may have been booting");
@@ -178,7 +186,7 @@ fn a_stop_asks_asks_again_and_then_ends() {
 fn a_hard_stop_ends_at_once_and_a_shorter_timeout_counts_at_once() {
     let mut s = up();
     s.0.desired.spec.power = Power::Off;
-    s.2.asked = Some((0, 0));
+    s.2.powerdown = pressed(0, 0);
     assert_eq!(step(&s, 1_000).0, Step::Wait);
     s.0.desired.spec.stop_timeout_secs = 0;
     assert_eq!(step(&s, 1_000).0, Step::Kill(Cause::Off));
@@ -213,7 +221,7 @@ fn a_hard_reboot_resets_and_a_graceful_one_stops_and_starts() {
     assert_eq!(step(&s, 0).0, Step::Reset);
     s.0.desired.spec.boot_hard = false;
     assert_eq!(step(&s, 0), (Step::Powerdown, InstanceState::Running));
-    s.2.asked = Some((0, 0));
+    s.2.powerdown = pressed(0, 0);
     assert_eq!(step(&s, 30_000).0, Step::Kill(Cause::Reboot), "and hard at the deadline");
     s.1.process = ObservedProcess::Speaking(Machine::PoweredOff);
     assert_eq!(step(&s, 500).0, Step::Kill(Cause::Ended));
@@ -233,14 +241,28 @@ fn a_resize_of_a_running_one_stops_it_grows_and_starts() {
     assert_eq!(step(&s, 0).0, Step::Powerdown);
     s.1.process = ObservedProcess::None;
     s.0.done.process = None;
-    assert_eq!(step(&s, 0).0, Step::GrowDisk);
+    assert_eq!(step(&s, 0).0, Step::GrowDisk { file: root(0), size_gib: 5 });
     s.1.disks[0].size_gib = 5;
     assert_eq!(step(&s, 0).0, Step::Launch);
     let mut s = off();
     s.0.desired.spec.size.disk_gib = 5;
-    assert_eq!(step(&s, 0), (Step::GrowDisk, InstanceState::Stopped));
+    assert_eq!(step(&s, 0), (Step::GrowDisk { file: root(0), size_gib: 5 }, InstanceState::Stopped));
     s.0.desired.spec.size.disk_gib = 1;
     assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Stopped), "a disk never shrinks");
+}
+
+#[test]
+fn each_disk_is_made_and_grown_by_itself() {
+    let data = || DiskFile { role: "data".into(), seq: 0 };
+    let mut s = off();
+    s.0.desired.disks.push(Disk { disk_id: DiskId::new(), role: "data".into(), size_gib: 3, epoch: 1 });
+    assert_eq!(step(&s, 0).0, Step::Prepare { disks: vec![data()], config_drive: false });
+    s.1.disks.insert(0, ObservedDisk { file: data(), size_gib: 1 });
+    assert_eq!(step(&s, 0).0, Step::GrowDisk { file: data(), size_gib: 3 });
+    s.1.disks[0].size_gib = 3;
+    assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Stopped));
+    s.0.desired.spec.root_seq = 1;
+    assert_eq!(step(&s, 0).0, prepare(Some(1), false), "a rebuild makes the root disk alone anew");
 }
 
 #[test]
@@ -254,10 +276,10 @@ fn a_rebuild_fetches_first_then_replaces_the_disk() {
     s.1.process = ObservedProcess::None;
     assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
     s.0.done.process = None;
-    assert_eq!(step(&s, 0), (Step::Prepare { disk: true, config_drive: false }, InstanceState::Rebuilding));
+    assert_eq!(step(&s, 0), (prepare(Some(1), false), InstanceState::Rebuilding));
     s.0.done.root_seq = 1;
-    s.1.disks.push(ObservedDisk { root_seq: 1, size_gib: 2 });
-    assert_eq!(step(&s, 0).0, Step::DestroyDisk { root_seq: 0 });
+    s.1.disks.push(disk(1, 2));
+    assert_eq!(step(&s, 0).0, Step::DestroyDisk(root(0)));
     s.1.disks.remove(0);
     assert_eq!(step(&s, 0).0, Step::Launch);
     // A manager that came back from a backup asks for an older one: nobody's data is destroyed.
@@ -266,14 +288,14 @@ fn a_rebuild_fetches_first_then_replaces_the_disk() {
 }
 
 #[test]
-fn a_delete_ends_destroys_removes_and_buries() {
+fn a_delete_ends_destroys_removes_and_leaves_a_tombstone() {
     let mut s = up();
     s.0.desired.spec.deleted = true;
     assert_eq!(step(&s, 0), (Step::Kill(Cause::Delete), InstanceState::Deleting));
     s.1.process = ObservedProcess::None;
     assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
     s.0.done.process = None;
-    assert_eq!(step(&s, 0), (Step::DestroyDisk { root_seq: 0 }, InstanceState::Deleting));
+    assert_eq!(step(&s, 0), (Step::DestroyDisk(root(0)), InstanceState::Deleting));
     s.1.disks.clear();
     assert_eq!(step(&s, 0).0, Step::RemoveLeftovers);
     s.1.anything = false;
@@ -283,7 +305,7 @@ fn a_delete_ends_destroys_removes_and_buries() {
 }
 
 #[test]
-fn a_crash_is_told_from_ends_that_were_wanted() {
+fn a_crash_is_told_from_intended_ends() {
     let mut s = up();
     s.1.process = ObservedProcess::None;
     assert_eq!(step(&s, 0).0, Step::Settle(Exit::Crashed));
@@ -327,13 +349,7 @@ fn a_guest_that_powers_itself_off_stays_off_until_started() {
     let mut s = up();
     s.1.process = ObservedProcess::Speaking(Machine::PoweredOff);
     let Step::Halt { cause: HaltCause::GuestPowerOff, reason } = step(&s, 0).0 else { panic!("halts") };
-    s.0.done.halt = Some(Halt {
-        cause: HaltCause::GuestPowerOff,
-        boot_seq: 0,
-        version: s.0.desired.version,
-        reason,
-        at: Timestamp(0),
-    });
+    s.0.done.halt = halt(&s.0, HaltCause::GuestPowerOff, &reason);
     assert_eq!(step(&s, 0).0, Step::Kill(Cause::Ended));
     s.1.process = ObservedProcess::None;
     assert_eq!(step(&s, 0).0, Step::Settle(Exit::Expected));
@@ -351,9 +367,9 @@ fn a_guest_that_powers_itself_off_stays_off_until_started() {
 }
 
 #[test]
-fn a_guest_that_ended_because_we_asked_comes_back_when_it_is_wanted_again() {
+fn a_guest_that_ended_because_we_pressed_its_button_comes_back_when_it_must_run_again() {
     let mut s = up();
-    s.2.asked = Some((0, 0));
+    s.2.powerdown = pressed(0, 0);
     assert_eq!(step(&s, 10), (Step::Wait, InstanceState::Running), "nothing to undo");
     s.1.process = ObservedProcess::Speaking(Machine::PoweredOff);
     assert_eq!(step(&s, 10).0, Step::Kill(Cause::Ended));
@@ -367,13 +383,7 @@ fn a_crash_loop_is_an_error_until_anything_changes() {
     let mut s = up();
     s.0.done.process = None;
     s.1.process = ObservedProcess::None;
-    s.0.done.halt = Some(Halt {
-        cause: HaltCause::CrashLoop,
-        boot_seq: 0,
-        version: s.0.desired.version,
-        reason: "5 crashes".into(),
-        at: Timestamp(0),
-    });
+    s.0.done.halt = halt(&s.0, HaltCause::CrashLoop, "5 crashes");
     let rest = plan(&s.0, &s.1, &s.2, 0);
     assert_eq!((rest.step, rest.shown.state, rest.shown.converged), (Step::Wait, InstanceState::Error, false));
     s.0.desired.version.generation += 1;
@@ -390,13 +400,13 @@ fn a_failed_step_waits_and_shows_why_and_holds_up_nothing_else() {
         count: 1,
         retry_at: 5_000,
     };
-    s.2.failure = Some(failure.clone());
+    s.2.last_failure = Some(failure.clone());
     let waiting = plan(&s.0, &s.1, &s.2, 100);
     assert_eq!((waiting.step, waiting.shown.state, waiting.wake_at), (Step::Wait, InstanceState::Error, Some(5_000)));
     assert_eq!(waiting.shown.reason, failure.reason);
     assert_eq!(step(&s, 5_000), (Step::FetchImage, InstanceState::Error), "tried again, still in error");
     failure.fault = false;
-    s.2.failure = Some(failure);
+    s.2.last_failure = Some(failure);
     assert_eq!(step(&s, 100), (Step::Wait, InstanceState::Building), "what passes by itself is no error");
     s.0.desired.spec.deleted = true;
     assert_eq!(step(&s, 100).0, Step::WriteTombstone);
@@ -405,21 +415,15 @@ fn a_failed_step_waits_and_shows_why_and_holds_up_nothing_else() {
 }
 
 #[test]
-fn a_silent_qemu_is_asked_again_and_ended_only_when_unwanted() {
+fn a_silent_qemu_is_attached_again_and_ended_only_when_it_should_end() {
     let mut s = up();
     s.1.process = ObservedProcess::Silent;
-    let silent = |count| Failure {
-        step: StepKind::Attach,
-        reason: "QEMU doesn't answer".into(),
-        fault: false,
-        count,
-        retry_at: 0,
-    };
-    s.2.failure = Some(silent(50));
+    let silent = |count| failure(StepKind::Attach, "QEMU doesn't answer", count, 0);
+    s.2.last_failure = silent(50);
     assert_eq!(step(&s, 1).0, Step::Attach, "a guest that may well run isn't ended for our being deaf");
     s.0.desired.spec.power = Power::Off;
     assert_eq!(step(&s, 1).0, Step::Kill(Cause::Off));
-    s.2.failure = Some(silent(1));
+    s.2.last_failure = silent(1);
     assert_eq!(step(&s, 1).0, Step::Attach);
     s.0.desired.spec.stop_timeout_secs = 0;
     assert_eq!(step(&s, 1).0, Step::Kill(Cause::Off));
@@ -445,26 +449,20 @@ fn device(n: u8, slot: u8) -> ObservedNic {
 }
 
 #[test]
-fn a_start_acquires_its_ports_first_and_says_what_it_waits_for() {
+fn a_start_acquires_its_ports_first_and_reports_what_it_waits_for() {
     let mut s = off();
     s.0.desired.spec.power = Power::On;
     s.0.desired.nics = vec![nic(1), nic(2)];
     assert_eq!(plan(&s.0, &s.1, &s.2, 0).shown.step, "starting QEMU", "mostly there is nothing to say");
     s.1.taps = vec![nic(1)];
-    s.2.failure = Some(Failure {
-        step: StepKind::AcquirePorts,
-        reason: "the host's network-agent can't be asked".into(),
-        fault: false,
-        count: 3,
-        retry_at: 2_000,
-    });
+    s.2.last_failure = failure(StepKind::AcquirePorts, "the host's network-agent can't be reached", 3, 2_000);
     let waiting = plan(&s.0, &s.1, &s.2, 1_000);
     assert_eq!(
         (waiting.step, waiting.shown.state, waiting.wake_at),
         (Step::Wait, InstanceState::Building, Some(2_000))
     );
     assert_eq!(waiting.shown.step, format!("waiting for network port {}", nic(2).port_id));
-    assert_eq!(waiting.shown.reason, "the host's network-agent can't be asked");
+    assert_eq!(waiting.shown.reason, "the host's network-agent can't be reached");
     assert_eq!(step(&s, 2_000).0, Step::AcquirePorts);
     s.1.taps.push(nic(2));
     assert_eq!(step(&s, 0).0, Step::Launch);
@@ -473,7 +471,7 @@ fn a_start_acquires_its_ports_first_and_says_what_it_waits_for() {
 }
 
 #[test]
-fn nics_are_plugged_and_unplugged_while_it_runs_and_the_guest_is_asked_until_it_lets_go() {
+fn nics_are_plugged_and_unplugged_while_it_runs_and_the_guest_is_asked_until_it_releases_them() {
     let mut s = up();
     s.0.desired.nics = vec![nic(1)];
     let plugging = plan(&s.0, &s.1, &s.2, 0);
@@ -485,13 +483,13 @@ fn nics_are_plugged_and_unplugged_while_it_runs_and_the_guest_is_asked_until_it_
 
     s.0.desired.nics.clear();
     assert_eq!(step(&s, 0).0, Step::UnplugNic(device(1, 1)));
-    s.2.unplug = Some(Unplugging { port_id: nic(1).port_id, first: 0, last: 0 });
+    s.2.unplug = Some((nic(1).port_id, Requests { first: 0, last: 0 }));
     let asked = plan(&s.0, &s.1, &s.2, 1_000);
     assert_eq!((asked.step, asked.wake_at, asked.shown.reason.as_str()), (Step::Wait, Some(6_000), ""));
     assert_eq!(step(&s, 6_000).0, Step::UnplugNic(device(1, 1)), "asked again");
-    s.2.unplug = Some(Unplugging { port_id: nic(1).port_id, first: 0, last: 18_000 });
+    s.2.unplug = Some((nic(1).port_id, Requests { first: 0, last: 18_000 }));
     let late = plan(&s.0, &s.1, &s.2, 20_000);
-    assert!(late.shown.reason.contains("hasn't let the network card go"), "{}", late.shown.reason);
+    assert!(late.shown.reason.contains("hasn't released the network card"), "{}", late.shown.reason);
     assert!(!late.shown.converged, "a nic that is in is never said to be out");
     // Stopping it is a way out of this too.
     s.0.desired.spec.power = Power::Off;
@@ -499,42 +497,36 @@ fn nics_are_plugged_and_unplugged_while_it_runs_and_the_guest_is_asked_until_it_
     s.0.desired.spec.power = Power::Paused;
     assert_eq!(step(&s, 20_000).0, Step::Pause, "nothing waits for a guest that doesn't listen");
     s.1.process = ObservedProcess::Speaking(Machine::Paused);
-    assert!(plan(&s.0, &s.1, &s.2, 20_000).shown.reason.contains("resume it"));
+    assert!(plan(&s.0, &s.1, &s.2, 20_000).shown.reason.contains("resume the instance"));
 
     s.0.desired.spec.power = Power::On;
     s.1.process = ObservedProcess::Speaking(Machine::Running);
     s.1.nics.clear();
-    assert_eq!(step(&s, 0).0, Step::FreeNics(vec![nic(1)]));
+    assert_eq!(step(&s, 0).0, Step::ReleaseNics(vec![nic(1)]));
     s.0.done.nics.clear();
     assert!(plan(&s.0, &s.1, &s.2, 0).shown.converged);
 }
 
 #[test]
-fn what_is_down_gives_its_ports_back_and_is_stopped_all_the_while() {
+fn what_is_down_releases_its_ports_and_is_stopped_all_the_while() {
     let mut s = off();
     s.0.desired.nics = vec![nic(1)];
     assert_eq!(step(&s, 0).0, Step::Wait, "nothing was acquired");
     s.0.done.nics = vec![nic(1), nic(2)];
-    let both = || Step::FreeNics(vec![nic(1), nic(2)]);
+    let both = || Step::ReleaseNics(vec![nic(1), nic(2)]);
     let freeing = plan(&s.0, &s.1, &s.2, 0);
     assert_eq!((freeing.step, freeing.shown.state), (both(), InstanceState::Stopped));
     assert!(freeing.shown.converged, "that the network-agent is away keeps nobody from being stopped");
-    s.0.done.halt = Some(Halt {
-        cause: HaltCause::GuestPowerOff,
-        boot_seq: 0,
-        version: s.0.desired.version,
-        reason: "it powered itself off".into(),
-        at: Timestamp(0),
-    });
+    s.0.done.halt = halt(&s.0, HaltCause::GuestPowerOff, "it powered itself off");
     s.0.desired.spec.power = Power::On;
     assert_eq!(step(&s, 0), (both(), InstanceState::Stopped));
 
     // A deletion tries, and doesn't wait for ever.
     s.0.desired.spec.deleted = true;
     s.1 = nothing();
-    let failed = |count| Failure { step: StepKind::Nics, reason: "away".into(), fault: false, count, retry_at: 0 };
-    s.2.failure = Some(failed(2));
+    let failed = |count| failure(StepKind::Nics, "away", count, 0);
+    s.2.last_failure = failed(2);
     assert_eq!(step(&s, 0).0, both());
-    s.2.failure = Some(failed(3));
+    s.2.last_failure = failed(3);
     assert_eq!(step(&s, 0).0, Step::WriteTombstone);
 }

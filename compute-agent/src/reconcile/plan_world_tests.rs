@@ -1,25 +1,26 @@
-//! A world that is tormented at random and must always come to rest as its owner wants.
+//! A simulated host that is disturbed at random and must always come to rest as its owner desires.
 
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// A host of one instance: steps do what they do on a real one, trouble comes between them.
+/// A host of one instance: steps do what they do on a real host, and disturbances come between them.
 struct World {
     entry: Entry,
     observed: Observed,
     attempts: Attempts,
     now: u64,
     pid: i32,
-    /// Launches since the last time the instance was wanted off; two at once would be two machines on one disk.
+    /// How many machines run; two at the same time would be two machines on one disk.
     alive: u32,
     /// What the network-agent has handed out.
     acquired: BTreeSet<PortId>,
+    /// Whether the last plugging of a NIC was cut off.
     cut: bool,
 }
 
 #[derive(Debug, Clone)]
-enum Trouble {
+enum Disturbance {
     AgentRestarts,
     HostRestarts,
     QemuDies,
@@ -67,13 +68,9 @@ impl World {
                 };
             }
             Step::Halt { cause, reason } => {
-                done.halt = Some(Halt {
-                    cause: *cause,
-                    boot_seq: spec.boot_seq,
-                    version: self.entry.desired.version,
-                    reason: reason.clone(),
-                    at: Timestamp(0),
-                });
+                let version = self.entry.desired.version;
+                let reason = reason.clone();
+                done.halt = Some(Halt { cause: *cause, boot_seq: spec.boot_seq, version, reason, at: Timestamp(0) });
             }
             Step::LiftHalt => done.halt = None,
             Step::Attach => {
@@ -81,18 +78,18 @@ impl World {
                 self.attempts.fresh = false;
             }
             Step::FetchImage => self.observed.image = true,
-            Step::Prepare { disk, config_drive } => {
-                assert_eq!(self.observed.process, ObservedProcess::None, "no disk is made under a running guest");
-                if *disk {
-                    self.observed.disks.push(ObservedDisk { root_seq: spec.root_seq, size_gib: spec.size.disk_gib });
-                }
+            Step::Prepare { disks, config_drive } => {
+                assert_eq!(self.observed.process, ObservedProcess::None, "no disk is made while a guest runs");
+                let made = |file: &DiskFile| ObservedDisk { file: file.clone(), size_gib: spec.size.disk_gib };
+                self.observed.disks.extend(disks.iter().map(made));
+                self.observed.disks.sort_by(|a, b| a.file.cmp(&b.file));
                 self.observed.config_drive |= config_drive;
                 self.observed.anything = true;
                 done.root_seq = spec.root_seq;
             }
-            Step::GrowDisk => {
+            Step::GrowDisk { file, size_gib } => {
                 assert_eq!(self.observed.process, ObservedProcess::None);
-                self.observed.disks.last_mut().expect("a disk").size_gib = spec.size.disk_gib;
+                self.observed.disks.iter_mut().find(|disk| disk.file == *file).expect("a disk").size_gib = *size_gib;
             }
             Step::Launch => {
                 assert_eq!(self.alive, 0, "one machine at a time");
@@ -115,8 +112,7 @@ impl World {
             Step::Cont => self.observed.process = ObservedProcess::Speaking(Machine::Running),
             Step::Pause => self.observed.process = ObservedProcess::Speaking(Machine::Paused),
             Step::Powerdown => {
-                let first = self.attempts.asked.map_or(self.now, |(first, _)| first);
-                self.attempts.asked = Some((first, self.now));
+                self.attempts.powerdown = Some(Requests::after(self.attempts.powerdown, self.now));
                 // Every other guest listens.
                 if self.pid % 2 == 0 {
                     self.observed.process = ObservedProcess::Speaking(Machine::PoweredOff);
@@ -131,9 +127,9 @@ impl World {
                 }
                 self.ends();
             }
-            Step::DestroyDisk { root_seq } => {
+            Step::DestroyDisk(file) => {
                 assert_eq!(self.observed.process, ObservedProcess::None);
-                self.observed.disks.retain(|d| d.root_seq != *root_seq);
+                self.observed.disks.retain(|disk| disk.file != *file);
             }
             Step::RemoveLeftovers => self.observed.anything = false,
             Step::AcquirePorts => {
@@ -154,21 +150,26 @@ impl World {
                 }
             }
             Step::UnplugNic(device) => {
-                let first = self.attempts.unplug.filter(|u| u.port_id == device.port_id).map_or(self.now, |u| u.first);
-                self.attempts.unplug = Some(Unplugging { port_id: device.port_id, first, last: self.now });
-                // Every other guest lets go when it is asked, and all do in the end.
-                if self.pid % 2 == 0 || self.now > first {
+                let before = self
+                    .attempts
+                    .unplug
+                    .filter(|(port_id, _)| *port_id == device.port_id)
+                    .map(|(_, requests)| requests);
+                let requests = Requests::after(before, self.now);
+                self.attempts.unplug = Some((device.port_id, requests));
+                // Every other guest releases the NIC when it is asked, and all do in the end.
+                if self.pid % 2 == 0 || self.now > requests.first {
                     self.observed.nics.retain(|c| c != device);
                 }
             }
-            Step::FreeNics(nics) => {
-                let freed = |id: &PortId| nics.iter().any(|c| c.port_id == *id);
+            Step::ReleaseNics(nics) => {
+                let released = |id: &PortId| nics.iter().any(|c| c.port_id == *id);
                 assert!(
-                    self.observed.nics.iter().all(|c| !freed(&c.port_id)),
-                    "a port is given back after its nic is out"
+                    self.observed.nics.iter().all(|c| !released(&c.port_id)),
+                    "a port is released after its NIC is unplugged"
                 );
-                self.observed.taps.retain(|c| !freed(&c.port_id));
-                self.acquired.retain(|id| !freed(id));
+                self.observed.taps.retain(|c| !released(&c.port_id));
+                self.acquired.retain(|id| !released(id));
                 self.entry.done.nics.retain(|c| !nics.contains(c));
             }
         }
@@ -180,51 +181,53 @@ impl World {
         self.alive = 0;
     }
 
-    fn trouble(&mut self, trouble: &Trouble) {
+    fn disturb(&mut self, disturbance: &Disturbance) {
         let speaking = matches!(self.observed.process, ObservedProcess::Speaking(_));
         let alive = self.observed.process != ObservedProcess::None;
         let spec = &mut self.entry.desired.spec;
         let before = spec.clone();
-        match trouble {
-            Trouble::AgentRestarts => {
+        match disturbance {
+            Disturbance::AgentRestarts => {
                 self.attempts = Attempts::default();
                 self.observed.taps.clear();
                 if alive {
                     self.observed.process = ObservedProcess::Silent;
                 }
             }
-            Trouble::HostRestarts => {
+            Disturbance::HostRestarts => {
                 self.attempts = Attempts::default();
                 self.ends();
                 self.observed.taps.clear();
                 self.observed.boot_id.push('+');
             }
-            Trouble::QemuDies => self.ends(),
-            Trouble::Nics(mask) => {
+            Disturbance::QemuDies => self.ends(),
+            Disturbance::Nics(mask) => {
                 self.entry.desired.nics = (0..3).filter(|n| mask & (1 << n) != 0).map(nic).collect();
                 self.entry.desired.version.generation += 1;
             }
-            Trouble::GuestPowersOff if speaking => {
+            Disturbance::GuestPowersOff if speaking => {
                 self.observed.process = ObservedProcess::Speaking(Machine::PoweredOff)
             }
-            Trouble::GuestPanics if speaking => self.observed.process = ObservedProcess::Speaking(Machine::Panicked),
-            Trouble::GuestPowersOff | Trouble::GuestPanics => {}
-            Trouble::Power(n) => {
+            Disturbance::GuestPanics if speaking => {
+                self.observed.process = ObservedProcess::Speaking(Machine::Panicked)
+            }
+            Disturbance::GuestPowersOff | Disturbance::GuestPanics => {}
+            Disturbance::Power(n) => {
                 spec.power = [Power::On, Power::Off, Power::Paused][usize::from(*n) % 3];
                 // As the manager does it: a start of what is down is a new boot.
                 spec.boot_seq += u64::from(spec.power == Power::On && self.entry.done.halt.is_some());
             }
-            Trouble::Reboot(hard) => {
+            Disturbance::Reboot(hard) => {
                 spec.boot_seq += 1;
                 spec.boot_hard = *hard;
             }
-            Trouble::Rebuild => {
+            Disturbance::Rebuild => {
                 spec.root_seq += 1;
                 self.observed.image = false;
             }
-            Trouble::Resize => spec.size.disk_gib += 1,
-            Trouble::ImageEvicted => self.observed.image = alive,
-            Trouble::Steps(n) => {
+            Disturbance::Resize => spec.size.disk_gib += 1,
+            Disturbance::ImageEvicted => self.observed.image = alive,
+            Disturbance::Steps(n) => {
                 for _ in 0..*n {
                     self.step();
                 }
@@ -235,7 +238,7 @@ impl World {
         }
     }
 
-    /// Until nothing is left to do; never by more steps than a sane host would take.
+    /// Takes steps until nothing is left to do, and never more than a sane host would take.
     fn come_to_rest(&mut self) -> Shown {
         for _ in 0..200 {
             let plan = self.step();
@@ -251,20 +254,20 @@ impl World {
     }
 }
 
-fn trouble() -> impl Strategy<Value = Trouble> {
+fn disturbance() -> impl Strategy<Value = Disturbance> {
     prop_oneof![
-        1 => Just(Trouble::AgentRestarts),
-        1 => Just(Trouble::HostRestarts),
-        1 => Just(Trouble::QemuDies),
-        1 => Just(Trouble::GuestPowersOff),
-        1 => Just(Trouble::GuestPanics),
-        2 => (0u8..3).prop_map(Trouble::Power),
-        2 => any::<bool>().prop_map(Trouble::Reboot),
-        1 => Just(Trouble::Rebuild),
-        1 => Just(Trouble::Resize),
-        2 => (0u8..8).prop_map(Trouble::Nics),
-        1 => Just(Trouble::ImageEvicted),
-        8 => (0u8..12).prop_map(Trouble::Steps),
+        1 => Just(Disturbance::AgentRestarts),
+        1 => Just(Disturbance::HostRestarts),
+        1 => Just(Disturbance::QemuDies),
+        1 => Just(Disturbance::GuestPowersOff),
+        1 => Just(Disturbance::GuestPanics),
+        2 => (0u8..3).prop_map(Disturbance::Power),
+        2 => any::<bool>().prop_map(Disturbance::Reboot),
+        1 => Just(Disturbance::Rebuild),
+        1 => Just(Disturbance::Resize),
+        2 => (0u8..8).prop_map(Disturbance::Nics),
+        1 => Just(Disturbance::ImageEvicted),
+        8 => (0u8..12).prop_map(Disturbance::Steps),
     ]
 }
 
@@ -272,9 +275,9 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_happens_it_comes_to_rest_as_wanted(
+    fn whatever_happens_it_comes_to_rest_as_desired(
         disk in any::<bool>(),
-        troubles in proptest::collection::vec(trouble(), 0..40),
+        disturbances in proptest::collection::vec(disturbance(), 0..40),
         deleted in any::<bool>(),
     ) {
         let mut world = World {
@@ -287,8 +290,8 @@ proptest! {
             acquired: BTreeSet::new(),
             cut: false,
         };
-        for t in &troubles {
-            world.trouble(t);
+        for t in &disturbances {
+            world.disturb(t);
         }
         if deleted {
             world.entry.desired.spec.deleted = true;
@@ -311,20 +314,18 @@ proptest! {
         };
         prop_assert_eq!(shown.state, expected);
         prop_assert_eq!(world.alive == 1, expected != InstanceState::Stopped);
-        let wanted: BTreeSet<PortId> = match expected {
-            InstanceState::Stopped => BTreeSet::new(),
-            _ => world.entry.desired.nics.iter().map(|c| c.port_id).collect(),
-        };
-        prop_assert_eq!(world.observed.nics.iter().map(|c| c.port_id).collect::<BTreeSet<_>>(), wanted.clone());
-        prop_assert_eq!(&world.acquired, &wanted, "acquired is what is plugged in");
+        let runs = expected != InstanceState::Stopped;
+        let desired: BTreeSet<PortId> = world.entry.desired.nics.iter().filter(|_| runs).map(|c| c.port_id).collect();
+        prop_assert_eq!(world.observed.nics.iter().map(|c| c.port_id).collect::<BTreeSet<_>>(), desired.clone());
+        prop_assert_eq!(&world.acquired, &desired, "acquired is what is plugged in");
         prop_assert_eq!(world.observed.disks.len(), usize::from(disk));
         if disk {
-            prop_assert!(world.observed.disks[0].root_seq >= spec.root_seq && world.observed.disks[0].size_gib >= spec.size.disk_gib);
+            prop_assert!(world.observed.disks[0].file.seq >= spec.root_seq && world.observed.disks[0].size_gib >= spec.size.disk_gib);
         }
         if expected != InstanceState::Stopped {
             prop_assert!(world.entry.done.boot_seq >= spec.boot_seq);
         }
-        // And stays there.
+        // And it stays there.
         prop_assert_eq!(world.come_to_rest(), shown);
     }
 }

@@ -1,29 +1,28 @@
-//! The steps that make what a QEMU needs: the image, the disk, the config drive.
+//! The steps that make what a QEMU needs: the cached image, the disks, the config drive.
 
 use super::{
     act::{StepError, StepResult, fault, on_path},
-    launch::disk_format,
-    layout,
+    layout::{self, DiskFile},
     observe::guest_config,
-    plan::Shown,
+    step::Shown,
     task::Task,
 };
 use crate::{
     disk::{config_drive::write_config_drive, erase::erase, overlay::Owner},
-    ledger::Entry,
-    qemu::argv::DiskFormat,
+    ledger::{Disk, Entry},
 };
 use domain::{
-    image::{ImageKind, ImagePartKind},
+    image::{DiskFormat, ImageKind, ImagePartKind},
     instance::InstanceState,
 };
 use std::{fs, io, path::PathBuf, time::Duration};
 
-/// Between two reports of a download's progress.
+/// The time between two reports of a download's progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
 impl Task {
-    /// Shared with all who need the same image; left at once when there is a newer word.
+    /// Fetches all parts of the image. The download is shared with every instance that needs the same image. The step ends at once
+    /// when a newer command arrives.
     pub(super) async fn fetch_image(&mut self, entry: &Entry) -> StepResult {
         let images = self.context.images.clone();
         let largest = entry.desired.image.parts.iter().max_by_key(|part| part.size_bytes);
@@ -51,7 +50,7 @@ impl Task {
                 () = tokio::time::sleep(PROGRESS) => {
                     let percent = progress.borrow_and_update().clone();
                     self.attempts.fetched = Some(percent).filter(|p| !p.is_empty());
-                    let observed = Shown {
+                    let shown = Shown {
                         state: self.attempts.shown.unwrap_or(InstanceState::Building),
                         step: match &self.attempts.fetched {
                             Some(percent) => format!("fetching the image ({percent})"),
@@ -60,7 +59,7 @@ impl Task {
                         reason: String::new(),
                         converged: false,
                     };
-                    self.report(entry, &observed);
+                    self.report(entry, &shown);
                 }
             }
         }
@@ -70,64 +69,64 @@ impl Task {
         match self.context.users.ensure(&self.paths).map_err(on_path(&self.paths.dir))? {
             Some(uid) => Ok(Owner { uid, gid: uid }),
             None => Err(StepError {
-                reason: "this host has no user id left for another instance (compute.uid_count)".into(),
+                reason: "this host has no free user id for another instance (compute.uid_count)".into(),
                 fault: true,
             }),
         }
     }
 
-    /// The disk and the config drive side by side: each is a child process or a sync to disk.
-    pub(super) async fn prepare(&mut self, entry: &Entry, disk: bool, config_drive: bool) -> StepResult {
+    /// Makes the disks and the config drive at the same time, because each waits for a child process or for the disk.
+    pub(super) async fn prepare(&mut self, entry: &Entry, missing: &[DiskFile], config_drive: bool) -> StepResult {
         let owner = self.ensure_user()?;
-        let sum = self.config_sum(&entry.desired);
-        let making_disk = async { if disk { self.make_disk(entry, owner).await } else { Ok(()) } };
+        let dest = self.config_drive(&entry.desired);
+        let desired = entry.desired.disks.iter().map(|disk| (disk, DiskFile::of(disk, &entry.desired.spec)));
+        let making = desired
+            .filter(|(_, file)| missing.contains(file))
+            .map(|(disk, file)| self.make_disk(entry, disk, file, owner));
+        let making_disks = futures::future::try_join_all(making);
         let making_drive = async {
             if !config_drive {
                 return Ok(());
             }
             self.erase_config_drives().await?;
-            let dest = self.paths.config_drive(&sum);
-            // Under another name until it is whole.
+            // The drive has another name until it is complete.
             let half = dest.with_extension("new");
             write_config_drive(&guest_config(&entry.desired), &half, owner).await.map_err(|e| fault(&e))?;
             fs::rename(&half, &dest).map_err(on_path(&dest))
         };
-        tokio::try_join!(making_disk, making_drive)?;
+        tokio::try_join!(making_disks, making_drive)?;
         let root_seq = entry.desired.spec.root_seq;
-        // Written with the start that follows, unless none does.
+        // The start that follows would write it as well, but there may be none.
         if entry.done.root_seq < root_seq {
-            let record = self.context.ledger.record(self.instance_id, |done| done.root_seq = root_seq);
-            record.await?;
+            self.context.ledger.record(self.instance_id, |done| done.root_seq = root_seq).await?;
         }
         Ok(())
     }
 
-    /// Made under another name, so that a disk with its number is always whole.
-    pub(super) async fn make_disk(&self, entry: &Entry, owner: Owner) -> StepResult {
+    /// Makes the root disk on the image, and any other disk blank. A disk has another name until it is complete, so that a file with a
+    /// disk's name is always complete.
+    async fn make_disk(&self, entry: &Entry, disk: &Disk, file: DiskFile, owner: Owner) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
-        let spec = &entry.desired.spec;
-        let (dest, base) = (self.paths.root_disk(spec.root_seq), self.paths.base(spec.root_seq));
+        let dest = self.paths.disk(&file);
         let half = dest.with_extension("new");
-        let size_bytes = spec.size.disk_gib << 30;
-        match (entry.desired.image.kind, entry.desired.image.part(ImagePartKind::Disk)) {
-            (ImageKind::Disk, Some(part)) => {
-                self.context.images.link_into(&part.sha256, &base).map_err(on_path(&base))?;
-                let format = disk_format(entry.desired.image.format);
-                hypervisor.img.create_overlay(&base, format, size_bytes, &half, owner).await?;
-            }
-            (ImageKind::Disk, None) => {
+        let size_bytes = entry.desired.disk_size_gib(disk) << 30;
+        let image = &entry.desired.image;
+        if disk.is_root() && image.kind == ImageKind::Disk {
+            let Some(part) = image.part(ImagePartKind::Disk) else {
                 return Err(StepError { reason: "the image has no disk".into(), fault: true });
-            }
-            (ImageKind::Kernel, _) => {
-                hypervisor.img.create_blank(DiskFormat::Qcow2, size_bytes, &half, owner).await?;
-            }
+            };
+            let base = self.paths.base(&file);
+            self.context.images.link_into(&part.sha256, &base).map_err(on_path(&base))?;
+            hypervisor.img.create_overlay(&base, image.format, size_bytes, &half, owner).await?;
+        } else {
+            hypervisor.img.create_blank(DiskFormat::Qcow2, size_bytes, &half, owner).await?;
         }
         let dir = self.paths.dir.clone();
-        let land = move || fs::rename(&half, &dest).and_then(|()| fs::File::open(dir)?.sync_all());
-        blocking(land).await.map_err(on_path(&self.paths.dir))
+        let publish = move || fs::rename(&half, &dest).and_then(|()| fs::File::open(dir)?.sync_all());
+        blocking(publish).await.map_err(on_path(&self.paths.dir))
     }
 
-    /// User data is the tenant's secret: a drive that is replaced is erased.
+    /// User data is the tenant's secret, so a drive that is replaced is erased.
     pub(super) async fn erase_config_drives(&self) -> StepResult {
         let entries = fs::read_dir(&self.paths.dir).into_iter().flatten().flatten();
         let drives: Vec<PathBuf> = entries
@@ -140,16 +139,17 @@ impl Task {
         Ok(())
     }
 
-    pub(super) async fn grow_disk(&self, entry: &Entry) -> StepResult {
+    pub(super) async fn grow_disk(&self, file: &DiskFile, size_gib: u64) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
-        let Some(root_seq) = self.newest_disk() else { return Ok(()) };
-        let size_bytes = entry.desired.spec.size.disk_gib << 30;
-        Ok(hypervisor.img.resize(&self.paths.root_disk(root_seq), DiskFormat::Qcow2, size_bytes).await?)
+        Ok(hypervisor.img.resize(&self.paths.disk(file), DiskFormat::Qcow2, size_gib << 30).await?)
     }
 
-    pub(super) fn newest_disk(&self) -> Option<u64> {
-        let entries = fs::read_dir(&self.paths.dir).into_iter().flatten().flatten();
-        entries.filter_map(|entry| entry.file_name().to_str().and_then(layout::root_seq_of)).max()
+    /// The newest file of a disk's role, or the one that the disk must have where none exists.
+    pub(super) fn newest_file(&self, entry: &Entry, disk: &Disk) -> DiskFile {
+        let files = fs::read_dir(&self.paths.dir).into_iter().flatten().flatten();
+        let parsed = files.filter_map(|file| DiskFile::parse(file.file_name().to_str()?));
+        let newest = parsed.filter(|file| file.role == disk.role).max();
+        newest.unwrap_or_else(|| DiskFile::of(disk, &entry.desired.spec))
     }
 }
 

@@ -1,16 +1,21 @@
-//! The steps that bring a QEMU to life and connect to it.
+//! The steps that start a QEMU and connect to it.
 
 use super::{
     act::{StepError, StepResult, fault, on_path, transient},
     launch::{LaunchParameters, limits, vm_spec},
+    nics::Tap,
     task::Task,
 };
 use crate::{
-    adopt::{self, Launched},
+    adopt,
     console::ConsoleHub,
     disk::overlay::Owner,
-    ledger::Entry,
-    qemu::launch::{Placement, ReadyError, wait_ready},
+    host::cgroup::{Group, Limits},
+    ledger::{Entry, Launched, Running},
+    qemu::{
+        argv::Accel,
+        launch::{Placement, ReadyError, wait_ready},
+    },
 };
 use domain::{Timestamp, image::ImagePartKind};
 use std::{
@@ -20,64 +25,36 @@ use std::{
     time::Duration,
 };
 
-/// QEMU opens its sockets within milliseconds; a host that swaps takes its time.
+/// QEMU opens its sockets within milliseconds; a host that swaps may take much longer.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Task {
     pub(super) async fn launch(&mut self, entry: &Entry) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
         let group = self.context.cgroups.group(&self.instance_id.to_string());
-        if !group.members().is_empty() {
-            // The ledger knows of none, and yet one runs: a launch that was cut. It is taken over, never doubled.
-            let found = adopt::running_qemus(&self.context.config.run_dir);
-            if let Some(found) = found.into_iter().find(|found| found.instance_id == self.instance_id) {
-                self.context.found.lock().insert(self.instance_id, found);
-                self.adopt();
-                return Ok(());
-            }
-            group.kill_all().await.map_err(|e| fault(&e))?;
+        if self.adopt_interrupted_launch(&group).await? {
+            return Ok(());
         }
         self.take_threads(entry).await?;
         let owner = self.ensure_user()?;
-        let root_seq = self.newest_disk().unwrap_or(entry.desired.spec.root_seq);
-        let sum = self.config_sum(&entry.desired);
-        let cached = |kind| entry.desired.image.part(kind).map(|part| self.context.images.path(&part.sha256));
         let taps = self.taps_of(entry)?;
-        let with = LaunchParameters {
-            accel: hypervisor.accel.accel.clone(),
-            root_seq,
-            backed: self.paths.base(root_seq).exists(),
-            direct: self.context.direct,
-            config_drive: self.paths.config_drive(&sum),
-            kernel: cached(ImagePartKind::Kernel),
-            initrd: cached(ImagePartKind::Initrd),
-            mtus: taps.iter().map(|tap| tap.mtu).collect(),
-        };
+        let with = self.launch_parameters(entry, hypervisor.accel.accel.clone(), &taps);
         let spec = vm_spec(entry, &self.paths, &with).map_err(|e| fault(&e))?;
-        let (limits, procs) = (limits(&entry.desired, &with.accel), group.procs_files());
-        let size = entry.desired.spec.size;
+        let root_file = with.disks.iter().zip(&entry.desired.disks).find(|(_, disk)| disk.is_root());
         let launched = Launched {
             version: entry.desired.version,
             boot_seq: entry.desired.spec.boot_seq,
-            root_seq,
-            vcpus: size.vcpus,
-            memory_mib: size.memory_mib,
-            disk_gib: size.disk_gib,
+            root_seq: root_file.map_or(entry.desired.spec.root_seq, |((file, _), _)| file.seq),
+            size: entry.desired.spec.size,
             console_offset: self.console_end(),
             started_at: Timestamp::now(),
         };
-        let (paths, note, ensure) = (self.paths.clone(), launched.clone(), group.clone());
-        let room = move || -> Result<(), StepError> {
-            make_run_dir(&paths.run_dir, owner).map_err(on_path(&paths.run_dir))?;
-            ensure.ensure(&limits).map_err(|e| fault(&e))?;
-            note.write(&paths.launch()).map_err(|e| fault(&e))
-        };
-        tokio::task::spawn_blocking(room).await.map_err(|e| transient(&e))??;
+        self.prepare_launch(owner, &group, limits(&entry.desired, &with.accel), &launched).await?;
         let placement = Placement {
             uid: owner.uid,
             gid: owner.gid,
             supplementary_gids: hypervisor.gids.clone(),
-            cgroup_procs: procs,
+            cgroup_procs: group.procs_files(),
             pid_namespace: self.context.config.pid_namespace.clone(),
             stderr: self.paths.stderr(),
         };
@@ -85,9 +62,9 @@ impl Task {
         let process = match hypervisor.launcher.launch(&spec, &placement, fds).await {
             Ok(process) => process,
             Err(error) => {
-                // It may have come to life in the instant before.
+                // QEMU may have started in the instant before.
                 if let Err(error) = group.kill_all().await {
-                    tracing::error!(instance_id = %self.instance_id, %error, "what a failed launch left runs on");
+                    tracing::error!(instance_id = %self.instance_id, %error, "what a failed launch left behind still runs");
                 }
                 return Err(fault(&error));
             }
@@ -101,13 +78,55 @@ impl Task {
         metrics::counter!("iaas_instance_starts_total").increment(1);
         tracing::info!(instance_id = %self.instance_id, epoch = launched.version.epoch, generation = launched.version.generation,
             request_id = entry.desired.request_id, pid = process.pid, exec_ms, "QEMU started");
-        self.live.unrecorded = Some((launched.running(process, exec_ms), launched.boot_seq));
+        self.live.unrecorded = Some(Running { process, launched, exec_ms });
         self.live.guest_up_at = None;
         self.attempts.fresh = true;
         self.attempts.ending = false;
-        self.attempts.asked = None;
+        self.attempts.powerdown = None;
         self.attempts.broken = None;
         Ok(())
+    }
+
+    /// The ledger knows of no QEMU. If one runs nevertheless, a launch was interrupted: its QEMU is taken over, never doubled. Returns
+    /// whether there was one.
+    async fn adopt_interrupted_launch(&mut self, group: &Group) -> Result<bool, StepError> {
+        if group.members().is_empty() {
+            return Ok(false);
+        }
+        let found = adopt::running_qemus(&self.context.config.run_dir);
+        if let Some(found) = found.into_iter().find(|found| found.instance_id == self.instance_id) {
+            self.context.found.lock().insert(self.instance_id, found);
+            self.adopt();
+            return Ok(true);
+        }
+        group.kill_all().await.map_err(|e| fault(&e))?;
+        Ok(false)
+    }
+
+    fn launch_parameters(&mut self, entry: &Entry, accel: Accel, taps: &[Tap]) -> LaunchParameters {
+        let config_drive = self.config_drive(&entry.desired);
+        let cached = |kind| entry.desired.image.part(kind).map(|part| self.context.images.path(&part.sha256));
+        let files = entry.desired.disks.iter().map(|disk| self.newest_file(entry, disk));
+        LaunchParameters {
+            accel,
+            disks: files.map(|file| (file.clone(), self.paths.base(&file).exists())).collect(),
+            direct: self.context.direct,
+            config_drive,
+            kernel: cached(ImagePartKind::Kernel),
+            initrd: cached(ImagePartKind::Initrd),
+            mtus: taps.iter().map(|tap| tap.mtu).collect(),
+        }
+    }
+
+    /// Makes the directory of the sockets and the control group, and writes what QEMU is about to be started as.
+    async fn prepare_launch(&self, owner: Owner, group: &Group, limits: Limits, launched: &Launched) -> StepResult {
+        let (paths, group, launched) = (self.paths.clone(), group.clone(), launched.clone());
+        let prepare = move || -> StepResult {
+            make_run_dir(&paths.run_dir, owner).map_err(on_path(&paths.run_dir))?;
+            group.ensure(&limits).map_err(|e| fault(&e))?;
+            launched.write(&paths.launch()).map_err(|e| fault(&e))
+        };
+        tokio::task::spawn_blocking(prepare).await.map_err(|e| transient(&e))?
     }
 
     pub(super) async fn attach(&mut self, entry: &Entry) -> StepResult {
@@ -115,7 +134,7 @@ impl Task {
         let ready = wait_ready(&running.process, &self.paths.qmp_socket(), &self.paths.stderr(), ATTACH_TIMEOUT).await;
         let qmp = match ready {
             Ok(qmp) => qmp,
-            // The next look sees it, and settles what that was.
+            // The next observation shows that it ended, and how it ended is settled then.
             Err(ReadyError::Ended { .. }) => return Ok(()),
             Err(error) => return Err(transient(&error)),
         };
@@ -133,7 +152,7 @@ impl Task {
         self.live.guest_up_at = self.live.guest_up_at.or(entry.done.guest_up_at);
         if !self.attempts.fresh && self.live.guest_up_at.is_none() {
             // The line may have come while no agent was there.
-            let offset = running.console_offset;
+            let offset = running.launched.console_offset;
             let found = tokio::task::spawn_blocking(move || log.find_guest_up(offset)).await;
             if let Ok(Ok(Some(_))) = found {
                 self.live.guest_up_at = Some(Timestamp::now());
@@ -144,7 +163,7 @@ impl Task {
     }
 }
 
-/// Emptied: what is in it is of a QEMU that is gone.
+/// Makes the directory, emptied: what was in it belongs to a QEMU that is gone.
 fn make_run_dir(dir: &Path, owner: Owner) -> io::Result<()> {
     match fs::remove_dir_all(dir) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),

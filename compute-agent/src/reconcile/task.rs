@@ -1,10 +1,13 @@
-//! The loop of one instance.
+//! The loop that keeps one instance as desired.
 
 use super::{
+    act::StepResult,
     context::Context,
     layout::Paths,
     nics::Tap,
-    plan::{Attempts, Failure, Plan, Shown, Step, StepKind, plan, retry_backoff_ms},
+    observed::Attempts,
+    plan::plan,
+    step::{Plan, Shown, Step, StepKind},
 };
 use crate::{
     console::GuestUp,
@@ -17,9 +20,9 @@ use domain::{InstanceId, Timestamp};
 use std::{future::pending, sync::Arc, sync::atomic::Ordering, time::Duration};
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
-/// Looks again without being woken: what no event tells (a disk that a person removed) is seen by then.
+/// The task observes again after this time without being woken, to notice what causes no event (such as a disk that a person removed).
 const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
-/// After the ledger couldn't be written.
+/// The wait after a failed write of the ledger.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
 pub(super) struct Task {
@@ -29,15 +32,15 @@ pub(super) struct Task {
     pub attempts: Attempts,
     pub live: Live,
     pub waker: Arc<Notify>,
-    /// The version that the attempts is about.
+    /// The version that the attempts are for.
     version: Version,
-    /// Held while a start is prepared.
+    /// The permit is held while a start is prepared.
     permit: Option<StartPermit>,
-    /// Of the config drive's content, for a version.
-    pub config_sum: Option<(Version, String)>,
+    /// The digest of the config drive's content, for a version.
+    pub config_digest: Option<(Version, String)>,
 }
 
-/// What is connected to the running QEMU.
+/// The connections to the running QEMU, and what is known of it.
 #[derive(Default)]
 pub(super) struct Live {
     pub handle: Option<ProcessHandle>,
@@ -45,9 +48,9 @@ pub(super) struct Live {
     pub events: Option<broadcast::Receiver<Event>>,
     pub guest_up: Option<watch::Receiver<Option<GuestUp>>>,
     pub guest_up_at: Option<Timestamp>,
-    /// A QEMU that runs and isn't in the ledger yet, and the boot_seq it did.
-    pub unrecorded: Option<(Running, u64)>,
-    /// Acquired for the next start.
+    /// A QEMU that runs and isn't in the ledger yet.
+    pub unrecorded: Option<Running>,
+    /// The taps that are acquired for the next start.
     pub taps: Vec<Tap>,
 }
 
@@ -74,12 +77,12 @@ impl Task {
             waker,
             version: Version::default(),
             permit: None,
-            config_sum: None,
+            config_digest: None,
         }
     }
 }
 
-/// Runs until the instance has a tombstone (and `retire` agrees that no new one came) or the agent shuts down.
+/// Runs until the instance has a tombstone (and `retire` agrees that it wasn't given to this host again) or the agent shuts down.
 pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
     let shutdown = task.context.shutdown.clone();
     task.adopt();
@@ -102,9 +105,9 @@ pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
             continue;
         }
         if task.version != entry.desired.version {
-            // A new word: what failed for the old one is tried at once.
+            // What failed for the old version is tried again at once for the new one.
             task.version = entry.desired.version;
-            task.attempts.failure = None;
+            task.attempts.last_failure = None;
         }
         task.note_guest_up();
         task.record_guest_up(entry).await;
@@ -113,11 +116,11 @@ pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
         task.report(entry, &shown);
         if step == Step::Wait {
             task.permit = None;
-            task.wait(wake_at).await;
+            task.wait_for_change(wake_at).await;
             continue;
         }
         if step == Step::AcquirePorts {
-            // It may take long, and is no work of this host's processors.
+            // The step may take long, and doesn't use this host's processors.
             task.permit = None;
         }
         if heavy(&step) && !task.take_permit().await {
@@ -128,7 +131,7 @@ pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
     }
 }
 
-/// Steps that a host full of starts must not do all at once.
+/// Whether a host must limit how many instances take this step at the same time.
 fn heavy(step: &Step) -> bool {
     match step.kind() {
         StepKind::Prepare | StepKind::GrowDisk | StepKind::Launch => true,
@@ -144,7 +147,7 @@ fn heavy(step: &Step) -> bool {
 }
 
 impl Task {
-    /// Waits for its turn to start; false when there may be something else to do by then.
+    /// Waits for a permit to start; false when there may be something else to do by then.
     async fn take_permit(&mut self) -> bool {
         if self.permit.is_some() {
             return true;
@@ -163,19 +166,18 @@ impl Task {
         true
     }
 
-    /// Remembers how a step went.
-    fn record_outcome(&mut self, step: &Step, outcome: Result<(), super::act::StepError>) {
+    /// Remembers whether a step failed.
+    fn record_outcome(&mut self, step: &Step, outcome: StepResult) {
         let kind = step.kind();
-        let before = self.attempts.failure.take_if(|f| f.step == kind);
-        let Err(error) = outcome else { return };
-        let count = before.map_or(1, |f| f.count + 1);
-        let retry_at = self.context.now_ms() + retry_backoff_ms(kind, count);
-        let (reason, fault) = (error.reason, error.fault);
-        if count == 1 {
+        let Err(error) = outcome else {
+            self.attempts.last_failure.take_if(|failure| failure.step == kind);
+            return;
+        };
+        let failure = self.attempts.note_failure(kind, error.reason, error.fault, self.context.now_ms());
+        if failure.count == 1 {
             tracing::warn!(instance_id = %self.instance_id, epoch = self.version.epoch, generation = self.version.generation,
-                ?step, reason, "a step failed and will be repeated");
+                ?step, reason = failure.reason, "a step failed and will be repeated");
         }
-        self.attempts.failure = Some(Failure { step: kind, reason, fault, count, retry_at });
         self.permit = None;
     }
 
@@ -202,7 +204,7 @@ impl Task {
         });
     }
 
-    /// The hub saw the up line.
+    /// Notes when the console has shown the guest's up line.
     fn note_guest_up(&mut self) {
         let Some(up) = self.live.guest_up.as_mut() else { return };
         if up.borrow_and_update().is_some() && self.live.guest_up_at.is_none() {
@@ -210,7 +212,7 @@ impl Task {
         }
     }
 
-    /// Written before it is reported: what was once said is not said otherwise after a restart.
+    /// Records when the guest was up before it is reported, so that a restart of the agent doesn't report another time.
     async fn record_guest_up(&mut self, entry: &Entry) {
         let at = self.live.guest_up_at;
         if at.is_none() || entry.done.guest_up_at == at || entry.done.process.is_none() {
@@ -221,19 +223,17 @@ impl Task {
         }
     }
 
-    /// A QEMU that runs without being in the ledger gets there before anything else is done about it.
+    /// Records a QEMU that runs without being in the ledger, before anything else is done about it.
     async fn record_running(&mut self) {
-        let Some((running, boot_seq)) = self.live.unrecorded.clone() else { return };
-        // They are QEMU's alone.
+        let Some(running) = self.live.unrecorded.clone() else { return };
+        // From now on the taps belong to QEMU alone.
         self.live.taps.clear();
-        let root_seq = running.root_seq;
-        let started_at = Some(running.started_at);
         let recorded = self.context.ledger.record(self.instance_id, |done| {
-            done.process = Some(running);
-            done.boot_seq = done.boot_seq.max(boot_seq);
-            done.root_seq = done.root_seq.max(root_seq);
-            done.started_at = started_at;
+            done.boot_seq = done.boot_seq.max(running.launched.boot_seq);
+            done.root_seq = done.root_seq.max(running.launched.root_seq);
+            done.started_at = Some(running.launched.started_at);
             done.guest_up_at = None;
+            done.process = Some(running);
         });
         match recorded.await {
             Ok(()) => self.live.unrecorded = None,
@@ -247,8 +247,8 @@ impl Task {
         }
     }
 
-    /// Until anything may have changed.
-    async fn wait(&mut self, wake_at: Option<u64>) {
+    /// Waits until something may have changed.
+    async fn wait_for_change(&mut self, wake_at: Option<u64>) {
         let timer = match wake_at {
             Some(at) => self.context.instant(at),
             None => tokio::time::Instant::now() + RECHECK_INTERVAL,
@@ -256,7 +256,7 @@ impl Task {
         let Live { handle, qmp, events, guest_up, guest_up_at, .. } = &mut self.live;
         let exit = async {
             match handle {
-                // An error can't be waited for either; the timer looks.
+                // After an error there is nothing to wait for either; the timer covers it.
                 Some(handle) => match handle.wait_exit().await {
                     Ok(()) => (),
                     Err(_) => pending().await,
@@ -292,12 +292,12 @@ impl Task {
             () = shutdown.cancelled() => None,
         };
         if event.is_some_and(|event| event.name == "RESET") {
-            self.guest_boots().await;
+            self.await_guest_up_again().await;
         }
     }
 
-    /// The guest booted anew: its up line is awaited again.
-    pub(super) async fn guest_boots(&mut self) {
+    /// The guest boots again, so its up line is awaited again.
+    pub(super) async fn await_guest_up_again(&mut self) {
         if let Some(hub) = self.context.console(self.instance_id) {
             hub.rearm();
         }
@@ -306,7 +306,7 @@ impl Task {
         let recorded = self.context.ledger.record(self.instance_id, |done| {
             done.guest_up_at = None;
             if let Some(running) = &mut done.process {
-                running.console_offset = offset;
+                running.launched.console_offset = offset;
             }
         });
         if let Err(error) = recorded.await {
@@ -314,13 +314,13 @@ impl Task {
         }
     }
 
-    /// Where the console's output ends by now.
+    /// The offset at which the console's output ends now.
     pub(super) fn console_end(&self) -> u64 {
         self.context.console_log(self.instance_id).extent().map_or(0, |extent| extent.end)
     }
 }
 
-/// The next event that changes something for us; a guest can make QEMU send others at will.
+/// The next event that matters here. A guest can make QEMU send other events at will.
 async fn relevant_event(events: &mut Option<broadcast::Receiver<Event>>) -> Option<Event> {
     let Some(events) = events else { return pending().await };
     loop {
@@ -332,7 +332,7 @@ async fn relevant_event(events: &mut Option<broadcast::Receiver<Event>>) -> Opti
                     return Some(event);
                 }
             }
-            // Lost some: look.
+            // Some events are lost, so something may have changed.
             Err(broadcast::error::RecvError::Lagged(_)) => return None,
             Err(broadcast::error::RecvError::Closed) => return pending().await,
         }

@@ -1,6 +1,6 @@
-//! Each instance's own unprivileged user.
+//! The unprivileged user that each instance has for itself.
 //!
-//! One user for all was rejected: a QEMU that its guest has taken over would own every other tenant's disk. The user of an instance
+//! A single user for all instances was rejected: a QEMU that its guest has taken over would own every other tenant's disk. The user of an instance
 //! is the owner of its console directory, and nothing else records it, so no crash can make the two disagree.
 
 use super::layout;
@@ -20,7 +20,7 @@ pub struct Users {
 }
 
 impl Users {
-    /// Reads which are taken. The last one of the range is the probe's.
+    /// Reads which users are taken. The last one of the range belongs to the probe.
     pub fn open(state_dir: &Path, first: u32, count: u32) -> io::Result<Self> {
         let mut taken = BTreeSet::from([first + count - 1]);
         for entry in fs::read_dir(layout::instances_dir(state_dir))? {
@@ -31,18 +31,19 @@ impl Users {
         Ok(Self { first, count, taken: Mutex::new(taken) })
     }
 
-    /// Who runs the probe guest.
+    /// The user that runs the probe guest.
     #[must_use]
     pub fn probe(&self) -> u32 {
         self.first + self.count - 1
     }
 
-    /// The instance's user, given to it when it has none yet: then its directories are made. `None`: all are taken.
+    /// Returns the instance's user. If it has none yet, a user is assigned and the instance's directories are made. `None` means that all
+    /// users are taken.
     pub fn ensure(&self, paths: &layout::Paths) -> io::Result<Option<u32>> {
         let console = paths.console_dir();
         match fs::symlink_metadata(&console) {
             Ok(meta) if meta.uid() != 0 => return Ok(Some(meta.uid())),
-            // Made, and not given away: a crash came between.
+            // The directory was made and has no owner yet, because a crash came in between.
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 fs::DirBuilder::new().recursive(true).mode(0o711).create(&paths.dir)?;
@@ -65,13 +66,13 @@ impl Users {
         Ok(Some(uid))
     }
 
-    /// Who it is, if it has one.
+    /// The instance's user, if it has one.
     #[must_use]
     pub fn find(&self, paths: &layout::Paths) -> Option<u32> {
         fs::symlink_metadata(paths.console_dir()).ok().map(|meta| meta.uid()).filter(|uid| *uid != 0)
     }
 
-    /// Nothing of the instance that had it is left.
+    /// Frees the user of an instance of which nothing is left.
     pub fn release(&self, uid: u32) {
         self.taken.lock().remove(&uid);
     }
@@ -94,7 +95,7 @@ mod tests {
         let users = Users::open(dir.path(), 700_000, 3).expect("opened");
         let (uid_a, uid_b) = (users.ensure(&a).expect("made"), users.ensure(&b).expect("made"));
         assert_eq!((uid_a, uid_b), (Some(700_000), Some(700_001)));
-        assert_eq!(users.ensure(&c).expect("asked"), None, "the last is the probe's");
+        assert_eq!(users.ensure(&c).expect("called"), None, "the last is the probe's");
         assert_eq!(users.ensure(&a).expect("there"), uid_a);
         let users = Users::open(dir.path(), 700_000, 3).expect("opened again");
         assert_eq!((users.find(&a), users.find(&b)), (uid_a, uid_b));

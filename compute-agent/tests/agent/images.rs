@@ -50,7 +50,7 @@ async fn a_cut_download_goes_on_where_it_was_cut_and_is_shared() {
     // Each disk lies on its own name of the one file.
     let cached = fs::metadata(host.config.state_dir.join("images").join(&sum)).expect("cached");
     assert_eq!(cached.nlink(), 4);
-    let base = fs::metadata(host.instance_dir(&instances[0]).join("base-0.img")).expect("linked");
+    let base = fs::metadata(host.instance_dir(&instances[0]).join("base-root-0.img")).expect("linked");
     assert_eq!(base.ino(), cached.ino());
 }
 
@@ -126,7 +126,7 @@ async fn the_cache_stays_within_its_bound_and_keeps_what_is_used() {
     first.desired.image = parts;
     host.reach(&first, S::Stopped).await;
     let dir = host.instance_dir(&first);
-    assert!(!dir.join("base-0.img").exists() && dir.join("base-1.img").exists());
+    assert!(!dir.join("base-root-0.img").exists() && dir.join("base-root-1.img").exists());
     let images = host.config.state_dir.join("images");
     assert_eq!(fs::metadata(images.join(&sums[0])).expect("still cached").nlink(), 1, "free to be evicted");
     assert_eq!(fs::metadata(images.join(&sums[1])).expect("cached").nlink(), 2, "in use");

@@ -2,7 +2,8 @@
 
 use compute_agent::disk::erase::erase;
 use compute_agent::disk::overlay::{QemuImg, supports_direct};
-use compute_agent::qemu::argv::{DiskBacking, DiskFormat, VmDisk, block_node};
+use compute_agent::qemu::argv::{DiskBacking, VmDisk, block_node};
+use domain::image::DiskFormat;
 use uuid::Uuid;
 
 use crate::rig::{OWNER, Scratch, Vm, guest, qemu};

@@ -157,10 +157,9 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
     let failure = async |change: &dyn Fn(&mut compute_agent::qemu::launch::Placement), qemu: &str| {
         let mut placement = scratch.placement();
         change(&mut placement);
-        match launcher(qemu.as_ref()).launch(&spec, &placement, vec![]).await.expect_err("must fail") {
-            LaunchError::Step { step, subject, source } => (step, subject, source.kind()),
-            other => panic!("{other:?}"),
-        }
+        let error = launcher(qemu.as_ref()).launch(&spec, &placement, vec![]).await.expect_err("must fail");
+        let LaunchError::Step { step, subject, source } = error else { panic!("{error:?}") };
+        (step, subject, source.kind())
     };
     let qemu_path = qemu.to_str().expect("UTF-8");
     let not_found = std::io::ErrorKind::NotFound;

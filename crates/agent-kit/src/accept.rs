@@ -14,10 +14,11 @@
 //!   ([`Revival::LaterVersion`] only).
 //! - The order in which a set of commands arrives doesn't matter for what is held in the end, as long as none deletes.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Which revision of an object this is. The order is the fence: a greater one replaces a smaller one, never the other way around.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Version {
     pub epoch: i64,
     pub generation: i64,
