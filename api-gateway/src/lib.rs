@@ -1,7 +1,7 @@
 //! The REST API: the only thing tenants talk to. Identity, policy, limits, idempotency, audit, events.
 //!
 //! - `http`: from the socket to a route and back; the strict extractors; problems.
-//! - `auth`: who asks, and whether they may.
+//! - `auth`: who sends a request, and whether they may.
 //! - `app`: what routes work with; the one way to run a mutation.
 //! - `v1`: the API under `/v1`; one file per noun, what it does (`routes`) and what its JSON looks like (`view`).
 //!
@@ -11,6 +11,7 @@
 pub mod app;
 pub mod auth;
 mod config;
+pub mod failure;
 pub mod http;
 pub mod v1;
 
@@ -61,7 +62,7 @@ pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> an
     service_kit::install_crypto();
     let master = MasterKey::open_or_create(&config.identity.master_key_path()).context("the master key")?;
     let server = Server::bind(&config).await?;
-    let auth = Auth::new(&config, Arc::new(master));
+    let auth = Auth::new(&config, deps.store.clone(), Arc::new(master));
     let services = Services {
         cluster: deps.cluster.channel()?,
         storage: deps.storage.channel()?,
@@ -69,7 +70,10 @@ pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> an
     };
     let app = App::new(config, deps.store, services, auth, deps.metrics, shutdown.clone());
     app.auth().keyring.rotate(app.store()).await.map_err(|e| e.into_problem()).context("the signing keys")?;
-    bootstrap::ensure_admin(&app).await.map_err(|e| e.into_problem()).context("the first user")?;
+    bootstrap::ensure_admin(app.auth(), &app.config().identity.admin_password_path())
+        .await
+        .map_err(|e| e.into_problem())
+        .context("the first user")?;
     let (router, api) = v1::routes::build();
     app.set_openapi(serde_json::to_vec(&api).context("the OpenAPI document")?.into());
     Ok(Gateway { router: router.with_state(app.clone()), app, server, shutdown })

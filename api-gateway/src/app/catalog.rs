@@ -5,7 +5,7 @@
 //! image that isn't complete. The cluster-manager checks the image again, in the change itself; flavors and keys are copied into the
 //! instance, so one that was deleted a moment ago does no harm.
 
-use crate::{app::App, auth::cache::TtlCache, http::problem::ApiError};
+use crate::{app::App, auth::cache::TtlCache, failure::ApiError};
 use domain::{
     FlavorId, ImageId, Problem, ProjectId, SshKeyId,
     flavor::Flavor,
@@ -94,8 +94,11 @@ pub async fn image_find(app: &App, project_id: ProjectId, key: &str) -> Result<I
     found.ok_or_else(|| Problem::not_found("image", shown(key)).into())
 }
 
+/// No id and no name is longer.
+pub const KEY_BYTES_MAX: usize = 64;
+
 /// A key as it may be repeated in a message.
 #[must_use]
 pub fn shown(key: &str) -> String {
-    key.chars().take(64).collect()
+    key.chars().take(KEY_BYTES_MAX).collect()
 }

@@ -6,7 +6,7 @@ use crate::{
         console::{self, Session},
         console_ticket::Grant,
     },
-    http::problem::ApiError,
+    failure::ApiError,
 };
 use bytes::{Bytes, BytesMut};
 use domain::Problem;

@@ -6,11 +6,13 @@
 
 use crate::{
     app::App,
-    auth::{api_key::random_hex, identity::Identity, scope::Caller},
-    http::problem::ApiError,
+    auth::{api_key::random_hex, caller::Caller, identity::Identity},
+    failure::ApiError,
 };
 use domain::{
-    InstanceId, ProjectId, Timestamp,
+    AuditId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp,
+    event::AuditEntry,
+    instance::Instance,
     policy::{self, Action, Decision, Resource},
 };
 use parking_lot::Mutex;
@@ -21,6 +23,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use store::{AuditInsert, Unit};
 
 pub const TICKET_SECS: u64 = 60;
 /// Tickets that nobody has used; past it the oldest go first.
@@ -45,7 +48,7 @@ impl Grant {
 
     /// Whether the principal (still) has the right: roles, keys and users go.
     pub async fn stands(&self, app: &App) -> Result<bool, ApiError> {
-        let current = app.auth().identities.again(app, &self.identity).await?;
+        let current = app.auth().identities.again(&self.identity).await?;
         let resource = Resource::Project(self.project_id);
         Ok(current.is_some_and(|identity| {
             policy::decide(&identity.principal, Action::ProjectWrite, resource) == Decision::Allow
@@ -84,6 +87,40 @@ impl Tickets {
 
 fn key_of(ticket: &str) -> [u8; 32] {
     Sha256::digest(ticket.as_bytes()).into()
+}
+
+/// Gives the caller a ticket for the console of an instance, and when it ends. The audit log says who looked into whose machine.
+pub async fn issue(app: &App, caller: &Caller, instance: &Instance) -> Result<(String, Timestamp), ApiError> {
+    let entry = AuditEntry {
+        id: AuditId::new(),
+        at: Timestamp::now(),
+        principal: caller.identity.label.clone(),
+        principal_name: caller.identity.display.clone(),
+        project_id: Some(instance.project_id),
+        action: "instance.console".to_owned(),
+        object_kind: "instance".to_owned(),
+        object_id: instance.id.to_string(),
+        request_id: caller.request_id.clone(),
+        outcome: "accepted".to_owned(),
+        detail: format!("a ticket for the console of {}", instance.name),
+    };
+    app.store().commit(Unit::new().op(AuditInsert(entry))).await?;
+    Ok(app.tickets().issue(Grant::new(caller, instance.project_id, instance.id), Instant::now()))
+}
+
+/// Uses a ticket up, if its principal still has the right.
+pub async fn redeem(app: &App, ticket: &str) -> Result<Grant, ApiError> {
+    let grant = app.tickets().take(ticket, Instant::now()).ok_or_else(bad_ticket)?;
+    if grant.stands(app).await? { Ok(grant) } else { Err(bad_ticket().into()) }
+}
+
+fn bad_ticket() -> Problem {
+    Problem::new(
+        ErrorKind::Unauthenticated,
+        "bad_ticket",
+        "the console's ticket is unknown, expired or used: each opens one session within a minute",
+    )
+    .with_hint("ask for another one: POST /v1/instances/{instance}/console-ticket")
 }
 
 /// Where the ticket is used: `ws://…/v1/console?ticket=…`.

@@ -9,7 +9,7 @@
 use crate::{
     app::{App, events::BATCH},
     auth::identity::Identity,
-    http::problem::ApiError,
+    failure::ApiError,
 };
 use bytes::Bytes;
 use domain::{
@@ -251,7 +251,7 @@ impl Pump {
     }
 
     async fn keep_alive(&mut self) -> Result<(), End> {
-        let current = self.app.auth().identities.again(&self.app, &self.identity).await?;
+        let current = self.app.auth().identities.again(&self.identity).await?;
         let filter = current.as_ref().and_then(|identity| Filter::of(identity, &self.wanted));
         let (Some(identity), Some(filter)) = (current, filter) else { return Err(End::NotAllowed) };
         (self.identity, self.filter) = (identity, filter);

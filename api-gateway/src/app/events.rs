@@ -12,7 +12,7 @@
 
 use crate::{
     config::ApiConfig,
-    http::problem::{ApiError, chain},
+    failure::{ApiError, chain},
 };
 use domain::event::Event;
 use parking_lot::Mutex;

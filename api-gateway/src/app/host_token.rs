@@ -4,18 +4,21 @@
 //! token, and nothing that could admit a host lies in the database.
 
 use crate::{
-    app::{App, catalog::shown, idempotency::Ticket},
-    auth::scope::Caller,
-    config::ApiConfig,
-    http::{intent::Intent, problem::ApiError, scope::Scope},
-    v1::view::{
-        host_token::{HostJoin, HostJoined, HostTokenCreate, HostTokenCreated},
-        plan::PlanView,
+    app::{
+        App,
+        catalog::shown,
+        idempotency::IdempotencyRecord,
+        intent::Intent,
+        plan::{Done, Plan},
     },
+    auth::caller::Caller,
+    config::ApiConfig,
+    failure::ApiError,
 };
-use domain::{HostTokenId, Problem, Timestamp, join::JoinToken};
+use domain::{HostId, HostTokenId, Name, Problem, Timestamp, host::AgentRole, join::JoinToken};
 use proto::cluster::v1 as pb;
 use service_kit::{context::CallContext, host_cert::sha256_hex};
+use std::net::IpAddr;
 use store::HostTokenRow;
 
 const TTL_SECS: u64 = 3600;
@@ -34,38 +37,42 @@ pub async fn find(app: &App, key: &str) -> Result<HostTokenRow, ApiError> {
     })
 }
 
-pub enum Made {
-    Plan(PlanView),
-    Token(HostTokenCreated),
+/// A new token, shown once.
+pub struct NewHostToken {
+    pub id: HostTokenId,
+    pub token: String,
+    pub expires_at: Timestamp,
 }
 
-fn plan(summary: String, touches: Vec<String>) -> PlanView {
-    PlanView { summary, placement: None, quota_left: None, touches }
-}
-
-pub async fn create(app: &App, caller: &Caller, body: &HostTokenCreate, intent: &Intent) -> Result<Made, ApiError> {
-    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![HostTokenId::new().0])).await?;
-    let id = ticket.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
+/// `name`: the only host that it admits. `zone`: where a new host is put.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    name: Option<Name>,
+    zone: Option<Name>,
+    ttl_secs: Option<u64>,
+    intent: &Intent,
+) -> Result<Done<NewHostToken>, ApiError> {
+    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![HostTokenId::new().0]) }).await?;
+    let id = record.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
     let secret = app.auth().keyring.master().mark(&format!("host token {id}"));
     let request = pb::CreateHostTokenRequest {
         token_id: id.to_string(),
         secret_sha256: sha256_hex(secret.as_bytes()),
-        host_name: body.name.as_ref().map(ToString::to_string).unwrap_or_default(),
-        zone: body.zone.as_ref().map(ToString::to_string).unwrap_or_default(),
-        ttl_secs: body.ttl_secs.unwrap_or(TTL_SECS),
+        host_name: name.as_ref().map(ToString::to_string).unwrap_or_default(),
+        zone: zone.as_ref().map(ToString::to_string).unwrap_or_default(),
+        ttl_secs: ttl_secs.unwrap_or(TTL_SECS),
     };
-    let answer = app.cluster().create_host_token(ticket.request(request)).await;
-    let answer = answer.map_err(|status| ticket.refused(status))?.into_inner();
+    let answer = app.cluster().create_host_token(record.request(request)).await;
+    let answer = answer.map_err(|status| record.refused(status))?.into_inner();
     let expires_at = Timestamp(answer.expires_at);
     if intent.dry_run {
-        let whom = body.name.as_ref().map_or_else(|| "any one new host".to_owned(), |name| format!("host {name}"));
-        return Ok(Made::Plan(plan(
-            format!("a token would be made that admits {whom} until {expires_at}"),
-            Vec::new(),
-        )));
+        let whom = name.as_ref().map_or_else(|| "any one new host".to_owned(), |name| format!("host {name}"));
+        let summary = format!("a token would be made that admits {whom} until {expires_at}");
+        return Ok(Done::Plan(Plan::of(summary, Vec::new())));
     }
     let token = JoinToken { secret, ca_sha256: answer.ca_sha256, urls: api_urls(&app.config().api) };
-    Ok(Made::Token(HostTokenCreated { id, token: token.to_string(), expires_at }))
+    Ok(Done::Change(NewHostToken { id, token: token.to_string(), expires_at }))
 }
 
 /// Where hosts find this API, the likeliest first.
@@ -90,41 +97,50 @@ fn api_urls(api: &ApiConfig) -> Vec<String> {
         .collect()
 }
 
-/// The plan, for a dry run.
-pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Option<PlanView>, ApiError> {
-    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find(app, key).await?.id.0])).await?;
-    let id = ticket.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
+pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Done<()>, ApiError> {
+    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
+    let id = record.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
     let request = pb::DeleteHostTokenRequest { token_id: id.to_string() };
-    app.cluster().delete_host_token(ticket.request(request)).await.map_err(|status| ticket.refused(status))?;
-    let touches = vec![format!("host token {id}")];
-    Ok(intent.dry_run.then(|| plan("the token would be deleted; the host it has admitted stays".to_owned(), touches)))
+    app.cluster().delete_host_token(record.request(request)).await.map_err(|status| record.refused(status))?;
+    if intent.dry_run {
+        let summary = "the token would be deleted; the host that it has admitted stays".to_owned();
+        return Ok(Done::Plan(Plan::of(summary, vec![format!("host token {id}")])));
+    }
+    Ok(Done::Change(()))
 }
 
-/// A host joins: who it is, its token's secret or its key says. Failures are counted per address.
-pub async fn join(app: &App, scope: &Scope, body: HostJoin) -> Result<HostJoined, ApiError> {
-    const WHOM: &str = "";
-    app.auth().joins.attempt(WHOM, scope.peer)?;
-    let context = CallContext { request_id: scope.request_id.clone(), ..CallContext::default() };
+/// What a host sends to join.
+pub struct JoinRequest {
+    /// The token's secret. None: the host was admitted before, and the key that signed the request proves it.
+    pub secret: Option<String>,
+    pub host_id: HostId,
+    pub role: AgentRole,
+    pub name: String,
+    pub csr_pem: String,
+}
+
+/// Admits a host that joins. Failures are counted per address.
+pub async fn join(
+    app: &App,
+    request_id: &str,
+    peer: IpAddr,
+    request: JoinRequest,
+) -> Result<pb::AdmitHostResponse, ApiError> {
+    // Joins have no user: one counter for each address.
+    const NO_USER: &str = "";
+    app.auth().joins.attempt(NO_USER, peer)?;
+    let context = CallContext { request_id: request_id.to_owned(), ..CallContext::default() };
     let request = pb::AdmitHostRequest {
         // No secret and an empty one are told apart: the hash of an empty one is no token's.
-        secret_sha256: body.secret.map(|secret| sha256_hex(secret.as_bytes())).unwrap_or_default(),
-        host_id: body.host_id.to_string(),
-        role: body.role.as_str().to_owned(),
-        name: body.name,
-        csr_pem: body.csr_pem,
+        secret_sha256: request.secret.map(|secret| sha256_hex(secret.as_bytes())).unwrap_or_default(),
+        host_id: request.host_id.to_string(),
+        role: request.role.as_str().to_owned(),
+        name: request.name,
+        csr_pem: request.csr_pem,
     };
-    let answer = app.cluster().admit_host(context.request(request)).await.map_err(ApiError::from)?.into_inner();
-    app.auth().joins.succeeded(WHOM, scope.peer);
-    let certificate = answer.certificate.unwrap_or_default();
-    Ok(HostJoined {
-        host_id: answer.host_id,
-        name: answer.name,
-        certificate_pem: certificate.certificate_pem,
-        ca_pem: certificate.ca_pem,
-        cluster_url: answer.cluster_url,
-        storage_url: answer.storage_url,
-        resource_url: answer.resource_url,
-    })
+    let answer = app.cluster().admit_host(context.request(request)).await?.into_inner();
+    app.auth().joins.succeeded(NO_USER, peer);
+    Ok(answer)
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@
 //! A request that failed left no outcome: its repeat runs again, as the same operation.
 
 use crate::{
-    app::App,
-    auth::scope::Caller,
-    http::{intent::Intent, problem::ApiError},
+    app::{App, intent::Intent},
+    auth::caller::Caller,
+    failure::ApiError,
 };
 use domain::{ErrorKind, OperationId, Problem, Timestamp};
 use parking_lot::Mutex;
@@ -107,7 +107,7 @@ pub(crate) fn row(
 }
 
 /// The right to run a mutation of an object that another service owns: the context to call with, and the ids that the request means.
-pub struct Ticket {
+pub struct IdempotencyRecord {
     pub context: CallContext,
     /// What `ids` returned when the key was used first.
     pub ids: Vec<Uuid>,
@@ -117,16 +117,17 @@ pub struct Ticket {
     _lock: Option<KeyLock>,
 }
 
-impl Ticket {
-    /// Opens a mutation. `ids` says which objects the request means (new ids for a create, the found one for a change): with a key it
-    /// is asked only the first time and remembered, so that a repeat works on the same objects even when names have moved since.
-    /// Without a key nothing is committed.
-    pub async fn open<F, Fut>(app: &App, caller: &Caller, intent: &Intent, ids: F) -> Result<Self, ApiError>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Vec<Uuid>, ApiError>>,
-    {
-        let ticket = |operation_id, ids, repeated, lock| Self {
+impl IdempotencyRecord {
+    /// Opens a mutation. `ids` says which objects the request means (new ids for a create, the found one for a change). With a key it is polled
+    /// only the first time and remembered, so that a repeat works on the same objects even when names have moved since. Without a key
+    /// nothing is committed.
+    pub async fn open(
+        app: &App,
+        caller: &Caller,
+        intent: &Intent,
+        ids: impl Future<Output = Result<Vec<Uuid>, ApiError>> + Send,
+    ) -> Result<Self, ApiError> {
+        let record = |operation_id, ids, repeated, lock| Self {
             context: caller.context(operation_id, intent.dry_run),
             ids,
             repeated,
@@ -134,23 +135,23 @@ impl Ticket {
             _lock: lock,
         };
         let Some(key) = &intent.key else {
-            return Ok(ticket(None, ids().await?, false, None));
+            return Ok(record(None, ids.await?, false, None));
         };
         let principal = &caller.identity.label;
         let lock = app.in_flight().lock(principal, &key.key).await;
         if let Some(known) = find(app, principal, &key.key, &key.request_hash).await? {
-            return Ok(ticket(Some(known.operation_id), known.ids, true, Some(lock)));
+            return Ok(record(Some(known.operation_id), known.ids, true, Some(lock)));
         }
-        let ids = ids().await?;
+        let ids = ids.await?;
         let operation_id = OperationId::new();
         let unit = row(app, principal, intent, operation_id, &ids).into_iter().fold(Unit::new(), Unit::op);
         match app.store().commit(unit).await {
-            Ok(()) => Ok(ticket(Some(operation_id), ids, false, Some(lock))),
+            Ok(()) => Ok(record(Some(operation_id), ids, false, Some(lock))),
             // The same request at another gateway was faster.
             Err(CommitError::Constraint(Constraint::IdempotencyRepeated)) => {
                 let known = find(app, principal, &key.key, &key.request_hash).await?;
                 let known = known.ok_or_else(|| Problem::unavailable("the idempotency key is in motion"))?;
-                Ok(ticket(Some(known.operation_id), known.ids, true, Some(lock)))
+                Ok(record(Some(known.operation_id), known.ids, true, Some(lock)))
             }
             Err(other) => Err(other.into()),
         }

@@ -9,18 +9,16 @@
 //! body is read and thrown away for a moment before the answer is sent.
 
 use crate::{
-    app::{App, idempotency::Ticket, image, instance::Done},
-    auth::scope::Caller,
-    http::{intent::Intent, problem::ApiError},
+    app::{App, idempotency::IdempotencyRecord, image, intent::Intent, plan::Done},
+    auth::caller::Caller,
+    failure::ApiError,
 };
-use axum::body::Body;
 use bytes::Bytes;
 use domain::{
     ErrorKind, Problem, ProjectId,
     image::{Image, ImagePartKind},
 };
-use http::HeaderMap;
-use http_body_util::BodyExt;
+use futures::{Stream, StreamExt};
 use proto::storage::v1::{self as pb, upload_image_request::Message};
 use std::{pin::pin, time::Duration};
 use tokio::sync::mpsc;
@@ -36,43 +34,32 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Pieces of one gRPC message.
 const CHUNK: usize = 1024 * 1024;
 
-/// What a request says of the bytes it brings.
+/// What a request declares of the bytes that it brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Declared {
-    /// Lower-case hex; empty: not said.
+    /// Lower-case hex; empty: not declared.
     pub sha256: String,
-    /// 0: not said.
+    /// 0: not declared.
     pub size_bytes: u64,
 }
 
-impl Declared {
-    pub fn read(headers: &HeaderMap) -> Result<Self, Problem> {
-        let sha256 = match headers.get("x-content-sha256") {
-            None => String::new(),
-            Some(value) => {
-                let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
-                if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-                    return Err(Problem::invalid("X-Content-Sha256", "64 hexadecimal digits are expected"));
-                }
-                text
-            }
-        };
-        let length = headers.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-        Ok(Self { sha256, size_bytes: length.and_then(|text| text.parse().ok()).unwrap_or(0) })
-    }
+/// Whose bytes come: a part of the image that `key` means.
+pub struct UploadTarget<'a> {
+    pub project_id: ProjectId,
+    pub key: &'a str,
+    pub part: ImagePartKind,
 }
 
 /// Takes one part's bytes. The image is active when all its parts are there.
-pub async fn upload(
+pub async fn upload<E: Send>(
     app: &App,
     caller: &Caller,
-    project_id: ProjectId,
-    key: &str,
-    part: ImagePartKind,
+    target: UploadTarget<'_>,
     declared: Declared,
     intent: &Intent,
-    body: Body,
+    bytes: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
 ) -> Result<Done<Image>, ApiError> {
+    let UploadTarget { project_id, key, part } = target;
     let found = image::find_own(app, project_id, key).await?;
     if !found.kind.parts().contains(&part) {
         let parts: Vec<&str> = found.kind.parts().iter().map(|p| p.as_str()).collect();
@@ -85,8 +72,8 @@ pub async fn upload(
         let summary = format!("the part {} of image {} would be taken", part.as_str(), found.name);
         return Ok(Done::Plan(image::plan(summary, found.name.as_str(), found.id)));
     }
-    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![found.id.0])).await?;
-    if !ticket.repeated {
+    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![found.id.0]) }).await?;
+    if !record.repeated {
         intent.check_generation(found.generation)?;
     }
     let open = pb::UploadOpen {
@@ -96,22 +83,22 @@ pub async fn upload(
         sha256: declared.sha256,
         size_bytes: declared.size_bytes,
     };
-    let outcome = send(app, &ticket, open, body).await;
+    let outcome = send(app, &record, open, bytes).await;
     app.catalog().invalidate();
     image::received(outcome?.image).map(Done::Change)
 }
 
-async fn send(
+async fn send<E: Send>(
     app: &App,
-    ticket: &Ticket,
+    record: &IdempotencyRecord,
     open: pb::UploadOpen,
-    mut body: Body,
+    mut body: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
 ) -> Result<pb::UploadImageResponse, ApiError> {
     let (chunks, stream) = mpsc::channel(BUFFERED);
     let opened = chunks.try_send(pb::UploadImageRequest { message: Some(Message::Open(open)) });
     debug_assert!(opened.is_ok(), "an empty channel has room");
     let mut storage = app.storage();
-    let mut call = pin!(storage.upload_image(ticket.request(ReceiverStream::new(stream))));
+    let mut call = pin!(storage.upload_image(record.request(ReceiverStream::new(stream))));
     // Answered while bytes still come: refused, or known already.
     let early = {
         let mut feeding = pin!(feed(&mut body, &chunks));
@@ -135,14 +122,17 @@ async fn send(
             call.await
         }
     };
-    answer.map(tonic::Response::into_inner).map_err(|status| ticket.refused(status))
+    answer.map(tonic::Response::into_inner).map_err(|status| record.refused(status))
 }
 
 /// Passes the body on until its end. An error is the caller's: it broke off, or stalled.
-async fn feed(body: &mut Body, chunks: &mpsc::Sender<pb::UploadImageRequest>) -> Result<(), Problem> {
+async fn feed<E>(
+    body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
+    chunks: &mpsc::Sender<pb::UploadImageRequest>,
+) -> Result<(), Problem> {
     loop {
-        let frame = match tokio::time::timeout(STALLED, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
+        let mut data = match tokio::time::timeout(STALLED, body.next()).await {
+            Ok(Some(Ok(data))) => data,
             Ok(None) => return Ok(()),
             Ok(Some(Err(_))) => {
                 return Err(Problem::new(
@@ -161,7 +151,6 @@ async fn feed(body: &mut Body, chunks: &mpsc::Sender<pb::UploadImageRequest>) ->
                 .with_hint("send it again from the start"));
             }
         };
-        let Ok(mut data) = frame.into_data() else { continue };
         while !data.is_empty() {
             let chunk: Bytes = data.split_to(data.len().min(CHUNK));
             if chunks.send(pb::UploadImageRequest { message: Some(Message::Chunk(chunk)) }).await.is_err() {
@@ -172,12 +161,11 @@ async fn feed(body: &mut Body, chunks: &mpsc::Sender<pb::UploadImageRequest>) ->
     }
 }
 
-async fn drain(body: &mut Body) {
+async fn drain<E>(body: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin)) {
     let mut left = DRAIN_BYTES;
     let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            left = left.saturating_sub(bytes);
+        while let Some(Ok(data)) = body.next().await {
+            left = left.saturating_sub(data.len() as u64);
             if left == 0 {
                 break;
             }
@@ -185,27 +173,4 @@ async fn drain(body: &mut Body) {
     };
     // Past it the caller is on its own: the connection is closed behind the answer.
     let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    #[test]
-    fn a_hash_is_64_hex_digits() {
-        let read = |hash: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("x-content-sha256", HeaderValue::from_static(hash));
-            headers.insert("content-length", HeaderValue::from_static("12"));
-            Declared::read(&headers)
-        };
-        let upper = "ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789";
-        let declared = read(upper).expect("a hash");
-        assert_eq!((declared.sha256, declared.size_bytes), (upper.to_ascii_lowercase(), 12));
-        for bad in ["", "abc", "zz", "sha256:ABCDEF0123456789ABCDEF0123456789ABCDEF0123456789ABCDEF0123"] {
-            assert_eq!(read(bad).expect_err(bad).errors[0].field, "X-Content-Sha256");
-        }
-        assert_eq!(Declared::read(&HeaderMap::new()), Ok(Declared { sha256: String::new(), size_bytes: 0 }));
-    }
 }

@@ -5,42 +5,35 @@ use crate::{
     app::{
         App,
         catalog::shown,
-        idempotency::Ticket,
-        instance_check::{self, CheckedCreate, SizeAsked},
+        idempotency::IdempotencyRecord,
+        instance_check::{CheckedCreate, SizeAsked},
         instance_nic,
+        intent::Intent,
         network::find,
+        placement_group,
+        plan::{Done, Plan, QuotaLeft},
     },
-    auth::scope::Caller,
-    http::{intent::Intent, problem::ApiError},
-    v1::routes::placement_group,
-    v1::view::{
-        instance::{NotMadeView, Viewer},
-        instance_request::{InstanceCreate, InstanceResize},
-        nic::NicRequest,
-        placement::PlacementRequest,
-        plan::{PlanView, QuotaLeftView},
-    },
+    auth::caller::Caller,
+    failure::ApiError,
+    v1::view::{nic::NicRequest, placement::PlacementRequest},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     DiskId, ErrorKind, InstanceId, PortId, Problem, ProjectId,
+    explain::PlacementRecord,
     flavor::{Pinning, Size},
     image::{Image, ImageKind},
-    instance::{Instance, InstanceSpec, default_stop_timeout_secs},
+    instance::{Instance, InstanceSpec, OnCrash, Power, default_stop_timeout_secs},
     placement::{Fill, PlacementConstraints},
+    validate,
 };
 use proto::{
     cluster::v1::{self as pb, change_instance_request::Change},
-    convert::{instance_from_pb, size_to_pb, spec_to_pb},
+    convert::{instance_from_pb, on_crash_to_pb, power_to_pb, size_to_pb, spec_to_pb},
 };
+use std::collections::BTreeMap;
 use store::OperationTable;
 use uuid::Uuid;
-
-/// What a change came to: done, or (a dry run) what it would do.
-pub enum Done<T> {
-    Plan(PlanView),
-    Change(T),
-}
 
 /// The instance that `key` (an id or a name) means in the project, as it is now.
 pub async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Instance, ApiError> {
@@ -64,9 +57,9 @@ async fn find_id(app: &App, project_id: ProjectId, key: &str) -> Result<Instance
 }
 
 /// The answer of an earlier request with the same idempotency key, if that one got as far. The names in a repeat may mean nothing any
-/// more (the image was deleted since), so this is asked before they are looked up.
-async fn replayed<M: prost::Message + Default>(app: &App, ticket: &Ticket) -> Result<Option<M>, ApiError> {
-    let Some(id) = ticket.context.operation_id.filter(|_| ticket.repeated) else { return Ok(None) };
+/// more (the image was deleted since), so this is requested before they are looked up.
+async fn replayed<M: prost::Message + Default>(app: &App, record: &IdempotencyRecord) -> Result<Option<M>, ApiError> {
+    let Some(id) = record.context.operation_id.filter(|_| record.repeated) else { return Ok(None) };
     let Some(outcome) = app.store().operation_find(OperationTable::Compute, id).await? else { return Ok(None) };
     let bytes = BASE64_STANDARD
         .decode(outcome)
@@ -76,66 +69,71 @@ async fn replayed<M: prost::Message + Default>(app: &App, ticket: &Ticket) -> Re
         .map_err(|error| ApiError::internal("a stored outcome can't be decoded", &error))
 }
 
-/// Instances of one request, and those of its names that had no place.
-pub struct Made {
+/// The instances of one request, and those of its names that had no place.
+pub struct Created {
     pub instances: Vec<Instance>,
-    pub not_made: Option<NotMadeView>,
+    pub not_created: Option<NotCreated>,
 }
 
-/// Makes instances: all or none, or as many as fit.
+/// Names for which no host was found, and why.
+pub struct NotCreated {
+    pub names: Vec<String>,
+    pub record: PlacementRecord,
+}
+
+/// Creates instances: all or none, or as many as fit.
 pub async fn create(
     app: &App,
     caller: &Caller,
     project_id: ProjectId,
-    body: &InstanceCreate,
+    requested: CheckedCreate,
     intent: &Intent,
-) -> Result<Done<Made>, ApiError> {
-    let asked = instance_check::create(body)?;
-    let count = asked.names.len();
-    let ports = count * instance_nic::ports_each(asked.networks.as_ref());
-    // An instance and its root disk each, and a port for each of its cards.
+) -> Result<Done<Created>, ApiError> {
+    let count = requested.names.len();
+    let ports = count * instance_nic::ports_each(requested.networks.as_ref());
+    // For each instance: itself, its root disk, and a port for each of its NICs.
     let mint = || {
         let instances = (0..count).map(|_| InstanceId::new().0).chain((0..count).map(|_| DiskId::new().0));
         instances.chain((0..ports).map(|_| PortId::new().0)).collect()
     };
-    let ticket = Ticket::open(app, caller, intent, async || Ok(mint())).await?;
-    let answer = match replayed::<pb::CreateInstancesResponse>(app, &ticket).await? {
+    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(mint()) }).await?;
+    let answer = match replayed::<pb::CreateInstancesResponse>(app, &record).await? {
         Some(answer) => answer,
         None => {
-            let spec = resolve(app, project_id, &asked).await?;
-            let nics = instance_nic::resolve_all(app, project_id, asked.networks.as_ref()).await?;
-            let request = create_request(project_id, &asked, &spec, &nics, &ticket.ids);
-            let answer = app.cluster().create_instances(ticket.request(request)).await;
-            answer.map_err(|status| refused(caller, &ticket, status))?.into_inner()
+            let spec = resolve(app, project_id, &requested).await?;
+            let nics = instance_nic::resolve_all(app, project_id, requested.networks.as_ref()).await?;
+            let request = create_request(project_id, &requested, &spec, &nics, &record.ids);
+            let answer = app.cluster().create_instances(record.request(request)).await;
+            answer.map_err(|status| refused(caller, &record, status))?.into_inner()
         }
     };
     if intent.dry_run {
-        return Ok(Done::Plan(plan_view(caller, answer.plan, true)?));
+        return Ok(Done::Plan(plan_of(caller, answer.plan, true)?));
     }
     let instances = answer.instances.into_iter().map(received).collect::<Result<_, _>>()?;
-    let not_made = answer.not_made.map(|not_made| not_made_view(caller, not_made)).transpose()?;
-    Ok(Done::Change(Made { instances, not_made }))
+    let not_created = answer.not_made.map(not_created).transpose()?;
+    Ok(Done::Change(Created { instances, not_created }))
 }
 
-fn not_made_view(caller: &Caller, not_made: pb::NotMade) -> Result<NotMadeView, ApiError> {
+fn not_created(not_made: pb::NotMade) -> Result<NotCreated, ApiError> {
     let record = serde_json::from_str(&not_made.placement_json)
         .map_err(|error| ApiError::internal("a refusal's placement doesn't parse", &error))?;
-    Ok(NotMadeView::new(not_made.names, record, Viewer::of(caller)))
+    Ok(NotCreated { names: not_made.names, record })
 }
 
 fn create_request(
     project_id: ProjectId,
-    asked: &CheckedCreate,
+    requested: &CheckedCreate,
     spec: &InstanceSpec,
     nics: &[pb::NicRequest],
     ids: &[Uuid],
 ) -> pb::CreateInstancesRequest {
-    let count = asked.names.len();
+    let count = requested.names.len();
     let (instance_ids, rest) = ids.split_at(count.min(ids.len()));
     let (disk_ids, port_ids) = rest.split_at(count.min(rest.len()));
-    let ports_each = instance_nic::ports_each(asked.networks.as_ref());
+    let ports_each = instance_nic::ports_each(requested.networks.as_ref());
     let has_disk = spec.size.disk_gib > 0;
-    let each = asked.names.iter().zip(instance_ids).zip(disk_ids).enumerate();
+    let each = requested.names.iter().zip(instance_ids).zip(disk_ids).enumerate();
     let instances = each.map(|(at, ((name, id), disk))| pb::InstanceRequest {
         id: id.to_string(),
         name: name.to_string(),
@@ -145,20 +143,20 @@ fn create_request(
     pb::CreateInstancesRequest {
         project_id: project_id.to_string(),
         instances: instances.collect(),
-        fill: match asked.fill {
+        fill: match requested.fill {
             Fill::AllOrNothing => pb::Fill::AllOrNothing.into(),
             Fill::AsManyAsFit => pb::Fill::AsManyAsFit.into(),
         },
         spec: Some(spec_to_pb(spec)),
-        tags: asked.tags.clone().into_iter().collect(),
+        tags: requested.tags.clone().into_iter().collect(),
     }
 }
 
 /// Ids and numbers for the names in a create.
-async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Result<InstanceSpec, ApiError> {
+async fn resolve(app: &App, project_id: ProjectId, requested: &CheckedCreate) -> Result<InstanceSpec, ApiError> {
     let catalog = app.catalog();
-    let image = catalog.image(app, project_id, &asked.image).await?;
-    let (size, flavor, pinning) = match &asked.size {
+    let image = catalog.image(app, project_id, &requested.image).await?;
+    let (size, flavor, pinning) = match &requested.size {
         SizeAsked::Flavor(key) => {
             let flavor = catalog.flavor(app, key).await?;
             (flavor.size, flavor.name.to_string(), flavor.pinning)
@@ -168,26 +166,26 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
             (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new(), Pinning::None)
         }
     };
-    domain::validate::instance::host_loss("/on_host_loss", asked.on_host_loss, size)?;
-    let mut ssh_keys = Vec::with_capacity(asked.ssh_keys.len());
-    for key in &asked.ssh_keys {
+    validate::instance::host_loss("/on_host_loss", requested.on_host_loss, size)?;
+    let mut ssh_keys = Vec::with_capacity(requested.ssh_keys.len());
+    for key in &requested.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
     }
-    let placement = PlacementConstraints { pinning, ..resolve_placement(app, project_id, &asked.placement).await? };
+    let placement = PlacementConstraints { pinning, ..resolve_placement(app, project_id, &requested.placement).await? };
     Ok(InstanceSpec {
         size,
         flavor,
         image_id: image.id,
-        power: asked.power,
+        power: requested.power,
         boot_seq: 0,
         boot_hard: false,
         root_seq: 0,
         stop_timeout_secs: default_stop_timeout_secs(),
-        on_crash: asked.on_crash,
-        on_host_loss: asked.on_host_loss,
+        on_crash: requested.on_crash,
+        on_host_loss: requested.on_host_loss,
         ssh_keys,
-        user_data_base64: asked.user_data_base64.clone(),
-        zone: asked.zone.clone(),
+        user_data_base64: requested.user_data_base64.clone(),
+        zone: requested.zone.clone(),
         placement,
         nics: vec![],
         deleted: false,
@@ -198,12 +196,12 @@ async fn resolve(app: &App, project_id: ProjectId, asked: &CheckedCreate) -> Res
 async fn resolve_placement(
     app: &App,
     project_id: ProjectId,
-    asked: &PlacementRequest,
+    requested: &PlacementRequest,
 ) -> Result<PlacementConstraints, ApiError> {
-    let mut groups = Vec::with_capacity(asked.groups.len());
-    for (at, key) in asked.groups.iter().enumerate() {
+    let mut groups = Vec::with_capacity(requested.groups.len());
+    for (at, key) in requested.groups.iter().enumerate() {
         let field = format!("/placement/groups/{at}");
-        let group = find::in_field(&field, placement_group::fetch(app, project_id, key)).await?;
+        let group = find::in_field(&field, placement_group::find(app, project_id, key)).await?;
         groups.push(group.id);
     }
     groups.sort_unstable();
@@ -211,12 +209,12 @@ async fn resolve_placement(
     Ok(PlacementConstraints {
         // Filled from the flavor.
         pinning: Pinning::None,
-        required_tags: asked.required_tags.clone(),
-        forbidden_tags: asked.forbidden_tags.clone(),
-        cpu_features: asked.cpu_features.clone(),
+        required_tags: requested.required_tags.clone(),
+        forbidden_tags: requested.forbidden_tags.clone(),
+        cpu_features: requested.cpu_features.clone(),
         groups,
-        dedicated: asked.dedicated,
-        preemptible_class: asked.preemptible_class,
+        dedicated: requested.dedicated,
+        preemptible_class: requested.preemptible_class,
     })
 }
 
@@ -229,16 +227,34 @@ fn least_disk_gib(image: &Image) -> u64 {
 }
 
 /// What is to be changed. Names in it are looked up once it is known that the request is no repeat.
-pub enum Asked {
-    Ready(Change),
-    /// A flavor, or the present size with some numbers replaced.
-    Resize(InstanceResize),
+pub enum ChangeRequest {
+    Describe {
+        name: Option<String>,
+        /// Replaces all tags.
+        tags: Option<BTreeMap<String, String>>,
+        on_crash: Option<OnCrash>,
+    },
+    /// How long the guest may take to stop; None: the instance's own time.
+    Power {
+        power: Power,
+        stop_timeout_secs: Option<u32>,
+    },
+    Reboot {
+        hard: bool,
+    },
+    /// To the size of this flavor.
+    ResizeToFlavor(String),
+    /// The numbers that are given replace those of the present size.
+    Resize {
+        vcpus: Option<u32>,
+        memory_mib: Option<u64>,
+        disk_gib: Option<u64>,
+    },
     /// From this image, or from the present one.
     Rebuild(Option<String>),
-    /// A card more.
-    Attach(NicRequest),
-    /// The card with this port, by id or name, less.
-    Detach(String),
+    AttachNic(NicRequest),
+    /// The NIC with this port, by id or name.
+    DetachNic(String),
 }
 
 /// Changes an instance.
@@ -248,26 +264,26 @@ pub async fn change(
     project_id: ProjectId,
     key: &str,
     intent: &Intent,
-    asked: Asked,
+    requested: ChangeRequest,
 ) -> Result<Done<Instance>, ApiError> {
     // The instance, and the port of a card that may come.
-    let ids = async || Ok(vec![find_id(app, project_id, key).await?.0, PortId::new().0]);
-    let ticket = Ticket::open(app, caller, intent, ids).await?;
-    let id = known_id(&ticket)?;
-    let answer = match replayed::<pb::ChangeInstanceResponse>(app, &ticket).await? {
+    let ids = async { Ok(vec![find_id(app, project_id, key).await?.0, PortId::new().0]) };
+    let record = IdempotencyRecord::open(app, caller, intent, ids).await?;
+    let id = known_id(&record)?;
+    let answer = match replayed::<pb::ChangeInstanceResponse>(app, &record).await? {
         Some(answer) => answer,
         None => {
-            let resizes = matches!(asked, Asked::Resize(_));
+            let resizes = matches!(requested, ChangeRequest::Resize { .. } | ChangeRequest::ResizeToFlavor(_));
             let request = pb::ChangeInstanceRequest {
                 project_id: project_id.to_string(),
                 instance_id: id.to_string(),
                 expected_generation: intent.expected_generation(),
-                change: Some(resolve_change(app, project_id, id, &ticket.ids, asked).await?),
+                change: Some(resolve_change(app, project_id, id, &record.ids, requested).await?),
             };
-            let answer = app.cluster().change_instance(ticket.request(request)).await;
-            let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
+            let answer = app.cluster().change_instance(record.request(request)).await;
+            let answer = answer.map_err(|status| refused(caller, &record, status))?.into_inner();
             if intent.dry_run {
-                return Ok(Done::Plan(plan_view(caller, answer.plan, resizes)?));
+                return Ok(Done::Plan(plan_of(caller, answer.plan, resizes)?));
             }
             answer
         }
@@ -281,60 +297,69 @@ async fn resolve_change(
     project_id: ProjectId,
     id: InstanceId,
     ids: &[Uuid],
-    asked: Asked,
+    requested: ChangeRequest,
 ) -> Result<Change, ApiError> {
-    match asked {
-        Asked::Ready(change) => Ok(change),
-        Asked::Attach(nic) => {
+    match requested {
+        ChangeRequest::Describe { name, tags, on_crash } => Ok(Change::Describe(pb::Describe {
+            name,
+            replace_tags: tags.is_some(),
+            tags: tags.unwrap_or_default().into_iter().collect(),
+            on_crash: on_crash.map(|c| on_crash_to_pb(c).into()),
+        })),
+        ChangeRequest::Power { power, stop_timeout_secs } => {
+            Ok(Change::SetPower(pb::SetPower { power: power_to_pb(power).into(), stop_timeout_secs }))
+        }
+        ChangeRequest::Reboot { hard } => Ok(Change::Reboot(pb::Reboot { hard })),
+        ChangeRequest::ResizeToFlavor(key) => resize_to_flavor(app, project_id, id, &key).await,
+        ChangeRequest::Resize { vcpus, memory_mib, disk_gib } => {
+            let now = find(app, project_id, &id.to_string()).await?.spec.size;
+            let size = Size {
+                vcpus: vcpus.unwrap_or(now.vcpus),
+                memory_mib: memory_mib.unwrap_or(now.memory_mib),
+                disk_gib: disk_gib.unwrap_or(now.disk_gib),
+            };
+            Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(size)), flavor: String::new() }))
+        }
+        ChangeRequest::Rebuild(key) => {
+            let image_id = match key {
+                Some(key) => app.catalog().image(app, project_id, &key).await?.id,
+                None => find(app, project_id, &id.to_string()).await?.spec.image_id,
+            };
+            Ok(Change::Rebuild(pb::Rebuild { image_id: image_id.to_string() }))
+        }
+        ChangeRequest::AttachNic(nic) => {
             let nic = instance_nic::resolve(app, project_id, "", &nic).await?;
             let filled = instance_nic::with_ports(&[nic], ids.get(1..).unwrap_or_default());
             filled.into_iter().next().map(Change::AttachNic).ok_or_else(unexpected)
         }
-        Asked::Detach(key) => {
+        ChangeRequest::DetachNic(key) => {
             let now = find(app, project_id, &id.to_string()).await?;
             let port_id = match key.parse::<PortId>() {
                 Ok(port_id) => port_id,
                 Err(_) => find::port(app, project_id, &key).await?.id,
             };
             if !now.spec.nics.iter().any(|nic| nic.port_id == port_id) {
-                let detail = format!("instance {} has no card with the port {}", now.name, shown(&key));
+                let detail = format!("instance {} has no NIC with the port {}", now.name, shown(&key));
                 let problem = Problem::new(ErrorKind::NotFound, "nic_not_found", detail);
-                return Err(problem.with_hint(format!("`iaasctl instance show {}` shows its cards", now.name)).into());
+                return Err(problem.with_hint(format!("`iaasctl instance show {}` shows its NICs", now.name)).into());
             }
             Ok(Change::DetachNic(pb::DetachNic { port_id: port_id.to_string() }))
         }
-        Asked::Resize(InstanceResize { flavor: Some(key), .. }) => {
-            let flavor = app.catalog().flavor(app, &key).await?;
-            let now = find(app, project_id, &id.to_string()).await?;
-            if flavor.pinning != now.spec.placement.pinning {
-                let detail = format!(
-                    "instance {} was made with pinning {}, flavor {} has {}",
-                    now.name,
-                    now.spec.placement.pinning.as_str(),
-                    flavor.name,
-                    flavor.pinning.as_str()
-                );
-                let problem = Problem::invalid("/flavor", detail);
-                return Err(problem
-                    .with_hint("choose a flavor of the same pinning, or create another instance")
-                    .into());
-            }
-            Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(flavor.size)), flavor: flavor.name.to_string() }))
-        }
-        Asked::Resize(sizes) => {
-            let now = find(app, project_id, &id.to_string()).await?;
-            let size = instance_check::resized(now.spec.size, &sizes);
-            Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(size)), flavor: String::new() }))
-        }
-        Asked::Rebuild(Some(key)) => {
-            let image = app.catalog().image(app, project_id, &key).await?;
-            Ok(Change::Rebuild(pb::Rebuild { image_id: image.id.to_string() }))
-        }
-        Asked::Rebuild(None) => {
-            let now = find(app, project_id, &id.to_string()).await?;
-            Ok(Change::Rebuild(pb::Rebuild { image_id: now.spec.image_id.to_string() }))
-        }
     }
+}
+
+async fn resize_to_flavor(app: &App, project_id: ProjectId, id: InstanceId, key: &str) -> Result<Change, ApiError> {
+    let flavor = app.catalog().flavor(app, key).await?;
+    let now = find(app, project_id, &id.to_string()).await?;
+    let pinning = now.spec.placement.pinning;
+    if flavor.pinning != pinning {
+        let (has, given) = (pinning.as_str(), flavor.pinning.as_str());
+        let detail =
+            format!("instance {} was created with pinning {has}, flavor {} has {given}", now.name, flavor.name);
+        let problem = Problem::invalid("/flavor", detail);
+        return Err(problem.with_hint("choose a flavor with the same pinning, or create another instance").into());
+    }
+    Ok(Change::Resize(pb::Resize { size: Some(size_to_pb(flavor.size)), flavor: flavor.name.to_string() }))
 }
 
 /// Deletes an instance. `None`: it is gone already.
@@ -345,29 +370,31 @@ pub async fn delete(
     key: &str,
     intent: &Intent,
 ) -> Result<Done<Option<Instance>>, ApiError> {
-    let ticket = Ticket::open(app, caller, intent, async || Ok(vec![find_id(app, project_id, key).await?.0])).await?;
+    let record =
+        IdempotencyRecord::open(app, caller, intent, async { Ok(vec![find_id(app, project_id, key).await?.0]) })
+            .await?;
     let request = pb::DeleteInstanceRequest {
         project_id: project_id.to_string(),
-        instance_id: known_id(&ticket)?.to_string(),
+        instance_id: known_id(&record)?.to_string(),
         expected_generation: intent.expected_generation(),
     };
-    let answer = app.cluster().delete_instance(ticket.request(request)).await;
-    let answer = answer.map_err(|status| refused(caller, &ticket, status))?.into_inner();
+    let answer = app.cluster().delete_instance(record.request(request)).await;
+    let answer = answer.map_err(|status| refused(caller, &record, status))?.into_inner();
     if intent.dry_run {
-        return Ok(Done::Plan(plan_view(caller, answer.plan, false)?));
+        return Ok(Done::Plan(plan_of(caller, answer.plan, false)?));
     }
     answer.instance.map(received).transpose().map(Done::Change)
 }
 
-fn known_id(ticket: &Ticket) -> Result<InstanceId, ApiError> {
-    ticket.ids.first().map(|id| InstanceId(*id)).ok_or_else(unexpected)
+fn known_id(record: &IdempotencyRecord) -> Result<InstanceId, ApiError> {
+    record.ids.first().map(|id| InstanceId(*id)).ok_or_else(unexpected)
 }
 
 /// What the cluster-manager refused. A refused placement names no host to a tenant.
-fn refused(caller: &Caller, ticket: &Ticket, status: tonic::Status) -> ApiError {
-    let mut problem = ticket.refused(status).into_problem();
+fn refused(caller: &Caller, record: &IdempotencyRecord, status: tonic::Status) -> ApiError {
+    let mut problem = record.refused(status).into_problem();
     if !caller.system_admin() {
-        problem.explain = problem.explain.map(domain::explain::PlacementRecord::redacted);
+        problem.explain = problem.explain.map(PlacementRecord::redacted);
     }
     if problem.kind == ErrorKind::InvalidArgument {
         // Its fields are the body's.
@@ -381,8 +408,7 @@ fn refused(caller: &Caller, ticket: &Ticket, status: tonic::Status) -> ApiError 
 }
 
 fn received(instance: pb::Instance) -> Result<Instance, ApiError> {
-    instance_from_pb(instance)
-        .map_err(|error| ApiError::internal("the cluster-manager's answer makes no sense", &error))
+    instance_from_pb(instance).map_err(|error| ApiError::internal("the cluster-manager's answer can't be read", &error))
 }
 
 fn unexpected() -> ApiError {
@@ -391,37 +417,25 @@ fn unexpected() -> ApiError {
 }
 
 /// `claims`: the plan takes from the quota, so what would be left is worth saying.
-fn plan_view(caller: &Caller, plan: Option<pb::Plan>, claims: bool) -> Result<PlanView, ApiError> {
+fn plan_of(caller: &Caller, plan: Option<pb::Plan>, claims: bool) -> Result<Plan, ApiError> {
     let plan = plan.ok_or_else(unexpected)?;
     let placement = if plan.placement_json.is_empty() {
         None
     } else {
-        let record: domain::explain::PlacementRecord = serde_json::from_str(&plan.placement_json)
+        let record: PlacementRecord = serde_json::from_str(&plan.placement_json)
             .map_err(|error| ApiError::internal("a plan's placement doesn't parse", &error))?;
-        // Where it would go is decided anew when it is asked for: no host is promised.
+        // Where it would go is decided anew when it is requested for: no host is promised.
         Some(if caller.system_admin() { record } else { record.redacted() })
     };
-    Ok(PlanView {
+    Ok(Plan {
         summary: plan.summary,
         placement,
-        quota_left: claims.then_some(QuotaLeftView {
+        quota_left: claims.then_some(QuotaLeft {
             instances: plan.instances_left,
             vcpus: plan.vcpus_left,
             memory_mib: plan.memory_mib_left,
             disk_gib: plan.disk_gib_left,
         }),
-        touches: plan.touches,
-    })
-}
-
-/// A new name, tags or `on_crash`, as the cluster-manager takes it.
-#[must_use]
-pub fn describe(body: &crate::v1::view::instance_request::InstanceChange) -> Change {
-    use proto::convert::on_crash_to_pb;
-    Change::Describe(pb::Describe {
-        name: body.name.clone(),
-        replace_tags: body.tags.is_some(),
-        tags: body.tags.clone().unwrap_or_default().into_iter().collect(),
-        on_crash: body.on_crash.map(|c| on_crash_to_pb(c).into()),
+        changes: plan.touches,
     })
 }

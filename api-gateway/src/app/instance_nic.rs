@@ -10,7 +10,7 @@ use crate::{
             find::{self, in_field},
         },
     },
-    http::problem::ApiError,
+    failure::ApiError,
     v1::view::nic::NicRequest,
 };
 use domain::{Problem, ProjectId, Violations, limits::NICS_PER_INSTANCE, network::PortState, validate};

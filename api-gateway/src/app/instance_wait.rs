@@ -6,16 +6,15 @@
 
 use crate::{
     app::{App, wait},
-    http::problem::ApiError,
+    failure::ApiError,
 };
 use domain::{
     InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceState, Power},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::Instant;
-use utoipa::ToSchema;
 
 /// Looks again without an event, should one go amiss.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -23,7 +22,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 const LOOK_SOON: Duration = Duration::from_millis(50);
 
 /// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitTarget {
     Running,
@@ -169,6 +168,25 @@ pub async fn until(
             () = app.shutdown().cancelled() => {}
         }
     }
+}
+
+/// A wait as requested.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    pub target: WaitTarget,
+    pub timeout: Duration,
+}
+
+/// Waits for each of the instances that a create answered. Those that were deleted meanwhile are left out.
+pub async fn for_all(app: &App, created: Vec<Instance>, wait: Wait) -> Result<Vec<Instance>, ApiError> {
+    let Wait { target, timeout } = wait;
+    let each = created.iter().map(|answer| until(app, answer.id, target, Some(After::change(answer)), timeout));
+    let waited = futures::future::try_join_all(each).await?;
+    let left = |waited| match waited {
+        Waited::Instance(now) => Some(*now),
+        Waited::Gone => None,
+    };
+    Ok(waited.into_iter().filter_map(left).collect())
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! What routes work with: the store, the other services, authentication, events; and the one way to run a mutation.
 
+pub mod account;
+pub mod api_key;
+pub mod capacity;
 pub mod catalog;
 pub mod console;
 pub mod console_log;
 pub mod console_ticket;
 pub mod event_stream;
 pub mod events;
-pub mod failure;
+pub mod explain;
+pub mod flavor;
 pub mod host;
 pub mod host_token;
 pub mod idempotency;
@@ -14,13 +18,24 @@ pub mod image;
 pub mod image_upload;
 pub mod instance;
 pub mod instance_check;
+pub mod instance_list;
 pub mod instance_load;
 pub mod instance_nic;
 pub mod instance_wait;
+pub mod intent;
+pub mod member;
 pub mod mutate;
 pub mod network;
+pub mod page;
+pub mod placement_group;
+pub mod placement_record;
+pub mod plan;
+pub mod project;
+pub mod quota;
 pub mod readiness;
+pub mod ssh_key;
 pub mod sweep;
+pub mod user;
 pub mod wait;
 
 use crate::{auth::Auth, config::Config};

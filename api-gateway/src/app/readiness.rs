@@ -1,19 +1,24 @@
 //! Readiness tests the path that work takes: a read and a write of the database, and a call to each service behind the API.
 
-use crate::{
-    app::App,
-    http::{problem::ApiError, problem::ApiResult, reply},
-    v1::view::health::{Check, Readiness},
-};
+use crate::{app::App, failure::ApiError};
 use domain::{ErrorKind, Problem};
-use http::{StatusCode, uri::PathAndQuery};
+use http::uri::PathAndQuery;
 use std::time::Duration;
 use tonic::{Code, Request, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
 
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
-pub async fn check(app: &App) -> ApiResult {
+/// One thing that the API needs.
+pub struct Check {
+    /// `database`, `cluster-manager`, `storage-manager`.
+    pub name: &'static str,
+    /// Why it doesn't work; empty when it does.
+    pub detail: String,
+}
+
+/// All that was checked, when all of it works.
+pub async fn check(app: &App) -> Result<Vec<Check>, ApiError> {
     if app.shutdown().is_cancelled() {
         return Err(Problem::new(ErrorKind::Unavailable, "shutting_down", "the server is stopping").into());
     }
@@ -24,24 +29,24 @@ pub async fn check(app: &App) -> ApiResult {
         service("storage-manager", services.storage.clone())
     );
     let checks = vec![database, cluster, storage];
-    let ready = checks.iter().all(|c| c.ok);
-    if ready {
-        return reply::json(StatusCode::OK, &Readiness { ready, checks });
+    let failed: Vec<_> = checks.iter().filter(|c| !c.detail.is_empty()).collect();
+    if failed.is_empty() {
+        return Ok(checks);
     }
-    let failed: Vec<_> = checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.name, c.detail)).collect();
-    let mut problem = Problem::new(ErrorKind::Unavailable, "not_ready", failed.join("; "))
-        .with_hint("iaasctl doctor says what is wrong and what to do");
+    let detail: Vec<_> = failed.iter().map(|c| format!("{}: {}", c.name, c.detail)).collect();
+    let mut problem = Problem::new(ErrorKind::Unavailable, "not_ready", detail.join("; "))
+        .with_hint("run `iaasctl doctor`: it says what is wrong and what to do");
     problem.retry_after_secs = Some(1);
-    Err(ApiError::from(problem))
+    Err(problem.into())
 }
 
 async fn database(app: &App) -> Check {
-    let detail = match tokio::time::timeout(PATIENCE, app.store().ping()).await {
+    let detail = match tokio::time::timeout(TIMEOUT, app.store().ping()).await {
         Ok(Ok(())) => String::new(),
-        Ok(Err(error)) => crate::http::problem::chain(&error),
+        Ok(Err(error)) => crate::failure::chain(&error),
         Err(_) => "no answer".to_owned(),
     };
-    Check { name: "database", ok: detail.is_empty(), detail }
+    Check { name: "database", detail }
 }
 
 /// Calls a method that no service has: `unimplemented` is an answer of a server that serves, anything about the link is not.
@@ -52,7 +57,7 @@ async fn service(name: &'static str, channel: Channel) -> Check {
         let path = PathAndQuery::from_static("/iaas.Readiness/Probe");
         grpc.unary::<(), (), _>(Request::new(()), path, ProstCodec::default()).await.map(|_| ())
     };
-    let detail = match tokio::time::timeout(PATIENCE, call).await {
+    let detail = match tokio::time::timeout(TIMEOUT, call).await {
         Err(_) => "no answer".to_owned(),
         Ok(Ok(())) => String::new(),
         Ok(Err(status)) => match status.code() {
@@ -62,5 +67,5 @@ async fn service(name: &'static str, channel: Channel) -> Check {
             _ => String::new(),
         },
     };
-    Check { name, ok: detail.is_empty(), detail }
+    Check { name, detail }
 }

@@ -1,6 +1,6 @@
 //! What grows and must not: events past their retention, idempotency keys after a day, used-up tokens. And what must be renewed.
 
-use crate::{app::App, http::problem::ApiError};
+use crate::{app::App, failure::ApiError};
 use domain::Timestamp;
 use std::time::Duration;
 use store::Retention;

@@ -5,9 +5,8 @@
 //! (`identity.principal_cache_ms`).
 
 use crate::{
-    app::App,
-    auth::{api_key, cache::TtlCache, token},
-    http::problem::ApiError,
+    auth::{api_key, cache::TtlCache, keyring::Keyring, token},
+    failure::ApiError,
 };
 use domain::{
     ApiKeyId, ErrorKind, Problem, ProjectId, Timestamp, UserId,
@@ -15,6 +14,7 @@ use domain::{
 };
 use sha2::{Digest, Sha256};
 use std::{sync::Arc, time::Duration};
+use store::Store;
 
 const TOKENS_MAX: usize = 10_000;
 const IDENTITIES_MAX: usize = 10_000;
@@ -69,6 +69,8 @@ pub struct ProjectRef {
 }
 
 pub struct Identities {
+    store: Store,
+    keyring: Arc<Keyring>,
     tokens: TtlCache<[u8; 32], Credential>,
     identities: TtlCache<(UserId, Option<ApiKeyId>), Arc<Identity>>,
     /// By id and by name.
@@ -77,8 +79,10 @@ pub struct Identities {
 
 impl Identities {
     #[must_use]
-    pub fn new(ttl: Duration) -> Self {
+    pub fn new(store: Store, keyring: Arc<Keyring>, ttl: Duration) -> Self {
         Self {
+            store,
+            keyring,
             tokens: TtlCache::new(ttl, TOKENS_MAX),
             identities: TtlCache::new(ttl, IDENTITIES_MAX),
             projects: TtlCache::new(ttl, PROJECTS_MAX),
@@ -93,26 +97,26 @@ impl Identities {
     }
 
     /// Who a bearer token stands for.
-    pub async fn resolve(&self, app: &App, token: &str) -> Result<Arc<Identity>, ApiError> {
-        let credential = self.credential(app, token).await?;
+    pub async fn resolve(&self, token: &str) -> Result<Arc<Identity>, ApiError> {
+        let credential = self.credential(token).await?;
         if credential.expires_at.is_some_and(|at| at <= Timestamp::now()) {
             return Err(Problem::new(ErrorKind::Unauthenticated, "token_expired", "the API key has expired")
                 .with_hint("make a new one: POST /v1/api-keys")
                 .into());
         }
-        self.identity(app, &credential).await
+        self.identity(&credential).await
     }
 
-    async fn credential(&self, app: &App, token: &str) -> Result<Credential, ApiError> {
+    async fn credential(&self, token: &str) -> Result<Credential, ApiError> {
         let digest: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.tokens.get(&digest) {
             return Ok(known);
         }
         let version = self.tokens.version();
         let (credential, live) = if token.starts_with(api_key::MARK) {
-            (self.api_key(app, token).await?, true)
+            (self.api_key(token).await?, true)
         } else {
-            let claims = token::verify(&app.auth().keyring, app.store(), token).await?;
+            let claims = token::verify(&self.keyring, &self.store, token).await?;
             // Not kept past its end: the expiry of a JWT is checked by its verification alone.
             let live = Timestamp(claims.exp * 1000) > Timestamp::now().plus_secs(120);
             (Credential { user_id: claims.sub, api_key: None, expires_at: None }, live)
@@ -123,9 +127,9 @@ impl Identities {
         Ok(credential)
     }
 
-    async fn api_key(&self, app: &App, text: &str) -> Result<Credential, ApiError> {
+    async fn api_key(&self, text: &str) -> Result<Credential, ApiError> {
         let (prefix, secret) = api_key::parse(text).ok_or_else(token::invalid)?;
-        let row = app.store().api_key_find_by_prefix(prefix).await?.ok_or_else(token::invalid)?;
+        let row = self.store.api_key_find_by_prefix(prefix).await?.ok_or_else(token::invalid)?;
         if !api_key::secret_matches(secret, &row.secret_hash) {
             return Err(token::invalid().into());
         }
@@ -139,14 +143,14 @@ impl Identities {
         Ok(Credential { user_id: row.user_id, expires_at: key.expires_at, api_key: Some(Arc::new(key)) })
     }
 
-    async fn identity(&self, app: &App, credential: &Credential) -> Result<Arc<Identity>, ApiError> {
+    async fn identity(&self, credential: &Credential) -> Result<Arc<Identity>, ApiError> {
         let key = (credential.user_id, credential.api_key.as_ref().map(|k| k.id));
         if let Some(known) = self.identities.get(&key) {
             return Ok(known);
         }
         let version = self.identities.version();
-        let user = app.store().user_find(credential.user_id).await?.filter(|u| u.enabled).ok_or_else(token::invalid)?;
-        let bindings = app.store().role_binding_list_of_user(user.id).await?;
+        let user = self.store.user_find(credential.user_id).await?.filter(|u| u.enabled).ok_or_else(token::invalid)?;
+        let bindings = self.store.role_binding_list_of_user(user.id).await?;
         let roles: Vec<(ProjectId, Role)> = bindings.into_iter().map(|b| (b.project_id, b.role)).collect();
         let principal = capped(user.id, user.system_admin, roles, credential.api_key.as_deref());
         let name = user.name.to_string();
@@ -170,11 +174,11 @@ impl Identities {
     }
 
     /// Who they are now, for requests that last: `None` when they may no longer be here.
-    pub async fn again(&self, app: &App, before: &Identity) -> Result<Option<Arc<Identity>>, ApiError> {
+    pub async fn again(&self, before: &Identity) -> Result<Option<Arc<Identity>>, ApiError> {
         let api_key = match &before.api_key {
             None => None,
             Some(key) => {
-                let kept = app.store().api_key_list(before.user_id).await?.iter().any(|row| row.id == key.id);
+                let kept = self.store.api_key_list(before.user_id).await?.iter().any(|row| row.id == key.id);
                 if !kept || key.expires_at.is_some_and(|at| at <= Timestamp::now()) {
                     return Ok(None);
                 }
@@ -182,7 +186,7 @@ impl Identities {
             }
         };
         let credential = Credential { user_id: before.user_id, api_key, expires_at: None };
-        match self.identity(app, &credential).await {
+        match self.identity(&credential).await {
             Ok(identity) => Ok(Some(identity)),
             Err(error) if error.problem().kind == ErrorKind::Unauthenticated => Ok(None),
             Err(error) => Err(error),
@@ -190,14 +194,14 @@ impl Identities {
     }
 
     /// The project of that id or name, if there is one.
-    pub async fn project(&self, app: &App, key: &str) -> Result<Option<Arc<ProjectRef>>, ApiError> {
+    pub async fn project(&self, key: &str) -> Result<Option<Arc<ProjectRef>>, ApiError> {
         if let Some(known) = self.projects.get(key) {
             return Ok(Some(known));
         }
         let version = self.projects.version();
         let found = match key.parse::<ProjectId>() {
-            Ok(id) => app.store().project_find(id).await?,
-            Err(_) => app.store().project_find_by_name(key).await?,
+            Ok(id) => self.store.project_find(id).await?,
+            Err(_) => self.store.project_find_by_name(key).await?,
         };
         Ok(found.map(|row| {
             let project = Arc::new(ProjectRef { id: row.id, name: row.name.to_string() });

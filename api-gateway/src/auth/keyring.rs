@@ -4,7 +4,7 @@
 //! one that meets a `kid` it doesn't know reads the table again, at most once a second, so that neither rotation elsewhere nor a flood of
 //! made-up kids costs anything.
 
-use crate::{auth::master_key::MasterKey, config::IdentityConfig, http::problem::ApiError};
+use crate::{auth::master_key::MasterKey, config::IdentityConfig, failure::ApiError};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use domain::Timestamp;

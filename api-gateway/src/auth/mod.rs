@@ -1,53 +1,79 @@
-//! Who asks, and whether they may.
+//! Authentication and authorization: who sends a request, and whether they may.
 //!
-//! `scope` holds the extractors that every route starts with: they authenticate, resolve the project and ask `domain::policy` before
-//! the route (or its body) is looked at. The rest is what they stand on.
+//! It knows neither the API's dialects nor the rest of the gateway: `caller` is what a dialect's extractors make of a request.
 
 pub mod api_key;
 pub mod bootstrap;
 pub mod cache;
+pub mod caller;
 pub mod identity;
 pub mod keyring;
 pub mod master_key;
 pub mod password;
 pub mod rate_limit;
-pub mod scope;
 pub mod session;
 pub mod throttle;
 pub mod token;
 
 use crate::config::Config;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+use store::Store;
 
 /// Failures of hosts to join from one address before the next ones wait.
 const JOIN_ATTEMPTS: u32 = 20;
 const JOIN_LOCKOUT: Duration = Duration::from_secs(10);
 
-/// The state of authentication in this process.
-pub struct Auth {
+/// How long tokens are valid.
+pub struct Lifetimes {
+    pub access_token_secs: u64,
+    pub refresh_token_hours: u64,
+}
+
+/// A cheap handle on the state of authentication in this process. Routers give it to their extractors (`FromRef`).
+#[derive(Clone)]
+pub struct Auth(Arc<State>);
+
+pub struct State {
+    pub store: Store,
     pub passwords: password::Passwords,
     pub throttle: throttle::Throttle,
-    /// Per address: of hosts that fail to join.
+    /// Per address: hosts that fail to join.
     pub joins: throttle::Throttle,
-    pub keyring: keyring::Keyring,
+    pub keyring: Arc<keyring::Keyring>,
     pub identities: identity::Identities,
     pub limits: rate_limit::RateLimits,
+    pub lifetimes: Lifetimes,
+}
+
+impl std::ops::Deref for Auth {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.0
+    }
 }
 
 impl Auth {
     #[must_use]
-    pub fn new(config: &Config, master: std::sync::Arc<master_key::MasterKey>) -> Self {
+    pub fn new(config: &Config, store: Store, master: Arc<master_key::MasterKey>) -> Self {
         let identity = &config.identity;
-        Self {
+        let keyring = Arc::new(keyring::Keyring::new(master, identity));
+        let cached = Duration::from_millis(identity.principal_cache_ms);
+        Self(Arc::new(State {
             passwords: password::Passwords::new(identity.password_hashes_at_once),
             throttle: throttle::Throttle::new(
                 identity.login_attempts,
                 Duration::from_secs(identity.login_lockout_secs),
             ),
             joins: throttle::Throttle::joins(JOIN_ATTEMPTS, JOIN_LOCKOUT),
-            keyring: keyring::Keyring::new(master, identity),
-            identities: identity::Identities::new(Duration::from_millis(identity.principal_cache_ms)),
+            identities: identity::Identities::new(store.clone(), Arc::clone(&keyring), cached),
+            keyring,
             limits: rate_limit::RateLimits::new(config.api.rate_limit_per_principal, config.api.rate_limit_per_project),
-        }
+            lifetimes: Lifetimes {
+                access_token_secs: identity.access_token_secs,
+                refresh_token_hours: identity.refresh_token_hours,
+            },
+            store,
+        }))
     }
 }

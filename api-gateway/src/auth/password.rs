@@ -1,7 +1,7 @@
 //! Passwords: argon2id with OWASP's parameters (19 MiB, 2 passes, 1 lane), on the blocking pool and few at a time, because each takes
 //! memory and a core for tens of milliseconds and logins are what an attacker can send without a token.
 
-use crate::http::problem::ApiError;
+use crate::failure::ApiError;
 use argon2::{
     Argon2,
     password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},

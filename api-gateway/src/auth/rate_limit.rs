@@ -1,6 +1,5 @@
 //! Requests a second, per principal and per project. System admins have no limit: they are who repairs things.
 
-use crate::http::scope::RateState;
 use domain::{ErrorKind, Problem, ProjectId};
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
@@ -8,6 +7,13 @@ use governor::{
     middleware::StateInformationMiddleware,
 };
 use std::{hash::Hash, num::NonZeroU32};
+
+/// What is left to a caller after a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RateState {
+    pub limit_per_second: u32,
+    pub remaining: u32,
+}
 
 type Keyed<K> =
     RateLimiter<K, governor::state::keyed::DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;

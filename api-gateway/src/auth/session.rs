@@ -4,9 +4,8 @@
 //! be the thief, so the whole family ends and the user logs in again. Only SHA-256 of the tokens are stored.
 
 use crate::{
-    app::App,
-    auth::{api_key, token},
-    http::problem::ApiError,
+    auth::{Auth, api_key, token},
+    failure::ApiError,
 };
 use domain::{AuditId, ErrorKind, Name, Problem, Timestamp, UserId, event::AuditEntry};
 use std::net::IpAddr;
@@ -53,82 +52,82 @@ fn session_audit(
 }
 
 /// A refresh token of `family` as a row, and its text.
-fn refresh_row(app: &App, user_id: UserId, family: &str) -> (RefreshTokenInsert, String) {
+fn refresh_row(auth: &Auth, user_id: UserId, family: &str) -> (RefreshTokenInsert, String) {
     let text = format!("{MARK}{}", api_key::random_hex::<32>());
     let now = Timestamp::now();
     let row = RefreshTokenInsert {
         secret_hash: api_key::sha256_hex(text.as_bytes()),
         family: family.to_owned(),
         user_id,
-        expires_at: now.plus_secs(app.config().identity.refresh_token_hours * 3600),
+        expires_at: now.plus_secs(auth.lifetimes.refresh_token_hours * 3600),
         created_at: now,
     };
     (row, text)
 }
 
-fn tokens(app: &App, user_id: UserId, refresh_token: String) -> Result<Tokens, ApiError> {
-    let expires_in = app.config().identity.access_token_secs;
-    let access_token = token::issue(&app.auth().keyring, user_id, expires_in)?;
+fn tokens(auth: &Auth, user_id: UserId, refresh_token: String) -> Result<Tokens, ApiError> {
+    let expires_in = auth.lifetimes.access_token_secs;
+    let access_token = token::issue(&auth.keyring, user_id, expires_in)?;
     Ok(Tokens { access_token, refresh_token, expires_in })
 }
 
 /// Password login. A wrong name and a wrong password cost and say the same.
 pub async fn login(
-    app: &App,
+    auth: &Auth,
     name: &str,
     password: String,
     peer: IpAddr,
     request_id: &str,
 ) -> Result<Tokens, ApiError> {
-    app.auth().throttle.attempt(name, peer)?;
+    auth.throttle.attempt(name, peer)?;
     let user = match name.parse::<Name>() {
-        Ok(name) => app.store().user_find_by_name(name.as_str()).await?,
+        Ok(name) => auth.store.user_find_by_name(name.as_str()).await?,
         Err(_) => None,
     };
     let stored = user.as_ref().map(|u| u.password_hash.clone());
-    let matches = app.auth().passwords.verify(stored, password).await?;
+    let matches = auth.passwords.verify(stored, password).await?;
     let Some(user) = user else { return Err(wrong_login().into()) };
     let user_name = user.name.to_string();
     if !matches || !user.enabled {
         let detail = format!("{} from {peer}", if matches { "the user is disabled" } else { "wrong password" });
         let audit = session_audit(user.id, &user_name, "session.login", "denied", &detail, request_id);
-        app.store().commit(Unit::new().op(audit)).await?;
+        auth.store.commit(Unit::new().op(audit)).await?;
         return Err(wrong_login().into());
     }
-    app.auth().throttle.succeeded(name, peer);
+    auth.throttle.succeeded(name, peer);
     let family = uuid::Uuid::now_v7().to_string();
-    let (row, text) = refresh_row(app, user.id, &family);
+    let (row, text) = refresh_row(auth, user.id, &family);
     let audit = session_audit(user.id, &user_name, "session.login", "accepted", &format!("from {peer}"), request_id);
-    app.store().commit(Unit::new().op(row).op(audit)).await?;
-    tokens(app, user.id, text)
+    auth.store.commit(Unit::new().op(row).op(audit)).await?;
+    tokens(auth, user.id, text)
 }
 
 /// The next pair of tokens for a refresh token, which is used up.
-pub async fn refresh(app: &App, text: &str, request_id: &str) -> Result<Tokens, ApiError> {
+pub async fn refresh(auth: &Auth, text: &str, request_id: &str) -> Result<Tokens, ApiError> {
     let hash = api_key::sha256_hex(text.as_bytes());
-    let found = app.store().refresh_token_find(&hash).await?.ok_or_else(wrong_refresh)?;
+    let found = auth.store.refresh_token_find(&hash).await?.ok_or_else(wrong_refresh)?;
     let now = Timestamp::now();
     if found.used_at.is_some() {
-        return Err(reused(app, found.user_id, &found.family, request_id).await?);
+        return Err(reused(auth, found.user_id, &found.family, request_id).await?);
     }
-    let user = app.store().user_find(found.user_id).await?.filter(|u| u.enabled);
+    let user = auth.store.user_find(found.user_id).await?.filter(|u| u.enabled);
     let Some(user) = user.filter(|_| found.expires_at > now) else { return Err(wrong_refresh().into()) };
-    let (row, next) = refresh_row(app, user.id, &found.family);
+    let (row, next) = refresh_row(auth, user.id, &found.family);
     let unit = Unit::new().op(RefreshTokenUse { secret_hash: hash, used_at: now }).op(row);
-    match app.store().commit(unit).await {
-        Ok(()) => tokens(app, user.id, next),
+    match auth.store.commit(unit).await {
+        Ok(()) => tokens(auth, user.id, next),
         Err(CommitError::Guard(Guard::RefreshToken)) => {
-            Err(reused(app, found.user_id, &found.family, request_id).await?)
+            Err(reused(auth, found.user_id, &found.family, request_id).await?)
         }
         Err(other) => Err(other.into()),
     }
 }
 
-async fn reused(app: &App, user_id: UserId, family: &str, request_id: &str) -> Result<ApiError, ApiError> {
+async fn reused(auth: &Auth, user_id: UserId, family: &str, request_id: &str) -> Result<ApiError, ApiError> {
     let detail = "a refresh token came twice: its family is revoked";
     tracing::warn!(%user_id, "{detail}");
     let audit = session_audit(user_id, "", "session.refresh", "denied", detail, request_id);
-    app.store().commit(Unit::new().op(RefreshFamilyRevoke { family: family.to_owned() }).op(audit)).await?;
+    auth.store.commit(Unit::new().op(RefreshFamilyRevoke { family: family.to_owned() }).op(audit)).await?;
     Ok(Problem::new(
         ErrorKind::Unauthenticated,
         "refresh_token_reused",
@@ -139,11 +138,11 @@ async fn reused(app: &App, user_id: UserId, family: &str, request_id: &str) -> R
 }
 
 /// Ends the login that the refresh token belongs to. Knowing nothing of it is fine: it is over either way.
-pub async fn logout(app: &App, text: &str, request_id: &str) -> Result<(), ApiError> {
+pub async fn logout(auth: &Auth, text: &str, request_id: &str) -> Result<(), ApiError> {
     let hash = api_key::sha256_hex(text.as_bytes());
-    if let Some(found) = app.store().refresh_token_find(&hash).await? {
+    if let Some(found) = auth.store.refresh_token_find(&hash).await? {
         let audit = session_audit(found.user_id, "", "session.logout", "accepted", "", request_id);
-        app.store().commit(Unit::new().op(RefreshFamilyRevoke { family: found.family }).op(audit)).await?;
+        auth.store.commit(Unit::new().op(RefreshFamilyRevoke { family: found.family }).op(audit)).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 
 use crate::{
     auth::keyring::{Keyring, LEEWAY_SECS},
-    http::problem::ApiError,
+    failure::ApiError,
 };
 use domain::{ErrorKind, Problem, Timestamp, UserId};
 use jsonwebtoken::{Algorithm, Header, Validation, errors::ErrorKind as JwtError};

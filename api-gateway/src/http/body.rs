@@ -1,7 +1,7 @@
 //! A JSON body, read strictly and once: bounded, of the right media type, no unknown fields, and a wrong type is named by its JSON
 //! pointer. The bytes are hashed only when an idempotency key asks for it.
 
-use crate::http::problem::ApiError;
+use crate::failure::ApiError;
 use axum::{
     body::{Body, HttpBody},
     extract::{FromRequest, Request},

@@ -29,17 +29,6 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<i64>, Problem> {
     }
 }
 
-/// The refusal of a change whose `If-Match` is out of date.
-#[must_use]
-pub fn precondition_failed(expected: i64, current: i64) -> Problem {
-    Problem::new(
-        ErrorKind::PreconditionFailed,
-        "precondition_failed",
-        format!("If-Match asks for generation {expected}, the object is at {current}"),
-    )
-    .with_hint("read the object again and decide anew")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

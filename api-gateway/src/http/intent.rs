@@ -1,6 +1,10 @@
 //! What a mutation carries beside its body: the idempotency key, `If-Match`, `dry_run`.
 
-use crate::http::{body, etag, problem::ApiError, query};
+use crate::{
+    app::intent::{IdempotencyKey, Intent},
+    failure::ApiError,
+    http::{body, etag, query},
+};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use domain::{ErrorKind, Problem, limits};
 use http::{HeaderMap, Method, Uri, request::Parts};
@@ -11,67 +15,35 @@ use std::fmt::Write as _;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const PROJECT_HEADER: &str = "x-iaas-project";
 
-/// An `Idempotency-Key` and what it was used for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdempotencyKey {
-    pub key: String,
-    /// SHA-256 of method, path, parameters (but how long to wait) and body, hex: the same key with another one is refused.
-    pub request_hash: String,
-}
-
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Intent {
-    pub key: Option<IdempotencyKey>,
-    /// The generation that the change is based on.
-    pub if_match: Option<i64>,
-    pub dry_run: bool,
-}
-
-impl Intent {
-    /// For gRPC requests: 0 is any.
-    #[must_use]
-    pub fn expected_generation(&self) -> i64 {
-        self.if_match.unwrap_or(0)
-    }
-
-    /// Refuses when `If-Match` names another generation than the object has.
-    pub fn check_generation(&self, current: i64) -> Result<(), Problem> {
-        match self.if_match {
-            Some(expected) if expected != current => Err(etag::precondition_failed(expected, current)),
-            Some(_) | None => Ok(()),
+fn read(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Intent, Problem> {
+    let dry_run = match query::find(uri.query(), "dry_run").as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Problem::invalid("dry_run", "true or false is expected")),
+    };
+    let key = match headers.get(IDEMPOTENCY_KEY) {
+        // A dry run changes nothing that could be repeated.
+        Some(_) | None if dry_run => None,
+        None => None,
+        Some(value) => {
+            let valid = value.to_str().ok().filter(|t| {
+                (1..=limits::IDEMPOTENCY_KEY_BYTES).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic())
+            });
+            let key = valid.ok_or_else(|| {
+                Problem::new(
+                    ErrorKind::InvalidArgument,
+                    "bad_idempotency_key",
+                    format!(
+                        "Idempotency-Key: 1 to {} visible ASCII characters are expected",
+                        limits::IDEMPOTENCY_KEY_BYTES
+                    ),
+                )
+                .with_field("Idempotency-Key", "not 1 to 255 visible ASCII characters")
+            })?;
+            Some(IdempotencyKey { key: key.to_owned(), request_hash: request_hash(method, uri, headers, body) })
         }
-    }
-
-    fn read(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Self, Problem> {
-        let dry_run = match query::find(uri.query(), "dry_run").as_deref() {
-            None | Some("false") => false,
-            Some("true") => true,
-            Some(_) => return Err(Problem::invalid("dry_run", "true or false is expected")),
-        };
-        let key = match headers.get(IDEMPOTENCY_KEY) {
-            // A dry run changes nothing that could be repeated.
-            Some(_) | None if dry_run => None,
-            None => None,
-            Some(value) => {
-                let valid = value.to_str().ok().filter(|t| {
-                    (1..=limits::IDEMPOTENCY_KEY_BYTES).contains(&t.len()) && t.bytes().all(|b| b.is_ascii_graphic())
-                });
-                let key = valid.ok_or_else(|| {
-                    Problem::new(
-                        ErrorKind::InvalidArgument,
-                        "bad_idempotency_key",
-                        format!(
-                            "Idempotency-Key: 1 to {} visible ASCII characters are expected",
-                            limits::IDEMPOTENCY_KEY_BYTES
-                        ),
-                    )
-                    .with_field("Idempotency-Key", "not 1 to 255 visible ASCII characters")
-                })?;
-                Some(IdempotencyKey { key: key.to_owned(), request_hash: request_hash(method, uri, headers, body) })
-            }
-        };
-        Ok(Self { key, if_match: etag::if_match(headers)?, dry_run })
-    }
+    };
+    Ok(Intent { key, if_match: etag::if_match(headers)?, dry_run })
 }
 
 fn request_hash(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> String {
@@ -103,7 +75,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Intent {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        Ok(Self::read(&parts.method, &parts.uri, &parts.headers, b"")?)
+        Ok(read(&parts.method, &parts.uri, &parts.headers, b"")?)
     }
 }
 
@@ -119,7 +91,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Change<T> {
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, stream) = request.into_parts();
         let bytes = body::read(stream).await?;
-        let intent = Intent::read(&parts.method, &parts.uri, &parts.headers, &bytes)?;
+        let intent = read(&parts.method, &parts.uri, &parts.headers, &bytes)?;
         Ok(Self { body: body::parse(&parts.headers, &bytes)?, intent })
     }
 }
@@ -160,7 +132,7 @@ mod tests {
         if let Some(key) = key {
             headers.insert(IDEMPOTENCY_KEY, http::HeaderValue::from_static(key));
         }
-        Intent::read(&Method::POST, &Uri::from_static(uri), &headers, body)
+        super::read(&Method::POST, &Uri::from_static(uri), &headers, body)
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod codes;
+pub mod console_socket;
 pub mod edge;
 pub mod etag;
 pub mod intent;

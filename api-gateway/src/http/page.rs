@@ -3,9 +3,9 @@
 //! A cursor is the last key of a page and a hash of the query it belongs to, base64. It holds no offset, so rows that come and go move
 //! nothing; and it is refused with other filters, because a page of another list is a wrong answer that looks right.
 
-use crate::http::{
-    problem::{ApiError, ApiResult},
-    reply,
+use crate::{
+    failure::ApiError,
+    http::{problem::ApiResult, reply},
 };
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use domain::{ErrorKind, Problem, limits};
@@ -37,6 +37,39 @@ impl ListParams {
         PageRequest::new(self.limit, self.cursor.as_deref(), self.fields.as_deref(), list)
     }
 }
+
+/// The query of a list with filters of its own: the common parameters, then these.
+macro_rules! list_params {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $outer:ident $(<$inner:ident>)?,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, serde::Deserialize, utoipa::IntoParams)]
+        #[serde(deny_unknown_fields)]
+        #[into_params(parameter_in = Query)]
+        pub struct $name {
+            /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+            pub project: Option<String>,
+            /// Items a page, 1 to 1000; 100 unless told.
+            pub limit: Option<u32>,
+            /// `next_cursor` of the page before.
+            pub cursor: Option<String>,
+            /// Only these fields of each item, separated by commas.
+            pub fields: Option<String>,
+            $($(#[$doc])* pub $field: $outer $(<$inner>)?,)+
+        }
+
+        impl $name {
+            pub fn common(&self) -> $crate::http::page::ListParams {
+                $crate::http::page::ListParams {
+                    project: self.project.clone(),
+                    limit: self.limit,
+                    cursor: self.cursor.clone(),
+                    fields: self.fields.clone(),
+                }
+            }
+        }
+    };
+}
+pub(crate) use list_params;
 
 #[derive(Debug)]
 pub struct PageRequest {

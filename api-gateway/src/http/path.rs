@@ -1,6 +1,6 @@
 //! Path parameters, with our problem where axum would answer plain text.
 
-use crate::http::problem::ApiError;
+use crate::failure::ApiError;
 use axum::extract::FromRequestParts;
 use domain::Problem;
 use http::request::Parts;

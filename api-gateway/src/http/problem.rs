@@ -4,6 +4,7 @@
 //! id, renders it. The edge also renders every other answer of 400 and above (axum's rejections, its 404 and 405), so that no error
 //! body of another shape can leave the server whoever made it.
 
+use crate::failure::ApiError;
 use axum::response::{IntoResponse, Response};
 use domain::{ErrorKind, FieldError, Problem, explain::PlacementRecord};
 use http::{HeaderValue, StatusCode, header};
@@ -12,48 +13,7 @@ use utoipa::ToSchema;
 
 pub const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// What a route returns when it refuses.
-#[derive(Debug)]
-pub struct ApiError(Box<Problem>);
-
 pub type ApiResult<T = Response> = Result<T, ApiError>;
-
-impl ApiError {
-    #[must_use]
-    pub fn problem(&self) -> &Problem {
-        &self.0
-    }
-
-    #[must_use]
-    pub fn into_problem(self) -> Problem {
-        *self.0
-    }
-
-    /// A bug or a broken store: logs the cause here, once, and tells the caller the fixed text.
-    pub fn internal(what: &str, cause: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::error!(cause = chain(cause), "{what}");
-        Self::from(Problem::internal())
-    }
-}
-
-impl From<Problem> for ApiError {
-    fn from(problem: Problem) -> Self {
-        Self(Box::new(problem))
-    }
-}
-
-/// The error and all that caused it, on one line.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
-}
 
 /// Carried in a response's extensions from the route to the edge.
 #[derive(Clone, Debug)]

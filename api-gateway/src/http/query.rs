@@ -1,7 +1,7 @@
 //! Query parameters, strictly: unknown ones, repeated ones and wrong types are refused by name, because `?limt=5` that is ignored is a
 //! list somebody believes in. The usual urlencoded deserialiser can neither name the parameter nor take a repeated one as a list.
 
-use crate::http::problem::ApiError;
+use crate::failure::ApiError;
 use axum::extract::FromRequestParts;
 use domain::Problem;
 use http::request::Parts;

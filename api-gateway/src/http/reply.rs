@@ -1,6 +1,6 @@
 //! Answers: JSON serialised once, with the generation as ETag where there is one.
 
-use crate::http::problem::{ApiError, ApiResult};
+use crate::{failure::ApiError, http::problem::ApiResult};
 use axum::{body::Body, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;

@@ -1,7 +1,12 @@
-//! What the edge knows of one request, shared with the extractors: they fill in what only they learn (who asks, which route).
+//! What the edge knows of one request, shared with the extractors: they fill in what only they find out (the caller, the route).
 
-use axum::extract::MatchedPath;
-use http::request::Parts;
+use crate::{
+    app::App,
+    auth::{Auth, caller::Caller, rate_limit::RateState},
+    failure::ApiError,
+};
+use axum::extract::{FromRef, MatchedPath};
+use http::{Method, request::Parts};
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, OnceLock},
@@ -15,14 +20,8 @@ pub struct RequestScope {
     pub route: OnceLock<MatchedPath>,
     /// `user:<id>` or `api_key:<id>`, once known.
     pub principal: OnceLock<String>,
-    /// What the rate limiter said, for the answer's headers.
+    /// What the rate limiter allows, for the answer's headers.
     pub rate: OnceLock<RateState>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct RateState {
-    pub limit_per_second: u32,
-    pub remaining: u32,
 }
 
 pub type Scope = Arc<RequestScope>;
@@ -49,4 +48,33 @@ pub fn scope_of(parts: &mut Parts) -> Scope {
         scope.route.get_or_init(|| route.clone());
     }
     scope
+}
+
+/// Extractors that authenticate need nothing of the application but this.
+impl FromRef<App> for Auth {
+    fn from_ref(app: &App) -> Self {
+        app.auth().clone()
+    }
+}
+
+/// The caller whom `token` stands for, within their rate limit. Every API dialect begins with this, wherever it finds the token.
+pub async fn known_caller(
+    parts: &mut Parts,
+    auth: &Auth,
+    token: &str,
+    project_key: Option<String>,
+) -> Result<Caller, ApiError> {
+    let scope = scope_of(parts);
+    let identity = auth.identities.resolve(token).await?;
+    scope.principal.get_or_init(|| identity.label.clone());
+    if !identity.system_admin
+        && let Some(state) = auth.limits.principal(&identity.label)?
+    {
+        scope.rate.get_or_init(|| state);
+    }
+    let mutation = match parts.method {
+        Method::GET | Method::HEAD => None,
+        _ => Some(format!("{} {}", parts.method, scope.route.get().map_or("", |route| route.as_str()))),
+    };
+    Ok(Caller { identity, request_id: scope.request_id.clone(), peer: scope.peer, mutation, project_key })
 }

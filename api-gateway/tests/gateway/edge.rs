@@ -18,7 +18,7 @@ async fn app(dir: &std::path::Path) -> App {
     config.api.request_timeout_secs = 1;
     let store = Store::open(&StoreConfig::new(format!("sqlite://{}/edge.db", dir.display()))).await.expect("a store");
     let master = MasterKey::open_or_create(&config.identity.master_key_path()).expect("a key");
-    let auth = Auth::new(&config, Arc::new(master));
+    let auth = Auth::new(&config, store.clone(), Arc::new(master));
     let channel = || transport::in_process().1.channel().expect("a channel");
     let metrics = service_kit::metrics::install();
     let services = Services { cluster: channel(), storage: channel(), resource: channel() };

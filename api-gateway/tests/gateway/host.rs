@@ -52,7 +52,7 @@ async fn an_operator_sees_and_cordons_hosts() {
     let body = json!({"reserved": {"vcpus": 4, "disk_gib": 100}, "memory_overcommit": 1.5, "cpu_overcommit": 1});
     let plan = admin.patch("/v1/hosts/alpha?dry_run=true", body.clone()).await.expect(200);
     let summary = plan["plan"]["summary"].as_str().expect("a summary");
-    assert!(summary.contains("room for 60 vCPUs, 98304 MiB of memory, 900 GiB of disk in all"), "{summary}");
+    assert!(summary.contains("a capacity of 60 vCPUs, 98304 MiB of memory, 900 GiB of disk"), "{summary}");
     let kept = admin.patch("/v1/hosts/alpha", body).await.expect(200);
     assert_eq!(kept["capacity"], json!({"vcpus": 60, "memory_mib": 98304, "disk_gib": 900}));
     assert_eq!(kept["reserved"], json!({"vcpus": 4, "memory_mib": 0, "disk_gib": 100}));

@@ -1,12 +1,9 @@
 //! What JSON looks like, for tenants and for system admins: golden files.
 
-use api_gateway::v1::view::{
-    explain::ExplainView,
-    host::HostView,
-    image::ImageView,
-    instance::{InstanceView, Viewer},
-    network_names::Surroundings,
-    timeline::TimelineItem,
+use api_gateway::{
+    app::{explain::Explanation, network::related::Related},
+    auth::caller::SystemRole,
+    v1::view::{explain::ExplainView, host::HostView, image::ImageView, instance::InstanceView},
 };
 use domain::{
     DiskId, ExternalNetworkId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId, PortId, ProjectId, Timestamp,
@@ -93,7 +90,7 @@ fn instance() -> Instance {
     }
 }
 
-fn around() -> Surroundings {
+fn related() -> Related {
     let floating = FloatingIp {
         id: FloatingIpId(id(8)),
         project_id: ProjectId(id(3)),
@@ -105,10 +102,10 @@ fn around() -> Surroundings {
         generation: 1,
         created_at: Timestamp(1_764_000_000_000),
     };
-    Surroundings {
+    Related {
         networks: [(NetworkId(id(7)), "blue".parse().expect("a name"))].into(),
         floating_ips: vec![floating],
-        ..Surroundings::default()
+        ..Related::default()
     }
 }
 
@@ -155,8 +152,8 @@ fn event() -> Event {
 
 #[test]
 fn instances() {
-    insta::assert_json_snapshot!("instance_tenant", InstanceView::new(instance(), &around(), Viewer::Tenant));
-    insta::assert_json_snapshot!("instance_admin", InstanceView::new(instance(), &around(), Viewer::SystemAdmin));
+    insta::assert_json_snapshot!("instance_tenant", InstanceView::new(instance(), &related(), SystemRole::Tenant));
+    insta::assert_json_snapshot!("instance_admin", InstanceView::new(instance(), &related(), SystemRole::Admin));
 }
 
 #[test]
@@ -185,11 +182,12 @@ fn images_and_hosts() {
 
 #[test]
 fn explanations() {
-    let explain = |viewer| {
-        ExplainView::new(instance(), &around(), Some(&host()), vec![], vec![TimelineItem::from(event())], viewer)
+    let explain = |role| {
+        let instance = Some((instance(), related()));
+        ExplainView::new(Explanation { instance, host: Some(host()), records: vec![], events: vec![event()] }, role)
     };
-    insta::assert_json_snapshot!("explain_admin", explain(Viewer::SystemAdmin));
-    let tenant = explain(Viewer::Tenant);
+    insta::assert_json_snapshot!("explain_admin", explain(SystemRole::Admin));
+    let tenant = explain(SystemRole::Tenant);
     let text = serde_json::to_string(&tenant).expect("it serialises");
     for secret in [id(1).to_string(), "alpha".to_owned(), "c2VjcmV0".to_owned()] {
         assert!(!text.contains(&secret), "a tenant reads {secret}");
@@ -199,20 +197,20 @@ fn explanations() {
 
 #[test]
 fn every_state_is_put_into_words() {
-    let mut told = Vec::new();
+    let mut texts = Vec::new();
     for state in InstanceState::ALL {
         for power in [Power::On, Power::Off, Power::Paused] {
-            let mut seen = instance();
-            seen.spec.power = power;
-            seen.status.state = state;
-            seen.status.step = if state.is_final() { String::new() } else { "fetching image (41 %)".to_owned() };
-            seen.status.crash_count = 0;
-            seen.placement = None;
+            let mut observed = instance();
+            observed.spec.power = power;
+            observed.status.state = state;
+            observed.status.step = if state.is_final() { String::new() } else { "fetching image (41 %)".to_owned() };
+            observed.status.crash_count = 0;
+            observed.placement = None;
             if state == InstanceState::Error {
-                seen.status.reason = "QEMU ended at once.".to_owned();
+                observed.status.reason = "QEMU ended at once.".to_owned();
             }
             if power == Power::On || state.is_final() {
-                told.push(api_gateway::v1::view::explain::why(&seen, None));
+                texts.push(api_gateway::v1::view::explain::why(&observed, None));
             }
         }
     }
@@ -234,6 +232,6 @@ fn every_state_is_put_into_words() {
         hint: String::new(),
         ..placement()
     });
-    told.push(api_gateway::v1::view::explain::why(&refused, None));
-    insta::assert_snapshot!(told.join("\n"));
+    texts.push(api_gateway::v1::view::explain::why(&refused, None));
+    insta::assert_snapshot!(texts.join("\n"));
 }

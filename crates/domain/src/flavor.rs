@@ -42,7 +42,7 @@ impl Pinning {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flavor {
     pub id: FlavorId,
     pub name: Name,

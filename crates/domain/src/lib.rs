@@ -8,6 +8,7 @@ pub mod explain;
 pub mod flavor;
 pub mod host;
 pub mod id;
+pub mod identity;
 pub mod image;
 pub mod instance;
 pub mod join;

@@ -88,7 +88,7 @@ pub struct KeptPlacement {
 }
 
 /// Instances of a project that keep together or apart. What it says never changes: members were placed by it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementGroup {
     pub id: PlacementGroupId,
     pub project_id: ProjectId,

@@ -2,7 +2,7 @@
 
 use crate::{
     app::{App, catalog::shown},
-    http::problem::ApiError,
+    failure::ApiError,
 };
 use domain::{
     ExternalNetworkId, FloatingIpId, NetworkId, PeeringId, PortId, Problem, ProjectId, RouterId, SecurityGroupId,

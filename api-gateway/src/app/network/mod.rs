@@ -1,29 +1,38 @@
-//! Networks and all that belongs to them. What a request means is settled here (form, names, new ids), and the resource-manager does it. It
-//! owns them; reads go to the store.
+//! Networks and all that belongs to them. What a request means is settled here (names, new ids), and the resource-manager does it. It owns
+//! them; reads go to the store.
 //!
+//! - `noun`: what all nouns have in common; then a file for each noun.
 //! - `check`, `rule`: what a body may say at all. Pure.
 //! - `find`: the object behind an id or a name.
-//! - `look`: what views show around the objects.
-//! - `floating_ip`: what a floating IP shall stand for.
+//! - `related`: what is shown beside the objects.
 
 pub mod check;
+pub mod external_network;
 pub mod find;
 pub mod floating_ip;
-pub mod look;
+pub mod networks;
+pub mod noun;
+pub mod peering;
+pub mod port;
+pub mod related;
+pub mod router;
 pub mod rule;
+pub mod security_group;
+pub mod subnet;
 
 use crate::{
-    app::{App, idempotency::Ticket, instance::Done},
-    auth::scope::Caller,
-    http::{intent::Intent, problem::ApiError},
-    v1::view::plan::PlanView,
+    app::{
+        App,
+        idempotency::IdempotencyRecord,
+        intent::Intent,
+        plan::{Done, Plan},
+    },
+    auth::caller::Caller,
+    failure::ApiError,
 };
 use domain::{
     Problem, ProjectId,
-    network::{
-        Change, ChangeOutcome, ExternalNetwork, FloatingIp, Network, NetworkObject, Peering, Port, Router,
-        SecurityGroup, SecurityGroupRule, Subnet,
-    },
+    network::{Change, ChangeOutcome, NetworkObject},
 };
 use proto::resource::v1 as pb;
 use service_kit::context::CallContext;
@@ -31,105 +40,69 @@ use std::time::Duration;
 use store::OperationTable;
 use uuid::Uuid;
 
-/// The kinds of objects that an outcome may have.
-pub trait Kind: Sized {
-    fn of(object: NetworkObject) -> Option<Self>;
-}
-
-macro_rules! kinds {
-    ($($object:ident of $variant:ident),+ $(,)?) => {$(
-        impl Kind for $object {
-            fn of(object: NetworkObject) -> Option<Self> {
-                if let NetworkObject::$variant(object) = object { Some(object) } else { None }
-            }
-        }
-    )+};
-}
-kinds! {
-    ExternalNetwork of ExternalNetwork,
-    Network of Network,
-    Subnet of Subnet,
-    Port of Port,
-    Router of Router,
-    FloatingIp of FloatingIp,
-    SecurityGroup of SecurityGroup,
-    SecurityGroupRule of SecurityRule,
-    Peering of Peering,
-}
-
 /// One request for a change.
 pub struct Call<'a> {
     app: &'a App,
     intent: &'a Intent,
-    /// None: of what belongs to no project.
+    /// None: the object belongs to no project.
     project_id: Option<ProjectId>,
-    ticket: Ticket,
+    record: IdempotencyRecord,
 }
 
 impl<'a> Call<'a> {
-    /// `ids`: new ids for a create, the found object's for a change; see [`Ticket::open`].
-    pub async fn open<F, Fut>(
+    /// `ids`: new ids for a create, the found object's for a change; see [`IdempotencyRecord::open`].
+    pub async fn open(
         app: &'a App,
         caller: &Caller,
         project_id: Option<ProjectId>,
         intent: &'a Intent,
-        ids: F,
-    ) -> Result<Self, ApiError>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Vec<Uuid>, ApiError>>,
-    {
-        let ticket = Ticket::open(app, caller, intent, ids).await?;
-        Ok(Self { app, intent, project_id, ticket })
+        ids: impl Future<Output = Result<Vec<Uuid>, ApiError>> + Send,
+    ) -> Result<Self, ApiError> {
+        let record = IdempotencyRecord::open(app, caller, intent, ids).await?;
+        Ok(Self { app, intent, project_id, record })
     }
 
     /// All ids, as they were when the request came first.
     #[must_use]
     pub fn ids(&self) -> &[Uuid] {
-        &self.ticket.ids
+        &self.record.ids
     }
 
     /// The only id, or the first.
     pub fn id(&self) -> Result<Uuid, ApiError> {
-        self.ticket.ids.first().copied().ok_or_else(unexpected)
+        self.record.ids.first().copied().ok_or_else(unexpected)
     }
 
-    /// Makes the change, and has the object as it is then. `change` looks up the names in the request, and isn't asked for a repeat that
-    /// is answered already: they may mean nothing any more.
-    pub async fn run<T, F, Fut>(&self, change: F) -> Result<Done<T>, ApiError>
-    where
-        T: Kind,
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Change, ApiError>>,
-    {
+    /// Makes the change, and returns the object as it is then. `change` looks up the names in the request; it isn't polled for a repeat that
+    /// is answered already, because they may mean nothing any more.
+    pub async fn apply<T>(
+        &self,
+        change: impl Future<Output = Result<Change, ApiError>> + Send,
+        object: fn(NetworkObject) -> Option<T>,
+    ) -> Result<Done<T>, ApiError> {
         match self.outcome(change).await? {
             Done::Plan(plan) => Ok(Done::Plan(plan)),
-            Done::Change(outcome) => outcome.object.and_then(T::of).map(Done::Change).ok_or_else(unexpected),
+            Done::Change(outcome) => outcome.object.and_then(object).map(Done::Change).ok_or_else(unexpected),
         }
     }
 
-    /// As [`Self::run`], for deletions.
-    pub async fn end<F, Fut>(&self, change: F) -> Result<Done<()>, ApiError>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Change, ApiError>>,
-    {
-        match self.outcome(change).await? {
-            Done::Plan(plan) => Ok(Done::Plan(plan)),
-            Done::Change(_) => Ok(Done::Change(())),
-        }
+    /// As [`Self::apply`], for deletions.
+    pub async fn apply_deletion(
+        &self,
+        change: impl Future<Output = Result<Change, ApiError>> + Send,
+    ) -> Result<Done<()>, ApiError> {
+        Ok(self.outcome(change).await?.map(|_| ()))
     }
 
-    async fn outcome<F, Fut>(&self, change: F) -> Result<Done<ChangeOutcome>, ApiError>
-    where
-        F: FnOnce() -> Fut,
-        Fut: Future<Output = Result<Change, ApiError>>,
-    {
+    async fn outcome(
+        &self,
+        change: impl Future<Output = Result<Change, ApiError>> + Send,
+    ) -> Result<Done<ChangeOutcome>, ApiError> {
         let outcome = match self.replayed().await? {
             Some(outcome) => outcome,
             None => {
-                let request = request(self.project_id, self.intent.expected_generation(), &change().await?)?;
-                let answer = self.app.resource().apply(self.ticket.request(request)).await;
+                let request = request(self.project_id, self.intent.expected_generation(), &change.await?)?;
+                let answer = self.app.resource().apply(self.record.request(request)).await;
                 parse(&answer.map_err(|status| self.refused(status))?.into_inner().outcome_json)?
             }
         };
@@ -137,18 +110,18 @@ impl<'a> Call<'a> {
             return Ok(Done::Change(outcome));
         }
         let ChangeOutcome { object: _, summary, touches } = outcome;
-        Ok(Done::Plan(PlanView { summary, placement: None, quota_left: None, touches }))
+        Ok(Done::Plan(Plan::of(summary, touches)))
     }
 
     /// The outcome of an earlier request with the same idempotency key, if that one got as far.
     async fn replayed(&self) -> Result<Option<ChangeOutcome>, ApiError> {
-        let Some(id) = self.ticket.context.operation_id.filter(|_| self.ticket.repeated) else { return Ok(None) };
+        let Some(id) = self.record.context.operation_id.filter(|_| self.record.repeated) else { return Ok(None) };
         let Some(text) = self.app.store().operation_find(OperationTable::Resource, id).await? else { return Ok(None) };
         parse(&text).map(Some)
     }
 
     fn refused(&self, status: tonic::Status) -> ApiError {
-        let mut problem = self.ticket.refused(status).into_problem();
+        let mut problem = self.record.refused(status).into_problem();
         // Its fields are the body's.
         for error in &mut problem.errors {
             if !error.field.is_empty() && !error.field.starts_with('/') {
@@ -181,16 +154,16 @@ fn unexpected() -> ApiError {
     Problem::internal().into()
 }
 
-/// How long a new project's maker waits for its defaults.
-const DEFAULTS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the creator of a project waits for its defaults.
+const DEFAULTS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks for a new project's network and security group. They come by themselves soon; asked for, they are there when the project's maker
+/// Requests a new project's network and security group. They come by themselves soon; requested here, they exist when the project's creator
 /// has the answer.
 pub async fn ensure_defaults(app: &App, context: &CallContext, project_id: ProjectId) {
     let Ok(request) = request(Some(project_id), 0, &Change::ProjectDefaults) else { return };
     let mut resource = app.resource();
-    let asked = tokio::time::timeout(DEFAULTS_PATIENCE, resource.apply(context.request(request))).await;
-    match asked {
+    let answered = tokio::time::timeout(DEFAULTS_TIMEOUT, resource.apply(context.request(request))).await;
+    match answered {
         Ok(Ok(_)) => {}
         Ok(Err(status)) => {
             tracing::info!(%project_id, message = status.message(), "the project's network comes later");

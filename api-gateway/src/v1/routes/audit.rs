@@ -2,7 +2,7 @@
 
 use crate::{
     app::App,
-    auth::scope::Caller,
+    auth::caller::Caller,
     http::{
         page::{List, PageRequest},
         problem::ApiResult,
@@ -11,7 +11,6 @@ use crate::{
     v1::view::audit::AuditView,
 };
 use axum::extract::State;
-use domain::policy::{Action, Resource};
 use serde::Deserialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -42,14 +41,7 @@ struct AuditParams {
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
     responses((status = 200, body = List<AuditView>)))]
 async fn list(State(app): State<App>, caller: Caller, Query(params): Query<AuditParams>) -> ApiResult {
-    let project_id = if params.all_projects || (caller.system_admin() && !caller.names_project()) {
-        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
-        None
-    } else {
-        let project = caller.project(&app).await?;
-        caller.authorize(&app, Action::ProjectRead, Resource::Project(project.id)).await?;
-        Some(project.id)
-    };
+    let project_id = caller.reading_scope(app.auth(), params.all_projects).await?;
     let whose = project_id.map_or_else(|| "all".to_owned(), |id| id.to_string());
     let page = PageRequest::new(
         params.limit,

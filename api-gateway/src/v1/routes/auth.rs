@@ -47,21 +47,21 @@ fn answer(tokens: Tokens) -> ApiResult {
 #[utoipa::path(post, path = "/v1/auth/login", tag = "auth", request_body = LoginRequest,
     responses((status = 200, body = TokensView)))]
 async fn login(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<LoginRequest>) -> ApiResult {
-    answer(session::login(&app, &body.username, body.password, scope.peer, &scope.request_id).await?)
+    answer(session::login(app.auth(), &body.username, body.password, scope.peer, &scope.request_id).await?)
 }
 
 /// New tokens for a refresh token, which is used up by it.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshRequest,
     responses((status = 200, body = TokensView)))]
 async fn refresh(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<RefreshRequest>) -> ApiResult {
-    answer(session::refresh(&app, &body.refresh_token, &scope.request_id).await?)
+    answer(session::refresh(app.auth(), &body.refresh_token, &scope.request_id).await?)
 }
 
 /// Ends the login that a refresh token belongs to.
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", request_body = RefreshRequest,
     responses((status = 204, description = "It is over.")))]
 async fn logout(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<RefreshRequest>) -> ApiResult {
-    session::logout(&app, &body.refresh_token, &scope.request_id).await?;
+    session::logout(app.auth(), &body.refresh_token, &scope.request_id).await?;
     Ok(reply::no_content())
 }
 

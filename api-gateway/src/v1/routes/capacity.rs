@@ -1,28 +1,24 @@
 //! What the cloud still has room for.
 
 use crate::{
-    app::App,
-    auth::scope::SystemAdmin,
+    app::{
+        App,
+        capacity::{self, RebalanceRequest},
+    },
     http::{
-        problem::{ApiError, ApiResult},
+        problem::ApiResult,
         query::{ProjectParams, Query},
         reply,
     },
-    v1::view::capacity::{CapacityView, RebalancePlanView, ZoneCapacityView},
+    v1::{
+        scope::SystemAdmin,
+        view::capacity::{CapacityView, RebalancePlanView, ZoneCapacityView},
+    },
 };
 use axum::extract::State;
-use domain::{
-    Problem,
-    capacity::{RebalanceGoal, RebalancePlan, ZoneCapacity},
-    limits, validate,
-};
+use domain::{Problem, capacity::RebalanceGoal, limits, validate};
 use http::StatusCode;
-use proto::{
-    cluster::v1::{PlanRebalanceRequest, ReadCapacityRequest, RebalanceGoal as PbGoal},
-    convert::size_to_pb,
-};
 use serde::Deserialize;
-use store::Page;
 use utoipa::IntoParams;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -34,12 +30,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(get, path = "/v1/capacity", tag = "hosts", params(ProjectParams),
     responses((status = 200, body = CapacityView)))]
 async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -> ApiResult {
-    let flavors = app.store().flavor_list(Page::first(limits::PAGE_MAX)).await?;
-    let sizes = flavors.iter().map(|flavor| size_to_pb(flavor.size)).collect();
-    let pinnings = flavors.iter().map(|flavor| flavor.pinning.as_str().to_owned()).collect();
-    let answer = app.cluster().read_capacity(ReadCapacityRequest { sizes, pinnings }).await?.into_inner();
-    let zones: Vec<ZoneCapacity> = serde_json::from_str(&answer.zones_json)
-        .map_err(|error| ApiError::internal("what fits doesn't parse", &error))?;
+    let (zones, flavors) = capacity::read(&app).await?;
     let zones = zones.into_iter().map(|zone| ZoneCapacityView::new(zone, &flavors)).collect();
     reply::json(StatusCode::OK, &CapacityView { zones })
 }
@@ -67,21 +58,15 @@ struct RebalanceParams {
     responses((status = 200, body = RebalancePlanView)))]
 async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Query<RebalanceParams>) -> ApiResult {
     let (moves_max, moves_per_host_max) = (params.moves.unwrap_or(100), params.moves_per_host.unwrap_or(20));
-    for (name, asked) in [("moves", moves_max), ("moves_per_host", moves_per_host_max)] {
-        validate::check(|v| v.within(name, asked, &(1..=limits::REBALANCE_MOVES)))?;
+    for (name, requested) in [("moves", moves_max), ("moves_per_host", moves_per_host_max)] {
+        validate::check(|v| v.within(name, requested, &(1..=limits::REBALANCE_MOVES)))?;
     }
     let tolerance = params.tolerance.unwrap_or(10);
     if tolerance > 100 {
         return Err(Problem::invalid("tolerance", "must be 0 to 100 percent").into());
     }
-    let goal = match params.goal.unwrap_or_default() {
-        RebalanceGoal::FreeHosts => PbGoal::FreeHosts,
-        RebalanceGoal::EvenLoad => PbGoal::EvenLoad,
-    };
-    let tolerance_permille = tolerance * 10;
-    let request = PlanRebalanceRequest { moves_max, moves_per_host_max, goal: goal.into(), tolerance_permille };
-    let answer = app.cluster().plan_rebalance(request).await?.into_inner();
-    let plan: RebalancePlan = serde_json::from_str(&answer.plan_json)
-        .map_err(|error| ApiError::internal("a plan of moves doesn't parse", &error))?;
+    let goal = params.goal.unwrap_or_default();
+    let request = RebalanceRequest { moves_max, moves_per_host_max, goal, tolerance_permille: tolerance * 10 };
+    let plan = capacity::plan_rebalance(&app, request).await?;
     reply::json(StatusCode::OK, &RebalancePlanView::from(plan))
 }

@@ -2,24 +2,24 @@
 
 use crate::{
     app::{
-        App,
-        console::{self, INPUT_BYTES_MAX},
+        App, console,
         console_log::{self, LOG_BYTES_MAX, LOG_TAIL_BYTES, LogFrom},
         console_ticket::{self, Grant},
         instance,
+        plan::Plan,
     },
-    auth::scope::{Caller, InProject, Write},
     http::{
+        console_socket::{self, INPUT_BYTES_MAX},
         intent::{Change, MutationHeaders, MutationParams},
         path::Path,
-        problem::{ApiError, ApiResult},
+        problem::ApiResult,
         query::Query,
         reply,
     },
-    v1::view::{
-        console::ConsoleTicketView,
-        instance_request::NoFields,
-        plan::{DryRun, PlanView},
+    v1::{
+        answer,
+        scope::{InProject, Write},
+        view::{console::ConsoleTicketView, instance_request::NoFields, plan::DryRun},
     },
 };
 use axum::{
@@ -27,11 +27,9 @@ use axum::{
     extract::{State, WebSocketUpgrade},
     response::Response,
 };
-use domain::{AuditId, ErrorKind, Problem, Timestamp, Violations, event::AuditEntry, instance::Instance};
+use domain::{Problem, Violations};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
-use std::time::Instant;
-use store::{AuditInsert, Unit};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// Of the first byte of a log's answer.
@@ -131,37 +129,12 @@ async fn ticket(
     let instance = instance::find(&app, scope.id(), &key).await?;
     change.intent.check_generation(instance.generation)?;
     if change.intent.dry_run {
-        let plan = PlanView {
-            summary: format!("a ticket for the console of {} would be given", instance.name),
-            placement: None,
-            quota_left: None,
-            touches: vec![],
-        };
-        return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan });
+        let summary = format!("a ticket for the console of {} would be issued", instance.name);
+        return answer::planned(Plan::of(summary, vec![]));
     }
-    audit(&app, &scope.caller, &instance).await?;
-    let grant = Grant::new(&scope.caller, scope.id(), instance.id);
-    let (ticket, expires_at) = app.tickets().issue(grant, Instant::now());
+    let (ticket, expires_at) = console_ticket::issue(&app, &scope.caller, &instance).await?;
     let view = ConsoleTicketView { url: console_ticket::url(&app, &ticket), ticket, expires_at };
     reply::json(StatusCode::CREATED, &view)
-}
-
-/// Who looked into whose machine is worth knowing.
-async fn audit(app: &App, caller: &Caller, instance: &Instance) -> Result<(), ApiError> {
-    let entry = AuditEntry {
-        id: AuditId::new(),
-        at: Timestamp::now(),
-        principal: caller.identity.label.clone(),
-        principal_name: caller.identity.display.clone(),
-        project_id: Some(instance.project_id),
-        action: "instance.console".to_owned(),
-        object_kind: "instance".to_owned(),
-        object_id: instance.id.to_string(),
-        request_id: caller.request_id().to_owned(),
-        outcome: "accepted".to_owned(),
-        detail: format!("a ticket for the console of {}", instance.name),
-    };
-    Ok(app.store().commit(Unit::new().op(AuditInsert(entry))).await?)
 }
 
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
@@ -176,10 +149,7 @@ struct SocketParams {
 #[utoipa::path(get, path = "/v1/console", tag = "consoles", params(SocketParams),
     responses((status = 101, description = "The WebSocket is open.")))]
 async fn socket(State(app): State<App>, Query(params): Query<SocketParams>, upgrade: WebSocketUpgrade) -> ApiResult {
-    let grant = app.tickets().take(&params.ticket, Instant::now()).ok_or_else(bad_ticket)?;
-    if !grant.stands(&app).await? {
-        return Err(bad_ticket().into());
-    }
+    let grant = console_ticket::redeem(&app, &params.ticket).await?;
     // Opened first, so that a refusal is an answer with words and not a socket that closes.
     let session = console::open_serial(&app, &grant).await?;
     let upgrade = upgrade.max_message_size(INPUT_BYTES_MAX).max_frame_size(INPUT_BYTES_MAX);
@@ -187,15 +157,6 @@ async fn socket(State(app): State<App>, Query(params): Query<SocketParams>, upgr
     let tracked = app.tasks().token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         let _tracked = tracked;
-        console::bridge(&app, &grant, socket, session).await;
+        console_socket::bridge(&app, &grant, socket, session).await;
     }))
-}
-
-fn bad_ticket() -> Problem {
-    Problem::new(
-        ErrorKind::Unauthenticated,
-        "bad_ticket",
-        "the console's ticket is unknown, expired or used: each opens one session within a minute",
-    )
-    .with_hint("ask for another one: POST /v1/instances/{instance}/console-ticket")
 }

@@ -5,11 +5,9 @@ use crate::{
         App,
         event_stream::{self, Subscription, Wanted},
     },
-    auth::scope::Caller,
-    http::{
-        problem::{ApiError, ApiResult},
-        query::Query,
-    },
+    auth::caller::Caller,
+    failure::ApiError,
+    http::{problem::ApiResult, query::Query},
 };
 use axum::{
     body::Body,
@@ -75,11 +73,11 @@ async fn stream(
 ) -> ApiResult {
     let bound_key = caller.identity.api_key.as_ref().is_some_and(|key| key.project_id.is_some());
     let wanted = if params.all_projects {
-        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
+        caller.authorize(app.auth(), Action::SystemManage, Resource::System).await?;
         Wanted::Visible
     } else if caller.names_project() || bound_key {
-        let project = caller.project(&app).await?;
-        caller.authorize(&app, Action::ProjectRead, Resource::Project(project.id)).await?;
+        let project = caller.project(app.auth()).await?;
+        caller.authorize(app.auth(), Action::ProjectRead, Resource::Project(project.id)).await?;
         Wanted::Project(project.id)
     } else {
         Wanted::Visible

@@ -1,19 +1,23 @@
 //! Hosts: what system admins see and decide of them.
 
 use crate::{
-    app::{App, host, instance::Done},
-    auth::scope::SystemAdmin,
+    app::{App, host, intent::Intent},
     http::{
-        intent::{Change, Intent, MutationHeaders, MutationParams},
+        intent::{Change, MutationHeaders, MutationParams},
         page::{List, ListParams},
         path::Path,
         problem::ApiResult,
         query::{ProjectParams, Query},
         reply,
     },
-    v1::view::{
-        host::{HostChange, HostView},
-        plan::DryRun,
+    v1::{
+        answer,
+        check::host::check_change,
+        scope::SystemAdmin,
+        view::{
+            host::{HostChange, HostView},
+            plan::DryRun,
+        },
     },
 };
 use axum::extract::State;
@@ -51,10 +55,9 @@ async fn change(
     _: Query<MutationParams>,
     Change { body, intent }: Change<HostChange>,
 ) -> ApiResult {
-    match host::change(&app, &caller, &key, &body, &intent).await? {
-        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        Done::Change(host) => reply::object(StatusCode::OK, host.generation, &HostView::from(host)),
-    }
+    let change = check_change(body)?;
+    let done = host::change(&app, &caller, &key, change, &intent).await?;
+    answer::object(StatusCode::OK, done, |host| host.generation, HostView::from)
 }
 
 /// Removes a host that holds no instance: its certificates are refused from then on. System admins only.
@@ -68,8 +71,5 @@ async fn remove(
     _: Query<MutationParams>,
     intent: Intent,
 ) -> ApiResult {
-    match host::remove(&app, &caller, &key, &intent).await? {
-        Some(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        None => Ok(reply::no_content()),
-    }
+    answer::deleted(host::remove(&app, &caller, &key, &intent).await?)
 }

@@ -1,10 +1,15 @@
 //! Hosts that join. No token of the API: a host has none.
 
 use crate::{
-    app::{App, host_token},
+    app::{
+        App,
+        host_token::{self, JoinRequest},
+    },
     http::{body::Json, problem::ApiResult, reply},
-    v1::routes::auth::Anyone,
-    v1::view::host_token::{HostJoin, HostJoined},
+    v1::{
+        routes::auth::Anyone,
+        view::host_token::{HostJoin, HostJoined},
+    },
 };
 use axum::extract::State;
 use http::StatusCode;
@@ -19,5 +24,8 @@ pub fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/v1/host-joins", tag = "hosts", request_body = HostJoin,
     responses((status = 200, body = HostJoined)))]
 async fn join(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<HostJoin>) -> ApiResult {
-    reply::json(StatusCode::OK, &host_token::join(&app, &scope, body).await?)
+    let HostJoin { secret, host_id, role, name, csr_pem } = body;
+    let request = JoinRequest { secret, host_id, role, name, csr_pem };
+    let joined = host_token::join(&app, &scope.request_id, scope.peer, request).await?;
+    reply::json(StatusCode::OK, &HostJoined::from(joined))
 }

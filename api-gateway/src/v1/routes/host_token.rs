@@ -1,19 +1,22 @@
 //! Tokens that admit hosts. A token's secret is shown once, and not kept: of it the cluster-manager has the SHA-256.
 
 use crate::{
-    app::{App, host_token, host_token::Made},
-    auth::scope::SystemAdmin,
+    app::{App, host_token, intent::Intent},
     http::{
-        intent::{Change, Intent, MutationHeaders, MutationParams},
+        intent::{Change, MutationHeaders, MutationParams},
         page::{List, ListParams},
         path::Path,
         problem::ApiResult,
         query::{ProjectParams, Query},
         reply,
     },
-    v1::view::{
-        host_token::{HostTokenCreate, HostTokenCreated, HostTokenView},
-        plan::DryRun,
+    v1::{
+        answer,
+        scope::SystemAdmin,
+        view::{
+            host_token::{HostTokenCreate, HostTokenCreated, HostTokenView},
+            plan::DryRun,
+        },
     },
 };
 use axum::extract::State;
@@ -43,10 +46,9 @@ async fn create(
     _: Query<MutationParams>,
     Change { body, intent }: Change<HostTokenCreate>,
 ) -> ApiResult {
-    match host_token::create(&app, &caller, &body, &intent).await? {
-        Made::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        Made::Token(created) => reply::json(StatusCode::CREATED, &created),
-    }
+    let HostTokenCreate { name, zone, ttl_secs } = body;
+    let done = host_token::create(&app, &caller, name, zone, ttl_secs, &intent).await?;
+    answer::plain(StatusCode::CREATED, done, HostTokenCreated::from)
 }
 
 /// Shows a token, without its secret. System admins only.
@@ -67,8 +69,5 @@ async fn delete(
     _: Query<MutationParams>,
     intent: Intent,
 ) -> ApiResult {
-    match host_token::delete(&app, &caller, &key, &intent).await? {
-        Some(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        None => Ok(reply::no_content()),
-    }
+    answer::deleted(host_token::delete(&app, &caller, &key, &intent).await?)
 }

@@ -5,40 +5,33 @@ use crate::{
         App,
         catalog::image_find,
         image,
-        image_upload::{self, Declared},
-        instance::Done,
+        image_upload::{self, UploadTarget},
+        intent::Intent,
     },
-    auth::scope::{InProject, Read, Write},
     http::{
-        intent::{Change, Intent, MutationHeaders, MutationParams},
+        intent::{Change, MutationHeaders, MutationParams},
         page::{List, ListParams},
         path::Path,
         problem::ApiResult,
         query::{ProjectParams, Query},
         reply,
     },
-    v1::view::{
-        image::{ImageBytes, ImageCreate, ImageView},
-        plan::DryRun,
+    v1::{
+        answer, check,
+        scope::{InProject, Read, Write},
+        view::{
+            image::{ImageBytes, ImageCreate, ImageView},
+            plan::DryRun,
+        },
     },
 };
 use axum::{body::Body, extract::State};
-use domain::{
-    Problem,
-    image::{Image, ImagePartKind},
-};
+use domain::{Problem, image::ImagePartKind};
 use http::{HeaderMap, StatusCode};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, delete)).routes(routes!(upload))
-}
-
-fn changed(status: StatusCode, done: Done<Image>) -> ApiResult {
-    match done {
-        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        Done::Change(image) => reply::object(status, image.generation, &ImageView::from(image)),
-    }
 }
 
 /// Lists the project's images and public ones.
@@ -59,8 +52,9 @@ async fn create(
     _: Query<MutationParams>,
     Change { body, intent }: Change<ImageCreate>,
 ) -> ApiResult {
-    let done = image::create(&app, &scope.caller, scope.id(), &body, &intent).await?;
-    changed(StatusCode::CREATED, done)
+    let request = check::image::check_create(body)?;
+    let done = image::create(&app, &scope.caller, scope.id(), request, &intent).await?;
+    answer::object(StatusCode::CREATED, done, |image| image.generation, ImageView::from)
 }
 
 /// Shows an image.
@@ -88,10 +82,7 @@ async fn delete(
     _: Query<MutationParams>,
     intent: Intent,
 ) -> ApiResult {
-    match image::delete(&app, &scope.caller, scope.id(), &key, &intent).await? {
-        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-        Done::Change(()) => Ok(reply::no_content()),
-    }
+    answer::deleted(image::delete(&app, &scope.caller, scope.id(), &key, &intent).await?)
 }
 
 /// Uploads the bytes of one part. Cut in the middle, nothing of it is kept. The image is active when all parts are there.
@@ -114,7 +105,9 @@ async fn upload(
     let (key, part) = path;
     let part = ImagePartKind::parse(&part)
         .ok_or_else(|| Problem::invalid("part", "one of disk, kernel, initrd is expected"))?;
-    let declared = Declared::read(&headers)?;
-    let done = image_upload::upload(&app, &scope.caller, scope.id(), &key, part, declared, &intent, body).await?;
-    changed(StatusCode::OK, done)
+    let declared = check::image::declared(&headers)?;
+    let target = UploadTarget { project_id: scope.id(), key: &key, part };
+    let bytes = body.into_data_stream();
+    let done = image_upload::upload(&app, &scope.caller, target, declared, &intent, bytes).await?;
+    answer::object(StatusCode::OK, done, |image| image.generation, ImageView::from)
 }

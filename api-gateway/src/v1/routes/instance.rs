@@ -2,38 +2,44 @@
 
 use crate::{
     app::{
-        App, host,
-        instance::{self, Asked, Done, Made},
+        App,
+        instance::{self, ChangeRequest, Created},
         instance_check,
-        instance_wait::{self, After, WaitTarget, Waited},
-        network::look,
+        instance_list::{self, InstanceQuery},
+        instance_wait::{self, After, Wait, WaitTarget, Waited},
+        intent::Intent,
+        network::related,
+        plan::Done,
         wait,
     },
-    auth::scope::{Caller, InProject, Read, Write},
+    auth::caller::Caller,
     http::{
-        intent::{Change, Intent, MutationHeaders, MutationParams},
-        page::{List, PageRequest},
+        intent::{Change, MutationHeaders, MutationParams},
+        page::{List, list_params},
         path::Path,
-        problem::{ApiError, ApiResult},
+        problem::ApiResult,
         query::Query,
         reply,
     },
-    v1::view::{
-        instance::{InstanceView, InstancesView, Viewer},
-        instance_request::{InstanceChange, InstanceCreate},
-        plan::DryRun,
+    v1::{
+        answer,
+        scope::{InProject, Read, Write},
+        view::{
+            instance::{InstanceView, InstancesView, NotMadeView},
+            instance_request::{InstanceChange, InstanceCreate},
+            names::WaitTargetName,
+            plan::DryRun,
+        },
     },
 };
 use axum::extract::State;
 use domain::{
-    InstanceId, Problem, ProjectId, Violations,
+    Problem, ProjectId, Violations,
     instance::Instance,
     policy::{Action, Resource},
 };
 use http::StatusCode;
 use serde::Deserialize;
-use std::time::Duration;
-use store::InstanceFilter;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -54,21 +60,14 @@ pub struct WaitedMutationParams {
     #[allow(dead_code)]
     dry_run: bool,
     /// Answer when the instance is so, or in error. A wait that takes longer than `timeout` is a 504; the change stands.
-    #[param(inline)]
+    #[param(inline, value_type = Option<WaitTargetName>)]
     wait: Option<WaitTarget>,
     /// How long to wait: `60s` unless said, `1500ms`, `2m`, at most 10 minutes.
     timeout: Option<String>,
 }
 
-/// A wait as asked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Wait {
-    pub target: WaitTarget,
-    pub timeout: Duration,
-}
-
 fn wait_of(target: Option<WaitTarget>, timeout: Option<&str>) -> Result<Option<Wait>, Problem> {
-    // A wrong time is an error also without a wait.
+    // A violations time is an error also without a wait.
     let timeout = wait::parse_timeout(timeout)?;
     Ok(target.map(|target| Wait { target, timeout }))
 }
@@ -79,7 +78,7 @@ impl WaitedMutationParams {
     }
 }
 
-/// The answer of a change of one instance, after the wait that was asked for.
+/// The answer of a change of one instance, after the wait that was requested.
 pub async fn changed(
     app: &App,
     caller: &Caller,
@@ -89,7 +88,7 @@ pub async fn changed(
     restarts: bool,
 ) -> ApiResult {
     let mut instance = match done {
-        Done::Plan(plan) => return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Plan(plan) => return answer::planned(plan),
         Done::Change(instance) => instance,
     };
     if let Some(Wait { target, timeout }) = wait {
@@ -104,45 +103,35 @@ pub async fn changed(
 
 async fn shown(app: &App, caller: &Caller, status: StatusCode, instance: Instance) -> ApiResult {
     let generation = instance.generation;
-    let around = look::nics(app, [&instance]).await?;
-    reply::object(status, generation, &InstanceView::new(instance, &around, Viewer::of(caller)))
+    let related = related::nics(app, [&instance]).await?;
+    reply::object(status, generation, &InstanceView::new(instance, &related, caller.system_role()))
 }
 
-#[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-struct InstanceListParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
-    #[allow(dead_code)]
-    project: Option<String>,
-    /// Items a page, 1 to 1000; 100 unless told.
-    limit: Option<u32>,
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-    /// Only these fields of each item, separated by commas.
-    fields: Option<String>,
-    /// Only in one of these states: given several times, or separated by commas.
-    #[serde(default)]
-    #[param(required = false)]
-    state: Vec<String>,
-    /// Only of this name, or beginning so: `web-*`.
-    name: Option<String>,
-    /// Only made from this image: id or name.
-    image: Option<String>,
-    /// Only on this host: id or name. System admins only.
-    host: Option<String>,
-    /// Only with this tag, `key:value`; given several times: with all of them.
-    #[serde(default)]
-    #[param(required = false)]
-    tag: Vec<String>,
-    /// Of all projects. System admins only.
-    #[serde(default)]
-    #[param(required = false)]
-    all_projects: bool,
-    /// The newest first; else the oldest.
-    #[serde(default)]
-    #[param(required = false)]
-    newest_first: bool,
+list_params! {
+    InstanceListParams {
+        /// Only in one of these states: given several times, or separated by commas.
+        #[serde(default)]
+        #[param(required = false)]
+        state: Vec<String>,
+        /// Only of this name, or beginning so: `web-*`.
+        name: Option<String>,
+        /// Only made from this image: id or name.
+        image: Option<String>,
+        /// Only on this host: id or name. System admins only.
+        host: Option<String>,
+        /// Only with this tag, `key:value`; given several times: with all of them.
+        #[serde(default)]
+        #[param(required = false)]
+        tag: Vec<String>,
+        /// Of all projects. System admins only.
+        #[serde(default)]
+        #[param(required = false)]
+        all_projects: bool,
+        /// The newest first; else the oldest.
+        #[serde(default)]
+        #[param(required = false)]
+        newest_first: bool,
+    }
 }
 
 /// Lists instances, the oldest first.
@@ -150,76 +139,40 @@ struct InstanceListParams {
     responses((status = 200, body = List<InstanceView>)))]
 async fn list(State(app): State<App>, caller: Caller, Query(params): Query<InstanceListParams>) -> ApiResult {
     let project_id = if params.all_projects {
-        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
+        caller.authorize(app.auth(), Action::SystemManage, Resource::System).await?;
         None
     } else {
-        let project = caller.project(&app).await?;
-        caller.authorize(&app, Action::ProjectRead, Resource::Project(project.id)).await?;
-        Some(project.id)
+        Some(caller.project_for(app.auth(), Action::ProjectRead).await?.id)
     };
     if params.host.is_some() {
-        caller.authorize(&app, Action::SystemManage, Resource::System).await?;
+        caller.authorize(app.auth(), Action::SystemManage, Resource::System).await?;
     }
-    let page = list_page(&params, project_id)?;
-    let filter = list_filter(&app, &params, project_id, &page).await?;
-    let rows = app.store().instance_list(&filter).await?;
-    let viewer = Viewer::of(&caller);
-    let around = look::nics(&app, rows.iter().map(|row| &row.instance)).await?;
-    page.reply(rows, |row| row.id.to_string(), |row| InstanceView::new(row.instance, &around, viewer))
-}
-
-/// A cursor belongs to the list with these filters.
-fn list_page(params: &InstanceListParams, project_id: Option<ProjectId>) -> Result<PageRequest, ApiError> {
-    let InstanceListParams { state, name, image, host, tag, newest_first, .. } = params;
+    // A cursor belongs to the list with these filters.
+    let InstanceListParams { state, name, image, host, tag, newest_first, .. } = &params;
     let list = format!("instances {project_id:?} {state:?} {name:?} {image:?} {host:?} {tag:?} {newest_first}");
-    PageRequest::new(params.limit, params.cursor.as_deref(), params.fields.as_deref(), &list)
+    let page = params.common().page(&list)?;
+    let instances = instance_list::list(&app, list_query(params, project_id)?, page.store_page()).await?;
+    let (related, role) = (related::nics(&app, &instances).await?, caller.system_role());
+    let view = |instance| InstanceView::new(instance, &related, role);
+    page.reply(instances, |instance| instance.id.to_string(), view)
 }
 
-async fn list_filter(
-    app: &App,
-    params: &InstanceListParams,
-    project_id: Option<ProjectId>,
-    page: &PageRequest,
-) -> Result<InstanceFilter, ApiError> {
+fn list_query(params: InstanceListParams, project_id: Option<ProjectId>) -> Result<InstanceQuery, Problem> {
     let mut violations = Violations::default();
-    let state = instance_check::states(&mut violations, &params.state);
-    let tag = instance_check::tag_filters(&mut violations, &params.tag);
-    let (name, name_prefix) = match &params.name {
+    let states = instance_check::states(&mut violations, &params.state);
+    let tags = instance_check::tag_filters(&mut violations, &params.tag);
+    let (name, name_prefix) = match params.name {
         None => (None, None),
         Some(name) => match name.strip_suffix('*') {
             Some(prefix) => (None, Some(prefix.to_owned())),
-            None => (Some(name.clone()), None),
+            None => (Some(name), None),
         },
     };
     let stars = name.as_ref().or(name_prefix.as_ref()).is_some_and(|text| text.contains('*'));
-    violations.unless(!stars, "name", || "a name, or the beginning of one with * behind it, is expected".to_owned());
+    violations.unless(!stars, "name", || "a name, or the beginning of one followed by *, is expected".to_owned());
     violations.finish()?;
-    let image_id = match (&params.image, project_id) {
-        (None, _) => None,
-        (Some(key), Some(project_id)) => Some(app.catalog().image(app, project_id, key).await?.id),
-        // In all projects a name means nothing.
-        (Some(key), None) => {
-            Some(key.parse().map_err(|_| Problem::invalid("image", "with all_projects an id is expected"))?)
-        }
-    };
-    let host_id = match &params.host {
-        None => None,
-        Some(key) => Some(host::find(app, key).await?.id),
-    };
-    let after = page.after.as_deref().map(str::parse::<InstanceId>).transpose();
-    let after = after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?;
-    Ok(InstanceFilter {
-        project_id,
-        state,
-        host_id,
-        image_id,
-        name,
-        name_prefix,
-        tag,
-        after,
-        limit: page.limit + 1,
-        newest_first: params.newest_first,
-    })
+    let InstanceListParams { image, host, newest_first, .. } = params;
+    Ok(InstanceQuery { project_id, states, name, name_prefix, image, host, tags, newest_first })
 }
 
 /// Makes an instance, or (with `count`) several: all or none, or as many as fit. With `count` the answer is a list.
@@ -238,31 +191,22 @@ async fn create(
         return Err(Problem::invalid("wait", "a new instance can't be waited for to be deleted").into());
     }
     let many = body.count.is_some();
-    let Made { mut instances, not_made } =
-        match instance::create(&app, &scope.caller, scope.id(), &body, &intent).await? {
-            Done::Plan(plan) => return reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
-            Done::Change(made) => made,
+    let request = instance_check::create(&body)?;
+    let Created { mut instances, not_created } =
+        match instance::create(&app, &scope.caller, scope.id(), request, &intent).await? {
+            Done::Plan(plan) => return answer::planned(plan),
+            Done::Change(created) => created,
         };
     if !many {
         let only = instances.pop().ok_or_else(Problem::internal)?;
         return changed(&app, &scope.caller, StatusCode::CREATED, Done::Change(only), wait, false).await;
     }
-    if let Some(Wait { target, timeout }) = wait {
-        let each = instances
-            .iter()
-            .map(|answer| instance_wait::until(&app, answer.id, target, Some(After::change(answer)), timeout));
-        let waited = futures::future::try_join_all(each).await?;
-        instances = waited
-            .into_iter()
-            .filter_map(|waited| match waited {
-                Waited::Instance(now) => Some(*now),
-                Waited::Gone => None,
-            })
-            .collect();
+    if let Some(wait) = wait {
+        instances = instance_wait::for_all(&app, instances, wait).await?;
     }
-    let viewer = Viewer::of(&scope.caller);
-    let around = look::nics(&app, &instances).await?;
-    let items = instances.into_iter().map(|instance| InstanceView::new(instance, &around, viewer)).collect();
+    let (related, role) = (related::nics(&app, &instances).await?, scope.caller.system_role());
+    let items = instances.into_iter().map(|instance| InstanceView::new(instance, &related, role)).collect();
+    let not_made = not_created.map(|not_created| NotMadeView::new(not_created, role));
     reply::json(StatusCode::CREATED, &InstancesView { items, not_made })
 }
 
@@ -274,7 +218,7 @@ struct InstanceShowParams {
     #[allow(dead_code)]
     project: Option<String>,
     /// Answer when the instance is so, or in error; 504 after `timeout`.
-    #[param(inline)]
+    #[param(inline, value_type = Option<WaitTargetName>)]
     wait: Option<WaitTarget>,
     /// How long to wait: `60s` unless said, `1500ms`, `2m`, at most 10 minutes.
     timeout: Option<String>,
@@ -314,8 +258,9 @@ async fn change(
     Change { body, intent }: Change<InstanceChange>,
 ) -> ApiResult {
     instance_check::change(&body)?;
-    let asked = Asked::Ready(instance::describe(&body));
-    let done = instance::change(&app, &scope.caller, scope.id(), &key, &intent, asked).await?;
+    let InstanceChange { name, tags, on_crash } = body;
+    let request = ChangeRequest::Describe { name, tags, on_crash };
+    let done = instance::change(&app, &scope.caller, scope.id(), &key, &intent, request).await?;
     changed(&app, &scope.caller, StatusCode::OK, done, None, false).await
 }
 
@@ -336,7 +281,7 @@ async fn delete(
         return Err(Problem::invalid("wait", "a deletion can only be waited for until `deleted`").into());
     }
     match instance::delete(&app, &scope.caller, scope.id(), &key, &intent).await? {
-        Done::Plan(plan) => reply::json(StatusCode::OK, &DryRun { dry_run: true, plan }),
+        Done::Plan(plan) => answer::planned(plan),
         Done::Change(None) => Ok(reply::no_content()),
         Done::Change(Some(instance)) => {
             changed(&app, &scope.caller, StatusCode::ACCEPTED, Done::Change(instance), wait, false).await

@@ -1,211 +1,157 @@
-//! What an instance is asked to do: power, reboot, resize, rebuild. Each is a change of what is wanted of it; its host does it, so the
-//! answer is 202 with the instance as accepted, or (with `wait`) as it became.
+//! Actions on an instance: power, reboot, resize, rebuild, NICs. Each changes what is desired of it; its host does it, so the answer is 202 with
+//! the instance as accepted, or (with `wait`) as it became.
 
-use super::instance::{Wait, WaitedMutationParams, changed};
+use super::instance::{WaitedMutationParams, changed};
 use crate::{
     app::{
         App,
-        instance::{self, Asked},
+        instance::{self, ChangeRequest},
         instance_check, instance_nic,
         instance_wait::WaitTarget,
+        intent::Intent,
     },
-    auth::scope::{InProject, Write},
     http::{
-        intent::{Change, Intent, MutationHeaders},
+        intent::{Change, MutationHeaders},
         path::Path,
         problem::ApiResult,
         query::Query,
     },
-    v1::view::{
-        instance::InstanceView,
-        instance_request::{InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, NoFields},
-        nic::NicRequest,
-        plan::DryRun,
+    v1::{
+        describe::{Described, Description},
+        scope::{InProject, Write},
+        view::{
+            instance::InstanceView,
+            instance_request::{InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, NoFields},
+            nic::NicRequest,
+            plan::DryRun,
+        },
     },
 };
-use axum::extract::State;
+use axum::{extract::State, routing};
 use domain::{Problem, instance::Power};
 use http::StatusCode;
-use proto::{
-    cluster::v1::{self as pb, change_instance_request::Change as Wanted},
-    convert::power_to_pb,
+use serde::de::DeserializeOwned;
+use utoipa::{ToSchema, openapi::HttpMethod};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouter},
+    routes,
 };
-use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(routes!(start))
-        .routes(routes!(stop))
-        .routes(routes!(reboot))
-        .routes(routes!(pause))
-        .routes(routes!(resume))
-        .routes(routes!(resize))
-        .routes(routes!(rebuild))
-        .routes(routes!(attach))
+        .routes(action("start", "Starts an instance. One that runs stays as it is.", power_on))
+        .routes(action("stop", "Stops an instance: asks the guest, and ends it when it takes too long.", stop))
+        .routes(action("reboot", "Reboots a running instance: asks the guest, or (`hard`) resets it.", reboot))
+        .routes(action("pause", "Pauses a running instance: its memory stays, its CPUs stand still.", pause))
+        .routes(action("resume", "Lets a paused instance go on.", power_on))
+        .routes(action("resize", "Gives a stopped instance another size.", resize))
+        .routes(action(
+            "rebuild",
+            "Makes the root disk anew, from the instance's image or another. What was on it is gone.",
+            rebuild,
+        ))
+        .routes(action_at(
+            "nics",
+            "attach",
+            "Gives an instance a network card more, also while it runs: of a network, or with a port that is there already.",
+            attach,
+        ))
         .routes(routes!(detach))
 }
 
-struct Request<'a> {
-    app: &'a App,
-    scope: &'a InProject<Write>,
-    key: &'a str,
-    intent: &'a Intent,
-    wait: Option<Wait>,
-    /// The guest starts anew.
-    restarts: bool,
+/// The route of an action that is called as its path is.
+fn action<B>(
+    name: &'static str,
+    summary: &'static str,
+    request: fn(B) -> Result<ChangeRequest, Problem>,
+) -> UtoipaMethodRouter<App>
+where
+    B: DeserializeOwned + ToSchema + Send + 'static,
+{
+    action_at(name, name, summary, request)
 }
 
-async fn run(request: Request<'_>, asked: Asked) -> ApiResult {
-    let Request { app, scope, key, intent, wait, restarts } = request;
+/// The route of an action. `request`: what its body means.
+fn action_at<B>(
+    path: &'static str,
+    operation_id: &'static str,
+    summary: &'static str,
+    request: fn(B) -> Result<ChangeRequest, Problem>,
+) -> UtoipaMethodRouter<App>
+where
+    B: DeserializeOwned + ToSchema + Send + 'static,
+{
+    let handler = move |State(app): State<App>,
+                        scope: InProject<Write>,
+                        Path(key): Path<String>,
+                        Query(params): Query<WaitedMutationParams>,
+                        Change { body, intent }: Change<B>| async move {
+        perform(&app, &scope, &key, &params, &intent, || request(body)).await
+    };
+    let description = Description::new("instances", operation_id, summary)
+        .path_param("instance", "Id or name.")
+        .params::<WaitedMutationParams>()
+        .params::<MutationHeaders>()
+        .body::<B>()
+        .answers::<InstanceView>("202")
+        .answers_dry_run();
+    Described::at(format!("/v1/instances/{{instance}}/{path}"))
+        .on(HttpMethod::Post, description, routing::post(handler))
+        .routes()
+}
+
+async fn perform(
+    app: &App,
+    scope: &InProject<Write>,
+    key: &str,
+    params: &WaitedMutationParams,
+    intent: &Intent,
+    request: impl FnOnce() -> Result<ChangeRequest, Problem>,
+) -> ApiResult {
+    let wait = params.wait()?;
+    let request = request()?;
     if wait.is_some_and(|w| w.target == WaitTarget::Deleted) {
-        return Err(Problem::invalid("wait", "this doesn't delete it").into());
+        return Err(Problem::invalid("wait", "this action doesn't delete the instance").into());
     }
-    let done = instance::change(app, &scope.caller, scope.id(), key, intent, asked).await?;
+    // The guest starts anew: what it said before doesn't count for the wait.
+    let restarts = matches!(request, ChangeRequest::Reboot { .. } | ChangeRequest::Rebuild(_));
+    let done = instance::change(app, &scope.caller, scope.id(), key, intent, request).await?;
     changed(app, &scope.caller, StatusCode::ACCEPTED, done, wait, restarts).await
 }
 
-fn power(power: Power, stop_timeout_secs: Option<u32>) -> Asked {
-    Asked::Ready(Wanted::SetPower(pb::SetPower { power: power_to_pb(power).into(), stop_timeout_secs }))
+fn power_on(_: NoFields) -> Result<ChangeRequest, Problem> {
+    Ok(ChangeRequest::Power { power: Power::On, stop_timeout_secs: None })
 }
 
-/// Starts an instance. One that runs stays as it is.
-#[utoipa::path(post, path = "/v1/instances/{instance}/start", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = NoFields,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn start(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    change: Change<NoFields>,
-) -> ApiResult {
-    let wait = params.wait()?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &change.intent, wait, restarts: false };
-    run(request, power(Power::On, None)).await
+fn pause(_: NoFields) -> Result<ChangeRequest, Problem> {
+    Ok(ChangeRequest::Power { power: Power::Paused, stop_timeout_secs: None })
 }
 
-/// Stops an instance: asks the guest, and ends it when it takes too long.
-#[utoipa::path(post, path = "/v1/instances/{instance}/stop", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = InstanceStop,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn stop(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    Change { body, intent }: Change<InstanceStop>,
-) -> ApiResult {
-    let wait = params.wait()?;
-    let stop_timeout_secs = instance_check::stop(&body)?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: false };
-    run(request, power(Power::Off, stop_timeout_secs)).await
+fn stop(body: InstanceStop) -> Result<ChangeRequest, Problem> {
+    Ok(ChangeRequest::Power { power: Power::Off, stop_timeout_secs: instance_check::stop(&body)? })
 }
 
-/// Reboots a running instance: asks the guest, or (`hard`) resets it.
-#[utoipa::path(post, path = "/v1/instances/{instance}/reboot", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = InstanceReboot,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn reboot(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    Change { body, intent }: Change<InstanceReboot>,
-) -> ApiResult {
-    let wait = params.wait()?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: true };
-    run(request, Asked::Ready(Wanted::Reboot(pb::Reboot { hard: body.hard }))).await
+fn reboot(body: InstanceReboot) -> Result<ChangeRequest, Problem> {
+    Ok(ChangeRequest::Reboot { hard: body.hard })
 }
 
-/// Pauses a running instance: its memory stays, its CPUs stand still.
-#[utoipa::path(post, path = "/v1/instances/{instance}/pause", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = NoFields,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn pause(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    change: Change<NoFields>,
-) -> ApiResult {
-    let wait = params.wait()?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &change.intent, wait, restarts: false };
-    run(request, power(Power::Paused, None)).await
-}
-
-/// Lets a paused instance go on.
-#[utoipa::path(post, path = "/v1/instances/{instance}/resume", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = NoFields,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn resume(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    change: Change<NoFields>,
-) -> ApiResult {
-    let wait = params.wait()?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &change.intent, wait, restarts: false };
-    run(request, power(Power::On, None)).await
-}
-
-/// Gives a stopped instance another size.
-#[utoipa::path(post, path = "/v1/instances/{instance}/resize", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = InstanceResize,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn resize(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    Change { body, intent }: Change<InstanceResize>,
-) -> ApiResult {
-    let wait = params.wait()?;
+fn resize(body: InstanceResize) -> Result<ChangeRequest, Problem> {
     instance_check::resize(&body)?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: false };
-    run(request, Asked::Resize(body)).await
+    let InstanceResize { flavor, vcpus, memory_mib, disk_gib } = body;
+    Ok(match flavor {
+        Some(key) => ChangeRequest::ResizeToFlavor(key),
+        None => ChangeRequest::Resize { vcpus, memory_mib, disk_gib },
+    })
 }
 
-/// Makes the root disk anew, from the instance's image or another. What was on it is gone.
-#[utoipa::path(post, path = "/v1/instances/{instance}/rebuild", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = InstanceRebuild,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn rebuild(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    Change { body, intent }: Change<InstanceRebuild>,
-) -> ApiResult {
-    let wait = params.wait()?;
+fn rebuild(body: InstanceRebuild) -> Result<ChangeRequest, Problem> {
     instance_check::rebuild(&body)?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: true };
-    run(request, Asked::Rebuild(body.image)).await
+    Ok(ChangeRequest::Rebuild(body.image))
 }
 
-/// Gives an instance a network card more, also while it runs: of a network, or with a port that is there already.
-#[utoipa::path(post, path = "/v1/instances/{instance}/nics", tag = "instances",
-    params(("instance" = String, Path, description = "Id or name."), WaitedMutationParams, MutationHeaders),
-    request_body = NicRequest,
-    responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
-async fn attach(
-    State(app): State<App>,
-    scope: InProject<Write>,
-    Path(key): Path<String>,
-    Query(params): Query<WaitedMutationParams>,
-    Change { body, intent }: Change<NicRequest>,
-) -> ApiResult {
-    let wait = params.wait()?;
+fn attach(body: NicRequest) -> Result<ChangeRequest, Problem> {
     instance_nic::check(&body)?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: false };
-    run(request, Asked::Attach(body)).await
+    Ok(ChangeRequest::AttachNic(body))
 }
 
 /// Takes a network card from an instance, also while it runs. A port that was made with the instance goes, another stays.
@@ -221,7 +167,5 @@ async fn detach(
     intent: Intent,
 ) -> ApiResult {
     let (key, port) = path;
-    let wait = params.wait()?;
-    let request = Request { app: &app, scope: &scope, key: &key, intent: &intent, wait, restarts: false };
-    run(request, Asked::Detach(port)).await
+    perform(&app, &scope, &key, &params, &intent, || Ok(ChangeRequest::DetachNic(port))).await
 }

@@ -1,24 +1,22 @@
 //! Who is in a project, with which role.
 
 use crate::{
-    app::{
-        App,
-        mutate::{self, Answer, Deed, OwnChange},
-    },
-    auth::scope::{Manage, OfProject, Read},
+    app::{App, intent::Intent, member},
     http::{
-        intent::{Change, Intent, MutationHeaders, MutationParams},
+        intent::{Change, MutationHeaders, MutationParams},
         page::{List, ListParams},
         path::Path,
-        problem::{ApiError, ApiResult},
+        problem::ApiResult,
         query::Query,
     },
-    v1::view::project::{MemberPut, MemberView},
+    v1::{
+        answer,
+        scope::{Manage, OfProject, Read},
+        view::project::{MemberPut, MemberView},
+    },
 };
 use axum::extract::State;
-use domain::{Problem, Timestamp, UserId, policy::Role};
 use http::StatusCode;
-use store::{RoleBindingDelete, RoleBindingPut, RoleMemberRow, Unit, UserRow};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -31,10 +29,7 @@ pub fn routes() -> OpenApiRouter<App> {
     responses((status = 200, body = List<MemberView>)))]
 async fn list(State(app): State<App>, scope: OfProject<Read>, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page(&format!("members of {}", scope.id()))?;
-    let mut rows = app.store().role_binding_list_of_project(scope.id()).await?;
-    if let Some(after) = &page.after {
-        rows.retain(|row| row.user_id.to_string() > *after);
-    }
+    let rows = member::list(&app, scope.id(), &page.store_page()).await?;
     page.reply(rows, |row| row.user_id.to_string(), MemberView::from)
 }
 
@@ -50,18 +45,8 @@ async fn put(
     _: Query<MutationParams>,
     Change { body, intent }: Change<MemberPut>,
 ) -> ApiResult {
-    mutate::own(&app, &scope.caller, &intent, async || {
-        let user = user_fetch(&app, &path.1).await?;
-        let role: Role = body.role.into();
-        let now = Timestamp::now();
-        let unit = Unit::new().op(RoleBindingPut { project_id: scope.id(), user_id: user.id, role, created_at: now });
-        let deed = deed(&scope, &user, "member.put", "member.changed", &format!("is {} of", role.as_str()));
-        let row =
-            RoleMemberRow { project_id: scope.id(), user_id: user.id, user_name: user.name, role, created_at: now };
-        let answer = Answer::plain(StatusCode::OK, &MemberView::from(row))?;
-        Ok(OwnChange { unit, deed, answer, touches_identity: true })
-    })
-    .await
+    let done = member::put(&app, &scope.caller, &scope.project, &path.1, body.role.into(), &intent).await?;
+    answer::plain(StatusCode::OK, done, MemberView::from)
 }
 
 /// Takes a user out of a project. Admins of the project.
@@ -76,35 +61,5 @@ async fn remove(
     _: Query<MutationParams>,
     intent: Intent,
 ) -> ApiResult {
-    mutate::own(&app, &scope.caller, &intent, async || {
-        let user = user_fetch(&app, &path.1).await?;
-        let bindings = app.store().role_binding_list_of_user(user.id).await?;
-        if !bindings.iter().any(|b| b.project_id == scope.id()) {
-            return Err(Problem::not_found("member", &user.name).into());
-        }
-        let unit = Unit::new().op(RoleBindingDelete { project_id: scope.id(), user_id: user.id });
-        let deed = deed(&scope, &user, "member.delete", "member.deleted", "is no member any more of");
-        Ok(OwnChange { unit, deed, answer: Answer::none(), touches_identity: true })
-    })
-    .await
-}
-
-async fn user_fetch(app: &App, key: &str) -> Result<UserRow, ApiError> {
-    let found = match key.parse::<UserId>() {
-        Ok(id) => app.store().user_find(id).await?,
-        Err(_) => app.store().user_find_by_name(key).await?,
-    };
-    found.ok_or_else(|| Problem::not_found("user", key.chars().take(64).collect::<String>()).into())
-}
-
-fn deed(scope: &OfProject<Manage>, user: &UserRow, action: &'static str, event: &'static str, what: &str) -> Deed {
-    Deed {
-        action,
-        event,
-        object_kind: "member",
-        object_id: format!("{}/{}", scope.id(), user.id),
-        object_name: user.name.to_string(),
-        project_id: Some(scope.id()),
-        message: format!("user {} {what} project {}", user.name, scope.project.name),
-    }
+    answer::deleted(member::remove(&app, &scope.caller, &scope.project, &path.1, &intent).await?)
 }

@@ -18,6 +18,7 @@ pub mod instance;
 pub mod instance_action;
 pub mod member;
 pub mod network;
+mod noun;
 pub mod peering;
 pub(crate) mod placement_group;
 pub(crate) mod placement_record;

@@ -1,23 +1,19 @@
 //! Placement records: what was refused, and what was decided of instances that are gone. A tenant reads its project's, without hosts.
 
 use crate::{
-    app::{App, catalog::shown},
-    auth::scope::Caller,
+    app::{App, placement_record},
+    auth::caller::Caller,
     http::{
         page::{List, PageRequest},
         path::Path,
-        problem::{ApiError, ApiResult},
+        problem::ApiResult,
         query::{ProjectParams, Query},
         reply,
     },
-    v1::view::{instance::Viewer, names::PlacementOutcomeName, placement_record::PlacementRecordView},
+    v1::view::{names::PlacementOutcomeName, placement_record::PlacementRecordView},
 };
 use axum::extract::State;
-use domain::{
-    InstanceId, PlacementRecordId, Problem, ProjectId,
-    placement::PlacementOutcome,
-    policy::{Action, Resource},
-};
+use domain::{PlacementRecordId, Problem, placement::PlacementOutcome};
 use http::StatusCode;
 use serde::Deserialize;
 use store::PlacementRecordFilter;
@@ -60,7 +56,7 @@ struct PlacementRecordListParams {
 #[utoipa::path(get, path = "/v1/placement-records", tag = "placement records", params(PlacementRecordListParams),
     responses((status = 200, body = List<PlacementRecordView>)))]
 async fn list(State(app): State<App>, caller: Caller, Query(params): Query<PlacementRecordListParams>) -> ApiResult {
-    let project_id = whose(&app, &caller, params.all_projects).await?;
+    let project_id = caller.reading_scope(app.auth(), params.all_projects).await?;
     let PlacementRecordListParams { outcome, instance, newest_first, .. } = &params;
     let list = format!("placement records of {project_id:?} {outcome:?} {instance:?} {newest_first}");
     let page = PageRequest::new(params.limit, params.cursor.as_deref(), params.fields.as_deref(), &list)?;
@@ -71,11 +67,11 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Place
         after: after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?,
         limit: page.limit + 1,
         newest_first: params.newest_first,
-        ..of_instance(params.instance.as_deref())
+        ..placement_record::of_instance(params.instance.as_deref())
     };
-    let rows = app.store().placement_record_list(&filter).await?;
-    let viewer = Viewer::of(&caller);
-    page.reply(rows, |row| row.id.to_string(), |row| PlacementRecordView::new(row, viewer))
+    let rows = placement_record::list(&app, &filter).await?;
+    let role = caller.system_role();
+    page.reply(rows, |row| row.id.to_string(), |row| PlacementRecordView::new(row, role))
 }
 
 /// Shows a placement record.
@@ -83,31 +79,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Place
     params(("record" = String, Path, description = "Id."), ProjectParams),
     responses((status = 200, body = PlacementRecordView)))]
 async fn show(State(app): State<App>, caller: Caller, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
-    let project_id = whose(&app, &caller, false).await?;
-    let not_found = || Problem::not_found("placement record", shown(&key));
-    let id: PlacementRecordId = key.parse().map_err(|_| not_found())?;
-    let found = app.store().placement_record_find(project_id, id).await?.ok_or_else(not_found)?;
-    reply::json(StatusCode::OK, &PlacementRecordView::new(found, Viewer::of(&caller)))
-}
-
-/// `None`: of all projects.
-async fn whose(app: &App, caller: &Caller, all_projects: bool) -> Result<Option<ProjectId>, ApiError> {
-    if all_projects || (caller.system_admin() && !caller.names_project()) {
-        caller.authorize(app, Action::SystemManage, Resource::System).await?;
-        return Ok(None);
-    }
-    let project = caller.project(app).await?;
-    caller.authorize(app, Action::ProjectRead, Resource::Project(project.id)).await?;
-    Ok(Some(project.id))
-}
-
-/// Those of an instance, by id or name.
-#[must_use]
-pub fn of_instance(key: Option<&str>) -> PlacementRecordFilter {
-    let id = key.and_then(|key| key.parse::<InstanceId>().ok());
-    PlacementRecordFilter {
-        instance_id: id,
-        instance_name: key.filter(|_| id.is_none()).map(str::to_owned),
-        ..PlacementRecordFilter::default()
-    }
+    let project_id = caller.reading_scope(app.auth(), false).await?;
+    let found = placement_record::find(&app, project_id, &key).await?;
+    reply::json(StatusCode::OK, &PlacementRecordView::new(found, caller.system_role()))
 }

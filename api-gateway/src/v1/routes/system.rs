@@ -28,7 +28,8 @@ async fn healthz(_: Anyone) -> ApiResult {
 #[utoipa::path(get, path = "/readyz", tag = "system",
     responses((status = 200, body = Readiness)))]
 async fn readyz(State(app): State<App>, _: Anyone) -> ApiResult {
-    readiness::check(&app).await
+    let checks = readiness::check(&app).await?;
+    reply::json(StatusCode::OK, &Readiness::from(checks))
 }
 
 /// The process's metrics, in Prometheus' text format.

@@ -1,9 +1,9 @@
 //! API keys.
 
 use super::project::RoleView;
-use domain::{ApiKeyId, Name, ProjectId, Timestamp};
+use crate::app::api_key::NewApiKey;
+use domain::{ApiKeyId, Name, ProjectId, Timestamp, identity::ApiKey};
 use serde::{Deserialize, Serialize};
-use store::ApiKeyRow;
 use utoipa::ToSchema;
 
 #[derive(Serialize, ToSchema)]
@@ -26,8 +26,8 @@ pub struct ApiKeyView {
     pub created_at: Timestamp,
 }
 
-impl From<ApiKeyRow> for ApiKeyView {
-    fn from(row: ApiKeyRow) -> Self {
+impl From<ApiKey> for ApiKeyView {
+    fn from(row: ApiKey) -> Self {
         Self {
             id: row.id,
             name: row.name,
@@ -46,6 +46,12 @@ pub struct ApiKeyCreated {
     pub key: ApiKeyView,
     /// The whole key, for `Authorization: Bearer …`. It is not shown again.
     pub secret: String,
+}
+
+impl From<NewApiKey> for ApiKeyCreated {
+    fn from(new: NewApiKey) -> Self {
+        Self { key: new.key.into(), secret: new.secret }
+    }
 }
 
 #[derive(Deserialize, ToSchema)]

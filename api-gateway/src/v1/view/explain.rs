@@ -2,12 +2,8 @@
 //!
 //! A tenant reads no host's name or id here. A system admin reads the host's name and what is wrong with it.
 
-use super::{
-    instance::{InstanceView, Viewer},
-    network_names::Surroundings,
-    placement_record::PlacementRecordView,
-    timeline::TimelineItem,
-};
+use super::{instance::InstanceView, placement_record::PlacementRecordView, timeline::TimelineItem};
+use crate::{app::explain::Explanation, auth::caller::SystemRole};
 use domain::{
     explain::{PlacementRecord, Rejection},
     host::{Host, HostState},
@@ -36,35 +32,27 @@ pub struct ExplainView {
 
 impl ExplainView {
     #[must_use]
-    pub fn new(
-        instance: Instance,
-        around: &Surroundings,
-        host: Option<&Host>,
-        records: Vec<KeptPlacement>,
-        timeline: Vec<TimelineItem>,
-        viewer: Viewer,
-    ) -> Self {
-        let why = why(&instance, host.filter(|_| viewer == Viewer::SystemAdmin));
-        let placement = match viewer {
-            Viewer::SystemAdmin => instance.placement.clone(),
-            Viewer::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
+    pub fn new(explanation: Explanation, role: SystemRole) -> Self {
+        let Explanation { instance, host, records, events } = explanation;
+        let timeline = events.into_iter().map(TimelineItem::from).collect();
+        let Some((instance, related)) = instance else {
+            let why = records.first().map(what_it_was).unwrap_or_default();
+            let records = shown(records, role);
+            let placement = records.first().map(|record| record.placement.clone());
+            return Self { instance: None, placement, why, records, timeline };
         };
-        let instance = Some(InstanceView::new(instance, around, viewer));
-        Self { placement, why, timeline, instance, records: shown(records, viewer) }
-    }
-
-    /// Of what there is no instance: made of what is kept, the newest first. `None`: nothing is.
-    #[must_use]
-    pub fn of_records(records: Vec<KeptPlacement>, timeline: Vec<TimelineItem>, viewer: Viewer) -> Option<Self> {
-        let why = what_it_was(records.first()?);
-        let records = shown(records, viewer);
-        let placement = records.first().map(|record| record.placement.clone());
-        Some(Self { instance: None, placement, why, records, timeline })
+        let why = why(&instance, host.as_ref().filter(|_| role == SystemRole::Admin));
+        let placement = match role {
+            SystemRole::Admin => instance.placement.clone(),
+            SystemRole::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
+        };
+        let instance = Some(InstanceView::new(instance, &related, role));
+        Self { placement, why, timeline, instance, records: shown(records, role) }
     }
 }
 
-fn shown(records: Vec<KeptPlacement>, viewer: Viewer) -> Vec<PlacementRecordView> {
-    records.into_iter().map(|kept| PlacementRecordView::new(kept, viewer)).collect()
+fn shown(records: Vec<KeptPlacement>, role: SystemRole) -> Vec<PlacementRecordView> {
+    records.into_iter().map(|kept| PlacementRecordView::new(kept, role)).collect()
 }
 
 /// One paragraph of an instance that isn't there.
@@ -149,7 +137,7 @@ fn what_it_is(instance: &Instance) -> String {
     }
 }
 
-/// Without the full stop that the text around adds.
+/// Without the full stop that the text related adds.
 fn sentence(text: &str) -> &str {
     text.trim().trim_end_matches('.')
 }

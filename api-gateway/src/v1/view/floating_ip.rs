@@ -1,6 +1,7 @@
 //! Floating IPs: with the port and the instance that they stand for.
 
-use super::{names::PortStatusName, network_names::Surroundings};
+use super::names::PortStatusName;
+use crate::app::network::related::Related;
 use domain::{
     ExternalNetworkId, FloatingIpId, InstanceId, Name, PortId, ProjectId, Timestamp,
     network::{FloatingIp, PortStatus},
@@ -43,7 +44,7 @@ pub struct FloatingIpView {
 
 impl FloatingIpView {
     #[must_use]
-    pub fn new(floating_ip: FloatingIp, around: &Surroundings) -> Self {
+    pub fn new(floating_ip: FloatingIp, related: &Related) -> Self {
         let FloatingIp {
             id,
             project_id,
@@ -55,7 +56,7 @@ impl FloatingIpView {
             generation,
             created_at,
         } = floating_ip;
-        let port = port_id.and_then(|id| around.ports.get(&id));
+        let port = port_id.and_then(|id| related.ports.get(&id));
         let instance_id = port.and_then(|port| port.owner).map(|owner| owner.instance_id);
         Self {
             id,
@@ -63,12 +64,12 @@ impl FloatingIpView {
             address,
             description,
             external_network_id,
-            external_network: around.external_network(external_network_id),
+            external_network: related.external_network(external_network_id),
             port_id,
             fixed_ip,
             port_status: port.map(|port| port.status),
             instance_id,
-            instance: around.instance(instance_id),
+            instance: related.instance(instance_id),
             generation,
             created_at,
         }

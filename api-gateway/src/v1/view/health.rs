@@ -1,5 +1,6 @@
 //! Health and readiness.
 
+use crate::app::readiness;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -23,4 +24,12 @@ pub struct Check {
     pub ok: bool,
     /// Why not; empty when it is.
     pub detail: String,
+}
+
+impl From<Vec<readiness::Check>> for Readiness {
+    fn from(checks: Vec<readiness::Check>) -> Self {
+        let view = |readiness::Check { name, detail }| Check { name, ok: detail.is_empty(), detail };
+        let checks: Vec<Check> = checks.into_iter().map(view).collect();
+        Self { ready: checks.iter().all(|check| check.ok), checks }
+    }
 }

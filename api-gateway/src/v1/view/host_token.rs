@@ -1,6 +1,8 @@
 //! Tokens that admit hosts, and hosts that join.
 
+use crate::app::host_token::NewHostToken;
 use domain::{HostId, HostTokenId, Name, Timestamp, host::AgentRole};
+use proto::cluster::v1::AdmitHostResponse;
 use serde::{Deserialize, Serialize};
 use store::HostTokenRow;
 use utoipa::ToSchema;
@@ -72,6 +74,13 @@ pub struct HostTokenCreated {
     pub expires_at: Timestamp,
 }
 
+impl From<NewHostToken> for HostTokenCreated {
+    fn from(new: NewHostToken) -> Self {
+        let NewHostToken { id, token, expires_at } = new;
+        Self { id, token, expires_at }
+    }
+}
+
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostTokenCreate {
@@ -118,4 +127,19 @@ pub struct HostJoined {
     pub cluster_url: String,
     pub storage_url: String,
     pub resource_url: String,
+}
+
+impl From<AdmitHostResponse> for HostJoined {
+    fn from(answer: AdmitHostResponse) -> Self {
+        let certificate = answer.certificate.unwrap_or_default();
+        Self {
+            host_id: answer.host_id,
+            name: answer.name,
+            certificate_pem: certificate.certificate_pem,
+            ca_pem: certificate.ca_pem,
+            cluster_url: answer.cluster_url,
+            storage_url: answer.storage_url,
+            resource_url: answer.resource_url,
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use super::{
     names::{InstanceStateName, OnCrashName, OnHostLossName, PowerName},
-    network_names::Surroundings,
     nic::NicView,
     placement::PlacementView,
 };
+use crate::app::network::related::Related;
+use crate::{app::instance::NotCreated, auth::caller::SystemRole};
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
@@ -17,20 +18,6 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
-
-/// Who looks. Hosts are the operator's affair: a tenant's view names none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Viewer {
-    Tenant,
-    SystemAdmin,
-}
-
-impl Viewer {
-    #[must_use]
-    pub fn of(caller: &crate::auth::scope::Caller) -> Self {
-        if caller.system_admin() { Self::SystemAdmin } else { Self::Tenant }
-    }
-}
 
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Instance)]
@@ -103,7 +90,7 @@ pub struct InstanceView {
 
 impl InstanceView {
     #[must_use]
-    pub fn new(instance: Instance, around: &Surroundings, viewer: Viewer) -> Self {
+    pub fn new(instance: Instance, related: &Related, role: SystemRole) -> Self {
         let Instance {
             id,
             project_id,
@@ -120,7 +107,7 @@ impl InstanceView {
             created_at,
             updated_at,
         } = instance;
-        let admin = viewer == Viewer::SystemAdmin;
+        let admin = role == SystemRole::Admin;
         Self {
             id,
             project_id,
@@ -145,7 +132,7 @@ impl InstanceView {
             on_crash: spec.on_crash,
             on_host_loss: spec.on_host_loss,
             ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),
-            nics: spec.nics.into_iter().map(|nic| NicView::new(nic, around)).collect(),
+            nics: spec.nics.into_iter().map(|nic| NicView::new(nic, related)).collect(),
             root_disk_id,
             observed_generation: status.observed_generation,
             deadline_at: status.deadline_at,
@@ -197,10 +184,11 @@ pub struct NotMadeView {
 
 impl NotMadeView {
     #[must_use]
-    pub fn new(names: Vec<String>, record: PlacementRecord, viewer: Viewer) -> Self {
-        let placement = match viewer {
-            Viewer::SystemAdmin => record,
-            Viewer::Tenant => record.redacted(),
+    pub fn new(not_created: NotCreated, role: SystemRole) -> Self {
+        let NotCreated { names, record } = not_created;
+        let placement = match role {
+            SystemRole::Admin => record,
+            SystemRole::Tenant => record.redacted(),
         };
         Self { names, why: placement.summary.clone(), hint: placement.hint.clone(), placement }
     }

@@ -16,7 +16,6 @@ pub mod instance;
 pub mod instance_request;
 pub mod names;
 pub mod network;
-pub mod network_names;
 pub mod nic;
 pub mod peering;
 pub mod placement;

@@ -1,6 +1,7 @@
 //! The domain's closed lists, as the API's description names them. The domain itself knows nothing of the description, so each list is
 //! repeated here; a name that differs fails a test, and a variant that is missing doesn't compile.
 
+use crate::app::instance_wait::WaitTarget;
 use domain::{
     flavor::Pinning,
     host::HostState,
@@ -74,6 +75,8 @@ names! {
     GroupStrengthName as PlacementStrength of GroupStrength { Hard, Soft }
     /// `all_or_nothing` (as without it): a request of several that doesn't fit makes none.
     FillName as Fill of Fill { AllOrNothing, AsManyAsFit }
+    /// What is waited for.
+    WaitTargetName as WaitTarget of WaitTarget { Running, Stopped, Paused, Guest, Deleted }
     /// `placed`: of an instance that is gone. `refused`: no host could take it.
     PlacementOutcomeName as PlacementOutcome of PlacementOutcome { Placed, Refused }
 }

@@ -1,6 +1,7 @@
 //! Networks: with their subnets, their way out and their peerings.
 
-use super::{instance::Viewer, network_names::Surroundings};
+use crate::app::network::related::Related;
+use crate::auth::caller::SystemRole;
 use domain::{
     ExternalNetworkId, Name, NetworkId, PeeringId, ProjectId, RouterId, SubnetId, Timestamp,
     network::{Cidr, Network, Peering, Router, Subnet},
@@ -73,7 +74,7 @@ pub struct PeeringOfNetwork {
 
 impl NetworkView {
     #[must_use]
-    pub fn new(network: Network, around: &Surroundings, viewer: Viewer) -> Self {
+    pub fn new(network: Network, related: &Related, role: SystemRole) -> Self {
         let Network { id, project_id, name, description, vni, mtu, generation, created_at } = network;
         Self {
             id,
@@ -81,10 +82,10 @@ impl NetworkView {
             name,
             description,
             mtu,
-            vni: (viewer == Viewer::SystemAdmin).then_some(vni.get()),
-            subnets: around.subnets.iter().filter(|s| s.network_id == id).map(subnet).collect(),
-            router: around.routers.iter().find(|r| r.network_id == id).map(|r| router(r, around)),
-            peerings: around.peerings.iter().filter_map(|p| peering(p, id, around)).collect(),
+            vni: (role == SystemRole::Admin).then_some(vni.get()),
+            subnets: related.subnets.iter().filter(|s| s.network_id == id).map(subnet).collect(),
+            router: related.routers.iter().find(|r| r.network_id == id).map(|r| router(r, related)),
+            peerings: related.peerings.iter().filter_map(|p| peering(p, id, related)).collect(),
             generation,
             created_at,
         }
@@ -96,24 +97,24 @@ fn subnet(subnet: &Subnet) -> SubnetOfNetwork {
     SubnetOfNetwork { id: *id, name: name.clone(), cidr: spec.cidr, gateway: spec.gateway }
 }
 
-fn router(router: &Router, around: &Surroundings) -> RouterOfNetwork {
+fn router(router: &Router, related: &Related) -> RouterOfNetwork {
     RouterOfNetwork {
         id: router.id,
         name: router.name.clone(),
         external_network_id: router.external_network_id,
-        external_network: around.external_network(router.external_network_id),
+        external_network: related.external_network(router.external_network_id),
         source_nat: router.source_nat,
     }
 }
 
 /// As seen from one of its two ends.
-fn peering(peering: &Peering, from: NetworkId, around: &Surroundings) -> Option<PeeringOfNetwork> {
+fn peering(peering: &Peering, from: NetworkId, related: &Related) -> Option<PeeringOfNetwork> {
     let other = match from {
         id if id == peering.network_id => peering.peer_network_id,
         id if id == peering.peer_network_id => peering.network_id,
         _ => return None,
     };
-    let network = around.network(other);
+    let network = related.network(other);
     Some(PeeringOfNetwork { id: peering.id, name: peering.name.clone(), network_id: other, network })
 }
 

@@ -1,6 +1,6 @@
 //! Network cards of instances: as they are seen, and as they are asked for.
 
-use super::network_names::Surroundings;
+use crate::app::network::related::Related;
 use domain::{Name, NetworkId, PortId, instance::Nic, network::MacAddr};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -27,9 +27,9 @@ pub struct NicView {
 
 impl NicView {
     #[must_use]
-    pub fn new(nic: Nic, around: &Surroundings) -> Self {
+    pub fn new(nic: Nic, related: &Related) -> Self {
         let Nic { port_id, network_id, mac, addresses, security_group_ids: _ } = nic;
-        let (network, floating_ips) = (around.network(network_id), around.floating_ips_of(port_id));
+        let (network, floating_ips) = (related.network(network_id), related.floating_ips_of(port_id));
         Self { port_id, network_id, network, mac, addresses, floating_ips }
     }
 }

@@ -1,6 +1,6 @@
 //! Peerings: two networks of a project whose instances may talk to each other.
 
-use super::network_names::Surroundings;
+use crate::app::network::related::Related;
 use domain::{Name, NetworkId, PeeringId, ProjectId, Timestamp, network::Peering};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -29,16 +29,16 @@ pub struct PeeringView {
 
 impl PeeringView {
     #[must_use]
-    pub fn new(peering: Peering, around: &Surroundings) -> Self {
+    pub fn new(peering: Peering, related: &Related) -> Self {
         let Peering { id, project_id, name, network_id, peer_network_id, generation, created_at } = peering;
         Self {
             id,
             project_id,
             name,
             network_id,
-            network: around.network(network_id),
+            network: related.network(network_id),
             peer_network_id,
-            peer_network: around.network(peer_network_id),
+            peer_network: related.network(peer_network_id),
             generation,
             created_at,
         }

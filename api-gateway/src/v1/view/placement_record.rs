@@ -1,6 +1,7 @@
 //! What placement refused, and what it decided of instances that are gone.
 
-use super::{instance::Viewer, names::PlacementOutcomeName};
+use super::names::PlacementOutcomeName;
+use crate::auth::caller::SystemRole;
 use domain::{
     InstanceId, Name, PlacementRecordId, ProjectId, Timestamp,
     explain::PlacementRecord,
@@ -33,11 +34,11 @@ pub struct PlacementRecordView {
 
 impl PlacementRecordView {
     #[must_use]
-    pub fn new(kept: KeptPlacement, viewer: Viewer) -> Self {
+    pub fn new(kept: KeptPlacement, role: SystemRole) -> Self {
         let KeptPlacement { id, project_id, instance_id, instance_name, outcome, record, kept_at } = kept;
-        let placement = match viewer {
-            Viewer::SystemAdmin => record,
-            Viewer::Tenant => record.redacted(),
+        let placement = match role {
+            SystemRole::Admin => record,
+            SystemRole::Tenant => record.redacted(),
         };
         Self { id, project_id, instance_id, instance_name, outcome, kept_at, placement }
     }

@@ -1,5 +1,6 @@
 //! What a dry run answers.
 
+use crate::app::plan::{Plan, QuotaLeft};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -52,6 +53,20 @@ pub struct QuotaLeftView {
     pub vcpus: i64,
     pub memory_mib: i64,
     pub disk_gib: i64,
+}
+
+impl From<Plan> for PlanView {
+    fn from(plan: Plan) -> Self {
+        let Plan { summary, placement, quota_left, changes } = plan;
+        Self { summary, placement, quota_left: quota_left.map(QuotaLeftView::from), touches: changes }
+    }
+}
+
+impl From<QuotaLeft> for QuotaLeftView {
+    fn from(left: QuotaLeft) -> Self {
+        let QuotaLeft { instances, vcpus, memory_mib, disk_gib } = left;
+        Self { instances, vcpus, memory_mib, disk_gib }
+    }
 }
 
 impl From<domain::quota::QuotaAmounts> for QuotaAmountsView {

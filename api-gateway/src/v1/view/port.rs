@@ -1,10 +1,8 @@
 //! Ports: with their addresses, and whose card they are.
 
-use super::{
-    instance::Viewer,
-    names::{PortStateName, PortStatusName},
-    network_names::Surroundings,
-};
+use super::names::{PortStateName, PortStatusName};
+use crate::app::network::related::Related;
+use crate::auth::caller::SystemRole;
 use domain::{
     HostId, InstanceId, Name, NetworkId, PortId, ProjectId, SecurityGroupId, SubnetId, Timestamp,
     network::{Cidr, FixedIp, MacAddr, Port, PortState, PortStatus, RateLimit},
@@ -87,21 +85,21 @@ pub struct RateLimitView {
 
 impl PortView {
     #[must_use]
-    pub fn new(port: Port, around: &Surroundings, viewer: Viewer) -> Self {
+    pub fn new(port: Port, related: &Related, role: SystemRole) -> Self {
         let instance_id = port.owner.map(|owner| owner.instance_id);
-        let group = |id: SecurityGroupId| SecurityGroupOfPort { id, name: around.security_groups.get(&id).cloned() };
+        let group = |id: SecurityGroupId| SecurityGroupOfPort { id, name: related.security_groups.get(&id).cloned() };
         let RateLimit { to_instance_bps, from_instance_bps } = port.rate_limit;
         let fixed = |FixedIp { subnet_id, address }| FixedIpView { subnet_id, address };
         Self {
             id: port.id,
             project_id: port.project_id,
             network_id: port.network_id,
-            network: around.network(port.network_id),
+            network: related.network(port.network_id),
             name: port.name,
             mac: port.mac,
             addresses: port.fixed_ips.iter().map(|f| f.address).collect(),
             fixed_ips: port.fixed_ips.into_iter().map(fixed).collect(),
-            floating_ips: around.floating_ips_of(port.id),
+            floating_ips: related.floating_ips_of(port.id),
             allowed_addresses: port.allowed_addresses,
             security_groups: port.security_group_ids.into_iter().map(group).collect(),
             rate_limit: RateLimitView { to_instance_bps, from_instance_bps },
@@ -109,8 +107,8 @@ impl PortView {
             status: port.status,
             status_reason: port.status_reason,
             instance_id,
-            instance: around.instance(instance_id),
-            host_id: port.host_id.filter(|_| viewer == Viewer::SystemAdmin),
+            instance: related.instance(instance_id),
+            host_id: port.host_id.filter(|_| role == SystemRole::Admin),
             generation: port.generation,
             created_at: port.created_at,
         }

@@ -1,8 +1,11 @@
 //! Projects and their members.
 
-use domain::{Name, ProjectId, Timestamp, UserId, policy::Role};
+use domain::{
+    Name, ProjectId, Timestamp, UserId,
+    identity::{Member, Project},
+    policy::Role,
+};
 use serde::{Deserialize, Serialize};
-use store::{ProjectRow, RoleMemberRow};
 use utoipa::ToSchema;
 
 #[derive(Serialize, ToSchema)]
@@ -18,8 +21,8 @@ pub struct ProjectView {
     pub created_at: Timestamp,
 }
 
-impl From<ProjectRow> for ProjectView {
-    fn from(row: ProjectRow) -> Self {
+impl From<Project> for ProjectView {
+    fn from(row: Project) -> Self {
         Self {
             id: row.id,
             name: row.name,
@@ -62,8 +65,8 @@ pub struct MemberView {
     pub created_at: Timestamp,
 }
 
-impl From<RoleMemberRow> for MemberView {
-    fn from(row: RoleMemberRow) -> Self {
+impl From<Member> for MemberView {
+    fn from(row: Member) -> Self {
         Self { user_id: row.user_id, user_name: row.user_name, role: row.role.into(), created_at: row.created_at }
     }
 }

@@ -1,7 +1,7 @@
 //! Quotas.
 
 use super::plan::QuotaAmountsView;
-use domain::{Problem, quota::QuotaAmounts};
+use domain::{Problem, identity::Quota, quota::QuotaAmounts};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -10,6 +10,12 @@ use utoipa::ToSchema;
 pub struct QuotaView {
     pub limits: QuotaAmountsView,
     pub used: QuotaAmountsView,
+}
+
+impl From<Quota> for QuotaView {
+    fn from(quota: Quota) -> Self {
+        Self { limits: quota.limits.into(), used: quota.used.into() }
+    }
 }
 
 /// What isn't named stays.

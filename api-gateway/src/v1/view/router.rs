@@ -1,6 +1,6 @@
 //! Routers: how networks leave to the outside.
 
-use super::network_names::Surroundings;
+use crate::app::network::related::Related;
 use domain::{ExternalNetworkId, Name, NetworkId, ProjectId, RouterId, Timestamp, network::Router};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -31,7 +31,7 @@ pub struct RouterView {
 
 impl RouterView {
     #[must_use]
-    pub fn new(router: Router, around: &Surroundings) -> Self {
+    pub fn new(router: Router, related: &Related) -> Self {
         let Router { id, project_id, name, network_id, external_network_id, source_nat, generation, created_at } =
             router;
         Self {
@@ -39,9 +39,9 @@ impl RouterView {
             project_id,
             name,
             network_id,
-            network: around.network(network_id),
+            network: related.network(network_id),
             external_network_id,
-            external_network: around.external_network(external_network_id),
+            external_network: related.external_network(external_network_id),
             source_nat,
             generation,
             created_at,

@@ -1,9 +1,7 @@
 //! Security groups and their rules.
 
-use super::{
-    names::{DirectionName, EthertypeName},
-    network_names::Surroundings,
-};
+use super::names::{DirectionName, EthertypeName};
+use crate::app::network::related::Related;
 use domain::{
     Name, ProjectId, SecurityGroupId, SecurityRuleId, Timestamp,
     network::{
@@ -62,16 +60,16 @@ pub struct SecurityRuleView {
 
 impl SecurityGroupView {
     #[must_use]
-    pub fn new(group: SecurityGroup, around: &Surroundings) -> Self {
+    pub fn new(group: SecurityGroup, related: &Related) -> Self {
         let SecurityGroup { id, project_id, name, description, rules, generation, created_at } = group;
-        let rules = rules.into_iter().map(|rule| SecurityRuleView::new(rule, around)).collect();
+        let rules = rules.into_iter().map(|rule| SecurityRuleView::new(rule, related)).collect();
         Self { id, project_id, name, description, rules, generation, created_at }
     }
 }
 
 impl SecurityRuleView {
     #[must_use]
-    pub fn new(rule: SecurityGroupRule, around: &Surroundings) -> Self {
+    pub fn new(rule: SecurityGroupRule, related: &Related) -> Self {
         let SecurityGroupRule { id, security_group_id: _, rule, description } = rule;
         let SecurityRule { direction, ethertype, matches, remote } = rule;
         let (protocol, ports, icmp_type, icmp_code) = match matches {
@@ -100,7 +98,7 @@ impl SecurityRuleView {
             icmp_code,
             remote_cidr,
             remote_group_id,
-            remote_group: remote_group_id.and_then(|id| around.security_groups.get(&id).cloned()),
+            remote_group: remote_group_id.and_then(|id| related.security_groups.get(&id).cloned()),
             description,
         }
     }

@@ -1,6 +1,6 @@
 //! Subnets.
 
-use super::network_names::Surroundings;
+use crate::app::network::related::Related;
 use domain::{
     Name, NetworkId, ProjectId, SubnetId, Timestamp,
     network::{Cidr, HostRoute, IpRange, Subnet, SubnetSpec},
@@ -51,7 +51,7 @@ pub struct HostRouteView {
 
 impl SubnetView {
     #[must_use]
-    pub fn new(subnet: Subnet, around: &Surroundings) -> Self {
+    pub fn new(subnet: Subnet, related: &Related) -> Self {
         let Subnet { id, project_id, network_id, name, spec, dhcp, generation, created_at } = subnet;
         let SubnetSpec { cidr, gateway, dns, allocation, host_routes } = spec;
         let route = |HostRoute { destination, next_hop }| HostRouteView { destination, next_hop };
@@ -59,7 +59,7 @@ impl SubnetView {
             id,
             project_id,
             network_id,
-            network: around.network(network_id),
+            network: related.network(network_id),
             name,
             cidr,
             gateway,

@@ -1,8 +1,7 @@
 //! User accounts.
 
-use domain::{Name, Timestamp, UserId};
+use domain::{Name, Timestamp, UserId, identity::User};
 use serde::{Deserialize, Serialize};
-use store::UserRow;
 use utoipa::ToSchema;
 
 #[derive(Serialize, ToSchema)]
@@ -20,8 +19,8 @@ pub struct UserView {
     pub created_at: Timestamp,
 }
 
-impl From<UserRow> for UserView {
-    fn from(row: UserRow) -> Self {
+impl From<User> for UserView {
+    fn from(row: User) -> Self {
         Self {
             id: row.id,
             name: row.name,

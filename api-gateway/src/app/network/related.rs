@@ -1,12 +1,52 @@
-//! What views show around objects, read for a whole page with a fixed number of queries.
+//! What is shown beside network objects: names for their ids, and what belongs to them. It is read for a whole page with a fixed number of
+//! queries; a name that isn't there belongs to something that was deleted a moment ago.
 
-use crate::{app::App, v1::view::network_names::Surroundings};
+use crate::app::App;
 use domain::{
-    InstanceId, NetworkId, PortId,
+    ExternalNetworkId, InstanceId, Name, NetworkId, PortId, SecurityGroupId,
     instance::Instance,
-    network::{FloatingIp, Network, Peering, Port, Remote, Router, SecurityGroup, SecurityGroupRule, Subnet},
+    network::{
+        ExternalNetwork, FloatingIp, Network, Peering, Port, Remote, Router, SecurityGroup, SecurityGroupRule, Subnet,
+    },
 };
+use std::{collections::HashMap, net::IpAddr};
 use store::{Named, ReadError};
+
+#[derive(Debug, Clone, Default)]
+pub struct Related {
+    pub networks: HashMap<NetworkId, Name>,
+    pub external_networks: HashMap<ExternalNetworkId, Name>,
+    pub instances: HashMap<InstanceId, Name>,
+    pub security_groups: HashMap<SecurityGroupId, Name>,
+    pub ports: HashMap<PortId, Port>,
+    pub floating_ips: Vec<FloatingIp>,
+    pub subnets: Vec<Subnet>,
+    pub routers: Vec<Router>,
+    pub peerings: Vec<Peering>,
+}
+
+impl Related {
+    #[must_use]
+    pub fn network(&self, id: NetworkId) -> Option<Name> {
+        self.networks.get(&id).cloned()
+    }
+
+    #[must_use]
+    pub fn external_network(&self, id: ExternalNetworkId) -> Option<Name> {
+        self.external_networks.get(&id).cloned()
+    }
+
+    #[must_use]
+    pub fn instance(&self, id: Option<InstanceId>) -> Option<Name> {
+        self.instances.get(&id?).cloned()
+    }
+
+    /// The addresses that stand for a port's.
+    #[must_use]
+    pub fn floating_ips_of(&self, port_id: PortId) -> Vec<IpAddr> {
+        self.floating_ips.iter().filter(|f| f.port_id == Some(port_id)).map(|f| f.address).collect()
+    }
+}
 
 /// Sorted and without repeats.
 fn unique<T: Ord>(ids: impl IntoIterator<Item = T>) -> Vec<T> {
@@ -16,11 +56,11 @@ fn unique<T: Ord>(ids: impl IntoIterator<Item = T>) -> Vec<T> {
     ids
 }
 
-pub async fn networks(app: &App, networks: &[Network]) -> Result<Surroundings, ReadError> {
+pub async fn networks(app: &App, networks: &[Network]) -> Result<Related, ReadError> {
     let store = app.store();
     let ids: Vec<NetworkId> = networks.iter().map(|n| n.id).collect();
     if ids.is_empty() {
-        return Ok(Surroundings::default());
+        return Ok(Related::default());
     }
     let (subnets, routers, peerings) = futures::try_join!(
         store.subnet_load_many_of_networks(&ids),
@@ -33,40 +73,40 @@ pub async fn networks(app: &App, networks: &[Network]) -> Result<Surroundings, R
         store.name_load_many(Named::ExternalNetwork, &outside),
         store.name_load_many(Named::Network, &peers)
     )?;
-    Ok(Surroundings { subnets, routers, peerings, external_networks, networks, ..Surroundings::default() })
+    Ok(Related { subnets, routers, peerings, external_networks, networks, ..Related::default() })
 }
 
-pub async fn subnets(app: &App, subnets: &[Subnet]) -> Result<Surroundings, ReadError> {
+pub async fn subnets(app: &App, subnets: &[Subnet]) -> Result<Related, ReadError> {
     let ids = unique(subnets.iter().map(|s| s.network_id));
     let networks = app.store().name_load_many(Named::Network, &ids).await?;
-    Ok(Surroundings { networks, ..Surroundings::default() })
+    Ok(Related { networks, ..Related::default() })
 }
 
-pub async fn routers(app: &App, routers: &[Router]) -> Result<Surroundings, ReadError> {
+pub async fn routers(app: &App, routers: &[Router]) -> Result<Related, ReadError> {
     let inside = unique(routers.iter().map(|r| r.network_id));
     let outside = unique(routers.iter().map(|r| r.external_network_id));
     let (networks, external_networks) = futures::try_join!(
         app.store().name_load_many(Named::Network, &inside),
         app.store().name_load_many(Named::ExternalNetwork, &outside)
     )?;
-    Ok(Surroundings { networks, external_networks, ..Surroundings::default() })
+    Ok(Related { networks, external_networks, ..Related::default() })
 }
 
-pub async fn peerings(app: &App, peerings: &[Peering]) -> Result<Surroundings, ReadError> {
+pub async fn peerings(app: &App, peerings: &[Peering]) -> Result<Related, ReadError> {
     let ids = unique(peerings.iter().flat_map(|p| [p.network_id, p.peer_network_id]));
     let networks = app.store().name_load_many(Named::Network, &ids).await?;
-    Ok(Surroundings { networks, ..Surroundings::default() })
+    Ok(Related { networks, ..Related::default() })
 }
 
 fn owners<'a>(ports: impl IntoIterator<Item = &'a Port>) -> Vec<InstanceId> {
     unique(ports.into_iter().filter_map(|p| p.owner).map(|owner| owner.instance_id))
 }
 
-pub async fn ports(app: &App, ports: &[Port]) -> Result<Surroundings, ReadError> {
+pub async fn ports(app: &App, ports: &[Port]) -> Result<Related, ReadError> {
     let store = app.store();
     let ids: Vec<PortId> = ports.iter().map(|p| p.id).collect();
     if ids.is_empty() {
-        return Ok(Surroundings::default());
+        return Ok(Related::default());
     }
     let (networks, groups) = (
         unique(ports.iter().map(|p| p.network_id)),
@@ -79,10 +119,10 @@ pub async fn ports(app: &App, ports: &[Port]) -> Result<Surroundings, ReadError>
         store.name_load_many(Named::Instance, &instances),
         store.floating_ip_load_many_of_ports(&ids)
     )?;
-    Ok(Surroundings { networks, security_groups, instances, floating_ips, ..Surroundings::default() })
+    Ok(Related { networks, security_groups, instances, floating_ips, ..Related::default() })
 }
 
-pub async fn floating_ips(app: &App, floating_ips: &[FloatingIp]) -> Result<Surroundings, ReadError> {
+pub async fn floating_ips(app: &App, floating_ips: &[FloatingIp]) -> Result<Related, ReadError> {
     let store = app.store();
     let outside = unique(floating_ips.iter().map(|f| f.external_network_id));
     let port_ids = unique(floating_ips.iter().filter_map(|f| f.port_id));
@@ -93,30 +133,30 @@ pub async fn floating_ips(app: &App, floating_ips: &[FloatingIp]) -> Result<Surr
         store.name_load_many(Named::Instance, &instances)
     )?;
     let ports = ports.into_iter().map(|port| (port.id, port)).collect();
-    Ok(Surroundings { external_networks, instances, ports, ..Surroundings::default() })
+    Ok(Related { external_networks, instances, ports, ..Related::default() })
 }
 
-pub async fn security_groups(app: &App, groups: &[SecurityGroup]) -> Result<Surroundings, ReadError> {
+pub async fn security_groups(app: &App, groups: &[SecurityGroup]) -> Result<Related, ReadError> {
     rules(app, groups.iter().flat_map(|group| &group.rules)).await
 }
 
 pub async fn rules<'a>(
     app: &App,
     rules: impl IntoIterator<Item = &'a SecurityGroupRule>,
-) -> Result<Surroundings, ReadError> {
+) -> Result<Related, ReadError> {
     let remotes = unique(rules.into_iter().filter_map(|rule| match rule.rule.remote {
         Remote::Group(id) => Some(id),
         Remote::Any | Remote::Cidr(_) => None,
     }));
     let security_groups = app.store().name_load_many(Named::SecurityGroup, &remotes).await?;
-    Ok(Surroundings { security_groups, ..Surroundings::default() })
+    Ok(Related { security_groups, ..Related::default() })
 }
 
-/// Around the cards of instances.
-pub async fn nics<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instance>) -> Result<Surroundings, ReadError> {
+/// What is related to the NICs of instances.
+pub async fn nics<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instance>) -> Result<Related, ReadError> {
     let nics: Vec<_> = instances.into_iter().flat_map(|instance| &instance.spec.nics).collect();
     if nics.is_empty() {
-        return Ok(Surroundings::default());
+        return Ok(Related::default());
     }
     let networks = unique(nics.iter().map(|nic| nic.network_id));
     let ports = unique(nics.iter().map(|nic| nic.port_id));
@@ -124,5 +164,10 @@ pub async fn nics<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instanc
         app.store().name_load_many(Named::Network, &networks),
         app.store().floating_ip_load_many_of_ports(&ports)
     )?;
-    Ok(Surroundings { networks, floating_ips, ..Surroundings::default() })
+    Ok(Related { networks, floating_ips, ..Related::default() })
+}
+
+/// Nothing is shown beside external networks.
+pub async fn external_networks(_: &App, _: &[ExternalNetwork]) -> Result<Related, ReadError> {
+    Ok(Related::default())
 }

@@ -1,8 +1,48 @@
-//! What the store and the other services fail with, as problems.
+//! The one error of the gateway's own code: a problem to show the caller. What the store and the other services fail with becomes one here.
 
-use crate::http::problem::{ApiError, chain};
 use domain::{ErrorKind, Problem};
 use store::{CommitError, Constraint, Guard, ReadError};
+
+/// What a route returns when it refuses.
+#[derive(Debug)]
+pub struct ApiError(pub(crate) Box<Problem>);
+
+impl ApiError {
+    #[must_use]
+    pub fn problem(&self) -> &Problem {
+        &self.0
+    }
+
+    #[must_use]
+    pub fn into_problem(self) -> Problem {
+        *self.0
+    }
+
+    /// A bug or a broken store: logs the cause here, once, and tells the caller the fixed text.
+    pub fn internal(what: &str, cause: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(cause = chain(cause), "{what}");
+        Self::from(Problem::internal())
+    }
+}
+
+impl From<Problem> for ApiError {
+    fn from(problem: Problem) -> Self {
+        Self(Box::new(problem))
+    }
+}
+
+/// The error and all that caused it, on one line.
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
 
 impl From<ReadError> for ApiError {
     fn from(error: ReadError) -> Self {

@@ -1,0 +1,86 @@
+//! Who is in a project, with which role.
+
+use crate::{
+    app::{
+        App,
+        intent::Intent,
+        mutate::{Activity, OwnChange, commit_own_change},
+        page::on_page,
+        plan::Done,
+        user,
+    },
+    auth::{caller::Caller, identity::ProjectRef},
+    failure::ApiError,
+};
+use domain::{
+    Problem, ProjectId, Timestamp,
+    identity::{Member, User},
+    policy::Role,
+};
+use store::{Page, RoleBindingDelete, RoleBindingPut, Unit};
+
+pub async fn list(app: &App, project_id: ProjectId, page: &Page) -> Result<Vec<Member>, ApiError> {
+    let rows = app.store().role_binding_list_of_project(project_id).await?;
+    let rows = on_page(rows, page, |row| row.user_id.to_string());
+    let member = |row: store::RoleMemberRow| Member {
+        user_id: row.user_id,
+        user_name: row.user_name,
+        role: row.role,
+        created_at: row.created_at,
+    };
+    Ok(rows.into_iter().map(member).collect())
+}
+
+/// Gives a user a role in the project, or another one.
+pub async fn put(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectRef,
+    user_key: &str,
+    role: Role,
+    intent: &Intent,
+) -> Result<Done<Member>, ApiError> {
+    commit_own_change(app, caller, intent, async {
+        let user = user::find(app, user_key).await?;
+        let created_at = Timestamp::now();
+        let unit = Unit::new().op(RoleBindingPut { project_id: project.id, user_id: user.id, role, created_at });
+        let what = format!("is {} of", role.as_str());
+        let activity = activity(project, &user, "member.put", "member.changed", &what);
+        let outcome = Member { user_id: user.id, user_name: user.name, role, created_at };
+        Ok(OwnChange { unit, activity, outcome, changes_identity: true })
+    })
+    .await
+}
+
+/// Takes a user out of the project.
+pub async fn remove(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectRef,
+    user_key: &str,
+    intent: &Intent,
+) -> Result<Done<()>, ApiError> {
+    commit_own_change(app, caller, intent, async {
+        let user = user::find(app, user_key).await?;
+        let bindings = app.store().role_binding_list_of_user(user.id).await?;
+        if !bindings.iter().any(|b| b.project_id == project.id) {
+            return Err(Problem::not_found("member", &user.name).into());
+        }
+        let unit = Unit::new().op(RoleBindingDelete { project_id: project.id, user_id: user.id });
+        let activity = activity(project, &user, "member.delete", "member.deleted", "is no longer a member of");
+        Ok(OwnChange { unit, activity, outcome: (), changes_identity: true })
+    })
+    .await
+}
+
+fn activity(project: &ProjectRef, user: &User, action: &'static str, event: &'static str, what: &str) -> Activity {
+    Activity {
+        action,
+        event,
+        object_kind: "member",
+        object_id: format!("{}/{}", project.id, user.id),
+        object_name: user.name.to_string(),
+        project_id: Some(project.id),
+        message: format!("user {} {what} project {}", user.name, project.name),
+    }
+}

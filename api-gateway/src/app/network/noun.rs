@@ -1,0 +1,173 @@
+//! What the network nouns have in common, so that each is listed, found, created, changed and deleted by the same five functions.
+//!
+//! A noun says how it is found and listed, what a create and a change of it are made of, and which [`Change`] they become. The functions
+//! at the end do the rest: the idempotency record, the call of the resource-manager, the dry run.
+
+use super::{Call, find, related::Related};
+use crate::{
+    app::{App, intent::Intent, plan::Done},
+    auth::caller::Caller,
+    failure::ApiError,
+};
+use domain::{
+    NetworkId, Problem, ProjectId,
+    network::{Change, NetworkObject},
+};
+use store::{Page, ReadError};
+use uuid::Uuid;
+
+/// The owner of what belongs to no project.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cloud;
+
+impl From<Cloud> for Option<ProjectId> {
+    fn from(_: Cloud) -> Self {
+        None
+    }
+}
+
+pub trait Noun: Sized + Send + Sync + 'static {
+    /// A [`ProjectId`], or [`Cloud`].
+    type Owner: Copy + std::fmt::Debug + Into<Option<ProjectId>> + Send + Sync + 'static;
+    /// What narrows a list.
+    type Filter: Default + std::fmt::Debug + Send + Sync;
+    /// A create whose form was checked; keys in it (ids or names of other objects) are still to be looked up.
+    type Create: Send + Sync;
+    /// A change, likewise.
+    type Change: Send + Sync;
+
+    fn id(&self) -> Uuid;
+
+    fn generation(&self) -> i64;
+
+    /// The object of this kind in an outcome.
+    fn of(object: NetworkObject) -> Option<Self>;
+
+    /// The object behind an id or a name. One of another owner doesn't exist.
+    fn find(app: &App, owner: Self::Owner, key: &str) -> impl Future<Output = Result<Self, ApiError>> + Send;
+
+    fn list(
+        app: &App,
+        owner: Self::Owner,
+        filter: &Self::Filter,
+        page: Page,
+    ) -> impl Future<Output = Result<Vec<Self>, ApiError>> + Send;
+
+    /// What views show beside these objects.
+    fn related(app: &App, objects: &[Self]) -> impl Future<Output = Result<Related, ReadError>> + Send;
+
+    /// The ids that a create mints: the object's own comes first.
+    fn new_ids(_: &Self::Create) -> Vec<Uuid> {
+        vec![Uuid::now_v7()]
+    }
+
+    fn create(
+        app: &App,
+        owner: Self::Owner,
+        ids: &[Uuid],
+        request: Self::Create,
+    ) -> impl Future<Output = Result<Change, ApiError>> + Send;
+
+    fn change(
+        app: &App,
+        owner: Self::Owner,
+        id: Uuid,
+        request: Self::Change,
+    ) -> impl Future<Output = Result<Change, ApiError>> + Send;
+
+    fn delete(id: Uuid) -> Change;
+}
+
+/// The network, by id or name, that a list is narrowed to.
+#[derive(Debug, Clone, Default)]
+pub struct OfNetwork(pub Option<String>);
+
+impl OfNetwork {
+    pub(super) async fn id(&self, app: &App, project_id: ProjectId) -> Result<Option<NetworkId>, ApiError> {
+        match &self.0 {
+            Some(key) => Ok(Some(find::network(app, project_id, key).await?.id)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The items of a short list, ordered by id, that are on the page.
+pub(super) fn on_page<N: Noun>(rows: Vec<N>, page: &Page) -> Vec<N> {
+    let after = page.after.as_deref().unwrap_or_default();
+    rows.into_iter().filter(|row| row.id().to_string().as_str() > after).take(page.limit as usize).collect()
+}
+
+/// The id of the object itself among those that a request minted.
+pub(super) fn own_id(ids: &[Uuid]) -> Result<Uuid, Problem> {
+    ids.first().copied().ok_or_else(Problem::internal)
+}
+
+/// What every noun says alike.
+macro_rules! common {
+    ($variant:ident, $id:ident, $deletion:ident, $related:ident) => {
+        fn id(&self) -> uuid::Uuid {
+            self.id.0
+        }
+
+        fn generation(&self) -> i64 {
+            self.generation
+        }
+
+        fn of(object: domain::network::NetworkObject) -> Option<Self> {
+            if let domain::network::NetworkObject::$variant(object) = object { Some(object) } else { None }
+        }
+
+        async fn related(
+            app: &crate::app::App,
+            objects: &[Self],
+        ) -> Result<crate::app::network::related::Related, store::ReadError> {
+            crate::app::network::related::$related(app, objects).await
+        }
+
+        fn delete(id: uuid::Uuid) -> domain::network::Change {
+            domain::network::Change::$deletion { id: $id(id) }
+        }
+    };
+}
+pub(super) use common;
+
+pub async fn create<N: Noun>(
+    app: &App,
+    caller: &Caller,
+    owner: N::Owner,
+    request: N::Create,
+    intent: &Intent,
+) -> Result<Done<N>, ApiError> {
+    let ids = N::new_ids(&request);
+    let call = Call::open(app, caller, owner.into(), intent, async { Ok(ids) }).await?;
+    call.apply(N::create(app, owner, call.ids(), request), N::of).await
+}
+
+pub async fn change<N: Noun>(
+    app: &App,
+    caller: &Caller,
+    owner: N::Owner,
+    key: &str,
+    request: N::Change,
+    intent: &Intent,
+) -> Result<Done<N>, ApiError> {
+    let call = Call::open(app, caller, owner.into(), intent, found::<N>(app, owner, key)).await?;
+    let id = call.id()?;
+    call.apply(N::change(app, owner, id, request), N::of).await
+}
+
+pub async fn delete<N: Noun>(
+    app: &App,
+    caller: &Caller,
+    owner: N::Owner,
+    key: &str,
+    intent: &Intent,
+) -> Result<Done<()>, ApiError> {
+    let call = Call::open(app, caller, owner.into(), intent, found::<N>(app, owner, key)).await?;
+    let id = call.id()?;
+    call.apply_deletion(async { Ok(N::delete(id)) }).await
+}
+
+async fn found<N: Noun>(app: &App, owner: N::Owner, key: &str) -> Result<Vec<Uuid>, ApiError> {
+    Ok(vec![N::find(app, owner, key).await?.id()])
+}

@@ -1,0 +1,144 @@
+//! Security groups: what may pass to and from the ports that are in them.
+
+use super::{
+    Call,
+    find::{self, in_field},
+    noun::{Noun, common, own_id},
+    rule::RuleAsked,
+};
+use crate::{
+    app::{App, catalog::shown, intent::Intent, plan::Done},
+    auth::caller::Caller,
+    failure::ApiError,
+};
+use domain::{
+    Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
+    network::{Change, NetworkObject, SecurityGroup, SecurityGroupRule},
+};
+use store::Page;
+use uuid::Uuid;
+
+pub struct SecurityGroupCreate {
+    pub name: Name,
+    pub description: String,
+    pub rules: Vec<RuleAsked>,
+}
+
+pub struct SecurityGroupChange {
+    pub name: Option<Name>,
+    pub description: Option<String>,
+}
+
+impl Noun for SecurityGroup {
+    type Owner = ProjectId;
+    type Filter = ();
+    type Create = SecurityGroupCreate;
+    type Change = SecurityGroupChange;
+
+    common!(SecurityGroup, SecurityGroupId, SecurityGroupDelete, security_groups);
+
+    async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
+        find::security_group(app, project_id, key).await
+    }
+
+    async fn list(app: &App, project_id: ProjectId, (): &(), page: Page) -> Result<Vec<Self>, ApiError> {
+        Ok(app.store().security_group_list(project_id, page).await?)
+    }
+
+    /// The group's id, and one for each of its rules.
+    fn new_ids(request: &SecurityGroupCreate) -> Vec<Uuid> {
+        (0..=request.rules.len()).map(|_| Uuid::now_v7()).collect()
+    }
+
+    async fn create(
+        app: &App,
+        project_id: ProjectId,
+        ids: &[Uuid],
+        request: SecurityGroupCreate,
+    ) -> Result<Change, ApiError> {
+        let SecurityGroupCreate { name, description, rules: requested } = request;
+        let id = SecurityGroupId(own_id(ids)?);
+        let mut rules = Vec::with_capacity(requested.len());
+        for (at, (rule, rule_id)) in requested.into_iter().zip(ids.iter().skip(1)).enumerate() {
+            let group = match rule.group() {
+                // The group that is being made.
+                Some(key) if key == name.as_str() => Some(id),
+                other => rule_group(app, project_id, &format!("/rules/{at}/remote_group"), other).await?,
+            };
+            rules.push((SecurityRuleId(*rule_id), rule.rule(group), rule.description));
+        }
+        Ok(Change::SecurityGroupCreate { id, name, description, rules })
+    }
+
+    async fn change(_: &App, _: ProjectId, id: Uuid, request: SecurityGroupChange) -> Result<Change, ApiError> {
+        let SecurityGroupChange { name, description } = request;
+        Ok(Change::SecurityGroupUpdate { id: SecurityGroupId(id), name, description })
+    }
+}
+
+/// The group that a rule names.
+async fn rule_group(
+    app: &App,
+    project_id: ProjectId,
+    field: &str,
+    key: Option<&str>,
+) -> Result<Option<SecurityGroupId>, ApiError> {
+    match key {
+        Some(key) => Ok(Some(in_field(field, find::security_group(app, project_id, key)).await?.id)),
+        None => Ok(None),
+    }
+}
+
+/// Adds a rule to a group.
+pub async fn add_rule(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    key: &str,
+    rule: RuleAsked,
+    intent: &Intent,
+) -> Result<Done<SecurityGroupRule>, ApiError> {
+    let ids = async {
+        let group = find::security_group(app, project_id, key).await?;
+        Ok(vec![group.id.0, SecurityRuleId::new().0])
+    };
+    let call = Call::open(app, caller, Some(project_id), intent, ids).await?;
+    let (security_group_id, id) = group_and_rule(&call)?;
+    let change = async {
+        let group = rule_group(app, project_id, "/remote_group", rule.group()).await?;
+        Ok(Change::SecurityRuleCreate { id, security_group_id, rule: rule.rule(group), description: rule.description })
+    };
+    call.apply(change, |object| match object {
+        NetworkObject::SecurityRule(rule) => Some(rule),
+        _ => None,
+    })
+    .await
+}
+
+/// Removes a rule from a group.
+pub async fn remove_rule(
+    app: &App,
+    caller: &Caller,
+    project_id: ProjectId,
+    key: &str,
+    rule: &str,
+    intent: &Intent,
+) -> Result<Done<()>, ApiError> {
+    let ids = async {
+        let group = find::security_group(app, project_id, key).await?;
+        let id = rule.parse::<SecurityRuleId>().ok();
+        let found = group.rules.iter().find(|r| Some(r.id) == id);
+        let missing = || Problem::not_found("security rule", shown(rule)).with_hint("the group shows its rules");
+        Ok(vec![group.id.0, found.ok_or_else(missing)?.id.0])
+    };
+    let call = Call::open(app, caller, Some(project_id), intent, ids).await?;
+    let (security_group_id, id) = group_and_rule(&call)?;
+    call.apply_deletion(async { Ok(Change::SecurityRuleDelete { id, security_group_id }) }).await
+}
+
+fn group_and_rule(call: &Call<'_>) -> Result<(SecurityGroupId, SecurityRuleId), Problem> {
+    match call.ids() {
+        [group, rule] => Ok((SecurityGroupId(*group), SecurityRuleId(*rule))),
+        _ => Err(Problem::internal()),
+    }
+}

@@ -1,0 +1,109 @@
+//! The live serial console behind a WebSocket: bytes both ways until either side ends.
+
+use crate::app::{App, console::Session, console_ticket::Grant};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use proto::cluster::v1::{self as pb, console_input::Input};
+use std::time::Duration;
+
+/// The longest message of a client: a paste.
+pub const INPUT_BYTES_MAX: usize = 64 * 1024;
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// A client from which not even the answer to a ping came.
+const SILENT: Duration = Duration::from_secs(65);
+
+/// Why a session ended.
+enum Ending {
+    Client,
+    Silent,
+    Guest,
+    Host(String),
+    /// The principal lost the right.
+    NotAllowed,
+    Shutdown,
+}
+
+impl Ending {
+    fn frame(self) -> Option<CloseFrame> {
+        let (code, reason) = match self {
+            // Its close frame was answered already, or there is nobody to tell.
+            Self::Client => return None,
+            Self::Silent => (close_code::POLICY, "no answer to pings".to_owned()),
+            Self::Guest => {
+                (close_code::NORMAL, "the console ended: the instance was stopped or its console closed".to_owned())
+            }
+            Self::Host(reason) => (close_code::ERROR, reason),
+            Self::NotAllowed => (close_code::POLICY, "you may no longer use this console".to_owned()),
+            Self::Shutdown => (close_code::AWAY, "the server is going down: ask for another ticket".to_owned()),
+        };
+        // A control frame carries at most 125 bytes, two of them the code.
+        let end = (0..=reason.len().min(123)).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
+        Some(CloseFrame { code, reason: reason[..end].to_owned().into() })
+    }
+}
+
+/// Passes bytes both ways until either side ends.
+pub async fn bridge(app: &App, grant: &Grant, socket: WebSocket, session: Session) {
+    let Session { input, mut output } = session;
+    let (mut sink, mut source) = socket.split();
+    let typed = async {
+        loop {
+            let data = match tokio::time::timeout(SILENT, source.next()).await {
+                Err(_) => return Ending::Silent,
+                Ok(Some(Ok(Message::Binary(data)))) => data,
+                Ok(Some(Ok(Message::Text(text)))) => Bytes::from(text),
+                Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
+                Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return Ending::Client,
+            };
+            if input.send(pb::ConsoleInput { input: Some(Input::Data(data)) }).await.is_err() {
+                // The other side ended, and says so there.
+                return std::future::pending().await;
+            }
+        }
+    };
+    let printed = async {
+        let mut pings = tokio::time::interval(PING_EVERY);
+        loop {
+            let message = tokio::select! {
+                output = output.message() => match output {
+                    Ok(Some(pb::ConsoleOutput { data, .. })) => Message::Binary(data),
+                    Ok(None) => return Ending::Guest,
+                    Err(status) => return Ending::Host(proto::status::from_status(&status).detail),
+                },
+                _ = pings.tick() => match grant.stands(app).await {
+                    Ok(false) => return Ending::NotAllowed,
+                    // A database that doesn't answer for a moment takes no right away.
+                    Ok(true) | Err(_) => Message::Ping(Bytes::new()),
+                },
+            };
+            if sink.send(message).await.is_err() {
+                return Ending::Client;
+            }
+        }
+    };
+    let end = tokio::select! {
+        end = typed => end,
+        end = printed => end,
+        () = app.shutdown().cancelled() => Ending::Shutdown,
+    };
+    if let Some(frame) = end.frame() {
+        let farewell = async {
+            // A client that is gone needs none.
+            let _ = sink.send(Message::Close(Some(frame))).await;
+            let _ = sink.close().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), farewell).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_reason_fits_its_frame() {
+        let frame = Ending::Host("é".repeat(100)).frame().expect("a frame");
+        assert_eq!((frame.reason.as_str().len(), frame.code), (122, close_code::ERROR));
+    }
+}
