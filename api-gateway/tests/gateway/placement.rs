@@ -204,7 +204,7 @@ async fn what_was_refused_or_is_gone_can_be_asked_for() {
     assert_eq!((&told["instance"], told["timeline"].as_array().map(Vec::len)), (&Value::Null, Some(0)), "{told}");
     let why = told["why"].as_str().expect("a text");
     assert!(why.starts_with("gpu was refused, and isn't there."), "{why}");
-    assert!(why.ends_with("What would help: 2 hosts have the room but lack the tag gpu=a100."), "{why}");
+    assert!(why.ends_with("What would help: 2 hosts have enough capacity but lack the tag gpu=a100."), "{why}");
     assert_eq!(told["placement"]["nearest"]["host_id"], Value::Null, "no host for tenants");
     let whole = explained(admin, "gpu", 1).await;
     assert!(whole["placement"]["nearest"]["host_id"].is_string(), "{whole}");

@@ -15,7 +15,7 @@ use crate::{
     },
     manager::Manager,
     outcome::Outcome,
-    scheduler::rebalance::Limits,
+    scheduler::resident::MoveLimits,
 };
 use domain::{
     Name, Problem,
@@ -159,7 +159,7 @@ pub async fn plan_rebalance(
         v.within("moves_per_host_max", request.moves_per_host_max, &(1..=limits::REBALANCE_MOVES));
         v.within("tolerance_permille", request.tolerance_permille, &(0..=1000));
     })?;
-    let limits = Limits { moves: request.moves_max as usize, moves_per_host: request.moves_per_host_max as usize };
+    let limits = MoveLimits { moves: request.moves_max as usize, moves_per_host: request.moves_per_host_max as usize };
     let goal = match request.goal() {
         pb::RebalanceGoal::Unspecified | pb::RebalanceGoal::FreeHosts => RebalanceGoal::FreeHosts,
         pb::RebalanceGoal::EvenLoad => RebalanceGoal::EvenLoad { tolerance_permille: request.tolerance_permille },

@@ -2,7 +2,7 @@
 
 use crate::{
     manager::Manager,
-    scheduler::capacity::{capacity, rooms},
+    scheduler::capacity::{host_capacities, zone_capacities},
 };
 use domain::{
     Problem,
@@ -12,9 +12,9 @@ use domain::{
 
 /// How many more instances of each size every zone takes.
 pub async fn read(manager: &Manager, sizes: Vec<(Size, Pinning)>) -> Result<Vec<ZoneCapacity>, Problem> {
-    let rooms = rooms(&manager.inventory());
+    let hosts = host_capacities(&manager.inventory());
     // Many hosts times many sizes: not on a thread that answers others.
-    tokio::task::spawn_blocking(move || capacity(&rooms, &sizes)).await.map_err(|error| {
+    tokio::task::spawn_blocking(move || zone_capacities(&hosts, &sizes)).await.map_err(|error| {
         tracing::error!(%error, "the computation of free capacity died");
         Problem::internal()
     })

@@ -5,8 +5,9 @@ use crate::{
     placement::constraints::GroupCache,
     scheduler::{
         Inventory, Placed,
-        level::plan_balance,
-        rebalance::{Limits, Resident, plan_consolidation},
+        balance::plan_balance,
+        consolidate::plan_consolidation,
+        resident::{MoveLimits, Resident},
     },
 };
 use domain::{Problem, capacity::RebalancePlan, cpu::CpuBaseline, instance::InstanceState};
@@ -26,7 +27,7 @@ pub enum RebalanceGoal {
     },
 }
 
-pub async fn plan(manager: &Manager, goal: RebalanceGoal, limits: Limits) -> Result<RebalancePlan, Problem> {
+pub async fn plan(manager: &Manager, goal: RebalanceGoal, limits: MoveLimits) -> Result<RebalancePlan, Problem> {
     let mut rows = residents(manager).await?;
     let hosts = manager.store.host_list().await.map_err(read_problem)?;
     let planned = tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 
 use crate::{
     placement::{Placement, PlacementState, capacity_hold::HoldOwner},
-    scheduler::{Decision, Fill, Inventory, Placed, Request, decide_batch, explain::hint, preempt::Preemption},
+    scheduler::{Decision, Fill, Inventory, Placed, Preemption, Request, decide_batch, explain::hint},
 };
 use domain::{ErrorKind, InstanceId, Problem, Timestamp, explain::PlacementRecord};
 

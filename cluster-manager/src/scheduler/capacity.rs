@@ -2,13 +2,12 @@
 //!
 //! Instances of one size: a host takes `s = min(free / claim)` of them, a zone the sum `S`. With N+1 each that is on a host must have a
 //! place on the others: of `n` in all, `x` on the host, the rest of the zone has `S - s - (n - x)` places left, so `n <= S - s` for every
-//! host: `S - max(s)` fit, and that many can be had by filling hosts evenly. Room that is set aside already is not counted twice: it is
-//! no free room. Dedicated hosts are counted as such, and fit nothing for all.
+//! host: `S - max(s)` fit, and that many can be had by filling hosts evenly. Capacity that is reserved already is not counted twice: it
+//! isn't free. Dedicated hosts are counted as such, and fit nothing for all.
 
 use super::{
-    host::{HostEntry, NumaNode, plus},
+    host::{HostEntry, NumaNode, pinned_claim, plus},
     inventory::Inventory,
-    roster::pinned_claim,
 };
 use domain::{
     capacity::{Fits, ZoneCapacity},
@@ -17,13 +16,13 @@ use domain::{
 };
 use std::{collections::BTreeMap, sync::Arc};
 
-/// What is looked at of a host. Taken under the inventory's lock; the many sizes are counted outside it.
+/// What is counted of a host. It is copied under the inventory's lock; the many sizes are counted outside it.
 #[derive(Debug)]
-pub struct Room {
+pub struct HostCapacity {
     zone: Arc<str>,
     capacity: Size,
     used: Size,
-    set_aside: Size,
+    recovery_reserved: Size,
     free: Size,
     overhead: MemoryOverhead,
     overcommit_permille: u32,
@@ -32,13 +31,13 @@ pub struct Room {
     dedicated: bool,
 }
 
-impl Room {
+impl HostCapacity {
     fn of(host: &HostEntry) -> Self {
         Self {
             zone: Arc::clone(&host.zone),
             capacity: host.capacity,
             used: plus(host.used, host.tentative),
-            set_aside: host.set_aside,
+            recovery_reserved: host.recovery_reserved,
             free: host.free(),
             overhead: host.overhead,
             overcommit_permille: host.overcommit_permille,
@@ -48,7 +47,7 @@ impl Room {
         }
     }
 
-    fn places(&self, size: Size, pinning: Pinning) -> u64 {
+    fn count(&self, size: Size, pinning: Pinning) -> u64 {
         let pinned = pinning == Pinning::Numa;
         let vcpus = if pinned { pinned_claim(size.vcpus, self.overcommit_permille) } else { size.vcpus };
         let memory_mib = self.overhead.claim_mib(size);
@@ -70,36 +69,36 @@ impl Room {
 }
 
 #[must_use]
-pub fn rooms(inventory: &Inventory) -> Vec<Room> {
-    inventory.hosts().map(Room::of).collect()
+pub fn host_capacities(inventory: &Inventory) -> Vec<HostCapacity> {
+    inventory.hosts().map(HostCapacity::of).collect()
 }
 
-/// By zone, sizes in the order in which they are asked for.
+/// The capacity of each zone, the sizes in the order of `sizes`.
 #[must_use]
-pub fn capacity(rooms: &[Room], sizes: &[(Size, Pinning)]) -> Vec<ZoneCapacity> {
+pub fn zone_capacities(hosts: &[HostCapacity], sizes: &[(Size, Pinning)]) -> Vec<ZoneCapacity> {
     let mut zones: BTreeMap<&str, ZoneCapacity> = BTreeMap::new();
     let mut largest: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
-    for room in rooms {
-        let zone = zones.entry(&room.zone).or_insert_with(|| ZoneCapacity {
-            zone: room.zone.to_string(),
+    for host in hosts {
+        let zone = zones.entry(&host.zone).or_insert_with(|| ZoneCapacity {
+            zone: host.zone.to_string(),
             fits: vec![Fits::default(); sizes.len()],
             ..ZoneCapacity::default()
         });
-        let largest = largest.entry(&room.zone).or_insert_with(|| vec![0; sizes.len()]);
+        let largest = largest.entry(&host.zone).or_insert_with(|| vec![0; sizes.len()]);
         zone.hosts += 1;
-        zone.capacity = plus(zone.capacity, room.capacity);
-        zone.used = plus(zone.used, room.used);
-        zone.set_aside = plus(zone.set_aside, room.set_aside);
-        if room.dedicated {
+        zone.capacity = plus(zone.capacity, host.capacity);
+        zone.used = plus(zone.used, host.used);
+        zone.set_aside = plus(zone.set_aside, host.recovery_reserved);
+        if host.dedicated {
             zone.dedicated_hosts += 1;
             continue;
         }
-        if !room.usable {
+        if !host.usable {
             continue;
         }
         zone.open_hosts += 1;
         for ((size, fits), largest) in sizes.iter().zip(&mut zone.fits).zip(largest) {
-            let here = room.places(size.0, size.1);
+            let here = host.count(size.0, size.1);
             fits.now += here;
             *largest = here.max(*largest);
         }

@@ -1,17 +1,18 @@
-//! What a decision saw, for people: hosts rejected per filter, the best candidates, the nearest fit, and what would help.
+//! What a decision was based on, for people: hosts rejected per filter, the best candidates, the nearest fit, and what would help.
 //!
-//! A refusal looks at every host. A success must not: on a large inventory it counts by cells (zone, tags, features, dedication),
-//! which is exact for these and leaves room uncounted: `candidates` are then the hosts that suit but for their room.
+//! A refusal examines every host. A success must not: on a large inventory it counts by cells (zone, tags, features, dedication),
+//! which is exact for these and leaves capacity uncounted: `candidates` are then the hosts that suit apart from their capacity.
 
 use super::{
-    atoms::Asked,
-    decide::{Choice, cell_suits, choose_excluding},
+    choose::choose_excluding,
+    decision::Choice,
     filter,
+    groups::Groups,
     host::{HostEntry, minus},
     inventory::Inventory,
-    miss,
+    labels::RequestLabels,
+    nearest_fit,
     request::Request,
-    roster::Groups,
     score::Score,
 };
 use domain::{
@@ -22,21 +23,17 @@ use domain::{
 };
 
 /// Up to this many hosts a success counts exactly.
-const COUNTED: usize = 512;
-/// Candidates in the record.
+const COUNTED_MAX: usize = 512;
+/// How many candidates a record names.
 const BEST: usize = 3;
 
 fn reject(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &Groups) -> Option<Rejection> {
     match filter::closed(host, request) {
-        // Who lost a race for a group's host is told of the group.
-        None | Some(Rejection::Contended) if ruled_out(inventory, host, groups) => Some(Rejection::Group),
-        None => filter::no_room(host, request),
+        // A host that was lost to another member of the group counts as ruled out by the group.
+        None | Some(Rejection::Contended) if groups.rule_out(inventory, host) => Some(Rejection::Group),
+        None => filter::lacking(host, request),
         closed => closed,
     }
-}
-
-pub(super) fn ruled_out(inventory: &Inventory, host: &HostEntry, groups: &Groups) -> bool {
-    inventory.slot_of(host.id).is_some_and(|slot| groups.violations(host, slot, &inventory.scratch).is_none())
 }
 
 #[derive(Default)]
@@ -69,19 +66,19 @@ fn hosts_considered(inventory: &Inventory) -> u32 {
 
 pub(super) fn placed(inventory: &mut Inventory, request: &Request, choice: &Choice, now: Timestamp) -> PlacementRecord {
     let considered = hosts_considered(inventory);
-    let (counts, room) = if inventory.len() <= COUNTED {
+    let (counts, verb) = if inventory.len() <= COUNTED_MAX {
         let groups = Groups::locate(inventory, request);
         (Counts::of(inventory, request, &groups), "could take it")
     } else {
-        let asked = inventory.ask(request);
-        (by_cells(inventory, request, &asked), "suit it")
+        let labels = inventory.label_bits(request);
+        (by_cells(inventory, request, &labels), "suit it")
     };
     let best = best(inventory, request, choice);
     let host = inventory.find(choice.placed.host_id);
     let left = host.map_or_else(Size::default, |host| minus(host.free(), choice.placed.claim));
-    let wishes = match choice.score.violations {
+    let missed = match choice.score.violations {
         0 => String::new(),
-        n => format!("; {n} soft wishes of its placement groups are not met"),
+        n => format!("; {n} soft constraints of its placement groups are not met"),
     };
     PlacementRecord {
         at: now,
@@ -93,7 +90,7 @@ pub(super) fn placed(inventory: &mut Inventory, request: &Request, choice: &Choi
         score: format!("leaves {} vCPUs, {} MiB, {} GiB", left.vcpus, left.memory_mib, left.disk_gib),
         nearest: None,
         summary: format!(
-            "{} of {considered} hosts {room}; the one that keeps most room for others was chosen{wishes}",
+            "{} of {considered} hosts {verb}; the one that keeps most capacity for others was chosen{missed}",
             counts.candidates
         ),
         hint: String::new(),
@@ -101,26 +98,29 @@ pub(super) fn placed(inventory: &mut Inventory, request: &Request, choice: &Choi
 }
 
 fn describe(score: &Score) -> String {
-    format!("wishes missed {}, start queue {}, packing {}", score.violations, score.start_queue, score.packing)
+    format!(
+        "soft constraints missed {}, start queue {}, packing {}",
+        score.violations, score.start_queue, score.packing
+    )
 }
 
 fn best(inventory: &mut Inventory, request: &Request, choice: &Choice) -> Vec<CandidateScore> {
     let mut best = Vec::with_capacity(BEST);
-    let mut beside = [u32::MAX; BEST];
+    let mut excluding = [u32::MAX; BEST];
     let mut next = Some(*choice);
     while let Some(choice) = next {
         if let Some(slot) = inventory.slot_of(choice.placed.host_id) {
-            beside[best.len()] = slot;
+            excluding[best.len()] = slot;
         }
         best.push(CandidateScore { host_id: choice.placed.host_id, score: describe(&choice.score) });
         let more = best.len() < BEST && request.recovers.is_none();
-        next = if more { choose_excluding(inventory, request, &beside[..best.len()]) } else { None };
+        next = if more { choose_excluding(inventory, request, &excluding[..best.len()]) } else { None };
     }
     best
 }
 
-/// What no host of a cell changes, counted by cells; the rest of the usable hosts are candidates.
-fn by_cells(inventory: &Inventory, request: &Request, asked: &Asked) -> Counts {
+/// The counts of what the hosts of a cell have in common; the rest of the usable hosts are candidates.
+fn by_cells(inventory: &Inventory, request: &Request, labels: &RequestLabels) -> Counts {
     let mut counts = Counts::default();
     let zone = request.zone.as_ref().map(|zone| inventory.zone_at(zone));
     let mut usable = 0;
@@ -128,16 +128,16 @@ fn by_cells(inventory: &Inventory, request: &Request, asked: &Asked) -> Counts {
         usable += hosts;
         let filter = if zone.is_some_and(|zone| zone != Some(key.zone)) {
             Rejection::Zone
-        } else if cell_suits(key, asked, request) {
+        } else if key.suits(labels, request) {
             counts.candidates += hosts;
             continue;
         } else if key.dedicated_to.is_some_and(|p| request.project != Some(p))
             || (request.dedicated && key.dedicated_to.is_none())
         {
             Rejection::Dedicated
-        } else if key.atoms & asked.needs & asked.tags != asked.needs & asked.tags {
+        } else if key.labels & labels.required & labels.tags != labels.required & labels.tags {
             Rejection::Tags
-        } else if key.atoms & asked.forbids != 0 {
+        } else if key.labels & labels.forbidden != 0 {
             Rejection::ForbiddenTags
         } else {
             Rejection::CpuFeatures
@@ -153,7 +153,7 @@ fn by_cells(inventory: &Inventory, request: &Request, asked: &Asked) -> Counts {
 pub(super) fn refused(inventory: &mut Inventory, request: &Request, now: Timestamp) -> PlacementRecord {
     let groups = Groups::locate(inventory, request);
     let mut counts = Counts::of(inventory, request, &groups);
-    // Refused all the same: what has the room has nobody to back it.
+    // The request is refused all the same: no other host could back those that have the capacity.
     if counts.candidates > 0 {
         let filter = if request.protected { Rejection::Reserve } else { Rejection::Group };
         counts.rejected[filter as usize] += counts.candidates;
@@ -176,20 +176,20 @@ pub(super) fn refused(inventory: &mut Inventory, request: &Request, now: Timesta
     record
 }
 
-/// What would make it fit: another wish, if hosts have the room; else less.
+/// What would make the request fit: another constraint, if hosts have the capacity; else a smaller size.
 fn advise(inventory: &Inventory, request: &Request, groups: &Groups, record: &PlacementRecord) -> String {
     let Some(nearest) = &record.nearest else { return no_hosts() };
     if let Some(unbacked) = record.rejected.iter().find(|r| r.filter == Rejection::Reserve) {
         return unbacked_hint(unbacked.hosts);
     }
     let less = if nearest.lacks == Size::default() { None } else { Some(less_hint(inventory, request, nearest)) };
-    match (miss::nearest(inventory, request, groups), less) {
-        (Some(miss), None) => miss.text,
+    match (nearest_fit::nearest(inventory, request, groups), less) {
+        (Some(nearest), None) => nearest.text,
         // What only the operator can change is no advice while there is other.
-        (Some(miss), Some(less)) if miss.operators => less,
-        (Some(miss), Some(less)) => format!("{}; {less}", miss.text),
+        (Some(nearest), Some(less)) if nearest.operators => less,
+        (Some(nearest), Some(less)) => format!("{}; {less}", nearest.text),
         (None, Some(less)) => less,
-        (None, None) => "a host has the room but may not be used now".to_owned(),
+        (None, None) => "a host has enough capacity but may not be used now".to_owned(),
     }
 }
 
@@ -200,12 +200,12 @@ fn no_hosts() -> String {
 fn unbacked_hint(hosts: u32) -> String {
     let has = if hosts == 1 { "1 host has".to_owned() } else { format!("{hosts} hosts have") };
     format!(
-        "{has} the room, but no other could restart the instance were its host lost; add a host, or create it without \
-         on_host_loss: restart"
+        "{has} enough capacity, but no other could restart the instance if its host were lost; add a host, or create it \
+         without on_host_loss: restart"
     )
 }
 
-/// "would fit with 2 GiB less memory".
+/// Advises a smaller size, as in "would fit with 2 GiB less memory".
 fn less_hint(inventory: &Inventory, request: &Request, nearest: &NearestFit) -> String {
     let (lacks, size) = (nearest.lacks, request.size);
     // A pinned vCPU claims a whole thread.
@@ -223,7 +223,7 @@ fn less_hint(inventory: &Inventory, request: &Request, nearest: &NearestFit) -> 
     }
 }
 
-/// "1 vCPU less and 2 GiB less memory"; without `less` "1 vCPU and 2 GiB of memory".
+/// Names amounts, as in "1 vCPU less and 2 GiB less memory"; without `less` it is "1 vCPU and 2 GiB of memory".
 fn amounts(size: Size, less: &str) -> String {
     let of = if less.is_empty() { " of" } else { less };
     let mut parts = Vec::with_capacity(3);
@@ -241,7 +241,7 @@ fn amounts(size: Size, less: &str) -> String {
     parts.join(" and ")
 }
 
-/// The host that lacks least, among those that fail for room alone; then among all that are at least connected.
+/// The host that lacks least: among those that fail for their capacity alone, else among all that are connected, else among all.
 fn nearest(inventory: &Inventory, request: &Request, groups: &Groups) -> Option<NearestFit> {
     inventory
         .hosts()
@@ -251,7 +251,7 @@ fn nearest(inventory: &Inventory, request: &Request, groups: &Groups) -> Option<
             let worst = permille(u64::from(lacks.vcpus), u64::from(host.capacity.vcpus))
                 .max(permille(lacks.memory_mib, host.capacity.memory_mib))
                 .max(permille(lacks.disk_gib, host.capacity.disk_gib));
-            let closed = filter::closed(host, request).is_some() || ruled_out(inventory, host, groups);
+            let closed = filter::closed(host, request).is_some() || groups.rule_out(inventory, host);
             ((!host.up, closed, worst, host.id), lacks)
         })
         .min_by_key(|(key, _)| *key)
@@ -273,7 +273,9 @@ pub fn hint(record: &PlacementRecord) -> String {
     match &record.nearest {
         _ if !record.hint.is_empty() => record.hint.clone(),
         None => no_hosts(),
-        Some(nearest) if nearest.lacks == Size::default() => "the host has the room but may not be used now".to_owned(),
+        Some(nearest) if nearest.lacks == Size::default() => {
+            "the host has enough capacity but may not be used now".to_owned()
+        }
         Some(nearest) => format!(
             "the nearest host lacks {}; ask for less, delete something, or add a host",
             amounts(nearest.lacks, "")

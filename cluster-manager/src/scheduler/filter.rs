@@ -1,9 +1,8 @@
 //! Why a host can't take a request. The filters run in the order of [`Rejection`]: a host is counted under the first that rejects it.
 
 use super::{
-    host::{HostEntry, minus},
+    host::{HostEntry, minus, pinned_claim},
     request::Request,
-    roster::pinned_claim,
 };
 use domain::{cpu::CpuBaseline, explain::Rejection, flavor::Size};
 
@@ -35,15 +34,15 @@ pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
     })
 }
 
-/// The first filter that rejects `host`, groups and reserve aside, or `None` when it could take the request.
+/// The first filter that rejects `host`, apart from groups and the reserve; `None`: it could take the request.
 #[must_use]
 pub fn reject(host: &HostEntry, request: &Request) -> Option<Rejection> {
-    closed(host, request).or_else(|| no_room(host, request))
+    closed(host, request).or_else(|| lacking(host, request))
 }
 
-/// What of the host is short.
+/// The filter that rejects `host` for its capacity.
 #[must_use]
-pub fn no_room(host: &HostEntry, request: &Request) -> Option<Rejection> {
+pub fn lacking(host: &HostEntry, request: &Request) -> Option<Rejection> {
     let lacks = lacks(host, request);
     if lacks.vcpus > 0 {
         Some(Rejection::Vcpus)
@@ -75,7 +74,7 @@ pub const ORDER: [Rejection; 14] = [
     Rejection::Reserve,
 ];
 
-/// What the request takes of `host`: memory with QEMU's own, pinned vCPUs as whole threads.
+/// What the request claims of `host`: memory with QEMU's own, pinned vCPUs as whole threads.
 #[must_use]
 pub fn claim(host: &HostEntry, request: &Request) -> Size {
     let mut claim = host.claim_of(request.size);
@@ -85,13 +84,13 @@ pub fn claim(host: &HostEntry, request: &Request) -> Size {
     claim
 }
 
-/// What `host` is short of for the request, its QEMU included; 0: enough.
+/// What `host` lacks for the request, its QEMU included; 0: it has enough.
 #[must_use]
 pub fn lacks(host: &HostEntry, request: &Request) -> Size {
     minus(claim(host, request), host.free())
 }
 
-/// What people call a filter's verdict: "5 have too little memory".
+/// A filter's verdict on a number of hosts, for people: "5 short of memory".
 #[must_use]
 pub fn describe(filter: Rejection) -> &'static str {
     match filter {
@@ -99,15 +98,15 @@ pub fn describe(filter: Rejection) -> &'static str {
         Rejection::Cordoned => "cordoned",
         Rejection::Zone => "in another zone",
         Rejection::Dedicated => "dedicated to others",
-        Rejection::Tags => "without the tags asked for",
-        Rejection::ForbiddenTags => "with a tag that must not be",
-        Rejection::CpuFeatures => "without the CPU features asked for",
+        Rejection::Tags => "without the requested tags",
+        Rejection::ForbiddenTags => "with a forbidden tag",
+        Rejection::CpuFeatures => "without the requested CPU features",
         Rejection::Contended => "taken or changed by others meanwhile",
         Rejection::Group => "ruled out by a placement group",
         Rejection::Vcpus => "short of vCPUs",
         Rejection::Memory => "short of memory",
         Rejection::Disk => "short of disk",
-        Rejection::Pinning => "without a NUMA node free enough",
-        Rejection::Reserve => "without another host to restart it on",
+        Rejection::Pinning => "without a NUMA node that has enough free threads and memory",
+        Rejection::Reserve => "without another host that could restart the instance",
     }
 }

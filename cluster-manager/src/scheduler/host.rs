@@ -18,18 +18,18 @@ pub const RACK_TAG: &str = "rack";
 /// What an operator decided on a host beyond its row's cordon and tags.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Policies {
-    /// Being emptied: gets nothing new.
+    /// The host is being emptied and gets nothing new.
     pub draining: bool,
-    /// Takes this project's instances alone.
+    /// Only this project's instances may be placed here.
     pub dedicated_to: Option<ProjectId>,
-    /// Kept free for the operator.
+    /// What is kept free for the operator.
     pub reserved: Size,
 }
 
-/// A NUMA node's threads and memory, and what pinned instances took of them.
+/// A NUMA node's threads and memory, and what pinned instances have taken of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NumaNode {
-    /// The host's number for it.
+    /// The host's number for the node.
     pub id: u32,
     pub threads: u32,
     pub memory_mib: u64,
@@ -51,30 +51,31 @@ impl GuestCpu {
     }
 }
 
-/// What each claim reads and writes comes first, on whole cache lines: in a large cloud hardly any host is in a cache when it is its turn.
+/// The fields that each claim reads and writes come first, on whole cache lines: in a large cloud hardly any host is in a CPU cache when its
+/// turn comes.
 #[derive(Debug, Clone)]
 #[repr(C, align(128))]
 pub struct HostEntry {
     pub capacity: Size,
-    /// Claims that the database has.
+    /// The claims that the database has.
     pub used: Size,
-    /// Claims whose commit is on its way.
+    /// The claims whose commit is on its way.
     pub tentative: Size,
-    /// Kept for protected instances of other hosts, should one of these be lost ([`super::reserve`]).
-    pub set_aside: Size,
-    /// Rises with each change of `used` or `tentative`: whoever read the row before may not overwrite what came after.
+    /// What is reserved for protected instances of other hosts, should one of these be lost ([`super::reserve`]).
+    pub recovery_reserved: Size,
+    /// This rises with each change of `used` or `tentative`: whoever read the row before may not overwrite what came after.
     pub(super) changes: u64,
     /// The desired-state revision that the database has.
     pub revision: i64,
-    /// Instances placed here that aren't known to have started yet. Which: [`super::Inventory`] knows.
+    /// How many instances placed here aren't known to have started yet; [`super::Inventory`] knows which.
     pub(super) starting: u32,
-    /// Commits on their way that release claims.
+    /// How many commits on their way release claims.
     pub(super) releasing: u32,
-    /// Hardware threads (capacity without overcommit), at least 1.
+    /// Its hardware threads (capacity without overcommit), at least 1.
     pub threads: u32,
     pub policies: Policies,
     pub id: HostId,
-    /// Of what the operator decided.
+    /// The generation of what the operator decided.
     pub generation: i64,
     pub overhead: MemoryOverhead,
     /// vCPUs per thread, in thousandths.
@@ -87,13 +88,14 @@ pub struct HostEntry {
     pub cpu_features: Arc<BTreeSet<String>>,
     pub guest_cpu: Option<Arc<GuestCpu>>,
     pub numa: Vec<NumaNode>,
-    /// Protected and preemptible instances here, in no order.
+    /// The protected and preemptible instances here, in no order.
     pub(super) special: Vec<InstanceId>,
     pub(super) kind: KindKey,
     pub(super) zone_at: u16,
-    /// None: a rack of its own.
+    /// None: the host is a rack of its own.
     pub(super) rack_at: Option<u32>,
-    pub(super) atoms: u128,
+    /// Which of the labels that requests ever named the host has ([`super::labels`]).
+    pub(super) labels: u128,
 }
 
 impl HostEntry {
@@ -113,7 +115,7 @@ impl HostEntry {
             capacity: host.capacity,
             used: host.used,
             tentative: Size::default(),
-            set_aside: Size::default(),
+            recovery_reserved: Size::default(),
             overhead: host.overhead,
             threads,
             overcommit_permille: host.cpu_overcommit_permille.max(1),
@@ -127,24 +129,39 @@ impl HostEntry {
             kind: KindKey::of(host.capacity, host.overhead),
             zone_at: 0,
             rack_at: None,
-            atoms: 0,
+            labels: 0,
         }
     }
 
-    /// What is left for new claims; nothing goes below zero when a host shrank under what it holds.
+    /// Takes over what memory knows of the host beyond its row.
+    pub(super) fn keep_claims_of(&mut self, old: Self) {
+        (self.used, self.tentative, self.recovery_reserved) = (old.used, old.tentative, old.recovery_reserved);
+        (self.starting, self.special, self.changes) = (old.starting, old.special, old.changes);
+        (self.releasing, self.policies.reserved) = (old.releasing, old.policies.reserved);
+        self.revision = self.revision.max(old.revision);
+        for old in old.numa {
+            if let Some(node) = self.numa.iter_mut().find(|node| node.id == old.id) {
+                (node.pinned_threads, node.pinned_mib) = (old.pinned_threads, old.pinned_mib);
+            }
+        }
+    }
+
+    /// What is left for new claims. It never goes below zero, even where a host shrank under what it holds.
     #[must_use]
     pub fn free(&self) -> Size {
-        minus(self.free_for_recovery(), self.set_aside)
+        minus(self.free_for_recovery(), self.recovery_reserved)
     }
 
-    /// What would be left were claims of `leaving` gone. Claims may be held beyond what is there by now: for those whose room is being made.
+    /// What would be left if claims of `preempted` were gone. Claims may already exceed the capacity: those held until preemption is done.
     #[must_use]
-    pub fn free_after(&self, leaving: Size) -> Size {
-        let Self { policies, used, tentative, set_aside, .. } = self;
-        [policies.reserved, *used, *tentative, *set_aside].into_iter().fold(plus(self.capacity, leaving), minus)
+    pub fn free_after(&self, preempted: Size) -> Size {
+        let Self { policies, used, tentative, recovery_reserved, .. } = self;
+        [policies.reserved, *used, *tentative, *recovery_reserved]
+            .into_iter()
+            .fold(plus(self.capacity, preempted), minus)
     }
 
-    /// The same with what is set aside for recoveries.
+    /// What is left together with what is reserved for recoveries.
     #[must_use]
     pub fn free_for_recovery(&self) -> Size {
         minus(minus(minus(self.capacity, self.policies.reserved), self.used), self.tentative)
@@ -161,26 +178,26 @@ impl HostEntry {
         self.starting
     }
 
-    /// May get new instances at all.
+    /// Whether the host may get new instances at all.
     #[must_use]
     pub fn usable(&self) -> bool {
         self.up && !self.cordoned && !self.policies.draining
     }
 
-    /// Where the node with the host's number is in `numa`.
+    /// The position in `numa` of the node with the host's number.
     #[must_use]
     pub fn node_at(&self, id: u32) -> Option<u8> {
         self.numa.iter().position(|node| node.id == id).and_then(|at| u8::try_from(at).ok())
     }
 
-    /// More is pinned to the node than it has.
+    /// Whether more is pinned to the node than it has.
     #[must_use]
     pub fn node_overfull(&self, at: u8) -> bool {
         let node = self.numa.get(usize::from(at));
         node.is_some_and(|node| node.pinned_threads > node.threads || node.pinned_mib > node.memory_mib)
     }
 
-    /// The NUMA node that pinned vCPUs with this memory fit into: the fullest, so that large holes stay; ties by number.
+    /// The NUMA node that pinned vCPUs with this memory fit into: the fullest, so that large holes stay, and of equally full ones the first.
     #[must_use]
     pub fn node_for(&self, vcpus: u32, memory_mib: u64) -> Option<u8> {
         let fits = |n: &NumaNode| {
@@ -201,6 +218,18 @@ fn numa_nodes(host: &Host) -> Vec<NumaNode> {
         ..NumaNode::default()
     };
     host.facts.numa.iter().take(usize::from(u8::MAX)).map(node).collect()
+}
+
+/// Pinned vCPUs claim whole threads, so all the vCPUs that overcommit makes of these.
+#[must_use]
+pub fn pinned_claim(vcpus: u32, overcommit_permille: u32) -> u32 {
+    let claim = u64::from(vcpus) * u64::from(overcommit_permille.max(1000)) / 1000;
+    u32::try_from(claim).unwrap_or(u32::MAX)
+}
+
+pub(super) fn pinned_threads(claimed_vcpus: u32, overcommit_permille: u32) -> u32 {
+    let threads = u64::from(claimed_vcpus) * 1000 / u64::from(overcommit_permille.max(1000));
+    u32::try_from(threads).unwrap_or(u32::MAX)
 }
 
 #[must_use]

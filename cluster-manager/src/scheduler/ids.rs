@@ -1,4 +1,4 @@
-//! Maps and sets by id. Ids are made by us, most of their bits at random, so a multiplication mixes them well enough; the standard
+//! Maps and sets by id. We make the ids ourselves, most of their bits at random, so a multiplication mixes them well enough; the standard
 //! library's hasher, which withstands chosen keys, would be a good part of what a decision costs.
 
 use std::{
@@ -16,7 +16,7 @@ pub struct IdHasher(u64);
 const GOLDEN: u128 = 0x9e37_79b9_7f4a_7c15;
 
 impl IdHasher {
-    /// Both halves of the product: the high bits of a word reach the low bits of the hash.
+    /// Folds both halves of the product, so that the high bits of a word reach the low bits of the hash.
     fn mix(&mut self, word: u64) {
         let product = u128::from(self.0.rotate_left(23) ^ word) * GOLDEN;
         self.0 = (product as u64) ^ (product >> 64) as u64;
@@ -36,7 +36,7 @@ impl Hasher for IdHasher {
         self.mix(u64::from(n));
     }
 
-    /// Lengths: those of ids are all the same.
+    /// Lengths are left out: those of ids are all the same.
     fn write_usize(&mut self, _: usize) {}
 
     fn finish(&self) -> u64 {
@@ -54,7 +54,7 @@ mod tests {
     fn ids_in_a_row_spread_over_a_table() {
         let hash = |n: u128| BuildHasherDefault::<IdHasher>::default().hash_one(uuid::Uuid::from_u128(n));
         for step in [1, 1 << 40, 1 << 64, 1 << 100] {
-            // A table of 4,096 places, and the seven bits that are looked at first.
+            // The table has 4,096 places; it compares seven bits of the hash first.
             let (mut places, mut tops) = (HashSet::new(), HashSet::new());
             for n in 0..4096 {
                 places.insert(hash(n * step) & 4095);

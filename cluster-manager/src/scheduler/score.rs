@@ -1,18 +1,18 @@
-//! Which of the hosts that could is the best. The smallest score wins; the order of the fields is the policy.
+//! How the hosts that could take a request are ranked. The smallest score wins; the order of the fields is the policy.
 
 use domain::HostId;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Score {
-    /// Soft wishes of placement groups that the host doesn't meet.
+    /// How many soft constraints of placement groups the host doesn't meet.
     pub violations: u32,
     /// Starts in progress per hardware thread, rounded down: packing a burst onto one host would make every one of them slow, so
     /// a host with all threads busy starting others comes after one that isn't.
     pub start_queue: u8,
     /// The packing price ([`super::grid`]).
     pub packing: i32,
-    /// Of equal price, the host with less room.
+    /// Among equal prices, the host with less free capacity comes first.
     pub bucket: u16,
-    /// The same decision whatever the order in which hosts are looked at.
+    /// Makes the decision the same, whatever the order in which hosts are examined.
     pub host_id: HostId,
 }

@@ -6,7 +6,7 @@ fn group(n: u128) -> PlacementGroupId {
     PlacementGroupId(uuid::Uuid::from_u128(n))
 }
 
-pub(super) fn wish(n: u128, policy: GroupPolicy, scope: GroupScope, strength: GroupStrength) -> GroupConstraint {
+pub(super) fn constraint(n: u128, policy: GroupPolicy, scope: GroupScope, strength: GroupStrength) -> GroupConstraint {
     GroupConstraint { group: group(n), policy, scope, strength }
 }
 
@@ -30,8 +30,8 @@ fn ten_hosts_take_ten_of_an_anti_affinity_group() {
     let rows: Vec<Host> = (1..=10).map(|n| host(n, size(64, 65_536, 0))).collect();
     let mut inventory = Inventory::new(&rows);
     let request = Request {
-        groups: vec![wish(1, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)],
-        ..ask(1, 512, 0)
+        groups: vec![constraint(1, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)],
+        ..sized(1, 512, 0)
     };
     let placed: Vec<Option<u128>> = (0..1000).map(|_| place(&mut inventory, &request)).collect();
     assert_eq!(placed.iter().flatten().count(), 10);
@@ -42,21 +42,23 @@ fn ten_hosts_take_ten_of_an_anti_affinity_group() {
     );
     assert_eq!(
         refused.record.hint,
-        "10 hosts have the room but are ruled out by the placement group; a soft policy would allow it"
+        "10 hosts have enough capacity but are ruled out by the placement group; a soft policy would allow it"
     );
     let soft = Request {
-        groups: vec![wish(1, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Soft)],
-        ..ask(1, 512, 0)
+        groups: vec![constraint(1, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Soft)],
+        ..sized(1, 512, 0)
     };
     assert!(place(&mut inventory, &soft).is_some());
 }
 
 #[test]
-fn affinity_follows_the_first_and_soft_wishes_yield() {
+fn affinity_follows_the_first_and_soft_constraints_yield() {
     let rows = [racked(1, "a", "x"), racked(2, "a", "x"), racked(3, "b", "x"), racked(4, "", "y")];
     let mut inventory = Inventory::new(&rows);
-    let near =
-        |scope, strength| Request { groups: vec![wish(1, GroupPolicy::Affinity, scope, strength)], ..ask(4, 1024, 0) };
+    let near = |scope, strength| Request {
+        groups: vec![constraint(1, GroupPolicy::Affinity, scope, strength)],
+        ..sized(4, 1024, 0)
+    };
     let by_rack = near(GroupScope::Rack, GroupStrength::Hard);
     assert_eq!(place(&mut inventory, &by_rack), Some(1));
     assert_eq!(place(&mut inventory, &by_rack), Some(1));
@@ -67,17 +69,18 @@ fn affinity_follows_the_first_and_soft_wishes_yield() {
     assert_eq!(
         place(&mut inventory, &near(GroupScope::Host, GroupStrength::Soft)),
         Some(3),
-        "where a member is, if there is room"
+        "where a member is, if there is capacity"
     );
     assert_eq!(place(&mut inventory, &near(GroupScope::Host, GroupStrength::Soft)), Some(4), "else anywhere");
     assert_eq!(place(&mut inventory, &near(GroupScope::Host, GroupStrength::Hard)), Some(4));
 }
 
 #[test]
-fn too_many_wishes_are_refused_not_cut_off() {
+fn too_many_constraints_are_refused_not_cut_off() {
     let mut inventory = Inventory::new(&[host(1, size(8, 8192, 0))]);
-    let groups = (0..9).map(|n| wish(n, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)).collect();
-    assert_eq!(decide(&mut inventory, &Request { groups, ..ask(1, 512, 0) }, NOW).placed, None);
+    let groups =
+        (0..9).map(|n| constraint(n, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)).collect();
+    assert_eq!(decide(&mut inventory, &Request { groups, ..sized(1, 512, 0) }, NOW).placed, None);
 }
 
 #[derive(Debug, Clone)]
@@ -87,23 +90,23 @@ enum Op {
     Lose(usize),
 }
 
-fn any_wish() -> impl Strategy<Value = GroupConstraint> {
+fn any_constraint() -> impl Strategy<Value = GroupConstraint> {
     (1_u128..4, any::<bool>(), 0..3, any::<bool>()).prop_map(|(n, near, scope, hard)| {
         // A group has one policy: its number says which.
         let policy = if n == 1 { GroupPolicy::Affinity } else { GroupPolicy::AntiAffinity };
         let scope = [GroupScope::Host, GroupScope::Rack, GroupScope::Zone][scope as usize];
         let _ = near;
-        wish(n, policy, scope, if hard { GroupStrength::Hard } else { GroupStrength::Soft })
+        constraint(n, policy, scope, if hard { GroupStrength::Hard } else { GroupStrength::Soft })
     })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
     #[test]
-    fn group_wishes_hold_after_any_interleaving(
+    fn group_constraints_hold_after_any_interleaving(
         racks in proptest::collection::vec((0_u8..4, 0_u8..2), 1..10),
         ops in proptest::collection::vec(prop_oneof![
-            6 => (proptest::collection::vec(any_wish(), 0..3), any::<bool>()).prop_map(|(w, ok)| Op::Place(w, ok)),
+            6 => (proptest::collection::vec(any_constraint(), 0..3), any::<bool>()).prop_map(|(w, ok)| Op::Place(w, ok)),
             2 => any::<usize>().prop_map(Op::Drop),
             1 => any::<usize>().prop_map(Op::Lose),
         ], 1..60),
@@ -118,7 +121,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Place(groups, ok) => {
-                    let request = Request { groups: groups.clone(), ..ask(1, 512, 0) };
+                    let request = Request { groups: groups.clone(), ..sized(1, 512, 0) };
                     let expected = reference::candidates(&inventory, &request, &members);
                     let choice = choose(&mut inventory, &request);
                     prop_assert_eq!(choice.map(|c| c.score), expected.first().copied());

@@ -54,7 +54,7 @@ fn rows(hosts: &[Spec]) -> Vec<Host> {
         let mut row = host(i as u128 + 1, size(*c, *m, *d));
         row.zone = format!("z{}", zone % 2);
         row.tags.insert("k".into(), format!("{}", tag % 3));
-        row.tags.insert("unasked".into(), format!("{i}"));
+        row.tags.insert("unrequested".into(), format!("{i}"));
         row.facts.cpu_features = (0..*feature % 3).map(|f| format!("f{f}")).collect();
         row
     };
@@ -70,7 +70,7 @@ fn any_hosts() -> impl Strategy<Value = Vec<Spec>> {
 
 pub fn check(inventory: &Inventory) -> Result<(), TestCaseError> {
     for h in inventory.hosts() {
-        let taken = host::plus(host::plus(h.used, h.tentative), h.set_aside);
+        let taken = host::plus(host::plus(h.used, h.tentative), h.recovery_reserved);
         prop_assert!(host::fits(&taken, &h.capacity), "{h:?}");
     }
     Ok(())
@@ -86,7 +86,7 @@ proptest! {
         let mut rows = rows(&hosts);
         let mut inventory = Inventory::new(&rows);
         let mut pending: Vec<(Placed, InstanceId)> = Vec::new();
-        let mut firm: Vec<(Placed, InstanceId)> = Vec::new();
+        let mut confirmed: Vec<(Placed, InstanceId)> = Vec::new();
         for op in ops {
             match op {
                 Op::Place(request) => {
@@ -113,13 +113,13 @@ proptest! {
                     let (placed, id) = pending.swap_remove(n % pending.len());
                     if ok {
                         inventory.confirm(placed.host_id, placed.claim);
-                        firm.push((placed, id));
+                        confirmed.push((placed, id));
                     } else {
                         inventory.release_placement(id, &placed);
                     }
                 }
-                Op::Delete(n) if !firm.is_empty() => {
-                    let (placed, id) = firm.swap_remove(n % firm.len());
+                Op::Delete(n) if !confirmed.is_empty() => {
+                    let (placed, id) = confirmed.swap_remove(n % confirmed.len());
                     inventory.release(placed.host_id, placed.claim);
                     inventory.start_ends(placed.host_id, id);
                 }
@@ -138,11 +138,11 @@ proptest! {
                     let id = rows[n % rows.len()].id;
                     inventory.remove_host(id);
                     pending.retain(|(placed, _)| placed.host_id != id);
-                    firm.retain(|(placed, _)| placed.host_id != id);
+                    confirmed.retain(|(placed, _)| placed.host_id != id);
                 }
                 Op::PutBack(n) => inventory.put_host(&rows[n % rows.len()]),
-                Op::Started(n) if !firm.is_empty() => {
-                    let (placed, id) = firm[n % firm.len()];
+                Op::Started(n) if !confirmed.is_empty() => {
+                    let (placed, id) = confirmed[n % confirmed.len()];
                     inventory.start_ends(placed.host_id, id);
                 }
                 Op::Settle(..) | Op::Delete(_) | Op::Started(_) => {}
@@ -151,7 +151,7 @@ proptest! {
         }
         // When all is settled and deleted, nothing is left behind.
         for (placed, id) in pending { inventory.release_placement(id, &placed); }
-        for (placed, _) in firm { inventory.release(placed.host_id, placed.claim); }
+        for (placed, _) in confirmed { inventory.release(placed.host_id, placed.claim); }
         for h in inventory.hosts() {
             prop_assert_eq!((h.used, h.tentative), (Size::default(), Size::default()));
         }
@@ -167,7 +167,7 @@ proptest! {
         let rows = rows(&hosts);
         let mut straight = Inventory::new(&rows);
         let mut reversed = Inventory::default();
-        // Another order of hosts, one that came and went, a tag asked for sooner.
+        // Another order of hosts, one that came and went, a tag requested sooner: nothing of that matters.
         let gone = host(999, size(8, 8192, 10));
         reversed.put_host(&gone);
         for row in rows.iter().rev() { reversed.put_host(row); }

@@ -1,26 +1,26 @@
-//! The same policy in the most naive words: look at every host, keep those that could, sort.
+//! The same policy in its most naive form: examine every host, keep those that could take the request, sort.
 
 use super::*;
 use crate::scheduler::score::Score;
 
 fn matches(
     inventory: &Inventory,
-    wish: &GroupConstraint,
+    constraint: &GroupConstraint,
     host: &HostEntry,
     placed: &[(InstanceId, HostId, Vec<GroupConstraint>)],
 ) -> bool {
-    let place = |h: &HostEntry| match wish.scope {
+    let place = |h: &HostEntry| match constraint.scope {
         GroupScope::Host => h.id.to_string(),
         GroupScope::Rack => h.tags.get("rack").cloned().unwrap_or_else(|| h.id.to_string()),
         GroupScope::Zone => h.zone.to_string(),
     };
     let mut others = placed
         .iter()
-        .filter(|(.., wishes)| wishes.iter().any(|w| w.group == wish.group))
+        .filter(|(.., constraints)| constraints.iter().any(|w| w.group == constraint.group))
         .filter_map(|(_, host_id, _)| inventory.find(*host_id))
         .map(place)
         .peekable();
-    match wish.policy {
+    match constraint.policy {
         GroupPolicy::Affinity => others.peek().is_none() || others.any(|other| other == place(host)),
         GroupPolicy::AntiAffinity => others.all(|other| other != place(host)),
     }
@@ -39,14 +39,14 @@ pub fn candidates(
             let free_cpu = i64::from(h.capacity.vcpus)
                 - i64::from(h.used.vcpus)
                 - i64::from(h.tentative.vcpus)
-                - i64::from(h.set_aside.vcpus)
+                - i64::from(h.recovery_reserved.vcpus)
                 - i64::from(h.policies.reserved.vcpus);
             let free = |f: fn(&Size) -> u64| {
-                [h.used, h.tentative, h.set_aside, h.policies.reserved]
+                [h.used, h.tentative, h.recovery_reserved, h.policies.reserved]
                     .iter()
                     .fold(f(&h.capacity) as i64, |left, taken| left - f(taken) as i64)
             };
-            let room = free_cpu >= i64::from(request.size.vcpus)
+            let enough = free_cpu >= i64::from(request.size.vcpus)
                 && free(|s| s.memory_mib) >= need
                 && free(|s| s.disk_gib) >= request.size.disk_gib as i64;
             let tags = request.tags.iter().all(|(k, v)| h.tags.get(k) == Some(v))
@@ -58,13 +58,13 @@ pub fn candidates(
                 Some(p) => request.project == Some(p),
                 None => !request.dedicated,
             };
-            if !(room && tags && open && zone && project) {
+            if !(enough && tags && open && zone && project) {
                 return None;
             }
             let mut violations = 0;
-            for wish in &request.groups {
-                if !matches(inventory, wish, h, placed) {
-                    match wish.strength {
+            for constraint in &request.groups {
+                if !matches(inventory, constraint, h, placed) {
+                    match constraint.strength {
                         GroupStrength::Hard => return None,
                         GroupStrength::Soft => violations += 1,
                     }

@@ -1,12 +1,12 @@
-use super::{groups::wish, *};
+use super::{groups::constraint, *};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
 fn protected(vcpus: u32, memory_mib: u64) -> Request {
-    Request { protected: true, ..ask(vcpus, memory_mib, 0) }
+    Request { protected: true, ..sized(vcpus, memory_mib, 0) }
 }
 
-/// Any one host lost: its protected instances fit on their backups, all at once.
+/// Whichever host is lost, its protected instances fit on their backups, all at once.
 fn survives(inventory: &Inventory, running: &HashMap<InstanceId, (Placed, Request)>) -> Result<(), String> {
     for lost in inventory.hosts() {
         let mut need: HashMap<HostId, Size> = HashMap::new();
@@ -30,7 +30,7 @@ fn survives(inventory: &Inventory, running: &HashMap<InstanceId, (Placed, Reques
 }
 
 #[test]
-fn two_hosts_keep_room_for_each_other() {
+fn two_hosts_reserve_capacity_for_each_other() {
     let mut inventory = Inventory::new(&[host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))]);
     let mut placed = 0;
     while let Some(choice) = choose(&mut inventory, &protected(1, 512)) {
@@ -40,12 +40,12 @@ fn two_hosts_keep_room_for_each_other() {
     assert_eq!(placed, 4, "half of eight");
     let refused = decide(&mut inventory, &protected(1, 512), NOW);
     assert!(refused.record.rejected.iter().any(|r| r.filter == Rejection::Vcpus), "{:?}", refused.record);
-    let plain = decide(&mut inventory, &ask(1, 512, 0), NOW);
-    assert!(plain.placed.is_none(), "what is set aside is nobody else's");
+    let plain = decide(&mut inventory, &sized(1, 512, 0), NOW);
+    assert!(plain.placed.is_none(), "what is reserved is nobody else's");
 }
 
 #[test]
-fn room_is_shared_because_one_host_is_lost_at_a_time() {
+fn reserved_capacity_is_shared_because_one_host_is_lost_at_a_time() {
     let rows: Vec<Host> = (1..=5).map(|n| host(n, size(4, 8192, 0))).collect();
     let mut inventory = Inventory::new(&rows);
     let mut placed = 0;
@@ -67,14 +67,14 @@ fn a_lone_host_refuses_with_the_reason_and_the_zone_counts() {
         [(Rejection::Reserve, 2)]
     );
     assert!(
-        refused.record.hint.starts_with("2 hosts have the room, but no other could restart"),
+        refused.record.hint.starts_with("2 hosts have enough capacity, but no other could restart"),
         "{}",
         refused.record.hint
     );
 }
 
 #[test]
-fn a_recovered_instance_gets_the_room_set_aside_for_it() {
+fn a_recovered_instance_gets_the_capacity_reserved_for_it() {
     let rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))];
     let mut inventory = Inventory::new(&rows);
     let request = protected(4, 1024);
@@ -85,7 +85,7 @@ fn a_recovered_instance_gets_the_room_set_aside_for_it() {
     assert_eq!(Some(backup), placed.backup);
     inventory.set_up(placed.host_id, false);
     let again = Request { recovers: Some(id), ..request };
-    let moved = choose(&mut inventory, &again).expect("the room was kept").placed;
+    let moved = choose(&mut inventory, &again).expect("the capacity was reserved").placed;
     assert_eq!(moved.host_id, backup);
     inventory.release_placement(id, &placed);
     inventory.place_tentatively(id, &moved, &again);
@@ -127,7 +127,7 @@ proptest! {
         for op in ops {
             match op {
                 Op::Place(vcpus, memory_mib, p) => {
-                    let request = Request { protected: p, ..ask(vcpus, memory_mib, 0) };
+                    let request = Request { protected: p, ..sized(vcpus, memory_mib, 0) };
                     if let Some(choice) = choose(&mut inventory, &request) {
                         let id = InstanceId::new();
                         inventory.place_tentatively(id, &choice.placed, &request);
@@ -154,13 +154,13 @@ proptest! {
                 prop_assert_eq!(survives(&inventory, &running), Ok(()));
             }
             for h in inventory.hosts() {
-                let taken = host::plus(host::plus(h.used, h.tentative), h.set_aside);
+                let taken = host::plus(host::plus(h.used, h.tentative), h.recovery_reserved);
                 prop_assert!(host::fits(&taken, &h.capacity), "{h:?}");
             }
         }
         for (id, (placed, _)) in running { inventory.release_placement(id, &placed); }
         for h in inventory.hosts() {
-            prop_assert_eq!((h.tentative, h.set_aside), (Size::default(), Size::default()));
+            prop_assert_eq!((h.tentative, h.recovery_reserved), (Size::default(), Size::default()));
         }
     }
 }
@@ -172,23 +172,23 @@ fn a_resize_takes_its_backup_along_or_is_refused() {
     let (id, request) = (InstanceId::new(), protected(2, 1024));
     let placed = Placed::of(rows[0].id, inventory.find(rows[0].id).expect("known").claim_of(request.size));
     inventory.place_tentatively(id, &placed, &request);
-    let set_aside = |inventory: &Inventory| inventory.find(rows[1].id).expect("known").set_aside;
+    let recovery_reserved = |inventory: &Inventory| inventory.find(rows[1].id).expect("known").recovery_reserved;
     let claim = |inventory: &Inventory, size| inventory.find(rows[0].id).expect("known").claim_of(size);
-    assert_eq!(set_aside(&inventory).vcpus, 2);
+    assert_eq!(recovery_reserved(&inventory).vcpus, 2);
     let four = claim(&inventory, size(4, 1024, 0));
     assert!(inventory.resize(id, size(4, 1024, 0), four));
-    assert_eq!((set_aside(&inventory), inventory.backup_of(id)), (four, Some(rows[1].id)));
+    assert_eq!((recovery_reserved(&inventory), inventory.backup_of(id)), (four, Some(rows[1].id)));
     // The backup has four vCPUs in all.
     let six = claim(&inventory, size(6, 1024, 0));
     assert!(!inventory.resize(id, size(6, 1024, 0), six));
-    assert_eq!((set_aside(&inventory), inventory.backup_of(id)), (Size::default(), None));
+    assert_eq!((recovery_reserved(&inventory), inventory.backup_of(id)), (Size::default(), None));
     assert!(inventory.resize(id, size(4, 1024, 0), four), "back to what it was");
-    assert_eq!(set_aside(&inventory), four);
+    assert_eq!(recovery_reserved(&inventory), four);
     let one = claim(&inventory, size(1, 512, 0));
     assert!(inventory.resize(id, size(1, 512, 0), one));
-    assert_eq!(set_aside(&inventory), one);
+    assert_eq!(recovery_reserved(&inventory), one);
     inventory.remove_instance(id);
-    assert_eq!(set_aside(&inventory), Size::default());
+    assert_eq!(recovery_reserved(&inventory), Size::default());
     assert!(inventory.resize(id, size(6, 1024, 0), six), "nothing depends on one that isn't attached");
 }
 
@@ -200,13 +200,13 @@ fn on(inventory: &mut Inventory, row: &Host, request: &Request, backup: Option<&
 }
 
 #[test]
-fn a_backup_that_lost_its_room_keeps_no_promise() {
+fn a_backup_that_lost_its_capacity_keeps_no_promise() {
     let mut rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0)), host(3, size(8, 16_384, 0))];
     let mut inventory = Inventory::new(&rows);
     let request = protected(4, 1024);
     let [a, b] = [0, 1].map(|at| on(&mut inventory, &rows[at], &request, Some(&rows[2])));
     assert_eq!([a, b].map(|id| inventory.backup_of(id)), [Some(rows[2].id); 2]);
-    // Room for neither of them: what it set aside for the other is no room for one.
+    // It has capacity for neither of them: what it reserved for the other is not free for one.
     rows[2].capacity = size(2, 16_384, 0);
     inventory.put_host(&rows[2]);
     assert_eq!([a, b].map(|id| inventory.backup_of(id)), [None; 2]);
@@ -231,24 +231,24 @@ fn a_backup_that_no_longer_suits_is_left() {
     rows[0].zone = "other".to_owned();
     inventory.put_host(&rows[0]);
     assert_eq!((inventory.retry_backups(), inventory.backup_of(id)), (vec![], Some(rows[2].id)));
-    // It moves alone: its backup is another zone's then.
+    // The host moves alone: its backup is in another zone then.
     rows[0].zone = "third".to_owned();
     inventory.put_host(&rows[0]);
     assert_eq!(inventory.backup_of(id), None);
-    assert_eq!(inventory.find(rows[2].id).expect("known").set_aside, Size::default());
+    assert_eq!(inventory.find(rows[2].id).expect("known").recovery_reserved, Size::default());
 }
 
 #[test]
 fn the_loss_of_a_host_breaks_no_hard_group() {
     let apart = |n| Request {
-        groups: vec![wish(n, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)],
+        groups: vec![constraint(n, GroupPolicy::AntiAffinity, GroupScope::Host, GroupStrength::Hard)],
         ..protected(1, 512)
     };
     let rows: Vec<Host> = (1..=3).map(|n| host(n, size(8, 8192, 0))).collect();
     let mut inventory = Inventory::new(&rows[..2]);
     let first = choose(&mut inventory, &apart(1)).expect("placed").placed;
     inventory.place_tentatively(InstanceId::new(), &first, &apart(1));
-    // The other host is where the first would restart.
+    // The other host is where the first instance would restart.
     let refused = decide(&mut inventory, &apart(1), NOW);
     assert!(refused.placed.is_none() && refused.record.rejected.iter().any(|r| r.filter == Rejection::Group));
     assert!(choose(&mut inventory, &apart(2)).is_some(), "another group may");
@@ -265,9 +265,9 @@ fn the_loss_of_a_host_breaks_no_hard_group() {
 }
 
 #[test]
-fn who_must_be_together_restarts_together() {
+fn members_that_must_be_together_restart_together() {
     let together = Request {
-        groups: vec![wish(1, GroupPolicy::Affinity, GroupScope::Host, GroupStrength::Hard)],
+        groups: vec![constraint(1, GroupPolicy::Affinity, GroupScope::Host, GroupStrength::Hard)],
         ..protected(2, 512)
     };
     let mut rows = [host(1, size(8, 8192, 0)), host(2, size(4, 8192, 0)), host(3, size(8, 8192, 0))];
@@ -276,7 +276,7 @@ fn who_must_be_together_restarts_together() {
     let on_first = [0; 2].map(|_| on(&mut inventory, &rows[0], &together, None));
     let backups = |inventory: &Inventory| on_first.map(|id| inventory.backup_of(id));
     assert_eq!(backups(&inventory), [Some(rows[1].id); 2]);
-    // A third would need room where the others would go.
+    // A third one would need capacity where the others would go.
     assert!(choose(&mut inventory, &together).is_none());
     rows[2].cordoned = false;
     inventory.put_host(&rows[2]);
@@ -287,11 +287,11 @@ fn who_must_be_together_restarts_together() {
 }
 
 #[test]
-fn zones_of_one_host_hide_no_larger_one() {
+fn zones_of_one_host_do_not_hide_a_larger_one() {
     let mut rows: Vec<Host> = (1..=12).map(|n| host(n, size(4, 8192, 0))).collect();
     for (at, row) in rows.iter_mut().enumerate() {
         row.zone = format!("z{}", at.min(10));
-        // Tight, so tried first.
+        // These are tight, so they are tried first.
         row.used = if at < 10 { size(3, 7000, 0) } else { Size::default() };
     }
     let mut inventory = Inventory::new(&rows);
@@ -318,13 +318,13 @@ fn an_older_row_and_one_that_is_ahead_are_not_taken_over() {
 }
 
 #[test]
-fn what_claims_on_their_way_take_may_come_free() {
+fn what_uncommitted_claims_take_may_become_free() {
     let rows = [host(1, size(4, 8192, 0)), host(2, size(4, 8192, 0))];
     let mut inventory = Inventory::new(&rows);
-    let (four, request) = (size(4, 1024, 0), ask(1, 512, 0));
+    let (four, request) = (size(4, 1024, 0), sized(1, 512, 0));
     rows.iter().for_each(|row| inventory.claim_tentatively(row.id, four));
     assert!(choose(&mut inventory, &request).is_none() && inventory.may_yet_fit(&request));
-    assert!(!inventory.may_yet_fit(&ask(5, 512, 0)), "no host is that large");
+    assert!(!inventory.may_yet_fit(&sized(5, 512, 0)), "no host is that large");
     inventory.confirm(rows[0].id, four);
     assert!(inventory.may_yet_fit(&request));
     inventory.confirm(rows[1].id, four);

@@ -1,27 +1,27 @@
 //! Moves that even out load, as a plan: from the most used hosts to the least used ones.
 //!
 //! A host's load is its dominant share: of its vCPUs or its memory, whichever is used more. Hosts are compared within a zone and among
-//! hosts of the same dedication, where instances stay. Of the most used host the move that is worth most is made, then the order is
-//! looked at again, until the widest gap is within the tolerance or no move is worth it. A host of which none is worth moving is left
-//! as it is.
+//! hosts of the same dedication, where instances stay. The most valuable move off the most used host is made, then the hosts are ordered
+//! again, until the widest gap is within the tolerance or no move is worth it. A host from which no move is worth it is left as it is.
 //!
 //! **Worth.** A move narrows the gap between its two hosts by so many shares of a host, and copies a share of a host's memory. It is
 //! worth the difference, and is made if that is more than nothing: evening out a tenth of a host's vCPUs isn't worth copying half
 //! a host's memory. The busier of the two must be less busy for it, whichever that is afterwards, and the other no less used than the least
 //! used host was. So each move improves: loads in descending order only fall, no gap widens, and it ends. An instance moves once at most.
 //!
-//! What may go where is the scheduler's to say (`choose_on`, on a copy of the inventory), so that a move breaks no wish, takes no room
-//! that is set aside, and leaves a protected instance with a backup. Pinned instances stay: which threads are theirs only their host knows.
+//! The scheduler decides what may go where (`choose_on`, on a copy of the inventory), so that a move breaks no constraint, takes no reserved
+//! capacity, and leaves a protected instance with a backup. Pinned instances stay: only their host knows which threads are theirs.
 //!
 //! Rejected: the least variance by a solver (moves everywhere, no bound on its time); the price of [`super::grid`] (it packs, which is
 //! the opposite); swaps of two instances (twice the cost, and live migration needs the room for both at once).
 
 use super::{
-    decide::choose_on,
+    choose::choose_on,
+    decision::Placed,
     filter,
     host::{HostEntry, fits, minus, plus},
     inventory::Inventory,
-    rebalance::{Limits, Resident, hold},
+    resident::{MoveLimits, Resident, settle},
 };
 use domain::{
     HostId, InstanceId, ProjectId,
@@ -30,11 +30,11 @@ use domain::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// Targets looked at for one instance, from the least used: bounds a plan's time in a large zone whose hosts mostly don't suit.
-const TARGETS: usize = 256;
-/// Hosts passed over, since nothing of theirs can or should move, before a class is left: bounds it too.
-const PASSED_OVER: usize = 4096;
-/// Of the targets, for how much a move could be worth at best.
+/// Targets examined for one instance, from the least used: this bounds a plan's time in a large zone whose hosts mostly don't suit.
+const TARGETS_MAX: usize = 256;
+/// Hosts passed over, since nothing on them can or should move, before a class is left: this bounds the time too.
+const PASSED_OVER_MAX: usize = 4096;
+/// Targets by which it is judged how much a move could be worth at best.
 const JUDGED: usize = 8;
 
 /// Hosts among which load is evened out.
@@ -43,7 +43,7 @@ type Class = (u16, Option<ProjectId>);
 /// The dominant share in use, in thousandths.
 #[must_use]
 fn load(used: Size, capacity: Size) -> u64 {
-    // A host that shrank under what it holds has more than all in use.
+    // A host that shrank under what it holds has more than all of it in use.
     let share =
         |used: u64, capacity: u64| used.saturating_mul(1000).checked_div(capacity).unwrap_or(used.min(1) * 1000);
     share(used.vcpus.into(), capacity.vcpus.into()).max(share(used.memory_mib, capacity.memory_mib))
@@ -71,12 +71,12 @@ pub fn widest_gap(inventory: &Inventory) -> u32 {
 }
 
 /// `inventory` is a copy that holds what `residents` claim, and knows those of them that decisions must know of; it is left as if all
-/// had moved. Hosts whose loads differ by no more than `tolerance_permille` are even.
+/// had moved. Hosts whose loads differ by no more than `tolerance_permille` count as even.
 #[must_use]
 pub fn plan_balance(
     inventory: &mut Inventory,
     residents: &[Resident],
-    limits: Limits,
+    limits: MoveLimits,
     tolerance_permille: u32,
 ) -> RebalancePlan {
     let mut plan = RebalancePlan { gap_before_permille: widest_gap(inventory), ..RebalancePlan::default() };
@@ -90,8 +90,8 @@ pub fn plan_balance(
         classes.entry(class).or_default().insert((load_of(host), host.id));
     }
     for hosts in classes.into_values() {
-        let mut levelling = Levelling { inventory, by_host: &by_host, hosts, moved: HashSet::new() };
-        levelling.run(&mut plan.moves, limits.moves, u64::from(tolerance_permille));
+        let mut balancing = Balancing { inventory, by_host: &by_host, hosts, moved: HashSet::new() };
+        balancing.plan_moves(&mut plan.moves, limits.moves, u64::from(tolerance_permille));
     }
     plan.gap_after_permille = widest_gap(inventory);
     plan.memory_mib = plan.moves.iter().map(|m| m.memory_mib).sum();
@@ -100,22 +100,22 @@ pub fn plan_balance(
 }
 
 /// One class of hosts.
-struct Levelling<'a> {
+struct Balancing<'a> {
     inventory: &'a mut Inventory,
     by_host: &'a HashMap<HostId, Vec<&'a Resident>>,
-    /// By load.
+    /// The hosts by load.
     hosts: BTreeSet<(u64, HostId)>,
     moved: HashSet<InstanceId>,
 }
 
-/// The most worth first, then the cheapest.
+/// The most valuable move comes first, then the cheapest.
 type Rank = (std::cmp::Reverse<u64>, u64, InstanceId);
 
-impl Levelling<'_> {
-    fn run(&mut self, moves: &mut Vec<Move>, moves_max: usize, tolerance: u64) {
-        // From the most used down; who has nothing to give is passed over.
+impl Balancing<'_> {
+    fn plan_moves(&mut self, moves: &mut Vec<Move>, moves_max: usize, tolerance: u64) {
+        // The hosts are examined from the most used down; one that has nothing to give is passed over.
         let (mut below, mut passed_over) = (None, 0);
-        while moves.len() < moves_max && passed_over < PASSED_OVER {
+        while moves.len() < moves_max && passed_over < PASSED_OVER_MAX {
             let from = match below {
                 None => self.hosts.last(),
                 Some(below) => self.hosts.range(..below).next_back(),
@@ -131,7 +131,7 @@ impl Levelling<'_> {
         }
     }
 
-    /// The move off this host that is worth most.
+    /// The most valuable move off this host.
     fn relieve(&mut self, from: (u64, HostId), tolerance: u64) -> Option<Move> {
         let source = self.inventory.find(from.1)?;
         let here = self.by_host.get(&from.1)?;
@@ -156,7 +156,7 @@ impl Levelling<'_> {
         let targets: Vec<HostId> = self
             .hosts
             .iter()
-            .take(TARGETS)
+            .take(TARGETS_MAX)
             .take_while(|(load, _)| from.0.saturating_sub(*load) > tolerance)
             .filter(|(load, id)| {
                 self.inventory.find(*id).is_some_and(|target| {
@@ -178,14 +178,14 @@ impl Levelling<'_> {
             choose_on(self.inventory, &resident.request, target).filter(|choice| choice.score.violations <= now)
         });
         let Some(choice) = choice else {
-            let placed = super::Placed { backup: back, ..super::Placed::of(from.1, resident.claim) };
-            hold(self.inventory, resident, &placed);
+            let placed = Placed { backup: back, ..Placed::of(from.1, resident.claim) };
+            settle(self.inventory, resident, &placed);
             return None;
         };
         let to = choice.placed.host_id;
         self.hosts.remove(&from);
         self.hosts.remove(&(self.inventory.find(to).map_or(0, load_of), to));
-        hold(self.inventory, resident, &choice.placed);
+        settle(self.inventory, resident, &choice.placed);
         for id in [from.1, to] {
             self.hosts.extend(self.inventory.find(id).map(|host| (load_of(host), id)));
         }
@@ -195,7 +195,7 @@ impl Levelling<'_> {
     }
 }
 
-/// What the move evens out more than it copies, in thousandths of a host; none: it isn't worth it.
+/// How much more the move evens out than it copies, in thousandths of a host; none: it isn't worth it.
 fn worth(source: &HostEntry, target: &HostEntry, resident: &Resident, gap: u64, least: u64) -> Option<u64> {
     let after_source = load(minus(taken(source), resident.claim), source.capacity);
     let after_target = load(plus(taken(target), filter::claim(target, &resident.request)), target.capacity);

@@ -2,14 +2,14 @@
 
 use super::{properties::check, *};
 use crate::scheduler::{
-    level::{plan_balance, widest_gap},
-    rebalance::{Limits, Resident},
+    balance::{plan_balance, widest_gap},
+    resident::{MoveLimits, Resident},
 };
 use domain::{PlacementGroupId, ProjectId, capacity::RebalancePlan};
 use proptest::prelude::*;
 use std::collections::HashSet;
 
-const LIMITS: Limits = Limits { moves: 100, moves_per_host: 10 };
+const LIMITS: MoveLimits = MoveLimits { moves: 100, moves_per_host: 10 };
 
 fn id(n: u128) -> HostId {
     HostId(uuid::Uuid::from_u128(n))
@@ -29,11 +29,11 @@ fn settle(inventory: &mut Inventory, residents: &mut Vec<Resident>, host_id: Hos
     residents.push(Resident { id, host_id, claim: request.size, numa_node: None, request, movable: true });
 }
 
-fn world(rows: &[Host], loads: &[&[(u32, u64)]], wish: &Request) -> (Inventory, Vec<Resident>) {
+fn world(rows: &[Host], loads: &[&[(u32, u64)]], constraint: &Request) -> (Inventory, Vec<Resident>) {
     let (mut inventory, mut residents) = (Inventory::new(rows), Vec::new());
     for (row, load) in rows.iter().zip(loads) {
         for (vcpus, gib) in *load {
-            let request = Request { size: size(*vcpus, gib * 1024, 1), ..wish.clone() };
+            let request = Request { size: size(*vcpus, gib * 1024, 1), ..constraint.clone() };
             settle(&mut inventory, &mut residents, row.id, request);
         }
     }
@@ -47,11 +47,11 @@ fn plan(loads: &[&[(u32, u64)]], tolerance: u32) -> RebalancePlan {
 
 #[test]
 fn the_most_used_host_gives_to_the_least_used() {
-    let told = plan(&[&[(4, 1), (3, 1), (2, 1)], &[(4, 1)], &[]], 100);
-    let moves: Vec<_> = told.moves.iter().map(|m| (m.from, m.to)).collect();
+    let result = plan(&[&[(4, 1), (3, 1), (2, 1)], &[(4, 1)], &[]], 100);
+    let moves: Vec<_> = result.moves.iter().map(|m| (m.from, m.to)).collect();
     assert_eq!(moves, [(id(1), id(3))], "the four of them: 5, 4, 4 are within a tenth");
-    assert_eq!((told.gap_before_permille, told.gap_after_permille), (900, 100));
-    assert_eq!((told.memory_mib, told.disk_gib, told.freed.len()), (1024, 1, 0));
+    assert_eq!((result.gap_before_permille, result.gap_after_permille), (900, 100));
+    assert_eq!((result.memory_mib, result.disk_gib, result.freed.len()), (1024, 1, 0));
 }
 
 #[test]
@@ -65,9 +65,9 @@ fn what_is_even_enough_or_not_worth_its_memory_stays() {
 #[test]
 fn one_move_at_most_each_and_no_more_than_allowed() {
     let (mut inventory, residents) = world(&rows(2), &[&[(1, 0); 10], &[]], &Request::default());
-    let told = plan_balance(&mut inventory, &residents, Limits { moves: 3, ..LIMITS }, 0);
-    assert_eq!(told.moves.len(), 3);
-    assert_eq!(told.gap_after_permille, 400);
+    let result = plan_balance(&mut inventory, &residents, MoveLimits { moves: 3, ..LIMITS }, 0);
+    assert_eq!(result.moves.len(), 3);
+    assert_eq!(result.gap_after_permille, 400);
 }
 
 #[test]
@@ -94,8 +94,8 @@ fn closed_hosts_other_zones_and_other_dedications_take_no_part() {
         let mut rows = rows(2);
         change(&mut rows[1]);
         let (mut inventory, residents) = world(&rows, loads, &Request::default());
-        let told = plan_balance(&mut inventory, &residents, LIMITS, 0);
-        assert_eq!((told.moves.len(), told.gap_before_permille), (0, 0), "change {at}");
+        let result = plan_balance(&mut inventory, &residents, LIMITS, 0);
+        assert_eq!((result.moves.len(), result.gap_before_permille), (0, 0), "change {at}");
     }
 }
 
@@ -104,43 +104,43 @@ fn tags_and_groups_hold() {
     let mut tagged = rows(3);
     tagged[0].tags.insert("disk".into(), "ssd".into());
     tagged[2].tags.insert("disk".into(), "ssd".into());
-    let wish = Request { tags: [("disk".to_owned(), "ssd".to_owned())].into(), ..Request::default() };
-    let (mut inventory, residents) = world(&tagged, &[&[(3, 1), (3, 1)], &[], &[(1, 1)]], &wish);
-    let told = plan_balance(&mut inventory, &residents, LIMITS, 0);
-    assert_eq!(told.moves.iter().map(|m| m.to).collect::<Vec<_>>(), [id(3)], "not to the empty one");
+    let constraint = Request { tags: [("disk".to_owned(), "ssd".to_owned())].into(), ..Request::default() };
+    let (mut inventory, residents) = world(&tagged, &[&[(3, 1), (3, 1)], &[], &[(1, 1)]], &constraint);
+    let result = plan_balance(&mut inventory, &residents, LIMITS, 0);
+    assert_eq!(result.moves.iter().map(|m| m.to).collect::<Vec<_>>(), [id(3)], "not to the empty one");
 
-    // One member on each of the first two, and a wish to be apart.
-    let mut wish = GroupConstraint {
+    // One member on each of the first two, and a constraint to be apart.
+    let mut constraint = GroupConstraint {
         group: PlacementGroupId::new(),
         policy: GroupPolicy::AntiAffinity,
         scope: GroupScope::Host,
         strength: GroupStrength::Hard,
     };
     for strength in [GroupStrength::Hard, GroupStrength::Soft] {
-        wish.strength = strength;
+        constraint.strength = strength;
         let rows = rows(2);
         let (mut inventory, mut residents) = world(&rows, &[&[], &[]], &Request::default());
-        let member = Request { groups: vec![wish], ..ask(2, 1024, 1) };
+        let member = Request { groups: vec![constraint], ..sized(2, 1024, 1) };
         settle(&mut inventory, &mut residents, id(1), member.clone());
         settle(&mut inventory, &mut residents, id(2), member);
-        settle(&mut inventory, &mut residents, id(1), ask(6, 6 * 1024, 1));
+        settle(&mut inventory, &mut residents, id(1), sized(6, 6 * 1024, 1));
         assert_eq!(plan_balance(&mut inventory, &residents, LIMITS, 0).moves, [], "{strength:?}");
     }
 }
 
 #[test]
-fn room_set_aside_is_not_taken() {
-    // Host 2 keeps its room for what runs on 1, and 3 is small.
+fn reserved_capacity_is_not_taken() {
+    // Host 2 reserves its capacity for what runs on 1, and 3 is small.
     let mut rows = rows(3);
     rows[2].capacity = size(1, 1024, 100);
     let (mut inventory, residents) =
         world(&rows, &[&[(4, 1), (4, 1)], &[], &[]], &Request { protected: true, ..Request::default() });
-    let aside = inventory.find(id(2)).expect("known").set_aside;
-    assert_eq!(aside.vcpus, 8);
-    let told = plan_balance(&mut inventory, &residents, LIMITS, 0);
-    // Four of the eight come to stay; what was kept for the other four still is, and now host 1 keeps room for those.
-    assert_eq!(told.moves.iter().map(|m| (m.from, m.to)).collect::<Vec<_>>(), [(id(1), id(2))]);
-    assert_eq!(told.gap_after_permille, 400);
+    let reserved = inventory.find(id(2)).expect("known").recovery_reserved;
+    assert_eq!(reserved.vcpus, 8);
+    let result = plan_balance(&mut inventory, &residents, LIMITS, 0);
+    // Four of the eight vCPUs move there; the other four stay reserved, and host 1 reserves capacity for those that moved.
+    assert_eq!(result.moves.iter().map(|m| (m.from, m.to)).collect::<Vec<_>>(), [(id(1), id(2))]);
+    assert_eq!(result.gap_after_permille, 400);
 }
 
 type Spec = (Vec<(u32, u64, u8)>, (u32, u64, u8));
@@ -167,16 +167,16 @@ proptest! {
         let build = || {
             let (mut inventory, mut residents) = (Inventory::new(&rows), Vec::new());
             for (row, (instances, _)) in rows.iter().zip(&specs) {
-                for (vcpus, gib, wish) in instances {
-                    let mut request = Request { protected: *wish == 1, ..ask(*vcpus, gib * 1024, 1) };
-                    if *wish == 2 { request.groups = vec![apart]; }
+                for (vcpus, gib, constraint) in instances {
+                    let mut request = Request { protected: *constraint == 1, ..sized(*vcpus, gib * 1024, 1) };
+                    if *constraint == 2 { request.groups = vec![apart]; }
                     // As decisions would have it: only what fits there now.
-                    if let Some(choice) = decide::choose_on(&mut inventory, &request, row.id) {
+                    if let Some(choice) = choose::choose_on(&mut inventory, &request, row.id) {
                         let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
                         inventory.place_tentatively(id, &choice.placed, &request);
                         inventory.confirm(row.id, choice.placed.claim);
                         let claim = choice.placed.claim;
-                        residents.push(Resident { id, host_id: row.id, claim, numa_node: None, request, movable: *wish != 3 });
+                        residents.push(Resident { id, host_id: row.id, claim, numa_node: None, request, movable: *constraint != 3 });
                     }
                 }
             }
@@ -185,15 +185,15 @@ proptest! {
         let (before, residents) = build();
         let mut inventory = build().0;
         prop_assert!(inventory.retry_backups().is_empty());
-        let told = plan_balance(&mut inventory, &residents, LIMITS, tolerance);
+        let result = plan_balance(&mut inventory, &residents, LIMITS, tolerance);
         let again = plan_balance(&mut build().0, &residents, LIMITS, tolerance);
-        prop_assert_eq!(&told, &again, "the same world, the same plan");
-        prop_assert_eq!(told.gap_before_permille, widest_gap(&before));
-        prop_assert!(told.freed.is_empty() && told.gap_after_permille <= told.gap_before_permille);
+        prop_assert_eq!(&result, &again, "the same world, the same plan");
+        prop_assert_eq!(result.gap_before_permille, widest_gap(&before));
+        prop_assert!(result.freed.is_empty() && result.gap_after_permille <= result.gap_before_permille);
 
         let mut used: BTreeMap<HostId, Size> = before.hosts().map(|h| (h.id, h.used)).collect();
         let mut moved = HashSet::new();
-        for step in &told.moves {
+        for step in &result.moves {
             let resident = residents.iter().find(|r| r.id == step.instance_id).expect("it is there");
             prop_assert!(moved.insert(step.instance_id), "twice");
             prop_assert!(resident.movable && resident.host_id == step.from && step.from != step.to);

@@ -1,15 +1,18 @@
-//! Plans free hosts, keep every wish, move nothing twice and nothing in vain.
+//! Plans free hosts, keep every constraint, move nothing twice and nothing in vain.
 
 use super::*;
-use crate::scheduler::rebalance::{Limits, Resident, plan_consolidation};
+use crate::scheduler::{
+    consolidate::plan_consolidation,
+    resident::{MoveLimits, Resident},
+};
 use domain::{PlacementGroupId, cpu::CpuBaseline};
 use proptest::prelude::*;
 use std::{collections::HashSet, sync::Arc};
 
-const LIMITS: Limits = Limits { moves: 100, moves_per_host: 10 };
+const LIMITS: MoveLimits = MoveLimits { moves: 100, moves_per_host: 10 };
 
 /// Hosts of 8 vCPUs; on each, instances of so many.
-fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
+fn world(loads: &[&[u32]], constraint: &Request) -> (Inventory, Vec<Resident>) {
     let rows: Vec<Host> = (1..=loads.len())
         .map(|n| Host { overhead: MemoryOverhead::default(), ..host(n as u128, size(8, 8 * 1024, 100)) })
         .collect();
@@ -18,7 +21,7 @@ fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
     for (row, load) in rows.iter().zip(loads) {
         for vcpus in *load {
             let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
-            let request = Request { size: size(*vcpus, 512, 1), ..wish.clone() };
+            let request = Request { size: size(*vcpus, 512, 1), ..constraint.clone() };
             let placed = Placed::of(row.id, request.size);
             inventory.place_tentatively(id, &placed, &request);
             inventory.confirm(row.id, placed.claim);
@@ -35,7 +38,7 @@ fn world(loads: &[&[u32]], wish: &Request) -> (Inventory, Vec<Resident>) {
     (inventory, residents)
 }
 
-fn plan(loads: &[&[u32]], limits: Limits) -> domain::capacity::RebalancePlan {
+fn plan(loads: &[&[u32]], limits: MoveLimits) -> domain::capacity::RebalancePlan {
     let (inventory, residents) = world(loads, &Request::default());
     plan_consolidation(inventory, &residents, limits)
 }
@@ -45,20 +48,20 @@ fn id(n: u128) -> HostId {
 }
 
 #[test]
-fn the_emptiest_host_is_emptied_and_its_cost_said() {
-    let told = plan(&[&[4, 1, 1], &[1, 1], &[]], LIMITS);
-    assert_eq!((told.freed.as_slice(), told.moves.len()), (&[id(2)][..], 2));
-    assert!(told.moves.iter().all(|m| m.from == id(2) && m.to == id(1)), "never to the empty one: {told:?}");
-    assert_eq!((told.memory_mib, told.disk_gib), (1024, 2));
+fn the_emptiest_host_is_emptied_and_its_cost_named() {
+    let result = plan(&[&[4, 1, 1], &[1, 1], &[]], LIMITS);
+    assert_eq!((result.freed.as_slice(), result.moves.len()), (&[id(2)][..], 2));
+    assert!(result.moves.iter().all(|m| m.from == id(2) && m.to == id(1)), "never to the empty one: {result:?}");
+    assert_eq!((result.memory_mib, result.disk_gib), (1024, 2));
 }
 
 #[test]
 fn nothing_moves_without_a_freed_host_or_beyond_its_worth() {
     assert_eq!(plan(&[&[6], &[6]], LIMITS).moves, [], "neither fits on the other");
     assert_eq!(plan(&[&[4, 3], &[1, 1]], LIMITS).moves, [], "half a host is nothing");
-    let few = Limits { moves_per_host: 1, ..LIMITS };
+    let few = MoveLimits { moves_per_host: 1, ..LIMITS };
     assert_eq!(plan(&[&[2, 2], &[1, 1]], few).moves, []);
-    let none = Limits { moves: 1, ..LIMITS };
+    let none = MoveLimits { moves: 1, ..LIMITS };
     assert_eq!(plan(&[&[2, 2], &[1, 1]], none).moves, []);
 }
 
@@ -70,8 +73,8 @@ fn a_running_guest_only_goes_where_its_cpu_is() {
         ..CpuBaseline::default()
     };
     let moves = |target: Option<CpuBaseline>, baseline: Option<CpuBaseline>| {
-        let wish = Request { baseline: baseline.map(Arc::new), ..Request::default() };
-        let (mut inventory, residents) = world(&[&[2, 2], &[1]], &wish);
+        let constraint = Request { baseline: baseline.map(Arc::new), ..Request::default() };
+        let (mut inventory, residents) = world(&[&[2, 2], &[1]], &constraint);
         let mut row = Host { overhead: MemoryOverhead::default(), ..host(1, size(8, 8 * 1024, 100)) };
         row.facts.guest_cpu = target;
         inventory.put_host(&row);
@@ -106,12 +109,12 @@ proptest! {
     fn what_is_planned_fits(loads in prop::collection::vec(prop::collection::vec(1_u32..5, 0..4), 1..12)) {
         let loads: Vec<Vec<u32>> = loads.into_iter().map(|mut l| { while l.iter().sum::<u32>() > 8 { l.pop(); } l }).collect();
         let borrowed: Vec<&[u32]> = loads.iter().map(Vec::as_slice).collect();
-        let told = plan(&borrowed, LIMITS);
+        let result = plan(&borrowed, LIMITS);
         let mut used: std::collections::BTreeMap<HostId, i64> =
             (1..).zip(&loads).map(|(n, l)| (id(n), l.iter().map(|v| i64::from(*v)).sum())).collect();
         let (_, residents) = world(&borrowed, &Request::default());
         let mut moved = HashSet::new();
-        for m in &told.moves {
+        for m in &result.moves {
             let resident = residents.iter().find(|r| r.id == m.instance_id).expect("it is there");
             prop_assert!(moved.insert(m.instance_id), "twice");
             prop_assert_eq!(resident.host_id, m.from);
@@ -120,7 +123,7 @@ proptest! {
         }
         for (host, used) in &used {
             prop_assert!((0..=8).contains(used), "{host}: {used}");
-            prop_assert!(!told.freed.contains(host) || *used == 0);
+            prop_assert!(!result.freed.contains(host) || *used == 0);
         }
     }
 }

@@ -1,49 +1,28 @@
-//! Moves that free hosts, as a plan: which instances would go where, and what it would cost.
+//! Consolidation: moves that free hosts, as a plan that says which instances would go where, and what it would cost.
 //!
 //! Hosts with few instances are emptied into the others, the one with fewest first, each whole or not at all: half an emptied host is
 //! cost without gain. An empty host is no target, an instance moves once at most, and a host that costs more moves than a freed host is
-//! worth stays as it is. Everything is decided by the scheduler itself on a copy of the inventory, so that a move breaks no wish.
+//! worth stays as it is. Everything is decided by the scheduler itself on a copy of the inventory, so that a move breaks no constraint.
 //!
 //! Rejected: the least number of hosts by an exact solver (bin packing, no bound on its time, and moves everywhere).
 
 use super::{
-    decide::{Placed, choose},
+    balance::widest_gap,
+    choose::choose,
+    decision::Placed,
     host::Policies,
     inventory::Inventory,
-    level::widest_gap,
-    request::Request,
+    resident::{MoveLimits, Resident, settle},
 };
 use domain::{
-    HostId, InstanceId,
+    HostId,
     capacity::{Move, RebalancePlan},
-    flavor::Size,
 };
 use std::collections::{BTreeMap, HashSet};
 
-/// An instance where it is.
-#[derive(Debug, Clone)]
-pub struct Resident {
-    pub id: InstanceId,
-    pub host_id: HostId,
-    pub claim: Size,
-    /// Of pinned vCPUs.
-    pub numa_node: Option<u8>,
-    pub request: Request,
-    /// In a state in which it could be moved.
-    pub movable: bool,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// In all.
-    pub moves: usize,
-    /// What a freed host is worth.
-    pub moves_per_host: usize,
-}
-
 /// `inventory` is a copy that holds what `residents` claim, and knows those of them that decisions must know of.
 #[must_use]
-pub fn plan_consolidation(mut inventory: Inventory, residents: &[Resident], limits: Limits) -> RebalancePlan {
+pub fn plan_consolidation(mut inventory: Inventory, residents: &[Resident], limits: MoveLimits) -> RebalancePlan {
     let mut by_host: BTreeMap<HostId, Vec<&Resident>> = BTreeMap::new();
     for resident in residents {
         by_host.entry(resident.host_id).or_default().push(resident);
@@ -52,14 +31,14 @@ pub fn plan_consolidation(mut inventory: Inventory, residents: &[Resident], limi
     let empty = inventory.hosts().filter(|host| host.usable() && !by_host.contains_key(&host.id));
     let empty: Vec<HostId> = empty.map(|host| host.id).collect();
     for id in &empty {
-        close(&mut inventory, *id, true);
+        set_draining(&mut inventory, *id, true);
     }
     let mut candidates: Vec<(usize, u64, HostId)> = by_host
         .iter()
         .filter(|(id, here)| {
-            // What isn't ours to move would be left: a cordoned host is somebody's business already.
-            let ours = inventory.find(**id).is_some_and(|host| host.usable());
-            ours && here.iter().all(|r| r.movable) && here.len() <= limits.moves_per_host
+            // Where an operator cordoned or drains the host, its instances aren't ours to move.
+            let usable = inventory.find(**id).is_some_and(|host| host.usable());
+            usable && here.iter().all(|r| r.movable) && here.len() <= limits.moves_per_host
         })
         .map(|(id, here)| (here.len(), here.iter().map(|r| r.claim.memory_mib).sum(), *id))
         .collect();
@@ -77,22 +56,22 @@ pub fn plan_consolidation(mut inventory: Inventory, residents: &[Resident], limi
     }
     plan.disk_gib = plan.moves.iter().map(|m| m.disk_gib).sum();
     for id in empty.iter().chain(&plan.freed) {
-        close(&mut inventory, *id, false);
+        set_draining(&mut inventory, *id, false);
     }
     plan.gap_after_permille = widest_gap(&inventory);
     plan
 }
 
-/// On a copy alone: nothing new for the host, or again.
-fn close(inventory: &mut Inventory, id: HostId, draining: bool) {
+/// Lets the host of the copy take nothing new, or take new instances again.
+fn set_draining(inventory: &mut Inventory, id: HostId, draining: bool) {
     if let Some(policies) = inventory.find(id).map(|host| Policies { draining, ..host.policies.clone() }) {
         inventory.set_policies(id, policies);
     }
 }
 
-/// All of the host's instances to others, largest first, or nothing.
+/// Moves all of the host's instances to others, largest first, or none.
 fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) -> Option<Vec<Move>> {
-    close(inventory, host_id, true);
+    set_draining(inventory, host_id, true);
     let mut order = here.to_vec();
     order.sort_unstable_by_key(|r| (std::cmp::Reverse((r.claim.memory_mib, r.claim.vcpus)), r.id));
     let mut moved: Vec<(&Resident, Placed)> = Vec::with_capacity(order.len());
@@ -100,16 +79,16 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
         inventory.release(host_id, resident.claim);
         inventory.remove_instance(resident.id);
         let Some(choice) = choose(inventory, &resident.request) else {
-            hold(inventory, resident, &stay(resident));
+            settle(inventory, resident, &current_place(resident));
             for (resident, placed) in moved.into_iter().rev() {
                 inventory.release(placed.host_id, placed.claim);
                 inventory.remove_instance(resident.id);
-                hold(inventory, resident, &stay(resident));
+                settle(inventory, resident, &current_place(resident));
             }
-            close(inventory, host_id, false);
+            set_draining(inventory, host_id, false);
             return None;
         };
-        hold(inventory, resident, &choice.placed);
+        settle(inventory, resident, &choice.placed);
         moved.push((resident, choice.placed));
     }
     let a_move = |(resident, placed): (&Resident, Placed)| Move {
@@ -122,14 +101,7 @@ fn empty_host(inventory: &mut Inventory, host_id: HostId, here: &[&Resident]) ->
     Some(moved.into_iter().map(a_move).collect())
 }
 
-/// Where it is.
-fn stay(resident: &Resident) -> Placed {
+/// The place where the resident is.
+fn current_place(resident: &Resident) -> Placed {
     Placed { numa_node: resident.numa_node, ..Placed::of(resident.host_id, resident.claim) }
-}
-
-/// As if it had been committed, and started long ago.
-pub(super) fn hold(inventory: &mut Inventory, resident: &Resident, placed: &Placed) {
-    inventory.place_tentatively(resident.id, placed, &resident.request);
-    inventory.confirm(placed.host_id, placed.claim);
-    inventory.start_ends(placed.host_id, resident.id);
 }
