@@ -135,8 +135,9 @@ fn broken_constraint(constraint: Constraint) -> Option<Problem> {
         | Constraint::OperationRepeated
         | Constraint::IdempotencyRepeated
         | Constraint::PrimaryKey(_)
+        | Constraint::ChildExists
         | Constraint::UsedNotNegative
-        | Constraint::EventHeadOne => None,
+        | Constraint::EventHeadSingle => None,
     }
 }
 

@@ -5,7 +5,7 @@
 //! what it was decided on, and learned by memory only then; the hosts concerned are told ([`agents`]). What follows from all this without
 //! anybody's asking (uplinks, the end of reservations, the defaults of new projects) is the reconcilers' ([`reconcile`]).
 //!
-//! Writes the tables of networks (`migrations/*/0002_networks.sql`) and `resource_operation`. The database is the judge: each address, MAC
+//! Writes the tables of networks (`migrations/0001_initial.sql`) and `resource_operation`. The database is the judge: each address, MAC
 //! and VNI has one owner by its constraints, whatever memory says.
 
 pub mod agents;

@@ -20,14 +20,14 @@ pub enum PartPlan {
 /// Adds a part whose bytes are `part`, with the root disk that it needs (0 unless it is a disk).
 pub fn plan_part(image: &Image, part: ImagePart, min_disk_gib: u64) -> Result<PartPlan, Problem> {
     if !image.kind.parts().contains(&part.kind) {
-        let wanted: Vec<&str> = image.kind.parts().iter().map(|p| p.as_str()).collect();
+        let possible: Vec<&str> = image.kind.parts().iter().map(|p| p.as_str()).collect();
         return Err(Problem::invalid(
             "part",
             format!(
                 "a {} image has no part `{}`, only: {}",
                 image.kind.as_str(),
                 part.kind.as_str(),
-                wanted.join(", ")
+                possible.join(", ")
             ),
         ));
     }
@@ -72,13 +72,13 @@ pub fn check_image(image: &Image) -> Result<(), Problem> {
     })
 }
 
-/// Whether a standing disk row is what a reservation asks for: then the reservation is a repeat.
-pub fn same_reservation(there: &DiskRow, asked: &DiskRow) -> Result<(), Problem> {
-    let same = there.instance_id == asked.instance_id
-        && there.project_id == asked.project_id
-        && there.role == asked.role
-        && there.pool == asked.pool
-        && there.size_gib == asked.size_gib;
+/// Whether a standing disk row is what a reservation requests: then the reservation is a repeat.
+pub fn same_reservation(there: &DiskRow, requested: &DiskRow) -> Result<(), Problem> {
+    let same = there.instance_id == requested.instance_id
+        && there.project_id == requested.project_id
+        && there.role == requested.role
+        && there.pool == requested.pool
+        && there.size_gib == requested.size_gib;
     match there.state {
         DiskState::Reserved | DiskState::Confirmed if same => Ok(()),
         DiskState::Reserved | DiskState::Confirmed => {
@@ -99,15 +99,15 @@ pub enum ConfirmPlan {
 }
 
 #[must_use]
-pub fn plan_confirm(there: Option<&DiskRow>, asked: &store::DiskConfirm) -> ConfirmPlan {
+pub fn plan_confirm(there: Option<&DiskRow>, requested: &store::DiskConfirm) -> ConfirmPlan {
     match there {
-        Some(disk) if disk.instance_id != asked.instance_id => ConfirmPlan::Expired,
+        Some(disk) if disk.instance_id != requested.instance_id => ConfirmPlan::Expired,
         None => ConfirmPlan::Expired,
         Some(disk) => match disk.state {
             DiskState::Releasing => ConfirmPlan::Expired,
             DiskState::Reserved => ConfirmPlan::Confirm,
-            DiskState::Confirmed if disk.epoch > asked.epoch => ConfirmPlan::Done,
-            DiskState::Confirmed if disk.epoch == asked.epoch && disk.host_id == Some(asked.host_id) => {
+            DiskState::Confirmed if disk.epoch > requested.epoch => ConfirmPlan::Done,
+            DiskState::Confirmed if disk.epoch == requested.epoch && disk.host_id == Some(requested.host_id) => {
                 ConfirmPlan::Done
             }
             DiskState::Confirmed => ConfirmPlan::Confirm,
@@ -232,14 +232,14 @@ mod tests {
             generation: 1,
             created_at: Timestamp(0),
         };
-        let asked = |epoch| store::DiskConfirm { id: DiskId::new(), instance_id, host_id, epoch };
-        assert_eq!(plan_confirm(None, &asked(1)), ConfirmPlan::Expired);
-        assert_eq!(plan_confirm(Some(&disk(DiskState::Reserved, 0)), &asked(1)), ConfirmPlan::Confirm);
-        assert_eq!(plan_confirm(Some(&disk(DiskState::Confirmed, 1)), &asked(1)), ConfirmPlan::Done);
-        assert_eq!(plan_confirm(Some(&disk(DiskState::Confirmed, 1)), &asked(2)), ConfirmPlan::Confirm);
-        assert_eq!(plan_confirm(Some(&disk(DiskState::Confirmed, 3)), &asked(2)), ConfirmPlan::Done);
-        assert_eq!(plan_confirm(Some(&disk(DiskState::Releasing, 1)), &asked(1)), ConfirmPlan::Expired);
-        let foreign = store::DiskConfirm { instance_id: InstanceId::new(), ..asked(1) };
+        let requested = |epoch| store::DiskConfirm { id: DiskId::new(), instance_id, host_id, epoch };
+        assert_eq!(plan_confirm(None, &requested(1)), ConfirmPlan::Expired);
+        assert_eq!(plan_confirm(Some(&disk(DiskState::Reserved, 0)), &requested(1)), ConfirmPlan::Confirm);
+        assert_eq!(plan_confirm(Some(&disk(DiskState::Confirmed, 1)), &requested(1)), ConfirmPlan::Done);
+        assert_eq!(plan_confirm(Some(&disk(DiskState::Confirmed, 1)), &requested(2)), ConfirmPlan::Confirm);
+        assert_eq!(plan_confirm(Some(&disk(DiskState::Confirmed, 3)), &requested(2)), ConfirmPlan::Done);
+        assert_eq!(plan_confirm(Some(&disk(DiskState::Releasing, 1)), &requested(1)), ConfirmPlan::Expired);
+        let foreign = store::DiskConfirm { instance_id: InstanceId::new(), ..requested(1) };
         assert_eq!(plan_confirm(Some(&disk(DiskState::Reserved, 0)), &foreign), ConfirmPlan::Expired);
         let disks = [disk(DiskState::Reserved, 0), disk(DiskState::Releasing, 1)];
         assert_eq!(usage_by_project(&disks).values().copied().collect::<Vec<_>>(), [2]);

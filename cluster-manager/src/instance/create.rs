@@ -215,7 +215,7 @@ impl<'a> Search<'a> {
                 restore_placed_instances(&manager.store, &manager.placement, &self.ids).await;
                 Conflict::Refused(name_taken(manager, request).await)
             }
-            CommitError::Constraint(Constraint::ForeignKey("placement_member_group_fk")) => {
+            CommitError::Constraint(Constraint::ForeignKey(store::ForeignKey::PlacementMemberGroup)) => {
                 let detail = "a placement group of the request was deleted meanwhile";
                 Conflict::Refused(Problem::new(ErrorKind::NotFound, "placement_group_not_found", detail))
             }

@@ -93,6 +93,7 @@ fn broken_constraint(constraint: Constraint) -> Problem {
         Constraint::OperationRepeated
         | Constraint::IdempotencyRepeated
         | Constraint::PrimaryKey(_)
+        | Constraint::ChildExists
         | Constraint::DiskRole
         | Constraint::RouterNetwork
         | Constraint::FloatingIpTarget
@@ -104,7 +105,7 @@ fn broken_constraint(constraint: Constraint) -> Problem {
         | Constraint::PortMac
         | Constraint::UplinkMac
         | Constraint::UsedNotNegative
-        | Constraint::EventHeadOne => {
+        | Constraint::EventHeadSingle => {
             tracing::error!(?constraint, "a change broke a constraint that the code should keep");
             return Problem::internal();
         }

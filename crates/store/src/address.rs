@@ -77,7 +77,7 @@ op! {
 
 row! {
     #[derive(Eq)]
-    pub struct AddressRow {
+    pub struct AddressRow of address {
         pub scope_id: String,
         pub address: IpAddr,
         pub subnet_id: Option<SubnetId>,
@@ -102,8 +102,7 @@ impl Store {
     }
 
     pub async fn address_find(&self, scope_id: &str, address: IpAddr) -> Result<Option<AddressRow>, ReadError> {
-        let sql = "SELECT scope_id, address, subnet_id, owner_kind, owner_id, free_at FROM address
-            WHERE scope_id = $1 AND address = $2";
-        self.pool().fetch_optional(sql, [scope_id.into(), address.to_string().into()]).await
+        let sql = "WHERE scope_id = $1 AND address = $2";
+        self.pool().find(sql, [scope_id.into(), address.to_string().into()]).await
     }
 }

@@ -18,9 +18,7 @@ op! {
         expires_at: Option<Timestamp>,
         created_at: Timestamp,
     }
-    on api_key, Insert by (id):
-    "INSERT INTO api_key (id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at)
-     SELECT r.id, r.user_id, r.project_id, r.name, r.prefix, r.secret_hash, r.role, r.expires_at, r.created_at FROM {rows}"
+    on api_key, Insert by (id): insert
 }
 
 op! {
@@ -30,7 +28,7 @@ op! {
 }
 
 row! {
-    pub struct ApiKeyRow {
+    pub struct ApiKeyRow of api_key {
         pub id: ApiKeyId,
         pub user_id: UserId,
         pub project_id: Option<ProjectId>,
@@ -45,14 +43,12 @@ row! {
 
 impl Store {
     pub async fn api_key_find_by_prefix(&self, prefix: &str) -> Result<Option<ApiKeyRow>, ReadError> {
-        let sql = "SELECT id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at
-            FROM api_key WHERE prefix = $1";
-        self.pool().fetch_optional(sql, [prefix.into()]).await
+        let sql = "WHERE prefix = $1";
+        self.pool().find(sql, [prefix.into()]).await
     }
 
     pub async fn api_key_list(&self, user_id: UserId) -> Result<Vec<ApiKeyRow>, ReadError> {
-        let sql = "SELECT id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at
-            FROM api_key WHERE user_id = $1 ORDER BY id";
-        self.pool().fetch_all(sql, [user_id.into()]).await
+        let sql = "WHERE user_id = $1 ORDER BY id";
+        self.pool().list(sql, [user_id.into()]).await
     }
 }

@@ -64,60 +64,15 @@ impl OpKind for AuditInsert {
     }
 }
 
-row! {
-    struct AuditRow {
-        id: AuditId,
-        at: Timestamp,
-        principal: String,
-        principal_name: String,
-        project_id: Option<ProjectId>,
-        action: String,
-        object_kind: String,
-        object_id: String,
-        request_id: String,
-        outcome: String,
-        detail: String,
-    }
-}
-
-impl From<AuditRow> for AuditEntry {
-    fn from(row: AuditRow) -> Self {
-        Self {
-            id: row.id,
-            at: row.at,
-            principal: row.principal,
-            principal_name: row.principal_name,
-            project_id: row.project_id,
-            action: row.action,
-            object_kind: row.object_kind,
-            object_id: row.object_id,
-            request_id: row.request_id,
-            outcome: row.outcome,
-            detail: row.detail,
-        }
+record! {
+    AuditEntry, of audit {
+        id, at, principal, principal_name, project_id, action, object_kind, object_id, request_id, outcome, detail
     }
 }
 
 impl Store {
     /// Of one project, or (`None`) of all and of the system.
     pub async fn audit_list(&self, project_id: Option<ProjectId>, page: Page) -> Result<Vec<AuditEntry>, ReadError> {
-        let (after, limit) = (page.after_text().into(), page.limit.into());
-        let rows: Vec<AuditRow> = match project_id {
-            Some(project_id) => {
-                let sql =
-                    "SELECT id, at, principal, principal_name, project_id, action, object_kind, object_id, request_id,
-                        outcome, detail
-                    FROM audit WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3";
-                self.pool().fetch_all(sql, [project_id.into(), after, limit]).await?
-            }
-            None => {
-                let sql =
-                    "SELECT id, at, principal, principal_name, project_id, action, object_kind, object_id, request_id,
-                        outcome, detail
-                    FROM audit WHERE id > $1 ORDER BY id LIMIT $2";
-                self.pool().fetch_all(sql, [after, limit]).await?
-            }
-        };
-        Ok(rows.into_iter().map(AuditEntry::from).collect())
+        self.pool().page(project_id, page).await
     }
 }

@@ -7,12 +7,12 @@ use domain::cpu::CpuBaseline;
 op! {
     /// A known one stays as it is: its id is its content's.
     CpuBaselinePut { id: String, document: CpuBaseline }
-    on cpu_baseline, Insert by (id):
-    "INSERT INTO cpu_baseline (id, document) SELECT r.id, r.document FROM {rows} WHERE TRUE ON CONFLICT (id) DO NOTHING"
+    on cpu_baseline, Insert by (id): insert
+    "WHERE TRUE ON CONFLICT (id) DO NOTHING"
 }
 
 row! {
-    pub struct CpuBaselineRow {
+    pub struct CpuBaselineRow of cpu_baseline {
         pub id: String,
         pub document: CpuBaseline,
     }
@@ -21,6 +21,6 @@ row! {
 impl Store {
     /// All, by id.
     pub async fn cpu_baseline_list(&self) -> Result<Vec<CpuBaselineRow>, ReadError> {
-        self.pool().fetch_all("SELECT id, document FROM cpu_baseline ORDER BY id", []).await
+        self.pool().list("ORDER BY id", []).await
     }
 }

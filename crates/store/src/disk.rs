@@ -4,10 +4,9 @@
 //! row goes when the host proved that the disk is gone. Storage usage counts what is reserved or confirmed. An op that goes together with a
 //! [`crate::StorageUsageAdd`] is guarded, so that a repeat can't count twice.
 
-use crate::{Page, ReadError, Store, engine::read::text_array};
+use crate::{Page, ReadError, Store};
 use domain::{DiskId, HostId, InstanceId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
-use sqlx::AssertSqlSafe;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,12 +52,8 @@ op! {
         generation: i64,
         created_at: Timestamp,
     }
-    on disk, Insert by (id), guard DiskExists:
-    "INSERT INTO disk (id, project_id, instance_id, role, pool, size_gib, host_id, epoch, state, expires_at, generation,
-        created_at)
-     SELECT r.id, r.project_id, r.instance_id, r.role, r.pool, r.size_gib, NULL, 0, 'reserved', r.expires_at, r.generation,
-        r.created_at
-     FROM {rows} WHERE TRUE ON CONFLICT (id) DO NOTHING"
+    on disk, Insert by (id), guard DiskExists: insert { epoch = "0", state = "'reserved'" }
+    "WHERE TRUE ON CONFLICT (id) DO NOTHING"
 }
 
 op! {
@@ -108,7 +103,7 @@ op! {
 
 row! {
     #[derive(Eq)]
-    pub struct DiskRow {
+    pub struct DiskRow of disk {
         pub id: DiskId,
         pub project_id: ProjectId,
         pub instance_id: InstanceId,
@@ -128,46 +123,32 @@ row! {
     }
 }
 
-macro_rules! disk_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, project_id, instance_id, role, pool, size_gib, host_id, epoch, state, expires_at, generation, ",
-            "created_at FROM disk ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     pub async fn disk_find(&self, id: DiskId) -> Result<Option<DiskRow>, ReadError> {
-        self.pool().fetch_optional(disk_columns!("WHERE id = $1"), [id.into()]).await
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn disk_load_many(&self, ids: &[DiskId]) -> Result<Vec<DiskRow>, ReadError> {
-        let sql = format!(disk_columns!("WHERE id {} ORDER BY id"), self.pool().in_texts(1));
-        self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await
+        self.pool().list_among("id", ids).await
     }
 
     /// By id.
     pub async fn disk_list_of_instance(&self, instance_id: InstanceId) -> Result<Vec<DiskRow>, ReadError> {
-        self.pool().fetch_all(disk_columns!("WHERE instance_id = $1 ORDER BY id"), [instance_id.into()]).await
+        self.pool().list("WHERE instance_id = $1 ORDER BY id", [instance_id.into()]).await
     }
 
     pub async fn disk_load_many_of_instances(&self, ids: &[InstanceId]) -> Result<Vec<DiskRow>, ReadError> {
-        let sql = format!(disk_columns!("WHERE instance_id {} ORDER BY id"), self.pool().in_texts(1));
-        self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await
+        self.pool().list_among("instance_id", ids).await
     }
 
     /// Reservations that nobody confirmed in time, the longest overdue first.
     pub async fn disk_expired(&self, now: Timestamp, limit: u32) -> Result<Vec<DiskRow>, ReadError> {
-        let sql = disk_columns!(
-            "WHERE expires_at IS NOT NULL AND expires_at <= $1 AND state = 'reserved' ORDER BY expires_at, id LIMIT $2"
-        );
-        self.pool().fetch_all(sql, [now.into(), limit.into()]).await
+        let sql =
+            "WHERE expires_at IS NOT NULL AND expires_at <= $1 AND state = 'reserved' ORDER BY expires_at, id LIMIT $2";
+        self.pool().list(sql, [now.into(), limit.into()]).await
     }
 
     pub async fn disk_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<DiskRow>, ReadError> {
-        let sql = disk_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        self.pool().fetch_all(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await
+        self.pool().page(project_id, page).await
     }
 }

@@ -70,29 +70,10 @@ op! {
         WHERE at < (SELECT max(r.before) FROM {rows}) ORDER BY at LIMIT 2000)"
 }
 
-row! {
-    struct EventRow {
-        id: i64,
-        at: Timestamp,
-        project_id: Option<ProjectId>,
-        kind: String,
-        object_kind: String,
-        object_id: String,
-        message: String,
-        request_id: String,
-        data: serde_json::Value,
-    }
-}
+record! { Event, of event { id, at, project_id, kind, object_kind, object_id, message, request_id, data } }
 
 row! {
     struct HeadRow { oldest: i64, newest: i64 }
-}
-
-impl From<EventRow> for Event {
-    fn from(row: EventRow) -> Self {
-        let EventRow { id, at, project_id, kind, object_kind, object_id, message, request_id, data } = row;
-        Self { id, at, project_id, kind, object_kind, object_id, message, request_id, data }
-    }
 }
 
 impl Store {
@@ -103,19 +84,13 @@ impl Store {
         project_id: Option<ProjectId>,
         limit: u32,
     ) -> Result<Vec<Event>, ReadError> {
-        let rows: Vec<EventRow> = match project_id {
+        match project_id {
             Some(project_id) => {
-                let sql = "SELECT id, at, project_id, kind, object_kind, object_id, message, request_id, data
-                    FROM event WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3";
-                self.pool().fetch_all(sql, [project_id.into(), id.into(), limit.into()]).await?
+                let sql = "WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+                self.pool().list(sql, [project_id.into(), id.into(), limit.into()]).await
             }
-            None => {
-                let sql = "SELECT id, at, project_id, kind, object_kind, object_id, message, request_id, data
-                    FROM event WHERE id > $1 ORDER BY id LIMIT $2";
-                self.pool().fetch_all(sql, [id.into(), limit.into()]).await?
-            }
-        };
-        Ok(rows.into_iter().map(Event::from).collect())
+            None => self.pool().list("WHERE id > $1 ORDER BY id LIMIT $2", [id.into(), limit.into()]).await,
+        }
     }
 
     /// (oldest, newest) id. Without events the oldest is the one that comes next: `newest + 1`. A reader whose last id is smaller than
@@ -129,9 +104,7 @@ impl Store {
 
     /// An object's timeline, the oldest first. The object may be gone.
     pub async fn event_of_object(&self, object_id: &str, after: i64, limit: u32) -> Result<Vec<Event>, ReadError> {
-        let sql = "SELECT id, at, project_id, kind, object_kind, object_id, message, request_id, data
-            FROM event WHERE object_id = $1 AND id > $2 ORDER BY id LIMIT $3";
-        let rows: Vec<EventRow> = self.pool().fetch_all(sql, [object_id.into(), after.into(), limit.into()]).await?;
-        Ok(rows.into_iter().map(Event::from).collect())
+        let sql = "WHERE object_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+        self.pool().list(sql, [object_id.into(), after.into(), limit.into()]).await
     }
 }

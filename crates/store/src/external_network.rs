@@ -15,9 +15,7 @@ op! {
         subnets: Vec<ExternalSubnet>,
         created_at: Timestamp,
     }
-    on external_network, Insert by (id):
-    "INSERT INTO external_network (id, name, description, subnets, generation, created_at)
-     SELECT r.id, r.name, r.description, r.subnets, 1, r.created_at FROM {rows}"
+    on external_network, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -43,47 +41,18 @@ op! {
      AND NOT EXISTS (SELECT 1 FROM floating_ip WHERE floating_ip.external_network_id = external_network.id)"
 }
 
-row! {
-    struct ExternalNetworkRow {
-        id: ExternalNetworkId,
-        name: Name,
-        description: String,
-        subnets: Vec<ExternalSubnet>,
-        generation: i64,
-        created_at: Timestamp,
-    }
-}
-
-impl From<ExternalNetworkRow> for ExternalNetwork {
-    fn from(row: ExternalNetworkRow) -> Self {
-        let ExternalNetworkRow { id, name, description, subnets, generation, created_at } = row;
-        Self { id, name, description, subnets, generation, created_at }
-    }
-}
-
-macro_rules! external_network_columns {
-    ($rest:literal) => {
-        concat!("SELECT id, name, description, subnets, generation, created_at FROM external_network ", $rest)
-    };
-}
+record! { ExternalNetwork, of external_network { id, name, description, subnets, generation, created_at } }
 
 impl Store {
     pub async fn external_network_find(&self, id: ExternalNetworkId) -> Result<Option<ExternalNetwork>, ReadError> {
-        let row: Option<ExternalNetworkRow> =
-            self.pool().fetch_optional(external_network_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(ExternalNetwork::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn external_network_find_by_name(&self, name: &str) -> Result<Option<ExternalNetwork>, ReadError> {
-        let row: Option<ExternalNetworkRow> =
-            self.pool().fetch_optional(external_network_columns!("WHERE name = $1"), [name.into()]).await?;
-        Ok(row.map(ExternalNetwork::from))
+        self.pool().find("WHERE name = $1", [name.into()]).await
     }
 
     pub async fn external_network_list(&self, page: Page) -> Result<Vec<ExternalNetwork>, ReadError> {
-        let sql = external_network_columns!("WHERE id > $1 ORDER BY id LIMIT $2");
-        let rows: Vec<ExternalNetworkRow> =
-            self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await?;
-        Ok(rows.into_iter().map(ExternalNetwork::from).collect())
+        self.pool().page(None, page).await
     }
 }

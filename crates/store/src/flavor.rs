@@ -18,9 +18,7 @@ op! {
         description: String,
         created_at: Timestamp,
     }
-    on flavor, Insert by (id):
-    "INSERT INTO flavor (id, name, vcpus, memory_mib, disk_gib, pinning, description, generation, created_at)
-     SELECT r.id, r.name, r.vcpus, r.memory_mib, r.disk_gib, r.pinning, r.description, 1, r.created_at FROM {rows}"
+    on flavor, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -30,7 +28,7 @@ op! {
 }
 
 row! {
-    struct FlavorRow {
+    struct FlavorRow of flavor {
         id: FlavorId,
         name: Name,
         vcpus: u32,
@@ -50,25 +48,20 @@ impl From<FlavorRow> for Flavor {
     }
 }
 
+record! { Flavor, from FlavorRow }
+
 impl Store {
     pub async fn flavor_find(&self, id: FlavorId) -> Result<Option<Flavor>, ReadError> {
-        let sql = "SELECT id, name, vcpus, memory_mib, disk_gib, pinning, description, generation, created_at
-            FROM flavor WHERE id = $1";
-        let row: Option<FlavorRow> = self.pool().fetch_optional(sql, [id.into()]).await?;
-        Ok(row.map(Flavor::from))
+        let sql = "WHERE id = $1";
+        self.pool().find(sql, [id.into()]).await
     }
 
     pub async fn flavor_find_by_name(&self, name: &str) -> Result<Option<Flavor>, ReadError> {
-        let sql = "SELECT id, name, vcpus, memory_mib, disk_gib, pinning, description, generation, created_at
-            FROM flavor WHERE name = $1";
-        let row: Option<FlavorRow> = self.pool().fetch_optional(sql, [name.into()]).await?;
-        Ok(row.map(Flavor::from))
+        let sql = "WHERE name = $1";
+        self.pool().find(sql, [name.into()]).await
     }
 
     pub async fn flavor_list(&self, page: Page) -> Result<Vec<Flavor>, ReadError> {
-        let sql = "SELECT id, name, vcpus, memory_mib, disk_gib, pinning, description, generation, created_at
-            FROM flavor WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows: Vec<FlavorRow> = self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await?;
-        Ok(rows.into_iter().map(Flavor::from).collect())
+        self.pool().page(None, page).await
     }
 }

@@ -167,7 +167,7 @@ op! {
 }
 
 row! {
-    struct HostRow {
+    struct HostRow of host {
         id: HostId,
         name: String,
         zone: String,
@@ -238,39 +238,23 @@ impl From<HostRow> for Host {
     }
 }
 
-macro_rules! host_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, name, zone, tags, state, cordoned, cordon_reason, draining, dedicated_to, ",
-            "vcpus, memory_mib, disk_gib, offered_vcpus, offered_memory_mib, offered_disk_gib, ",
-            "reserved_vcpus, reserved_memory_mib, reserved_disk_gib, ",
-            "cpu_overcommit_permille, memory_overcommit_permille, disk_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision, ",
-            "registered_at, state_changed_at FROM host ",
-            $rest
-        )
-    };
-}
+record! { Host, from HostRow }
 
 impl Store {
     pub async fn host_find(&self, id: HostId) -> Result<Option<Host>, ReadError> {
-        let row: Option<HostRow> = self.pool().fetch_optional(host_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(Host::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn host_find_by_name(&self, name: &str) -> Result<Option<Host>, ReadError> {
-        let row: Option<HostRow> = self.pool().fetch_optional(host_columns!("WHERE name = $1"), [name.into()]).await?;
-        Ok(row.map(Host::from))
+        self.pool().find("WHERE name = $1", [name.into()]).await
     }
 
     /// All.
     pub async fn host_list(&self) -> Result<Vec<Host>, ReadError> {
-        let rows: Vec<HostRow> = self.pool().fetch_all(host_columns!("ORDER BY id"), []).await?;
-        Ok(rows.into_iter().map(Host::from).collect())
+        self.pool().list("ORDER BY id", []).await
     }
 
     pub async fn host_list_page(&self, page: Page) -> Result<Vec<Host>, ReadError> {
-        let sql = host_columns!("WHERE id > $1 ORDER BY id LIMIT $2");
-        let rows: Vec<HostRow> = self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await?;
-        Ok(rows.into_iter().map(Host::from).collect())
+        self.pool().page(None, page).await
     }
 }

@@ -16,9 +16,7 @@ op! {
         created_at: Timestamp,
         expires_at: Timestamp,
     }
-    on host_token, Insert by (id):
-    "INSERT INTO host_token (id, secret_hash, host_name, zone, created_by, created_at, expires_at, host_id, key_hash, redeemed_at)
-     SELECT r.id, r.secret_hash, r.host_name, r.zone, r.created_by, r.created_at, r.expires_at, NULL, NULL, NULL FROM {rows}"
+    on host_token, Insert by (id): insert
 }
 
 op! {
@@ -64,7 +62,7 @@ op! {
 }
 
 row! {
-    pub struct HostTokenRow {
+    pub struct HostTokenRow of host_token {
         pub id: HostTokenId,
         pub host_name: Option<Name>,
         pub zone: Option<Name>,
@@ -78,49 +76,39 @@ row! {
 }
 
 row! {
-    pub struct HostAdmissionRow {
+    pub struct HostAdmissionRow of host_admission {
         pub host_id: HostId,
         pub key_hash: String,
         pub admitted_at: Timestamp,
     }
 }
 
-macro_rules! host_token_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, host_name, zone, created_by, created_at, expires_at, host_id, key_hash, redeemed_at FROM host_token ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     pub async fn host_token_find(&self, id: HostTokenId) -> Result<Option<HostTokenRow>, ReadError> {
-        self.pool().fetch_optional(host_token_columns!("WHERE id = $1"), [id.into()]).await
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     /// By the SHA-256 of its secret.
     pub async fn host_token_find_by_secret(&self, secret_hash: &str) -> Result<Option<HostTokenRow>, ReadError> {
-        self.pool().fetch_optional(host_token_columns!("WHERE secret_hash = $1"), [secret_hash.into()]).await
+        self.pool().find("WHERE secret_hash = $1", [secret_hash.into()]).await
     }
 
     pub async fn host_token_list(&self, page: Page) -> Result<Vec<HostTokenRow>, ReadError> {
-        let sql = host_token_columns!("WHERE id > $1 ORDER BY id LIMIT $2");
-        self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await
+        self.pool().page(None, page).await
     }
 
     /// Those that admitted a host.
     pub async fn host_token_list_of_host(&self, host_id: HostId) -> Result<Vec<HostTokenRow>, ReadError> {
-        self.pool().fetch_all(host_token_columns!("WHERE host_id = $1 ORDER BY id"), [host_id.into()]).await
+        self.pool().list("WHERE host_id = $1 ORDER BY id", [host_id.into()]).await
     }
 
     pub async fn host_admission_find(&self, host_id: HostId) -> Result<Option<HostAdmissionRow>, ReadError> {
-        let sql = "SELECT host_id, key_hash, admitted_at FROM host_admission WHERE host_id = $1";
-        self.pool().fetch_optional(sql, [host_id.into()]).await
+        let sql = "WHERE host_id = $1";
+        self.pool().find(sql, [host_id.into()]).await
     }
 
     /// The whole fleet.
     pub async fn host_admission_list(&self) -> Result<Vec<HostAdmissionRow>, ReadError> {
-        self.pool().fetch_all("SELECT host_id, key_hash, admitted_at FROM host_admission ORDER BY host_id", []).await
+        self.pool().list("ORDER BY host_id", []).await
     }
 }

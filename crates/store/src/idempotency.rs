@@ -17,9 +17,7 @@ op! {
         new_ids: Vec<String>,
         created_at: Timestamp,
     }
-    on idempotency, Insert by (principal, idem_key):
-    "INSERT INTO idempotency (principal, idem_key, body_hash, operation_id, new_ids, created_at)
-     SELECT r.principal, r.idem_key, r.body_hash, r.operation_id, r.new_ids, r.created_at FROM {rows}"
+    on idempotency, Insert by (principal, idem_key): insert
 }
 
 op! {
@@ -33,29 +31,25 @@ op! {
 op! {
     /// Of the api-gateway.
     IdentityOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on identity_operation, Insert by (id):
-    "INSERT INTO identity_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+    on identity_operation, Insert by (id): insert
 }
 
 op! {
     /// Of the cluster-manager.
     ComputeOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on compute_operation, Insert by (id):
-    "INSERT INTO compute_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+    on compute_operation, Insert by (id): insert
 }
 
 op! {
     /// Of the storage-manager.
     StorageOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on storage_operation, Insert by (id):
-    "INSERT INTO storage_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+    on storage_operation, Insert by (id): insert
 }
 
 op! {
     /// Of the resource-manager.
     ResourceOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on resource_operation, Insert by (id):
-    "INSERT INTO resource_operation (id, outcome, created_at) SELECT r.id, r.outcome, r.created_at FROM {rows}"
+    on resource_operation, Insert by (id): insert
 }
 
 op! {
@@ -87,7 +81,7 @@ op! {
 }
 
 row! {
-    pub struct IdempotencyRow {
+    pub struct IdempotencyRow of idempotency {
         pub principal: String,
         pub idem_key: String,
         pub body_hash: String,
@@ -125,9 +119,8 @@ impl OperationTable {
 
 impl Store {
     pub async fn idempotency_find(&self, principal: &str, key: &str) -> Result<Option<IdempotencyRow>, ReadError> {
-        let sql = "SELECT principal, idem_key, body_hash, operation_id, new_ids, created_at
-            FROM idempotency WHERE principal = $1 AND idem_key = $2";
-        self.pool().fetch_optional(sql, [principal.into(), key.into()]).await
+        let sql = "WHERE principal = $1 AND idem_key = $2";
+        self.pool().find(sql, [principal.into(), key.into()]).await
     }
 
     /// The outcome, if the operation was committed.

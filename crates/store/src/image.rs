@@ -1,14 +1,10 @@
 //! Images: their rows; the bytes are in the object store, by SHA-256. Written by the storage-manager.
 
-use crate::{
-    Page, ReadError, Store,
-    engine::read::{Count, text_array},
-};
+use crate::{Page, ReadError, Store, engine::read::Count};
 use domain::{
     ImageId, Name, ProjectId, Timestamp,
     image::{DiskFormat, Image, ImageKind, ImagePart, ImageState, Visibility},
 };
-use sqlx::AssertSqlSafe;
 use std::collections::BTreeSet;
 
 op! {
@@ -29,12 +25,7 @@ op! {
         deadline_at: Option<Timestamp>,
         created_at: Timestamp,
     }
-    on image, Insert by (id):
-    "INSERT INTO image (id, project_id, name, visibility, kind, format, cmdline, min_disk_gib, min_memory_mib, state, parts,
-        reason, deadline_at, generation, created_at)
-     SELECT r.id, r.project_id, r.name, r.visibility, r.kind, r.format, r.cmdline, r.min_disk_gib, r.min_memory_mib, r.state,
-        r.parts, r.reason, r.deadline_at, 1, r.created_at
-     FROM {rows}"
+    on image, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -63,23 +54,9 @@ op! {
      AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.image_id = image.id AND instance.state <> 'deleting')"
 }
 
-row! {
-    struct ImageRow {
-        id: ImageId,
-        project_id: ProjectId,
-        name: Name,
-        visibility: Visibility,
-        kind: ImageKind,
-        format: DiskFormat,
-        cmdline: String,
-        min_disk_gib: u64,
-        min_memory_mib: u64,
-        state: ImageState,
-        parts: Vec<ImagePart>,
-        reason: String,
-        deadline_at: Option<Timestamp>,
-        generation: i64,
-        created_at: Timestamp,
+record! {
+    Image, of image {
+        id, project_id, name, visibility, kind, format, cmdline, min_disk_gib, min_memory_mib, state, parts, reason, deadline_at, generation, created_at
     }
 }
 
@@ -87,81 +64,39 @@ row! {
     struct PartsRow { parts: Vec<ImagePart> }
 }
 
-impl From<ImageRow> for Image {
-    fn from(row: ImageRow) -> Self {
-        Self {
-            id: row.id,
-            project_id: row.project_id,
-            name: row.name,
-            visibility: row.visibility,
-            kind: row.kind,
-            format: row.format,
-            cmdline: row.cmdline,
-            min_disk_gib: row.min_disk_gib,
-            min_memory_mib: row.min_memory_mib,
-            state: row.state,
-            parts: row.parts,
-            reason: row.reason,
-            deadline_at: row.deadline_at,
-            generation: row.generation,
-            created_at: row.created_at,
-        }
-    }
-}
-
-macro_rules! image_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, project_id, name, visibility, kind, format, cmdline, min_disk_gib, min_memory_mib, state, parts, ",
-            "reason, deadline_at, generation, created_at FROM image ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     /// Of any project: whether the caller may use it is `domain::image::usable_by`.
     pub async fn image_find(&self, id: ImageId) -> Result<Option<Image>, ReadError> {
-        let row: Option<ImageRow> = self.pool().fetch_optional(image_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(Image::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     /// The project's own of that name, else the oldest public one.
     pub async fn image_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Image>, ReadError> {
-        let sql = image_columns!(
-            "WHERE name = $2 AND (project_id = $1 OR visibility = 'public')
-             ORDER BY CASE WHEN project_id = $1 THEN 0 ELSE 1 END, id LIMIT 1"
-        );
-        let row: Option<ImageRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(Image::from))
+        let sql = "WHERE name = $2 AND (project_id = $1 OR visibility = 'public')
+             ORDER BY CASE WHEN project_id = $1 THEN 0 ELSE 1 END, id LIMIT 1";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     /// Those that the project may use: its own and public ones.
     pub async fn image_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Image>, ReadError> {
-        let sql = image_columns!("WHERE (project_id = $1 OR visibility = 'public') AND id > $2 ORDER BY id LIMIT $3");
-        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
-        let rows: Vec<ImageRow> = self.pool().fetch_all(sql, binds).await?;
-        Ok(rows.into_iter().map(Image::from).collect())
+        let sql = "WHERE (project_id = $1 OR visibility = 'public') AND id > $2 ORDER BY id LIMIT $3";
+        self.pool().list(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await
     }
 
     pub(crate) async fn image_load_many(&self, ids: &[ImageId]) -> Result<Vec<Image>, ReadError> {
-        let sql = format!(image_columns!("WHERE id {}"), self.pool().in_texts(1));
-        let rows: Vec<ImageRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
-        Ok(rows.into_iter().map(Image::from).collect())
+        self.pool().list_among("id", ids).await
     }
 
     /// Those whose deadline has passed, the longest overdue first.
     pub async fn image_deadline_passed(&self, now: Timestamp) -> Result<Vec<Image>, ReadError> {
-        let sql = image_columns!("WHERE deadline_at IS NOT NULL AND deadline_at <= $1 ORDER BY deadline_at, id");
-        let rows: Vec<ImageRow> = self.pool().fetch_all(sql, [now.into()]).await?;
-        Ok(rows.into_iter().map(Image::from).collect())
+        let sql = "WHERE deadline_at IS NOT NULL AND deadline_at <= $1 ORDER BY deadline_at, id";
+        self.pool().list(sql, [now.into()]).await
     }
 
     /// Those whose deletion was begun.
     pub async fn image_deleting(&self) -> Result<Vec<Image>, ReadError> {
-        let sql = image_columns!("WHERE state = 'deleting' ORDER BY id");
-        let rows: Vec<ImageRow> = self.pool().fetch_all(sql, []).await?;
-        Ok(rows.into_iter().map(Image::from).collect())
+        let sql = "WHERE state = 'deleting' ORDER BY id";
+        self.pool().list(sql, []).await
     }
 
     /// Instances that keep it from being deleted.

@@ -6,7 +6,7 @@
 
 mod list;
 
-use crate::{DiskRow, ReadError, Store, engine::read::text_array};
+use crate::{DiskRow, ReadError, Store};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
     explain::PlacementRecord,
@@ -17,7 +17,6 @@ use domain::{
 };
 pub(crate) use list::Conditions;
 pub use list::{HostClaims, InstanceFilter};
-use sqlx::AssertSqlSafe;
 use std::collections::{BTreeMap, HashMap};
 
 op! {
@@ -48,15 +47,10 @@ op! {
         numa_node: Option<u32>,
         created_at: Timestamp,
     }
-    on instance, Insert by (id):
-    "INSERT INTO instance (id, project_id, name, tags, generation, epoch, host_id, root_disk_id, image_id, spec, placement,
-        claim_vcpus, claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at,
-        guest_up_at, crash_count, observed_epoch, observed_generation, observed_start, observed_counter, attached, cpu_baseline,
-        numa_node, created_at, updated_at)
-     SELECT r.id, r.project_id, r.name, r.tags, r.generation, r.epoch, r.host_id, r.root_disk_id, r.image_id, r.spec,
-        r.placement, r.claim_vcpus, r.claim_memory_mib, r.claim_disk_gib, FALSE, r.state, r.step, r.reason, r.deadline_at,
-        NULL, NULL, 0, 0, 0, 0, 0, r.attached, r.cpu_baseline, r.numa_node, r.created_at, r.created_at
-     FROM {rows}"
+    on instance, Insert by (id): insert {
+        quota_released = "FALSE", crash_count = "0", observed_epoch = "0", observed_generation = "0",
+        observed_start = "0", observed_counter = "0", updated_at = "r.created_at"
+    }
 }
 
 op! {
@@ -187,7 +181,7 @@ pub struct DesiredRow {
 }
 
 row! {
-    struct Columns {
+    struct Columns of instance {
         id: InstanceId,
         project_id: ProjectId,
         name: Name,
@@ -262,19 +256,7 @@ impl From<Columns> for InstanceRow {
     }
 }
 
-macro_rules! instance_columns {
-    ($rest:expr) => {
-        concat!(
-            "SELECT id, project_id, name, tags, generation, epoch, host_id, root_disk_id, spec, placement, claim_vcpus, ",
-            "claim_memory_mib, claim_disk_gib, quota_released, state, step, reason, deadline_at, started_at, guest_up_at, ",
-            "crash_count, observed_epoch, observed_generation, observed_start, observed_counter, cpu_baseline, numa_node, created_at, ",
-            "updated_at ",
-            "FROM instance ",
-            $rest
-        )
-    };
-}
-pub(crate) use instance_columns;
+record! { InstanceRow, from Columns }
 
 impl Store {
     /// `project_id`: it must be of this project; `None`: of any.
@@ -283,8 +265,8 @@ impl Store {
         project_id: Option<ProjectId>,
         id: InstanceId,
     ) -> Result<Option<InstanceRow>, ReadError> {
-        let row: Option<Columns> = self.pool().fetch_optional(instance_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.filter(|row| project_id.is_none_or(|p| p == row.project_id)).map(InstanceRow::from))
+        let row: Option<InstanceRow> = self.pool().find("WHERE id = $1", [id.into()]).await?;
+        Ok(row.filter(|row| project_id.is_none_or(|p| p == row.project_id)))
     }
 
     pub async fn instance_find_by_name(
@@ -292,9 +274,8 @@ impl Store {
         project_id: ProjectId,
         name: &str,
     ) -> Result<Option<InstanceRow>, ReadError> {
-        let sql = instance_columns!("WHERE project_id = $1 AND name = $2");
-        let row: Option<Columns> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(InstanceRow::from))
+        let sql = "WHERE project_id = $1 AND name = $2";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     /// Those that exist, by id.
@@ -302,10 +283,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let texts = self.pool().in_texts(1);
-        let sql = format!(instance_columns!("WHERE id {} ORDER BY id"), texts);
-        let rows: Vec<Columns> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
-        Ok(rows.into_iter().map(InstanceRow::from).collect())
+        self.pool().list_among("id", ids).await
     }
 
     /// The fence of the last stored report; `None`: no such instance.

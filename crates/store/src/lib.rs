@@ -70,7 +70,7 @@ pub use cpu_baseline::{CpuBaselinePut, CpuBaselineRow};
 pub use disk::*;
 pub use engine::{
     Cause, CommitError, Constraint, Guard, ReadError, Store, StoreCounters,
-    constraint::{ConstraintName, NAMED_CONSTRAINTS},
+    constraint::{ConstraintName, ForeignKey, NAMED_CONSTRAINTS, Table},
     unit::{Op, Unit},
 };
 pub use event::*;

@@ -3,12 +3,11 @@
 //! A network's generation rises with its subnets, router and peerings: those changes carry a [`NetworkBump`], so two that would overlap
 //! can't both commit.
 
-use crate::{Page, ReadError, Store, engine::read::text_array};
+use crate::{Page, ReadError, Store};
 use domain::{
     Name, NetworkId, ProjectId, SubnetId, Timestamp,
     network::{Network, Subnet, SubnetSpec, Vni},
 };
-use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1.
@@ -21,9 +20,7 @@ op! {
         mtu: Option<u32>,
         created_at: Timestamp,
     }
-    on network, Insert by (id):
-    "INSERT INTO network (id, project_id, name, description, vni, mtu, generation, created_at)
-     SELECT r.id, r.project_id, r.name, r.description, r.vni, r.mtu, 1, r.created_at FROM {rows}"
+    on network, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -64,9 +61,7 @@ op! {
         dhcp: bool,
         created_at: Timestamp,
     }
-    on subnet, Insert by (id):
-    "INSERT INTO subnet (id, project_id, network_id, name, spec, dhcp, generation, created_at)
-     SELECT r.id, r.project_id, r.network_id, r.name, r.spec, r.dhcp, 1, r.created_at FROM {rows}"
+    on subnet, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -88,135 +83,69 @@ op! {
 op! {
     /// The project got its defaults: once, whatever becomes of them.
     ProjectNetworkDefaultInsert { project_id: ProjectId, made_at: Timestamp }
-    on project_network_default, Insert by (project_id):
-    "INSERT INTO project_network_default (project_id, made_at) SELECT r.project_id, r.made_at FROM {rows}"
+    on project_network_default, Insert by (project_id): insert
 }
 
-row! {
-    struct NetworkRow {
-        id: NetworkId,
-        project_id: ProjectId,
-        name: Name,
-        description: String,
-        vni: Vni,
-        mtu: Option<u32>,
-        generation: i64,
-        created_at: Timestamp,
-    }
-}
+record! { Network, of network { id, project_id, name, description, vni, mtu, generation, created_at } }
 
-row! {
-    struct SubnetRow {
-        id: SubnetId,
-        project_id: ProjectId,
-        network_id: NetworkId,
-        name: Name,
-        spec: SubnetSpec,
-        dhcp: bool,
-        generation: i64,
-        created_at: Timestamp,
-    }
-}
+record! { Subnet, of subnet { id, project_id, network_id, name, spec, dhcp, generation, created_at } }
 
 row! {
     struct ProjectIdRow { id: ProjectId }
 }
 
-impl From<NetworkRow> for Network {
-    fn from(row: NetworkRow) -> Self {
-        let NetworkRow { id, project_id, name, description, vni, mtu, generation, created_at } = row;
-        Self { id, project_id, name, description, vni, mtu, generation, created_at }
-    }
-}
-
-impl From<SubnetRow> for Subnet {
-    fn from(row: SubnetRow) -> Self {
-        let SubnetRow { id, project_id, network_id, name, spec, dhcp, generation, created_at } = row;
-        Self { id, project_id, network_id, name, spec, dhcp, generation, created_at }
-    }
-}
-
-macro_rules! network_columns {
-    ($rest:literal) => {
-        concat!("SELECT id, project_id, name, description, vni, mtu, generation, created_at FROM network ", $rest)
-    };
-}
-
-macro_rules! subnet_columns {
-    ($rest:literal) => {
-        concat!("SELECT id, project_id, network_id, name, spec, dhcp, generation, created_at FROM subnet ", $rest)
-    };
-}
-
 impl Store {
     pub async fn network_find(&self, id: NetworkId) -> Result<Option<Network>, ReadError> {
-        let row: Option<NetworkRow> =
-            self.pool().fetch_optional(network_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(Network::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn network_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Network>, ReadError> {
-        let sql = network_columns!("WHERE project_id = $1 AND name = $2");
-        let row: Option<NetworkRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(Network::from))
+        let sql = "WHERE project_id = $1 AND name = $2";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     pub async fn network_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Network>, ReadError> {
-        let sql = network_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
-        let rows: Vec<NetworkRow> = self.pool().fetch_all(sql, binds).await?;
-        Ok(rows.into_iter().map(Network::from).collect())
+        self.pool().page(project_id, page).await
     }
 
     /// Of all projects, for the resource-manager's memory.
     pub async fn network_load_all(&self) -> Result<Vec<Network>, ReadError> {
-        let rows: Vec<NetworkRow> = self.pool().fetch_all(network_columns!("ORDER BY id"), []).await?;
-        Ok(rows.into_iter().map(Network::from).collect())
+        self.pool().list("ORDER BY id", []).await
     }
 
     pub async fn subnet_find(&self, id: SubnetId) -> Result<Option<Subnet>, ReadError> {
-        let row: Option<SubnetRow> = self.pool().fetch_optional(subnet_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(Subnet::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     /// Names of subnets are unique in their network; the oldest of that name in the project.
     pub async fn subnet_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Subnet>, ReadError> {
-        let sql = subnet_columns!("WHERE project_id = $1 AND name = $2 ORDER BY id LIMIT 1");
-        let row: Option<SubnetRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(Subnet::from))
+        let sql = "WHERE project_id = $1 AND name = $2 ORDER BY id LIMIT 1";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     /// All of that name in the project, the oldest first.
     pub async fn subnet_list_by_name(&self, project_id: ProjectId, name: &str) -> Result<Vec<Subnet>, ReadError> {
-        let sql = subnet_columns!("WHERE project_id = $1 AND name = $2 ORDER BY id");
-        let rows: Vec<SubnetRow> = self.pool().fetch_all(sql, [project_id.into(), name.into()]).await?;
-        Ok(rows.into_iter().map(Subnet::from).collect())
+        let sql = "WHERE project_id = $1 AND name = $2 ORDER BY id";
+        self.pool().list(sql, [project_id.into(), name.into()]).await
     }
 
     pub async fn subnet_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Subnet>, ReadError> {
-        let sql = subnet_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
-        let rows: Vec<SubnetRow> = self.pool().fetch_all(sql, binds).await?;
-        Ok(rows.into_iter().map(Subnet::from).collect())
+        self.pool().page(project_id, page).await
     }
 
     pub async fn subnet_list_of_network(&self, network_id: NetworkId) -> Result<Vec<Subnet>, ReadError> {
-        let sql = subnet_columns!("WHERE network_id = $1 ORDER BY id");
-        let rows: Vec<SubnetRow> = self.pool().fetch_all(sql, [network_id.into()]).await?;
-        Ok(rows.into_iter().map(Subnet::from).collect())
+        let sql = "WHERE network_id = $1 ORDER BY id";
+        self.pool().list(sql, [network_id.into()]).await
     }
 
     /// Of all these networks, by id.
     pub async fn subnet_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Subnet>, ReadError> {
-        let sql = format!(subnet_columns!("WHERE network_id {} ORDER BY id"), self.pool().in_texts(1));
-        let rows: Vec<SubnetRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
-        Ok(rows.into_iter().map(Subnet::from).collect())
+        self.pool().list_among("network_id", ids).await
     }
 
     /// Of all projects, for the resource-manager's memory.
     pub async fn subnet_load_all(&self) -> Result<Vec<Subnet>, ReadError> {
-        let rows: Vec<SubnetRow> = self.pool().fetch_all(subnet_columns!("ORDER BY id"), []).await?;
-        Ok(rows.into_iter().map(Subnet::from).collect())
+        self.pool().list("ORDER BY id", []).await
     }
 
     /// Projects that haven't got their defaults yet, the oldest first.

@@ -19,14 +19,8 @@ op! {
         revision_limit: i64,
         last_seen_at: Timestamp,
     }
-    on network_host, Insert by (host_id):
-    "INSERT INTO network_host (host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, last_seen_at)
-     SELECT r.host_id, r.name, r.underlay_address, r.underlay_mtu, r.external_networks, r.revision_limit, r.last_seen_at
-     FROM {rows} WHERE TRUE
-     ON CONFLICT (host_id) DO UPDATE SET name = excluded.name, underlay_address = excluded.underlay_address,
-        underlay_mtu = excluded.underlay_mtu, external_networks = excluded.external_networks, last_seen_at = excluded.last_seen_at,
-        revision_limit = CASE WHEN network_host.revision_limit > excluded.revision_limit THEN network_host.revision_limit
-            ELSE excluded.revision_limit END"
+    on network_host, Insert by (host_id): insert
+    "WHERE TRUE ON CONFLICT (host_id) DO UPDATE SET name = excluded.name, underlay_address = excluded.underlay_address, underlay_mtu = excluded.underlay_mtu, external_networks = excluded.external_networks, last_seen_at = excluded.last_seen_at, revision_limit = CASE WHEN network_host.revision_limit > excluded.revision_limit THEN network_host.revision_limit ELSE excluded.revision_limit END"
 }
 
 op! {
@@ -38,7 +32,7 @@ op! {
 
 row! {
     #[derive(Eq)]
-    pub struct NetworkHostRow {
+    pub struct NetworkHostRow of network_host {
         pub host_id: HostId,
         pub name: String,
         pub underlay_address: IpAddr,
@@ -51,9 +45,7 @@ row! {
 
 impl Store {
     pub async fn network_host_load_all(&self) -> Result<Vec<NetworkHostRow>, ReadError> {
-        let sql =
-            "SELECT host_id, name, underlay_address, underlay_mtu, external_networks, revision_limit, last_seen_at
-            FROM network_host ORDER BY host_id";
-        self.pool().fetch_all(sql, []).await
+        let sql = "ORDER BY host_id";
+        self.pool().list(sql, []).await
     }
 }

@@ -32,37 +32,14 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 
-struct Migration {
+/// Both databases run the same text.
+pub(crate) struct Migration {
     version: i64,
-    sqlite: &'static str,
-    postgres: &'static str,
+    pub(crate) sql: &'static str,
 }
 
-macro_rules! migration {
-    ($version:literal, $file:literal) => {
-        Migration {
-            version: $version,
-            sqlite: include_str!(concat!("../../../migrations/sqlite/", $file)),
-            postgres: include_str!(concat!("../../../migrations/postgres/", $file)),
-        }
-    };
-}
-
-const MIGRATIONS: &[Migration] = &[
-    migration!(1, "0001_initial.sql"),
-    migration!(2, "0002_networks.sql"),
-    migration!(3, "0003_host_admission.sql"),
-    migration!(4, "0004_placement.sql"),
-    migration!(5, "0005_placement_records.sql"),
-    migration!(6, "0006_host_shape.sql"),
-    migration!(7, "0007_cpu_baseline.sql"),
-    migration!(8, "0008_pinning.sql"),
-];
-
-#[cfg(test)]
-pub(crate) fn migrations_sqlite() -> impl Iterator<Item = &'static str> {
-    MIGRATIONS.iter().map(|migration| migration.sqlite)
-}
+pub(crate) const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, sql: include_str!("../../../migrations/0001_initial.sql") }];
 
 /// The schema that this binary needs.
 pub const SCHEMA_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].version;
@@ -202,17 +179,14 @@ fn checksum(sql: &str) -> String {
 }
 
 /// The next migration to run on a database that says this of itself; an error when it isn't ours to touch.
-fn next_migration(
-    applied: &[(i64, String)],
-    text: impl Fn(&Migration) -> &'static str,
-) -> Result<Option<&'static Migration>, OpenError> {
+fn next_migration(applied: &[(i64, String)]) -> Result<Option<&'static Migration>, OpenError> {
     let found = applied.iter().map(|(version, _)| *version).max().unwrap_or(0);
     if found > SCHEMA_VERSION {
         return Err(OpenError::NewerSchema { found, known: SCHEMA_VERSION });
     }
     for migration in MIGRATIONS {
         match applied.iter().find(|(version, _)| *version == migration.version) {
-            Some((version, sum)) if *sum != checksum(text(migration)) => {
+            Some((version, sum)) if *sum != checksum(migration.sql) => {
                 return Err(OpenError::ChangedMigration { version: *version });
             }
             Some(_) => {}
@@ -254,17 +228,17 @@ fn sqlite_prepare(path: &Path) -> Result<rusqlite::Connection, OpenError> {
 fn sqlite_migrate_one(connection: &mut rusqlite::Connection) -> Result<bool, OpenError> {
     let failed = |e| open_error(sqlite::classify(e));
     // A database that is up to date is only read: an old process may be writing to it.
-    if next_migration(&sqlite_applied(connection).map_err(failed)?, |m| m.sqlite)?.is_none() {
+    if next_migration(&sqlite_applied(connection).map_err(failed)?)?.is_none() {
         return Ok(false);
     }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive).map_err(failed)?;
     transaction.execute_batch(VERSION_TABLE).map_err(failed)?;
-    let Some(migration) = next_migration(&sqlite_applied(&transaction).map_err(failed)?, |m| m.sqlite)? else {
+    let Some(migration) = next_migration(&sqlite_applied(&transaction).map_err(failed)?)? else {
         return Ok(false);
     };
     let version = migration.version;
-    let migrated = transaction.execute_batch(migration.sqlite).and_then(|()| {
-        let row = (version, checksum(migration.sqlite), Timestamp::now().0);
+    let migrated = transaction.execute_batch(migration.sql).and_then(|()| {
+        let row = (version, checksum(migration.sql), Timestamp::now().0);
         transaction.execute("INSERT INTO schema_version (version, checksum, applied_at) VALUES (?1, ?2, ?3)", row)
     });
     migrated.map_err(|e| OpenError::Migration { version, source: Arc::new(e) })?;
@@ -312,14 +286,14 @@ async fn postgres_migrate_locked(connection: &mut PgConnection) -> Result<(), Op
             .fetch_all(&mut *connection)
             .await
             .map_err(failed)?;
-        let Some(migration) = next_migration(&applied, |m| m.postgres)? else { return Ok(()) };
+        let Some(migration) = next_migration(&applied)? else { return Ok(()) };
         let version = migration.version;
         let migrated = async {
             let mut transaction = connection.begin().await?;
-            sqlx::raw_sql(AssertSqlSafe(migration.postgres)).execute(&mut *transaction).await?;
+            sqlx::raw_sql(AssertSqlSafe(migration.sql)).execute(&mut *transaction).await?;
             sqlx::query("INSERT INTO schema_version (version, checksum, applied_at) VALUES ($1, $2, $3)")
                 .bind(version)
-                .bind(checksum(migration.postgres))
+                .bind(checksum(migration.sql))
                 .bind(Timestamp::now().0)
                 .execute(&mut *transaction)
                 .await?;

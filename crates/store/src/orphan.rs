@@ -6,11 +6,8 @@ use domain::{HostId, InstanceId, Timestamp};
 
 op! {
     OrphanPut { host_id: HostId, instance_id: InstanceId, epoch: i64, detail: String, last_seen_at: Timestamp }
-    on orphan, Insert by (host_id, instance_id):
-    "INSERT INTO orphan (host_id, instance_id, epoch, detail, last_seen_at)
-     SELECT r.host_id, r.instance_id, r.epoch, r.detail, r.last_seen_at FROM {rows} WHERE TRUE
-     ON CONFLICT (host_id, instance_id) DO UPDATE SET epoch = excluded.epoch, detail = excluded.detail,
-        last_seen_at = excluded.last_seen_at"
+    on orphan, Insert by (host_id, instance_id): insert
+    "WHERE TRUE ON CONFLICT (host_id, instance_id) DO UPDATE SET epoch = excluded.epoch, detail = excluded.detail, last_seen_at = excluded.last_seen_at"
 }
 
 op! {
@@ -20,7 +17,7 @@ op! {
 }
 
 row! {
-    pub struct OrphanRow {
+    pub struct OrphanRow of orphan {
         pub host_id: HostId,
         pub instance_id: InstanceId,
         pub epoch: i64,
@@ -32,7 +29,7 @@ row! {
 impl Store {
     /// All, by host.
     pub async fn orphan_list(&self) -> Result<Vec<OrphanRow>, ReadError> {
-        let sql = "SELECT host_id, instance_id, epoch, detail, last_seen_at FROM orphan ORDER BY host_id, instance_id";
-        self.pool().fetch_all(sql, []).await
+        let sql = "ORDER BY host_id, instance_id";
+        self.pool().list(sql, []).await
     }
 }

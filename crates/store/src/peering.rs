@@ -2,7 +2,6 @@
 
 use crate::{Page, ReadError, Store, engine::read::text_array};
 use domain::{Name, NetworkId, PeeringId, ProjectId, Timestamp, network::Peering};
-use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1. The lower id first.
@@ -14,9 +13,7 @@ op! {
         peer_network_id: NetworkId,
         created_at: Timestamp,
     }
-    on peering, Insert by (id):
-    "INSERT INTO peering (id, project_id, name, network_id, peer_network_id, generation, created_at)
-     SELECT r.id, r.project_id, r.name, r.network_id, r.peer_network_id, 1, r.created_at FROM {rows}"
+    on peering, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -26,65 +23,31 @@ op! {
     "DELETE FROM peering WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})"
 }
 
-row! {
-    struct PeeringRow {
-        id: PeeringId,
-        project_id: ProjectId,
-        name: Name,
-        network_id: NetworkId,
-        peer_network_id: NetworkId,
-        generation: i64,
-        created_at: Timestamp,
-    }
-}
-
-impl From<PeeringRow> for Peering {
-    fn from(row: PeeringRow) -> Self {
-        let PeeringRow { id, project_id, name, network_id, peer_network_id, generation, created_at } = row;
-        Self { id, project_id, name, network_id, peer_network_id, generation, created_at }
-    }
-}
-
-macro_rules! peering_columns {
-    ($rest:literal) => {
-        concat!("SELECT id, project_id, name, network_id, peer_network_id, generation, created_at FROM peering ", $rest)
-    };
-}
+record! { Peering, of peering { id, project_id, name, network_id, peer_network_id, generation, created_at } }
 
 impl Store {
     pub async fn peering_find(&self, id: PeeringId) -> Result<Option<Peering>, ReadError> {
-        let row: Option<PeeringRow> =
-            self.pool().fetch_optional(peering_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(Peering::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn peering_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Peering>, ReadError> {
-        let sql = peering_columns!("WHERE project_id = $1 AND name = $2");
-        let row: Option<PeeringRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(Peering::from))
+        let sql = "WHERE project_id = $1 AND name = $2";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     pub async fn peering_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Peering>, ReadError> {
-        let sql = peering_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
-        let rows: Vec<PeeringRow> = self.pool().fetch_all(sql, binds).await?;
-        Ok(rows.into_iter().map(Peering::from).collect())
+        self.pool().page(project_id, page).await
     }
 
     /// Those that one of these networks is an end of, by id.
     pub async fn peering_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Peering>, ReadError> {
-        let sql = format!(
-            peering_columns!("WHERE network_id {} OR peer_network_id {} ORDER BY id"),
-            self.pool().in_texts(1),
-            self.pool().in_texts(1)
-        );
-        let rows: Vec<PeeringRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
-        Ok(rows.into_iter().map(Peering::from).collect())
+        let among = self.pool().in_texts(1);
+        let sql = format!("WHERE network_id {among} OR peer_network_id {among} ORDER BY id");
+        self.pool().list(&sql, [text_array(ids)]).await
     }
 
     /// Of all projects, for the resource-manager's memory.
     pub async fn peering_load_all(&self) -> Result<Vec<Peering>, ReadError> {
-        let rows: Vec<PeeringRow> = self.pool().fetch_all(peering_columns!("ORDER BY id"), []).await?;
-        Ok(rows.into_iter().map(Peering::from).collect())
+        self.pool().list("ORDER BY id", []).await
     }
 }

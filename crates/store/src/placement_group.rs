@@ -24,9 +24,7 @@ op! {
         strength: GroupStrength,
         created_at: Timestamp,
     }
-    on placement_group, Insert by (id):
-    "INSERT INTO placement_group (id, project_id, name, policy, scope, strength, generation, created_at)
-     SELECT r.id, r.project_id, r.name, r.policy, r.scope, r.strength, 1, r.created_at FROM {rows}"
+    on placement_group, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -47,9 +45,7 @@ op! {
         /// Of a hard anti-affinity group: the place, where no other member may be.
         exclusive_place: Option<String>,
     }
-    on placement_member, Insert by (group_id, instance_id):
-    "INSERT INTO placement_member (group_id, instance_id, place, exclusive_place)
-     SELECT r.group_id, r.instance_id, r.place, r.exclusive_place FROM {rows}"
+    on placement_member, Insert by (group_id, instance_id): insert
 }
 
 op! {
@@ -72,25 +68,7 @@ op! {
      WHERE placement_anchor.group_id = c.group_id"
 }
 
-row! {
-    struct GroupRow {
-        id: PlacementGroupId,
-        project_id: ProjectId,
-        name: Name,
-        policy: GroupPolicy,
-        scope: GroupScope,
-        strength: GroupStrength,
-        generation: i64,
-        created_at: Timestamp,
-    }
-}
-
-impl From<GroupRow> for PlacementGroup {
-    fn from(row: GroupRow) -> Self {
-        let GroupRow { id, project_id, name, policy, scope, strength, generation, created_at } = row;
-        Self { id, project_id, name, policy, scope, strength, generation, created_at }
-    }
-}
+record! { PlacementGroup, of placement_group { id, project_id, name, policy, scope, strength, generation, created_at } }
 
 row! {
     /// An instance that later decisions must know of.
@@ -113,24 +91,14 @@ impl AttachedRow {
     }
 }
 
-macro_rules! group_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, project_id, name, policy, scope, strength, generation, created_at FROM placement_group ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     pub async fn placement_group_find(
         &self,
         project_id: ProjectId,
         id: PlacementGroupId,
     ) -> Result<Option<PlacementGroup>, ReadError> {
-        let sql = group_columns!("WHERE id = $1 AND project_id = $2");
-        let row: Option<GroupRow> = self.pool().fetch_optional(sql, [id.into(), project_id.into()]).await?;
-        Ok(row.map(PlacementGroup::from))
+        let sql = "WHERE id = $1 AND project_id = $2";
+        self.pool().find(sql, [id.into(), project_id.into()]).await
     }
 
     pub async fn placement_group_find_by_name(
@@ -138,9 +106,8 @@ impl Store {
         project_id: ProjectId,
         name: &str,
     ) -> Result<Option<PlacementGroup>, ReadError> {
-        let sql = group_columns!("WHERE project_id = $1 AND name = $2");
-        let row: Option<GroupRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(PlacementGroup::from))
+        let sql = "WHERE project_id = $1 AND name = $2";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     pub async fn placement_group_list(
@@ -148,10 +115,7 @@ impl Store {
         project_id: ProjectId,
         page: Page,
     ) -> Result<Vec<PlacementGroup>, ReadError> {
-        let sql = group_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
-        let rows: Vec<GroupRow> = self.pool().fetch_all(sql, binds).await?;
-        Ok(rows.into_iter().map(PlacementGroup::from).collect())
+        self.pool().page(project_id, page).await
     }
 
     /// Of instances, by id.

@@ -10,7 +10,6 @@ use domain::{
     explain::PlacementRecord,
     placement::{KeptPlacement, PlacementOutcome},
 };
-use sqlx::AssertSqlSafe;
 
 op! {
     PlacementRecordInsert {
@@ -22,9 +21,7 @@ op! {
         record: Option<PlacementRecord>,
         kept_at: Timestamp,
     }
-    on placement_record, Insert by (id):
-    "INSERT INTO placement_record (id, project_id, instance_id, instance_name, outcome, record, kept_at)
-     SELECT r.id, r.project_id, r.instance_id, r.instance_name, r.outcome, r.record, r.kept_at FROM {rows}"
+    on placement_record, Insert by (id): insert
 }
 
 op! {
@@ -53,7 +50,7 @@ op! {
 }
 
 row! {
-    struct RecordRow {
+    struct RecordRow of placement_record {
         id: PlacementRecordId,
         project_id: ProjectId,
         instance_id: InstanceId,
@@ -94,15 +91,6 @@ pub struct PlacementRecordFilter {
     pub newest_first: bool,
 }
 
-macro_rules! record_columns {
-    ($rest:expr) => {
-        concat!(
-            "SELECT id, project_id, instance_id, instance_name, outcome, record, kept_at FROM placement_record ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     /// `project_id`: it must be of this project; `None`: of any.
     pub async fn placement_record_find(
@@ -110,7 +98,7 @@ impl Store {
         project_id: Option<ProjectId>,
         id: PlacementRecordId,
     ) -> Result<Option<KeptPlacement>, ReadError> {
-        let row: Option<RecordRow> = self.pool().fetch_optional(record_columns!("WHERE id = $1"), [id.into()]).await?;
+        let row: Option<RecordRow> = self.pool().find("WHERE id = $1", [id.into()]).await?;
         Ok(row.filter(|row| project_id.is_none_or(|p| p == row.project_id)).and_then(RecordRow::kept))
     }
 
@@ -134,8 +122,8 @@ impl Store {
         let order = if filter.newest_first { "DESC" } else { "ASC" };
         let Conditions { sql, mut binds } = conditions;
         binds.push(filter.limit.into());
-        let sql = format!(record_columns!("{} ORDER BY id {} LIMIT ${}"), sql, order, binds.len());
-        let rows: Vec<RecordRow> = self.pool().fetch_all(AssertSqlSafe(sql), binds).await?;
+        let sql = format!("{sql} ORDER BY id {order} LIMIT ${}", binds.len());
+        let rows: Vec<RecordRow> = self.pool().list(&sql, binds).await?;
         Ok(rows.into_iter().filter_map(RecordRow::kept).collect())
     }
 

@@ -32,21 +32,17 @@ op! {
         generation: i64,
         created_at: Timestamp,
     }
-    on port, Insert by (id), guard PortExists:
-    "INSERT INTO port (id, project_id, network_id, name, mac, fixed_ips, allowed_addresses, rate_limit, hostname, state,
-        instance_id, with_instance, host_id, epoch, instance_epoch, metadata_digest, expires_at, status, status_reason,
-        observed_epoch, observed_start, observed_counter, generation, created_at)
-     SELECT r.id, r.project_id, r.network_id, r.name, r.mac, r.fixed_ips, r.allowed_addresses, r.rate_limit, r.hostname,
-        r.state, r.instance_id, r.with_instance, NULL, 0, 0, '', r.expires_at, 'down', '', 0, 0, 0, r.generation, r.created_at
-     FROM {rows} WHERE TRUE ON CONFLICT (id) DO NOTHING"
+    on port, Insert by (id), guard PortExists: insert {
+        epoch = "0", instance_epoch = "0", metadata_digest = "''", status = "'down'", status_reason = "''",
+        observed_epoch = "0", observed_start = "0", observed_counter = "0"
+    }
+    "WHERE TRUE ON CONFLICT (id) DO NOTHING"
 }
 
 op! {
     PortSecurityGroupPut { port_id: PortId, security_group_id: SecurityGroupId }
-    on port_security_group, Insert by (port_id, security_group_id):
-    "INSERT INTO port_security_group (port_id, security_group_id)
-     SELECT r.port_id, r.security_group_id FROM {rows} WHERE TRUE
-     ON CONFLICT (port_id, security_group_id) DO NOTHING"
+    on port_security_group, Insert by (port_id, security_group_id): insert
+    "WHERE TRUE ON CONFLICT (port_id, security_group_id) DO NOTHING"
 }
 
 op! {
@@ -146,7 +142,7 @@ op! {
 }
 
 row! {
-    struct Columns {
+    struct Columns of port {
         id: PortId,
         project_id: ProjectId,
         network_id: NetworkId,
@@ -210,17 +206,6 @@ fn port(row: Columns, security_group_ids: Vec<SecurityGroupId>) -> Port {
     }
 }
 
-macro_rules! port_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, project_id, network_id, name, mac, fixed_ips, allowed_addresses, rate_limit, hostname, state, ",
-            "instance_id, with_instance, host_id, epoch, instance_epoch, metadata_digest, expires_at, status, status_reason, ",
-            "generation, created_at FROM port ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     /// With their groups.
     async fn ports(&self, rows: Vec<Columns>) -> Result<Vec<Port>, ReadError> {
@@ -245,30 +230,27 @@ impl Store {
     }
 
     pub async fn port_find(&self, id: PortId) -> Result<Option<Port>, ReadError> {
-        let rows = self.pool().fetch_all(port_columns!("WHERE id = $1"), [id.into()]).await?;
+        let rows = self.pool().list("WHERE id = $1", [id.into()]).await?;
         Ok(self.ports(rows).await?.pop())
     }
 
     pub async fn port_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Port>, ReadError> {
-        let sql = port_columns!("WHERE project_id = $1 AND name = $2");
-        let rows = self.pool().fetch_all(sql, [project_id.into(), name.into()]).await?;
+        let sql = "WHERE project_id = $1 AND name = $2";
+        let rows = self.pool().list(sql, [project_id.into(), name.into()]).await?;
         Ok(self.ports(rows).await?.pop())
     }
 
     pub async fn port_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Port>, ReadError> {
-        let sql = port_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let rows = self.pool().fetch_all(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await?;
+        let rows = self.pool().page(project_id, page).await?;
         self.ports(rows).await
     }
 
     /// Ordered by id, which is by creation.
     pub async fn port_list_filtered(&self, filter: &PortFilter, page: Page) -> Result<Vec<Port>, ReadError> {
-        let sql = port_columns!(
-            "WHERE project_id = $1 AND id > $2 AND ($3 = '' OR network_id = $3) AND ($4 = '' OR instance_id = $4)
+        let sql = "WHERE project_id = $1 AND id > $2 AND ($3 = '' OR network_id = $3) AND ($4 = '' OR instance_id = $4)
             AND ($5 = '' OR EXISTS (SELECT 1 FROM port_security_group AS member
                 WHERE member.port_id = port.id AND member.security_group_id = $5))
-            ORDER BY id LIMIT $6"
-        );
+            ORDER BY id LIMIT $6";
         let any = |id: Option<String>| id.unwrap_or_default();
         let binds = [
             filter.project_id.into(),
@@ -278,32 +260,29 @@ impl Store {
             any(filter.security_group_id.map(|id| id.to_string())).into(),
             page.limit.into(),
         ];
-        let rows = self.pool().fetch_all(sql, binds).await?;
+        let rows = self.pool().list(sql, binds).await?;
         self.ports(rows).await
     }
 
     /// By id.
     pub async fn port_list_of_instance(&self, instance_id: InstanceId) -> Result<Vec<Port>, ReadError> {
-        let rows =
-            self.pool().fetch_all(port_columns!("WHERE instance_id = $1 ORDER BY id"), [instance_id.into()]).await?;
+        let rows = self.pool().list("WHERE instance_id = $1 ORDER BY id", [instance_id.into()]).await?;
         self.ports(rows).await
     }
 
     pub async fn port_load_many(&self, ids: &[PortId]) -> Result<Vec<Port>, ReadError> {
-        let sql = format!(port_columns!("WHERE id {} ORDER BY id"), self.pool().in_texts(1));
-        let rows = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
+        let rows = self.pool().list_among("id", ids).await?;
         self.ports(rows).await
     }
 
     pub async fn port_load_many_of_instances(&self, ids: &[InstanceId]) -> Result<Vec<Port>, ReadError> {
-        let sql = format!(port_columns!("WHERE instance_id {} ORDER BY id"), self.pool().in_texts(1));
-        let rows = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
+        let rows = self.pool().list_among("instance_id", ids).await?;
         self.ports(rows).await
     }
 
     /// Of all projects, for the resource-manager's memory.
     pub async fn port_load_all(&self) -> Result<Vec<Port>, ReadError> {
-        let rows: Vec<Columns> = self.pool().fetch_all(port_columns!("ORDER BY id"), []).await?;
+        let rows: Vec<Columns> = self.pool().list("ORDER BY id", []).await?;
         let sql = "SELECT port_id, security_group_id FROM port_security_group ORDER BY port_id, security_group_id";
         let members: Vec<MembershipRow> = self.pool().fetch_all(sql, []).await?;
         let mut groups: HashMap<PortId, Vec<SecurityGroupId>> = HashMap::new();
@@ -319,18 +298,16 @@ impl Store {
 
     /// Reservations that nobody confirmed in time, the longest overdue first.
     pub async fn port_expired(&self, now: Timestamp, limit: u32) -> Result<Vec<Port>, ReadError> {
-        let sql = port_columns!("WHERE expires_at IS NOT NULL AND expires_at <= $1 ORDER BY expires_at, id LIMIT $2");
-        let rows = self.pool().fetch_all(sql, [now.into(), limit.into()]).await?;
+        let sql = "WHERE expires_at IS NOT NULL AND expires_at <= $1 ORDER BY expires_at, id LIMIT $2";
+        let rows = self.pool().list(sql, [now.into(), limit.into()]).await?;
         self.ports(rows).await
     }
 
     /// Bound or releasing, and their instance is gone: instances' rows go only when a host proved that they ended, so nobody has these.
     pub async fn port_list_without_instance(&self, limit: u32) -> Result<Vec<Port>, ReadError> {
-        let sql = port_columns!(
-            "WHERE instance_id IS NOT NULL AND expires_at IS NULL
-             AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = port.instance_id) ORDER BY id LIMIT $1"
-        );
-        let rows = self.pool().fetch_all(sql, [limit.into()]).await?;
+        let sql = "WHERE instance_id IS NOT NULL AND expires_at IS NULL
+             AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = port.instance_id) ORDER BY id LIMIT $1";
+        let rows = self.pool().list(sql, [limit.into()]).await?;
         self.ports(rows).await
     }
 }

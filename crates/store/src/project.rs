@@ -12,9 +12,7 @@ use std::collections::HashSet;
 op! {
     /// Starts at generation 1.
     ProjectInsert { id: ProjectId, name: Name, description: String, created_at: Timestamp }
-    on project, Insert by (id):
-    "INSERT INTO project (id, name, description, generation, created_at)
-     SELECT r.id, r.name, r.description, 1, r.created_at FROM {rows}"
+    on project, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -42,10 +40,8 @@ op! {
 op! {
     /// Gives the role, or replaces the one there is.
     RoleBindingPut { project_id: ProjectId, user_id: UserId, role: Role, created_at: Timestamp }
-    on role_binding, Insert by (project_id, user_id):
-    "INSERT INTO role_binding (project_id, user_id, role, created_at)
-     SELECT r.project_id, r.user_id, r.role, r.created_at FROM {rows} WHERE TRUE
-     ON CONFLICT (project_id, user_id) DO UPDATE SET role = excluded.role"
+    on role_binding, Insert by (project_id, user_id): insert
+    "WHERE TRUE ON CONFLICT (project_id, user_id) DO UPDATE SET role = excluded.role"
 }
 
 op! {
@@ -55,7 +51,7 @@ op! {
 }
 
 row! {
-    pub struct ProjectRow {
+    pub struct ProjectRow of project {
         pub id: ProjectId,
         pub name: Name,
         pub description: String,
@@ -65,7 +61,7 @@ row! {
 }
 
 row! {
-    pub struct RoleBindingRow {
+    pub struct RoleBindingRow of role_binding {
         pub project_id: ProjectId,
         pub user_id: UserId,
         pub role: Role,
@@ -86,19 +82,17 @@ row! {
 
 impl Store {
     pub async fn project_find(&self, id: ProjectId) -> Result<Option<ProjectRow>, ReadError> {
-        let sql = "SELECT id, name, description, generation, created_at FROM project WHERE id = $1";
-        self.pool().fetch_optional(sql, [id.into()]).await
+        let sql = "WHERE id = $1";
+        self.pool().find(sql, [id.into()]).await
     }
 
     pub async fn project_find_by_name(&self, name: &str) -> Result<Option<ProjectRow>, ReadError> {
-        let sql = "SELECT id, name, description, generation, created_at FROM project WHERE name = $1";
-        self.pool().fetch_optional(sql, [name.into()]).await
+        let sql = "WHERE name = $1";
+        self.pool().find(sql, [name.into()]).await
     }
 
     pub async fn project_list(&self, page: Page) -> Result<Vec<ProjectRow>, ReadError> {
-        let sql =
-            "SELECT id, name, description, generation, created_at FROM project WHERE id > $1 ORDER BY id LIMIT $2";
-        self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await
+        self.pool().page(None, page).await
     }
 
     /// Those of `ids` that there aren't any more.
@@ -119,9 +113,8 @@ impl Store {
 
     /// Ordered by project.
     pub async fn role_binding_list_of_user(&self, user_id: UserId) -> Result<Vec<RoleBindingRow>, ReadError> {
-        let sql =
-            "SELECT project_id, user_id, role, created_at FROM role_binding WHERE user_id = $1 ORDER BY project_id";
-        self.pool().fetch_all(sql, [user_id.into()]).await
+        let sql = "WHERE user_id = $1 ORDER BY project_id";
+        self.pool().list(sql, [user_id.into()]).await
     }
 
     /// Ordered by user.

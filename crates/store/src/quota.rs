@@ -167,7 +167,7 @@ impl NetworkUsageAdd {
 }
 
 row! {
-    struct LimitRow {
+    struct LimitRow of quota_limit {
         project_id: ProjectId,
         instances: i64,
         vcpus: i64,
@@ -236,12 +236,12 @@ impl From<LimitRow> for QuotaLimitRow {
     }
 }
 
+record! { QuotaLimitRow, from LimitRow }
+
 impl Store {
     pub async fn quota_limit_find(&self, project_id: ProjectId) -> Result<Option<QuotaLimitRow>, ReadError> {
-        let sql = "SELECT project_id, instances, vcpus, memory_mib, disk_gib, networks, subnets, ports, routers, floating_ips,
-            security_groups, security_rules, peerings, generation FROM quota_limit WHERE project_id = $1";
-        let row: Option<LimitRow> = self.pool().fetch_optional(sql, [project_id.into()]).await?;
-        Ok(row.map(QuotaLimitRow::from))
+        let sql = "WHERE project_id = $1";
+        self.pool().find(sql, [project_id.into()]).await
     }
 
     /// What the project uses, of everything.

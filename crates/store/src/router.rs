@@ -1,11 +1,10 @@
 //! Routers and uplinks: how networks leave to the outside. Written by the resource-manager.
 
-use crate::{Page, ReadError, Store, engine::read::text_array};
+use crate::{Page, ReadError, Store};
 use domain::{
     ExternalNetworkId, HostId, Name, NetworkId, ProjectId, RouterId, Timestamp,
     network::{MacAddr, Router},
 };
-use sqlx::AssertSqlSafe;
 
 op! {
     /// Starts at generation 1.
@@ -18,9 +17,7 @@ op! {
         source_nat: bool,
         created_at: Timestamp,
     }
-    on router, Insert by (id):
-    "INSERT INTO router (id, project_id, name, network_id, external_network_id, source_nat, generation, created_at)
-     SELECT r.id, r.project_id, r.name, r.network_id, r.external_network_id, r.source_nat, 1, r.created_at FROM {rows}"
+    on router, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -47,11 +44,8 @@ op! {
         addresses: Vec<String>,
         mac: MacAddr,
     }
-    on uplink, Insert by (network_id, host_id):
-    "INSERT INTO uplink (network_id, host_id, external_network_id, addresses, mac)
-     SELECT r.network_id, r.host_id, r.external_network_id, r.addresses, r.mac FROM {rows} WHERE TRUE
-     ON CONFLICT (network_id, host_id) DO UPDATE SET external_network_id = excluded.external_network_id,
-        addresses = excluded.addresses, mac = excluded.mac"
+    on uplink, Insert by (network_id, host_id): insert
+    "WHERE TRUE ON CONFLICT (network_id, host_id) DO UPDATE SET external_network_id = excluded.external_network_id, addresses = excluded.addresses, mac = excluded.mac"
 }
 
 op! {
@@ -60,22 +54,15 @@ op! {
     "DELETE FROM uplink WHERE (network_id, host_id) IN (SELECT r.network_id, r.host_id FROM {rows})"
 }
 
-row! {
-    struct RouterRow {
-        id: RouterId,
-        project_id: ProjectId,
-        name: Name,
-        network_id: NetworkId,
-        external_network_id: ExternalNetworkId,
-        source_nat: bool,
-        generation: i64,
-        created_at: Timestamp,
+record! {
+    Router, of router {
+        id, project_id, name, network_id, external_network_id, source_nat, generation, created_at
     }
 }
 
 row! {
     #[derive(Eq)]
-    pub struct UplinkRow {
+    pub struct UplinkRow of uplink {
         pub network_id: NetworkId,
         pub host_id: HostId,
         pub external_network_id: ExternalNetworkId,
@@ -85,58 +72,32 @@ row! {
     }
 }
 
-impl From<RouterRow> for Router {
-    fn from(row: RouterRow) -> Self {
-        let RouterRow { id, project_id, name, network_id, external_network_id, source_nat, generation, created_at } =
-            row;
-        Self { id, project_id, name, network_id, external_network_id, source_nat, generation, created_at }
-    }
-}
-
-macro_rules! router_columns {
-    ($rest:literal) => {
-        concat!(
-            "SELECT id, project_id, name, network_id, external_network_id, source_nat, generation, created_at FROM router ",
-            $rest
-        )
-    };
-}
-
 impl Store {
     pub async fn router_find(&self, id: RouterId) -> Result<Option<Router>, ReadError> {
-        let row: Option<RouterRow> = self.pool().fetch_optional(router_columns!("WHERE id = $1"), [id.into()]).await?;
-        Ok(row.map(Router::from))
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn router_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Router>, ReadError> {
-        let sql = router_columns!("WHERE project_id = $1 AND name = $2");
-        let row: Option<RouterRow> = self.pool().fetch_optional(sql, [project_id.into(), name.into()]).await?;
-        Ok(row.map(Router::from))
+        let sql = "WHERE project_id = $1 AND name = $2";
+        self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
     pub async fn router_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Router>, ReadError> {
-        let sql = router_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let binds = [project_id.into(), page.after_text().into(), page.limit.into()];
-        let rows: Vec<RouterRow> = self.pool().fetch_all(sql, binds).await?;
-        Ok(rows.into_iter().map(Router::from).collect())
+        self.pool().page(project_id, page).await
     }
 
     /// Of all these networks, by id.
     pub async fn router_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Router>, ReadError> {
-        let sql = format!(router_columns!("WHERE network_id {} ORDER BY id"), self.pool().in_texts(1));
-        let rows: Vec<RouterRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
-        Ok(rows.into_iter().map(Router::from).collect())
+        self.pool().list_among("network_id", ids).await
     }
 
     /// Of all projects, for the resource-manager's memory.
     pub async fn router_load_all(&self) -> Result<Vec<Router>, ReadError> {
-        let rows: Vec<RouterRow> = self.pool().fetch_all(router_columns!("ORDER BY id"), []).await?;
-        Ok(rows.into_iter().map(Router::from).collect())
+        self.pool().list("ORDER BY id", []).await
     }
 
     pub async fn uplink_load_all(&self) -> Result<Vec<UplinkRow>, ReadError> {
-        let sql =
-            "SELECT network_id, host_id, external_network_id, addresses, mac FROM uplink ORDER BY network_id, host_id";
-        self.pool().fetch_all(sql, []).await
+        let sql = "ORDER BY network_id, host_id";
+        self.pool().list(sql, []).await
     }
 }

@@ -18,9 +18,7 @@ op! {
         description: String,
         created_at: Timestamp,
     }
-    on security_group, Insert by (id):
-    "INSERT INTO security_group (id, project_id, name, description, generation, created_at)
-     SELECT r.id, r.project_id, r.name, r.description, 1, r.created_at FROM {rows}"
+    on security_group, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -49,9 +47,7 @@ op! {
         remote_group_id: Option<SecurityGroupId>,
         description: String,
     }
-    on security_rule, Insert by (id):
-    "INSERT INTO security_rule (id, security_group_id, rule, remote_group_id, description)
-     SELECT r.id, r.security_group_id, r.rule, r.remote_group_id, r.description FROM {rows}"
+    on security_rule, Insert by (id): insert
 }
 
 op! {
@@ -62,7 +58,7 @@ op! {
 }
 
 row! {
-    struct GroupRow {
+    struct GroupRow of security_group {
         id: SecurityGroupId,
         project_id: ProjectId,
         name: Name,
@@ -74,12 +70,6 @@ row! {
 
 row! {
     struct RuleRow { id: SecurityRuleId, security_group_id: SecurityGroupId, rule: SecurityRule, description: String }
-}
-
-macro_rules! group_columns {
-    ($rest:literal) => {
-        concat!("SELECT id, project_id, name, description, generation, created_at FROM security_group ", $rest)
-    };
 }
 
 impl Store {
@@ -116,7 +106,7 @@ impl Store {
     }
 
     pub async fn security_group_find(&self, id: SecurityGroupId) -> Result<Option<SecurityGroup>, ReadError> {
-        let rows = self.pool().fetch_all(group_columns!("WHERE id = $1"), [id.into()]).await?;
+        let rows = self.pool().list("WHERE id = $1", [id.into()]).await?;
         Ok(self.security_groups(rows).await?.pop())
     }
 
@@ -125,8 +115,8 @@ impl Store {
         project_id: ProjectId,
         name: &str,
     ) -> Result<Option<SecurityGroup>, ReadError> {
-        let sql = group_columns!("WHERE project_id = $1 AND name = $2");
-        let rows = self.pool().fetch_all(sql, [project_id.into(), name.into()]).await?;
+        let sql = "WHERE project_id = $1 AND name = $2";
+        let rows = self.pool().list(sql, [project_id.into(), name.into()]).await?;
         Ok(self.security_groups(rows).await?.pop())
     }
 
@@ -135,14 +125,13 @@ impl Store {
         project_id: ProjectId,
         page: Page,
     ) -> Result<Vec<SecurityGroup>, ReadError> {
-        let sql = group_columns!("WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3");
-        let rows = self.pool().fetch_all(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await?;
+        let rows = self.pool().page(project_id, page).await?;
         self.security_groups(rows).await
     }
 
     /// Of all projects, for the resource-manager's memory.
     pub async fn security_group_load_all(&self) -> Result<Vec<SecurityGroup>, ReadError> {
-        let rows = self.pool().fetch_all(group_columns!("ORDER BY id"), []).await?;
+        let rows = self.pool().list("ORDER BY id", []).await?;
         self.security_groups(rows).await
     }
 }

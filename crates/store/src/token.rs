@@ -13,9 +13,7 @@ op! {
         expires_at: Timestamp,
         created_at: Timestamp,
     }
-    on refresh_token, Insert by (secret_hash):
-    "INSERT INTO refresh_token (secret_hash, family, user_id, used_at, expires_at, created_at)
-     SELECT r.secret_hash, r.family, r.user_id, NULL, r.expires_at, r.created_at FROM {rows}"
+    on refresh_token, Insert by (secret_hash): insert
 }
 
 op! {
@@ -49,9 +47,7 @@ op! {
 
 op! {
     SigningKeyInsert { kid: String, wrapped_secret: String, public_key: String, created_at: Timestamp }
-    on signing_key, Insert by (kid):
-    "INSERT INTO signing_key (kid, wrapped_secret, public_key, created_at, retired_at)
-     SELECT r.kid, r.wrapped_secret, r.public_key, r.created_at, NULL FROM {rows}"
+    on signing_key, Insert by (kid): insert
 }
 
 op! {
@@ -63,7 +59,7 @@ op! {
 }
 
 row! {
-    pub struct RefreshTokenRow {
+    pub struct RefreshTokenRow of refresh_token {
         pub secret_hash: String,
         pub family: String,
         pub user_id: UserId,
@@ -74,7 +70,7 @@ row! {
 }
 
 row! {
-    pub struct SigningKeyRow {
+    pub struct SigningKeyRow of signing_key {
         pub kid: String,
         pub wrapped_secret: String,
         pub public_key: String,
@@ -85,15 +81,13 @@ row! {
 
 impl Store {
     pub async fn refresh_token_find(&self, secret_hash: &str) -> Result<Option<RefreshTokenRow>, ReadError> {
-        let sql = "SELECT secret_hash, family, user_id, used_at, expires_at, created_at
-            FROM refresh_token WHERE secret_hash = $1";
-        self.pool().fetch_optional(sql, [secret_hash.into()]).await
+        let sql = "WHERE secret_hash = $1";
+        self.pool().find(sql, [secret_hash.into()]).await
     }
 
     /// All, the oldest first, retired ones too.
     pub async fn signing_key_list(&self) -> Result<Vec<SigningKeyRow>, ReadError> {
-        let sql =
-            "SELECT kid, wrapped_secret, public_key, created_at, retired_at FROM signing_key ORDER BY created_at, kid";
-        self.pool().fetch_all(sql, []).await
+        let sql = "ORDER BY created_at, kid";
+        self.pool().list(sql, []).await
     }
 }

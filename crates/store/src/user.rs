@@ -14,9 +14,7 @@ op! {
         enabled: bool,
         created_at: Timestamp,
     }
-    on user_account, Insert by (id):
-    "INSERT INTO user_account (id, name, password_hash, system_admin, enabled, generation, created_at)
-     SELECT r.id, r.name, r.password_hash, r.system_admin, r.enabled, 1, r.created_at FROM {rows}"
+    on user_account, Insert by (id): insert { generation = "1" }
 }
 
 op! {
@@ -42,7 +40,7 @@ op! {
 }
 
 row! {
-    pub struct UserRow {
+    pub struct UserRow of user_account {
         pub id: UserId,
         pub name: Name,
         pub password_hash: String,
@@ -55,21 +53,17 @@ row! {
 
 impl Store {
     pub async fn user_find(&self, id: UserId) -> Result<Option<UserRow>, ReadError> {
-        let sql = "SELECT id, name, password_hash, system_admin, enabled, generation, created_at
-            FROM user_account WHERE id = $1";
-        self.pool().fetch_optional(sql, [id.into()]).await
+        let sql = "WHERE id = $1";
+        self.pool().find(sql, [id.into()]).await
     }
 
     pub async fn user_find_by_name(&self, name: &str) -> Result<Option<UserRow>, ReadError> {
-        let sql = "SELECT id, name, password_hash, system_admin, enabled, generation, created_at
-            FROM user_account WHERE name = $1";
-        self.pool().fetch_optional(sql, [name.into()]).await
+        let sql = "WHERE name = $1";
+        self.pool().find(sql, [name.into()]).await
     }
 
     pub async fn user_list(&self, page: Page) -> Result<Vec<UserRow>, ReadError> {
-        let sql = "SELECT id, name, password_hash, system_admin, enabled, generation, created_at
-            FROM user_account WHERE id > $1 ORDER BY id LIMIT $2";
-        self.pool().fetch_all(sql, [page.after_text().into(), page.limit.into()]).await
+        self.pool().page(None, page).await
     }
 
     /// 0 on a fresh installation.

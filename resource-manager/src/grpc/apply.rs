@@ -92,7 +92,7 @@ pub(crate) async fn apply(manager: &Manager, context: &CallContext, wish: &Wish)
         let unit = unit(context, &plan, &outcome, now)?;
         match manager.commit(plan, unit).await {
             Ok(()) => return Ok(outcome),
-            Err(CommitError::Constraint(Constraint::PrimaryKey("project_network_default"))) => {
+            Err(CommitError::Constraint(Constraint::PrimaryKey(store::Table::ProjectNetworkDefault))) => {
                 let summary = "the project has its defaults already".to_owned();
                 return Ok(ChangeOutcome { object: None, summary, touches: vec![] });
             }

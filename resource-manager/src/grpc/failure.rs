@@ -121,7 +121,7 @@ async fn broken(manager: &Manager, constraint: Constraint, decided: &Decided, gi
         (Constraint::RouterNetwork | Constraint::PeeringPair | Constraint::FloatingIpTarget, _) => {
             again(manager, decided).await
         }
-        (Constraint::ForeignKey(name), _) if name.ends_with("_project_fk") => {
+        (Constraint::ForeignKey(key), _) if key.parent() == store::Table::Project => {
             let project = decided.usage.keys().next().map(ToString::to_string).unwrap_or_default();
             Err(Problem::not_found("project", project))
         }
@@ -129,7 +129,7 @@ async fn broken(manager: &Manager, constraint: Constraint, decided: &Decided, gi
         (Constraint::PrimaryKey(table), _) => Err(Problem::new(
             ErrorKind::AlreadyExists,
             "id_taken",
-            format!("an object of that id exists already ({table})"),
+            format!("an object of that id exists already ({})", table.name()),
         )),
         (constraint, _) => {
             tracing::error!(?constraint, "a change broke a constraint that the code should keep");

@@ -1,9 +1,10 @@
-//! Disks' rows and the quota they take. Every call may be repeated: it compares what is asked with what is there, and changes the
-//! difference in one transaction, fenced so that usage moves exactly with the rows. Whoever was faster only makes us look again.
+//! Disks' rows and the quota they take. Every call may be repeated: it compares what is requested with what is there, and changes the
+//! difference in one transaction, fenced so that usage moves exactly with the rows. When another change was faster, the call reads again.
 
-use super::{StorageService, failure};
+use super::StorageService;
 use crate::plan::{self, ConfirmPlan};
 use domain::{DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, quota::QuotaAmounts, validate};
+use operation::{COMMIT_ATTEMPTS, check_quota, commit_problem, contended, read_problem};
 use proto::{convert::parse, storage::v1 as pb};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{
@@ -11,7 +12,7 @@ use store::{
     StorageUsageAdd, Unit,
 };
 
-/// How long a reservation stands when the caller doesn't say, seconds; and the longest.
+/// How long a reservation stands when the caller doesn't say, and the longest that it may, in seconds.
 const TTL_SECS: u64 = 60;
 const TTL_SECS_MAX: u64 = 3600;
 /// The only pool there is yet.
@@ -52,7 +53,7 @@ fn instance_ids(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {
     Ok(ids.into_iter().collect())
 }
 
-/// Adds (or with `sign` -1 gives back) what is in `sums`.
+/// Adds (or with `sign` -1 releases) what is in `sums`.
 fn move_usage(unit: &mut Unit, sums: &BTreeMap<ProjectId, i64>, sign: i64) {
     for (project_id, disk_gib) in sums.iter().filter(|(_, gib)| **gib != 0) {
         unit.push(StorageUsageAdd { project_id: *project_id, disk_gib: sign * disk_gib });
@@ -62,26 +63,26 @@ fn move_usage(unit: &mut Unit, sums: &BTreeMap<ProjectId, i64>, sign: i64) {
 impl StorageService {
     async fn load(&self, ids: impl IntoIterator<Item = DiskId>) -> Result<HashMap<DiskId, DiskRow>, Problem> {
         let ids: Vec<DiskId> = ids.into_iter().collect();
-        let rows = self.store.disk_load_many(&ids).await.map_err(failure::of_read)?;
+        let rows = self.store.disk_load_many(&ids).await.map_err(read_problem)?;
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 
-    /// All or none. What stands already is not counted again.
+    /// Reserves all or none. A reservation that stands already is not counted again.
     pub(super) async fn disks_reserve(
         &self,
         request: pb::ReserveDisksRequest,
     ) -> Result<pb::ReserveDisksResponse, Problem> {
         let ttl_secs = match u64::from(request.ttl_secs) {
             0 => TTL_SECS,
-            asked => asked.min(TTL_SECS_MAX),
+            requested => requested.min(TTL_SECS_MAX),
         };
         let now = Timestamp::now();
-        let asked: Vec<DiskRow> =
+        let requested: Vec<DiskRow> =
             request.disks.iter().map(|disk| reservation(disk, now, ttl_secs)).collect::<Result<_, _>>()?;
-        for _ in 0..failure::TRIES {
-            let there = self.load(asked.iter().map(|disk| disk.id)).await?;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let there = self.load(requested.iter().map(|disk| disk.id)).await?;
             let mut fresh: Vec<&DiskRow> = Vec::new();
-            for disk in &asked {
+            for disk in &requested {
                 match there.get(&disk.id) {
                     Some(standing) => plan::same_reservation(standing, disk)?,
                     None if fresh.iter().any(|f| f.id == disk.id) => {}
@@ -97,9 +98,7 @@ impl StorageService {
                 // A repeat of this call won.
                 Err(CommitError::Guard(Guard::DiskExists)) => {}
                 Err(CommitError::Guard(Guard::StorageQuota)) => {
-                    if let Some(problem) = self.quota_problem(&sums).await? {
-                        return Err(problem);
-                    }
+                    self.check_quota(&sums).await?;
                 }
                 Err(CommitError::Constraint(Constraint::DiskRole)) => {
                     return Err(Problem::new(
@@ -108,31 +107,26 @@ impl StorageService {
                         "the instance has a disk of that role already",
                     ));
                 }
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("the project's storage"))
+        Err(contended("the project's storage"))
     }
 
-    /// The figures as they are now; `None` when there is room meanwhile.
-    async fn quota_problem(&self, asked: &BTreeMap<ProjectId, i64>) -> Result<Option<Problem>, Problem> {
-        for (project_id, disk_gib) in asked {
-            let limit = self.store.quota_limit_find(*project_id).await.map_err(failure::of_read)?;
-            let limit = limit.map(|row| row.limit).unwrap_or_default();
-            let used = self.store.quota_usage(*project_id).await.map_err(failure::of_read)?;
-            let asked = QuotaAmounts { disk_gib: *disk_gib, ..QuotaAmounts::default() };
-            if let Some(problem) = QuotaAmounts::refusal(&limit, &used, &asked) {
-                return Ok(Some(problem));
-            }
+    /// Refuses what the quotas don't leave by their figures as they are now.
+    async fn check_quota(&self, requested: &BTreeMap<ProjectId, i64>) -> Result<(), Problem> {
+        for (project_id, disk_gib) in requested {
+            let requested = QuotaAmounts { disk_gib: *disk_gib, ..QuotaAmounts::NONE };
+            check_quota(&self.store, *project_id, &requested).await?;
         }
-        Ok(None)
+        Ok(())
     }
 
     pub(super) async fn disks_confirm(
         &self,
         request: pb::ConfirmDisksRequest,
     ) -> Result<pb::ConfirmDisksResponse, Problem> {
-        let mut asked: BTreeMap<DiskId, DiskConfirm> = BTreeMap::new();
+        let mut requested: BTreeMap<DiskId, DiskConfirm> = BTreeMap::new();
         for disk in &request.disks {
             let confirm = DiskConfirm {
                 id: parse("disk_id", &disk.disk_id)?,
@@ -140,21 +134,21 @@ impl StorageService {
                 host_id: parse("host_id", &disk.host_id)?,
                 epoch: disk.epoch,
             };
-            asked.insert(confirm.id, confirm);
+            requested.insert(confirm.id, confirm);
         }
-        // Most stand: try first, look only when one doesn't.
+        // Most reservations stand, so the rows are read only when one doesn't.
         let mut unit = Unit::new();
-        unit.extend(asked.values().cloned());
+        unit.extend(requested.values().cloned());
         match self.store.commit(unit).await {
             Ok(()) => return Ok(pb::ConfirmDisksResponse::default()),
             Err(CommitError::Guard(Guard::DiskState)) => {}
-            Err(error) => return Err(failure::of_commit(error)),
+            Err(error) => return Err(commit_problem(error)),
         }
-        for _ in 0..failure::TRIES {
-            let there = self.load(asked.keys().copied()).await?;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let there = self.load(requested.keys().copied()).await?;
             let mut unit = Unit::new();
             let mut expired_disk_ids = Vec::new();
-            for confirm in asked.values() {
+            for confirm in requested.values() {
                 match plan::plan_confirm(there.get(&confirm.id), confirm) {
                     ConfirmPlan::Confirm => unit.push(confirm.clone()),
                     ConfirmPlan::Done => {}
@@ -164,18 +158,18 @@ impl StorageService {
             match self.store.commit(unit).await {
                 Ok(()) => return Ok(pb::ConfirmDisksResponse { expired_disk_ids }),
                 Err(CommitError::Guard(Guard::DiskState)) => {}
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("a disk"))
+        Err(contended("the disks"))
     }
 
     pub(super) async fn disk_resize(&self, request: pb::ResizeDiskRequest) -> Result<pb::ResizeDiskResponse, Problem> {
         let (disk_id, instance_id): (DiskId, InstanceId) =
             (parse("disk_id", &request.disk_id)?, parse("instance_id", &request.instance_id)?);
         check_size(request.size_gib)?;
-        for _ in 0..failure::TRIES {
-            let there = self.store.disk_find(disk_id).await.map_err(failure::of_read)?;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let there = self.store.disk_find(disk_id).await.map_err(read_problem)?;
             let disk = there
                 .filter(|disk| disk.instance_id == instance_id)
                 .ok_or_else(|| Problem::not_found("disk", disk_id))?;
@@ -204,14 +198,12 @@ impl StorageService {
                 Ok(()) => return Ok(pb::ResizeDiskResponse {}),
                 Err(CommitError::Guard(Guard::DiskState)) => {}
                 Err(CommitError::Guard(Guard::StorageQuota)) => {
-                    if let Some(problem) = self.quota_problem(&sums).await? {
-                        return Err(problem);
-                    }
+                    self.check_quota(&sums).await?;
                 }
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("the disk"))
+        Err(contended("the disk"))
     }
 
     pub(super) async fn disks_release(
@@ -219,8 +211,8 @@ impl StorageService {
         request: pb::ReleaseDisksRequest,
     ) -> Result<pb::ReleaseDisksResponse, Problem> {
         let ids = instance_ids(&request.instance_ids)?;
-        for _ in 0..failure::TRIES {
-            let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(failure::of_read)?;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(read_problem)?;
             let mut unit = Unit::new();
             move_usage(&mut unit, &plan::usage_by_project(&rows), -1);
             for disk in rows.iter().filter(|disk| disk.state != DiskState::Releasing) {
@@ -229,19 +221,19 @@ impl StorageService {
             match self.store.commit(unit).await {
                 Ok(()) => return Ok(pb::ReleaseDisksResponse {}),
                 Err(CommitError::Guard(Guard::DiskState)) => {}
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("a disk"))
+        Err(contended("the disks"))
     }
 
-    pub(super) async fn disks_forget(
+    pub(super) async fn disks_remove(
         &self,
         request: pb::RemoveDisksRequest,
     ) -> Result<pb::RemoveDisksResponse, Problem> {
         let ids = instance_ids(&request.instance_ids)?;
-        for _ in 0..failure::TRIES {
-            let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(failure::of_read)?;
+        for _ in 0..COMMIT_ATTEMPTS {
+            let rows = self.store.disk_load_many_of_instances(&ids).await.map_err(read_problem)?;
             let mut unit = Unit::new();
             move_usage(&mut unit, &plan::usage_by_project(&rows), -1);
             for disk in &rows {
@@ -250,10 +242,10 @@ impl StorageService {
             match self.store.commit(unit).await {
                 Ok(()) => return Ok(pb::RemoveDisksResponse {}),
                 Err(CommitError::Guard(Guard::DiskState)) => {}
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("a disk"))
+        Err(contended("the disks"))
     }
 }
 

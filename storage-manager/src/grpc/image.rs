@@ -1,20 +1,18 @@
-//! Images' rows: made queued, deleted when nothing uses them.
+//! Images' rows. They are made queued, and deleted when nothing uses them.
 
-use super::{
-    StorageService, failure,
-    operation::{self, ImageWords},
-};
+use super::StorageService;
 use crate::plan;
 use domain::{
     ErrorKind, ImageId, Name, Problem, ProjectId, Timestamp,
     image::{DiskFormat, Image, ImageKind, ImageState, Visibility},
 };
+use operation::{Activity, COMMIT_ATTEMPTS, commit_problem, contended, read_problem, store_outcome};
 use proto::{
     convert::{image_to_pb, parse},
     storage::v1 as pb,
 };
 use service_kit::context::CallContext;
-use store::{CommitError, Constraint, Guard, ImageChange, ImageDelete, ImageInsert, Unit};
+use store::{CommitError, Constraint, Guard, ImageChange, ImageDelete, ImageInsert, OperationTable, Unit};
 
 fn known<T>(field: &'static str, value: Option<T>, text: &str, choices: &str) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::invalid(field, format!("`{text}` is none of: {choices}")))
@@ -60,26 +58,31 @@ impl StorageService {
         context: CallContext,
         request: pb::CreateImageRequest,
     ) -> Result<pb::CreateImageResponse, Problem> {
+        self.operations.execute_once(&context, self.create(&context, &request)).await
+    }
+
+    async fn create(
+        &self,
+        context: &CallContext,
+        request: &pb::CreateImageRequest,
+    ) -> Result<pb::CreateImageResponse, Problem> {
         let now = Timestamp::now();
-        let image = requested(&request, now, self.config.image_deadline_secs)?;
+        let image = requested(request, now, self.config.image_deadline_secs)?;
         let id = image.id.to_string();
         let response = pb::CreateImageResponse { image: Some(image_to_pb(&image)) };
         if context.dry_run {
             let same = self.store.image_find_by_name(image.project_id, image.name.as_str()).await;
-            let taken = same.map_err(failure::of_read)?.is_some_and(|i| i.project_id == image.project_id);
+            let taken = same.map_err(read_problem)?.is_some_and(|i| i.project_id == image.project_id);
             return if taken { Err(Problem::already_exists("image", &image.name)) } else { Ok(response) };
         }
         let mut unit = Unit::new();
-        operation::record(&mut unit, &context, &response, now);
-        let words = ImageWords {
-            project_id: image.project_id,
-            image_id: &id,
-            event: "image.queued",
-            message: format!("the image {} waits for its parts", image.name),
-            data: serde_json::json!({ "kind": image.kind.as_str(), "format": image.format.as_str() }),
-        };
-        unit.push(operation::event(&context, words, now));
-        unit.push(operation::audit(&context, image.project_id, "image.create", &id, image.name.to_string(), now));
+        store_outcome(&mut unit, OperationTable::Storage, context, &response, now);
+        let message = format!("the image {} waits for its parts", image.name);
+        Activity::new("image", image.id, "image.create", "image.queued", message)
+            .in_project(image.project_id)
+            .with_detail(image.name.to_string())
+            .with_data(serde_json::json!({ "kind": image.kind.as_str(), "format": image.format.as_str() }))
+            .record(&mut unit, context, now);
         let name = image.name.clone();
         unit.push(ImageInsert {
             id: image.id,
@@ -99,18 +102,17 @@ impl StorageService {
         });
         match self.store.commit(unit).await {
             Ok(()) => Ok(response),
-            Err(CommitError::Constraint(Constraint::OperationRepeated)) => {
-                self.outcome(context.operation_id).await?.ok_or_else(Problem::internal)
-            }
             Err(CommitError::Constraint(Constraint::ImageName)) => Err(Problem::already_exists("image", name)),
-            Err(CommitError::Constraint(Constraint::PrimaryKey("image"))) => Err(Problem::already_exists("image", id)),
-            Err(error) => Err(failure::of_commit(error)),
+            Err(CommitError::Constraint(Constraint::PrimaryKey(store::Table::Image))) => {
+                Err(Problem::already_exists("image", id))
+            }
+            Err(error) => Err(commit_problem(error)),
         }
     }
 
-    /// An image that the project owns; others are none of its business.
+    /// An image that the project owns. Of others it learns nothing.
     pub(super) async fn image_owned(&self, project_id: ProjectId, image_id: ImageId) -> Result<Image, Problem> {
-        let found = self.store.image_find(image_id).await.map_err(failure::of_read)?;
+        let found = self.store.image_find(image_id).await.map_err(read_problem)?;
         found.filter(|i| i.project_id == project_id).ok_or_else(|| Problem::not_found("image", image_id))
     }
 
@@ -119,12 +121,17 @@ impl StorageService {
         context: CallContext,
         request: pb::DeleteImageRequest,
     ) -> Result<pb::DeleteImageResponse, Problem> {
+        self.operations.execute_once(&context, self.delete(&context, &request)).await
+    }
+
+    async fn delete(
+        &self,
+        context: &CallContext,
+        request: &pb::DeleteImageRequest,
+    ) -> Result<pb::DeleteImageResponse, Problem> {
         let (project_id, image_id) =
             (parse("project_id", &request.project_id)?, parse::<ImageId>("image_id", &request.image_id)?);
-        for _ in 0..failure::TRIES {
-            if let Some(done) = self.outcome(context.operation_id).await? {
-                return Ok(done);
-            }
+        for _ in 0..COMMIT_ATTEMPTS {
             let image = self.image_owned(project_id, image_id).await?;
             if request.expected_generation != 0 && request.expected_generation != image.generation {
                 return Err(changed_since(&image));
@@ -135,24 +142,21 @@ impl StorageService {
             if context.dry_run {
                 return Ok(pb::DeleteImageResponse {});
             }
-            match self.store.commit(deletion(&context, &image)).await {
+            match self.store.commit(deletion(context, &image)).await {
                 Ok(()) => {
                     self.wake.notify_one();
                     return Ok(pb::DeleteImageResponse {});
                 }
-                // Somebody was faster: what is there now decides.
-                Err(
-                    CommitError::Guard(Guard::ImageGeneration | Guard::ImageInUse)
-                    | CommitError::Constraint(Constraint::OperationRepeated),
-                ) => {}
-                Err(error) => return Err(failure::of_commit(error)),
+                // Another change was faster: what is there now decides.
+                Err(CommitError::Guard(Guard::ImageGeneration | Guard::ImageInUse)) => {}
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("the image"))
+        Err(contended("the image"))
     }
 
     async fn image_in_use(&self, image: &Image) -> Result<Option<Problem>, Problem> {
-        let users = self.store.image_use_count(image.id).await.map_err(failure::of_read)?;
+        let users = self.store.image_use_count(image.id).await.map_err(read_problem)?;
         Ok((users > 0).then(|| {
             let (noun, verb) = if users == 1 { ("instance", "uses") } else { ("instances", "use") };
             Problem::new(
@@ -176,18 +180,13 @@ fn changed_since(image: &Image) -> Problem {
 
 /// The row goes at once, fenced by its generation; its objects are swept when nothing names them any more.
 fn deletion(context: &CallContext, image: &Image) -> Unit {
-    let (now, id) = (Timestamp::now(), image.id.to_string());
+    let now = Timestamp::now();
     let mut unit = Unit::new();
-    operation::record(&mut unit, context, &pb::DeleteImageResponse {}, now);
-    let words = ImageWords {
-        project_id: image.project_id,
-        image_id: &id,
-        event: "image.deleted",
-        message: format!("the image {} was deleted", image.name),
-        data: serde_json::json!({}),
-    };
-    unit.push(operation::event(context, words, now));
-    unit.push(operation::audit(context, image.project_id, "image.delete", &id, image.name.to_string(), now));
+    store_outcome(&mut unit, OperationTable::Storage, context, &pb::DeleteImageResponse {}, now);
+    Activity::new("image", image.id, "image.delete", "image.deleted", format!("the image {} was deleted", image.name))
+        .in_project(image.project_id)
+        .with_detail(image.name.to_string())
+        .record(&mut unit, context, now);
     unit.push(ImageChange {
         id: image.id,
         expected_generation: image.generation,

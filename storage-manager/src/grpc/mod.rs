@@ -4,11 +4,11 @@ mod disk;
 mod failure;
 mod image;
 mod object;
-mod operation;
 mod upload;
 
 use crate::{Config, object::ObjectDir};
 use domain::{Problem, host::AgentRole};
+use operation::Operations;
 use proto::{
     status::to_status,
     storage::v1::{self as pb, storage_manager_server::StorageManager},
@@ -18,17 +18,18 @@ use service_kit::{
     peer::{require_agent, require_role},
 };
 use std::{pin::Pin, sync::Arc};
-use store::Store;
+use store::{OperationTable, Store};
 use tokio::sync::{Notify, Semaphore};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Who may ask for what: tenants' images come through the gateway, disks are the cluster-manager's, bytes go to hosts.
+/// The callers of each call: tenants' images come through the gateway, disks are the cluster-manager's, and bytes go to hosts.
 const GATEWAY: &[&str] = &["api-gateway"];
 const CLUSTER: &[&str] = &["cluster-manager"];
 
 pub(crate) struct StorageService {
     store: Store,
+    operations: Operations,
     objects: ObjectDir,
     config: Config,
     /// Wakes the reconcilers.
@@ -39,7 +40,8 @@ pub(crate) struct StorageService {
 impl StorageService {
     pub(crate) fn new(store: Store, objects: ObjectDir, config: Config, wake: Arc<Notify>) -> Self {
         let uploads = Arc::new(Semaphore::new(config.uploads_max));
-        Self { store, objects, config, wake, uploads }
+        let operations = Operations::new(store.clone(), OperationTable::Storage);
+        Self { store, operations, objects, config, wake, uploads }
     }
 }
 
@@ -118,7 +120,7 @@ impl StorageManager for StorageService {
         request: Request<pb::RemoveDisksRequest>,
     ) -> Result<Response<pb::RemoveDisksResponse>, Status> {
         require_role(&request, CLUSTER)?;
-        answer("remove_disks", self.disks_forget(request.into_inner()).await)
+        answer("remove_disks", self.disks_remove(request.into_inner()).await)
     }
 
     type FetchObjectStream = Pin<Box<dyn Stream<Item = Result<pb::FetchObjectResponse, Status>> + Send>>;

@@ -1,13 +1,10 @@
 //! One part of an image, from the first byte to the row that names it.
 //!
 //! Nothing is believed: the size and the hash that the sender announces are compared with what arrived, and the content is inspected
-//! before it is published under its hash. Until the row commits, nothing names the bytes; cut anywhere, the temporary file or (later)
-//! the sweep of garbage takes them.
+//! before it is published under its hash. Until the row commits, nothing names the bytes. Wherever the upload is cut, they go with the
+//! temporary file, or later with the sweep of objects that no image names.
 
-use super::{
-    StorageService, failure,
-    operation::{self, ImageWords},
-};
+use super::{StorageService, failure::object_problem};
 use crate::{
     object::{self, Staged, inspect, qemu_img},
     plan::{self, PartPlan},
@@ -16,13 +13,14 @@ use domain::{
     ErrorKind, ImageId, Problem, ProjectId, Timestamp,
     image::{DiskFormat, Image, ImagePart, ImagePartKind, ImageState},
 };
+use operation::{Activity, COMMIT_ATTEMPTS, commit_problem, contended, read_problem, store_outcome};
 use proto::{
     convert::{image_to_pb, parse},
     storage::v1::{self as pb, upload_image_request::Message},
 };
-use service_kit::context::CallContext;
+use service_kit::{context::CallContext, error_chain};
 use std::time::{Duration, Instant};
-use store::{CommitError, Constraint, Guard, ImageChange, Unit};
+use store::{CommitError, Guard, ImageChange, OperationTable, Unit};
 use tonic::{Status, Streaming};
 
 /// A kernel or an initrd is held in memory by QEMU.
@@ -97,8 +95,9 @@ impl StorageService {
         metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
         let min_disk_gib = inspect_staged(&opened, image.format, &staged).await?;
         let part = ImagePart { kind: opened.part, sha256: staged.sha256.clone(), size_bytes: staged.size_bytes };
-        self.objects.publish(staged).await.map_err(|e| failure::of_object(&e))?;
-        let answer = self.add_part(&context, &opened, part, min_disk_gib).await;
+        self.objects.publish(staged).await.map_err(object_problem)?;
+        let added = self.add_part(&context, &opened, part, min_disk_gib);
+        let answer = self.operations.execute_once(&context, added).await;
         metrics::histogram!("iaas_storage_upload_seconds").record(started.elapsed().as_secs_f64());
         answer
     }
@@ -146,10 +145,10 @@ impl StorageService {
         stream: &mut Streaming<pb::UploadImageRequest>,
     ) -> Result<Staged, Problem> {
         let most = opened.bytes_max(self.config.part_gib_max);
-        let mut upload = self.objects.begin().await.map_err(|e| failure::of_object(&e))?;
+        let mut upload = self.objects.begin().await.map_err(object_problem)?;
         let mut taken = 0u64;
-        let look_every = Duration::from_secs(self.config.image_deadline_secs / 8);
-        let mut looked_at = Instant::now();
+        let extend_every = Duration::from_secs(self.config.image_deadline_secs / 8);
+        let mut extended_at = Instant::now();
         while let Some(message) = self.next(stream).await? {
             let Message::Chunk(chunk) = message else {
                 return Err(Problem::invalid("message", "an upload is opened once"));
@@ -158,13 +157,13 @@ impl StorageService {
             if taken > most {
                 return Err(too_large(most));
             }
-            upload.write(chunk).await.map_err(|e| failure::of_object(&e))?;
-            if looked_at.elapsed() >= look_every {
-                looked_at = Instant::now();
+            upload.write(chunk).await.map_err(object_problem)?;
+            if extended_at.elapsed() >= extend_every {
+                extended_at = Instant::now();
                 self.extend_deadline(image_id).await?;
             }
         }
-        let staged = upload.finish().await.map_err(|e| failure::of_object(&e))?;
+        let staged = upload.finish().await.map_err(object_problem)?;
         if opened.size_bytes != 0 && staged.size_bytes != opened.size_bytes {
             return Err(Problem::new(
                 ErrorKind::InvalidArgument,
@@ -186,9 +185,9 @@ impl StorageService {
 
     /// Keeps a queued image from expiring under its upload.
     async fn extend_deadline(&self, image_id: ImageId) -> Result<(), Problem> {
-        for _ in 0..failure::TRIES {
+        for _ in 0..COMMIT_ATTEMPTS {
             let now = Timestamp::now();
-            let found = self.store.image_find(image_id).await.map_err(failure::of_read)?;
+            let found = self.store.image_find(image_id).await.map_err(read_problem)?;
             let image = found.ok_or_else(|| Problem::not_found("image", image_id))?;
             if !plan::deadline_due(&image, now, self.config.image_deadline_secs) {
                 return Ok(());
@@ -197,10 +196,10 @@ impl StorageService {
             match self.store.commit(Unit::new().op(change(&Image { deadline_at, ..image.clone() }, &image))).await {
                 Ok(()) => return Ok(()),
                 Err(CommitError::Guard(Guard::ImageGeneration)) => {}
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("the image"))
+        Err(contended("the image"))
     }
 
     /// The image names the published bytes; with all its parts it is active.
@@ -211,7 +210,7 @@ impl StorageService {
         part: ImagePart,
         min_disk_gib: u64,
     ) -> Result<pb::UploadImageResponse, Problem> {
-        for _ in 0..failure::TRIES {
+        for _ in 0..COMMIT_ATTEMPTS {
             let image = self.image_owned(opened.project_id, opened.image_id).await?;
             let next = match plan::plan_part(&image, part.clone(), min_disk_gib)? {
                 PartPlan::Repeat => return Ok(pb::UploadImageResponse { image: Some(image_to_pb(&image)) }),
@@ -221,13 +220,10 @@ impl StorageService {
             match self.store.commit(addition(context, &next, &image, &part, &response)).await {
                 Ok(()) => return Ok(response),
                 Err(CommitError::Guard(Guard::ImageGeneration)) => {}
-                Err(CommitError::Constraint(Constraint::OperationRepeated)) => {
-                    return self.outcome(context.operation_id).await?.ok_or_else(Problem::internal);
-                }
-                Err(error) => return Err(failure::of_commit(error)),
+                Err(error) => return Err(commit_problem(error)),
             }
         }
-        Err(failure::contended("the image"))
+        Err(contended("the image"))
     }
 }
 
@@ -251,9 +247,9 @@ fn addition(
     part: &ImagePart,
     response: &pb::UploadImageResponse,
 ) -> Unit {
-    let (now, id) = (Timestamp::now(), image.id.to_string());
+    let now = Timestamp::now();
     let mut unit = Unit::new().op(change(next, image));
-    operation::record(&mut unit, context, response, now);
+    store_outcome(&mut unit, OperationTable::Storage, context, response, now);
     let (event, message) = match next.state {
         ImageState::Active => ("image.active", format!("the image {} is active", image.name)),
         ImageState::Queued | ImageState::Deleting => {
@@ -263,16 +259,17 @@ fn addition(
     let data = serde_json::json!({
         "part": part.kind.as_str(), "sha256": part.sha256, "size_bytes": part.size_bytes, "min_disk_gib": next.min_disk_gib,
     });
-    let words = ImageWords { project_id: image.project_id, image_id: &id, event, message, data };
-    unit.push(operation::event(context, words, now));
-    let detail = format!("{} {}", part.kind.as_str(), part.sha256);
-    unit.push(operation::audit(context, image.project_id, "image.upload", &id, detail, now));
+    Activity::new("image", image.id, "image.upload", event, message)
+        .in_project(image.project_id)
+        .with_detail(format!("{} {}", part.kind.as_str(), part.sha256))
+        .with_data(data)
+        .record(&mut unit, context, now);
     unit
 }
 
 /// The verdict on the content; the smallest root disk for it, GiB.
 async fn inspect_staged(opened: &Opened, format: DiskFormat, staged: &Staged) -> Result<u64, Problem> {
-    let head = staged.head(inspect::HEAD_BYTES).await.map_err(|e| failure::of_object(&e))?;
+    let head = staged.head(inspect::HEAD_BYTES).await.map_err(object_problem)?;
     let sound = inspect::inspect(opened.part, format, &head, staged.size_bytes).map_err(|refused| refused.problem())?;
     drop(head);
     if opened.part == ImagePartKind::Disk && format == DiskFormat::Qcow2 {
@@ -280,7 +277,7 @@ async fn inspect_staged(opened: &Opened, format: DiskFormat, staged: &Staged) ->
         match checked {
             Ok(verdict) => verdict.map_err(|refused| refused.problem())?,
             Err(error) => {
-                tracing::error!(error = %error, cause = ?std::error::Error::source(&error), "an image can't be inspected");
+                tracing::error!(error = error_chain(&error), "an image can't be inspected");
                 return Err(Problem::unavailable("the image can't be inspected now"));
             }
         }

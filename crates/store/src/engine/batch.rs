@@ -6,7 +6,7 @@
 //! the connection is lost between COMMIT and its answer, the batch is *resolved* (did that transaction commit?) before anything else.
 
 use super::{
-    Counters,
+    Constraint, Counters,
     error::{Cause, CommitError, Failure, WaitedTooLong},
     unit::{Class, EVENT_KIND, KINDS, Prepared},
 };
@@ -247,10 +247,11 @@ impl<S: Session> Writer<S> {
             let kind = &KINDS[statement.kind];
             let touched = match self.session.run(statement.kind, &statement.rows).await {
                 Ok(touched) => touched,
-                // A guarded change that a child row forbids: the guard's own test, lost to a concurrent transaction.
-                Err(Failure::Constraint(super::Constraint::ForeignKey(_))) if kind.class == Class::Change => {
-                    let guard = kind.guard.map(Failure::Guard);
-                    return Err(guard.unwrap_or(Failure::Constraint(super::Constraint::ForeignKey(kind.table))));
+                // A child row forbids a guarded change when the guard's own test was lost to a concurrent transaction.
+                Err(Failure::Constraint(Constraint::ForeignKey(_) | Constraint::ChildExists))
+                    if kind.class == Class::Change =>
+                {
+                    return Err(kind.guard.map_or(Failure::Constraint(Constraint::ChildExists), Failure::Guard));
                 }
                 Err(failure) => return Err(failure),
             };

@@ -39,14 +39,16 @@ pub enum Constraint {
     OperationRepeated,
     /// The principal used the key before.
     IdempotencyRepeated,
-    /// The table's name.
-    PrimaryKey(&'static str),
-    /// The constraint's name, `<table>_<parent>_fk`: the parent isn't there.
-    ForeignKey(&'static str),
-    /// More was given back than was taken: a defect of the caller.
+    /// The table has a row of that key already.
+    PrimaryKey(Table),
+    /// The parent doesn't exist.
+    ForeignKey(ForeignKey),
+    /// A change that a row forbids which refers to the changed one.
+    ChildExists,
+    /// More was released than was taken, which is a defect of the caller.
     UsedNotNegative,
-    /// `event_head` has one row.
-    EventHeadOne,
+    /// `event_head` has a single row.
+    EventHeadSingle,
 }
 
 /// One constraint of the schema: its name on PostgreSQL, what SQLite's message says, and what it means.
@@ -62,20 +64,127 @@ const fn named(name: &'static str, sqlite: &'static str, constraint: Constraint)
     ConstraintName { name, sqlite, constraint }
 }
 
-macro_rules! ids {
-    ($($table:literal . $column:literal),+) => { [$(named(
-        concat!($table, "_pkey"),
-        concat!($table, ".", $column),
-        Constraint::PrimaryKey($table),
-    )),+] };
+/// Declares the tables: those whose primary key is one column with that column, then those with a key of several.
+macro_rules! tables {
+    ($($one:ident = $table:literal . $column:literal),+; $($many:ident = $many_table:literal),+ $(,)?) => {
+        /// The tables whose primary keys a unit can break.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Table { $($one,)+ $($many),+ }
+
+        impl Table {
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$one => $table,)+ $(Self::$many => $many_table),+ }
+            }
+        }
+
+        const PRIMARY_KEYS: &[ConstraintName] = &[$(named(
+            concat!($table, "_pkey"),
+            concat!($table, ".", $column),
+            Constraint::PrimaryKey(Table::$one),
+        )),+];
+    };
 }
 
-macro_rules! parents {
-    ($($name:literal = $table:literal . $column:literal -> $parent:literal),+ $(,)?) => { [$(named(
-        $name,
-        concat!($table, ".", $column, " -> ", $parent),
-        Constraint::ForeignKey($name),
-    )),+] };
+tables! {
+    Project = "project"."id",
+    UserAccount = "user_account"."id",
+    ApiKey = "api_key"."id",
+    RefreshToken = "refresh_token"."secret_hash",
+    SigningKey = "signing_key"."kid",
+    SshKey = "ssh_key"."id",
+    Flavor = "flavor"."id",
+    QuotaLimit = "quota_limit"."project_id",
+    Host = "host"."id",
+    CpuBaseline = "cpu_baseline"."id",
+    HostToken = "host_token"."id",
+    HostAdmission = "host_admission"."host_id",
+    Instance = "instance"."id",
+    ComputeUsage = "compute_usage"."project_id",
+    Image = "image"."id",
+    Disk = "disk"."id",
+    PlacementGroup = "placement_group"."id",
+    PlacementAnchor = "placement_anchor"."group_id",
+    PlacementRecord = "placement_record"."id",
+    ExternalNetwork = "external_network"."id",
+    Network = "network"."id",
+    Subnet = "subnet"."id",
+    Router = "router"."id",
+    SecurityGroup = "security_group"."id",
+    SecurityRule = "security_rule"."id",
+    Port = "port"."id",
+    FloatingIp = "floating_ip"."id",
+    Peering = "peering"."id",
+    NetworkHost = "network_host"."host_id",
+    ProjectNetworkDefault = "project_network_default"."project_id",
+    NetworkUsage = "network_usage"."project_id",
+    StorageUsage = "storage_usage"."project_id",
+    EventHead = "event_head"."id",
+    Event = "event"."id",
+    Audit = "audit"."id";
+    PlacementMember = "placement_member", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan",
+}
+
+/// Declares the foreign keys: the constraint's name, the child's column, and the parent's table.
+macro_rules! foreign_keys {
+    ($($key:ident = $name:literal: $table:literal . $column:literal -> $parent:ident = $parent_table:literal),+ $(,)?) => {
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum ForeignKey { $($key),+ }
+
+        impl ForeignKey {
+            /// The table whose row is missing.
+            #[must_use]
+            pub fn parent(self) -> Table {
+                match self { $(Self::$key => Table::$parent),+ }
+            }
+        }
+
+        const FOREIGN_KEYS: &[ConstraintName] = &[$(named(
+            $name,
+            concat!($table, ".", $column, " -> ", $parent_table),
+            Constraint::ForeignKey(ForeignKey::$key),
+        )),+];
+    };
+}
+
+foreign_keys! {
+    PlacementGroupProject = "placement_group_project_fk": "placement_group"."project_id" -> Project = "project",
+    PlacementMemberGroup = "placement_member_group_fk": "placement_member"."group_id" -> PlacementGroup = "placement_group",
+    PlacementMemberInstance = "placement_member_instance_fk": "placement_member"."instance_id" -> Instance = "instance",
+    PlacementAnchorGroup = "placement_anchor_group_fk": "placement_anchor"."group_id" -> PlacementGroup = "placement_group",
+    RoleBindingProject = "role_binding_project_fk": "role_binding"."project_id" -> Project = "project",
+    RoleBindingUser = "role_binding_user_fk": "role_binding"."user_id" -> UserAccount = "user_account",
+    ApiKeyUser = "api_key_user_fk": "api_key"."user_id" -> UserAccount = "user_account",
+    ApiKeyProject = "api_key_project_fk": "api_key"."project_id" -> Project = "project",
+    RefreshTokenUser = "refresh_token_user_fk": "refresh_token"."user_id" -> UserAccount = "user_account",
+    SshKeyProject = "ssh_key_project_fk": "ssh_key"."project_id" -> Project = "project",
+    QuotaLimitProject = "quota_limit_project_fk": "quota_limit"."project_id" -> Project = "project",
+    HostAdmissionHost = "host_admission_host_fk": "host_admission"."host_id" -> Host = "host",
+    InstanceProject = "instance_project_fk": "instance"."project_id" -> Project = "project",
+    ComputeUsageProject = "compute_usage_project_fk": "compute_usage"."project_id" -> Project = "project",
+    ImageProject = "image_project_fk": "image"."project_id" -> Project = "project",
+    DiskProject = "disk_project_fk": "disk"."project_id" -> Project = "project",
+    StorageUsageProject = "storage_usage_project_fk": "storage_usage"."project_id" -> Project = "project",
+    NetworkProject = "network_project_fk": "network"."project_id" -> Project = "project",
+    SubnetNetwork = "subnet_network_fk": "subnet"."network_id" -> Network = "network",
+    RouterNetwork = "router_network_fk": "router"."network_id" -> Network = "network",
+    RouterExternalNetwork = "router_external_network_fk": "router"."external_network_id" -> ExternalNetwork = "external_network",
+    SecurityGroupProject = "security_group_project_fk": "security_group"."project_id" -> Project = "project",
+    SecurityRuleGroup = "security_rule_group_fk": "security_rule"."security_group_id" -> SecurityGroup = "security_group",
+    SecurityRuleRemote = "security_rule_remote_fk": "security_rule"."remote_group_id" -> SecurityGroup = "security_group",
+    PortNetwork = "port_network_fk": "port"."network_id" -> Network = "network",
+    PortProject = "port_project_fk": "port"."project_id" -> Project = "project",
+    PortSecurityGroupPort = "port_security_group_port_fk": "port_security_group"."port_id" -> Port = "port",
+    PortSecurityGroupGroup = "port_security_group_group_fk": "port_security_group"."security_group_id" -> SecurityGroup = "security_group",
+    FloatingIpPort = "floating_ip_port_fk": "floating_ip"."port_id" -> Port = "port",
+    FloatingIpExternalNetwork = "floating_ip_external_network_fk": "floating_ip"."external_network_id" -> ExternalNetwork = "external_network",
+    FloatingIpProject = "floating_ip_project_fk": "floating_ip"."project_id" -> Project = "project",
+    PeeringNetwork = "peering_network_fk": "peering"."network_id" -> Network = "network",
+    PeeringPeer = "peering_peer_fk": "peering"."peer_network_id" -> Network = "network",
+    UplinkNetwork = "uplink_network_fk": "uplink"."network_id" -> Network = "network",
+    UplinkExternalNetwork = "uplink_external_network_fk": "uplink"."external_network_id" -> ExternalNetwork = "external_network",
+    ProjectNetworkDefaultProject = "project_network_default_project_fk": "project_network_default"."project_id" -> Project = "project",
+    NetworkUsageProject = "network_usage_project_fk": "network_usage"."project_id" -> Project = "project",
 }
 
 /// Every constraint of the schema.
@@ -121,7 +230,7 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         named(
             "placement_member_pk",
             "placement_member.group_id, placement_member.instance_id",
-            Constraint::PrimaryKey("placement_member"),
+            Constraint::PrimaryKey(Table::PlacementMember),
         ),
         named(
             "placement_anchor_members_not_negative",
@@ -131,10 +240,10 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         named(
             "port_security_group_pk",
             "port_security_group.port_id, port_security_group.security_group_id",
-            Constraint::PrimaryKey("port_security_group"),
+            Constraint::PrimaryKey(Table::PortSecurityGroup),
         ),
-        named("address_pk", "address.scope_id, address.address", Constraint::PrimaryKey("address")),
-        named("uplink_pk", "uplink.network_id, uplink.host_id", Constraint::PrimaryKey("uplink")),
+        named("address_pk", "address.scope_id, address.address", Constraint::PrimaryKey(Table::Address)),
+        named("uplink_pk", "uplink.network_id, uplink.host_id", Constraint::PrimaryKey(Table::Uplink)),
         named("resource_operation_pk", "resource_operation.id", Constraint::OperationRepeated),
         named("network_usage_not_negative", "network_usage_not_negative", Constraint::UsedNotNegative),
         named("disk_role_unique", "disk.instance_id, disk.role", Constraint::DiskRole),
@@ -145,90 +254,16 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         named(
             "role_binding_pk",
             "role_binding.project_id, role_binding.user_id",
-            Constraint::PrimaryKey("role_binding"),
+            Constraint::PrimaryKey(Table::RoleBinding),
         ),
-        named("orphan_pk", "orphan.host_id, orphan.instance_id", Constraint::PrimaryKey("orphan")),
+        named("orphan_pk", "orphan.host_id, orphan.instance_id", Constraint::PrimaryKey(Table::Orphan)),
         named("host_used_not_negative", "host_used_not_negative", Constraint::UsedNotNegative),
         named("compute_usage_not_negative", "compute_usage_not_negative", Constraint::UsedNotNegative),
         named("storage_usage_not_negative", "storage_usage_not_negative", Constraint::UsedNotNegative),
-        named("event_head_one", "event_head_one", Constraint::EventHeadOne),
+        named("event_head_single", "event_head_single", Constraint::EventHeadSingle),
     ],
-    &ids![
-        "project"."id",
-        "user_account"."id",
-        "api_key"."id",
-        "refresh_token"."secret_hash",
-        "signing_key"."kid",
-        "ssh_key"."id",
-        "flavor"."id",
-        "quota_limit"."project_id",
-        "host"."id",
-        "cpu_baseline"."id",
-        "host_token"."id",
-        "host_admission"."host_id",
-        "instance"."id",
-        "compute_usage"."project_id",
-        "image"."id",
-        "disk"."id",
-        "placement_group"."id",
-        "placement_anchor"."group_id",
-        "placement_record"."id",
-        "external_network"."id",
-        "network"."id",
-        "subnet"."id",
-        "router"."id",
-        "security_group"."id",
-        "security_rule"."id",
-        "port"."id",
-        "floating_ip"."id",
-        "peering"."id",
-        "network_host"."host_id",
-        "project_network_default"."project_id",
-        "network_usage"."project_id",
-        "storage_usage"."project_id",
-        "event_head"."one",
-        "event"."id",
-        "audit"."id"
-    ],
-    &parents![
-        "placement_group_project_fk" = "placement_group"."project_id" -> "project",
-        "placement_member_group_fk" = "placement_member"."group_id" -> "placement_group",
-        "placement_member_instance_fk" = "placement_member"."instance_id" -> "instance",
-        "placement_anchor_group_fk" = "placement_anchor"."group_id" -> "placement_group",
-        "role_binding_project_fk" = "role_binding"."project_id" -> "project",
-        "role_binding_user_fk" = "role_binding"."user_id" -> "user_account",
-        "api_key_user_fk" = "api_key"."user_id" -> "user_account",
-        "api_key_project_fk" = "api_key"."project_id" -> "project",
-        "refresh_token_user_fk" = "refresh_token"."user_id" -> "user_account",
-        "ssh_key_project_fk" = "ssh_key"."project_id" -> "project",
-        "quota_limit_project_fk" = "quota_limit"."project_id" -> "project",
-        "host_admission_host_fk" = "host_admission"."host_id" -> "host",
-        "instance_project_fk" = "instance"."project_id" -> "project",
-        "compute_usage_project_fk" = "compute_usage"."project_id" -> "project",
-        "image_project_fk" = "image"."project_id" -> "project",
-        "disk_project_fk" = "disk"."project_id" -> "project",
-        "storage_usage_project_fk" = "storage_usage"."project_id" -> "project",
-        "network_project_fk" = "network"."project_id" -> "project",
-        "subnet_network_fk" = "subnet"."network_id" -> "network",
-        "router_network_fk" = "router"."network_id" -> "network",
-        "router_external_network_fk" = "router"."external_network_id" -> "external_network",
-        "security_group_project_fk" = "security_group"."project_id" -> "project",
-        "security_rule_group_fk" = "security_rule"."security_group_id" -> "security_group",
-        "security_rule_remote_fk" = "security_rule"."remote_group_id" -> "security_group",
-        "port_network_fk" = "port"."network_id" -> "network",
-        "port_project_fk" = "port"."project_id" -> "project",
-        "port_security_group_port_fk" = "port_security_group"."port_id" -> "port",
-        "port_security_group_group_fk" = "port_security_group"."security_group_id" -> "security_group",
-        "floating_ip_port_fk" = "floating_ip"."port_id" -> "port",
-        "floating_ip_external_network_fk" = "floating_ip"."external_network_id" -> "external_network",
-        "floating_ip_project_fk" = "floating_ip"."project_id" -> "project",
-        "peering_network_fk" = "peering"."network_id" -> "network",
-        "peering_peer_fk" = "peering"."peer_network_id" -> "network",
-        "uplink_network_fk" = "uplink"."network_id" -> "network",
-        "uplink_external_network_fk" = "uplink"."external_network_id" -> "external_network",
-        "project_network_default_project_fk" = "project_network_default"."project_id" -> "project",
-        "network_usage_project_fk" = "network_usage"."project_id" -> "project",
-    ],
+    PRIMARY_KEYS,
+    FOREIGN_KEYS,
 ];
 
 fn all() -> impl Iterator<Item = &'static ConstraintName> {
@@ -243,9 +278,9 @@ pub(crate) fn by_sqlite_text(text: &str) -> Option<Constraint> {
     all().find(|c| c.sqlite == text).map(|c| c.constraint)
 }
 
-/// A foreign key of a table: its name, its column, its parent table.
+/// A foreign key of a table: what it means, its column, and its parent table.
 pub(crate) struct Parent {
-    pub name: &'static str,
+    pub constraint: Constraint,
     pub column: &'static str,
     pub table: &'static str,
 }
@@ -255,6 +290,6 @@ pub(crate) fn parents_of(table: &str) -> impl Iterator<Item = Parent> {
     all().filter_map(move |c| {
         let (child, parent) = c.sqlite.split_once(" -> ")?;
         let (child_table, column) = child.split_once('.')?;
-        (child_table == table).then_some(Parent { name: c.name, column, table: parent })
+        (child_table == table).then_some(Parent { constraint: c.constraint, column, table: parent })
     })
 }

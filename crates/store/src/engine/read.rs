@@ -5,8 +5,10 @@ use super::{
     postgres,
     rows::Column,
 };
+use crate::Page;
+use domain::ProjectId;
 use futures::future::BoxFuture;
-use sqlx::{PgPool, SqlSafeStr, SqlStr, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr, SqlStr, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
 use std::sync::Arc;
 
 pub(crate) enum Pool {
@@ -56,11 +58,17 @@ binds! {
     int: i64, u32, domain::Timestamp
 }
 
-/// A row type that both databases can give. Its two functions are concrete, so that each is compiled once, here, and not again in
+/// A type that is read from the columns of a query, by their names. Its two functions are concrete, so that each is compiled once, here, and not again in
 /// every crate that reads.
-pub(crate) trait BothRow: Sized {
+pub(crate) trait Record: Sized {
     fn from_sqlite(row: &SqliteRow) -> sqlx::Result<Self>;
     fn from_postgres(row: &PgRow) -> sqlx::Result<Self>;
+}
+
+/// A record that is a whole row of one table.
+pub(crate) trait TableRecord: Record {
+    /// `SELECT … FROM … `, to be followed by conditions and an order.
+    const SELECT: &'static str;
 }
 
 row! {
@@ -80,7 +88,7 @@ enum Rows {
 }
 
 impl Rows {
-    fn read<T: BothRow>(&self) -> Result<Vec<T>, ReadError> {
+    fn read<T: Record>(&self) -> Result<Vec<T>, ReadError> {
         let read: sqlx::Result<Vec<T>> = match self {
             Self::Sqlite(rows) => rows.iter().map(T::from_sqlite).collect(),
             Self::Postgres(rows) => rows.iter().map(T::from_postgres).collect(),
@@ -112,7 +120,7 @@ impl Pool {
         })
     }
 
-    pub(crate) async fn fetch_all<T: BothRow>(
+    pub(crate) async fn fetch_all<T: Record>(
         &self,
         sql: impl SqlSafeStr,
         binds: impl IntoIterator<Item = Bind>,
@@ -120,7 +128,7 @@ impl Pool {
         self.rows(sql.into_sql_str(), binds.into_iter().collect()).await?.read()
     }
 
-    pub(crate) async fn fetch_optional<T: BothRow>(
+    pub(crate) async fn fetch_optional<T: Record>(
         &self,
         sql: impl SqlSafeStr,
         binds: impl IntoIterator<Item = Bind>,
@@ -128,12 +136,56 @@ impl Pool {
         Ok(self.fetch_all(sql, binds).await?.into_iter().next())
     }
 
-    pub(crate) async fn fetch_one<T: BothRow>(
+    pub(crate) async fn fetch_one<T: Record>(
         &self,
         sql: impl SqlSafeStr,
         binds: impl IntoIterator<Item = Bind>,
     ) -> Result<T, ReadError> {
         self.fetch_optional(sql, binds).await?.ok_or_else(|| read_error(sqlx::Error::RowNotFound))
+    }
+
+    /// The row of a table that holds `conditions`, if there is one.
+    pub(crate) async fn find<T: TableRecord>(
+        &self,
+        conditions: &str,
+        binds: impl IntoIterator<Item = Bind>,
+    ) -> Result<Option<T>, ReadError> {
+        self.fetch_optional(AssertSqlSafe(format!("{}{conditions}", T::SELECT)), binds).await
+    }
+
+    /// The rows of a table that hold `conditions`, in the order that is said there.
+    pub(crate) async fn list<T: TableRecord>(
+        &self,
+        conditions: &str,
+        binds: impl IntoIterator<Item = Bind>,
+    ) -> Result<Vec<T>, ReadError> {
+        self.fetch_all(AssertSqlSafe(format!("{}{conditions}", T::SELECT)), binds).await
+    }
+
+    /// A page of a table's rows, by id: of one project, or (`None`) all.
+    pub(crate) async fn page<T: TableRecord>(
+        &self,
+        project_id: impl Into<Option<ProjectId>>,
+        page: Page,
+    ) -> Result<Vec<T>, ReadError> {
+        let (after, limit) = (page.after_text().into(), page.limit.into());
+        match project_id.into() {
+            Some(project_id) => {
+                let sql = "WHERE project_id = $1 AND id > $2 ORDER BY id LIMIT $3";
+                self.list(sql, [project_id.into(), after, limit]).await
+            }
+            None => self.list("WHERE id > $1 ORDER BY id LIMIT $2", [after, limit]).await,
+        }
+    }
+
+    /// The rows of a table whose `column` is one of `ids`, by id.
+    pub(crate) async fn list_among<T: TableRecord, I: std::fmt::Display>(
+        &self,
+        column: &str,
+        ids: &[I],
+    ) -> Result<Vec<T>, ReadError> {
+        let binds = [text_array(ids)];
+        self.list(&format!("WHERE {column} {} ORDER BY id", self.in_texts(1)), binds).await
     }
 
     pub(crate) async fn close(&self) {

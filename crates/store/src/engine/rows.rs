@@ -318,23 +318,62 @@ where
     T::from_raw(raw).map_err(|e| sqlx::Error::ColumnDecode { index: name.to_owned(), source: Box::new(e) })
 }
 
-/// A struct whose fields are columns of the same names, and how it is read from either database.
+/// `SELECT column, … FROM table `.
+macro_rules! select {
+    ($table:ident: $first:ident $(, $rest:ident)*) => {
+        concat!("SELECT ", stringify!($first), $(", ", stringify!($rest),)* " FROM ", stringify!($table), " ")
+    };
+}
+
+/// How an existing struct is read whose fields are columns of the same names: `record! { Router, of router { id, … } }`.
+macro_rules! record {
+    ($name:ty, of $table:ident { $($field:ident),* $(,)? }) => {
+        record! { $name { $($field),* } }
+
+        impl $crate::engine::read::TableRecord for $name {
+            const SELECT: &'static str = select!($table: $($field),*);
+        }
+    };
+    ($name:ty { $($field:ident),* $(,)? }) => {
+        impl $crate::engine::read::Record for $name {
+            fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
+                Ok(Self { $($field: $crate::engine::rows::get(row, stringify!($field))?),* })
+            }
+
+            fn from_postgres(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+                Ok(Self { $($field: $crate::engine::rows::get(row, stringify!($field))?),* })
+            }
+        }
+    };
+    // A type that is made of a struct of columns.
+    ($name:ty, from $columns:ty) => {
+        impl $crate::engine::read::Record for $name {
+            fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
+                <$columns as $crate::engine::read::Record>::from_sqlite(row).map(Self::from)
+            }
+
+            fn from_postgres(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+                <$columns as $crate::engine::read::Record>::from_postgres(row).map(Self::from)
+            }
+        }
+
+        impl $crate::engine::read::TableRecord for $name {
+            const SELECT: &'static str = <$columns as $crate::engine::read::TableRecord>::SELECT;
+        }
+    };
+}
+
+/// A struct whose fields are columns of the same names; with `of table`, all that is read of that table.
 macro_rules! row {
-    ($(#[$meta:meta])* $vis:vis struct $name:ident { $($(#[$fmeta:meta])* $fvis:vis $field:ident : $ty:ty),* $(,)? }) => {
+    ($(#[$meta:meta])* $vis:vis struct $name:ident $(of $table:ident)? { $($(#[$fmeta:meta])* $fvis:vis $field:ident : $ty:ty),* $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
         $vis struct $name { $($(#[$fmeta])* $fvis $field: $ty),* }
 
-        impl $crate::engine::read::BothRow for $name {
-            fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
-                Ok(Self { $($field: $crate::engine::rows::get::<_, $ty>(row, stringify!($field))?),* })
-            }
-
-            fn from_postgres(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
-                Ok(Self { $($field: $crate::engine::rows::get::<_, $ty>(row, stringify!($field))?),* })
-            }
-        }
+        row!(@record $name [$($table)?] $($field),*);
     };
+    (@record $name:ident [] $($field:ident),*) => { record! { $name { $($field),* } } };
+    (@record $name:ident [$table:ident] $($field:ident),*) => { record! { $name, of $table { $($field),* } } };
 }
 
 #[cfg(test)]

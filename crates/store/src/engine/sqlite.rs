@@ -80,13 +80,12 @@ impl SqliteSession {
                  AND NOT EXISTS (SELECT 1 FROM {table} AS p WHERE p.id = r.{column}))"
             ));
             match self.connection.query_row(&sql, [rows], |row| row.get::<_, bool>(0)) {
-                Ok(true) => return Failure::Constraint(Constraint::ForeignKey(parent.name)),
+                Ok(true) => return Failure::Constraint(parent.constraint),
                 Ok(false) => {}
                 Err(e) => return classify(e),
             }
         }
-        // A child row forbids the change.
-        Failure::Constraint(Constraint::ForeignKey(kind.table))
+        Failure::Constraint(Constraint::ChildExists)
     }
 }
 
@@ -191,8 +190,8 @@ mod tests {
     #[test]
     fn every_statement_finds_its_rows_by_an_index() {
         let connection = Connection::open_in_memory().expect("opens");
-        for migration in crate::open::migrations_sqlite() {
-            connection.execute_batch(migration).expect("migrates");
+        for migration in crate::open::MIGRATIONS {
+            connection.execute_batch(migration.sql).expect("migrates");
         }
         for (kind, (sql, ensure)) in KINDS.iter().zip(STATEMENTS.iter()) {
             for sql in std::iter::once(sql).chain(ensure) {

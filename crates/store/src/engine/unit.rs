@@ -67,7 +67,8 @@ pub(crate) fn target_of(table: &str, key: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// Declares an op: its columns, its table and class, what names its row, its guard and its SQL.
+/// Declares an op: its columns, its table and class, what names its row, its guard and its SQL. `insert` stands for the statement that
+/// inserts these columns, and the further ones in braces with their values; a text that follows goes behind it.
 macro_rules! op {
     (
         $(#[$meta:meta])*
@@ -75,7 +76,7 @@ macro_rules! op {
         on $table:ident, $class:ident by ($($key:ident),+)
         $(, guard $guard:ident)?
         $(, ensure $ensure:literal)?
-        : $sql:literal
+        : $($sql:tt)+
     ) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq)]
@@ -97,13 +98,21 @@ macro_rules! op {
                 class: $crate::engine::unit::Class::$class,
                 guard: op!(@optional $($crate::engine::error::Guard::$guard)?),
                 columns: &[$((stringify!($field), <$ty as $crate::engine::rows::Column>::TYPE)),*],
-                sql: $sql,
+                sql: op!(@sql $table [$($field),*] $($sql)+),
                 ensure: op!(@optional $($ensure)?),
             };
             fn target(&self) -> u64 {
                 $crate::engine::unit::target_of(stringify!($table), ($(&self.$key,)+))
             }
         }
+    };
+    (@sql $table:ident [$($field:ident),*] $sql:literal) => { $sql };
+    (@sql $table:ident [$first:ident $(, $rest:ident)*] insert $({ $($column:ident = $value:literal),+ })? $($tail:literal)?) => {
+        concat!(
+            "INSERT INTO ", stringify!($table), " (", stringify!($first), $(", ", stringify!($rest),)*
+            $($(", ", stringify!($column),)+)? ") SELECT r.", stringify!($first), $(", r.", stringify!($rest),)*
+            $($(", ", $value,)+)? " FROM {rows}" $(, " ", $tail)?
+        )
     };
     (@optional) => { None };
     (@optional $some:expr) => { Some($some) };

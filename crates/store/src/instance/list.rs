@@ -1,6 +1,6 @@
 //! Lists of instances: filtered for people, by host and by deadline for the reconciler, summed for the checker.
 
-use super::{Columns, InstanceRow, instance_columns};
+use super::InstanceRow;
 use crate::{
     ReadError, Store,
     engine::read::{Bind, IdRow, text_array},
@@ -99,9 +99,8 @@ impl Store {
         let order = if filter.newest_first { "DESC" } else { "ASC" };
         conditions.binds.push(filter.limit.into());
         let Conditions { sql, binds } = conditions;
-        let sql = format!(instance_columns!("{} ORDER BY id {} LIMIT ${}"), sql, order, binds.len());
-        let rows: Vec<Columns> = self.pool().fetch_all(AssertSqlSafe(sql), binds).await?;
-        Ok(rows.into_iter().map(InstanceRow::from).collect())
+        let sql = format!("{sql} ORDER BY id {order} LIMIT ${}", binds.len());
+        self.pool().list(&sql, binds).await
     }
 
     /// All that the host holds, by id: a row stands until its end on the host is proven.

@@ -1,4 +1,4 @@
-//! Both schemas' catalogs against the table of named constraints: none forgotten, none stale, both alike.
+//! Compares both databases' catalogs with the table of named constraints: none is forgotten and none is stale.
 
 use crate::server;
 use std::collections::BTreeSet;
@@ -9,23 +9,10 @@ fn named() -> impl Iterator<Item = &'static ConstraintName> {
 }
 
 #[test]
-fn both_migrations_are_alike() {
-    let read = |folder: &str| -> Vec<(String, String)> {
-        let folder = format!("{}/../../migrations/{folder}", env!("CARGO_MANIFEST_DIR"));
-        let mut files: Vec<(String, String)> = std::fs::read_dir(folder)
-            .expect("readable")
-            .map(|entry| entry.expect("readable").path())
-            .map(|path| {
-                let file = path.file_name().expect("a file").to_string_lossy().into_owned();
-                (file, std::fs::read_to_string(path).expect("UTF-8"))
-            })
-            .collect();
-        files.sort();
-        files
-    };
-    let (sqlite, postgres) = (read("sqlite"), read("postgres"));
-    assert_eq!(sqlite, postgres);
-    assert_eq!(i64::try_from(sqlite.len()).expect("few"), store::SCHEMA_VERSION, "a migration that isn't in the list");
+fn every_migration_is_in_the_list() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+    let files = std::fs::read_dir(folder).expect("readable").count();
+    assert_eq!(i64::try_from(files).expect("few"), store::SCHEMA_VERSION, "a migration that isn't in the list");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,7 @@ pub async fn walk(lab: &Lab) {
     let again = SshKeyInsert { id: SshKeyId::new(), ..key.clone() };
     assert_eq!(lab.constraint(again.clone()).await, Constraint::SshKeyName);
     let adrift = SshKeyInsert { project_id: ProjectId::new(), ..again };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("ssh_key_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::SshKeyProject));
     let row = lab.ssh_key_find(project, key.id).await.unwrap().unwrap();
     assert_eq!((row.name.as_str(), row.generation, row.public_key.as_str()), ("laptop", 1, "ssh-ed25519 AAAA"));
     assert_eq!(lab.ssh_key_find(ProjectId::new(), key.id).await.unwrap(), None, "another project's");
@@ -39,7 +39,7 @@ pub async fn walk(lab: &Lab) {
     let again = FlavorInsert { id: FlavorId::new(), ..flavor.clone() };
     assert_eq!(lab.constraint(again).await, Constraint::FlavorName);
     let same_id = FlavorInsert { name: name("other"), ..flavor.clone() };
-    assert_eq!(lab.constraint(same_id).await, Constraint::PrimaryKey("flavor"));
+    assert_eq!(lab.constraint(same_id).await, Constraint::PrimaryKey(Table::Flavor));
     let row = lab.flavor_find(flavor.id).await.unwrap().unwrap();
     assert_eq!(row.size, Size { vcpus: 1, memory_mib: 512, disk_gib: 0 });
     assert_eq!(lab.flavor_find_by_name("small").await.unwrap().unwrap(), row);

@@ -10,7 +10,7 @@ pub async fn walk(lab: &Lab) {
     let second_root = DiskInsert { id: DiskId::new(), ..disk.clone() };
     assert_eq!(lab.constraint(second_root.clone()).await, Constraint::DiskRole);
     let adrift = DiskInsert { project_id: ProjectId::new(), instance_id: InstanceId::new(), ..second_root };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("disk_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::DiskProject));
     let row = lab.disk_find(disk.id).await.unwrap().unwrap();
     assert_eq!((row.state, row.expires_at, row.host_id, row.epoch), (DiskState::Reserved, Some(at(60)), None, 0));
     assert_eq!((row.role.as_str(), row.pool.as_str(), row.size_gib, row.created_at), ("root", "local", 10, T0));

@@ -63,7 +63,7 @@ async fn tokens(lab: &Lab) {
 async fn admission_and_removal(lab: &Lab) {
     let host_id = HostId::new();
     let admit = |key: &str| HostAdmissionPut { host_id, key_hash: key.into(), at: at(1) };
-    assert_eq!(lab.constraint(admit("k1")).await, Constraint::ForeignKey("host_admission_host_fk"));
+    assert_eq!(lab.constraint(admit("k1")).await, Constraint::ForeignKey(ForeignKey::HostAdmissionHost));
     lab.all(Unit::new().op(admit("k1")).op(expect(host_id, "joined"))).await;
     let host = lab.host_find(host_id).await.unwrap().unwrap();
     assert_eq!(

@@ -15,7 +15,7 @@ async fn projects(lab: &Lab) {
     let project = ProjectInsert { id: ProjectId::new(), name: name("red"), description: String::new(), created_at: T0 };
     assert_eq!(lab.constraint(project.clone()).await, Constraint::ProjectName);
     let same_id = ProjectInsert { id: red, name: name("other"), ..project };
-    assert_eq!(lab.constraint(same_id).await, Constraint::PrimaryKey("project"));
+    assert_eq!(lab.constraint(same_id).await, Constraint::PrimaryKey(Table::Project));
 
     let update = ProjectUpdate { id: red, expected_generation: 1, name: name("crimson"), description: "it's".into() };
     lab.one(update.clone()).await;
@@ -62,7 +62,7 @@ async fn users(lab: &Lab) {
     assert_eq!(lab.constraint(twin.clone()).await, Constraint::UserName);
     assert_eq!(
         lab.constraint(UserInsert { id: ann, name: name("eve"), ..twin }).await,
-        Constraint::PrimaryKey("user_account")
+        Constraint::PrimaryKey(Table::UserAccount)
     );
 
     let nothing =
@@ -81,8 +81,11 @@ async fn users(lab: &Lab) {
     lab.all(Unit::new().op(bind(ann, Role::Reader)).op(bind(bob, Role::Admin))).await;
     lab.one(bind(ann, Role::Member)).await;
     let missing = RoleBindingPut { project_id: ProjectId::new(), ..bind(ann, Role::Reader) };
-    assert_eq!(lab.constraint(missing).await, Constraint::ForeignKey("role_binding_project_fk"));
-    assert_eq!(lab.constraint(bind(UserId::new(), Role::Reader)).await, Constraint::ForeignKey("role_binding_user_fk"));
+    assert_eq!(lab.constraint(missing).await, Constraint::ForeignKey(ForeignKey::RoleBindingProject));
+    assert_eq!(
+        lab.constraint(bind(UserId::new(), Role::Reader)).await,
+        Constraint::ForeignKey(ForeignKey::RoleBindingUser)
+    );
     let of_ann = lab.role_binding_list_of_user(ann).await.unwrap();
     assert_eq!(of_ann.iter().map(|b| (b.project_id, b.role)).collect::<Vec<_>>(), [(project, Role::Member)]);
     let members = lab.role_binding_list_of_project(project).await.unwrap();
@@ -127,9 +130,9 @@ async fn keys(lab: &Lab) {
     assert_eq!(lab.constraint(fresh(|k| ApiKeyInsert { name: name("x"), ..k })).await, Constraint::ApiKeyPrefix);
     let adrift =
         fresh(|k| ApiKeyInsert { name: name("x"), prefix: "x".into(), project_id: Some(ProjectId::new()), ..k });
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("api_key_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::ApiKeyProject));
     let nobodys = fresh(|k| ApiKeyInsert { user_id: UserId::new(), prefix: "x".into(), ..k });
-    assert_eq!(lab.constraint(nobodys).await, Constraint::ForeignKey("api_key_user_fk"));
+    assert_eq!(lab.constraint(nobodys).await, Constraint::ForeignKey(ForeignKey::ApiKeyUser));
 
     let row = lab.api_key_find_by_prefix("abcd").await.unwrap().unwrap();
     assert_eq!((row.project_id, row.role, row.expires_at), (Some(project), Some(Role::Member), Some(at(5))));
@@ -153,9 +156,9 @@ async fn tokens(lab: &Lab) {
     };
     lab.all(Unit::new().op(token("a", "one", at(10))).op(token("b", "two", at(10))).op(token("c", "two", at(99))))
         .await;
-    assert_eq!(lab.constraint(token("a", "x", at(1))).await, Constraint::PrimaryKey("refresh_token"));
+    assert_eq!(lab.constraint(token("a", "x", at(1))).await, Constraint::PrimaryKey(Table::RefreshToken));
     let nobodys = RefreshTokenInsert { user_id: UserId::new(), ..token("z", "z", at(1)) };
-    assert_eq!(lab.constraint(nobodys).await, Constraint::ForeignKey("refresh_token_user_fk"));
+    assert_eq!(lab.constraint(nobodys).await, Constraint::ForeignKey(ForeignKey::RefreshTokenUser));
     let used = |hash: &str, used_at| RefreshTokenUse { secret_hash: hash.into(), used_at };
     lab.one(used("a", at(9))).await;
     assert_eq!(lab.guard(used("a", at(9))).await, Guard::RefreshToken, "a token is used once");
@@ -178,7 +181,7 @@ async fn tokens(lab: &Lab) {
         created_at,
     };
     lab.all(Unit::new().op(key("k2", at(2))).op(key("k1", at(1)))).await;
-    assert_eq!(lab.constraint(key("k1", T0)).await, Constraint::PrimaryKey("signing_key"));
+    assert_eq!(lab.constraint(key("k1", T0)).await, Constraint::PrimaryKey(Table::SigningKey));
     lab.one(SigningKeyRetire { kid: "k1".into(), retired_at: at(3) }).await;
     lab.one(SigningKeyRetire { kid: "k1".into(), retired_at: at(9) }).await;
     let keys: Vec<_> = lab.signing_key_list().await.unwrap().into_iter().map(|k| (k.kid, k.retired_at)).collect();

@@ -23,9 +23,9 @@ pub async fn walk(lab: &Lab) {
     let again = ImageInsert { id: ImageId::new(), ..tiny.clone() };
     assert_eq!(lab.constraint(again.clone()).await, Constraint::ImageName);
     let adrift = ImageInsert { project_id: ProjectId::new(), ..again };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("image_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::ImageProject));
     let same_id = ImageInsert { name: name("other"), ..tiny.clone() };
-    assert_eq!(lab.constraint(same_id).await, Constraint::PrimaryKey("image"));
+    assert_eq!(lab.constraint(same_id).await, Constraint::PrimaryKey(Table::Image));
     assert!(lab.image_deadline_passed(at(59)).await.unwrap().is_empty());
     assert_eq!(lab.image_deadline_passed(at(60)).await.unwrap()[0].id, tiny.id);
 

@@ -23,10 +23,10 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     let taken = instance_insert(project, None, image, "web");
     assert_eq!(lab.constraint(taken.clone()).await, Constraint::InstanceName);
     let adrift = InstanceInsert { project_id: ProjectId::new(), ..taken.clone() };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("instance_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::InstanceProject));
     assert_eq!(
         lab.constraint(InstanceInsert { id, name: name("x"), ..taken }).await,
-        Constraint::PrimaryKey("instance")
+        Constraint::PrimaryKey(Table::Instance)
     );
 
     let row = lab.instance_find(Some(project), id).await.unwrap().unwrap();

@@ -38,7 +38,7 @@ pub async fn walk(lab: &Lab) {
 
     let (line, system) = (audit(Some(project), "one"), audit(None, "two"));
     lab.all(Unit::new().op(line.clone()).op(system.clone())).await;
-    assert_eq!(lab.constraint(line.clone()).await, Constraint::PrimaryKey("audit"));
+    assert_eq!(lab.constraint(line.clone()).await, Constraint::PrimaryKey(Table::Audit));
     let page = Page { after: Some(line.0.id.to_string()), limit: 9 };
     assert_eq!(lab.audit_list(Some(project), first(9)).await.unwrap(), [line.0]);
     assert_eq!(lab.audit_list(None, page).await.unwrap(), [system.0]);

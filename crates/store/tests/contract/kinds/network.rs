@@ -39,7 +39,7 @@ async fn networks(lab: &Lab, project: ProjectId) {
     let red = NetworkInsert { vni: Vni::try_from(Vni::MAX).expect("a VNI"), ..other };
     assert_eq!(
         lab.constraint(NetworkInsert { project_id: ProjectId::new(), ..red.clone() }).await,
-        Constraint::ForeignKey("network_project_fk")
+        Constraint::ForeignKey(ForeignKey::NetworkProject)
     );
     lab.one(red.clone()).await;
     let row = lab.network_find(red.id).await.unwrap().unwrap();
@@ -96,7 +96,7 @@ async fn subnets(lab: &Lab, project: ProjectId) {
     let taken = SubnetInsert { id: SubnetId::new(), ..four.clone() };
     assert_eq!(lab.constraint(taken.clone()).await, Constraint::SubnetName);
     let adrift = SubnetInsert { network_id: NetworkId::new(), ..taken };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("subnet_network_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::SubnetNetwork));
     let row = lab.subnet_find(four.id).await.unwrap().unwrap();
     assert_eq!((&row.spec, row.dhcp, row.generation, row.network_id), (&four.spec, true, 1, network.id));
     assert!(!lab.subnet_find_by_name(project, "six").await.unwrap().unwrap().dhcp);
@@ -178,9 +178,9 @@ async fn routers(lab: &Lab, project: ProjectId) {
     let same_name = RouterInsert { name: router.name.clone(), network_id: elsewhere.id, ..second };
     assert_eq!(lab.constraint(same_name.clone()).await, Constraint::RouterName);
     let adrift = RouterInsert { network_id: NetworkId::new(), name: name("third"), ..same_name.clone() };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("router_network_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::RouterNetwork));
     let nowhere = RouterInsert { external_network_id: ExternalNetworkId::new(), name: name("third"), ..same_name };
-    assert_eq!(lab.constraint(nowhere).await, Constraint::ForeignKey("router_external_network_fk"));
+    assert_eq!(lab.constraint(nowhere).await, Constraint::ForeignKey(ForeignKey::RouterExternalNetwork));
 
     let update = RouterUpdate { id: router.id, expected_generation: 1, name: name("exit"), source_nat: false };
     lab.one(update.clone()).await;
@@ -203,7 +203,7 @@ async fn routers(lab: &Lab, project: ProjectId) {
     assert_eq!(lab.constraint(UplinkPut { host_id: two, ..uplink.clone() }).await, Constraint::UplinkMac);
     let adrift =
         UplinkPut { network_id: NetworkId::new(), mac: "02:00:00:00:00:02".parse().expect("a MAC"), ..uplink.clone() };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("uplink_network_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::UplinkNetwork));
     lab.one(UplinkPut { addresses: vec!["203.0.113.8/24".into()], ..uplink.clone() }).await;
     let rows = lab.uplink_load_all().await.unwrap();
     assert_eq!(
@@ -242,7 +242,7 @@ async fn peerings(lab: &Lab, project: ProjectId) {
     let same_name = PeeringInsert { name: peering.name.clone(), peer_network_id: one.id, ..again.clone() };
     assert_eq!(lab.constraint(same_name).await, Constraint::PeeringName);
     let adrift = PeeringInsert { peer_network_id: NetworkId::new(), ..again };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("peering_peer_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::PeeringPeer));
     let row = lab.peering_find(peering.id).await.unwrap().unwrap();
     assert_eq!((row.network_id, row.peer_network_id, row.generation), (one.id, two.id, 1));
     assert_eq!(lab.peering_find_by_name(project, "bridge").await.unwrap().as_ref(), Some(&row));
@@ -320,7 +320,7 @@ async fn defaults(lab: &Lab) {
     let subnet = subnet_insert(project, network.id, "default", "10.0.0.0/20");
     lab.all(Unit::new().op(made.clone()).op(outside.clone()).op(network.clone()).op(router.clone()).op(subnet.clone()))
         .await;
-    assert_eq!(lab.constraint(made).await, Constraint::PrimaryKey("project_network_default"));
+    assert_eq!(lab.constraint(made).await, Constraint::PrimaryKey(Table::ProjectNetworkDefault));
     assert!(!lab.project_without_network_default(1000).await.unwrap().contains(&project));
     // Only the default ones: they go with the project.
     assert_eq!(lab.project_gone(&[project]).await.unwrap(), []);

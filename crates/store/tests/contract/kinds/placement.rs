@@ -25,7 +25,7 @@ pub async fn walk(lab: &Lab) {
     let again = PlacementGroupInsert { id: PlacementGroupId::new(), ..apart.clone() };
     assert_eq!(lab.constraint(again.clone()).await, Constraint::PlacementGroupName);
     let adrift = PlacementGroupInsert { project_id: ProjectId::new(), ..again };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("placement_group_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::PlacementGroupProject));
     let row = lab.placement_group_find(project, apart.id).await.unwrap().unwrap();
     assert_eq!((row.policy, row.scope, row.strength), (apart.policy, apart.scope, apart.strength));
     assert_eq!(lab.placement_group_find(ProjectId::new(), apart.id).await.unwrap(), None, "another project's");
@@ -94,7 +94,7 @@ async fn anti_affinity(lab: &Lab, project: ProjectId, host: HostId, image: Image
     lab.one(PlacementGroupDelete { id: group_id }).await;
     let late = lab.try_commit(of("apart-9", "h9", true).unit).await;
     assert!(
-        matches!(late, Err(CommitError::Constraint(Constraint::ForeignKey("placement_member_group_fk")))),
+        matches!(late, Err(CommitError::Constraint(Constraint::ForeignKey(ForeignKey::PlacementMemberGroup)))),
         "{late:?}"
     );
 }

@@ -43,7 +43,7 @@ pub async fn walk(lab: &Lab) {
     let other = lab.project("records-other").await;
     let (one, two, theirs) = (refusal(project, "one"), refusal(project, "two"), refusal(other, "one"));
     lab.all(Unit::new().op(one.clone()).op(two.clone()).op(theirs.clone())).await;
-    assert_eq!(lab.constraint(one.clone()).await, Constraint::PrimaryKey("placement_record"));
+    assert_eq!(lab.constraint(one.clone()).await, Constraint::PrimaryKey(Table::PlacementRecord));
     // Nothing that went meanwhile fails the unit of all that gathered.
     lab.one(refusal(ProjectId::new(), "gone")).await;
 

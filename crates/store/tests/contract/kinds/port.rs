@@ -49,9 +49,9 @@ async fn made_with_its_instance(lab: &Lab, project: ProjectId, network: NetworkI
     let same_mac = PortInsert { id: PortId::new(), ..port.clone() };
     assert_eq!(lab.constraint(same_mac).await, Constraint::PortMac);
     let adrift = port_insert(project, NetworkId::new());
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("port_network_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::PortNetwork));
     let adrift = port_insert(ProjectId::new(), network);
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("port_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::PortProject));
     let row = lab.port_find(port.id).await.unwrap().unwrap();
     assert_eq!((row.state, row.epoch, row.generation, row.expires_at), (PortState::Reserved, 0, 1, Some(at(60))));
     assert_eq!(row.owner, Some(PortOwner { instance_id: instance, with_instance: true }));
@@ -261,7 +261,7 @@ async fn groups(lab: &Lab, project: ProjectId, network: NetworkId) {
     let taken = SecurityGroupInsert { id: SecurityGroupId::new(), ..web.clone() };
     assert_eq!(lab.constraint(taken.clone()).await, Constraint::SecurityGroupName);
     let adrift = SecurityGroupInsert { project_id: ProjectId::new(), ..taken };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("security_group_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::SecurityGroupProject));
 
     let rule = |group: SecurityGroupId, matches, remote| SecurityRuleInsert {
         id: SecurityRuleId::new(),
@@ -284,9 +284,9 @@ async fn groups(lab: &Lab, project: ProjectId, network: NetworkId) {
     let among = rule(web.id, Match::Any, Remote::Group(web.id));
     lab.all(Unit::new().op(to_db.clone()).op(anywhere.clone()).op(among.clone())).await;
     let adrift = rule(SecurityGroupId::new(), Match::Any, Remote::Any);
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("security_rule_group_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::SecurityRuleGroup));
     let adrift = rule(web.id, Match::Any, Remote::Group(SecurityGroupId::new()));
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("security_rule_remote_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::SecurityRuleRemote));
     let row = lab.security_group_find(web.id).await.unwrap().unwrap();
     let rules: Vec<_> = row.rules.iter().map(|r| (r.id, r.rule, r.description.as_str())).collect();
     assert_eq!(rules, [(anywhere.id, anywhere.rule, "why"), (among.id, among.rule, "why")]);
@@ -317,9 +317,9 @@ async fn groups(lab: &Lab, project: ProjectId, network: NetworkId) {
     .await;
     lab.one(put.clone()).await;
     let adrift = PortSecurityGroupPut { port_id: PortId::new(), ..put.clone() };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("port_security_group_port_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::PortSecurityGroupPort));
     let adrift = PortSecurityGroupPut { security_group_id: SecurityGroupId::new(), ..put.clone() };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("port_security_group_group_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::PortSecurityGroupGroup));
     assert_eq!(lab.port_find(port.id).await.unwrap().unwrap().security_group_ids, [web.id, db.id]);
     let loaded = lab.port_load_all().await.unwrap();
     assert_eq!(loaded.iter().find(|p| p.id == port.id).unwrap().security_group_ids, [web.id, db.id]);
@@ -357,7 +357,7 @@ async fn floating_ips(lab: &Lab, project: ProjectId, network: NetworkId) {
     let (one, two) = (insert("203.0.113.10"), insert("203.0.113.11"));
     lab.all(Unit::new().op(one.clone()).op(two.clone())).await;
     let adrift = FloatingIpInsert { project_id: ProjectId::new(), ..insert("203.0.113.12") };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("floating_ip_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::FloatingIpProject));
     let change = |of: &FloatingIpInsert, expected_generation, to: Option<(PortId, &str)>| FloatingIpChange {
         id: of.id,
         expected_generation,
@@ -374,7 +374,7 @@ async fn floating_ips(lab: &Lab, project: ProjectId, network: NetworkId) {
     let adrift = change(&two, 1, Some((gone, "10.0.0.5")));
     assert_eq!(lab.guard(adrift).await, Guard::FloatingIpGeneration, "no such port");
     let adrift = FloatingIpInsert { port_id: Some(gone), fixed_ip: Some(ip("10.0.0.5")), ..insert("203.0.113.12") };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("floating_ip_port_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::FloatingIpPort));
     let row = lab.floating_ip_find(one.id).await.unwrap().unwrap();
     assert_eq!((row.port_id, row.fixed_ip, row.generation), (Some(port.id), Some(ip("10.0.0.5")), 2));
     assert_eq!(lab.floating_ip_find_by_address(project, one.address).await.unwrap().as_ref(), Some(&row));

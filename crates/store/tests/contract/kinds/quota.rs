@@ -17,7 +17,7 @@ pub async fn walk(lab: &Lab) {
     let nowhere = ProjectId::new();
     assert_eq!(lab.guard(QuotaLimitPut { project_id: nowhere, ..put(1, 7) }).await, Guard::QuotaGeneration);
     let adrift = QuotaLimitPut { project_id: nowhere, ..put(1, 0) };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey("quota_limit_project_fk"));
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::QuotaLimitProject));
 
     assert_eq!(lab.quota_usage(project).await.unwrap(), QuotaAmounts::default());
     lab.all(Unit::new().op(compute(project, 2)).op(storage(project, 10))).await;
