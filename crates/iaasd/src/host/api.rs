@@ -85,8 +85,8 @@ pub async fn join(url: &str, ca_sha256: &str, request: &JoinRequest<'_>) -> Resu
         return Err(JoinError::Plain { url: url.to_owned() });
     }
     let client = client(ca_sha256).map_err(|e| away(format!("{e:#}")))?;
-    let asked = client.post(format!("{}/v1/host-joins", url.trim_end_matches('/'))).json(request).send().await;
-    let answer = asked.map_err(|error| match untrusted(&error) {
+    let response = client.post(format!("{}/v1/host-joins", url.trim_end_matches('/'))).json(request).send().await;
+    let answer = response.map_err(|error| match untrusted(&error) {
         true => JoinError::Untrusted { url: url.to_owned(), ca_sha256: ca_sha256.to_owned() },
         false => away(chain(&error)),
     })?;

@@ -25,7 +25,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Who this host is; with a token it joins first, and waits while the API is away. None: told to stop meanwhile.
+    /// Who this host is; with a token it joins first, and waits while the API is away. None: warned to stop meanwhile.
     pub async fn open(
         config: &Config,
         role: AgentRole,
@@ -40,11 +40,11 @@ impl Host {
         if let Some(token) = token
             && !host.has_used(token)
         {
-            let told = match role {
+            let configured = match role {
                 AgentRole::ComputeAgent => &config.compute.host_name,
                 AgentRole::NetworkAgent => &config.network.host_name,
             };
-            let name = if told.is_empty() { hostname() } else { told.clone() };
+            let name = if configured.is_empty() { hostname() } else { configured.clone() };
             if !host.join(token, &name, shutdown).await? {
                 return Ok(None);
             }
@@ -58,10 +58,10 @@ impl Host {
         self.joined && used.is_some_and(|hash| *hash == sha256_hex(token.secret.as_bytes()))
     }
 
-    /// Answers false when it was told to stop.
+    /// Answers false when it was asked to stop.
     async fn join(&mut self, token: &JoinToken, name: &str, shutdown: &CancellationToken) -> anyhow::Result<bool> {
         let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-        let mut told = false;
+        let mut warned = false;
         loop {
             let tried = ask(
                 &token.urls,
@@ -80,7 +80,7 @@ impl Host {
                     return Ok(true);
                 }
                 Err(error) if error.may_pass() => {
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut warned, true) {
                         tracing::warn!(%error, "can't join yet; tried again until it works");
                     }
                 }
@@ -125,11 +125,11 @@ impl Host {
         self.target(&config.links.resource_url, &self.identity.links.resource_url, config.links.resource_url())
     }
 
-    fn target(&self, configured: &str, told: &str, default: String) -> anyhow::Result<GrpcTarget> {
+    fn target(&self, configured: &str, warned: &str, default: String) -> anyhow::Result<GrpcTarget> {
         if !self.joined {
             return links::target_with(None, default);
         }
-        let url = [configured, told].into_iter().find(|url| !url.is_empty()).map_or(default, str::to_owned);
+        let url = [configured, warned].into_iter().find(|url| !url.is_empty()).map_or(default, str::to_owned);
         links::target_with(Some(self.credentials.files()), url)
     }
 

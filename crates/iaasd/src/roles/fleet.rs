@@ -9,15 +9,15 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 pub async fn watch(store: Store, fleet: Fleet, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let mut told = false;
+    let mut warned = false;
     loop {
         match store.host_admission_list().await {
             Ok(rows) => {
                 fleet.publish(rows.into_iter().map(|row| (row.host_id, row.key_hash)).collect());
-                told = false;
+                warned = false;
             }
             // What is known stays: a database that is away must not cut the fleet.
-            Err(error) if !std::mem::replace(&mut told, true) => {
+            Err(error) if !std::mem::replace(&mut warned, true) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
                     "the admitted hosts can't be read; the last list counts"

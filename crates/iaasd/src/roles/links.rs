@@ -67,7 +67,7 @@ pub fn target_with(files: Option<CertFiles>, url: String) -> anyhow::Result<Grpc
     Ok(GrpcTarget::Tcp { url, tls })
 }
 
-/// Where agents are told that the managers are: by the URL that is configured, else where they listen. `{host}`: wherever the API is.
+/// Where agents are links that the managers are: by the URL that is configured, else where they listen. `{host}`: wherever the API is.
 fn agent_url(url: &str, listen: &str, tls: bool) -> String {
     if !url.is_empty() {
         return url.to_owned();
@@ -201,10 +201,10 @@ mod tests {
             resource_url: "https://manager.example:7483".into(),
             ..Links::default()
         };
-        let told = control_plane_agent_links(&links);
-        assert_eq!(told.cluster_url, "https://{host}:7481");
-        assert_eq!(told.storage_url, "https://10.0.0.1:7482");
-        assert_eq!(told.resource_url, "https://manager.example:7483");
+        let links = control_plane_agent_links(&links);
+        assert_eq!(links.cluster_url, "https://{host}:7481");
+        assert_eq!(links.storage_url, "https://10.0.0.1:7482");
+        assert_eq!(links.resource_url, "https://manager.example:7483");
         assert_eq!(control_plane_agent_links(&Links::default()), cluster_manager::AgentLinks::default());
         assert_eq!(agent_links(&Links::default()).cluster_url, "http://127.0.0.1:7481");
     }

@@ -88,9 +88,9 @@ impl Running {
                 Some(Ok(ended)) => ended,
                 Some(Err(panic)) => ("a role", Err(anyhow!(panic))),
             };
-            let asked = self.shutdown.is_cancelled();
+            let requested = self.shutdown.is_cancelled();
             match result {
-                Ok(()) if asked => tracing::debug!(role = name, "ended"),
+                Ok(()) if requested => tracing::debug!(role = name, "ended"),
                 Ok(()) => failure = failure.or(Some(anyhow!("{name} ended by itself"))),
                 Err(error) => failure = failure.or(Some(error.context(name))),
             }

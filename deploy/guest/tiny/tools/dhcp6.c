@@ -1,7 +1,7 @@
-// A DHCPv6 client (RFC 8415) for one address per card, /128, by multicast. Written for this image since busybox as Debian
+// A DHCPv6 client (RFC 8415) for one address per NIC, /128, by multicast. Written for this image since busybox as Debian
 // builds it has none. It is a state machine over one socket: what is sent again and when follows section 15 of the RFC.
 //
-// The router's word that addresses are managed starts it (cards.c), and routes are the router's affair, not DHCP's.
+// The router's word that addresses are managed starts it (nics.c), and routes are the router's affair, not DHCP's.
 #include "tools.h"
 #include <arpa/inet.h>
 #include <errno.h>
@@ -26,7 +26,7 @@ static const struct pace {
 };
 
 struct dhcp6 {
-    char card[IFNAMSIZ];
+    char nic[IFNAMSIZ];
     int index, socket;
     uint8_t duid[10]; // type 3: by the hardware address
     uint8_t server[130];
@@ -63,7 +63,7 @@ static void send_now(struct dhcp6 *client) {
     put16(body, elapsed > 0xffff ? 0xffff : elapsed);
     to = put_option(to, ELAPSED, body, 2);
     to = put_option(to, WANTED, "\0\x17\0\x18", 4);
-    memcpy(body, client->duid + 6, 4); // IAID: the card's own part of its hardware address
+    memcpy(body, client->duid + 6, 4); // IAID: the NIC's own part of its hardware address
     memset(body + 4, 0, 8);
     if (client->asking == SOLICIT) {
         to = put_option(to, IA_NA, body, 12);
@@ -99,28 +99,28 @@ static void ask(struct dhcp6 *client, enum message message) {
 static void let_go(struct dhcp6 *client) {
     if (client->held) {
         address_drop(client->index, AF_INET6, &client->address, 128);
-        resolvers_set(client->card, "6", "");
+        resolvers_set(client->nic, "6", "");
     }
     client->held = false;
 }
 
-struct dhcp6 *dhcp6_start(const char *card, int index) {
+struct dhcp6 *dhcp6_start(const char *nic, int index) {
     struct dhcp6 *client = calloc(1, sizeof *client);
     struct sockaddr_in6 us = {.sin6_family = AF_INET6, .sin6_port = htons(546)};
     int on = 1;
-    snprintf(client->card, sizeof client->card, "%s", card);
+    snprintf(client->nic, sizeof client->nic, "%s", nic);
     client->index = index;
     client->socket = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     setsockopt(client->socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    setsockopt(client->socket, SOL_SOCKET, SO_BINDTODEVICE, card, strlen(card) + 1);
+    setsockopt(client->socket, SOL_SOCKET, SO_BINDTODEVICE, nic, strlen(nic) + 1);
     if (client->socket < 0 || bind(client->socket, (struct sockaddr *)&us, sizeof us) < 0) {
-        say("%s: no DHCPv6: %s", card, strerror(errno));
+        say("%s: no DHCPv6: %s", nic, strerror(errno));
         close(client->socket);
         free(client);
         return NULL;
     }
     put16(client->duid, 3), put16(client->duid + 2, 1);
-    link_mac(card, client->duid + 4);
+    link_mac(nic, client->duid + 4);
     ask(client, SOLICIT);
     return client;
 }
@@ -199,7 +199,7 @@ static void tell_resolvers(const struct dhcp6 *client, const struct reply *reply
     for (size_t i = 0; i + 16 <= reply->dns_length && used < (int)sizeof text - 80; i += 16)
         used += snprintf(text + used, sizeof text - used, "nameserver %s\n",
                          inet_ntop(AF_INET6, reply->dns + i, address, sizeof address));
-    resolvers_set(client->card, "6", text);
+    resolvers_set(client->nic, "6", text);
 }
 
 static void hold(struct dhcp6 *client, const struct reply *reply) {
@@ -222,7 +222,7 @@ static void hold(struct dhcp6 *client, const struct reply *reply) {
     tell_resolvers(client, reply);
     if (moved) {
         char text[INET6_ADDRSTRLEN];
-        tell_address("v6", client->card, inet_ntop(AF_INET6, &client->address, text, sizeof text));
+        tell_address("v6", client->nic, inet_ntop(AF_INET6, &client->address, text, sizeof text));
     }
 }
 

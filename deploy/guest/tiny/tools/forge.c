@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: forge KIND CARD [--OPTION VALUE]...   sends a frame, and says what it sent\n"
+    "usage: forge KIND NIC [--OPTION VALUE]...   sends a frame, and says what it sent\n"
     "  arp              --from IP --to IP [--op request|reply] [--sender-mac MAC]\n"
     "  udp, tcp, ping   --from IP --to IP [--from-port N] [--to-port N] [--text TEXT]   tcp is a SYN; IPv4 or IPv6\n"
     "  dhcp-offer       --from IP --your IP --client MAC [--type N]   an answer of a DHCP server (type 2 an offer, 5 an ack)\n"
@@ -19,7 +19,7 @@ static const char USAGE[] =
     "  ra               --from IP [--prefix IP]              a router advertisement\n"
     "  na               --from IP --target IP                an unsolicited neighbour advertisement\n"
     "  raw              --hex BYTES                          the whole frame\n"
-    "for all: --from-mac MAC (the card's), --to-mac MAC (the IPv4 gateway's, else broadcast), --count N\n";
+    "for all: --from-mac MAC (the NIC's), --to-mac MAC (the IPv4 gateway's, else broadcast), --count N\n";
 
 static uint8_t frame[1514], *end;
 static const char *from = "", *to = "", *your = "", *target = "", *prefix = "", *op = "request", *text = "forged", *hex = "";
@@ -236,13 +236,13 @@ static void option(const char *name, const char *value) {
         die("forge: there is no %s; see: forge --help", name);
 }
 
-// Of the card's default gateway, as the kernel knows it.
-static bool gateway_mac(const char *card) {
+// Of the NIC's default gateway, as the kernel knows it.
+static bool gateway_mac(const char *nic) {
     char line[256], name[32] = "", gateway[64] = "", text[32];
     unsigned destination, by;
     FILE *routes = fopen("/proc/net/route", "r");
     while (routes && fgets(line, sizeof line, routes))
-        if (sscanf(line, "%31s %x %x", name, &destination, &by) == 3 && !strcmp(name, card) && !destination && by) {
+        if (sscanf(line, "%31s %x %x", name, &destination, &by) == 3 && !strcmp(name, nic) && !destination && by) {
             struct in_addr address = {by};
             snprintf(gateway, sizeof gateway, "%s", inet_ntoa(address));
             break;
@@ -252,7 +252,7 @@ static bool gateway_mac(const char *card) {
     bool found = false;
     FILE *neighbours = fopen("/proc/net/arp", "r");
     while (neighbours && fgets(line, sizeof line, neighbours))
-        if (*gateway && sscanf(line, "%31s %*s %*s %31s", name, text) == 2 && !strcmp(name, gateway) && strstr(line, card)) {
+        if (*gateway && sscanf(line, "%31s %*s %*s %31s", name, text) == 2 && !strcmp(name, gateway) && strstr(line, nic)) {
             mac(text, to_mac);
             found = true;
         }
@@ -266,19 +266,19 @@ int forge_main(int argc, char **argv) {
         fputs(USAGE, argc == 2 && !strcmp(argv[1], "--help") ? stdout : stderr);
         return argc == 2 && !strcmp(argv[1], "--help") ? 0 : 2;
     }
-    const char *kind = argv[1], *card = argv[2];
+    const char *kind = argv[1], *nic = argv[2];
     size_t k = 0;
     while (k < sizeof KINDS / sizeof *KINDS && strcmp(KINDS[k].name, kind))
         k++;
     if (k == sizeof KINDS / sizeof *KINDS)
         die("forge: there is no '%s'; see: forge --help", kind);
-    struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_ifindex = if_nametoindex(card)};
+    struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_ifindex = if_nametoindex(nic)};
     if (!link.sll_ifindex)
-        die("forge: there is no card %s", card);
-    link_mac(card, from_mac);
+        die("forge: there is no nic %s", nic);
+    link_mac(nic, from_mac);
     for (int i = 3; i < argc; i += 2)
         option(argv[i], argv[i + 1]);
-    if (!to_mac_given && (KINDS[k].to_all || !gateway_mac(card)))
+    if (!to_mac_given && (KINDS[k].to_all || !gateway_mac(nic)))
         memset(to_mac, 0xff, 6);
     end = frame;
     KINDS[k].build();
@@ -288,6 +288,6 @@ int forge_main(int argc, char **argv) {
     for (unsigned i = 0; i < count; i++)
         if (sendto(s, frame, end - frame, 0, (struct sockaddr *)&link, sizeof link) < 0)
             die("forge: not sent: %s", strerror(errno));
-    printf("forged %u %s of %td bytes by %s\n", count, kind, end - frame, card);
+    printf("forged %u %s of %td bytes by %s\n", count, kind, end - frame, nic);
     return 0;
 }

@@ -58,36 +58,36 @@ static void ask(struct request *request, const char *what) {
     close(s);
 }
 
-static void interface_ioctl(const char *card, unsigned long request, struct ifreq *ifr) {
+static void interface_ioctl(const char *nic, unsigned long request, struct ifreq *ifr) {
     int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    snprintf(ifr->ifr_name, sizeof ifr->ifr_name, "%s", card);
+    snprintf(ifr->ifr_name, sizeof ifr->ifr_name, "%s", nic);
     if (ioctl(s, request, ifr) < 0 && errno != ENODEV)
-        say("%s: %s", card, strerror(errno));
+        say("%s: %s", nic, strerror(errno));
     close(s);
 }
 
-void link_up(const char *card) {
+void link_up(const char *nic) {
     struct ifreq ifr = {0};
-    interface_ioctl(card, SIOCGIFFLAGS, &ifr);
+    interface_ioctl(nic, SIOCGIFFLAGS, &ifr);
     ifr.ifr_flags |= IFF_UP;
-    interface_ioctl(card, SIOCSIFFLAGS, &ifr);
+    interface_ioctl(nic, SIOCSIFFLAGS, &ifr);
 }
 
-void link_mtu(const char *card, int mtu) {
+void link_mtu(const char *nic, int mtu) {
     struct ifreq ifr = {.ifr_mtu = mtu};
-    interface_ioctl(card, SIOCSIFMTU, &ifr);
+    interface_ioctl(nic, SIOCSIFMTU, &ifr);
 }
 
-bool link_mac(const char *card, uint8_t mac[6]) {
+bool link_mac(const char *nic, uint8_t mac[6]) {
     struct ifreq ifr = {0};
-    interface_ioctl(card, SIOCGIFHWADDR, &ifr);
+    interface_ioctl(nic, SIOCGIFHWADDR, &ifr);
     memcpy(mac, ifr.ifr_hwaddr.sa_data, 6);
     return ifr.ifr_hwaddr.sa_family == 1;
 }
 
-bool link_sysctl(const char *card, const char *key, const char *value) {
+bool link_sysctl(const char *nic, const char *key, const char *value) {
     char path[160];
-    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", card, key);
+    snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/%s/%s", nic, key);
     int file = open(path, O_WRONLY | O_CLOEXEC);
     if (file < 0)
         return false;

@@ -5,7 +5,7 @@ static const struct {
     const char *name;
     int (*run)(int, char **);
 } TOOLS[] = {
-    {"cards", cards_main}, {"lease4", lease4_main}, {"metadata", metadata_main}, {"web", web_main},
+    {"nics", nics_main}, {"lease4", lease4_main}, {"metadata", metadata_main}, {"web", web_main},
     {"burn", burn_main},   {"forge", forge_main},   {"sniff", sniff_main},
 };
 

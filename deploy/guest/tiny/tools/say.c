@@ -52,20 +52,20 @@ bool write_file(const char *path, const char *text) {
     return whole && rename(new, path) == 0;
 }
 
-void tell_address(const char *family, const char *card, const char *address) {
-    say("%s has %s", card, address);
+void tell_address(const char *family, const char *nic, const char *address) {
+    say("%s has %s", nic, address);
     int fifo = open("/run/network/addresses", O_WRONLY | O_NONBLOCK | O_CLOEXEC);
     if (fifo < 0)
         return;
-    dprintf(fifo, "%s %s %s\n", family, card, address);
+    dprintf(fifo, "%s %s %s\n", family, nic, address);
     close(fifo);
 }
 
 static int is_resolvers(const struct dirent *entry) { return strncmp(entry->d_name, "resolvers.", 10) == 0; }
 
-void resolvers_set(const char *card, const char *source, const char *text) {
+void resolvers_set(const char *nic, const char *source, const char *text) {
     char path[300], whole[2048] = "";
-    snprintf(path, sizeof path, "/run/network/resolvers.%s.%s", card, source);
+    snprintf(path, sizeof path, "/run/network/resolvers.%s.%s", nic, source);
     if (*text)
         write_file(path, text);
     else

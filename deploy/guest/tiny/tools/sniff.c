@@ -1,4 +1,4 @@
-// Prints what a card receives, one line per frame, for tests that must see a packet come or not come:
+// Prints what a NIC receives, one line per frame, for tests that must see a packet come or not come:
 //
 //   sniff CARD MILLISECONDS
 //   02:00:00:00:00:01 > 02:00:00:00:00:02 ipv4 10.0.0.1 > 10.0.0.2 udp 1024 > 9 len 60
@@ -54,7 +54,7 @@ static void print_frame(const uint8_t *frame, size_t length) {
 int sniff_main(int argc, char **argv) {
     struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_protocol = htons(3 /* all */)};
     if (argc != 3 || atoi(argv[2]) <= 0)
-        die("usage: sniff CARD MILLISECONDS");
+        die("usage: sniff NIC MILLISECONDS");
     link.sll_ifindex = if_nametoindex(argv[1]);
     int s = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
     if (!link.sll_ifindex || bind(s, (struct sockaddr *)&link, sizeof link) < 0)

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-int cards_main(int argc, char **argv);
+int nics_main(int argc, char **argv);
 int lease4_main(int argc, char **argv);
 int metadata_main(int argc, char **argv);
 int web_main(int argc, char **argv);
@@ -21,17 +21,17 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));        
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2))); // exit code 1
 uint64_t now_ms(void);
 bool write_file(const char *path, const char *text); // whole, or not at all
-// Tells init, which waits for it at boot, that a card has an address: "v4 eth0 10.0.0.5".
-void tell_address(const char *family, const char *card, const char *address);
-// The resolvers that `card` learned by `source` ("4" or "6"); /etc/resolv.conf is all of them.
-void resolvers_set(const char *card, const char *source, const char *text);
+// Tells init, which waits for it at boot, that a NIC has an address: "v4 eth0 10.0.0.5".
+void tell_address(const char *family, const char *nic, const char *address);
+// The resolvers that `NIC` learned by `source` ("4" or "6"); /etc/resolv.conf is all of them.
+void resolvers_set(const char *nic, const char *source, const char *text);
 
 // link.c: rtnetlink
 int link_open(unsigned groups);
-void link_up(const char *card);
-void link_mtu(const char *card, int mtu);
-bool link_mac(const char *card, uint8_t mac[6]);
-bool link_sysctl(const char *card, const char *key, const char *value); // net.ipv6.conf.<card>.<key>
+void link_up(const char *nic);
+void link_mtu(const char *nic, int mtu);
+bool link_mac(const char *nic, uint8_t mac[6]);
+bool link_sysctl(const char *nic, const char *key, const char *value); // net.ipv6.conf.<NIC>.<key>
 void address_set(int index, int family, const void *address, int prefix, uint32_t preferred_secs, uint32_t valid_secs);
 void address_drop(int index, int family, const void *address, int prefix);
 void addresses_drop_v4(int index);
@@ -42,7 +42,7 @@ void rule_set(bool there, int family, const void *from, int prefix, uint32_t tab
 
 // dhcp6.c
 struct dhcp6;
-struct dhcp6 *dhcp6_start(const char *card, int index);
+struct dhcp6 *dhcp6_start(const char *nic, int index);
 void dhcp6_stop(struct dhcp6 *);
 void dhcp6_ask_again(struct dhcp6 *); // the link was away: confirm what we hold
 int dhcp6_descriptor(const struct dhcp6 *);

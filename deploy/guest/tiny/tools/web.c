@@ -40,8 +40,8 @@ static void answer(int s, const char *status, const char *body, bool head) {
 static void serve(int s) {
     char request[4096], name[80];
     size_t used = 0;
-    struct timeval patience = {.tv_sec = 10};
-    setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    struct timeval timeout = {.tv_sec = 10};
+    setsockopt(s, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
     do {
         ssize_t got = recv(s, request + used, sizeof request - 1 - used, 0);
         if (got <= 0)

@@ -1,7 +1,7 @@
-// Brings every network card up, those that are plugged in later too: DHCPv4 by udhcpc, one for each card, and DHCPv6 where
+// Brings every NIC up, those that are plugged in later too: DHCPv4 by udhcpc, one for each NIC, and DHCPv6 where
 // the router says that addresses are managed. Routes and MTU of IPv6 are the kernel's, from the router advertisements.
 //
-// It waits on the kernel's own notices (rtnetlink), so there is nothing to poll: a new card, its carrier, a router's flags.
+// It waits on the kernel's own notices (rtnetlink), so there is nothing to poll: a new NIC, its carrier, a router's flags.
 #include "tools.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -17,68 +17,68 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define CARDS_MAX 32
+#define NICS_MAX 32
 #define LOWER_UP 0x10000  // IFF_LOWER_UP of linux/if.h, which cannot be had beside net/if.h
 #define RA_MANAGED 0x40 // IF_RA_MANAGED of the kernel's if_inet6.h
 
-static struct card {
+static struct nic {
     int index; // 0: free
     char name[IFNAMSIZ];
     bool carrier;
     pid_t udhcpc;
     struct dhcp6 *dhcp6;
-} cards[CARDS_MAX];
+} nics[NICS_MAX];
 
-static struct card *find(int index) {
-    for (int i = 0; i < CARDS_MAX; i++)
-        if (cards[i].index == index)
-            return &cards[i];
+static struct nic *find(int index) {
+    for (int i = 0; i < NICS_MAX; i++)
+        if (nics[i].index == index)
+            return &nics[i];
     return NULL;
 }
 
-static void start_udhcpc(struct card *card) {
-    card->udhcpc = fork();
-    if (card->udhcpc == 0) {
+static void start_udhcpc(struct nic *nic) {
+    nic->udhcpc = fork();
+    if (nic->udhcpc == 0) {
         // What it says about its progress is for nobody: lease4 says what came of it.
         int nowhere = open("/dev/null", O_RDWR | O_CLOEXEC);
         dup2(nowhere, 2);
         // Asked for beside busybox's own list: MTU (26), routes (121), search domains (119).
-        execl("/bin/busybox", "udhcpc", "-f", "-i", card->name, "-s", "/usr/bin/lease4", "-t", "4", "-T", "1", "-A", "4", "-O", "mtu",
+        execl("/bin/busybox", "udhcpc", "-f", "-i", nic->name, "-s", "/usr/bin/lease4", "-t", "4", "-T", "1", "-A", "4", "-O", "mtu",
               "-O", "staticroutes", "-O", "search", (char *)NULL);
         _exit(127);
     }
 }
 
-static void appear(struct card *card, int index, const char *name) {
-    card->index = index;
-    snprintf(card->name, sizeof card->name, "%s", name);
+static void appear(struct nic *nic, int index, const char *name) {
+    nic->index = index;
+    snprintf(nic->name, sizeof nic->name, "%s", name);
     // Addresses are given out by the platform, one owner each: asking the neighbours for a second first is a second lost.
     link_sysctl(name, "accept_dad", "0");
     link_up(name);
 }
 
-static void disappear(struct card *card) {
-    if (card->udhcpc > 0)
-        kill(card->udhcpc, SIGKILL);
-    if (card->dhcp6)
-        dhcp6_stop(card->dhcp6);
-    resolvers_set(card->name, "4", "");
+static void disappear(struct nic *nic) {
+    if (nic->udhcpc > 0)
+        kill(nic->udhcpc, SIGKILL);
+    if (nic->dhcp6)
+        dhcp6_stop(nic->dhcp6);
+    resolvers_set(nic->name, "4", "");
     char record[64];
-    snprintf(record, sizeof record, "/run/network/%s.lease", card->name);
+    snprintf(record, sizeof record, "/run/network/%s.lease", nic->name);
     unlink(record);
-    memset(card, 0, sizeof *card);
+    memset(nic, 0, sizeof *nic);
 }
 
-static void carrier(struct card *card, bool there) {
-    if (there && !card->carrier) {
-        if (card->udhcpc <= 0)
-            start_udhcpc(card);
+static void carrier(struct nic *nic, bool there) {
+    if (there && !nic->carrier) {
+        if (nic->udhcpc <= 0)
+            start_udhcpc(nic);
         else
-            kill(card->udhcpc, SIGUSR1); // renew: the network behind the card may be another
-        if (card->dhcp6)
-            dhcp6_ask_again(card->dhcp6);
+            kill(nic->udhcpc, SIGUSR1); // renew: the network behind the NIC may be another
+        if (nic->dhcp6)
+            dhcp6_ask_again(nic->dhcp6);
     }
-    card->carrier = there;
+    nic->carrier = there;
 }
 
 // The router's flags, in the kernel's notice of the interface's IPv6 side.
@@ -100,12 +100,12 @@ static bool hardware(const char *name) {
 
 static void notice(struct nlmsghdr *h) {
     struct ifinfomsg *body = NLMSG_DATA(h);
-    struct card *card = find(body->ifi_index);
+    struct nic *nic = find(body->ifi_index);
     const struct rtattr *protinfo = NULL;
     const char *name = NULL;
     int left = h->nlmsg_len - NLMSG_LENGTH(sizeof *body);
-    if (h->nlmsg_type == RTM_DELLINK && body->ifi_family == AF_UNSPEC && card)
-        disappear(card);
+    if (h->nlmsg_type == RTM_DELLINK && body->ifi_family == AF_UNSPEC && nic)
+        disappear(nic);
     if (h->nlmsg_type != RTM_NEWLINK || body->ifi_type != ARPHRD_ETHER)
         return;
     for (struct rtattr *a = (void *)((char *)body + NLMSG_ALIGN(sizeof *body)); RTA_OK(a, left); a = RTA_NEXT(a, left)) {
@@ -115,12 +115,12 @@ static void notice(struct nlmsghdr *h) {
             protinfo = a;
     }
     if (body->ifi_family == AF_UNSPEC && name) {
-        if (!card && hardware(name) && (card = find(0)))
-            appear(card, body->ifi_index, name);
-        if (card)
-            carrier(card, body->ifi_flags & LOWER_UP);
-    } else if (body->ifi_family == AF_INET6 && card && protinfo && !card->dhcp6 && managed(protinfo)) {
-        card->dhcp6 = dhcp6_start(card->name, card->index);
+        if (!nic && hardware(name) && (nic = find(0)))
+            appear(nic, body->ifi_index, name);
+        if (nic)
+            carrier(nic, body->ifi_flags & LOWER_UP);
+    } else if (body->ifi_family == AF_INET6 && nic && protinfo && !nic->dhcp6 && managed(protinfo)) {
+        nic->dhcp6 = dhcp6_start(nic->name, nic->index);
     }
 }
 
@@ -132,7 +132,7 @@ static void ask_for_all(int netlink, int family) {
     } request = {.header = {.nlmsg_len = sizeof request, .nlmsg_type = RTM_GETLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
                  .body = {.ifi_family = family}};
     if (send(netlink, &request, sizeof request, 0) < 0)
-        say("the network cards cannot be listed: %s", strerror(errno));
+        say("the NICs cannot be listed: %s", strerror(errno));
 }
 
 static void read_notices(int netlink) {
@@ -147,14 +147,14 @@ static void read_notices(int netlink) {
 static void reap(void) {
     pid_t pid;
     while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
-        for (int i = 0; i < CARDS_MAX; i++)
-            if (cards[i].udhcpc == pid)
-                start_udhcpc(&cards[i]); // it ends only when it cannot go on; it is slow to give up, so this doesn't spin
+        for (int i = 0; i < NICS_MAX; i++)
+            if (nics[i].udhcpc == pid)
+                start_udhcpc(&nics[i]); // it ends only when it cannot go on; it is slow to give up, so this doesn't spin
 }
 
 static void on_child(int signal) { (void)signal; }
 
-int cards_main(int argc, char **argv) {
+int nics_main(int argc, char **argv) {
     (void)argc, (void)argv;
     mkdir("/run/network", 0755);
     mkfifo("/run/network/addresses", 0600);
@@ -174,23 +174,23 @@ int cards_main(int argc, char **argv) {
     int netlink = link_open(RTMGRP_LINK | RTMGRP_IPV6_IFINFO);
     ask_for_all(netlink, AF_UNSPEC);
     for (;;) {
-        struct pollfd wait[1 + CARDS_MAX] = {{.fd = netlink, .events = POLLIN}};
+        struct pollfd wait[1 + NICS_MAX] = {{.fd = netlink, .events = POLLIN}};
         int timer = -1;
-        for (int i = 0; i < CARDS_MAX; i++) {
-            struct dhcp6 *client = cards[i].dhcp6;
+        for (int i = 0; i < NICS_MAX; i++) {
+            struct dhcp6 *client = nics[i].dhcp6;
             wait[1 + i] = (struct pollfd){.fd = client ? dhcp6_descriptor(client) : -1, .events = POLLIN};
             int due = client ? dhcp6_timer_ms(client) : -1;
             if (due >= 0 && (timer < 0 || due < timer))
                 timer = due;
         }
         struct timespec until = {.tv_sec = timer / 1000, .tv_nsec = timer % 1000 * 1000000};
-        if (ppoll(wait, 1 + CARDS_MAX, timer < 0 ? NULL : &until, &usual) < 0 && errno != EINTR)
-            die("cards: %s", strerror(errno));
+        if (ppoll(wait, 1 + NICS_MAX, timer < 0 ? NULL : &until, &usual) < 0 && errno != EINTR)
+            die("nics: %s", strerror(errno));
         reap();
-        for (int i = 0; i < CARDS_MAX; i++)
-            if (cards[i].dhcp6 && wait[1 + i].fd >= 0) {
-                dhcp6_receive(cards[i].dhcp6);
-                dhcp6_expired(cards[i].dhcp6);
+        for (int i = 0; i < NICS_MAX; i++)
+            if (nics[i].dhcp6 && wait[1 + i].fd >= 0) {
+                dhcp6_receive(nics[i].dhcp6);
+                dhcp6_expired(nics[i].dhcp6);
             }
         read_notices(netlink);
     }
