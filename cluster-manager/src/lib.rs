@@ -25,13 +25,13 @@ pub mod scheduler;
 pub use config::Config;
 pub use host::admission::{Admission, AgentLinks};
 
-use agents::{ingest::Ingest, service::AgentLinkService};
+use agents::{incoming::Reports, service::AgentLinkService};
 use anyhow::Context as _;
 use client::{Clients, resource::Resource, storage::Storage};
 use domain::{host::HostState, instance::InstanceState};
 use futures::future::BoxFuture;
 use grpc::{ClusterManagerService, host_identity::HostIdentityService};
-use manager::{Manager, Parts};
+use manager::{Lifetime, Manager, Parts};
 use placement::constraints::load_placed_instances;
 use proto::{
     agent::v1::{agent_link_server::AgentLinkServer, host_identity_server::HostIdentityServer},
@@ -75,16 +75,15 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let channel = deps.resource.channel().context("the resource-manager's address")?;
     let resource = Resource::start(channel, config.resource_timeout(), config.reservation_ttl_secs, &tasks);
     let hosts = deps.store.host_list().await.context("the hosts can't be read")?;
-    let (ingest, reports) = Ingest::channel();
+    let (reports, incoming) = Reports::channel();
     let manager = Arc::new(Manager::new(Parts {
         config,
         clients: Clients::new(storage, resource, deps.store.clone(), &tasks),
         store: deps.store,
         inventory: Inventory::new(&hosts),
-        ingest,
+        reports,
         admission: deps.admission,
-        tasks: tasks.clone(),
-        shutdown: shutdown.clone(),
+        lifetime: Lifetime { tasks: tasks.clone(), shutdown: shutdown.clone() },
     }));
     for host in hosts.iter().filter(|h| h.state == HostState::Up) {
         manager.agents.expect(host.id);
@@ -93,7 +92,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let tracked = tracked.context("the members of placement groups can't be read")?;
     tracing::info!(tracked, "placement knows the instances that later decisions depend on");
     resume(&manager).await.context("the instances can't be read")?;
-    let background = background::start(&manager, reports);
+    let background = background::start(&manager, incoming);
     let serving = transport::serve(router(&manager), deps.listener, shutdown.clone());
     let served = background.supervise(&shutdown, serving).await;
     // The tasks hold the manager, and it the ends of the channels that other tasks read from.

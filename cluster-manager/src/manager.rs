@@ -1,7 +1,7 @@
 //! What all parts of this service share. Each field is a part that knows no manager; what needs several of them is a function elsewhere.
 
 use crate::{
-    agents::{ingest::Ingest, registry::Registry},
+    agents::{incoming::Reports, registry::Registry},
     client::Clients,
     config::Config,
     console::session::Sessions,
@@ -22,12 +22,17 @@ pub struct Manager {
     pub store: Store,
     pub placement: PlacementState,
     pub agents: Registry,
-    pub ingest: Ingest,
     pub admission: Option<Admission>,
     pub clients: Clients,
     pub signal: Signal,
     pub operations: Operations,
     pub consoles: Sessions,
+    pub lifetime: Lifetime,
+}
+
+/// What this role has started, and what ends it.
+#[derive(Clone)]
+pub struct Lifetime {
     pub tasks: TaskTracker,
     /// Ends streams and background work.
     pub shutdown: CancellationToken,
@@ -39,28 +44,25 @@ pub struct Parts {
     pub store: Store,
     pub inventory: Inventory,
     pub clients: Clients,
-    pub ingest: Ingest,
+    pub reports: Reports,
     pub admission: Option<Admission>,
-    pub tasks: TaskTracker,
-    pub shutdown: CancellationToken,
+    pub lifetime: Lifetime,
 }
 
 impl Manager {
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, store, inventory, clients, ingest, admission, tasks, shutdown } = parts;
+        let Parts { config, store, inventory, clients, reports, admission, lifetime } = parts;
         Self {
             consoles: Sessions::new(config.console_sessions_max),
             operations: Operations::new(store.clone(), OperationTable::Compute),
             placement: PlacementState::new(inventory),
-            agents: Registry::default(),
+            agents: Registry::new(reports),
             signal: Signal::default(),
             config,
             store,
-            ingest,
             admission,
             clients,
-            tasks,
-            shutdown,
+            lifetime,
         }
     }
 

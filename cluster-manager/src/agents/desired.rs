@@ -2,7 +2,7 @@
 
 use crate::{
     manager::Manager,
-    reconcile::plan::{bound, desired_disk_gib},
+    reconcile::plan::{bound, disk_bound},
 };
 use domain::{HostId, Problem, image::Image, instance::Instance, network::Port};
 use operation::read_problem;
@@ -10,22 +10,20 @@ use proto::{
     agent::v1 as pb,
     convert::{image_to_desired, spec_to_pb},
 };
-use store::{DiskRow, DiskState};
+use store::DiskRow;
 
 /// Whether a host may be told of an instance: nothing unconfirmed is bound or started, and a deletion is always told.
 #[must_use]
 pub fn deliverable(instance: &Instance, disks: &[DiskRow], ports: &[Port]) -> bool {
-    let disk_bound = || {
-        desired_disk_gib(instance).is_none()
-            || disks.iter().any(|d| {
-                Some(d.id) == instance.root_disk_id && d.state == DiskState::Confirmed && d.epoch == instance.epoch
-            })
+    let disks_bound = || {
+        let mut desired = instance.disks().into_iter();
+        desired.all(|disk| disks.iter().any(|row| row.id == disk.id && disk_bound(instance, row)))
     };
     let ports_bound = || {
         let nics = &instance.spec.nics;
         nics.iter().all(|nic| ports.iter().any(|p| p.id == nic.port_id && bound(instance, p)))
     };
-    instance.host_id.is_some() && (instance.spec.deleted || (disk_bound() && ports_bound()))
+    instance.host_id.is_some() && (instance.spec.deleted || (disks_bound() && ports_bound()))
 }
 
 #[must_use]

@@ -6,7 +6,7 @@
 //! the `WHERE` clause only ever has to stop what is stale. What can't be stored because the database is away is tried again, and
 //! meanwhile the channel fills and the agents' streams wait: nothing is dropped, nothing grows without bound.
 
-use super::link::Link;
+use super::{incoming::Incoming, link::Link};
 use crate::{
     instance::claim::release_claim,
     manager::Manager,
@@ -27,39 +27,16 @@ use store::{CommitError, Guard, InstanceRow, Unit};
 use tokio::sync::mpsc;
 
 const BATCH_MAX: usize = 512;
-const CHANNEL: usize = 4096;
 /// A decision on a row that changed meanwhile is made again this often; then the agent's repeat will do.
 const ATTEMPTS: u32 = 5;
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 
-/// A report and where it came from.
-pub struct Incoming {
-    pub link: Arc<Link>,
-    pub seen: Observation,
-}
-
-pub struct Ingest {
-    tx: mpsc::Sender<Incoming>,
-}
-
-impl Ingest {
-    #[must_use]
-    pub fn channel() -> (Self, mpsc::Receiver<Incoming>) {
-        let (tx, rx) = mpsc::channel(CHANNEL);
-        (Self { tx }, rx)
-    }
-
-    pub async fn send(&self, incoming: Incoming) {
-        // Closed: the service stops; unacknowledged reports come again.
-        let _ = self.tx.send(incoming).await;
-    }
-}
-
-pub async fn run(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
+/// Stores reports until the shutdown.
+pub async fn ingest_loop(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             taken = rx.recv_many(&mut batch, BATCH_MAX) => if taken == 0 { return },
         }
         metrics::counter!("iaas_reports_total").increment(batch.len() as u64);
@@ -72,7 +49,7 @@ pub async fn run(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
                 Ok(again) if attempt < ATTEMPTS => todo = again,
                 Ok(again) => {
                     for work in &again {
-                        tracing::warn!(instance_id = %work.seen.instance_id, "a report met a changing row too often");
+                        tracing::warn!(instance_id = %work.observation.instance_id, "a report met a changing row too often");
                     }
                     break;
                 }
@@ -80,7 +57,7 @@ pub async fn run(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
                     todo = again;
                     attempt = 0;
                     tokio::select! {
-                        () = manager.shutdown.cancelled() => return,
+                        () = manager.lifetime.shutdown.cancelled() => return,
                         () = tokio::time::sleep(RETRY_EVERY) => {}
                     }
                 }
@@ -93,28 +70,29 @@ pub async fn run(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
 /// What is to be stored for one instance, and whom to tell.
 struct Work {
     link: Arc<Link>,
-    seen: Observation,
+    observation: Observation,
     acks: Vec<pb::ReportAck>,
 }
 
 /// Reports say all that is true of an instance, so of several the newest counts, and answers for all.
 fn newest(batch: &mut Vec<Incoming>) -> Vec<Work> {
     let mut by_instance: HashMap<(HostId, InstanceId), Work> = HashMap::new();
-    for Incoming { link, seen } in batch.drain(..) {
-        let ack = ack_of(&seen);
-        match by_instance.get_mut(&(link.host_id, seen.instance_id)) {
+    for Incoming { link, observation } in batch.drain(..) {
+        let ack = ack_of(&observation);
+        match by_instance.get_mut(&(link.host_id, observation.instance_id)) {
             None => {
-                let key = (link.host_id, seen.instance_id);
-                by_instance.insert(key, Work { link, seen, acks: vec![ack] });
+                let key = (link.host_id, observation.instance_id);
+                by_instance.insert(key, Work { link, observation, acks: vec![ack] });
             }
             Some(work) => {
                 work.acks.push(ack);
                 let order = |o: &Observation| (o.fence.epoch, o.fence.start, o.fence.counter);
                 // The proof of a deletion is never covered by anything.
-                let proof = work.seen.state == InstanceState::Deleted && work.seen.fence.epoch == seen.fence.epoch;
-                if order(&seen) >= order(&work.seen) && !proof {
+                let proof = work.observation.state == InstanceState::Deleted
+                    && work.observation.fence.epoch == observation.fence.epoch;
+                if order(&observation) >= order(&work.observation) && !proof {
                     work.link = link;
-                    work.seen = seen;
+                    work.observation = observation;
                 }
             }
         }
@@ -122,19 +100,19 @@ fn newest(batch: &mut Vec<Incoming>) -> Vec<Work> {
     by_instance.into_values().collect()
 }
 
-fn ack_of(seen: &Observation) -> pb::ReportAck {
+fn ack_of(observation: &Observation) -> pb::ReportAck {
     pb::ReportAck {
-        instance_id: seen.instance_id.to_string(),
-        epoch: seen.fence.epoch,
-        generation: seen.fence.generation,
-        start: seen.fence.start,
-        counter: seen.fence.counter,
+        instance_id: observation.instance_id.to_string(),
+        epoch: observation.fence.epoch,
+        generation: observation.fence.generation,
+        start: observation.fence.start,
+        counter: observation.fence.counter,
     }
 }
 
 /// Stores one batch. `Ok`: what must be decided again, because its row changed meanwhile. `Err`: what could not be stored at all.
 async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Vec<Work>> {
-    let ids: Vec<InstanceId> = todo.iter().map(|w| w.seen.instance_id).collect();
+    let ids: Vec<InstanceId> = todo.iter().map(|w| w.observation.instance_id).collect();
     let rows = match manager.store.instance_load_many(&ids).await {
         Ok(rows) => rows,
         Err(error) => {
@@ -146,10 +124,10 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     let now = Timestamp::now();
     let mut settled: Vec<Settled> = Vec::new();
     for work in todo {
-        let row = rows.get(&work.seen.instance_id);
+        let row = rows.get(&work.observation.instance_id);
         let context =
             ReportContext { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.link.host_id) };
-        let verdict = plan_report(work.link.host_id, row.map(|r| (&r.instance, r.fence)), &work.seen, context);
+        let verdict = plan_report(work.link.host_id, row.map(|r| (&r.instance, r.fence)), &work.observation, context);
         let unit = unit_of(&work, row, &verdict, now);
         settled.push(Settled { work, row: row.cloned(), verdict, unit });
     }
@@ -184,7 +162,7 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
             }
             Err(error) => {
                 // A defect: acknowledged all the same, or it would come back for ever.
-                let id = settled.work.seen.instance_id;
+                let id = settled.work.observation.instance_id;
                 tracing::error!(instance_id = %id, error = &error as &dyn std::error::Error, "a report was refused by the store");
                 settled.work.link.acknowledge(settled.work.acks);
             }
@@ -213,7 +191,7 @@ struct Settled {
 
 /// Whether the guard failed because the report is old (true) or because the row changed since it was read. None: unknown.
 async fn stale(manager: &Manager, settled: &Settled) -> Option<bool> {
-    let id = settled.work.seen.instance_id;
+    let id = settled.work.observation.instance_id;
     let rows = manager.store.instance_load_many(&[id]).await.ok()?;
     let now = rows.first().map(|r| (r.instance.generation, r.instance.epoch));
     let then = settled.row.as_ref().map(|r| (r.instance.generation, r.instance.epoch));
@@ -221,7 +199,7 @@ async fn stale(manager: &Manager, settled: &Settled) -> Option<bool> {
 }
 
 fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Timestamp) -> Unit {
-    let (host_id, id) = (work.link.host_id, work.seen.instance_id);
+    let (host_id, id) = (work.link.host_id, work.observation.instance_id);
     match (verdict, row) {
         (Verdict::Store { fence, status, events }, Some(row)) => {
             let mut unit = Unit::new().op(store::InstanceObserved {
@@ -255,7 +233,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
         (Verdict::Orphan { detail }, _) => Unit::new().op(store::OrphanPut {
             host_id,
             instance_id: id,
-            epoch: work.seen.fence.epoch,
+            epoch: work.observation.fence.epoch,
             detail: detail.clone(),
             last_seen_at: now,
         }),
@@ -266,7 +244,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
 
 /// What follows a stored report in memory. Answers the instance whose disks are to be forgotten, and whether it had cards.
 fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
-    let (id, host_id) = (settled.work.seen.instance_id, settled.work.link.host_id);
+    let (id, host_id) = (settled.work.observation.instance_id, settled.work.link.host_id);
     match &settled.verdict {
         Verdict::Store { status, .. } => {
             if status.state.is_final() {
@@ -299,12 +277,12 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
         }
         Verdict::Tombstone => {
             let row = settled.row.as_ref().map(|r| &r.instance);
-            settled.work.link.deliver([(id, let_go(id, row, settled.work.seen.fence.epoch))]);
+            settled.work.link.deliver([(id, let_go(id, row, settled.work.observation.fence.epoch))]);
             None
         }
         Verdict::Refuse(stale) => {
             count_stale(*stale);
-            tracing::debug!(instance_id = %id, %host_id, fence = ?settled.work.seen.fence, stale = stale.as_str(), "a report came too late");
+            tracing::debug!(instance_id = %id, %host_id, fence = ?settled.work.observation.fence, stale = stale.as_str(), "a report came too late");
             None
         }
         Verdict::Orphan { detail } => {

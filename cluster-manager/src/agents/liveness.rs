@@ -18,7 +18,7 @@ pub async fn watch(manager: Arc<Manager>) {
     let mut looks = 0_u32;
     loop {
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         looks = looks.wrapping_add(1);

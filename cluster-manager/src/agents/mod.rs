@@ -6,6 +6,7 @@
 //! for all hosts ([`ingest`]), where reports of many instances become one read and one commit.
 
 pub mod desired;
+pub mod incoming;
 pub mod ingest;
 pub mod link;
 pub mod liveness;

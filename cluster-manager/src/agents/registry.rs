@@ -1,6 +1,6 @@
 //! Which hosts are connected now. In memory: the stream is the truth, a row is only written when a host comes or stays away.
 
-use super::link::Link;
+use super::{incoming::Reports, link::Link};
 use domain::HostId;
 use parking_lot::{Mutex, MutexGuard};
 use std::{
@@ -12,10 +12,10 @@ use std::{
     time::Instant,
 };
 
-#[derive(Default)]
 pub struct Registry {
     hosts: Mutex<HashMap<HostId, Presence>>,
     connections: AtomicU64,
+    pub reports: Reports,
 }
 
 #[derive(Clone)]
@@ -25,6 +25,11 @@ pub enum Presence {
 }
 
 impl Registry {
+    #[must_use]
+    pub fn new(reports: Reports) -> Self {
+        Self { hosts: Mutex::default(), connections: AtomicU64::default(), reports }
+    }
+
     fn hosts(&self) -> MutexGuard<'_, HashMap<HostId, Presence>> {
         self.hosts.lock()
     }

@@ -1,6 +1,6 @@
 //! The gRPC service that agents connect to.
 
-use super::{ingest::Incoming, link::Link, link::Next, link::Vitals, welcome};
+use super::{incoming::Incoming, link::Link, link::Next, link::Vitals, welcome};
 use crate::{console, manager::Manager, reconcile::report::Observation};
 use domain::{Timestamp, host::AgentRole, instance::ReportFence};
 use proto::{
@@ -39,7 +39,7 @@ impl AgentLink for AgentLinkService {
         speaks_for.check(&hello.host_id)?;
         let link = welcome::register(&manager, hello, certified).await.map_err(|p| to_status(&p))?;
         let reader = Arc::clone(&link);
-        manager.tasks.clone().spawn({
+        manager.lifetime.tasks.clone().spawn({
             let manager = Arc::clone(&manager);
             async move {
                 read(&manager, &reader, incoming).await;
@@ -99,7 +99,9 @@ async fn read(manager: &Manager, link: &Arc<Link>, mut incoming: Streaming<pb::A
                 link.heard(None);
                 match observation(report) {
                     // Waits when reports come faster than they can be stored: the agent's stream waits with it.
-                    Ok(seen) => manager.ingest.send(Incoming { link: Arc::clone(link), seen }).await,
+                    Ok(observation) => {
+                        manager.agents.reports.send(Incoming { link: Arc::clone(link), observation }).await
+                    }
                     Err(error) => tracing::warn!(host_id = %link.host_id, %error, "a report can't be read"),
                 }
             }
@@ -154,7 +156,7 @@ fn outgoing(
         loop {
             let next = tokio::select! {
                 () = link.closed.cancelled() => break,
-                () = manager.shutdown.cancelled() => break,
+                () = manager.lifetime.shutdown.cancelled() => break,
                 next = link.next() => next,
             };
             for item in next {

@@ -64,7 +64,7 @@ pub async fn register(
         row.name.clone(),
         manager.agents.next_connection(),
         manager.config.agent_queue_max,
-        manager.shutdown.child_token(),
+        manager.lifetime.shutdown.child_token(),
     ));
     manager.agents.enter(Arc::clone(&link));
     tracing::info!(

@@ -34,7 +34,7 @@ pub async fn leak_check_loop(manager: Arc<Manager>) {
     let mut known: BTreeSet<String> = BTreeSet::new();
     loop {
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(every)) => {}
         }
         let leaks = match check(&manager, Duration::from_secs(2)).await {
@@ -65,7 +65,7 @@ pub async fn removal_sweep_loop(manager: Arc<Manager>) {
         }
         round = round.wrapping_add(1);
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
     }

@@ -20,7 +20,7 @@ pub mod preemption;
 pub mod retention;
 
 use crate::{
-    agents::{ingest, liveness},
+    agents::{incoming::Incoming, ingest, liveness},
     manager::Manager,
     reconcile,
 };
@@ -29,10 +29,10 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Starts all of it. `reports`: what hosts report.
-pub fn start(manager: &Arc<Manager>, reports: mpsc::Receiver<ingest::Incoming>) -> Background {
+pub fn start(manager: &Arc<Manager>, reports: mpsc::Receiver<Incoming>) -> Background {
     let mut background = Background::default();
     let m = || Arc::clone(manager);
-    background.start("report-ingest", ingest::run(m(), reports));
+    background.start("report-ingest", ingest::ingest_loop(m(), reports));
     background.start("instance-reconciler", reconcile::instance::reconcile_loop(m()));
     background.start("host-liveness", liveness::watch(m()));
     background.start("preemption", preemption::preemption_loop(m()));

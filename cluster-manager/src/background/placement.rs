@@ -15,7 +15,7 @@ const BACK_UP_EVERY: Duration = Duration::from_secs(10);
 pub async fn capacity_hold_loop(manager: Arc<Manager>) {
     loop {
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(EXPIRE_EVERY) => {}
         }
         let Placement { inventory, holds } = &mut *manager.placement.lock();
@@ -27,12 +27,12 @@ pub async fn capacity_hold_loop(manager: Arc<Manager>) {
 pub async fn refusal_record_loop(manager: Arc<Manager>) {
     loop {
         tokio::select! {
-            () = manager.shutdown.cancelled() => break,
+            () = manager.lifetime.shutdown.cancelled() => break,
             () = manager.placement.refusals.added() => {}
         }
         manager.placement.refusals.flush(&manager.store).await;
         tokio::select! {
-            () = manager.shutdown.cancelled() => break,
+            () = manager.lifetime.shutdown.cancelled() => break,
             () = tokio::time::sleep(RECORD_PAUSE) => {}
         }
     }
@@ -45,7 +45,7 @@ pub async fn backup_loop(manager: Arc<Manager>) {
         let without_backup = manager.inventory().retry_backups().len();
         metrics::gauge!("iaas_instances_without_backup").set(without_backup as f64);
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(BACK_UP_EVERY) => {}
         }
     }

@@ -29,12 +29,12 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 pub async fn preemption_loop(manager: Arc<Manager>) {
     loop {
         let ids = tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             ids = manager.placement.preemptions.take() => ids,
         };
         for id in ids {
             let manager = Arc::clone(&manager);
-            let tasks = manager.tasks.clone();
+            let tasks = manager.lifetime.tasks.clone();
             tasks.spawn(async move {
                 match preempt(&manager, id).await {
                     Ok(()) => metrics::counter!("iaas_preemptions_total").increment(1),
@@ -104,7 +104,7 @@ async fn wait_until_stopped(manager: &Manager, id: InstanceId, notice: Duration)
             Some(_) | None => return Ok(()),
         }
         tokio::select! {
-            () = manager.shutdown.cancelled() => return Err(Problem::unavailable("the cluster-manager stops")),
+            () = manager.lifetime.shutdown.cancelled() => return Err(Problem::unavailable("the cluster-manager stops")),
             () = tokio::time::sleep(READ_EVERY) => {}
         }
     }

@@ -14,7 +14,7 @@ pub async fn retention_loop(manager: Arc<Manager>) {
             tracing::warn!(error = &error as &dyn std::error::Error, "what is past its time can't be deleted now");
         }
         tokio::select! {
-            () = manager.shutdown.cancelled() => return,
+            () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
     }

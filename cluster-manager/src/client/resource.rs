@@ -120,7 +120,7 @@ pub struct PortBinding {
 pub struct BoundPorts {
     /// The ports' epochs.
     pub epochs: HashMap<PortId, i64>,
-    /// Those whose reservation is gone.
+    /// The ports whose reservation is gone.
     pub expired: Vec<PortId>,
 }
 

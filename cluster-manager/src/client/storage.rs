@@ -2,7 +2,7 @@
 //! and removed on proof. All of it is idempotent, so a failure needs no more than a repeat.
 
 use super::coalesce::Coalescer;
-use domain::{DiskId, HostId, InstanceId, Problem, ProjectId};
+use domain::{DiskId, HostId, InstanceId, Problem, ProjectId, instance::InstanceDisk};
 use proto::{
     status::from_status,
     storage::v1::{self as pb, storage_manager_client::StorageManagerClient},
@@ -15,7 +15,6 @@ use tonic::transport::Channel;
 const RESERVE_MAX: usize = 128;
 /// Such calls on their way at once: with one, a create would wait for half of another's before its own.
 const RESERVE_AT_ONCE: usize = 2;
-pub const ROOT: &str = "root";
 pub const LOCAL_POOL: &str = "local";
 
 #[derive(Clone)]
@@ -46,22 +45,20 @@ pub struct Storage {
 /// A disk that is reserved for an instance, in the host's local pool.
 #[derive(Debug, Clone)]
 pub struct DiskReservation {
-    pub disk_id: DiskId,
+    pub disk: InstanceDisk,
     pub instance_id: InstanceId,
     pub project_id: ProjectId,
-    pub role: &'static str,
-    pub size_gib: u64,
 }
 
 impl DiskReservation {
     fn to_pb(&self) -> pb::DiskReservation {
         pb::DiskReservation {
-            disk_id: self.disk_id.to_string(),
+            disk_id: self.disk.id.to_string(),
             instance_id: self.instance_id.to_string(),
             project_id: self.project_id.to_string(),
-            role: self.role.to_owned(),
+            role: self.disk.role.to_owned(),
             pool: LOCAL_POOL.to_owned(),
-            size_gib: self.size_gib,
+            size_gib: self.disk.size_gib,
         }
     }
 }

@@ -165,7 +165,7 @@ pub async fn agent_side(
     let agent = AgentSide { from_agent, to_agent, ended: ended.clone() };
     let gone = || Problem::not_found("console session", &start.session_id);
     caller.ok_or_else(gone)?.send(agent).map_err(|_| gone())?;
-    let shutdown = manager.shutdown.clone();
+    let shutdown = manager.lifetime.shutdown.clone();
     Ok(async_stream::stream! {
         // When the agent drops this, the other direction ends too, after what it still has to send.
         loop {

@@ -46,7 +46,7 @@ macro_rules! calls {
                 // It runs in a task of its own: a caller who goes away in the middle must not leave a commit without what follows it in memory.
                 let manager = Arc::clone(&self.0);
                 let work = async move { $handler(&manager, &context, message).await }.instrument(span);
-                match self.0.tasks.spawn(work).await {
+                match self.0.lifetime.tasks.spawn(work).await {
                     Ok(result) => answered(result),
                     Err(error) => {
                         tracing::error!(%error, call = stringify!($name), "a call died");
@@ -63,7 +63,7 @@ macro_rules! calls {
             ) -> Result<Response<Self::ConsoleStream>, Status> {
                 require_role(&request, CALLERS)?;
                 let console = console::open(&self.0, request.into_inner()).await.map_err(|p| to_status(&p))?;
-                Ok(Response::new(Box::pin(console.into_stream(self.0.shutdown.clone()))))
+                Ok(Response::new(Box::pin(console.into_stream(self.0.lifetime.shutdown.clone()))))
             }
         }
     };

@@ -13,7 +13,7 @@ use crate::{manager::Manager, outcome::store_outcome, reconcile::plan::resize_ge
 use domain::{
     ErrorKind, Problem, Timestamp,
     flavor::Size,
-    instance::{Instance, InstanceState},
+    instance::{Instance, InstanceDisk, InstanceState},
     quota::QuotaAmounts,
     validate,
 };
@@ -121,7 +121,7 @@ struct Decided<'a> {
     change: &'a Change,
     row: &'a InstanceRow,
     next: Instance,
-    /// Where its size changes.
+    /// What a new size changes of its claim. `None`: the size stays.
     claim: Option<ClaimChange>,
     now: Timestamp,
 }
@@ -140,12 +140,12 @@ async fn commit(manager: &Manager, context: &CallContext, decided: &Decided<'_>)
         manager.placement.refusals.add(next.project_id, (next.id, &next.name), record);
     }
     let resize = resize.transpose()?;
-    let disk_grows = next.spec.size.disk_gib > row.instance.spec.size.disk_gib;
-    if disk_grows && let Some(disk_id) = next.root_disk_id {
+    let growing = growing_disks(&row.instance, next);
+    for disk in &growing {
         // Quota first, so that its refusal is the answer. If the commit below fails, the reconciler puts the size back.
-        let disk = manager.store.disk_find(disk_id).await.map_err(read_problem)?;
-        let generation = resize_generation(next.generation, disk.map_or(0, |d| d.generation));
-        manager.clients.storage.resize(disk_id, next.id, next.spec.size.disk_gib, generation).await?;
+        let row = manager.store.disk_find(disk.id).await.map_err(read_problem)?;
+        let generation = resize_generation(next.generation, row.map_or(0, |d| d.generation));
+        manager.clients.storage.resize(disk.id, next.id, disk.size_gib, generation).await?;
     }
     let (unit, quota) = render(context, decided);
     let smaller = decided.claim.filter(|claim| claim.less != Size::default());
@@ -155,7 +155,7 @@ async fn commit(manager: &Manager, context: &CallContext, decided: &Decided<'_>)
         return Ok(Committed::Yes);
     };
     drop(resize);
-    if disk_grows {
+    if !growing.is_empty() {
         manager.signal.wake([next.id], None);
     }
     match error {
@@ -182,6 +182,13 @@ async fn commit(manager: &Manager, context: &CallContext, decided: &Decided<'_>)
             Err(commit_problem(error))
         }
     }
+}
+
+/// The disks that the change makes larger.
+fn growing_disks(old: &Instance, next: &Instance) -> Vec<InstanceDisk> {
+    let old = old.disks();
+    let grows = |disk: &InstanceDisk| old.iter().any(|before| before.id == disk.id && before.size_gib < disk.size_gib);
+    next.disks().into_iter().filter(grows).collect()
 }
 
 /// The change as one unit, and what it takes of the quota.

@@ -74,10 +74,8 @@ pub async fn change(manager: &Manager, change: &Change, row: &InstanceRow, next:
         drop(ResizeClaim::take(manager, row, next.spec.size, &claim, Timestamp::now())?);
     }
     let mut affected = vec![format!("instance {} ({})", old.name, old.id)];
-    if (deleting || matches!(change, Change::Rebuild { .. }))
-        && let Some(disk_id) = old.root_disk_id
-    {
-        affected.push(format!("disk {disk_id}: its content is lost"));
+    if deleting || matches!(change, Change::Rebuild { .. }) {
+        affected.extend(old.disks().iter().map(|disk| format!("disk {}: its content is lost", disk.id)));
     }
     if let Change::AttachNic { .. } = change {
         affected.extend(next.spec.nics.last().map(describe_nic));

@@ -15,7 +15,7 @@ pub struct TentativePlacement<'a> {
 
 /// A refusal, and who would have to be preempted for there to be a place.
 pub struct PlacementFailure {
-    /// As operators may see it.
+    /// The record as operators may see it.
     pub record: PlacementRecord,
     pub problem: Problem,
     pub preemption: Option<Preemption>,

@@ -6,13 +6,13 @@ use super::{
     request::{CreateRequest, InstanceRequest},
 };
 use crate::{
-    client::{
-        resource::PortReservation,
-        storage::{DiskReservation, ROOT},
-    },
+    client::{resource::PortReservation, storage::DiskReservation},
     manager::Manager,
 };
-use domain::{InstanceId, Problem, instance::Nic};
+use domain::{
+    InstanceId, Problem,
+    instance::{Nic, disks as disks_of},
+};
 use service_kit::context::CallContext;
 
 /// The NICs of each instance, in order. When either service refuses, the other's reservations are released.
@@ -61,16 +61,13 @@ pub async fn release(manager: &Manager, context: &CallContext, request: &CreateR
 }
 
 fn disks(request: &CreateRequest) -> Vec<DiskReservation> {
-    let disk = |instance: &InstanceRequest| {
-        Some(DiskReservation {
-            disk_id: instance.root_disk_id?,
-            instance_id: instance.id,
-            project_id: request.project_id,
-            role: ROOT,
-            size_gib: request.spec.size.disk_gib,
-        })
+    let project_id = request.project_id;
+    let of_instance = |instance: &InstanceRequest| {
+        let instance_id = instance.id;
+        let disks = disks_of(instance.root_disk_id, request.spec.size).into_iter();
+        disks.map(move |disk| DiskReservation { disk, instance_id, project_id })
     };
-    request.instances.iter().filter_map(disk).collect()
+    request.instances.iter().flat_map(of_instance).collect()
 }
 
 fn ports(request: &CreateRequest) -> Vec<PortReservation> {

@@ -1,15 +1,15 @@
-//! The steps about what an instance holds of other services: its disk of the storage-manager, its ports of the resource-manager. The
+//! The steps about what an instance holds of other services: its disks of the storage-manager, its ports of the resource-manager. The
 //! same step of many instances is one call to each, and the two are called side by side.
 
 use super::{
-    plan::{bound, desired_disk_gib},
+    plan::bound,
     target::{Outcomes, PassOutcome, PassTarget, Progress, commit_outcome, render_progress},
 };
 use crate::{
     client::{
         Clients,
         resource::{BoundPorts, PortBinding, PortReservation},
-        storage::{DiskBinding, DiskReservation, ROOT},
+        storage::{DiskBinding, DiskReservation},
     },
     instance::nic::{hostname, port_reservation, request_again},
     manager::Manager,
@@ -26,7 +26,7 @@ use store::DiskState;
 /// Which of the claims a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Which {
-    pub disk: bool,
+    pub disks: bool,
     pub ports: bool,
 }
 
@@ -36,19 +36,19 @@ pub(super) async fn reserve_disks(
     next: &mut Vec<PassTarget>,
     outcomes: &mut Outcomes,
 ) {
-    let calls = targets.iter().map(|target| manager.clients.storage.reserve(disk_reservation(target)));
+    let calls = targets.iter().map(|target| manager.clients.storage.reserve(disk_reservations(target)));
     let reserved = futures::future::join_all(calls).await;
     for (mut target, reserved) in targets.into_iter().zip(reserved) {
         match reserved {
             Ok(()) => {
-                target.root_disk_reserved();
+                target.disks_reserved();
                 next.push(target);
             }
             Err(problem) if is_refusal(&problem) => {
-                let shown = show_refusal(manager, &target, format!("its disk can't be reserved: {problem}")).await;
+                let shown = show_refusal(manager, &target, format!("its disks can't be reserved: {problem}")).await;
                 outcomes.push((target.id(), shown));
             }
-            Err(problem) => outcomes.push(target.failed("reserving its disk", &problem)),
+            Err(problem) => outcomes.push(target.failed("reserving its disks", &problem)),
         }
     }
 }
@@ -70,11 +70,10 @@ async fn show_refusal(manager: &Manager, target: &PassTarget, reason: String) ->
     }
 }
 
-fn disk_reservation(target: &PassTarget) -> Vec<DiskReservation> {
-    let instance = target.instance();
-    let (Some(disk_id), Some(size_gib)) = (instance.root_disk_id, desired_disk_gib(instance)) else { return vec![] };
-    let (instance_id, project_id) = (instance.id, instance.project_id);
-    vec![DiskReservation { disk_id, instance_id, project_id, role: ROOT, size_gib }]
+fn disk_reservations(target: &PassTarget) -> Vec<DiskReservation> {
+    let (instance_id, project_id) = (target.id(), target.instance().project_id);
+    let missing = target.missing_disks().into_iter();
+    missing.map(|disk| DiskReservation { disk, instance_id, project_id }).collect()
 }
 
 /// Makes reservations again that expired: the same ports, MACs and addresses as were promised. The rows are read again after that.
@@ -137,17 +136,17 @@ pub(super) async fn bind(
         return;
     }
     let disks: Vec<DiskBinding> =
-        targets.iter().filter(|(_, which)| which.disk).filter_map(|(t, _)| disk_binding(t)).collect();
+        targets.iter().filter(|(_, which)| which.disks).flat_map(|(t, _)| disk_bindings(t)).collect();
     let ports: Vec<Vec<PortBinding>> =
         targets.iter().map(|(t, which)| if which.ports { port_bindings(t) } else { vec![] }).collect();
     let (disks, ports) = tokio::join!(clients.storage.confirm(&disks), bind_ports(clients, ports));
     for ((mut target, which), ports) in targets.into_iter().zip(ports) {
         match (&disks, &ports) {
-            (Err(problem), _) if which.disk => outcomes.push(target.failed("confirming its disk", problem)),
+            (Err(problem), _) if which.disks => outcomes.push(target.failed("confirming its disks", problem)),
             (_, Err(problem)) if which.ports => outcomes.push(target.failed("binding its ports", problem)),
             (disks, ports) => {
-                if let (true, Ok(expired)) = (which.disk, disks) {
-                    disk_confirmed(&mut target, expired);
+                if let (true, Ok(expired)) = (which.disks, disks) {
+                    target.disks_confirmed(expired);
                 }
                 if let (true, Ok(bound)) = (which.ports, ports) {
                     ports_bound(&mut target, bound);
@@ -170,14 +169,12 @@ async fn bind_ports(clients: &Clients, bindings: Vec<Vec<PortBinding>>) -> Vec<R
     }
 }
 
-fn disk_binding(target: &PassTarget) -> Option<DiskBinding> {
+fn disk_bindings(target: &PassTarget) -> Vec<DiskBinding> {
     let instance = target.instance();
-    Some(DiskBinding {
-        disk_id: instance.root_disk_id?,
-        instance_id: instance.id,
-        host_id: instance.host_id?,
-        epoch: instance.epoch,
-    })
+    let Some(host_id) = instance.host_id else { return vec![] };
+    let (instance_id, epoch) = (instance.id, instance.epoch);
+    let disks = instance.disks().into_iter();
+    disks.map(|disk| DiskBinding { disk_id: disk.id, instance_id, host_id, epoch }).collect()
 }
 
 /// The bindings of ports that aren't bound as they must be, or carry old metadata.
@@ -195,19 +192,6 @@ fn port_bindings(target: &PassTarget) -> Vec<PortBinding> {
         hostname: hostname(&instance.name),
     };
     target.row.ports.iter().filter(|p| desired(p) && due(p)).map(binding).collect()
-}
-
-fn disk_confirmed(target: &mut PassTarget, expired: &[DiskId]) {
-    let instance = target.instance();
-    let (host_id, epoch) = (instance.host_id, instance.epoch);
-    if instance.root_disk_id.is_some_and(|id| expired.contains(&id)) {
-        target.root_disk_gone();
-    } else {
-        target.change_root_disk(|disk| {
-            (disk.state, disk.expires_at) = (DiskState::Confirmed, None);
-            (disk.host_id, disk.epoch) = (host_id, epoch);
-        });
-    }
 }
 
 fn ports_bound(target: &mut PassTarget, done: &BoundPorts) {
@@ -229,14 +213,15 @@ fn ports_bound(target: &mut PassTarget, done: &BoundPorts) {
 pub(super) async fn resize_disk(
     clients: &Clients,
     mut target: PassTarget,
+    disk_id: DiskId,
     size_gib: u64,
     generation: i64,
 ) -> Result<PassTarget, (InstanceId, PassOutcome)> {
-    let id = target.id();
-    let Some(disk_id) = target.instance().root_disk_id else { return Err((id, PassOutcome::Settled)) };
-    match clients.storage.resize(disk_id, id, size_gib, generation).await {
+    match clients.storage.resize(disk_id, target.id(), size_gib, generation).await {
         Ok(()) => {
-            target.change_root_disk(|disk| (disk.size_gib, disk.generation) = (size_gib, generation));
+            for disk in target.row.disks.iter_mut().filter(|disk| disk.id == disk_id) {
+                (disk.size_gib, disk.generation) = (size_gib, generation);
+            }
             Ok(target)
         }
         Err(problem) => Err(target.failed("resizing its disk", &problem)),
@@ -252,15 +237,15 @@ pub(super) async fn release(
     let ids = |selected: fn(&Which) -> bool| -> Vec<InstanceId> {
         targets.iter().filter(|(_, which)| selected(which)).map(|(t, _)| t.id()).collect()
     };
-    let (disks, ports) = (ids(|w| w.disk), ids(|w| w.ports));
+    let (disks, ports) = (ids(|w| w.disks), ids(|w| w.ports));
     let (disks, ports) = tokio::join!(clients.storage.release(&disks), clients.resource.release(&ports));
     for (mut target, which) in targets {
         match (&disks, &ports) {
-            (Err(problem), _) if which.disk => outcomes.push(target.failed("releasing its disk", problem)),
+            (Err(problem), _) if which.disks => outcomes.push(target.failed("releasing its disks", problem)),
             (_, Err(problem)) if which.ports => outcomes.push(target.failed("releasing its ports", problem)),
             _ => {
-                if which.disk {
-                    target.change_root_disk(|disk| disk.state = DiskState::Releasing);
+                if which.disks {
+                    target.row.disks.iter_mut().for_each(|disk| disk.state = DiskState::Releasing);
                 }
                 if which.ports {
                     let made_with_it = |p: &&mut Port| p.owner.is_some_and(|o| o.with_instance);

@@ -51,7 +51,7 @@ pub async fn reconcile_loop(manager: Arc<Manager>) {
     loop {
         let next_retry = reconciler.failures.values().map(|f| f.due).min();
         tokio::select! {
-            () = manager.shutdown.cancelled() => break,
+            () = manager.lifetime.shutdown.cancelled() => break,
             () = manager.signal.woken() => {}
             _ = timer.tick() => wake_overdue(&manager).await,
             () = tokio::time::sleep_until(next_retry.unwrap_or_else(far).into()), if next_retry.is_some() => {}

@@ -61,7 +61,7 @@ fn port(row: &Instance, nic: &Nic) -> Port {
 fn step_with(row: &Instance, disk: Option<&DiskRow>, ports: &[Port]) -> Step {
     let target = ReconcileTarget {
         instance: row,
-        disk,
+        disks: disk.map(std::slice::from_ref).unwrap_or_default(),
         ports,
         metadata_digest: DIGEST,
         image_found: true,
@@ -78,7 +78,7 @@ fn step(row: &Instance, ports: &[Port]) -> Step {
 #[test]
 fn nothing_is_delivered_before_every_port_is_bound_to_this_host_and_epoch_with_its_metadata() {
     let (row, ports) = with_nics(S::Pending, 2);
-    let bind = Step::Bind { disk: false, ports: true };
+    let bind = Step::Bind { disks: false, ports: true };
     assert_eq!(step(&row, &ports), Step::Deliver);
     assert_eq!(step(&row, &ports[..1]), Step::ReservePorts);
     type Changed = (&'static str, fn(&mut Port));
@@ -100,9 +100,9 @@ fn nothing_is_delivered_before_every_port_is_bound_to_this_host_and_epoch_with_i
     let reserved = disk_row(&row);
     let mut unbound = ports.clone();
     unbound[0].host_id = None;
-    assert_eq!(step_with(&row, Some(&reserved), &unbound), Step::Bind { disk: true, ports: true }, "side by side");
-    assert_eq!(step_with(&row, Some(&reserved), &ports), Step::Bind { disk: true, ports: false });
-    assert_eq!(step_with(&row, None, &ports[..1]), Step::ReserveDisk);
+    assert_eq!(step_with(&row, Some(&reserved), &unbound), Step::Bind { disks: true, ports: true }, "side by side");
+    assert_eq!(step_with(&row, Some(&reserved), &ports), Step::Bind { disks: true, ports: false });
+    assert_eq!(step_with(&row, None, &ports[..1]), Step::ReserveDisks);
     let mut foreign = ports.clone();
     foreign[0].owner = Some(PortOwner { instance_id: InstanceId::new(), with_instance: true });
     assert!(!deliverable(&row, &[confirmed(&row)], &foreign));
@@ -114,7 +114,7 @@ fn a_settled_instance_whose_metadata_changed_is_bound_again_and_settles() {
     let (row, mut ports) = with_nics(S::Running, 1);
     assert_eq!(step(&row, &ports), Step::Settled);
     ports[0].metadata_digest = "d0".into();
-    assert_eq!(step(&row, &ports), Step::Bind { disk: false, ports: true });
+    assert_eq!(step(&row, &ports), Step::Bind { disks: false, ports: true });
 }
 
 #[test]
@@ -135,8 +135,8 @@ fn a_removed_nic_keeps_its_port_until_the_host_proves_that_it_is_detached() {
 #[test]
 fn a_deletion_releases_what_was_made_with_the_instance_and_holds_the_rest_until_proof() {
     let (row, mut ports) = with_nics(S::Deleting, 2);
-    assert_eq!(step_with(&row, None, &ports), Step::Release { disk: false, ports: true });
-    assert_eq!(step(&row, &ports), Step::Release { disk: true, ports: true });
+    assert_eq!(step_with(&row, None, &ports), Step::Release { disks: false, ports: true });
+    assert_eq!(step(&row, &ports), Step::Release { disks: true, ports: true });
     ports[0].state = PortState::Releasing;
     ports[1].owner = Some(PortOwner { instance_id: row.id, with_instance: false });
     assert_eq!(step_with(&row, None, &ports), Step::Deliver, "a port that exists by itself is not released");

@@ -6,7 +6,7 @@
 
 use super::deadline::Deadlines;
 use domain::{
-    PortId, Timestamp,
+    DiskId, PortId, Timestamp,
     instance::{Instance, InstanceState},
     network::{Port, PortState},
 };
@@ -32,8 +32,8 @@ pub struct HostView {
 #[derive(Debug, Clone, Copy)]
 pub struct ReconcileTarget<'a> {
     pub instance: &'a Instance,
-    /// Its root disk's row, if there is one.
-    pub disk: Option<&'a DiskRow>,
+    /// The rows of its disks, as far as there are any.
+    pub disks: &'a [DiskRow],
     /// The ports that are its own, or about to be.
     pub ports: &'a [Port],
     /// The digest of its metadata, as its ports must carry it.
@@ -50,15 +50,15 @@ pub enum Step {
     /// There is nothing to do until something changes.
     Settled,
     /// The reservation is gone (or never was): make it again.
-    ReserveDisk,
+    ReserveDisks,
     /// Its NICs lack ports: reservations expired before they were bound.
     ReservePorts,
-    /// Bind the disk, the ports or both to the instance's host and epoch. Nothing is delivered before.
-    Bind { disk: bool, ports: bool },
-    /// The disk's row has another size than the instance was promised.
-    ResizeDisk { size_gib: u64, generation: i64 },
+    /// Bind the disks, the ports or both to the instance's host and epoch. Nothing is delivered before.
+    Bind { disks: bool, ports: bool },
+    /// The row of a disk has another size than the instance was promised.
+    ResizeDisk { disk_id: DiskId, size_gib: u64, generation: i64 },
     /// The deletion stands: the quota of what was made with it may be released.
-    Release { disk: bool, ports: bool },
+    Release { disks: bool, ports: bool },
     /// The host proved that these NICs are detached: their ports are free, or go.
     RemovePorts { ports: Vec<PortId> },
     /// Send the host what the instance must be.
@@ -74,12 +74,12 @@ pub fn plan_step(target: ReconcileTarget<'_>, deadlines: &Deadlines, now: Timest
     if let Some(show) = plan_show(target, deadlines, now) {
         return show;
     }
-    let ReconcileTarget { instance, disk, .. } = target;
+    let instance = target.instance;
     if instance.spec.deleted {
-        let disk = disk.is_some_and(|d| d.state != DiskState::Releasing);
+        let disks = target.disks.iter().any(|d| d.state != DiskState::Releasing);
         let ports = target.ports.iter().any(|p| made_with_it(p) && p.state != PortState::Releasing);
         return match instance.host_id {
-            _ if disk || ports => Step::Release { disk, ports },
+            _ if disks || ports => Step::Release { disks, ports },
             None => Step::RemoveRow,
             Some(_) => Step::Deliver,
         };
@@ -99,35 +99,35 @@ pub fn plan_step(target: ReconcileTarget<'_>, deadlines: &Deadlines, now: Timest
 
 /// Whatever the instance holds of other services must be its own, bound to its host and epoch, before anything is delivered.
 fn plan_claims(target: ReconcileTarget<'_>) -> Option<Step> {
-    let ReconcileTarget { instance, disk, .. } = target;
-    let desired_gib = desired_disk_gib(instance);
-    let disk = match (desired_gib, disk) {
-        (None, _) => None,
-        (Some(_), None) => return Some(Step::ReserveDisk),
-        (Some(_), Some(disk)) => Some(disk),
-    };
-    let ports: Vec<Option<&Port>> =
-        instance.spec.nics.iter().map(|nic| target.ports.iter().find(|p| p.id == nic.port_id)).collect();
-    if ports.contains(&None) {
+    let ReconcileTarget { instance, disks, .. } = target;
+    let desired = instance.disks();
+    let disks: Vec<&DiskRow> = desired.iter().filter_map(|disk| disks.iter().find(|row| row.id == disk.id)).collect();
+    if disks.len() < desired.len() {
+        return Some(Step::ReserveDisks);
+    }
+    let ports: Vec<&Port> =
+        instance.spec.nics.iter().filter_map(|nic| target.ports.iter().find(|p| p.id == nic.port_id)).collect();
+    if ports.len() < instance.spec.nics.len() {
         return Some(Step::ReservePorts);
     }
-    let ports: Vec<&Port> = ports.into_iter().flatten().collect();
     // Only a deletion releases, and deletions don't come back.
-    if disk.is_some_and(|d| d.state == DiskState::Releasing) || ports.iter().any(|p| p.state == PortState::Releasing) {
+    if disks.iter().any(|d| d.state == DiskState::Releasing) || ports.iter().any(|p| p.state == PortState::Releasing) {
         return Some(Step::Settled);
     }
-    let bind_disk = disk
-        .is_some_and(|d| d.state == DiskState::Reserved || d.epoch != instance.epoch || d.host_id != instance.host_id);
+    let bind_disks = disks.iter().any(|disk| !disk_bound(instance, disk));
     let bind_ports = ports.iter().any(|p| !bound(instance, p) || p.metadata_digest != target.metadata_digest);
-    if bind_disk || bind_ports {
-        return Some(Step::Bind { disk: bind_disk, ports: bind_ports });
+    if bind_disks || bind_ports {
+        return Some(Step::Bind { disks: bind_disks, ports: bind_ports });
     }
-    match (disk, desired_gib) {
-        (Some(d), Some(size_gib)) if d.size_gib != size_gib => {
-            Some(Step::ResizeDisk { size_gib, generation: resize_generation(instance.generation, d.generation) })
-        }
-        _ => None,
-    }
+    let (disk, row) = desired.iter().zip(disks).find(|(disk, row)| disk.size_gib != row.size_gib)?;
+    let generation = resize_generation(instance.generation, row.generation);
+    Some(Step::ResizeDisk { disk_id: disk.id, size_gib: disk.size_gib, generation })
+}
+
+/// Whether a disk is bound to this instance's host, under its epoch.
+#[must_use]
+pub fn disk_bound(instance: &Instance, disk: &DiskRow) -> bool {
+    disk.state == DiskState::Confirmed && disk.epoch == instance.epoch && disk.host_id == instance.host_id
 }
 
 /// Whether a port is bound to this instance, on its host, under its epoch.
@@ -153,12 +153,6 @@ pub fn detached_ports(instance: &Instance, ports: &[Port]) -> Vec<PortId> {
         .map(|p| p.id)
         .filter(|id| instance.spec.nics.iter().all(|nic| nic.port_id != *id))
         .collect()
-}
-
-/// The size of the root disk that the instance must have, GiB.
-#[must_use]
-pub fn desired_disk_gib(instance: &Instance) -> Option<u64> {
-    (instance.root_disk_id.is_some() && instance.spec.size.disk_gib > 0).then_some(instance.spec.size.disk_gib)
 }
 
 /// The host did all that the latest generation demands.

@@ -172,11 +172,8 @@ fn next_status(row: &Instance, observed: &Observation, context: ReportContext<'_
         observed_generation: if done { row.generation } else { old.observed_generation },
         deadline_at,
         started_at: observed.started_at.or(old.started_at),
-        guest_up_at: match state {
-            // What a guest reported before a stop isn't true of its next boot.
-            InstanceState::Stopped => None,
-            _ => observed.guest_up_at,
-        },
+        // What a guest reported before a stop isn't true of its next boot.
+        guest_up_at: observed.guest_up_at.filter(|_| state != InstanceState::Stopped),
         crash_count: observed.crash_count.max(old.crash_count),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
 };
-use domain::{HostId, InstanceId, PortId, Timestamp, flavor::Size};
+use domain::{DiskId, HostId, InstanceId, PortId, Timestamp, flavor::Size};
 use proto::agent::v1 as agent;
 use std::collections::HashMap;
 use store::Unit;
@@ -21,10 +21,10 @@ use store::Unit;
 /// The instances of a pass by the step that each takes in this round.
 #[derive(Default)]
 struct Round {
-    reserve_disk: Vec<PassTarget>,
+    reserve_disks: Vec<PassTarget>,
     reserve_ports: Vec<PassTarget>,
     bind: Vec<(PassTarget, claims::Which)>,
-    resize_disk: Vec<(PassTarget, u64, i64)>,
+    resize_disk: Vec<(PassTarget, DiskId, u64, i64)>,
     release: Vec<(PassTarget, claims::Which)>,
     remove_ports: Vec<(PassTarget, Vec<PortId>)>,
     show: Vec<(PassTarget, Progress)>,
@@ -48,11 +48,11 @@ pub(super) async fn take_round(
     }
     let mut next = Vec::new();
     let clients = &manager.clients;
-    claims::reserve_disks(manager, round.reserve_disk, &mut next, outcomes).await;
+    claims::reserve_disks(manager, round.reserve_disks, &mut next, outcomes).await;
     claims::reserve_ports(manager, round.reserve_ports, outcomes).await;
     claims::bind(clients, round.bind, &mut next, outcomes).await;
-    for (target, size_gib, generation) in round.resize_disk {
-        match claims::resize_disk(clients, target, size_gib, generation).await {
+    for (target, disk_id, size_gib, generation) in round.resize_disk {
+        match claims::resize_disk(clients, target, disk_id, size_gib, generation).await {
             Ok(target) => next.push(target),
             Err(outcome) => outcomes.push(outcome),
         }
@@ -73,11 +73,13 @@ fn sort_by_step(manager: &Manager, targets: Vec<PassTarget>, now: Timestamp, out
         count(&step);
         match step {
             Step::Settled => outcomes.push((target.id(), PassOutcome::Settled)),
-            Step::ReserveDisk => round.reserve_disk.push(target),
+            Step::ReserveDisks => round.reserve_disks.push(target),
             Step::ReservePorts => round.reserve_ports.push(target),
-            Step::Bind { disk, ports } => round.bind.push((target, claims::Which { disk, ports })),
-            Step::ResizeDisk { size_gib, generation } => round.resize_disk.push((target, size_gib, generation)),
-            Step::Release { disk, ports } => round.release.push((target, claims::Which { disk, ports })),
+            Step::Bind { disks, ports } => round.bind.push((target, claims::Which { disks, ports })),
+            Step::ResizeDisk { disk_id, size_gib, generation } => {
+                round.resize_disk.push((target, disk_id, size_gib, generation));
+            }
+            Step::Release { disks, ports } => round.release.push((target, claims::Which { disks, ports })),
             Step::RemovePorts { ports } => round.remove_ports.push((target, ports)),
             Step::RemoveRow => round.remove_row.push(target),
             Step::Show { state, step, reason, deadline_at } => {
@@ -125,7 +127,7 @@ fn plan(manager: &Manager, target: &PassTarget, now: Timestamp) -> Step {
 fn count(step: &Step) {
     let name = match step {
         Step::Settled => "settled",
-        Step::ReserveDisk => "reserve_disk",
+        Step::ReserveDisks => "reserve_disks",
         Step::ReservePorts => "reserve_ports",
         Step::Bind { .. } => "bind",
         Step::ResizeDisk { .. } => "resize_disk",
@@ -198,6 +200,6 @@ async fn remove_row(manager: &Manager, target: &PassTarget, now: Timestamp) -> P
     // If this fails, the sweep repeats it.
     match manager.clients.remove_claims(&[instance.id], !target.row.ports.is_empty()).await {
         Ok(()) => PassOutcome::Settled,
-        Err(problem) => target.failed("removing its disk and ports", &problem).1,
+        Err(problem) => target.failed("removing its disks and ports", &problem).1,
     }
 }

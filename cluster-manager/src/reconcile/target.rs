@@ -5,10 +5,10 @@ use super::{
     report::event,
     signal::RequestId,
 };
-use crate::client::storage::{LOCAL_POOL, ROOT};
+use crate::client::storage::LOCAL_POOL;
 use domain::{
-    InstanceId, Problem, Timestamp,
-    instance::{Instance, InstanceState},
+    DiskId, InstanceId, Problem, Timestamp,
+    instance::{Instance, InstanceDisk, InstanceState},
     metadata::InstanceMetadata,
 };
 use store::{CommitError, DesiredRow, DiskRow, DiskState, Guard, Unit};
@@ -51,7 +51,7 @@ impl PassTarget {
     pub fn view(&self, host: Option<HostView>) -> ReconcileTarget<'_> {
         ReconcileTarget {
             instance: self.instance(),
-            disk: self.root_disk(),
+            disks: &self.row.disks,
             ports: &self.row.ports,
             metadata_digest: &self.metadata_digest,
             image_found: self.row.image.is_some(),
@@ -60,44 +60,41 @@ impl PassTarget {
         }
     }
 
-    pub fn root_disk(&self) -> Option<&DiskRow> {
-        let id = self.instance().root_disk_id?;
-        self.row.disks.iter().find(|disk| disk.id == id)
+    /// The disks that it must have and that have no row.
+    pub fn missing_disks(&self) -> Vec<InstanceDisk> {
+        let rows = &self.row.disks;
+        self.instance().disks().into_iter().filter(|disk| rows.iter().all(|row| row.id != disk.id)).collect()
     }
 
-    pub fn change_root_disk(&mut self, change: impl FnOnce(&mut DiskRow)) {
-        let id = self.instance().root_disk_id;
-        if let Some(disk) = self.row.disks.iter_mut().find(|disk| Some(disk.id) == id) {
-            change(disk);
+    /// The disks that had no row were reserved.
+    pub fn disks_reserved(&mut self) {
+        for InstanceDisk { id, role, size_gib } in self.missing_disks() {
+            let instance = &self.row.instance.instance;
+            self.row.disks.push(DiskRow {
+                id,
+                project_id: instance.project_id,
+                instance_id: instance.id,
+                role: role.to_owned(),
+                pool: LOCAL_POOL.to_owned(),
+                size_gib,
+                host_id: None,
+                epoch: 0,
+                state: DiskState::Reserved,
+                expires_at: None,
+                generation: 0,
+                created_at: instance.created_at,
+            });
         }
     }
 
-    /// The root disk was reserved.
-    pub fn root_disk_reserved(&mut self) {
-        let instance = self.instance();
-        let Some(id) = instance.root_disk_id else { return };
-        let disk = DiskRow {
-            id,
-            project_id: instance.project_id,
-            instance_id: instance.id,
-            role: ROOT.to_owned(),
-            pool: LOCAL_POOL.to_owned(),
-            size_gib: instance.spec.size.disk_gib,
-            host_id: None,
-            epoch: 0,
-            state: DiskState::Reserved,
-            expires_at: None,
-            generation: 0,
-            created_at: instance.created_at,
-        };
-        self.root_disk_gone();
-        self.row.disks.push(disk);
-    }
-
-    /// The root disk's reservation expired.
-    pub fn root_disk_gone(&mut self) {
-        let id = self.instance().root_disk_id;
-        self.row.disks.retain(|disk| Some(disk.id) != id);
+    /// The disks were bound to the instance's host and epoch, but for those whose reservation had expired.
+    pub fn disks_confirmed(&mut self, expired: &[DiskId]) {
+        let (host_id, epoch) = (self.instance().host_id, self.instance().epoch);
+        self.row.disks.retain(|disk| !expired.contains(&disk.id));
+        for disk in &mut self.row.disks {
+            (disk.state, disk.expires_at) = (DiskState::Confirmed, None);
+            (disk.host_id, disk.epoch) = (host_id, epoch);
+        }
     }
 
     /// A step failed; it is tried again.

@@ -68,7 +68,9 @@ proptest! {
             }
             Verdict::Gone { .. } => prop_assert!(row.spec.deleted && to == S::Deleted),
             Verdict::Refuse(Stale::Generation) => prop_assert!(observed.fence.generation < row.status.observed_generation),
-            other => prop_assert!(false, "{other:?}"),
+            other @ (Verdict::Refuse(_) | Verdict::Orphan { .. } | Verdict::OrphanGone | Verdict::Tombstone) => {
+                prop_assert!(false, "{other:?}")
+            }
         }
     }
 }
@@ -161,14 +163,14 @@ pub(super) fn confirmed(row: &Instance) -> DiskRow {
     DiskRow { host_id: row.host_id, epoch: row.epoch, state: DiskState::Confirmed, ..disk_row(row) }
 }
 
-const BIND_DISK: Step = Step::Bind { disk: true, ports: false };
-const RELEASE_DISK: Step = Step::Release { disk: true, ports: false };
+const BIND_DISKS: Step = Step::Bind { disks: true, ports: false };
+const RELEASE_DISKS: Step = Step::Release { disks: true, ports: false };
 const UP: HostView = HostView { connected: true, starts: 0 };
 const DISCONNECTED: HostView = HostView { connected: false, starts: 0 };
 
 fn target<'a>(instance: &'a Instance, disk: Option<&'a DiskRow>, host: HostView) -> ReconcileTarget<'a> {
-    let host = Some(host);
-    ReconcileTarget { instance, disk, ports: &[], metadata_digest: "", image_found: true, host, last_failure: None }
+    let (host, disks) = (Some(host), disk.map(std::slice::from_ref).unwrap_or_default());
+    ReconcileTarget { instance, disks, ports: &[], metadata_digest: "", image_found: true, host, last_failure: None }
 }
 
 fn step(row: &Instance, disk: Option<&DiskRow>, host: HostView, now: Timestamp) -> Step {
@@ -178,15 +180,15 @@ fn step(row: &Instance, disk: Option<&DiskRow>, host: HostView, now: Timestamp) 
 #[test]
 fn nothing_is_delivered_before_its_disk_is_bound_to_this_host_and_epoch() {
     let row = instance(S::Pending);
-    assert_eq!(step(&row, None, UP, NOW), Step::ReserveDisk);
+    assert_eq!(step(&row, None, UP, NOW), Step::ReserveDisks);
     let reserved = DiskRow { state: DiskState::Reserved, host_id: None, epoch: 0, ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&reserved), UP, NOW), BIND_DISK);
+    assert_eq!(step(&row, Some(&reserved), UP, NOW), BIND_DISKS);
     let elsewhere = DiskRow { host_id: Some(HostId::new()), ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&elsewhere), UP, NOW), BIND_DISK);
+    assert_eq!(step(&row, Some(&elsewhere), UP, NOW), BIND_DISKS);
     let before = DiskRow { epoch: 1, ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&before), UP, NOW), BIND_DISK);
+    assert_eq!(step(&row, Some(&before), UP, NOW), BIND_DISKS);
     let small = DiskRow { size_gib: 5, generation: 9, ..confirmed(&row) };
-    assert_eq!(step(&row, Some(&small), UP, NOW), Step::ResizeDisk { size_gib: 10, generation: 10 });
+    assert_eq!(step(&row, Some(&small), UP, NOW), Step::ResizeDisk { disk_id: small.id, size_gib: 10, generation: 10 });
     assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), Step::Deliver);
     let mut from_memory = row.clone();
     from_memory.root_disk_id = None;
@@ -198,7 +200,7 @@ fn nothing_is_delivered_before_its_disk_is_bound_to_this_host_and_epoch() {
 #[test]
 fn a_deletion_releases_then_reaches_the_host_and_waits_for_proof_however_long() {
     let row = instance(S::Deleting);
-    assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), RELEASE_DISK);
+    assert_eq!(step(&row, Some(&confirmed(&row)), UP, NOW), RELEASE_DISKS);
     let releasing = DiskRow { state: DiskState::Releasing, ..confirmed(&row) };
     assert_eq!(step(&row, Some(&releasing), UP, NOW), Step::Deliver);
     assert_eq!(step(&row, None, UP, NOW), Step::Deliver, "no disk is no proof");

@@ -58,7 +58,7 @@ impl ManualAgent {
             let instances = match message {
                 Down::Snapshot(snapshot) => snapshot.instances,
                 Down::Delta(delta) => delta.instances,
-                _ => return None,
+                Down::Welcome(_) | Down::OpenSession(_) | Down::ReportAck(_) | Down::HeartbeatAck(_) => return None,
             };
             instances.into_iter().find(|i| i.instance_id == id.to_string())
         })
@@ -78,11 +78,8 @@ impl ManualAgent {
             ..Default::default()
         };
         self.tx.send(pb::AgentMessage { message: Some(Up::Report(report)) }).await.expect("the stream is open");
-        self.next(|message| match message {
-            Down::ReportAck(ack) if (ack.start, ack.counter) >= (fence.start, fence.counter) => Some(()),
-            _ => None,
-        })
-        .await;
+        let acknowledges = |message: &Down| matches!(message, Down::ReportAck(ack) if (ack.start, ack.counter) >= (fence.start, fence.counter));
+        self.next(|message| acknowledges(&message).then_some(())).await;
     }
 }
 

@@ -232,6 +232,33 @@ pub struct Nic {
     pub security_group_ids: Option<Vec<SecurityGroupId>>,
 }
 
+/// The role of the disk that an instance boots from.
+pub const ROOT_DISK: &str = "root";
+
+/// A disk that an instance must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InstanceDisk {
+    pub id: DiskId,
+    pub role: &'static str,
+    pub size_gib: u64,
+}
+
+/// The disks of an instance with this root disk and size. Whatever reserves, binds, resizes, delivers or releases disks goes by this list;
+/// an instance that runs from memory has none.
+#[must_use]
+pub fn disks(root_disk_id: Option<DiskId>, size: Size) -> Vec<InstanceDisk> {
+    let root = root_disk_id.filter(|_| size.disk_gib > 0);
+    root.map(|id| InstanceDisk { id, role: ROOT_DISK, size_gib: size.disk_gib }).into_iter().collect()
+}
+
+impl Instance {
+    /// The disks that it must have.
+    #[must_use]
+    pub fn disks(&self) -> Vec<InstanceDisk> {
+        disks(self.root_disk_id, self.spec.size)
+    }
+}
+
 /// A network card that is requested for an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicRequest {
