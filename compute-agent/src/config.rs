@@ -47,7 +47,7 @@ pub struct Config {
     pub console_log_kib: u64,
     /// How many instance starts are prepared at the same time. 0: twice the number of hardware threads, at least 4.
     pub parallel_starts: u32,
-    /// The socket of this host's network-agent, which passes the tap devices of the instances' network cards.
+    /// The socket of this host's network-agent, which passes the tap devices of the instances' NICs.
     pub port_socket: PathBuf,
     /// The program that starts QEMU as an unprivileged user; it is called with the argument `vm-launch`. Unset: the running binary itself.
     pub launch_program: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! Checks whether this host can run instances, and says what to do if not. It changes nothing that lasts.
 
 use crate::{
+    chain::chain,
     config::Config,
     host::{
         cgroup::{Cgroups, parse_mountinfo},
@@ -8,7 +9,7 @@ use crate::{
     },
     ledger::{Held, Ledger},
     qemu::{argv::Accel, version::find_qemu},
-    reconcile::{chain, context::Context, hypervisor::prober},
+    reconcile::{context::Context, hypervisor::prober},
 };
 use serde::Serialize;
 use std::{fmt, fs, path::Path};

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod adopt;
+mod chain;
 pub mod config;
 pub mod console;
 pub mod disk;

@@ -6,12 +6,13 @@
 
 use crate::{
     adopt::{Found, running_qemus},
+    chain::chain,
     config::Config,
     host::cgroup::Cgroups,
     ledger::{Held, Ledger, LedgerError},
     qemu::leftover,
     qmp::{QmpClient, RunState},
-    reconcile::{chain, layout::Paths},
+    reconcile::layout::Paths,
 };
 use domain::InstanceId;
 use std::{fmt, time::Duration};

@@ -57,14 +57,14 @@ daemon_start() {
     mkdir -p "$RUN_DIR" "$LOG_DIR"
     if pid=$(daemon_pid); then
         if [[ -s $RUN_DIR/fingerprint && $(<"$RUN_DIR/fingerprint") == "$fingerprint" ]]; then
-            note "runs already (process $pid)"
+            note "iaasd is already running (process $pid)"
             daemon_wait_ready
             return
         fi
-        note "changed: restarting (instances keep running)"
+        note "iaasd or its configuration changed: restarting it (instances keep running)"
         daemon_stop
     fi
-    "$LIB_DIR/iaasd" config check --config "$CONFIG" >/dev/null || die "the configuration $CONFIG is wrong (see above)" "correct it, then again"
+    "$LIB_DIR/iaasd" config check --config "$CONFIG" >/dev/null || die "the configuration $CONFIG has errors (see above)" "correct it, then run this again"
     port_is_free
     if systemd_runs; then
         if ! cmp -s "$ROOT/deploy/systemd/iaasd.service" "$UNIT"; then
@@ -105,13 +105,13 @@ daemon_wait_ready() {
         fi
         sleep 0.1
     done
-    daemon_failed "$url did not say 200 within $READY_SECONDS s: $(curl --silent --insecure --noproxy '*' --max-time 2 "$url" || echo 'no answer')"
+    daemon_failed "$url did not answer 200 within $READY_SECONDS s: $(curl --silent --insecure --noproxy '*' --max-time 2 "$url" || echo 'no answer')"
 }
 
 daemon_failed() {
     daemon_log 15 >&2
-    die "iaasd did not start: $1" "its last log lines are above; all of it: $(daemon_log_place)" \
-        "what may be wrong with this machine: $LIB_DIR/iaasd doctor --config $CONFIG"
+    die "iaasd did not start: $1" "its last log lines are above; the whole log: $(daemon_log_place)" \
+        "to check this machine, run: $LIB_DIR/iaasd doctor --config $CONFIG"
 }
 
 daemon_log_place() {
@@ -132,7 +132,7 @@ port_is_free() {
     listen=$(api_listen)
     holder=$(ss -Hltnp "sport = :${listen##*:}" 2>/dev/null | sed -n '1s/.*users:((\("[^"]*"\),pid=\([0-9]*\).*/\1 (process \2)/p')
     [[ -z $holder ]] || die "port ${listen##*:} is in use by $holder" \
-        "stop that, or set another port in $CONFIG ([api] listen), then again"
+        "stop that process, or set another port in $CONFIG ([api] listen), then run this again"
 }
 
 # SIGTERM, then wait; SIGKILL if it will not go. Instances keep running.

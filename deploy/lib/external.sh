@@ -26,16 +26,16 @@ external_ensure() {
     if ! ip link show dev "$EXTERNAL_BRIDGE" >/dev/null 2>&1; then
         # Ours alone, with nothing to loop: no spanning tree, and no wait before the first packet.
         ip link add name "$EXTERNAL_BRIDGE" type bridge stp_state 0 forward_delay 0 ||
-            die "the bridge $EXTERNAL_BRIDGE cannot be made (see above)" "is this container allowed to make network links (CAP_NET_ADMIN)?"
+            die "the bridge $EXTERNAL_BRIDGE cannot be created (see above)" "is this container allowed to create network links (CAP_NET_ADMIN)?"
         # An address of its own, else it takes one of its ports', another whenever one comes or goes.
         ip link set dev "$EXTERNAL_BRIDGE" address "$(ip -j link show dev "$EXTERNAL_BRIDGE" | jq -r ".[0].address")"
-        note "made the bridge $EXTERNAL_BRIDGE with $EXTERNAL_CIDR"
+        note "created the bridge $EXTERNAL_BRIDGE with $EXTERNAL_CIDR"
     fi
     ip address replace "$(external_gateway "$EXTERNAL_CIDR")/$(external_prefix "$EXTERNAL_CIDR")" dev "$EXTERNAL_BRIDGE"
     ip link set dev "$EXTERNAL_BRIDGE" up
     if [[ $(</proc/sys/net/ipv4/ip_forward) != 1 ]]; then
         (echo 1 >/proc/sys/net/ipv4/ip_forward) 2>/dev/null ||
-            die "net.ipv4.ip_forward is off and cannot be turned on here" "turn it on from outside this container, then again"
+            die "net.ipv4.ip_forward is off and cannot be turned on here" "turn it on from outside this container, then run this again"
     fi
     external_rules | nft -f - || die "nftables refused the rules of the external network (see above)" \
         "does this kernel have nf_tables with NAT? see: modprobe nft_masq"
@@ -65,23 +65,23 @@ RULES
 external_check() {
     local a b c d prefix other
     [[ $EXTERNAL_CIDR =~ ^([0-9]+)\.([0-9]+)\.([0-9]+)\.([0-9]+)/([0-9]+)$ ]] ||
-        die "IAAS_EXTERNAL_CIDR is no IPv4 range: $EXTERNAL_CIDR" "as in IAAS_EXTERNAL_CIDR=100.64.77.0/24"
+        die "IAAS_EXTERNAL_CIDR is not an IPv4 range: $EXTERNAL_CIDR" "for example: IAAS_EXTERNAL_CIDR=100.64.77.0/24"
     a=${BASH_REMATCH[1]} b=${BASH_REMATCH[2]} c=${BASH_REMATCH[3]} d=${BASH_REMATCH[4]} prefix=${BASH_REMATCH[5]}
     ((a < 256 && b < 256 && c < 256 && d < 256 && prefix >= 8 && prefix <= 29 && ((a << 24 | b << 16 | c << 8 | d) & ((1 << (32 - prefix)) - 1)) == 0)) ||
-        die "IAAS_EXTERNAL_CIDR must be a network of /8 to /29 without host bits: $EXTERNAL_CIDR" "as in IAAS_EXTERNAL_CIDR=100.64.77.0/24"
-    [[ $EXTERNAL_BRIDGE =~ ^[a-zA-Z0-9_.-]{1,15}$ ]] || die "IAAS_EXTERNAL_BRIDGE is no name for a link: $EXTERNAL_BRIDGE"
+        die "IAAS_EXTERNAL_CIDR must be a network of /8 to /29 without host bits: $EXTERNAL_CIDR" "for example: IAAS_EXTERNAL_CIDR=100.64.77.0/24"
+    [[ $EXTERNAL_BRIDGE =~ ^[a-zA-Z0-9_.-]{1,15}$ ]] || die "IAAS_EXTERNAL_BRIDGE is not a valid name of a link: $EXTERNAL_BRIDGE"
     if [[ -e $EXTERNAL_STATE ]]; then
         external_recall
         [[ $REMEMBERED_BRIDGE == "$EXTERNAL_BRIDGE" && $REMEMBERED_CIDR == "$EXTERNAL_CIDR" ]] ||
             die "the external network is $REMEMBERED_CIDR on $REMEMBERED_BRIDGE, not $EXTERNAL_CIDR on $EXTERNAL_BRIDGE" \
-                "floating IPs live there: it changes only with a new installation (./deploy/down --purge)"
+                "floating IPs depend on it, so it can only change with a new installation (./deploy/down --purge)"
         return
     fi
     if ip link show dev "$EXTERNAL_BRIDGE" >/dev/null 2>&1; then
-        die "there is a link $EXTERNAL_BRIDGE that deploy/up didn't make" "name another: IAAS_EXTERNAL_BRIDGE=iaas-ext1 $0"
+        die "there is already a link $EXTERNAL_BRIDGE that deploy/up didn't create" "use another name: IAAS_EXTERNAL_BRIDGE=iaas-ext1 $0"
     fi
     other=$(ip -4 route show root "$EXTERNAL_CIDR"; ip -4 route show match "$EXTERNAL_CIDR" | grep -v '^default' || true)
-    [[ -z $other ]] || die "this machine uses addresses of $EXTERNAL_CIDR already: ${other%%$'\n'*}" \
+    [[ -z $other ]] || die "this machine already uses addresses of $EXTERNAL_CIDR: ${other%%$'\n'*}" \
         "choose another range: IAAS_EXTERNAL_CIDR=10.211.77.0/24 $0"
 }
 
@@ -116,7 +116,7 @@ external_remove() {
     # Writing it resets what it governs: only where it differs.
     if [[ $REMEMBERED_FORWARD == 0 && $(</proc/sys/net/ipv4/ip_forward) != 0 ]]; then
         echo 0 >/proc/sys/net/ipv4/ip_forward
-        note "net.ipv4.ip_forward is off again, as it was"
+        note "net.ipv4.ip_forward is off again, as before"
     fi
     rm -f "$EXTERNAL_STATE"
 }
@@ -124,7 +124,7 @@ external_remove() {
 # Another table that drops what is forwarded has the last word, and it isn't ours to change (Docker's does).
 external_warn_of_firewall() {
     if nft list chains ip 2>/dev/null | awk '/hook forward/ { forward = 1 } forward && /policy drop/ { found = 1 } { forward = 0 } END { exit !found }'; then
-        note "this machine's firewall drops forwarded packets: instances reach out only if it lets $EXTERNAL_BRIDGE through, as in"
+        note "this machine's firewall drops forwarded packets: instances reach the outside only if it accepts packets of $EXTERNAL_BRIDGE, for example:"
         note "  iptables -I FORWARD -i $EXTERNAL_BRIDGE -j ACCEPT; iptables -I FORWARD -o $EXTERNAL_BRIDGE -j ACCEPT"
     fi
 }

@@ -102,11 +102,11 @@ apt_ready() {
     [[ -z $APT_LISTS_FRESH ]] || return 0
     ((EUID == 0)) || die "packages are missing, and only root can install them" "run it as root (sudo)"
     if [[ ! -f /etc/debian_version ]] || ! command -v apt-get >/dev/null; then
-        die "packages are missing, and this is not Debian" "install what ${BASH_SOURCE[0]} lists by your system's own means"
+        die "packages are missing, and this is not Debian" "install the packages that ${BASH_SOURCE[0]} lists with your system's own tools"
     fi
     note "refreshing the package lists"
     # A source that is down need not be the one we want: what is missing then shows at the installation.
-    (apt_run update) || note "not all package lists could be refreshed: going on with what is there"
+    (apt_run update) || note "not all package lists could be refreshed: continuing with the lists that exist"
     APT_LISTS_FRESH=yes
 }
 
@@ -124,14 +124,14 @@ apt_run() {
     rm -f "$log"
     case $reason in
         *'Could not get lock'* | *'Unable to acquire the dpkg frontend lock'*)
-            die "another package manager has been running for over a minute" "wait for it to end, then again" ;;
+            die "another package manager has been running for over a minute" "wait until it has ended, then run this again" ;;
         *'Temporary failure resolving'* | *'Could not connect'* | *'Failed to fetch'* | *'Could not resolve'*)
-            die "apt-get $1: the package mirror cannot be reached (see above)" "check the network and /etc/apt/sources.list.d, then again" ;;
+            die "apt-get $1: the package mirror cannot be reached (see above)" "check the network and /etc/apt/sources.list.d, then run this again" ;;
         *'Unable to locate package'* | *'has no installation candidate'*)
             die "apt-get $1: the package lists lack a package (see above)" \
-                "is the network there, and Debian's own source in /etc/apt/sources.list.d? then again" ;;
-        *'No space left on device'*) die "apt-get $1: the disk is full" "make room, then again" ;;
-        *'dpkg was interrupted'*) die "an earlier installation was cut off" "run: dpkg --configure -a   then again" ;;
+                "check the network and that Debian's own source is in /etc/apt/sources.list.d, then run this again" ;;
+        *'No space left on device'*) die "apt-get $1: the disk is full" "free some space, then run this again" ;;
+        *'dpkg was interrupted'*) die "an earlier installation was interrupted" "run: dpkg --configure -a   then run this again" ;;
         *) die "apt-get $1 failed (see above)" ;;
     esac
 }

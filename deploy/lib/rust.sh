@@ -21,7 +21,7 @@ rust_ensure() {
         if ! rustup toolchain list | grep "^${channel}[- ]" >/dev/null; then
             note "installing Rust $channel"
             rustup toolchain install "$channel" --profile minimal --component rustfmt --component clippy >&2 ||
-                die "rustup could not install Rust $channel (see above)" "check the network, then again"
+                die "rustup could not install Rust $channel (see above)" "check the network, then run this again"
         fi
     elif [[ $(cargo --version) != "cargo $channel "* ]]; then
         die "this project is built with Rust $channel; here is: $(cargo --version)" "install rustup: https://rustup.rs"

@@ -52,9 +52,9 @@ steps_end() {
     printf '%sfinished%s in %s s\n' "$GREEN" "$PLAIN" "$(seconds_since "$STEPS_STARTED")" >&2
 }
 
-# room_ensure DIR GIB WHAT: DIR's file system has GIB free for WHAT, or it ends here, not in the middle with an error of another kind.
-room_ensure() {
+# space_ensure DIR GIB WHAT: ends the script unless DIR's file system has GIB free for WHAT, so that it doesn't fail later with another error.
+space_ensure() {
     local free
     free=$(($(df --output=avail -B 1M "$1" | tail -n 1) / 1024))
-    ((free >= $2)) || die "$3 takes $2 GiB where $1 is, and $free GiB are free" "make room ('cargo clean' frees what was built), then again"
+    ((free >= $2)) || die "$3 needs $2 GiB on the file system of $1, and only $free GiB are free" "free some space ('cargo clean' removes the build output), then run this again"
 }

@@ -27,14 +27,14 @@ impl Serial {
 }
 
 async fn collect(watcher: &mut Watcher, until: &[u8]) -> (Vec<u8>, u64) {
-    let (mut seen, mut skipped) = (vec![], 0);
-    while !seen.ends_with(until) {
+    let (mut output, mut skipped) = (vec![], 0);
+    while !output.ends_with(until) {
         match tokio::time::timeout(SOON, watcher.next()).await.expect("in time").expect("open") {
-            Output::Data(bytes) => seen.extend_from_slice(&bytes),
+            Output::Data(bytes) => output.extend_from_slice(&bytes),
             Output::Skipped(pieces) => skipped += pieces,
         }
     }
-    (seen, skipped)
+    (output, skipped)
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn a_slow_watcher_is_told_what_it_missed_and_holds_nobody_up() {
     let (mut slow, mut quick) = (serial.hub.watch(), serial.hub.watch());
     let mut guest = serial.accept().await;
     let total = 4 << 20;
-    let (sent, (seen, skipped)) = tokio::join!(
+    let (sent, (output, skipped)) = tokio::join!(
         async {
             tokio::time::timeout(SOON, async {
                 guest.write_all(&vec![b'x'; total]).await?;
@@ -68,9 +68,9 @@ async fn a_slow_watcher_is_told_what_it_missed_and_holds_nobody_up() {
         collect(&mut quick, b"\nend")
     );
     sent.expect("the guest is never held up").expect("written");
-    assert!(seen.len() as u64 + skipped * READ_BYTES as u64 >= total as u64);
-    let (seen, skipped) = collect(&mut slow, b"\nend").await;
-    assert!(skipped > 0 && seen.len() < total, "{skipped} skipped, {} seen", seen.len());
+    assert!(output.len() as u64 + skipped * READ_BYTES as u64 >= total as u64);
+    let (output, skipped) = collect(&mut slow, b"\nend").await;
+    assert!(skipped > 0 && output.len() < total, "{skipped} skipped, {} output", output.len());
 }
 
 #[tokio::test]
@@ -79,14 +79,16 @@ async fn the_up_line_is_reported_once_per_boot_across_a_lost_connection() {
     let mut up = serial.hub.guest_up();
     let mut guest = serial.accept().await;
     guest.write_all(b"iaas-guest: up a 1.5\r\niaas-guest: up b 2\r\n").await.expect("written");
-    let seen = tokio::time::timeout(SOON, up.wait_for(Option::is_some)).await.expect("in time").expect("open").clone();
-    assert_eq!(seen, Some(GuestUp { hostname: "a".into(), uptime_seconds: 1.5 }));
+    let output =
+        tokio::time::timeout(SOON, up.wait_for(Option::is_some)).await.expect("in time").expect("open").clone();
+    assert_eq!(output, Some(GuestUp { hostname: "a".into(), uptime_seconds: 1.5 }));
     drop(guest);
     serial.hub.rearm();
     let mut guest = serial.accept().await;
     guest.write_all(b"iaas-guest: up c 3\n").await.expect("written");
-    let seen = tokio::time::timeout(SOON, up.wait_for(Option::is_some)).await.expect("in time").expect("open").clone();
-    assert_eq!(seen.expect("some").hostname, "c");
+    let output =
+        tokio::time::timeout(SOON, up.wait_for(Option::is_some)).await.expect("in time").expect("open").clone();
+    assert_eq!(output.expect("some").hostname, "c");
 }
 
 #[tokio::test]

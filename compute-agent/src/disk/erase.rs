@@ -19,7 +19,7 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
-use super::overlay::{DiskError, blocking};
+use super::overlay::{DiskError, blocking, sync_dir};
 
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -66,12 +66,6 @@ fn overwrite(mut file: &File, len: u64) -> io::Result<()> {
         at += n as u64;
     }
     Ok(())
-}
-
-/// Makes the entry of `path` in its directory (or its absence) durable.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

@@ -17,8 +17,6 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::process::Command;
 
-use super::erase::sync_dir;
-
 /// How long a command may take; all of them write metadata only.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -226,6 +224,12 @@ pub fn supports_direct(dir: &Path) -> Result<bool, DiskError> {
         Err(rustix::io::Errno::INVAL) => Ok(false),
         Err(errno) => Err(DiskError::io(&path, errno.into())),
     }
+}
+
+/// Makes the entry of `path` in its directory (or its absence) durable.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(dir)?.sync_all()
 }
 
 /// Runs file system calls on a thread that may block.

@@ -58,7 +58,7 @@ impl Disk {
     }
 }
 
-/// A network card: a port that the host's network-agent passes to the instance under this epoch.
+/// A NIC: a port that the host's network-agent passes to the instance under this epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     pub port_id: PortId,

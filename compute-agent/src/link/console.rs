@@ -30,7 +30,7 @@ enum SessionError {
     #[error("the instance is not running, so its serial console isn't connected; its log can be read all the same")]
     NotRunning,
     #[error("the request names neither the serial console nor the log")]
-    NothingAsked,
+    NothingRequested,
     #[error("the console log can't be read: {detail}")]
     Log { detail: String },
     /// The other end is gone; nobody is left to be told.
@@ -55,8 +55,8 @@ pub async fn serve(context: Arc<Context>, mut client: AgentLinkClient<Channel>, 
         () = shutdown.cancelled() => return,
     };
     if let Err(error) = ended {
-        let told = pb::ConsoleUp { up: Some(Up::Error(pb::SessionError { detail: error.to_string() })) };
-        let _ = up.send(told).await;
+        let message = pb::ConsoleUp { up: Some(Up::Error(pb::SessionError { detail: error.to_string() })) };
+        let _ = up.send(message).await;
     }
     // Dropping the answer's stream now would take back what is still on its way up: the other end closes first.
     drop(up);
@@ -74,12 +74,12 @@ async fn run(
     up: &mpsc::Sender<pb::ConsoleUp>,
     down: &mut tonic::Streaming<pb::ConsoleDown>,
 ) -> Result<(), SessionError> {
-    let open = open.ok_or(SessionError::NothingAsked)?;
+    let open = open.ok_or(SessionError::NothingRequested)?;
     let instance_id: InstanceId = open.instance_id.parse().map_err(|_| SessionError::NotHere)?;
     if context.ledger.held(instance_id).is_none() {
         return Err(SessionError::NotHere);
     }
-    match open.what.ok_or(SessionError::NothingAsked)? {
+    match open.what.ok_or(SessionError::NothingRequested)? {
         What::Serial(serial) => run_serial(context, instance_id, &serial, up, down).await,
         What::Log(request) => run_log(&context.console_log(instance_id), &request, up, down).await,
     }
@@ -131,7 +131,7 @@ async fn run_log(
     up: &mpsc::Sender<pb::ConsoleUp>,
     down: &mut tonic::Streaming<pb::ConsoleDown>,
 ) -> Result<(), SessionError> {
-    let failed = |error: crate::console::log::LogError| SessionError::Log { detail: crate::reconcile::chain(&error) };
+    let failed = |error: crate::console::log::LogError| SessionError::Log { detail: crate::chain::chain(&error) };
     if !log.path().exists() {
         // It never ran: an empty log.
         return send(up, ConsoleOutput { data: Bytes::new(), next_offset: 0, truncated: false }).await;

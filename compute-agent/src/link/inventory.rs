@@ -211,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn nodes_with_threads_are_told_by_the_hosts_numbers() {
+    fn nodes_with_threads_are_reported_by_the_hosts_numbers() {
         let node = |id, cpus: &str| facts::NumaNode { id, cpus: cpus.into(), memory_total_mib: 1000 };
-        let told = numa(&[node(0, "0-3,8"), node(1, ""), node(8, "4-7")]);
-        assert_eq!(told.iter().map(|n| (n.id, n.threads)).collect::<Vec<_>>(), [(0, 5), (8, 4)]);
+        let reported = numa(&[node(0, "0-3,8"), node(1, ""), node(8, "4-7")]);
+        assert_eq!(reported.iter().map(|n| (n.id, n.threads)).collect::<Vec<_>>(), [(0, 5), (8, 4)]);
     }
 
     #[test]

@@ -15,8 +15,9 @@ mod wire;
 
 use crate::{
     adopt::Orphan,
+    chain::chain,
     ledger::{Desired, LedgerError},
-    reconcile::{Reconciler, chain, context::Context},
+    reconcile::{Reconciler, context::Context},
 };
 use futures::FutureExt;
 use proto::agent::v1::{
@@ -72,7 +73,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Until the agent shuts down.
+    /// Runs until the agent shuts down.
     pub async fn run(self) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
         let client = AgentLinkClient::new(self.manager.clone())

@@ -1,4 +1,4 @@
-//! What the agent saw of one instance, and how the outbox treats it.
+//! What the agent observed of one instance, and how the outbox treats it.
 
 use crate::ledger::Version;
 use domain::{InstanceId, Timestamp, instance::InstanceState};
@@ -15,6 +15,25 @@ pub struct Observation {
     pub guest_up_at: Option<Timestamp>,
     pub crash_count: u32,
     pub exec_ms: Option<i64>,
+}
+
+impl Observation {
+    /// The observation that nothing of the instance is left here.
+    #[must_use]
+    pub fn deleted(instance_id: InstanceId, version: Version) -> Self {
+        Self {
+            instance_id,
+            version,
+            state: InstanceState::Deleted,
+            step: String::new(),
+            reason: String::new(),
+            converged: true,
+            started_at: None,
+            guest_up_at: None,
+            crash_count: 0,
+            exec_ms: None,
+        }
+    }
 }
 
 impl agent_kit::Observation for Observation {

@@ -68,21 +68,21 @@ fn disk_from_pb(disk: &pb::DesiredDisk) -> Result<Disk, InvalidMessage> {
 
 #[must_use]
 pub fn report_to_pb(report: &agent_kit::Numbered<Observation>, start: i64) -> pb::Report {
-    let seen = &report.observation;
+    let observed = &report.observation;
     pb::Report {
-        instance_id: seen.instance_id.to_string(),
-        epoch: seen.version.epoch,
-        generation: seen.version.generation,
+        instance_id: observed.instance_id.to_string(),
+        epoch: observed.version.epoch,
+        generation: observed.version.generation,
         start,
         counter: report.counter,
-        state: state_to_pb(seen.state).into(),
-        step: seen.step.clone(),
-        reason: seen.reason.clone(),
-        converged: seen.converged,
-        started_at: seen.started_at.map(|at| at.0),
-        guest_up_at: seen.guest_up_at.map(|at| at.0),
-        crash_count: seen.crash_count,
-        exec_ms: seen.exec_ms,
+        state: state_to_pb(observed.state).into(),
+        step: observed.step.clone(),
+        reason: observed.reason.clone(),
+        converged: observed.converged,
+        started_at: observed.started_at.map(|at| at.0),
+        guest_up_at: observed.guest_up_at.map(|at| at.0),
+        crash_count: observed.crash_count,
+        exec_ms: observed.exec_ms,
     }
 }
 

@@ -15,7 +15,7 @@
 //!   *why*, and an exit of QEMU always means that somebody killed it or that it broke.
 //! - **`-sandbox` with everything denied** works because privileges are dropped before exec (see [`super::launch`]).
 //! - Everything with a JSON form uses it, where a path needs no escaping; the rest doubles its commas.
-//! - **Network cards sit behind one PCI bridge**, because nothing on q35's root bus can be plugged or unplugged while the guest runs.
+//! - **NICs sit behind one PCI bridge**, because nothing on q35's root bus can be plugged or unplugged while the guest runs.
 //!   A root port per NIC was rejected: sixteen of them are sixteen more devices for firmware and kernel to look at, also in
 //!   instances without a NIC. The tap comes as an open file ([`nic_fd`]): QEMU needs no capability and enters no namespace.
 //!   There is no vhost: its kernel thread would belong to the host, not to the instance's control group, and emulation gains nothing.
@@ -37,8 +37,6 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::overhead::TCG_TB_SIZE_MIB;
-
 /// The longest path a unix socket can have, in bytes, without the terminating zero.
 pub const SOCKET_PATH_MAX: usize = 107;
 /// The longest serial number virtio-blk shows to a guest, in bytes.
@@ -52,6 +50,9 @@ pub const NICS_MAX: usize = domain::limits::NICS_PER_INSTANCE;
 const NIC_FD_FIRST: u32 = 100;
 /// The id of the PCI bridge that NICs are plugged into.
 const NIC_BUS: &str = "cards";
+
+/// The `tb-size` for `-accel tcg`, in MiB; [`super::overhead`] says why.
+pub const TCG_TB_SIZE_MIB: u64 = 128;
 
 /// A CPU with x86-64-v3, without the features that TCG would warn about, and without nested virtualization.
 pub const TCG_CPU: &str =
@@ -127,7 +128,7 @@ pub struct VmDisk {
     pub direct: bool,
 }
 
-/// A network card of the guest.
+/// A NIC of the guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VmNic {
     /// The port's id, after which the device ([`nic_device`]) and its back end ([`nic_netdev`]) are named in QMP.
@@ -184,7 +185,7 @@ pub enum SpecError {
     TooManyDisks { count: usize },
     #[error("the disk {disk_id} is raw and can't have a backing image")]
     RawWithBacking { disk_id: Uuid },
-    #[error("two network cards are in slot {slot}, or it isn't one of the {NICS_MAX} slots")]
+    #[error("two NICs are in slot {slot}, or it isn't one of the {NICS_MAX} slots")]
     NicSlot { slot: u8 },
     #[error("booting from disk needs a disk with a boot index")]
     NothingToBoot,

@@ -60,7 +60,7 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
-    #[error("{taps} taps for {nics} network cards")]
+    #[error("{taps} taps for {nics} NICs")]
     Taps { nics: usize, taps: usize },
     #[error("the launch program {shim} can't be run")]
     Shim {

@@ -20,10 +20,8 @@
 //!   for a guest's steady working set; after the boot of a small guest 115 MiB are resident in all. The lookup
 //!   tree beside the buffer is counted as a fourth of it.
 
-use super::argv::Accel;
+use super::argv::{Accel, TCG_TB_SIZE_MIB};
 
-/// The `tb-size` for `-accel tcg`, in MiB.
-pub const TCG_TB_SIZE_MIB: u64 = 128;
 const FIXED_MIB: u64 = 96;
 const PER_VCPU_MIB: u64 = 8;
 const PER_GUEST_GIB_MIB: u64 = 8;

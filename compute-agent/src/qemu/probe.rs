@@ -29,7 +29,7 @@ use super::launch::{Launcher, Placement, stderr_tail, wait_ready};
 use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
 use super::version::QemuVersion;
-use crate::host::facts;
+use crate::{chain::chain, host::facts};
 
 /// The assembled guest, which has eight sectors.
 pub const GUEST: &[u8] = include_bytes!("probe_guest.bin");
@@ -52,7 +52,7 @@ pub struct Prober {
     pub gid: u32,
     /// A directory of the agent, in which a subdirectory is made and removed.
     pub work_dir: PathBuf,
-    /// Where the outcome is remembered.
+    /// The file in which the outcome is remembered.
     pub cache_file: PathBuf,
     /// A stock kernel to try under KVM once the probe guest has passed.
     pub kernel: Option<KernelProbe>,
@@ -310,10 +310,6 @@ fn first_error(stderr: &str) -> String {
     let relevant = |line: &&str| ["error", "failed", "Assertion", "Could not"].iter().any(|text| line.contains(text));
     let line = stderr.lines().find(relevant).or(stderr.lines().next()).unwrap_or("QEMU ended without any output");
     line.trim().to_owned()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |e| e.source()).fold(error.to_string(), |text, e| format!("{text}: {e}"))
 }
 
 /// Collects the guest's lines.

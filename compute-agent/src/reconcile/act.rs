@@ -1,64 +1,14 @@
 //! Takes one step. It decides nothing: [`super::plan`] has decided. Every step may be repeated, and cut off at any point.
 
-use super::{exit::halt, observed::Requests, step::Step, task::Task};
-use crate::{
-    disk::{erase::erase, overlay::DiskError},
-    images::FetchError,
-    ledger::{Entry, LedgerError},
-    qmp::{QmpClient, QmpError},
+use super::{
+    attempts::Requests,
+    exit::halt,
+    step::Step,
+    step_error::{StepError, StepResult, on_path},
+    task::Task,
 };
+use crate::{disk::erase::erase, ledger::Entry, qmp::QmpClient};
 use std::{fs, io, path::Path};
-
-/// Why a step failed, in words for the instance's owner.
-#[derive(Debug)]
-pub(super) struct StepError {
-    pub reason: String,
-    /// Somebody has to act before the step can succeed.
-    pub fault: bool,
-}
-
-pub(super) type StepResult = Result<(), StepError>;
-
-/// The error and all its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |e| e.source()).fold(error.to_string(), |text, e| format!("{text}: {e}"))
-}
-
-pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> StepError {
-    StepError { reason: chain(error), fault: true }
-}
-
-pub(super) fn transient(error: &(dyn std::error::Error + 'static)) -> StepError {
-    StepError { reason: chain(error), fault: false }
-}
-
-impl From<LedgerError> for StepError {
-    fn from(error: LedgerError) -> Self {
-        fault(&error)
-    }
-}
-
-impl From<QmpError> for StepError {
-    fn from(error: QmpError) -> Self {
-        transient(&error)
-    }
-}
-
-impl From<DiskError> for StepError {
-    fn from(error: DiskError) -> Self {
-        fault(&error)
-    }
-}
-
-impl From<FetchError> for StepError {
-    fn from(error: FetchError) -> Self {
-        Self { reason: error.to_string(), fault: error.fault() }
-    }
-}
-
-pub(super) fn on_path(path: &Path) -> impl Fn(io::Error) -> StepError + '_ {
-    move |source| fault(&DiskError::io(path, source))
-}
 
 impl Task {
     pub(super) async fn act(&mut self, entry: &Entry, step: &Step) -> StepResult {

@@ -1,9 +1,9 @@
 //! The steps that end a QEMU, record how it ended, and remove what is left of an instance.
 
 use super::{
-    act::{StepResult, fault, on_path},
-    observed::Attempts,
+    attempts::Attempts,
     step::{CRASH_LOOP, Cause, Exit, QUICK_CRASH_MS, crash_backoff_ms},
+    step_error::{StepResult, fault, on_path},
     task::Task,
 };
 use crate::{

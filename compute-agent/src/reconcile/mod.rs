@@ -7,6 +7,7 @@
 //! A queue of commands was rejected: what a command meant when it was sent is not what its instance needs when its turn comes.
 
 mod act;
+pub mod attempts;
 pub mod context;
 mod exit;
 pub mod hypervisor;
@@ -21,18 +22,17 @@ pub mod plan_nics;
 mod prepare;
 mod start;
 pub mod step;
+mod step_error;
 mod task;
 pub mod users;
 
-pub(crate) use act::chain;
-
 use self::{context::Context, task::Task};
 use crate::{
-    ledger::{Decision, Held, Version},
+    ledger::{Decision, Held},
     link::observation::Observation,
 };
 use context::Received;
-use domain::{InstanceId, instance::InstanceState};
+use domain::InstanceId;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Instant};
 use tokio::sync::Notify;
@@ -79,7 +79,7 @@ impl Reconciler {
     fn repeat_report(&self, instance_id: InstanceId) {
         match self.context.ledger.held(instance_id).as_deref() {
             Some(Held::Tombstone(tombstone)) => {
-                self.context.post(deleted(instance_id, tombstone.version));
+                self.context.post(Observation::deleted(instance_id, tombstone.version));
                 self.context.outbox.repeat(instance_id);
             }
             Some(Held::Live(_)) | None => self.context.outbox.repeat(instance_id),
@@ -107,22 +107,5 @@ impl Reconciler {
             }
             gone
         }));
-    }
-}
-
-/// The report that nothing of the instance is left here.
-#[must_use]
-pub fn deleted(instance_id: InstanceId, version: Version) -> Observation {
-    Observation {
-        instance_id,
-        version,
-        state: InstanceState::Deleted,
-        step: String::new(),
-        reason: String::new(),
-        converged: true,
-        started_at: None,
-        guest_up_at: None,
-        crash_count: 0,
-        exec_ms: None,
     }
 }

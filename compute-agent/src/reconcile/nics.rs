@@ -4,9 +4,10 @@
 //! ending, and whatever is started next acquires them anew.
 
 use super::{
-    act::{StepError, StepResult, fault, transient},
-    observed::{ObservedNic, Requests},
-    task::Task,
+    attempts::Requests,
+    observed::ObservedNic,
+    step_error::{StepError, StepResult, fault, transient},
+    task::{Tap, Task},
 };
 use crate::{
     ledger::{Done, Entry, Nic},
@@ -20,14 +21,6 @@ const ACQUIRE_FIRST_MS: u64 = 1_000;
 const ACQUIRE_MS: u64 = 5_000;
 /// How much longer the agent waits for the reply itself.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A port that is acquired and not yet in a QEMU.
-#[derive(Debug, Clone)]
-pub(super) struct Tap {
-    pub nic: Nic,
-    pub fd: Arc<OwnedFd>,
-    pub mtu: u32,
-}
 
 impl Task {
     /// Acquires all ports of the next start. It stops at once when a newer command arrives; what was acquired until then is kept.
@@ -110,7 +103,7 @@ impl Task {
         qmp.netdev_add(nic_netdev_options(port_id, &name)).await?;
         let device = VmNic { port_id, slot, mac: nic.mac, mtu: tap.mtu };
         qmp.device_add(nic_device_options(&device)).await?;
-        tracing::info!(instance_id = %self.instance_id, port_id = %nic.port_id, epoch = nic.epoch, slot, "a network card is plugged in");
+        tracing::info!(instance_id = %self.instance_id, port_id = %nic.port_id, epoch = nic.epoch, slot, "a NIC is plugged in");
         Ok(())
     }
 

@@ -2,8 +2,8 @@
 //! restart of the agent assigns a thread twice.
 
 use super::{
-    act::{StepError, StepResult, fault},
     context::Context,
+    step_error::{StepError, StepResult, fault},
     task::Task,
 };
 use crate::{

@@ -21,8 +21,9 @@
 //! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
 
 use super::{
+    attempts::Attempts,
     layout::DiskFile,
-    observed::{Attempts, Machine, Observed, ObservedNic, ObservedProcess},
+    observed::{Machine, Observed, ObservedNic, ObservedProcess},
     plan_nics::{NicStep, plan_nics},
     step::{Cause, Exit, Plan, Shown, Step, StepKind},
 };
@@ -309,11 +310,10 @@ impl Planner<'_> {
         let mut plan = Self::take_in(step, state, doing);
         plan.wake_at = Some(again.max(self.now + 1));
         if state == InstanceState::Paused {
-            plan.shown.reason = "a paused guest can't release a network card: resume the instance".to_owned();
+            plan.shown.reason = "a paused guest can't release a NIC: resume the instance".to_owned();
         } else if self.now >= requests.first + UNPLUG_EXPLAINED_AFTER_MS {
             plan.shown.reason =
-                "the guest hasn't released the network card yet (is it still booting?); it will be asked again"
-                    .to_owned();
+                "the guest hasn't released the NIC yet (is it still booting?); it will be asked again".to_owned();
         }
         plan
     }

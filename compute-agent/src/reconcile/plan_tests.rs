@@ -5,7 +5,8 @@ use crate::{
     ledger::{DesiredImage, Disk, Launched, Nic, Version},
     qemu::process::ProcessRef,
     reconcile::{
-        observed::{Failure, ObservedDisk, Requests},
+        attempts::{Failure, Requests},
+        observed::ObservedDisk,
         step::{crash_backoff_ms, retry_backoff_ms},
     },
 };
@@ -484,12 +485,12 @@ fn nics_are_plugged_and_unplugged_while_it_runs_and_the_guest_is_asked_until_it_
     s.0.desired.nics.clear();
     assert_eq!(step(&s, 0).0, Step::UnplugNic(device(1, 1)));
     s.2.unplug = Some((nic(1).port_id, Requests { first: 0, last: 0 }));
-    let asked = plan(&s.0, &s.1, &s.2, 1_000);
-    assert_eq!((asked.step, asked.wake_at, asked.shown.reason.as_str()), (Step::Wait, Some(6_000), ""));
+    let requested = plan(&s.0, &s.1, &s.2, 1_000);
+    assert_eq!((requested.step, requested.wake_at, requested.shown.reason.as_str()), (Step::Wait, Some(6_000), ""));
     assert_eq!(step(&s, 6_000).0, Step::UnplugNic(device(1, 1)), "asked again");
     s.2.unplug = Some((nic(1).port_id, Requests { first: 0, last: 18_000 }));
     let late = plan(&s.0, &s.1, &s.2, 20_000);
-    assert!(late.shown.reason.contains("hasn't released the network card"), "{}", late.shown.reason);
+    assert!(late.shown.reason.contains("hasn't released the NIC"), "{}", late.shown.reason);
     assert!(!late.shown.converged, "a nic that is in is never said to be out");
     // Stopping it is a way out of this too.
     s.0.desired.spec.power = Power::Off;

@@ -1,10 +1,10 @@
 //! The steps that make what a QEMU needs: the cached image, the disks, the config drive.
 
 use super::{
-    act::{StepError, StepResult, fault, on_path},
     layout::{self, DiskFile},
     observe::guest_config,
     step::Shown,
+    step_error::{StepError, StepResult, fault, on_path},
     task::Task,
 };
 use crate::{

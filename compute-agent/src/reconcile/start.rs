@@ -1,10 +1,9 @@
 //! The steps that start a QEMU and connect to it.
 
 use super::{
-    act::{StepError, StepResult, fault, on_path, transient},
     launch::{LaunchParameters, limits, vm_spec},
-    nics::Tap,
-    task::Task,
+    step_error::{StepError, StepResult, fault, on_path, transient},
+    task::{Tap, Task},
 };
 use crate::{
     adopt,

@@ -1,23 +1,27 @@
 //! The loop that keeps one instance as desired.
 
 use super::{
-    act::StepResult,
+    attempts::Attempts,
     context::Context,
     layout::Paths,
-    nics::Tap,
-    observed::Attempts,
     plan::plan,
     step::{Plan, Shown, Step, StepKind},
+    step_error::StepResult,
 };
 use crate::{
     console::GuestUp,
-    ledger::{Entry, Held, Running, Version},
+    ledger::{Entry, Held, Nic, Running, Version},
     link::observation::Observation,
     qemu::process::ProcessHandle,
     qmp::{Event, QmpClient},
 };
 use domain::{InstanceId, Timestamp};
-use std::{future::pending, sync::Arc, sync::atomic::Ordering, time::Duration};
+use std::{
+    future::pending,
+    os::fd::OwnedFd,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
 /// The task observes again after this time without being woken, to notice what causes no event (such as a disk that a person removed).
@@ -52,6 +56,14 @@ pub(super) struct Live {
     pub unrecorded: Option<Running>,
     /// The taps that are acquired for the next start.
     pub taps: Vec<Tap>,
+}
+
+/// A port that is acquired and not yet in a QEMU.
+#[derive(Debug, Clone)]
+pub(super) struct Tap {
+    pub nic: Nic,
+    pub fd: Arc<OwnedFd>,
+    pub mtu: u32,
 }
 
 struct StartPermit {
@@ -91,7 +103,7 @@ pub(super) async fn reconcile(mut task: Task, retire: impl Fn() -> bool) {
         let entry = match held.as_deref() {
             Some(Held::Live(entry)) => entry,
             Some(Held::Tombstone(tombstone)) => {
-                task.context.post(super::deleted(task.instance_id, tombstone.version));
+                task.context.post(Observation::deleted(task.instance_id, tombstone.version));
                 if retire() {
                     return;
                 }

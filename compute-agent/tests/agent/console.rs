@@ -15,12 +15,12 @@ async fn the_serial_port_is_live_both_ways_and_the_log_is_kept_and_followed() {
     host.guest_up(&instance, 0).await;
 
     let mut serial = host.manager.console(&instance.id(), What::Serial(SerialConsole { replay_bytes: 4096 })).await;
-    serial.until_seen("iaas-guest: up talks").await;
+    serial.until_output("iaas-guest: up talks").await;
     let mut follower = host.manager.console(&instance.id(), log(Some(0), 0, true)).await;
-    follower.until_seen("iaas-guest: up talks").await;
+    follower.until_output("iaas-guest: up talks").await;
     serial.type_in("echo it-is-$((6*7))\n").await;
-    serial.until_seen("it-is-42").await;
-    follower.until_seen("it-is-42").await;
+    serial.until_output("it-is-42").await;
+    follower.until_output("it-is-42").await;
     let offsets: Vec<u64> = follower.outputs.iter().map(|o| o.next_offset).collect();
     assert!(offsets.is_sorted() && follower.outputs.iter().all(|o| !o.truncated), "{offsets:?}");
     let sum: usize = follower.outputs.iter().map(|o| o.data.len()).sum();
@@ -28,12 +28,12 @@ async fn the_serial_port_is_live_both_ways_and_the_log_is_kept_and_followed() {
 
     let mut tail = host.manager.console(&instance.id(), log(None, 64, false)).await;
     while tail.next().await.expect("no error").is_some() {}
-    let tailed = String::from_utf8_lossy(&tail.seen).into_owned();
-    assert!(tail.seen.len() <= 64 && !tail.seen.is_empty(), "{tailed:?} {:?}", tail.outputs);
+    let tailed = String::from_utf8_lossy(&tail.output).into_owned();
+    assert!(tail.output.len() <= 64 && !tail.output.is_empty(), "{tailed:?} {:?}", tail.outputs);
     let from = offsets[0];
     let mut rest = host.manager.console(&instance.id(), log(Some(from), 0, false)).await;
     while rest.next().await.expect("no error").is_some() {}
-    assert!(rest.seen.starts_with(&follower.seen[from as usize..]));
+    assert!(rest.output.starts_with(&follower.output[from as usize..]));
 
     // Down, its log is still there; its serial port isn't.
     instance.spec().stop_timeout_secs = 0;
@@ -47,8 +47,8 @@ async fn the_serial_port_is_live_both_ways_and_the_log_is_kept_and_followed() {
     .await;
     let mut kept = host.manager.console(&instance.id(), log(Some(0), 0, false)).await;
     while kept.next().await.expect("no error").is_some() {}
-    assert!(kept.seen.starts_with(&follower.seen));
-    assert!(kept.seen.windows(tail.seen.len()).any(|part| part == tail.seen));
+    assert!(kept.output.starts_with(&follower.output));
+    assert!(kept.output.windows(tail.output.len()).any(|part| part == tail.output));
     let mut refused = host.manager.console(&instance.id(), What::Serial(SerialConsole { replay_bytes: 0 })).await;
     assert!(refused.next().await.expect_err("refused").contains("not running"));
     let mut unknown = host.manager.console(&uuid::Uuid::now_v7().to_string(), log(None, 0, false)).await;

@@ -45,9 +45,9 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
     };
     let Some(mut host) = Host::start(2).await else { return };
     let facts: HostFacts = serde_json::from_str(&host.manager.hellos()[0].facts_json).expect("facts");
-    let told = facts.numa.iter().find(|told| told.id == node.id).expect("the node is told");
-    assert_eq!(told.threads as usize, parse_cpulist(&node.cpus).len());
-    assert!(told.memory_mib > 0 && facts.guest_cpu.is_some_and(|cpu| cpu.model.starts_with("EPYC")));
+    let reported = facts.numa.iter().find(|reported| reported.id == node.id).expect("the node is told");
+    assert_eq!(reported.threads as usize, parse_cpulist(&node.cpus).len());
+    assert!(reported.memory_mib > 0 && facts.guest_cpu.is_some_and(|cpu| cpu.model.starts_with("EPYC")));
 
     let all: BTreeSet<u32> = nodes.iter().flat_map(|node| parse_cpulist(&node.cpus)).collect();
     let (mut pinned, plain) = (TestInstance::tiny(&host, "pinned"), TestInstance::tiny(&host, "plain"));

@@ -34,7 +34,7 @@ async fn a_killed_agents_guests_are_adopted_with_all_that_belongs_to_them() {
     // The console and the monitor are the successor's now.
     let mut console = host.manager.console(&a.id(), What::Serial(SerialConsole { replay_bytes: 0 })).await;
     console.type_in("echo still-$((40+2))\n").await;
-    console.until_seen("still-42").await;
+    console.until_output("still-42").await;
     host.reach(
         &{
             a.power(Power::Off);

@@ -134,10 +134,10 @@ impl Host {
         let shutdown = CancellationToken::new();
         let (config, token) = (self.config.clone(), shutdown.clone());
         let (cluster, storage) = self.targets.clone();
-        let (told, ended) = tokio::sync::oneshot::channel();
+        let (result_sender, ended) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
             let result = compute_agent::serve(config, Deps { cluster, storage }, token).await;
-            let _ = told.send(result);
+            let _ = result_sender.send(result);
         });
         self.agent = Some(Agent { runtime, shutdown, ended });
     }

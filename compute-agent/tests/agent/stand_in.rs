@@ -177,7 +177,7 @@ impl Manager {
         }
         let (up, down) =
             tokio::time::timeout(TIMEOUT, session).await.expect("the agent calls back").expect("a session");
-        Console { up, down, seen: Vec::new(), outputs: Vec::new() }
+        Console { up, down, output: Vec::new(), outputs: Vec::new() }
     }
 }
 
@@ -220,7 +220,7 @@ impl Received<'_> {
 pub struct Console {
     up: Streaming<agent::ConsoleUp>,
     down: mpsc::Sender<agent::ConsoleDown>,
-    pub seen: Vec<u8>,
+    pub output: Vec<u8>,
     pub outputs: Vec<ConsoleOutput>,
 }
 
@@ -235,7 +235,7 @@ impl Console {
         let message = tokio::time::timeout(TIMEOUT, self.up.message()).await.expect("something comes");
         match message.expect("no broken stream").and_then(|m| m.up) {
             Some(Up::Output(output)) => {
-                self.seen.extend_from_slice(&output.data);
+                self.output.extend_from_slice(&output.data);
                 self.outputs.push(output.clone());
                 Ok(Some(output))
             }
@@ -245,10 +245,14 @@ impl Console {
         }
     }
 
-    pub async fn until_seen(&mut self, text: &str) {
-        while !String::from_utf8_lossy(&self.seen).contains(text) {
+    pub async fn until_output(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.output).contains(text) {
             let output = self.next().await.expect("no error");
-            assert!(output.is_some(), "the session ended without {text:?}: {:?}", String::from_utf8_lossy(&self.seen));
+            assert!(
+                output.is_some(),
+                "the session ended without {text:?}: {:?}",
+                String::from_utf8_lossy(&self.output)
+            );
         }
     }
 }

@@ -61,8 +61,8 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     let refused =
         compute_agent::qemu::launch::wait_ready(&process, &second.run.join("never"), &stderr, crate::rig::TIMEOUT)
             .await;
-    let words = refused.expect_err("it ended").to_string();
-    assert!(words.contains("lock"), "{words}");
+    let message = refused.expect_err("it ended").to_string();
+    assert!(message.contains("lock"), "{message}");
 
     vm.qmp.quit().await.expect("quits");
     vm.gone().await;

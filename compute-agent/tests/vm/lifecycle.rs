@@ -72,10 +72,10 @@ async fn a_new_agent_takes_over_what_runs() {
     // Its console goes on as well: a shell answers.
     let mut watcher = second.console.watch();
     second.console.write(Bytes::from_static(b"\necho $((6 * 7))-answer\n")).await.expect("typed");
-    let mut seen = vec![];
-    while !String::from_utf8_lossy(&seen).contains("42-answer") {
+    let mut output = vec![];
+    while !String::from_utf8_lossy(&output).contains("42-answer") {
         match tokio::time::timeout(TIMEOUT, watcher.next()).await.expect("in time").expect("open") {
-            Output::Data(bytes) => seen.extend_from_slice(&bytes),
+            Output::Data(bytes) => output.extend_from_slice(&bytes),
             Output::Skipped(_) => {}
         }
     }

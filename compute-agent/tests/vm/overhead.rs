@@ -9,9 +9,9 @@ fn resident_beside_ram_kib(pid: i32, ram_kib: u64) -> u64 {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it runs");
     let (mut size, mut sum) = (0, 0);
     for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        let key = words.next().unwrap_or("");
-        let value = || words.next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        let mut fields = line.split_whitespace();
+        let key = fields.next().unwrap_or("");
+        let value = || fields.next().and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
         match key {
             "Size:" => size = { value }(),
             // The guest's memory is one mapping, of its size or joined by the kernel with a neighbour.

@@ -166,8 +166,8 @@ impl Vm {
 
     pub async fn up(&self) -> GuestUp {
         let mut up = self.console.guest_up();
-        let seen = tokio::time::timeout(TIMEOUT, up.wait_for(Option::is_some)).await;
-        seen.expect("up in time").expect("the console is open").clone().expect("some")
+        let up_line = tokio::time::timeout(TIMEOUT, up.wait_for(Option::is_some)).await;
+        up_line.expect("up in time").expect("the console is open").clone().expect("some")
     }
 
     pub async fn event(&mut self, name: &str) -> Event {
@@ -208,7 +208,7 @@ pub fn kill_now(process: &ProcessRef) {
     }
 }
 
-/// A field of `/proc/PID/status`, its words.
+/// A field of `/proc/PID/status`, split into its values.
 pub fn status_field(pid: i32, name: &str) -> Vec<String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect("the field exists");

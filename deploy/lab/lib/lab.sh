@@ -47,10 +47,10 @@ lab_parse() {
         esac
     done
     ARGUMENTS=("$@")
-    [[ $LAB_NAME =~ ^[a-z][a-z0-9-]{0,30}$ ]] || die "a lab's name is a-z, 0-9 and '-', beginning with a letter: '$LAB_NAME'"
+    [[ $LAB_NAME =~ ^[a-z][a-z0-9-]{0,30}$ ]] || die "a lab's name consists of a-z, 0-9 and '-' and begins with a letter: '$LAB_NAME'"
     LAB_DIR=$(realpath -m "${LAB_DIR:-/var/lib/iaas-$LAB_NAME}")
     LAB_CGROUP=iaas-lab-$LAB_NAME
-    ((EUID == 0)) || die "a lab is made of network namespaces: it needs root" "run: sudo $0 ..."
+    ((EUID == 0)) || die "a lab consists of network namespaces, which need root" "run: sudo $0 ..."
 }
 
 # lab_value OPTION VALUE...: the value of an option that needs one.
@@ -68,18 +68,18 @@ usage_error() {
 lab_lock() {
     mkdir -p "$LAB_DIR"
     exec 9>"$LAB_DIR/.lock"
-    flock --timeout "${LAB_LOCK_SECONDS:-60}" 9 || die "the lab $LAB_NAME is being changed by another command" "wait for it to end, then again"
+    flock --timeout "${LAB_LOCK_SECONDS:-60}" 9 || die "the lab $LAB_NAME is being changed by another command" "wait until it has ended, then run this again"
 }
 
 # The settings of a lab that `up` made.
 lab_open() {
-    [[ -s $LAB_DIR/lab ]] || die "there is no lab $LAB_NAME in $LAB_DIR" "make it: $LAB_SCRIPTS/up --name $LAB_NAME"
+    [[ -s $LAB_DIR/lab ]] || die "there is no lab $LAB_NAME in $LAB_DIR" "create it with: $LAB_SCRIPTS/up --name $LAB_NAME"
     local key value
     LAB_HOSTS='' LAB_ACCELERATOR='' LAB_BIN_DIR=''
     while IFS='=' read -r key value; do
         case $key in
             name)
-                [[ $value == "$LAB_NAME" ]] || die "the lab in $LAB_DIR is called $value, not $LAB_NAME" "say: --name $value" ;;
+                [[ $value == "$LAB_NAME" ]] || die "the lab in $LAB_DIR is called $value, not $LAB_NAME" "use: --name $value" ;;
             hosts) LAB_HOSTS=$value ;;
             accelerator) LAB_ACCELERATOR=$value ;;
             bin_dir) LAB_BIN_DIR=$value ;;

@@ -41,7 +41,7 @@ machine_start() {
     # A session of its own: neither the end of this terminal nor its Ctrl-C reaches it.
     setsid --fork unshare --fork --pid --mount --propagation private --net --uts "$LAB_SCRIPTS/init" "$name" "$dir" "$LAB_BIN_DIR" \
         </dev/null >"$dir/log/init" 2>&1 9>&-
-    wait_until 20 machine_on "$name" || die "the machine $name did not start; its init said:" "$(<"$dir/log/init")"
+    wait_until 20 machine_on "$name" || die "the machine $name did not start; the output of its init:" "$(<"$dir/log/init")"
 }
 
 # The power fails: one SIGKILL.
@@ -90,7 +90,7 @@ lab_hosts_file() {
 machine_boot() {
     local name=$1
     ! machine_on "$name" || return 0
-    [[ $name == fabric ]] || machine_on fabric || die "the lab $LAB_NAME is down" "bring it up: $LAB_SCRIPTS/up --name $LAB_NAME"
+    [[ $name == fabric ]] || machine_on fabric || die "the lab $LAB_NAME is down" "start it with: $LAB_SCRIPTS/up --name $LAB_NAME"
     config_of "$name" >"$LAB_DIR/config.new"
     mkdir -p "$(machine_dir "$name")"
     mv -f "$LAB_DIR/config.new" "$(machine_dir "$name")/iaasd.toml"

@@ -46,7 +46,7 @@ service_failed() {
     local log
     log=$(machine_dir "$1")/log/$2
     tail -n 15 "$log" >&2 || true
-    die "$2 on $1 failed: $3" "its last log lines are above; all of it: $log"
+    die "$2 on $1 failed: $3" "its last log lines are above; the whole log: $log"
 }
 
 # The control plane answers, and its administrator is logged in.
@@ -69,7 +69,7 @@ host_start() {
     local host=$1 join=()
     if ! host_joined "$host"; then
         ctl host token create --name "$host" --output json | jq -r .token |
-            machine_run "$host" bash -c 'umask 077 && cat >/run/lab/token' || die "no token for $host (see above)"
+            machine_run "$host" bash -c 'umask 077 && cat >/run/lab/token' || die "no token could be created for $host (see above)"
         join=(--join @/run/lab/token)
     fi
     service_start "$host" compute-agent "${join[@]}"

@@ -61,7 +61,7 @@ wire_ports() {
         host*:underlay) echo "$1" ;;
         host*:external) echo "$1-x" ;;
         host*:all) printf '%s\n' "$1" "$1-x" ;;
-        *) die "the machine $1 has no cable to '$2'" "networks are underlay and external; manager has the first alone, outside the second" ;;
+        *) die "the machine $1 has no cable to '$2'" "the networks are underlay and external; manager is only in the first, outside only in the second" ;;
     esac
 }
 

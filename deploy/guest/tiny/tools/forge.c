@@ -274,7 +274,7 @@ int forge_main(int argc, char **argv) {
         die("forge: there is no '%s'; see: forge --help", kind);
     struct sockaddr_ll link = {.sll_family = AF_PACKET, .sll_ifindex = if_nametoindex(nic)};
     if (!link.sll_ifindex)
-        die("forge: there is no nic %s", nic);
+        die("forge: there is no NIC %s", nic);
     link_mac(nic, from_mac);
     for (int i = 3; i < argc; i += 2)
         option(argv[i], argv[i + 1]);

@@ -1,6 +1,6 @@
 // Prints what a NIC receives, one line per frame, for tests that must see a packet come or not come:
 //
-//   sniff CARD MILLISECONDS
+//   sniff NIC MILLISECONDS
 //   02:00:00:00:00:01 > 02:00:00:00:00:02 ipv4 10.0.0.1 > 10.0.0.2 udp 1024 > 9 len 60
 #include "tools.h"
 #include <arpa/inet.h>

@@ -23,7 +23,7 @@ uint64_t now_ms(void);
 bool write_file(const char *path, const char *text); // whole, or not at all
 // Tells init, which waits for it at boot, that a NIC has an address: "v4 eth0 10.0.0.5".
 void tell_address(const char *family, const char *nic, const char *address);
-// The resolvers that `NIC` learned by `source` ("4" or "6"); /etc/resolv.conf is all of them.
+// The resolvers that `nic` learned by `source` ("4" or "6"); /etc/resolv.conf is all of them.
 void resolvers_set(const char *nic, const char *source, const char *text);
 
 // link.c: rtnetlink
