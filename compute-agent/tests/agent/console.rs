@@ -37,14 +37,7 @@ async fn the_serial_port_is_live_both_ways_and_the_log_is_kept_and_followed() {
 
     // Down, its log is still there; its serial port isn't.
     instance.spec().stop_timeout_secs = 0;
-    host.reach(
-        &{
-            instance.power(Power::Off);
-            instance.clone()
-        },
-        S::Stopped,
-    )
-    .await;
+    host.reach(instance.power(Power::Off), S::Stopped).await;
     let mut kept = host.manager.console(&instance.id(), log(Some(0), 0, false)).await;
     while kept.next().await.expect("no error").is_some() {}
     assert!(kept.output.starts_with(&follower.output));

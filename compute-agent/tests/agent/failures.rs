@@ -57,14 +57,7 @@ async fn a_crash_loop_is_an_error_with_qemus_own_words_and_a_cure_ends_it() {
     assert!(failed.reason.contains("boom: no such device") && failed.reason.contains("5 times"), "{failed:?}");
     assert!(!failed.converged && failed.crash_count == 5);
     fs::remove_file(broken.with_extension("sick")).expect("cured");
-    host.reach(
-        &{
-            instance.change(|_| ());
-            instance.clone()
-        },
-        S::Running,
-    )
-    .await;
+    host.reach(instance.change(|_| ()), S::Running).await;
     drop(host);
     fs::remove_file(&broken).expect("removed");
 }
@@ -88,14 +81,7 @@ async fn a_host_without_qemu_says_so_has_no_room_and_needs_no_restart_once_it_ha
     host.reached(&instance, S::Running).await;
     let hello = host.manager.until("described anew", |received| received.hellos().get(1).cloned()).await;
     assert!(hello.capacity.is_some_and(|c| c.vcpus > 0));
-    host.reach(
-        &{
-            instance.delete();
-            instance.clone()
-        },
-        S::Deleted,
-    )
-    .await;
+    host.reach(instance.delete(), S::Deleted).await;
     fs::remove_file(&link).expect("removed");
 }
 

@@ -22,14 +22,7 @@ async fn an_image_that_is_not_what_it_says_is_refused_until_it_is() {
     host.reached(&instance, S::Running).await;
     let cached = fs::metadata(host.config.state_dir.join("images").join(&sum)).expect("cached");
     assert_eq!(cached.mode() & 0o777, 0o444, "read-only");
-    host.reach(
-        &{
-            instance.delete();
-            instance.clone()
-        },
-        S::Deleted,
-    )
-    .await;
+    host.reach(instance.delete(), S::Deleted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,62 +17,25 @@ async fn create_pause_resume_stop_start_and_delete_which_leaves_nothing() {
     let uid = status.lines().find_map(|l| l.strip_prefix("Uid:")).expect("a uid").split_whitespace().next();
     assert_eq!(uid, Some(host.config.uid_first.to_string().as_str()), "its own unprivileged user");
 
-    host.reach(
-        &{
-            instance.power(Power::Paused);
-            instance.clone()
-        },
-        S::Paused,
-    )
-    .await;
-    host.reach(
-        &{
-            instance.power(Power::On);
-            instance.clone()
-        },
-        S::Running,
-    )
-    .await;
+    host.reach(instance.power(Power::Paused), S::Paused).await;
+    host.reach(instance.power(Power::On), S::Running).await;
     assert_eq!(host.qemu(&instance), Some(first.clone()), "the same machine all the while");
 
     // The guest takes the power button.
-    let stopped = host
-        .reach(
-            &{
-                instance.power(Power::Off);
-                instance.clone()
-            },
-            S::Stopped,
-        )
-        .await;
+    let stopped = host.reach(instance.power(Power::Off), S::Stopped).await;
     assert_eq!((stopped.crash_count, stopped.guest_up_at), (0, None));
     assert_eq!(host.qemu(&instance), None);
     let log = fs::read_to_string(host.instance_dir(&instance).join("console/console.log")).expect("kept");
     assert!(log.contains("iaas-guest: poweroff"), "it was asked, not killed: {log}");
 
-    host.reach(
-        &{
-            instance.power(Power::On);
-            instance.clone()
-        },
-        S::Running,
-    )
-    .await;
+    host.reach(instance.power(Power::On), S::Running).await;
     host.guest_up(&instance, up).await;
     let disk = host.instance_dir(&instance).join("root-0.qcow2");
     assert!(disk.exists());
     // Whoever holds the disk open reads nothing after its end.
     let mut held = fs::File::open(&disk).expect("open");
 
-    let deleted = host
-        .reach(
-            &{
-                instance.delete();
-                instance.clone()
-            },
-            S::Deleted,
-        )
-        .await;
+    let deleted = host.reach(instance.delete(), S::Deleted).await;
     assert_eq!(deleted.epoch, 1);
     assert_eq!(host.qemu(&instance), None);
     assert!(!host.instance_dir(&instance).exists() && !host.config.run_dir.join("vms").join(instance.id()).exists());
@@ -135,14 +98,7 @@ async fn a_resize_changes_the_machine_and_grows_the_disk() {
     instance.change(|spec| spec.size = Some(Size { vcpus: 2, memory_mib: 224, disk_gib: 3 }));
     host.reach(&instance, S::Stopped).await;
     assert_eq!(size_gib(), 3);
-    host.reach(
-        &{
-            instance.power(Power::On);
-            instance.clone()
-        },
-        S::Running,
-    )
-    .await;
+    host.reach(instance.power(Power::On), S::Running).await;
     let pid = host.qemu(&instance).expect("it runs").pid;
     let line = String::from_utf8(fs::read(format!("/proc/{pid}/cmdline")).expect("readable")).expect("text");
     assert!(line.contains("cpus=2") && line.contains("size=224M"), "{line}");
@@ -182,14 +138,7 @@ async fn user_data_runs_and_a_guest_that_powers_itself_off_stays_off_until_it_is
     eventually("QEMU is gone", || host.qemu(&instance).is_none().then_some(())).await;
 
     // Any other change starts nothing; a boot that is asked for does.
-    host.reach(
-        &{
-            instance.change(|_| ());
-            instance.clone()
-        },
-        S::Stopped,
-    )
-    .await;
+    host.reach(instance.change(|_| ()), S::Stopped).await;
     instance.change(|spec| {
         spec.boot_seq = 1;
         spec.user_data_base64 = String::new();

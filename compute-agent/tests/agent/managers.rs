@@ -44,14 +44,7 @@ async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
     let revision = 1;
     host.manager.send_delta(Delta { previous: revision, revision, instances: vec![stale.desired.clone()] });
     // Behind it, in the same stream, something that is done: then the first has been judged.
-    host.reach(
-        &{
-            instance.power(Power::Paused);
-            instance.clone()
-        },
-        S::Paused,
-    )
-    .await;
+    host.reach(instance.power(Power::Paused), S::Paused).await;
     assert_eq!(host.qemu(&instance), Some(qemu.clone()));
     let reports = host.manager.reports(&instance.id());
     assert!(reports.iter().all(|r| r.epoch == 2 && r.state() != S::Deleting), "{reports:?}");
@@ -98,14 +91,7 @@ async fn a_deletion_that_was_done_is_said_again_to_who_asks_again_and_no_ghost_r
     let mut instance = TestInstance::tiny(&host, "gone");
     let before = instance.clone();
     host.reach(&instance, S::Running).await;
-    host.reach(
-        &{
-            instance.delete();
-            instance.clone()
-        },
-        S::Deleted,
-    )
-    .await;
+    host.reach(instance.delete(), S::Deleted).await;
     // The manager lost the answer; the agent has been restarted since.
     host.kill_agent().await;
     host.start_agent().await;

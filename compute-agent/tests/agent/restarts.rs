@@ -35,22 +35,8 @@ async fn a_killed_agents_guests_are_adopted_with_all_that_belongs_to_them() {
     let mut console = host.manager.console(&a.id(), What::Serial(SerialConsole { replay_bytes: 0 })).await;
     console.type_in("echo still-$((40+2))\n").await;
     console.until_output("still-42").await;
-    host.reach(
-        &{
-            a.power(Power::Off);
-            a.clone()
-        },
-        S::Stopped,
-    )
-    .await;
-    host.reach(
-        &{
-            b.delete();
-            b.clone()
-        },
-        S::Deleted,
-    )
-    .await;
+    host.reach(a.power(Power::Off), S::Stopped).await;
+    host.reach(b.delete(), S::Deleted).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
