@@ -133,14 +133,16 @@ impl Prober {
         if ended > 0 {
             tracing::info!(ended, "probes that an agent left behind when it was killed are ended");
         }
-        let tcg = self.run(Accel::TCG, vec![], RUN_TIMEOUT).await?;
+        let tcg = self.run_probe_guest(Accel::TCG, vec![], RUN_TIMEOUT).await?;
         let mut kvm = vec![];
         match kvm_access_gid(self.gid) {
             Err(error) => kvm.push((vec![], ProbeRun::failed_at_start(error.to_string()))),
             Ok(kvm_gid) => {
                 for flags in CPU_FLAGS {
                     let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-                    let run = self.run(Accel::Kvm { cpu_flags: flags.clone() }, vec![kvm_gid], RUN_TIMEOUT).await?;
+                    let run = self
+                        .run_probe_guest(Accel::Kvm { cpu_flags: flags.clone() }, vec![kvm_gid], RUN_TIMEOUT)
+                        .await?;
                     let (stage, complete) = (run.stage, run.stage == Stage::Kernel);
                     // A try that came less far than the one before is less informative.
                     if kvm.last().is_none_or(|(_, best): &(Vec<String>, ProbeRun)| stage >= best.stage) {
@@ -172,7 +174,7 @@ impl Prober {
 
     /// Runs the probe guest once, for at most `timeout`. An error means that the run couldn't be prepared; what goes wrong in the run is in its
     /// outcome.
-    pub async fn run(
+    pub async fn run_probe_guest(
         &self,
         accel: Accel,
         supplementary_gids: Vec<u32>,

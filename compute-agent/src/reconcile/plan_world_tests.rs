@@ -132,47 +132,52 @@ impl World {
                 self.observed.disks.retain(|disk| disk.file != *file);
             }
             Step::RemoveLeftovers => self.observed.anything = false,
-            Step::AcquirePorts => {
-                self.observed.taps.clone_from(&self.entry.desired.nics);
-                for nic in self.entry.desired.nics.clone() {
-                    self.entry.done.note_nic(nic);
-                    self.acquired.insert(nic.port_id);
-                }
-            }
-            Step::PlugNic { nic, slot } => {
-                assert!(self.observed.nics.iter().all(|c| c.slot != *slot && c.port_id != nic.port_id));
-                self.entry.done.note_nic(*nic);
-                self.acquired.insert(nic.port_id);
-                // Cut off in the middle, every other time.
-                self.cut = !self.cut;
-                if !self.cut {
-                    self.observed.nics.push(ObservedNic { slot: *slot, port_id: nic.port_id });
-                }
-            }
-            Step::UnplugNic(device) => {
-                let before = self
-                    .attempts
-                    .unplug
-                    .filter(|(port_id, _)| *port_id == device.port_id)
-                    .map(|(_, requests)| requests);
-                let requests = Requests::after(before, self.now);
-                self.attempts.unplug = Some((device.port_id, requests));
-                // Every other guest releases the NIC when it is asked, and all do in the end.
-                if self.pid % 2 == 0 || self.now > requests.first {
-                    self.observed.nics.retain(|c| c != device);
-                }
-            }
-            Step::ReleaseNics(nics) => {
-                let released = |id: &PortId| nics.iter().any(|c| c.port_id == *id);
-                assert!(
-                    self.observed.nics.iter().all(|c| !released(&c.port_id)),
-                    "a port is released after its NIC is unplugged"
-                );
-                self.observed.taps.retain(|c| !released(&c.port_id));
-                self.acquired.retain(|id| !released(id));
-                self.entry.done.nics.retain(|c| !nics.contains(c));
-            }
+            Step::AcquirePorts => self.acquire_ports(),
+            Step::PlugNic { nic, slot } => self.plug(nic, *slot),
+            Step::UnplugNic(device) => self.unplug(device),
+            Step::ReleaseNics(nics) => self.release(nics),
         }
+    }
+
+    fn acquire_ports(&mut self) {
+        self.observed.taps.clone_from(&self.entry.desired.nics);
+        for nic in self.entry.desired.nics.clone() {
+            self.entry.done.note_nic(nic);
+            self.acquired.insert(nic.port_id);
+        }
+    }
+
+    fn plug(&mut self, nic: &Nic, slot: u8) {
+        assert!(self.observed.nics.iter().all(|c| c.slot != slot && c.port_id != nic.port_id));
+        self.entry.done.note_nic(*nic);
+        self.acquired.insert(nic.port_id);
+        // Cut off in the middle, every other time.
+        self.cut = !self.cut;
+        if !self.cut {
+            self.observed.nics.push(ObservedNic { slot, port_id: nic.port_id });
+        }
+    }
+
+    fn unplug(&mut self, device: &ObservedNic) {
+        let before =
+            self.attempts.unplug.filter(|(port_id, _)| *port_id == device.port_id).map(|(_, requests)| requests);
+        let requests = Requests::after(before, self.now);
+        self.attempts.unplug = Some((device.port_id, requests));
+        // Every other guest releases the NIC when it is asked, and all do in the end.
+        if self.pid % 2 == 0 || self.now > requests.first {
+            self.observed.nics.retain(|c| c != device);
+        }
+    }
+
+    fn release(&mut self, nics: &[Nic]) {
+        let released = |id: &PortId| nics.iter().any(|c| c.port_id == *id);
+        assert!(
+            self.observed.nics.iter().all(|c| !released(&c.port_id)),
+            "a port is released after its NIC is unplugged"
+        );
+        self.observed.taps.retain(|c| !released(&c.port_id));
+        self.acquired.retain(|id| !released(id));
+        self.entry.done.nics.retain(|c| !nics.contains(c));
     }
 
     fn ends(&mut self) {

@@ -1,4 +1,4 @@
-//! Console sessions: the agent calls back, and bytes go both ways.
+//! Tests of console sessions: the agent calls back, and bytes go both ways.
 
 use crate::rig::{Host, TestInstance};
 use proto::cluster::v1::{ConsoleLog, InstanceState as S, Power, SerialConsole, console_open::What};

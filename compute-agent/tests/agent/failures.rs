@@ -1,4 +1,4 @@
-//! QEMU dies, won't start, or isn't there.
+//! Tests in which QEMU dies, doesn't start, or isn't installed.
 
 use crate::rig::{Host, TestInstance, eventually};
 use proto::cluster::v1::{InstanceState as S, OnCrash};
@@ -33,7 +33,7 @@ async fn a_killed_qemu_is_started_again_or_left_as_on_crash_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_loop_is_an_error_with_qemus_own_words_and_a_cure_ends_it() {
+async fn a_crash_loop_is_an_error_with_qemus_own_output_and_a_cure_ends_it() {
     let broken = std::env::temp_dir().join(format!("iaas-broken-qemu-{}", std::process::id()));
     let Some(host) = Host::start_with(1, |config| {
         let real = "/usr/bin/qemu-system-x86_64";
@@ -63,7 +63,7 @@ async fn a_crash_loop_is_an_error_with_qemus_own_words_and_a_cure_ends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_without_qemu_says_so_has_no_room_and_needs_no_restart_once_it_has_one() {
+async fn a_host_without_qemu_says_so_has_no_capacity_and_needs_no_restart_once_it_has_one() {
     let link = std::env::temp_dir().join(format!("iaas-late-qemu-{}", std::process::id()));
     let Some(host) = Host::start_with(1, |config| config.qemu = Some(link.clone())).await else { return };
     let hello = host.manager.hellos().remove(0);

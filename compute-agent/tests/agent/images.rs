@@ -1,4 +1,4 @@
-//! Images: fetched once, checked, gone on with after a cut, kept within bounds.
+//! Tests of images: they are fetched once, checked, resumed after an interruption, and kept within bounds.
 
 use crate::rig::{Host, TestInstance, sha256};
 use proto::cluster::v1::{InstanceState as S, Power};
@@ -26,7 +26,7 @@ async fn an_image_that_is_not_what_it_says_is_refused_until_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cut_download_goes_on_where_it_was_cut_and_is_shared() {
+async fn an_interrupted_download_is_resumed_and_shared() {
     let Some(host) = Host::start(3).await else { return };
     let bytes: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_le_bytes).collect();
     let sum = sha256(&bytes);
@@ -48,7 +48,7 @@ async fn a_cut_download_goes_on_where_it_was_cut_and_is_shared() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_killed_amid_a_download_goes_on_with_it() {
+async fn an_agent_killed_during_a_download_resumes_it() {
     let Some(mut host) = Host::start(1).await else { return };
     let bytes: Vec<u8> = (0..1_000_000_u32).flat_map(u32::to_be_bytes).collect();
     let sum = sha256(&bytes);
@@ -75,7 +75,7 @@ async fn an_agent_killed_amid_a_download_goes_on_with_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_is_said_in_so_many_words() {
+async fn a_full_disk_is_reported_as_such() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).expect("passable");
     let mount = std::process::Command::new("mount")

@@ -1,4 +1,4 @@
-//! One instance from its creation to its end.
+//! Tests of one instance from its creation to its deletion.
 
 use crate::rig::{Host, TestInstance, eventually};
 use proto::cluster::v1::{InstanceState as S, Power, Size};

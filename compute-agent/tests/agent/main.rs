@@ -1,6 +1,6 @@
-//! The real agent, driven over the real protocol by a stand-in for its managers, with real guests under emulation.
+//! Tests of the real agent, which a stand-in for its managers drives with the real protocol, with real guests under emulation.
 //!
-//! Needs root and QEMU; the guest image comes from `IAAS_TEST_GUEST_DIR`, else from `target/guest/tiny`. A test that lacks something
+//! They need root and QEMU; the guest image comes from `IAAS_TEST_GUEST_DIR`, else from `target/guest/tiny`. A test that lacks something
 //! prints `not run: …` and what. At most four guests run at once.
 
 mod console;

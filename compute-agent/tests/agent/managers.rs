@@ -1,4 +1,4 @@
-//! The manager goes, comes back, repeats itself, is late, doesn't listen.
+//! Tests in which the manager disconnects, returns, repeats itself, is late, or acknowledges nothing.
 
 use crate::{
     rig::{Host, TestInstance},
@@ -10,7 +10,7 @@ use proto::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_host_goes_on_without_its_manager_and_tells_it_all_when_it_is_back() {
+async fn the_host_continues_without_its_manager_and_reports_everything_when_it_is_back() {
     let Some(host) = Host::start(1).await else { return };
     let instance = TestInstance::tiny(&host, "goes-on");
     host.reach(&instance, S::Running).await;
@@ -86,7 +86,7 @@ async fn a_report_is_sent_again_until_it_is_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deletion_that_was_done_is_said_again_to_who_asks_again_and_no_ghost_returns() {
+async fn a_completed_deletion_is_reported_again_on_request_and_the_instance_never_returns() {
     let Some(mut host) = Host::start(1).await else { return };
     let mut instance = TestInstance::tiny(&host, "gone");
     let before = instance.clone();

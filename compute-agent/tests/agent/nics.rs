@@ -1,4 +1,4 @@
-//! NICs of real guests, over real taps: acquired before a start, plugged in and taken out while the guest runs, given back
+//! NICs of real guests, over real taps: acquired before a start, plugged in and unplugged while the guest runs, released
 //! with its end.
 
 use crate::{

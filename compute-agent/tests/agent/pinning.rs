@@ -1,4 +1,4 @@
-//! Pinned guests have threads of their own, and the others are kept off them, whatever happens to the agent.
+//! Tests that pinned guests have threads of their own, and the others are kept off them, whatever happens to the agent.
 
 use crate::rig::{Host, TestInstance, eventually};
 use compute_agent::host::{cpuset::parse_cpulist, facts};
@@ -12,7 +12,7 @@ fn allowed(status: &Path) -> BTreeSet<u32> {
     parse_cpulist(list.unwrap_or_default())
 }
 
-/// What each thread of the instance's QEMU may run on, with its name.
+/// The threads of the instance's QEMU: their names, and the host's threads that each may run on.
 fn threads(host: &Host, instance: &TestInstance) -> Vec<(String, BTreeSet<u32>)> {
     let Some(qemu) = host.qemu(instance) else { return vec![] };
     let tasks = fs::read_dir(format!("/proc/{}/task", qemu.pid)).into_iter().flatten().flatten();
@@ -89,7 +89,7 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_node_does_not_have_is_said_and_never_started_elsewhere() {
+async fn what_a_node_does_not_have_is_reported_and_never_started_elsewhere() {
     let Some(host) = Host::start(1).await else { return };
     let (mut nowhere, mut large) = (TestInstance::tiny(&host, "nowhere"), TestInstance::tiny(&host, "large"));
     nowhere.desired.numa_node = Some(4_000);

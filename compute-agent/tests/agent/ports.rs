@@ -1,4 +1,4 @@
-//! A stand-in for the host's network-agent: it hands over real taps, of a network namespace of its own, by the real protocol.
+//! A stand-in for the host's network-agent: it passes real taps of a network namespace of its own, with the real protocol.
 
 use crate::stand_in::TIMEOUT;
 use domain::{InstanceId, PortId, network::MacAddr};
@@ -46,21 +46,21 @@ struct State {
     /// Acquisitions that were granted, and releases, in order.
     acquired: Vec<PortId>,
     released: Vec<PortId>,
-    /// So many answers to come are lost, after what was asked was done.
+    /// This many of the next answers are lost, after the request was carried out.
     lost: u32,
 }
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Ends with the test: the namespace goes with its last thread and tap.
+/// The stand-in, which ends with the test: the namespace disappears with its last thread and tap.
 pub struct Ports {
     shared: Shared,
     inside: mpsc::Sender<Work>,
 }
 
 impl Ports {
-    /// Listens on `socket`.
+    /// Starts the stand-in, which listens on `socket`.
     pub fn start(socket: &Path) -> Self {
         std::fs::create_dir_all(socket.parent().expect("a directory")).expect("made");
         let listener = UnixListener::bind(socket).expect("bound");
@@ -93,7 +93,7 @@ impl Ports {
         Port { id: PortId::new(), mac: MacAddr::local([0, 0, 0, 7, number]), epoch: 3, tap: format!("tap{number}") }
     }
 
-    /// The agent's ledger catches up.
+    /// Makes a port known to the agent, as if its ledger had caught up.
     pub fn add(&self, port: &Port) {
         let tap = port.tap.clone();
         self.within(move || {
@@ -127,7 +127,7 @@ impl Ports {
         self.shared.0.lock().released.clone()
     }
 
-    /// The next answers are lost, after what was asked was done.
+    /// Loses the next answers, after the requests were carried out.
     pub fn lose_answers(&self, count: u32) {
         self.shared.0.lock().lost = count;
     }
@@ -151,7 +151,7 @@ fn run(program: &str, args: &[&str]) -> io::Result<()> {
     Err(io::Error::other(format!("{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr))))
 }
 
-/// Refused while another holds it.
+/// Opens a tap; this is refused while another process holds it.
 fn open_tap(name: &str) -> io::Result<File> {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     let file = OpenOptions::new().read(true).write(true).open("/dev/net/tun")?;

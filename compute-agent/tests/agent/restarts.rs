@@ -1,4 +1,4 @@
-//! The agent dies at any point, and its successor takes over what runs.
+//! Tests in which the agent dies at any point, and its successor takes over what runs.
 
 use crate::rig::{Host, TestInstance, eventually};
 use base64::Engine;

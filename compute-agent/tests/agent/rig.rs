@@ -1,4 +1,4 @@
-//! What the tests have in common: a host of one's own, an agent on it that can be killed, and what instances must be.
+//! What the tests share: a host of their own, an agent on it that can be killed, and instances.
 
 use crate::stand_in::{Manager, Storage, TIMEOUT};
 use compute_agent::{
@@ -26,7 +26,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// At most so many emulated guests run at once in this binary.
+/// Limits how many emulated guests run at once in this binary.
 static GUESTS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(4)));
 static HOSTS: AtomicU32 = AtomicU32::new(0);
 
@@ -69,7 +69,7 @@ pub struct Host {
     _permit: OwnedSemaphorePermit,
 }
 
-/// An agent on a runtime of its own, so that it can be killed as a process is: without a last word.
+/// An agent on a runtime of its own, so that it can be killed like a process, without any cleanup.
 struct Agent {
     runtime: tokio::runtime::Runtime,
     shutdown: CancellationToken,
@@ -77,7 +77,7 @@ struct Agent {
 }
 
 impl Host {
-    /// `None` (having said why) where tests of real guests can't run. `guests`: how many this test runs at once.
+    /// Starts a host for a test that runs `guests` guests at once. Prints why and returns `None` where tests of real guests can't run.
     pub async fn start(guests: u32) -> Option<Self> {
         Self::start_with(guests, |_| {}).await
     }
@@ -151,7 +151,7 @@ impl Host {
         agent.runtime.shutdown_background();
     }
 
-    /// Ends the agent at whatever it does. (A real process and a real SIGKILL are in the end-to-end tests.)
+    /// Ends the agent whatever it does. (The end-to-end tests use a real process and a real SIGKILL.)
     pub async fn kill_agent(&mut self) {
         let agent = self.agent.take().expect("an agent runs");
         tokio::task::spawn_blocking(move || agent.runtime.shutdown_timeout(Duration::from_secs(10)))
@@ -171,7 +171,7 @@ impl Host {
         self.config.state_dir.join("instances").join(instance.id.to_string())
     }
 
-    /// Where the instance's control groups are, on every hierarchy that has one.
+    /// The directories of the instance's control groups in all hierarchies.
     pub fn cgroups(&self, instance: &TestInstance) -> Vec<PathBuf> {
         group_dirs(&self.config.cgroup_parent)
             .into_iter()
@@ -180,7 +180,7 @@ impl Host {
             .collect()
     }
 
-    /// Sends what is wanted and waits until the host has done it, in this state.
+    /// Sends the desired state and waits until the host has applied it and the instance is in this state.
     pub async fn reach(&self, instance: &TestInstance, state: InstanceState) -> Report {
         self.manager.instance(&instance.desired);
         self.reached(instance, state).await
@@ -204,7 +204,7 @@ impl Host {
     }
 }
 
-/// All mounted control group hierarchies' directories of this name.
+/// The directories of this name in all mounted control group hierarchies.
 fn group_dirs(name: &str) -> Vec<PathBuf> {
     let text = fs::read_to_string("/proc/self/mountinfo").expect("readable");
     let mounts = compute_agent::host::cgroup::parse_mountinfo(&text);
@@ -215,7 +215,7 @@ fn group_dirs(name: &str) -> Vec<PathBuf> {
 }
 
 impl Drop for Host {
-    /// Leaves nothing on the machine, also after a failed test.
+    /// Removes everything from the machine, also after a failed test.
     fn drop(&mut self) {
         if let Some(agent) = self.agent.take() {
             agent.shutdown.cancel();
@@ -269,7 +269,7 @@ impl TestInstance {
         Self::of(name, "kernel", "raw", &tiny.cmdline, parts)
     }
 
-    /// An image with a disk; what is on it needn't boot.
+    /// An image with a disk, which needn't be bootable.
     pub fn disk(name: &str, format: &str, sum: &str, size_bytes: u64) -> Self {
         let parts = vec![pb::ImagePart { kind: "disk".into(), sha256: sum.into(), size_bytes }];
         Self::of(name, "disk", format, "", parts).with_disk(1)
@@ -323,7 +323,7 @@ impl TestInstance {
         self.desired.spec.as_mut().expect("a spec")
     }
 
-    /// The next generation, with this change.
+    /// Makes the next generation, with this change.
     pub fn change(&mut self, change: impl FnOnce(&mut InstanceSpec)) -> &Self {
         self.desired.generation += 1;
         change(self.spec());

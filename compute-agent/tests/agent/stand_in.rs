@@ -1,4 +1,4 @@
-//! A cluster-manager and a storage-manager that speak the real protocol, remember what they were told, and misbehave on request.
+//! A cluster-manager and a storage-manager that speak the real protocol, remember what they received, and misbehave on request.
 
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
@@ -27,11 +27,11 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Emulation on a busy machine: a bound for hangs, not a measure.
+/// The limit for a wait. It only detects hangs, because emulation on a busy machine is slow.
 pub const TIMEOUT: Duration = Duration::from_secs(150);
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-/// What the agent says, and where what is typed goes.
+/// The agent's output, and the channel for what is typed.
 type SessionEnds = (Streaming<agent::ConsoleUp>, mpsc::Sender<agent::ConsoleDown>);
 type Sender = mpsc::Sender<Result<agent::ManagerMessage, Status>>;
 
@@ -44,11 +44,11 @@ struct ManagerState {
     reports: Vec<agent::Report>,
     resyncs: usize,
     heartbeats: usize,
-    /// Refuse connections.
+    /// Whether connections are refused.
     away: bool,
-    /// Acknowledge nothing.
+    /// Whether nothing is acknowledged.
     acknowledges_nothing: bool,
-    /// Console sessions that were asked for and not yet taken up.
+    /// Console sessions that were requested and not opened yet.
     sessions: HashMap<String, tokio::sync::oneshot::Sender<SessionEnds>>,
 }
 
@@ -68,7 +68,7 @@ pub fn fence(report: &agent::Report) -> (i64, i64, i64, i64) {
 }
 
 impl Manager {
-    /// Serves in this process.
+    /// Starts the manager in this process.
     pub fn start(shutdown: CancellationToken) -> (Self, GrpcTarget) {
         let manager = Self::default();
         let (listener, target) = in_process();
@@ -81,12 +81,12 @@ impl Manager {
         self.state.lock()
     }
 
-    /// What this instance must be from now on; the agent is told at once if it is connected.
+    /// Sets what this instance must be from now on. It is sent at once if the agent is connected.
     pub fn instance(&self, desired: &agent::DesiredInstance) {
         self.set_all_desired(std::slice::from_ref(desired));
     }
 
-    /// As [`Self::instance`], all in one delta.
+    /// Sets several instances in one delta.
     pub fn set_all_desired(&self, desired: &[agent::DesiredInstance]) {
         let mut state = self.lock();
         for one in desired {
@@ -98,12 +98,12 @@ impl Manager {
         send(&state.link, ToAgent::Delta(delta));
     }
 
-    /// A delta as given, whatever was sent before.
+    /// Sends a delta as given, whatever was sent before.
     pub fn send_delta(&self, delta: agent::Delta) {
         send(&self.lock().link, ToAgent::Delta(delta));
     }
 
-    /// Cuts the connection and takes no new one.
+    /// Closes the connection and accepts no new one.
     pub fn go_away(&self) {
         let mut state = self.lock();
         state.away = true;
@@ -230,7 +230,7 @@ impl Console {
         self.down.send(agent::ConsoleDown { data }).await.expect("the session lives");
     }
 
-    /// The next output, or how the session ended.
+    /// Returns the next output, or how the session ended.
     pub async fn next(&mut self) -> Result<Option<ConsoleOutput>, String> {
         let message = tokio::time::timeout(TIMEOUT, self.up.message()).await.expect("something comes");
         match message.expect("no broken stream").and_then(|m| m.up) {
@@ -345,13 +345,13 @@ impl Manager {
     }
 }
 
-/// An object, and what goes wrong with it.
+/// An object, and how its delivery fails.
 #[derive(Default)]
 struct Object {
     bytes: Vec<u8>,
-    /// Each request is cut behind so many bytes.
+    /// Each request is interrupted after this many bytes.
     cut_every: Option<usize>,
-    /// The offsets that were asked for.
+    /// The offsets that were requested.
     requested_offsets: Vec<u64>,
 }
 
@@ -369,7 +369,7 @@ impl Storage {
         (storage, target)
     }
 
-    /// Serves these bytes under this name, whether or not it is their sum.
+    /// Serves these bytes under this name, whether or not it is their hash.
     pub fn put(&self, sha256: &str, bytes: Vec<u8>) {
         self.objects.lock().entry(sha256.to_owned()).or_default().bytes = bytes;
     }

@@ -1,4 +1,4 @@
-//! The accelerators of this machine, measured; and KVM itself, as far as it goes here.
+//! Tests that measure the accelerators of this machine, and KVM itself as far as it works here.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn prober(scratch: &Scratch) -> Option<Prober> {
 async fn the_probe_guest_runs_to_its_end_under_tcg() {
     let scratch = Scratch::make().await;
     let Some(prober) = prober(&scratch).await else { return };
-    let run = prober.run(Accel::TCG, vec![], TIMEOUT).await.expect("prepared");
+    let run = prober.run_probe_guest(Accel::TCG, vec![], TIMEOUT).await.expect("prepared");
     assert_eq!(run.stage, Stage::Kernel, "{run:?}");
     assert!(run.loops_ms.is_some_and(|ms| ms > 0.0) && run.failure.is_none(), "{run:?}");
     assert!(std::fs::read_dir(scratch.dir.path()).expect("there").count() == 1, "only `run` is left");
@@ -41,7 +41,7 @@ async fn a_boot_sector_runs_under_kvm_through_the_same_launch() {
         Err(error) => return println!("not run: {error}"),
     };
     let accel = Accel::Kvm { cpu_flags: vec!["arch-capabilities=off".into()] };
-    let run = prober.run(accel, vec![gid], TIMEOUT).await.expect("prepared");
+    let run = prober.run_probe_guest(accel, vec![gid], TIMEOUT).await.expect("prepared");
     println!("under KVM: {run:?}");
     assert!(run.stage >= Stage::Real, "the boot sector itself runs wherever /dev/kvm opens: {run:?}");
     assert!(run.stage == Stage::Kernel || run.failure.is_some(), "what ended it is told: {run:?}");
@@ -80,7 +80,7 @@ async fn the_decision_follows_the_measurement_and_is_remembered_for_this_boot() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stock_kernel_speaks_or_what_happened_instead_is_told() {
+async fn a_stock_kernel_prints_or_what_happened_instead_is_reported() {
     let scratch = Scratch::make().await;
     let (Some(prober), Some(guest)) = (prober(&scratch).await, guest()) else { return };
     let kernel =

@@ -1,4 +1,4 @@
-//! The kernel's own control groups: membership from the first instant, limits, the freezer, and the end.
+//! Tests of the kernel's own control groups: membership from the first instant, limits, the freezer, and removal.
 
 use compute_agent::host::cgroup::{Cgroups, Limits};
 use compute_agent::qemu::argv::Accel;

@@ -1,4 +1,4 @@
-//! Disks as a guest sees them: the overlay over a shared image, freed space, and what is left of them.
+//! Tests of disks as a guest uses them: the overlay over a shared image, freed space, and what is left of them.
 
 use compute_agent::disk::erase::erase;
 use compute_agent::disk::overlay::{QemuImg, supports_direct};

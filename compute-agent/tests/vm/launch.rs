@@ -1,4 +1,4 @@
-//! How QEMU is started: unprivileged, alone in its session, sandboxed, in a given PID namespace; and what a failure says.
+//! Tests of how QEMU is started: unprivileged, alone in its session, sandboxed, in a given PID namespace; and what a failure reports.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -90,7 +90,7 @@ async fn a_file_left_inheritable_stops_at_the_shim() {
     assert!(listed.contains("/dev/null") && !listed.contains("/etc/hostname"), "{listed}");
 }
 
-/// A PID namespace with an init that does nothing but live; it ends with the test.
+/// A PID namespace with an init that does nothing; it ends with the test.
 struct Namespace(Child);
 
 impl Namespace {
@@ -182,7 +182,7 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_qemu_itself_refuses_is_told_in_its_words() {
+async fn what_qemu_itself_refuses_is_reported_in_its_words() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
     let scratch = Scratch::make().await;
     let mut spec = scratch.spec(&guest);

@@ -1,4 +1,4 @@
-//! A guest's life, from its config drive to its end, and the agent's coming back to it.
+//! Tests of a guest's life, from its config drive to its end, and of an agent that reconnects to it.
 
 use std::time::Duration;
 

@@ -1,10 +1,10 @@
-//! The memory model against a real process.
+//! Compares the memory model with a real process.
 
 use compute_agent::qemu::overhead::overhead_mib;
 
 use crate::rig::{Scratch, Vm, guest, qemu};
 
-/// Resident KiB of the process, without the guest's own memory.
+/// The resident memory of the process in KiB, without the guest's own memory.
 fn resident_beside_ram_kib(pid: i32, ram_kib: u64) -> u64 {
     let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).expect("it runs");
     let (mut size, mut sum) = (0, 0);

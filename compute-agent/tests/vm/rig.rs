@@ -1,4 +1,4 @@
-//! What the tests have in common: a place for a machine, a machine in it, and its end.
+//! What the tests share: a directory for a machine, and the machine.
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use uuid::Uuid;
 pub const UID: u32 = 64_055;
 pub const GID: u32 = 64_055;
 pub const OWNER: Owner = Owner { uid: UID, gid: GID };
-/// Emulation on a busy machine: a bound for hangs, not a measure.
+/// The limit for a wait. It only detects hangs, because emulation on a busy machine is slow.
 pub const TIMEOUT: Duration = Duration::from_secs(90);
 const LOG_MAX_BYTES: u64 = 1 << 20;
 
@@ -58,7 +58,7 @@ pub fn guest() -> Option<Guest> {
     Some(Guest { dir, cmdline: cmdline.trim().to_owned() })
 }
 
-/// A directory for one machine, and the right to run one of the four guests.
+/// A directory for one machine, and the permit to run one of the four guests.
 pub struct Scratch {
     pub dir: tempfile::TempDir,
     pub run: PathBuf,
@@ -137,7 +137,7 @@ impl Scratch {
     }
 }
 
-/// A running QEMU with its two connections. Killed when dropped.
+/// A running QEMU with its two connections. It is killed when it is dropped.
 pub struct Vm {
     pub process: ProcessRef,
     left: bool,
@@ -199,7 +199,7 @@ impl Drop for Vm {
     }
 }
 
-/// Kills from a place that can't wait.
+/// Kills a process without waiting for its end.
 pub fn kill_now(process: &ProcessRef) {
     if process.alive()
         && let Some(pid) = rustix::process::Pid::from_raw(process.pid)
