@@ -129,7 +129,7 @@ fn refused(host_id: HostId, filter: Rejection, lacks: Size, now: Timestamp) -> P
             "no other host of the zone has spare capacity for the new size, should the instance's host be lost";
         (summary.to_owned(), "choose a smaller size, or ask the operator for another host in this zone")
     } else {
-        (format!("the instance's host can't take the new size: it is {}", filter::describe(filter)), "")
+        (format!("the instance's host can't take the new size: it is {}", filter.describe()), "")
     };
     let record = PlacementRecord {
         at: now,

@@ -262,8 +262,7 @@ fn summary(record: &PlacementRecord) -> String {
     if record.hosts_considered == 0 {
         return "no host has registered yet".to_owned();
     }
-    let why: Vec<String> =
-        record.rejected.iter().map(|r| format!("{} {}", r.hosts, filter::describe(r.filter))).collect();
+    let why: Vec<String> = record.rejected.iter().map(|r| format!("{} {}", r.hosts, r.filter.describe())).collect();
     format!("none of {} hosts can take it: {}", record.hosts_considered, why.join(", "))
 }
 

@@ -89,24 +89,3 @@ pub fn claim(host: &HostEntry, request: &Request) -> Size {
 pub fn lacks(host: &HostEntry, request: &Request) -> Size {
     minus(claim(host, request), host.free())
 }
-
-/// A filter's verdict on a number of hosts, for people: "5 short of memory".
-#[must_use]
-pub fn describe(filter: Rejection) -> &'static str {
-    match filter {
-        Rejection::Disconnected => "disconnected",
-        Rejection::Cordoned => "cordoned",
-        Rejection::Zone => "in another zone",
-        Rejection::Dedicated => "dedicated to others",
-        Rejection::Tags => "without the requested tags",
-        Rejection::ForbiddenTags => "with a forbidden tag",
-        Rejection::CpuFeatures => "without the requested CPU features",
-        Rejection::Contended => "taken or changed by others meanwhile",
-        Rejection::Group => "ruled out by a placement group",
-        Rejection::Vcpus => "short of vCPUs",
-        Rejection::Memory => "short of memory",
-        Rejection::Disk => "short of disk",
-        Rejection::Pinning => "without a NUMA node that has enough free threads and memory",
-        Rejection::Reserve => "without another host that could restart the instance",
-    }
-}

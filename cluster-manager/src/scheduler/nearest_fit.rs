@@ -76,7 +76,7 @@ impl Unmet {
             Self::Lacks(Label::Feature(feature)) => format!("{lack} the CPU feature {feature}"),
             Self::Has(Label::Tag(key, value)) => format!("{have} the forbidden tag {key}={value}"),
             Self::Has(Label::Feature(feature)) => format!("{have} the CPU feature {feature}"),
-            Self::Capacity(filter) => format!("{are} {}", filter::describe(*filter)),
+            Self::Capacity(filter) => format!("{are} {}", filter.describe()),
         }
     }
 }

@@ -28,6 +28,29 @@ pub enum Rejection {
     Reserve,
 }
 
+impl Rejection {
+    /// The verdict on a number of hosts, for people: "5 short of memory".
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Disconnected => "disconnected",
+            Self::Cordoned => "cordoned",
+            Self::Zone => "in another zone",
+            Self::Dedicated => "dedicated to others",
+            Self::Tags => "without the requested tags",
+            Self::ForbiddenTags => "with a forbidden tag",
+            Self::CpuFeatures => "without the requested CPU features",
+            Self::Contended => "taken or changed by others meanwhile",
+            Self::Group => "ruled out by a placement group",
+            Self::Vcpus => "short of vCPUs",
+            Self::Memory => "short of memory",
+            Self::Disk => "short of disk",
+            Self::Pinning => "without a NUMA node that has enough free threads and memory",
+            Self::Reserve => "without another host that could restart the instance",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RejectionCount {
     pub filter: Rejection,

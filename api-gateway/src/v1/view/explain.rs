@@ -5,7 +5,7 @@
 use super::{instance::InstanceView, placement_record::PlacementRecordView, timeline::TimelineItem};
 use crate::{app::explain::Explanation, auth::caller::SystemRole};
 use domain::{
-    explain::{PlacementRecord, Rejection},
+    explain::PlacementRecord,
     host::{Host, HostState},
     instance::{Instance, InstanceState, Power},
     placement::{KeptPlacement, PlacementOutcome},
@@ -150,7 +150,7 @@ fn where_it_is(record: &PlacementRecord) -> String {
     text.push('.');
     if !record.rejected.is_empty() {
         let passed: Vec<String> =
-            record.rejected.iter().map(|r| format!("{} {}", r.hosts, because(r.filter))).collect();
+            record.rejected.iter().map(|r| format!("{} {}", r.hosts, r.filter.describe())).collect();
         let _ = write!(text, " Hosts passed over: {}.", passed.join(", "));
     }
     if let Some(nearest) = record.nearest.as_ref().filter(|_| record.candidates == 0) {
@@ -168,25 +168,6 @@ fn where_it_is(record: &PlacementRecord) -> String {
         }
     }
     text
-}
-
-fn because(filter: Rejection) -> &'static str {
-    match filter {
-        Rejection::Disconnected => "not connected",
-        Rejection::Cordoned => "cordoned",
-        Rejection::Zone => "in another zone",
-        Rejection::Dedicated => "dedicated to others",
-        Rejection::Tags => "without the tags asked for",
-        Rejection::ForbiddenTags => "with a tag that must not be",
-        Rejection::CpuFeatures => "without the CPU features asked for",
-        Rejection::Contended => "taken or changed by others meanwhile",
-        Rejection::Group => "ruled out by a placement group",
-        Rejection::Vcpus => "without enough vCPUs",
-        Rejection::Memory => "without enough memory",
-        Rejection::Disk => "without enough disk",
-        Rejection::Pinning => "without a NUMA node free enough",
-        Rejection::Reserve => "without another host to restart it on",
-    }
 }
 
 fn on_host(host: &Host) -> String {
