@@ -31,21 +31,21 @@ pub struct Config {
     pub preemption_notice_secs: u64,
     /// How long capacity freed by preemption is held for the request that needs it, beyond the notice, seconds. 0: it isn't held.
     pub preemption_hold_secs: u64,
-    /// How often everything is checked for what was left behind, seconds. 0: never.
+    /// How often everything is checked for what was left behind, seconds. 0: it is never checked.
     pub leak_check_secs: u64,
     /// How long the answer of an operation is kept for a repeat with the same idempotency key, hours.
     pub operation_keep_hours: u64,
     /// How long placement's refusals, and its decisions on instances that are gone, are kept, hours.
     pub placement_records_hours: u64,
-    /// How many of them a project keeps, the newest.
+    /// How many placement records a project keeps: the newest.
     pub placement_records_per_project: u32,
     /// How long a host's certificate is valid, seconds. Agents renew theirs at half of it.
     pub host_certificate_secs: u64,
     /// How long a host's agent may take to open a console, milliseconds.
     pub console_open_timeout_ms: u64,
-    /// Console sessions and followed logs open at once.
+    /// How many console sessions and followed logs may be open at once.
     pub console_sessions_max: usize,
-    /// Instances whose changes wait for one slow agent; past it the agent gets a new snapshot instead.
+    /// For how many instances changes may wait for one slow agent; past that the agent gets a new snapshot instead.
     pub agent_queue_max: usize,
     /// How long each state may last: a table of its own, `[cluster.deadlines]`.
     pub deadlines: Deadlines,

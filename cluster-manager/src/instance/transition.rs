@@ -34,7 +34,7 @@ pub enum Change {
     Rebuild {
         image_id: ImageId,
     },
-    /// One NIC more, the last.
+    /// Attaches another NIC, behind those it has.
     AttachNic {
         request: NicRequest,
     },
@@ -87,7 +87,7 @@ impl Change {
     }
 }
 
-/// What the decision may know beside the row and the change.
+/// What the decision takes into account beside the row and the change.
 
 #[derive(Debug, Clone, Copy)]
 pub struct TransitionContext<'a> {

@@ -14,7 +14,7 @@ use domain::{
     instance::{Instance, InstanceState, InstanceStatus, ReportFence},
 };
 
-/// One report, decoded.
+/// A report, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     pub instance_id: InstanceId,
@@ -29,7 +29,7 @@ pub struct Observation {
     pub exec_ms: Option<i64>,
 }
 
-/// What the decision may know beside the row and the report.
+/// What the decision takes into account beside the row and the report.
 #[derive(Debug, Clone, Copy)]
 pub struct ReportContext<'a> {
     pub now: Timestamp,

@@ -62,11 +62,11 @@ async fn what_is_freed_goes_to_who_it_was_made_for() {
             "{hint}"
         );
         assert_eq!(making.retry_after_secs, Some(30));
-        // A repeat ends nobody else.
+        // A repeat preempts no others.
         let again = refused(&cloud, &["large"], &large).await.hint.expect("a hint");
         assert!(!again.contains("preemptible instance(s)") || again.starts_with("capacity is still"), "{again}");
         left(&cloud, &cheap, 2).await;
-        // Others don't get it, whoever asks.
+        // Others don't get it, whoever requests it.
         refused(&cloud, &["thief"], &class(&cloud, 1)).await;
         let placed = cloud.create_as("large", &large).await;
         cloud.becomes(placed.id, S::Running).await;
@@ -125,7 +125,7 @@ async fn who_still_waits_keeps_nobody_from_capacity_that_is_free() {
     let large = of_vcpus(&cloud, 2);
     refused(&cloud, &["first"], &large).await;
     left(&cloud, &cheap, 2).await;
-    // The rest can't go now.
+    // The others can't be stopped now.
     host.set_deaf(true);
     let second = refused(&cloud, &["second"], &large).await.hint.expect("a hint");
     assert!(second.contains("2 preemptible instance(s) will be stopped"), "{second}");
@@ -150,7 +150,7 @@ async fn a_hold_ends_at_its_deadline_and_with_the_manager() {
         let (host, cheap) = full(&cloud).await;
         refused(&cloud, &["large"], &of_vcpus(&cloud, 2)).await;
         left(&cloud, &cheap, 2).await;
-        // Nobody comes for it.
+        // Nobody requests it again.
         eventually("the hold ends", async || {
             let answer = cloud.insist(&cloud.context(), &cloud.request(&["late"], &class(&cloud, 1))).await;
             answer.map(drop).map_err(|problem| problem.to_string())

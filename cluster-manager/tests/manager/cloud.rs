@@ -91,7 +91,7 @@ impl Process {
         Self { runtime, shutdown, ended }
     }
 
-    /// `kill -9`.
+    /// Ends it as `kill -9` does.
     fn kill(self) {
         self.runtime.shutdown_background();
     }
@@ -107,9 +107,9 @@ impl Process {
 pub struct Cloud {
     pub store: Store,
     pub project_id: ProjectId,
-    /// Boots from a disk of at least 1 GiB.
+    /// An image that boots from a disk of at least 1 GiB.
     pub image_id: ImageId,
-    /// Runs from memory.
+    /// An image that runs from memory.
     pub kernel_id: ImageId,
     pub world: World,
     pub storage_plan: Plan,
@@ -139,13 +139,13 @@ pub fn quick() -> Config {
     }
 }
 
-/// For tests in which hosts stay away: that is seen soon. Where nothing should be refused while agents find a restarted manager again,
+/// For tests in which hosts stay away: that is noticed soon. Where nothing should be refused while agents find a restarted manager again,
 /// they must have the time a busy machine takes.
 pub fn restless() -> Config {
     Config { disconnect_grace_ms: 200, ..quick() }
 }
 
-/// One on each database there is.
+/// A cloud on each database there is.
 pub async fn each(config: Config) -> Vec<Cloud> {
     let mut clouds = Vec::new();
     for database in TestDatabase::each().await {
@@ -240,7 +240,7 @@ impl Cloud {
         }
     }
 
-    /// A new process in place of the last one.
+    /// Starts a new process in place of the last one.
     pub async fn restart(&self) {
         self.kill().await;
         let (storage, resource) = (self.storage_target.clone(), self.resource_target.clone());
@@ -321,7 +321,7 @@ impl Cloud {
         answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
     }
 
-    /// As a careful client does: the same request under the same operation until there is an answer.
+    /// Creates as a careful client does: the same request under the same operation until there is an answer.
     pub async fn insist(
         &self,
         context: &CallContext,
@@ -463,7 +463,7 @@ impl Cloud {
         self.resources.clone()
     }
 
-    /// By instances: the project's default network and whatever else nobody's instance is stays.
+    /// What instances use of the quota: the project's default network stays when they are gone, and isn't counted.
     pub async fn used(&self) -> QuotaAmounts {
         let used = self.store.quota_usage(self.project_id).await.expect("readable");
         QuotaAmounts { networks: 0, subnets: 0, security_groups: 0, security_rules: 0, ..used }

@@ -1,4 +1,4 @@
-//! As many as fit: what has a place is made, and the rest costs nothing.
+//! Creates of as many as fit: what has a place is created, and the rest costs nothing.
 
 use crate::cloud::{Cloud, each, quick};
 use domain::{ErrorKind, explain::PlacementRecord, flavor::Size, quota::QuotaAmounts};
@@ -22,7 +22,7 @@ async fn what_has_a_place_is_made_and_only_that_is_counted() {
         let capacity = Size { vcpus: 4, memory_mib: 4096, disk_gib: 20 };
         let host = cloud.host(SimConfig { capacity, ..SimConfig::named("small") }).await;
         let spec = cloud.spec();
-        // For four and no more: what isn't created takes no quota.
+        // The quota is for four and no more: what isn't created takes no quota.
         let four =
             QuotaAmounts { instances: 4, vcpus: 4, memory_mib: 1024, disk_gib: 8, ..QuotaAmounts::DEFAULT_LIMIT };
         cloud.limit(four).await;
@@ -53,13 +53,13 @@ async fn what_has_a_place_is_made_and_only_that_is_counted() {
         let rows = cloud.store.host_list().await.expect("readable");
         cloud.cordon(rows.iter().find(|row| row.name == "more").expect("there").id, true).await;
 
-        // None fits: a refusal like any other, under each name.
+        // None fits: that is a refusal like any other, under each name.
         let large = domain::instance::InstanceSpec { size: Size { vcpus: 4, ..spec.size }, ..spec.clone() };
         let tried = as_many(&cloud, &["l-1", "l-2"], &large);
         let refused = cloud.insist(&cloud.context(), &tried).await.expect_err("no capacity");
         assert_eq!(refused.kind, ErrorKind::NoCapacity, "{refused}");
         assert!(refused.detail.starts_with("0 of 2 would fit"), "{}", refused.detail);
-        // All fit: nothing is said of others.
+        // All fit: no others are named.
         for instance in &made.instances {
             let id = instance.id.parse().expect("an id");
             cloud.delete(id).await;

@@ -76,7 +76,7 @@ async fn a_blink_shorter_than_the_grace_is_seen_by_nobody() {
     let cloud = Cloud::start(config).await;
     let hosts = cloud.hosts(1).await;
     hosts[0].crash().await;
-    // Placed although the agent is away for a moment: it gets it when it is back.
+    // It is placed although the agent is away for a moment: it gets it when it is back.
     let id = cloud.create("web").await.id;
     hosts[0].restart();
     cloud.becomes(id, S::Running).await;
@@ -127,7 +127,7 @@ async fn what_is_kept_from_instances_is_kept_by_the_scheduler_and_by_the_store()
         let row = async || cloud.store.host_find(id).await.expect("readable").expect("registered");
         let first = cloud.running("first").await;
         let held = cloud.fetch(first.id).await.claim;
-        // All but what one more takes.
+        // All is reserved but what one more takes.
         let spare = held.memory_mib + 10;
         let reserved = 32 * 1024 - held.memory_mib - spare;
         change(ChangeHostRequest { reserved_memory_mib: Some(reserved), ..ask() }).await.expect("accepted");
@@ -136,10 +136,10 @@ async fn what_is_kept_from_instances_is_kept_by_the_scheduler_and_by_the_store()
         let full =
             cloud.try_create(&cloud.context(), cloud.request(&["third"], &cloud.spec())).await.expect_err("full");
         assert!(full.detail.contains("short of memory"), "{}", full.detail);
-        // Twice the memory for guests: the same machine has capacity again.
+        // Guests get twice the memory: the same machine has capacity again.
         change(ChangeHostRequest { memory_overcommit_permille: Some(2000), ..ask() }).await.expect("accepted");
         let third = cloud.running("third").await;
-        // Less than it holds: all stays, nothing new fits; a new hello changes nothing of that.
+        // The host has less than it holds: all stays, nothing new fits; a new connection changes nothing of that.
         change(ChangeHostRequest { reserved_memory_mib: Some(32 * 1024), ..ask() }).await.expect("accepted");
         hosts[0].cut().await;
         hosts[0].restart();
@@ -172,7 +172,7 @@ async fn an_instance_records_the_cpu_that_it_was_placed_on() {
         assert_eq!(cloud.fetch(web.id).await.binding, web.binding, "what was answered is what is kept");
         let known = cloud.store.cpu_baseline_list().await.expect("readable");
         assert_eq!(known.iter().map(|row| (&row.id, &row.document)).collect::<Vec<_>>(), [(&cpu.id(), &cpu)]);
-        // A host whose agent doesn't say.
+        // This host's agent doesn't report its CPU.
         cloud.cordon(host.id(), true).await;
         let silent = cloud.host(SimConfig::named("host-2")).await;
         assert_eq!(cloud.running("other").await.binding.cpu_baseline, None);

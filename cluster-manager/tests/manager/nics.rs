@@ -21,7 +21,7 @@ struct Net {
     subnet_id: SubnetId,
 }
 
-/// 10.7.0.0/24 of the project's own.
+/// A network 10.7.0.0/24 of the project's own.
 async fn network(cloud: &Cloud) -> Net {
     cloud.apply(&NetworkChange::ProjectDefaults).await.expect("defaults");
     let (network_id, subnet_id) = (NetworkId::new(), SubnetId::new());
@@ -55,7 +55,7 @@ impl Net {
         pb::NicRequest { fixed_ip_request_json: vec![serde_json::to_string(&fixed_ip).expect("JSON")], ..self.nic() }
     }
 
-    /// A port of its own.
+    /// A port that exists by itself.
     async fn port(&self, cloud: &Cloud, name: &str) -> Port {
         let create = NetworkChange::PortCreate {
             id: PortId::new(),
@@ -273,7 +273,7 @@ async fn the_ports_of_a_deleted_instance_are_held_until_its_host_proves_it_gone(
     cloud.stop(hosts).await;
 }
 
-/// A life with NICs, with one call to the resource-manager failing in one way.
+/// Creates, changes and deletes an instance with NICs while one call to the resource-manager fails in one way.
 async fn life_with(cloud: &Cloud, net: &Net, method: Method, failure: Failure, name: &str) {
     let (create, request) =
         (cloud.context(), with_nics(cloud.request(&[name], &cloud.spec()), &[net.nic(), net.nic()]));
@@ -329,7 +329,7 @@ async fn a_reservation_that_is_gone_before_it_is_bound_is_made_again_with_the_sa
     let cloud = Cloud::start(quick()).await;
     let hosts = cloud.hosts(1).await;
     let net = network(&cloud).await;
-    // Committed, and then the manager dies at the first thing it does about it.
+    // It is committed, and then the manager dies at the first thing it does about it.
     cloud.storage_plan.fail_once(Method::BindPorts, Failure::CallerDies);
     let instance = created(&cloud, "web", &[net.nic()]).await;
     cloud.dies().await;

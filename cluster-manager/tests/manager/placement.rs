@@ -229,7 +229,7 @@ async fn a_protected_instance_grows_as_far_as_another_host_could_restart_it() {
     cloud.power(instance.id, Power::Off).await.expect("accepted");
     cloud.becomes(instance.id, S::Stopped).await;
     let primary = instance.host_id.expect("placed");
-    // Takes two of the backup's four vCPUs.
+    // It takes two of the backup's four vCPUs.
     cloud.cordon(primary, true).await;
     let mut other = cloud.spec();
     other.size.vcpus = 2;
@@ -279,7 +279,7 @@ async fn what_another_manager_decided_of_a_host_is_heeded() {
         let must =
             constrained(&cloud, PlacementConstraints { required_tags: gpu(), ..PlacementConstraints::default() });
         hosts_of(&cloud, &["before"], &must).await;
-        // Past this manager's memory.
+        // These changes pass by this manager's memory.
         let decide = async |dedicated_to| {
             let row = cloud.store.host_find(host.id).await.expect("readable").expect("there");
             let change = store::HostChange {

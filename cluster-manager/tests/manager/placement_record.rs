@@ -23,7 +23,7 @@ async fn kept(cloud: &Cloud, name: &str) -> Vec<KeptPlacement> {
     cloud.store.placement_record_list(&filter).await.expect("readable")
 }
 
-/// The last of those, when there are as many.
+/// Waits until there are as many records of the name, and answers the last.
 async fn last_of(cloud: &Cloud, name: &str, count: usize) -> KeptPlacement {
     eventually("the record is kept", async || {
         let mut all = kept(cloud, name).await;
@@ -51,7 +51,7 @@ async fn refusals_are_kept_with_their_hosts_and_decisions_outlive_their_instance
         assert_eq!(problem.hint.as_deref(), Some(refused.record.hint.as_str()));
         assert!(refused.record.hint.starts_with("would fit with 2 vCPUs less"), "{}", refused.record.hint);
 
-        // All of a request, under each of its names.
+        // The refusal of a whole request is kept under each of its names.
         let mut half = cloud.spec();
         half.size.vcpus = 2;
         let names = ["h-1", "h-2", "h-3"];
@@ -101,7 +101,7 @@ async fn a_storm_of_refusals_costs_few_rows_and_one_that_stops_loses_none_that_w
     cloud.try_create(&cloud.context(), request).await.expect_err("there is no host");
     cloud.ends().await;
     assert_eq!(last_of(&cloud, "last", 1).await.record.hint, "register a host: start its compute-agent");
-    // Of a name the last one waits, and the writer rests between two commits: a storm of any speed costs a few rows a second.
+    // Of each name the last one waits, and the writer pauses between two commits: a storm of any speed costs a few rows a second.
     let (rows, commits) = (kept(&cloud, "s-1").await.len() as u128, began.elapsed().as_millis() / 250 + 2);
     assert!((1..=commits).contains(&rows), "{rows} of 20 refusals are kept, and at most {commits} were written");
     cloud.stop(vec![]).await;

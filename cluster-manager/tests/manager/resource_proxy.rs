@@ -29,7 +29,7 @@ impl Proxy {
         if failure == Some(Failure::Before) {
             return Err(Status::unavailable("planned: not done"));
         }
-        // With the call's context.
+        // The call's context is passed on.
         let (metadata, _, message) = request.into_parts();
         let answer = call(self.real.clone(), Request::from_parts(metadata, Default::default(), message)).await;
         match failure {

@@ -28,7 +28,7 @@ async fn fifty_creates_survive_a_kill_in_their_middle() {
             cloud.restart().await;
         };
         let (answers, ()) = tokio::join!(calls, death);
-        // Who insists gets every one, once.
+        // A client that repeats its request gets every instance, once.
         let mut ids: Vec<domain::InstanceId> =
             answers.iter().map(|a| a.as_ref().expect("answered").instances[0].id.parse().expect("an id")).collect();
         ids.sort_unstable();
@@ -50,7 +50,7 @@ async fn fifty_creates_survive_a_kill_in_their_middle() {
     }
 }
 
-/// Create, grow, delete, with one call to the storage-manager failing in one way.
+/// Creates, resizes and deletes an instance while one call to the storage-manager fails in one way.
 async fn life_with(cloud: &Cloud, hosts: &[sim::SimHost], method: Method, failure: Failure, name: &str) {
     let (create, request) = (cloud.context(), cloud.request(&[name], &cloud.spec()));
     cloud.storage_plan.fail_once(method, failure);
@@ -74,7 +74,7 @@ async fn life_with(cloud: &Cloud, hosts: &[sim::SimHost], method: Method, failur
         }
     };
     tokio::join!(life, death);
-    // Disks are forgotten after their instance's row is gone.
+    // Disks are removed after their instance's row is gone.
     eventually("the failure happened", async || {
         if cloud.storage_plan.used_up() { Ok(()) } else { Err(format!("{method:?} {failure:?} never happened")) }
     })
@@ -103,7 +103,7 @@ async fn a_reservation_that_expired_before_its_confirmation_is_made_anew() {
     let cloud = Cloud::start(config).await;
     let hosts = cloud.hosts(1).await;
     cloud.storage_plan.fail_once(Method::Confirm, Failure::CallerDies);
-    // Confirmed although the caller died: so its reservation is taken away by hand.
+    // It was confirmed although the caller died, so its reservation is removed by hand.
     let instance = cloud.create("web").await;
     cloud.dies().await;
     let disk = cloud.store.disk_find(instance.root_disk_id.expect("a disk")).await.expect("readable").expect("there");

@@ -29,11 +29,11 @@ impl Method {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Not done.
+    /// The call isn't done.
     Before,
-    /// Done; the answer is lost.
+    /// The call is done; its answer is lost.
     After,
-    /// Done; the caller is killed before it hears.
+    /// The call is done; the caller is killed before it gets the answer.
     CallerDies,
 }
 

@@ -21,7 +21,7 @@ impl Switchboard {
             while let Some(stream) = incoming.recv().await {
                 let sender = forward.lock().clone();
                 if let Some(sender) = sender {
-                    // Nobody there: the stream is dropped, and the caller sees a closed connection.
+                    // Nobody listens: the stream is dropped, and the caller sees a closed connection.
                     let _ = sender.send(stream).await;
                 }
             }

@@ -1,4 +1,4 @@
-//! Whether a host that asks is admitted, and what that changes. Pure.
+//! Decides whether a host that wants to join is admitted, and what that changes. Pure.
 //!
 //! A token admits the first host that brings it; that host, by id and key, may bring it again. Nobody may take a known host's place with a
 //! token that was meant for a new one: a known host's key is changed (or certified for the first time) only by a token that names it.
@@ -12,7 +12,7 @@ use store::{HostAdmissionRow, HostTokenRow};
 #[derive(Debug, Clone, Copy)]
 pub struct Applicant<'a> {
     pub host_id: HostId,
-    /// SHA-256 of the key that it has proven to have.
+    /// The SHA-256 of the key that it has proven to have.
     pub key_hash: &'a str,
     pub name: &'a str,
     pub now: Timestamp,
@@ -34,9 +34,9 @@ pub enum Entry {
         /// Empty: the zone that its agent names.
         zone: String,
     },
-    /// Admitted before, with this key.
+    /// It was admitted before, with this key.
     Again,
-    /// Known, and gets its first key or another one.
+    /// It is known, and gets its first key or another one.
     Key,
 }
 
