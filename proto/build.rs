@@ -8,8 +8,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "proto/iaas/network/v1/network.proto",
         "proto/iaas/resource/v1/resource.proto",
         "proto/iaas/storage/v1/storage.proto",
+        "proto/iaas/sync/v1/sync.proto",
     ];
     let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Most desired objects are small; the largest kind would make each of them as large.
+    let boxed = ".iaas.sync.v1.DesiredObject.object.instance";
+    tonic_prost_build::configure().bytes(".").boxed(boxed).compile_fds(descriptors)?;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub mod scheduler;
 pub use config::Config;
 pub use host::admission::{Admission, AgentLinks};
 
-use agents::{incoming::Reports, service::AgentLinkService};
+use agents::consoles::ConsoleRelayService;
 use anyhow::Context as _;
 use client::{Clients, resource::Resource, storage::Storage};
 use domain::{host::HostState, instance::InstanceState};
@@ -34,11 +34,15 @@ use grpc::{ClusterManagerService, host_identity::HostIdentityService};
 use manager::{Lifetime, Manager, Parts};
 use placement::constraints::load_placed_instances;
 use proto::{
-    agent::v1::{agent_link_server::AgentLinkServer, host_identity_server::HostIdentityServer},
+    agent::v1::{console_relay_server::ConsoleRelayServer, host_identity_server::HostIdentityServer},
     cluster::v1::cluster_manager_server::ClusterManagerServer,
+    sync::v1::host_sync_server::HostSyncServer,
 };
 use scheduler::Inventory;
-use service_kit::transport::{self, GrpcListener, GrpcTarget};
+use service_kit::{
+    host_streams::HostSyncService,
+    transport::{self, GrpcListener, GrpcTarget},
+};
 use std::sync::Arc;
 use store::{InstanceFilter, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -75,13 +79,11 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let channel = deps.resource.channel().context("the resource-manager's address")?;
     let resource = Resource::start(channel, config.resource_timeout(), config.reservation_ttl_secs, &tasks);
     let hosts = deps.store.host_list().await.context("the hosts can't be read")?;
-    let (reports, incoming) = Reports::channel();
     let manager = Arc::new(Manager::new(Parts {
         config,
         clients: Clients::new(storage, resource, deps.store.clone(), &tasks),
         store: deps.store,
         inventory: Inventory::new(&hosts),
-        reports,
         admission: deps.admission,
         lifetime: Lifetime { tasks: tasks.clone(), shutdown: shutdown.clone() },
     }));
@@ -92,7 +94,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let tracked = tracked.context("the members of placement groups can't be read")?;
     tracing::info!(tracked, "placement knows the instances that later decisions depend on");
     resume(&manager).await.context("the instances can't be read")?;
-    let background = background::start(&manager, incoming);
+    let background = background::start(&manager);
     let serving = transport::serve(router(&manager), deps.listener, shutdown.clone());
     let served = background.supervise(&shutdown, serving).await;
     // The tasks hold the manager, and it the ends of the channels that other tasks read from.
@@ -107,7 +109,10 @@ fn router(manager: &Arc<Manager>) -> Router {
     let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    let agents = AgentLinkServer::new(AgentLinkService(Arc::clone(manager)))
+    let agents = HostSyncServer::new(HostSyncService(Arc::clone(manager)))
+        .max_decoding_message_size(limit)
+        .max_encoding_message_size(limit);
+    let consoles = ConsoleRelayServer::new(ConsoleRelayService(Arc::clone(manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     let identity = HostIdentityServer::new(HostIdentityService(Arc::clone(manager)));
@@ -118,6 +123,7 @@ fn router(manager: &Arc<Manager>) -> Router {
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(cluster)
         .add_service(agents)
+        .add_service(consoles)
         .add_service(identity)
 }
 

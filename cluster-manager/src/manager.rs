@@ -1,18 +1,13 @@
 //! What all parts of this service share. Each field is a part that knows no manager; what needs several of them is a function elsewhere.
 
 use crate::{
-    agents::{incoming::Reports, registry::Registry},
-    client::Clients,
-    config::Config,
-    console::session::Sessions,
-    host::admission::Admission,
-    placement::PlacementState,
-    reconcile::signal::Signal,
-    scheduler::Inventory,
+    client::Clients, config::Config, console::session::Sessions, host::admission::Admission, placement::PlacementState,
+    reconcile::signal::Signal, scheduler::Inventory,
 };
 use domain::HostId;
 use operation::Operations;
 use parking_lot::MappedMutexGuard;
+use service_kit::host_streams::HostStreams;
 use std::collections::HashMap;
 use store::{OperationTable, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -21,7 +16,7 @@ pub struct Manager {
     pub config: Config,
     pub store: Store,
     pub placement: PlacementState,
-    pub agents: Registry,
+    pub agents: HostStreams<Self>,
     pub admission: Option<Admission>,
     pub clients: Clients,
     pub signal: Signal,
@@ -44,19 +39,20 @@ pub struct Parts {
     pub store: Store,
     pub inventory: Inventory,
     pub clients: Clients,
-    pub reports: Reports,
     pub admission: Option<Admission>,
     pub lifetime: Lifetime,
 }
 
 impl Manager {
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, store, inventory, clients, reports, admission, lifetime } = parts;
+        let Parts { config, store, inventory, clients, admission, lifetime } = parts;
+        let Lifetime { tasks, shutdown } = lifetime.clone();
+        let agents = HostStreams::new(config.agent_queue_max, config.heartbeat_timeout(), tasks, shutdown);
         Self {
             consoles: Sessions::new(config.console_sessions_max),
             operations: Operations::new(store.clone(), OperationTable::Compute),
             placement: PlacementState::new(inventory),
-            agents: Registry::new(reports),
+            agents,
             signal: Signal::default(),
             config,
             store,
@@ -91,7 +87,7 @@ impl Manager {
     #[must_use]
     pub fn starts(&self, host_id: HostId) -> u32 {
         let placed = self.inventory().find(host_id).map_or(0, |h| h.starts_in_progress());
-        let reported = self.agents.find(host_id).map_or(0, |link| link.last_heard().1.starts_in_progress);
+        let reported = self.agents.find(host_id).map_or(0, |stream| stream.statistics.lock().starts_in_progress);
         placed.max(reported)
     }
 

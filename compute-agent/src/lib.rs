@@ -33,7 +33,7 @@ use crate::{
     host::cgroup::Cgroups,
     images::ImageCache,
     ledger::{Held, Ledger},
-    link::Link,
+    link::ComputeAgent,
     reconcile::{
         Reconciler,
         context::{Context, Parts},
@@ -41,6 +41,7 @@ use crate::{
         users::Users,
     },
 };
+use agent_kit::follow_manager;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use service_kit::transport::GrpcTarget;
@@ -69,7 +70,8 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let (context, orphans) = context;
     let reconciler = Arc::new(Reconciler::start(Arc::clone(&context)));
     let manager = deps.cluster.channel()?;
-    tasks.spawn(Link { context, reconciler, orphans, manager }.run());
+    let agent = Arc::new(ComputeAgent::new(context, reconciler, orphans, manager.clone()));
+    tasks.spawn(follow_manager(agent, manager, shutdown.clone()));
     shutdown.cancelled().await;
     tasks.close();
     if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {

@@ -23,11 +23,12 @@ pub mod service;
 mod tests;
 pub mod undo;
 
+use agent_kit::follow_manager;
 use config::Config;
 use futures::future::BoxFuture;
 use host::{Host, HostError, reconcile};
 use link::netns::{NetnsError, Worker};
-use service_kit::transport::GrpcTarget;
+use service_kit::transport::{GrpcTarget, TransportError};
 use std::{path::PathBuf, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +44,8 @@ pub enum ServeError {
     Namespace(#[source] NetnsError),
     #[error("the host's networks can't be taken over")]
     Open(#[source] HostError),
+    #[error("the resource-manager has no address")]
+    Manager(#[source] TransportError),
     #[error("the opening of the ledger was interrupted")]
     Interrupted,
     #[error("the port socket {path} can't be served")]
@@ -72,11 +75,12 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> R
         Ok(orphans) => tracing::warn!(?orphans, "namespaces of networks that the ledger doesn't know are left alone"),
         Err(error) => tracing::warn!(%error, "namespaces can't be listed"),
     }
+    let manager = deps.manager.channel().map_err(ServeError::Manager)?;
     let listener = port::listen(&path).map_err(|source| ServeError::Socket { path: path.clone(), source })?;
     tokio::join!(
         reconcile::run(Arc::clone(&host), shutdown.clone()),
         port::serve(Arc::clone(&host), listener, shutdown.clone()),
-        manager::run(host, deps.manager, shutdown),
+        follow_manager(host, manager, shutdown),
     );
     // A socket that nobody serves would make callers wait.
     let _ = std::fs::remove_file(&path);

@@ -1,168 +1,70 @@
-//! The stream to the resource-manager: what is wanted comes down, what was observed goes up. It may be gone for hours; nothing here
-//! waits for it.
+//! What the agent says and takes in its session with the resource-manager, which [`agent_kit::session`] keeps.
 
 use crate::{
     drops,
     host::Host,
-    ledger::LedgerError,
     link::observe::{self, LinkCounters},
     model::{names, object::Key},
-    observation::report_to_pb,
+    observation::{Observation, report_to_pb},
 };
-use agent_kit::Numbered;
+use agent_kit::{Agent, HelloError, HostRecord, LedgerError, Outbox};
 use domain::NetworkId;
-use proto::network::v1::{
-    self as pb, AgentMessage, agent_message::Message as Up, manager_message::Message as Down,
-    network_link_client::NetworkLinkClient,
+use proto::{
+    network::v1::{NetworkHost, NetworkStatistics, PortDrops, PortTraffic},
+    sync::v1::{self as pb, heartbeat::Statistics},
 };
-use service_kit::{
-    backoff::Backoff,
-    transport::{GrpcTarget, TransportError},
-};
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::{sync::mpsc, time::Instant};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use std::{collections::BTreeMap, time::Instant};
 
-/// Heartbeats are answered; a manager that is silent this long is gone.
-const SILENCE: Duration = Duration::from_secs(15);
-/// A host that was removed asks again this rarely: it must join anew first.
-const NOT_ADMITTED_RETRY: Duration = Duration::from_secs(15);
-const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Counters are read once in so many heartbeats.
 const TRAFFIC_EVERY: u64 = 5;
-const QUEUE: usize = 256;
 
-#[derive(Debug, thiserror::Error)]
-enum SessionError {
-    #[error("the resource-manager can't be reached")]
-    Transport(#[source] TransportError),
-    #[error("the resource-manager ended the stream")]
-    Stream(#[source] Box<tonic::Status>),
-    #[error("the resource-manager closed the stream")]
-    Closed,
-    #[error("the resource-manager has been silent for {SILENCE:?}")]
-    Silent,
-    #[error("the resource-manager takes this host for another")]
-    Mistaken,
-    #[error("the ledger failed")]
-    Ledger(#[source] LedgerError),
+/// What a session remembers from heartbeat to heartbeat.
+#[derive(Default)]
+pub struct Beats {
+    count: u64,
+    traffic: Traffic,
 }
 
-impl SessionError {
-    fn says_not_admitted(&self) -> bool {
-        matches!(self, Self::Stream(status) if service_kit::peer::says_not_admitted(status))
+impl Agent for Host {
+    type Observation = Observation;
+    type Beats = Beats;
+    const MANAGER: &'static str = "resource-manager";
+
+    fn host(&self) -> HostRecord {
+        self.ledger.host()
     }
-}
 
-/// Keeps a session until `shutdown`.
-pub async fn run(host: Arc<Host>, manager: GrpcTarget, shutdown: CancellationToken) {
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    loop {
-        let began = Instant::now();
-        let error = tokio::select! {
-            () = shutdown.cancelled() => return,
-            ended = session(&host, &manager) => match ended {
-                Ok(()) => SessionError::Closed,
-                Err(error) => error,
-            },
-        };
-        if began.elapsed() > SILENCE {
-            backoff.reset();
-        }
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        let wait = if error.says_not_admitted() {
-            tracing::error!(cause, "this host isn't part of the fleet; its networks go on, nothing is reported");
-            NOT_ADMITTED_RETRY
-        } else {
-            tracing::warn!(error = %error, cause, "no session");
-            backoff.next_delay()
-        };
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
+    fn outbox(&self) -> &Outbox<Observation> {
+        &self.outbox
     }
-}
 
-fn up(message: Up) -> AgentMessage {
-    AgentMessage { message: Some(message) }
-}
-
-async fn session(host: &Arc<Host>, manager: &GrpcTarget) -> Result<(), SessionError> {
-    let channel = manager.channel().map_err(SessionError::Transport)?;
-    let mut client = NetworkLinkClient::new(channel)
-        .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-    let (sender, outbound) = mpsc::channel(QUEUE);
-    sender.send(up(Up::Hello(hello(host)))).await.map_err(|_| SessionError::Closed)?;
-    let attached = client.attach(ReceiverStream::new(outbound)).await;
-    let mut inbound = attached.map_err(|status| SessionError::Stream(Box::new(status)))?.into_inner();
-    host.outbox.start_session();
-    let mut heard = Instant::now();
-    let mut tick = tokio::time::interval(HEARTBEAT);
-    let mut traffic = Traffic::default();
-    let mut beats = 0;
-    loop {
-        let message = tokio::select! {
-            message = inbound.message() => {
-                message.map_err(|status| SessionError::Stream(Box::new(status)))?.ok_or(SessionError::Closed)?
-            }
-            () = host.outbox.filled() => {
-                send_reports(host, &sender).await?;
-                continue;
-            }
-            _ = tick.tick() => {
-                if heard.elapsed() > SILENCE {
-                    return Err(SessionError::Silent);
-                }
-                beats += 1;
-                let changed = if beats % TRAFFIC_EVERY == 1 { traffic.changed(host).await } else { Vec::new() };
-                let beat = up(Up::Heartbeat(heartbeat(host, changed)));
-                sender.send(beat).await.map_err(|_| SessionError::Closed)?;
-                send_reports(host, &sender).await?;
-                continue;
-            }
-        };
-        heard = Instant::now();
-        match message.message {
-            Some(Down::Welcome(welcome)) if welcome.host_id != host.ledger.host_id().to_string() => {
-                return Err(SessionError::Mistaken);
-            }
-            Some(Down::Snapshot(snapshot)) => {
-                host.accept(snapshot.objects, snapshot.revision).await.map_err(SessionError::Ledger)?;
-            }
-            Some(Down::Delta(delta)) => {
-                let known = host.ledger.host().revision;
-                if delta.revision <= known {
-                    continue;
-                }
-                if delta.previous == known {
-                    host.accept(delta.objects, delta.revision).await.map_err(SessionError::Ledger)?;
-                } else {
-                    let reason = format!("a delta from {} came to a ledger at {known}", delta.previous);
-                    tracing::info!(reason, "asking for a snapshot");
-                    sender.send(up(Up::Resync(pb::Resync { reason }))).await.map_err(|_| SessionError::Closed)?;
-                }
-            }
-            Some(Down::ReportAck(ack)) => {
-                if ack.start == host.ledger.host().start
-                    && let Ok(key) = Key::parse(ack.kind, &ack.id)
-                {
-                    host.outbox.acknowledge(key, ack.counter);
-                }
-            }
-            Some(Down::Welcome(_) | Down::HeartbeatAck(_)) | None => {}
-        }
+    fn key_of(kind: i32, id: &str) -> Option<Key> {
+        Key::parse(kind, id).ok()
     }
-}
 
-async fn send_reports(host: &Host, sender: &mpsc::Sender<AgentMessage>) -> Result<(), SessionError> {
-    for Numbered { counter, observation } in host.outbox.take_due(std::time::Instant::now()) {
-        let report = report_to_pb(host.ledger.host().start, counter, observation);
-        sender.send(up(Up::Report(report))).await.map_err(|_| SessionError::Closed)?;
+    fn report(&self, observation: Observation) -> pb::Report {
+        report_to_pb(observation)
     }
-    Ok(())
+
+    async fn hello(&self) -> Result<pb::Hello, HelloError> {
+        Ok(hello(self))
+    }
+
+    async fn statistics(&self, beats: &mut Beats) -> Statistics {
+        beats.count += 1;
+        let traffic = if beats.count % TRAFFIC_EVERY == 1 { beats.traffic.changed(self).await } else { Vec::new() };
+        let wishes = self.wishes();
+        Statistics::Network(NetworkStatistics {
+            networks: wishes.networks.len() as u32,
+            ports: wishes.acquired.len() as u32,
+            pending: self.signal.pending() as u32,
+            traffic,
+        })
+    }
+
+    async fn accept(&self, objects: Vec<pb::DesiredObject>, revision: i64, _: Instant) -> Result<(), LedgerError> {
+        self.accept(objects, revision).await
+    }
 }
 
 /// Who this is, what it has, and everything in its ledger.
@@ -171,7 +73,8 @@ pub fn hello(host: &Host) -> pb::Hello {
     let holdings = host.ledger.all().into_iter().map(|(key, record)| pb::Holding {
         kind: key.kind().into(),
         id: key.id(),
-        version: record.desired.version,
+        epoch: record.desired.epoch,
+        generation: record.desired.generation,
         tombstone: record.desired.deleted,
         acquired_epoch: record.acquired_epoch,
     });
@@ -180,38 +83,31 @@ pub fn hello(host: &Host) -> pb::Hello {
     } else {
         host.config.host_name.clone()
     };
+    let HostRecord { host_id, start, revision } = host.ledger.host();
     pb::Hello {
-        host_id: host.ledger.host_id().to_string(),
+        host_id: host_id.to_string(),
         name,
-        start: host.ledger.host().start,
-        revision: host.ledger.host().revision,
-        underlay_address: host.config.underlay_address.to_string(),
-        underlay_mtu: host.config.underlay_mtu,
-        external_networks: host.config.external.keys().cloned().collect(),
+        start,
+        revision,
         holdings: holdings.collect(),
-    }
-}
-
-fn heartbeat(host: &Host, traffic: Vec<pb::PortTraffic>) -> pb::Heartbeat {
-    let wishes = host.wishes();
-    pb::Heartbeat {
-        networks: wishes.networks.len() as u32,
-        ports: wishes.acquired.len() as u32,
-        pending: host.signal.pending() as u32,
-        traffic,
+        host: Some(pb::hello::Host::Network(NetworkHost {
+            underlay_address: host.config.underlay_address.to_string(),
+            underlay_mtu: host.config.underlay_mtu,
+            external_networks: host.config.external.keys().cloned().collect(),
+        })),
     }
 }
 
 /// Remembers what was sent, so that only what moved is sent again.
 #[derive(Default)]
 struct Traffic {
-    sent: BTreeMap<String, pb::PortTraffic>,
+    sent: BTreeMap<String, PortTraffic>,
     /// By network: what its links had counted when its drops were last read.
     read_at: BTreeMap<NetworkId, BTreeMap<String, LinkCounters>>,
 }
 
 impl Traffic {
-    async fn changed(&mut self, host: &Host) -> Vec<pb::PortTraffic> {
+    async fn changed(&mut self, host: &Host) -> Vec<PortTraffic> {
         let wishes = host.wishes();
         let mut changed = Vec::new();
         for id in wishes.networks.keys() {
@@ -235,10 +131,10 @@ impl Traffic {
                 let link = names::port_link(port.id);
                 let Some(count) = counters.get(&link) else { continue };
                 let drops = dropped.iter().filter(|((l, _), _)| *l == link);
-                let drops = drops
-                    .map(|((_, reason), packets)| pb::PortDrops { reason: reason.as_str().into(), packets: *packets });
+                let drops =
+                    drops.map(|((_, reason), packets)| PortDrops { reason: reason.as_str().into(), packets: *packets });
                 // The link's view is the other way around than its instance's.
-                let traffic = pb::PortTraffic {
+                let traffic = PortTraffic {
                     port_id: port.id.to_string(),
                     rx_bytes: count.tx_bytes,
                     rx_packets: count.tx_packets,

@@ -1,7 +1,10 @@
 //! What the agent saw of one object, how the outbox treats it, and how it is reported.
 
 use crate::model::object::{Key, Version};
-use proto::network::v1::{self as pb, ObjectState};
+use proto::{
+    network::v1::{NetworkObservation, ObjectState},
+    sync::v1::{self as pb, report},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -46,17 +49,17 @@ impl agent_kit::Observation for Observation {
     }
 }
 
+/// Start and counter are the session's.
 #[must_use]
-pub fn report_to_pb(start: i64, counter: i64, observation: Observation) -> pb::Report {
+pub fn report_to_pb(observation: Observation) -> pb::Report {
     let Observation { key, version, state, reason, program_us } = observation;
+    let observed = NetworkObservation { state: state.into(), reason, program_us };
     pb::Report {
         kind: key.kind().into(),
         id: key.id(),
-        version: Some(pb::Version { epoch: version.epoch, generation: version.generation }),
-        start,
-        counter,
-        state: state.into(),
-        reason,
-        program_us,
+        epoch: version.epoch,
+        generation: version.generation,
+        observation: Some(report::Observation::Network(observed)),
+        ..pb::Report::default()
     }
 }

@@ -1,13 +1,19 @@
 //! The stream to a resource-manager, over the real gRPC: a session from hello to acknowledgement, gaps, repeats, and a manager that
-//! goes away. Only the kernel is left out: the words touch no network of this host.
+//! goes away. Only the kernel is left out: the messages affect no network of this host.
 
+use agent_kit::follow_manager;
 use domain::SecurityGroupId;
-use network_agent::{config::Config, host::Host, link::netns::Worker, manager};
-use proto::network::v1::{
-    self as pb, AgentMessage, ManagerMessage,
-    agent_message::Message as Up,
-    manager_message::Message as Down,
-    network_link_server::{NetworkLink, NetworkLinkServer},
+use network_agent::{config::Config, host::Host, link::netns::Worker};
+use proto::{
+    network::v1::{ObjectState, SecurityGroup},
+    sync::v1::{
+        self as pb, AgentMessage, DesiredObject, ManagerMessage, ObjectKind,
+        agent_message::Message as Up,
+        desired_object::Object,
+        host_sync_server::{HostSync, HostSyncServer},
+        manager_message::Message as Down,
+        report::Observation,
+    },
 };
 use service_kit::transport::{in_process, serve};
 use std::{pin::Pin, sync::Arc, time::Duration};
@@ -16,7 +22,7 @@ use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Hands each session to the test.
 struct Manager {
@@ -29,7 +35,7 @@ struct Session {
 }
 
 #[tonic::async_trait]
-impl NetworkLink for Manager {
+impl HostSync for Manager {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<ManagerMessage, Status>> + Send>>;
 
     async fn attach(&self, request: Request<Streaming<AgentMessage>>) -> Result<Response<Self::AttachStream>, Status> {
@@ -41,33 +47,33 @@ impl NetworkLink for Manager {
 }
 
 impl Session {
-    async fn hears(&mut self, mut wanted: impl FnMut(&Up) -> bool) -> Up {
+    async fn next(&mut self, mut matches: impl FnMut(&Up) -> bool) -> Up {
         let listening = async {
             loop {
                 let message = self.up.next().await.expect("the agent speaks").expect("without an error");
                 if let Some(message) = message.message
-                    && wanted(&message)
+                    && matches(&message)
                 {
                     return message;
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, listening).await.expect("heard in time")
+        tokio::time::timeout(TIMEOUT, listening).await.expect("heard in time")
     }
 
-    async fn says(&self, message: Down) {
+    async fn send(&self, message: Down) {
         self.down.send(Ok(ManagerMessage { message: Some(message) })).await.expect("the agent listens");
     }
 }
 
-fn group(id: SecurityGroupId, generation: i64, deleted: bool) -> pb::Desired {
-    let object = pb::desired::Object::SecurityGroup(pb::SecurityGroup::default());
-    pb::Desired {
+fn group(id: SecurityGroupId, generation: i64, deleted: bool) -> DesiredObject {
+    DesiredObject {
+        kind: ObjectKind::SecurityGroup.into(),
         id: id.to_string(),
-        version: Some(pb::Version { epoch: 1, generation }),
+        epoch: 1,
+        generation,
         deleted,
-        kind: pb::ObjectKind::SecurityGroup.into(),
-        object: (!deleted).then_some(object),
+        object: (!deleted).then(|| Object::SecurityGroup(SecurityGroup::default())),
         ..Default::default()
     }
 }
@@ -81,51 +87,53 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     let (sessions, mut waiting) = mpsc::channel(4);
     let (listener, target) = in_process();
     let shutdown = CancellationToken::new();
-    let router = tonic::transport::Server::builder().add_service(NetworkLinkServer::new(Manager { sessions }));
+    let router = tonic::transport::Server::builder().add_service(HostSyncServer::new(Manager { sessions }));
     let serving = tokio::spawn(serve(router, listener, shutdown.clone()));
-    let running = tokio::spawn(manager::run(Arc::clone(&host), target, shutdown.clone()));
+    let running =
+        tokio::spawn(follow_manager(Arc::clone(&host), target.channel().expect("a channel"), shutdown.clone()));
 
     let mut session = waiting.recv().await.expect("a session");
-    let Up::Hello(hello) = session.hears(|m| matches!(m, Up::Hello(_))).await else { unreachable!() };
-    assert_eq!((hello.host_id, hello.revision, hello.start), (host.ledger.host_id().to_string(), 0, 1));
+    let Up::Hello(hello) = session.next(|m| matches!(m, Up::Hello(_))).await else { unreachable!() };
+    assert_eq!((&hello.host_id, hello.revision, hello.start), (&host.ledger.host_id().to_string(), 0, 1));
+    session.send(Down::Registered(pb::Registered { host_id: hello.host_id.clone() })).await;
     let (one, two) = (SecurityGroupId::new(), SecurityGroupId::new());
-    session.says(Down::Snapshot(pb::Snapshot { revision: 5, objects: vec![group(one, 1, false)] })).await;
-    session.says(Down::Delta(pb::Delta { previous: 5, revision: 6, objects: vec![group(two, 1, false)] })).await;
+    session.send(Down::Snapshot(pb::Snapshot { revision: 5, objects: vec![group(one, 1, false)] })).await;
+    session.send(Down::Delta(pb::Delta { previous: 5, revision: 6, objects: vec![group(two, 1, false)] })).await;
     // A gap is noticed and nothing of it taken.
-    session.says(Down::Delta(pb::Delta { previous: 8, revision: 9, objects: vec![group(two, 7, false)] })).await;
-    session.hears(|m| matches!(m, Up::Resync(_))).await;
+    session.send(Down::Delta(pb::Delta { previous: 8, revision: 9, objects: vec![group(two, 7, false)] })).await;
+    session.next(|m| matches!(m, Up::Resync(_))).await;
     assert_eq!((host.ledger.host().revision, host.ledger.all().len()), (6, 2));
     // A deletion is carried out and reported until it is acknowledged.
-    session.says(Down::Delta(pb::Delta { previous: 6, revision: 7, objects: vec![group(one, 2, true)] })).await;
-    let deleted = |m: &Up| matches!(m, Up::Report(r) if r.state() == pb::ObjectState::Deleted);
-    let Up::Report(report) = session.hears(deleted).await else { unreachable!() };
+    session.send(Down::Delta(pb::Delta { previous: 6, revision: 7, objects: vec![group(one, 2, true)] })).await;
+    let deleted = |m: &Up| matches!(m, Up::Report(pb::Report { observation: Some(Observation::Network(seen)), .. }) if seen.state() == ObjectState::Deleted);
+    let Up::Report(report) = session.next(deleted).await else { unreachable!() };
     assert_eq!((report.id.as_str(), report.start), (one.to_string().as_str(), 1));
 
-    // The manager restarts: the next session says what is held, graves included, and reports again what wasn't acknowledged.
+    // The manager restarts: the next session says what is held, tombstones included, and reports again what wasn't acknowledged.
     drop(session);
     let mut session = waiting.recv().await.expect("another session");
-    let Up::Hello(hello) = session.hears(|m| matches!(m, Up::Hello(_))).await else { unreachable!() };
+    let Up::Hello(hello) = session.next(|m| matches!(m, Up::Hello(_))).await else { unreachable!() };
     assert_eq!(hello.revision, 7);
-    let graves: Vec<&str> = hello.holdings.iter().filter(|h| h.tombstone).map(|h| h.id.as_str()).collect();
-    assert_eq!(graves, [one.to_string()]);
-    let Up::Report(again) = session.hears(deleted).await else { unreachable!() };
+    session.send(Down::Registered(pb::Registered { host_id: hello.host_id })).await;
+    let tombstones: Vec<&str> = hello.holdings.iter().filter(|h| h.tombstone).map(|h| h.id.as_str()).collect();
+    assert_eq!(tombstones, [one.to_string()]);
+    let Up::Report(again) = session.next(deleted).await else { unreachable!() };
     assert_eq!(again, report, "with the same number, so that a repeat is seen as one");
     session
-        .says(Down::ReportAck(pb::ReportAck {
+        .send(Down::ReportAck(pb::ReportAck {
             kind: report.kind,
             id: report.id.clone(),
-            version: report.version,
             start: report.start,
             counter: report.counter,
         }))
         .await;
-    // Nonsense is answered by an error and never taken; what was buried stays so.
-    let nonsense = pb::Desired { id: "x".into(), version: None, ..group(one, 3, false) };
+    // Nonsense is answered by an error and never taken; a tombstone stays.
+    let nonsense = DesiredObject { id: "x".into(), ..group(one, 3, false) };
     let objects = vec![nonsense, group(one, 2, false)];
-    session.says(Down::Delta(pb::Delta { previous: 7, revision: 8, objects })).await;
-    session.hears(|m| matches!(m, Up::Heartbeat(_)) && host.ledger.host().revision == 8).await;
+    session.send(Down::Delta(pb::Delta { previous: 7, revision: 8, objects })).await;
+    session.next(|m| matches!(m, Up::Heartbeat(_)) && host.ledger.host().revision == 8).await;
     let held = host.ledger.all().into_iter().find(|(key, _)| key.id() == one.to_string()).expect("held");
-    assert!(held.1.desired.deleted, "an old word opens no grave");
+    assert!(held.1.desired.deleted, "an old message opens no tombstone");
     assert_eq!(host.outbox.unacknowledged(), 0);
     drop(session);
     shutdown.cancel();

@@ -42,3 +42,10 @@ pub mod storage {
         tonic::include_proto!("iaas.storage.v1");
     }
 }
+
+#[allow(clippy::all, clippy::pedantic, rustdoc::all, unreachable_pub)]
+pub mod sync {
+    pub mod v1 {
+        tonic::include_proto!("iaas.sync.v1");
+    }
+}

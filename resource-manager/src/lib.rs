@@ -19,14 +19,14 @@ pub mod reconcile;
 pub use config::Config;
 pub use manager::Manager;
 
-use agents::NetworkLinkService;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use grpc::ResourceManagerService;
-use proto::{
-    network::v1::network_link_server::NetworkLinkServer, resource::v1::resource_manager_server::ResourceManagerServer,
+use proto::{resource::v1::resource_manager_server::ResourceManagerServer, sync::v1::host_sync_server::HostSyncServer};
+use service_kit::{
+    host_streams::HostSyncService,
+    transport::{self, GrpcListener},
 };
-use service_kit::transport::{self, GrpcListener};
 use std::sync::Arc;
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -53,13 +53,14 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let manager = Arc::new(manager.await.context("the networks can't be read")?);
     reconcile::begin(&manager).await;
     tasks.spawn(reconcile::run(Arc::clone(&manager)));
+    tasks.spawn(agents::ingest::run(Arc::clone(&manager)));
     tasks.spawn(invariants::run(Arc::clone(&manager)));
 
     let limit = proto::MESSAGE_BYTES_MAX;
     let resources = ResourceManagerServer::new(ResourceManagerService(Arc::clone(&manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
-    let links = NetworkLinkServer::new(NetworkLinkService(Arc::clone(&manager)))
+    let hosts = HostSyncServer::new(HostSyncService(Arc::clone(&manager)))
         .max_decoding_message_size(limit)
         .max_encoding_message_size(limit);
     let router = tonic::transport::Server::builder()
@@ -67,7 +68,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(resources)
-        .add_service(links);
+        .add_service(hosts);
     let served = transport::serve(router, deps.listener, shutdown.clone()).await;
     // The server may have ended by itself: then nothing else goes on either.
     shutdown.cancel();

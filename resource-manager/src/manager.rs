@@ -2,7 +2,7 @@
 //! that it was wrong.
 
 use crate::{
-    agents::Links,
+    agents,
     config::Config,
     network::ipam::{Ipam, ScopedAddress, Use},
     network::plan::{Ask, Draft, Plan, PoolChange},
@@ -10,7 +10,7 @@ use crate::{
 };
 use domain::{ProjectId, Timestamp, network::ExternalSubnet};
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
-use service_kit::in_flight::InFlight;
+use service_kit::{host_streams::HostStreams, in_flight::InFlight};
 use std::time::{Duration, Instant};
 use store::{AddressRow, CommitError, ReadError, Store, Unit};
 use tokio::sync::Notify;
@@ -26,7 +26,7 @@ pub struct Manager {
     topology: RwLock<Topology>,
     /// Never held across an await.
     ipam: Mutex<Ipam>,
-    pub links: Links,
+    pub streams: HostStreams<Self>,
     pub operations: InFlight,
     /// Something was learned: the reconcilers look.
     pub wake: Notify,
@@ -66,7 +66,8 @@ impl Manager {
             store,
             topology: RwLock::new(topology),
             ipam: Mutex::new(ipam),
-            links: Links::default(),
+            // A set of keys is bounded by the objects that there are.
+            streams: HostStreams::new(usize::MAX, agents::SILENCE, tasks.clone(), shutdown.clone()),
             operations: InFlight::default(),
             wake: Notify::new(),
             doubts: Mutex::default(),
@@ -92,7 +93,7 @@ impl Manager {
                 touched
             })
         };
-        self.links.mark(touched);
+        self.streams.push(touched.into_iter().map(|(host_id, key)| (host_id, key, ())));
         self.wake.notify_one();
     }
 

@@ -1,4 +1,4 @@
-//! What an agent is told of an instance.
+//! What an agent gets of an instance, and all that a host must run.
 
 use crate::{
     manager::Manager,
@@ -9,10 +9,13 @@ use operation::read_problem;
 use proto::{
     agent::v1 as pb,
     convert::{image_to_desired, spec_to_pb},
+    sync::v1::{DesiredObject, ObjectKind, desired_object::Object},
 };
+use service_kit::host_streams::{DesiredState, NotYet, Updates};
+use std::sync::Arc;
 use store::DiskRow;
 
-/// Whether a host may be told of an instance: nothing unconfirmed is bound or started, and a deletion is always told.
+/// Whether an instance may be sent to its host: nothing unconfirmed is bound or started, and a deletion is always sent.
 #[must_use]
 pub fn deliverable(instance: &Instance, disks: &[DiskRow], ports: &[Port]) -> bool {
     let disks_bound = || {
@@ -33,13 +36,10 @@ pub fn render_desired(
     ports: &[Port],
     image: Option<&Image>,
     request_id: &str,
-) -> pb::DesiredInstance {
-    pb::DesiredInstance {
-        instance_id: instance.id.to_string(),
+) -> DesiredObject {
+    let desired = pb::DesiredInstance {
         project_id: instance.project_id.to_string(),
         name: instance.name.to_string(),
-        epoch: instance.epoch,
-        generation: instance.generation,
         spec: Some(spec_to_pb(&instance.spec)),
         disks: disks
             .iter()
@@ -52,7 +52,6 @@ pub fn render_desired(
             })
             .collect(),
         image: image.map(image_to_desired),
-        request_id: request_id.to_owned(),
         numa_node: instance.binding.numa_node,
         ports: instance
             .spec
@@ -63,21 +62,88 @@ pub fn render_desired(
                 Some(pb::DesiredPort { port_id: port.id.to_string(), epoch: port.epoch, mac: nic.mac.to_string() })
             })
             .collect(),
+    };
+    DesiredObject {
+        kind: ObjectKind::Instance.into(),
+        id: instance.id.to_string(),
+        epoch: instance.epoch,
+        generation: instance.generation,
+        deleted: instance.spec.deleted,
+        request_id: request_id.to_owned(),
+        object: Some(Object::Instance(Box::new(desired))),
     }
 }
 
-/// Everything that a host must be, with the revision it is of. The revision is read first: what is committed meanwhile comes again as
-/// a delta.
-pub async fn load_snapshot(manager: &Manager, host_id: HostId) -> Result<(i64, Vec<pb::DesiredInstance>), Problem> {
-    let revision = manager.revision(host_id);
-    let ids = manager.store.instance_list_of_host(host_id).await.map_err(read_problem)?;
-    let rows = manager.store.desired_load_many(&ids).await.map_err(read_problem)?;
-    let instances = rows
-        .iter()
-        .filter(|row| {
+/// A tombstone of the epoch that a host still holds, although the instance has left it.
+#[must_use]
+pub fn render_tombstone(instance: &Instance, epoch: i64) -> DesiredObject {
+    let mut tombstone = render_desired(instance, &[], &[], None, "");
+    (tombstone.epoch, tombstone.deleted) = (epoch, true);
+    if let Some(Object::Instance(desired)) = &mut tombstone.object
+        && let Some(spec) = &mut desired.spec
+    {
+        spec.deleted = true;
+    }
+    tombstone
+}
+
+/// All that a host must run, as one stream sends it.
+pub struct HostInstances {
+    manager: Arc<Manager>,
+    host_id: HostId,
+    /// Of what was collected last.
+    revision: i64,
+}
+
+impl HostInstances {
+    #[must_use]
+    pub fn new(manager: Arc<Manager>, host_id: HostId) -> Self {
+        Self { manager, host_id, revision: 0 }
+    }
+
+    async fn load(&self) -> Result<Vec<DesiredObject>, Problem> {
+        let (manager, host_id) = (&self.manager, self.host_id);
+        let ids = manager.store.instance_list_of_host(host_id).await.map_err(read_problem)?;
+        let rows = manager.store.desired_load_many(&ids).await.map_err(read_problem)?;
+        let deliverable = rows.iter().filter(|row| {
             row.instance.host_id == Some(host_id) && deliverable(&row.instance.instance, &row.disks, &row.ports)
-        })
-        .map(|row| render_desired(&row.instance.instance, &row.disks, &row.ports, row.image.as_ref(), ""))
-        .collect();
-    Ok((revision, instances))
+        });
+        Ok(deliverable
+            .map(|row| render_desired(&row.instance.instance, &row.disks, &row.ports, row.image.as_ref(), ""))
+            .collect())
+    }
+}
+
+impl DesiredState<Manager> for HostInstances {
+    async fn collect(
+        &mut self,
+        snapshot: bool,
+        mut updates: Updates<Manager>,
+    ) -> Result<Vec<DesiredObject>, NotYet<Manager>> {
+        let revision = self.manager.revision(self.host_id);
+        if !snapshot {
+            self.revision = revision.max(self.revision);
+            return Ok(updates.into_values().collect());
+        }
+        // The revision was read first: what is committed meanwhile comes again as a delta.
+        let mut objects = match self.load().await {
+            Ok(objects) => objects,
+            Err(problem) => return Err(NotYet { problem, updates }),
+        };
+        self.revision = revision;
+        // An update that the snapshot has as well says nothing more.
+        for object in &objects {
+            if let Ok(id) = object.id.parse()
+                && updates.get(&id).is_some_and(|u| (u.epoch, u.generation) <= (object.epoch, object.generation))
+            {
+                updates.remove(&id);
+            }
+        }
+        objects.extend(updates.into_values());
+        Ok(objects)
+    }
+
+    async fn number(&mut self, _: &mut [DesiredObject]) -> Result<i64, Problem> {
+        Ok(self.revision)
+    }
 }

@@ -6,7 +6,7 @@
 //! the `WHERE` clause only ever has to stop what is stale. What can't be stored because the database is away is tried again, and
 //! meanwhile the channel fills and the agents' streams wait: nothing is dropped, nothing grows without bound.
 
-use super::{incoming::Incoming, link::Link};
+use super::{HostStream, desired::render_tombstone};
 use crate::{
     instance::claim::release_claim,
     manager::Manager,
@@ -15,24 +15,28 @@ use crate::{
 };
 use domain::{
     HostId, InstanceId, Timestamp,
-    instance::{Instance, InstanceState},
+    instance::{InstanceState, ReportFence},
 };
-use proto::{agent::v1 as pb, convert::spec_to_pb};
+use proto::{
+    convert::{InvalidMessage, parse, state_from_pb},
+    sync::v1 as pb,
+};
+use service_kit::host_streams::{Incoming, ack_of};
 use std::{
     collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 use store::{CommitError, Guard, InstanceRow, Unit};
-use tokio::sync::mpsc;
 
 const BATCH_MAX: usize = 512;
 /// A decision on a row that changed meanwhile is made again this often; then the agent's repeat will do.
 const ATTEMPTS: u32 = 5;
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 
-/// Stores reports until the shutdown.
-pub async fn ingest_loop(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>) {
+/// Stores what all hosts report, until the shutdown.
+pub async fn ingest_loop(manager: Arc<Manager>) {
+    let Some(mut rx) = manager.agents.take_reports() else { return };
     let mut batch = Vec::with_capacity(BATCH_MAX);
     loop {
         tokio::select! {
@@ -67,32 +71,39 @@ pub async fn ingest_loop(manager: Arc<Manager>, mut rx: mpsc::Receiver<Incoming>
     }
 }
 
-/// What is to be stored for one instance, and whom to tell.
+/// What is to be stored for one instance, and who gets the acknowledgements.
 struct Work {
-    link: Arc<Link>,
+    stream: Arc<HostStream>,
     observation: Observation,
     acks: Vec<pb::ReportAck>,
 }
 
 /// Reports say all that is true of an instance, so of several the newest counts, and answers for all.
-fn newest(batch: &mut Vec<Incoming>) -> Vec<Work> {
+fn newest(batch: &mut Vec<Incoming<Manager>>) -> Vec<Work> {
     let mut by_instance: HashMap<(HostId, InstanceId), Work> = HashMap::new();
-    for Incoming { link, observation } in batch.drain(..) {
-        let ack = ack_of(&observation);
-        match by_instance.get_mut(&(link.host_id, observation.instance_id)) {
+    for Incoming { stream, report } in batch.drain(..) {
+        let ack = ack_of(&report);
+        let seen = match observation(report) {
+            Ok(seen) => seen,
+            Err(error) => {
+                tracing::warn!(host_id = %stream.host_id, %error, "a report can't be read");
+                continue;
+            }
+        };
+        let key = (stream.host_id, seen.instance_id);
+        match by_instance.get_mut(&key) {
             None => {
-                let key = (link.host_id, observation.instance_id);
-                by_instance.insert(key, Work { link, observation, acks: vec![ack] });
+                by_instance.insert(key, Work { stream, observation: seen, acks: vec![ack] });
             }
             Some(work) => {
                 work.acks.push(ack);
                 let order = |o: &Observation| (o.fence.epoch, o.fence.start, o.fence.counter);
                 // The proof of a deletion is never covered by anything.
                 let proof = work.observation.state == InstanceState::Deleted
-                    && work.observation.fence.epoch == observation.fence.epoch;
-                if order(&observation) >= order(&work.observation) && !proof {
-                    work.link = link;
-                    work.observation = observation;
+                    && work.observation.fence.epoch == seen.fence.epoch;
+                if order(&seen) >= order(&work.observation) && !proof {
+                    work.stream = stream;
+                    work.observation = seen;
                 }
             }
         }
@@ -100,14 +111,27 @@ fn newest(batch: &mut Vec<Incoming>) -> Vec<Work> {
     by_instance.into_values().collect()
 }
 
-fn ack_of(observation: &Observation) -> pb::ReportAck {
-    pb::ReportAck {
-        instance_id: observation.instance_id.to_string(),
-        epoch: observation.fence.epoch,
-        generation: observation.fence.generation,
-        start: observation.fence.start,
-        counter: observation.fence.counter,
-    }
+fn observation(report: pb::Report) -> Result<Observation, InvalidMessage> {
+    let Some(pb::report::Observation::Instance(seen)) = report.observation else {
+        return Err(InvalidMessage { field: "report.instance", detail: "is missing".to_owned() });
+    };
+    Ok(Observation {
+        instance_id: parse("report.id", &report.id)?,
+        fence: ReportFence {
+            epoch: report.epoch,
+            generation: report.generation,
+            start: report.start,
+            counter: report.counter,
+        },
+        state: state_from_pb(seen.state)?,
+        step: seen.step,
+        reason: seen.reason,
+        converged: seen.converged,
+        started_at: seen.started_at.map(Timestamp),
+        guest_up_at: seen.guest_up_at.map(Timestamp),
+        crash_count: seen.crash_count,
+        exec_ms: seen.exec_ms,
+    })
 }
 
 /// Stores one batch. `Ok`: what must be decided again, because its row changed meanwhile. `Err`: what could not be stored at all.
@@ -126,13 +150,13 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     for work in todo {
         let row = rows.get(&work.observation.instance_id);
         let context =
-            ReportContext { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.link.host_id) };
-        let verdict = plan_report(work.link.host_id, row.map(|r| (&r.instance, r.fence)), &work.observation, context);
+            ReportContext { now, deadlines: &manager.config.deadlines, starts: manager.starts(work.stream.host_id) };
+        let verdict = plan_report(work.stream.host_id, row.map(|r| (&r.instance, r.fence)), &work.observation, context);
         let unit = unit_of(&work, row, &verdict, now);
         settled.push(Settled { work, row: row.cloned(), verdict, unit });
     }
     let gone = settled.iter().filter(|s| matches!(s.verdict, Verdict::Gone { .. }));
-    let _releasing: Vec<_> = gone.map(|s| manager.releasing(s.work.link.host_id)).collect();
+    let _releasing: Vec<_> = gone.map(|s| manager.releasing(s.work.stream.host_id)).collect();
     let commits = settled.iter_mut().map(|s| {
         let unit = std::mem::take(&mut s.unit);
         async { if unit.is_empty() { Ok(()) } else { manager.store.commit(unit).await } }
@@ -144,13 +168,13 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
         match outcome {
             Ok(()) => {
                 forget.extend(apply(manager, &settled));
-                settled.work.link.acknowledge(settled.work.acks);
+                settled.work.stream.acknowledge(settled.work.acks);
             }
             Err(CommitError::Guard(Guard::InstanceObserved | Guard::InstanceEpoch)) => {
                 match stale(manager, &settled).await {
                     Some(true) => {
                         count_stale(Stale::Generation);
-                        settled.work.link.acknowledge(settled.work.acks);
+                        settled.work.stream.acknowledge(settled.work.acks);
                     }
                     Some(false) => again.push(settled.work),
                     None => failed.push(settled.work),
@@ -164,7 +188,7 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
                 // A defect: acknowledged all the same, or it would come back for ever.
                 let id = settled.work.observation.instance_id;
                 tracing::error!(instance_id = %id, error = &error as &dyn std::error::Error, "a report was refused by the store");
-                settled.work.link.acknowledge(settled.work.acks);
+                settled.work.stream.acknowledge(settled.work.acks);
             }
         }
     }
@@ -199,7 +223,7 @@ async fn stale(manager: &Manager, settled: &Settled) -> Option<bool> {
 }
 
 fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Timestamp) -> Unit {
-    let (host_id, id) = (work.link.host_id, work.observation.instance_id);
+    let (host_id, id) = (work.stream.host_id, work.observation.instance_id);
     match (verdict, row) {
         (Verdict::Store { fence, status, events }, Some(row)) => {
             let mut unit = Unit::new().op(store::InstanceObserved {
@@ -244,7 +268,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
 
 /// What follows a stored report in memory. Answers the instance whose disks are to be forgotten, and whether it had cards.
 fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
-    let (id, host_id) = (settled.work.observation.instance_id, settled.work.link.host_id);
+    let (id, host_id) = (settled.work.observation.instance_id, settled.work.stream.host_id);
     match &settled.verdict {
         Verdict::Store { status, .. } => {
             if status.state.is_final() {
@@ -276,8 +300,8 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
             Some((id, !row.instance.spec.nics.is_empty()))
         }
         Verdict::Tombstone => {
-            let row = settled.row.as_ref().map(|r| &r.instance);
-            settled.work.link.deliver([(id, let_go(id, row, settled.work.observation.fence.epoch))]);
+            let row = settled.row.as_ref()?;
+            settled.work.stream.push([(id, render_tombstone(&row.instance, settled.work.observation.fence.epoch))]);
             None
         }
         Verdict::Refuse(stale) => {
@@ -296,22 +320,4 @@ fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
 
 fn count_stale(stale: Stale) {
     metrics::counter!("iaas_reports_refused_total", "reason" => stale.as_str()).increment(1);
-}
-
-/// A tombstone of the epoch that a host still holds, although the instance has left it.
-#[must_use]
-pub fn let_go(id: InstanceId, row: Option<&Instance>, epoch: i64) -> pb::DesiredInstance {
-    pb::DesiredInstance {
-        instance_id: id.to_string(),
-        project_id: row.map(|r| r.project_id.to_string()).unwrap_or_default(),
-        name: row.map(|r| r.name.to_string()).unwrap_or_default(),
-        epoch,
-        generation: row.map_or(i64::MAX, |r| r.generation),
-        spec: row.map(|r| {
-            let mut spec = spec_to_pb(&r.spec);
-            spec.deleted = true;
-            spec
-        }),
-        ..pb::DesiredInstance::default()
-    }
 }

@@ -1,12 +1,13 @@
-//! Watches the hosts' streams: a silent one is closed, and a host that stays away past its grace is shown as disconnected.
+//! Watches which hosts are connected: one that stays away past its grace is shown as disconnected.
 //!
 //! Heartbeats live in memory; only transitions reach the database, and this one task writes all of those that no connection makes. It
 //! compares, again and again, what is connected with what the inventory says, and writes the difference: a transition that failed, or
 //! that raced with a new connection, is put right by the next look.
 
-use super::{registry::Presence, welcome::host_event};
+use super::register::host_event;
 use crate::manager::Manager;
 use domain::{HostId, Timestamp, host::HostState};
+use service_kit::host_streams::Connection;
 use std::{sync::Arc, time::Duration};
 use store::Unit;
 
@@ -26,20 +27,14 @@ pub async fn watch(manager: Arc<Manager>) {
             manager.refresh_hosts().await;
         }
         let mut connected = 0_u32;
-        for (host_id, presence) in manager.agents.all() {
+        for (host_id, connection) in manager.agents.all() {
             let shown_up = manager.inventory().find(host_id).is_some_and(|h| h.up);
-            let should_be_up = match presence {
-                Presence::Here(link) => {
+            let should_be_up = match connection {
+                Connection::Connected(_) => {
                     connected += 1;
-                    let silent = link.last_heard().0.elapsed();
-                    if silent > manager.config.heartbeat_timeout() {
-                        let silent_ms = silent.as_millis();
-                        tracing::warn!(%host_id, host = link.host_name, silent_ms, "the agent is silent; its stream is closed");
-                        manager.agents.leave(&link);
-                    }
                     true
                 }
-                Presence::Away { since } => shown_up && since.elapsed() < manager.config.disconnect_grace(),
+                Connection::Disconnected { since } => shown_up && since.elapsed() < manager.config.disconnect_grace(),
             };
             if should_be_up != shown_up
                 && let Err(error) = show(&manager, host_id, should_be_up).await

@@ -1,15 +1,71 @@
-//! The hosts' agents: their streams, what is sent to them and what they report.
+//! The hosts' compute-agents: what each must run, and what it reports. The streams are [`service_kit::host_streams`]'.
 //!
-//! One stream per host. What goes to an agent is put into its link's queue and taken from there as fast as the agent reads: an
-//! instance that changes twice before the agent looks is sent once, as it is last, and a queue that grows past its bound is replaced
-//! by one wish, a snapshot. So a slow agent costs bounded memory and holds up nobody. What comes from an agent goes into one channel
-//! for all hosts ([`ingest`]), where reports of many instances become one read and one commit.
+//! What goes to an agent is rendered when it is known ([`desired`]) and pushed to its stream. A host's revision is raised in the
+//! transaction that changes its desired state, so a stream that begins reads the revision first and then the rows: what is committed
+//! meanwhile comes again as a delta. What comes from agents becomes one read and one commit for many instances ([`ingest`]).
 
+pub mod consoles;
 pub mod desired;
-pub mod incoming;
 pub mod ingest;
-pub mod link;
 pub mod liveness;
-pub mod registry;
-pub mod service;
-pub mod welcome;
+pub mod register;
+
+use crate::manager::Manager;
+use desired::HostInstances;
+use domain::{InstanceId, Problem, host::AgentRole};
+use proto::sync::v1::{self as pb, heartbeat::Statistics};
+use service_kit::{
+    host_streams::{self, HostManager, HostStreams},
+    peer::HostPeer,
+};
+use std::sync::Arc;
+
+pub type HostStream = host_streams::HostStream<Manager>;
+
+/// What the agent last said of its machine; for people and deadlines, never for placement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HostStatistics {
+    pub disk_free_bytes: u64,
+    pub memory_available_mib: u64,
+    pub instances_running: u32,
+    pub starts_in_progress: u32,
+}
+
+impl HostManager for Manager {
+    const ROLE: AgentRole = AgentRole::ComputeAgent;
+    type Key = InstanceId;
+    type Update = pb::DesiredObject;
+    type Statistics = HostStatistics;
+    type Desired = HostInstances;
+
+    fn streams(&self) -> &HostStreams<Self> {
+        &self.agents
+    }
+
+    async fn register(
+        self: &Arc<Self>,
+        hello: &mut pb::Hello,
+        certified: Option<HostPeer>,
+    ) -> Result<(String, HostInstances), Problem> {
+        let host = register::register_host(self, hello, certified).await?;
+        Ok((host.name, HostInstances::new(Arc::clone(self), host.id)))
+    }
+
+    async fn connected(self: &Arc<Self>, stream: &Arc<HostStream>, hello: pb::Hello) -> Result<(), Problem> {
+        register::review_holdings(self, stream, &hello.holdings).await?;
+        // Those that waited for this host say so no longer once they are looked at.
+        let ids = self.store.instance_list_of_host(stream.host_id).await;
+        self.signal.wake(ids.map_err(operation::read_problem)?, None);
+        Ok(())
+    }
+
+    fn take_statistics(&self, stream: &HostStream, statistics: Statistics) {
+        let Statistics::Compute(news) = statistics else { return };
+        *stream.statistics.lock() = HostStatistics {
+            disk_free_bytes: news.disk_free_bytes,
+            memory_available_mib: news.memory_available_mib,
+            instances_running: news.instances_running,
+            starts_in_progress: news.starts_in_progress,
+        };
+    }
+}

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `report-ingest` | stores what hosts report of their instances |
 //! | `instance-reconciler` | brings instances to what their owners want |
-//! | `host-liveness` | closes silent streams, and shows hosts as connected or not |
+//! | `host-liveness` | shows hosts as connected or not |
 //! | `preemption` | stops and deletes preempted instances when their notice is over |
 //! | `capacity-holds` | ends capacity holds at their deadlines |
 //! | `placement-records` | writes refusals of placement down |
@@ -20,19 +20,18 @@ pub mod preemption;
 pub mod retention;
 
 use crate::{
-    agents::{incoming::Incoming, ingest, liveness},
+    agents::{ingest, liveness},
     manager::Manager,
     reconcile,
 };
 use service_kit::background::Background;
 use std::sync::Arc;
-use tokio::sync::mpsc;
 
-/// Starts all of it. `reports`: what hosts report.
-pub fn start(manager: &Arc<Manager>, reports: mpsc::Receiver<Incoming>) -> Background {
+/// Starts all of it.
+pub fn start(manager: &Arc<Manager>) -> Background {
     let mut background = Background::default();
     let m = || Arc::clone(manager);
-    background.start("report-ingest", ingest::ingest_loop(m(), reports));
+    background.start("report-ingest", ingest::ingest_loop(m()));
     background.start("instance-reconciler", reconcile::instance::reconcile_loop(m()));
     background.start("host-liveness", liveness::watch(m()));
     background.start("preemption", preemption::preemption_loop(m()));

@@ -6,7 +6,7 @@
 
 pub mod session;
 
-use crate::{agents::link::Link, manager::Manager};
+use crate::{agents::HostStream, manager::Manager};
 use domain::{ErrorKind, HostId, InstanceId, Problem, ProjectId, instance::Instance};
 use operation::read_problem;
 use proto::{
@@ -46,7 +46,7 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
         .await
         .map_err(read_problem)?
         .ok_or_else(|| Problem::not_found("instance", instance_id))?;
-    let (host_id, link) = link_of(manager, &instance)?;
+    let (host_id, stream) = stream_of(manager, &instance)?;
     let Some(slot) = manager.consoles.slot() else {
         return Err(Problem::new(
             ErrorKind::RateLimited,
@@ -57,11 +57,11 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
     };
     let session_id = uuid::Uuid::new_v4().to_string();
     let (agent, _expected) = manager.consoles.expect(&session_id);
-    link.open_session(agent::OpenSession { session_id, open: Some(open) });
+    stream.open_session(agent::OpenSession { session_id, open: Some(open) });
     let timeout = Duration::from_millis(manager.config.console_open_timeout_ms);
     let agent = tokio::select! {
         agent = tokio::time::timeout(timeout, agent) => agent,
-        () = link.closed.cancelled() => {
+        () = stream.closed.cancelled() => {
             return Err(disconnected(&instance, &manager.host_name(host_id)));
         }
     };
@@ -77,12 +77,12 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
     Ok(OpenConsole { agent, from_caller, slot, guard })
 }
 
-fn link_of(manager: &Manager, instance: &Instance) -> Result<(HostId, Arc<Link>), Problem> {
+fn stream_of(manager: &Manager, instance: &Instance) -> Result<(HostId, Arc<HostStream>), Problem> {
     let host_id = instance
         .host_id
         .ok_or_else(|| Problem::invalid_state(format!("instance {} has no host yet", instance.name)))?;
-    let link = manager.agents.find(host_id).ok_or_else(|| disconnected(instance, &manager.host_name(host_id)))?;
-    Ok((host_id, link))
+    let stream = manager.agents.find(host_id).ok_or_else(|| disconnected(instance, &manager.host_name(host_id)))?;
+    Ok((host_id, stream))
 }
 
 fn disconnected(instance: &Instance, host: &str) -> Problem {

@@ -12,6 +12,7 @@ use domain::{
     network::{MacAddr, Port, PortOwner, PortState, PortStatus, RateLimit},
     testing::{NOW, instance},
 };
+use proto::sync::v1::desired_object::Object;
 use store::DiskRow;
 
 const DIGEST: &str = "d1";
@@ -150,7 +151,8 @@ fn a_deletion_releases_what_was_made_with_the_instance_and_holds_the_rest_until_
 fn a_host_gets_the_ports_in_the_order_of_the_nics() {
     let (row, mut ports) = with_nics(S::Pending, 3);
     ports.rotate_left(1);
-    let desired = render_desired(&row, &[], &ports, None, "");
+    let object = render_desired(&row, &[], &ports, None, "").object;
+    let Some(Object::Instance(desired)) = object else { panic!("an instance") };
     let macs: Vec<String> = row.spec.nics.iter().map(|nic| nic.mac.to_string()).collect();
     assert_eq!(desired.ports.iter().map(|p| p.mac.clone()).collect::<Vec<_>>(), macs);
     assert!(desired.ports.iter().all(|p| p.epoch == 7));

@@ -14,7 +14,7 @@ use crate::{
     placement::{constraints::leave_groups, record::keep_decision},
 };
 use domain::{DiskId, HostId, InstanceId, PortId, Timestamp, flavor::Size};
-use proto::agent::v1 as agent;
+use proto::sync::v1::DesiredObject;
 use std::collections::HashMap;
 use store::Unit;
 
@@ -29,7 +29,7 @@ struct Round {
     remove_ports: Vec<(PassTarget, Vec<PortId>)>,
     show: Vec<(PassTarget, Progress)>,
     remove_row: Vec<PassTarget>,
-    deliver: HashMap<HostId, Vec<(InstanceId, agent::DesiredInstance)>>,
+    deliver: HashMap<HostId, Vec<(InstanceId, DesiredObject)>>,
 }
 
 /// Takes one step for each; answers those that have another before them.
@@ -42,8 +42,8 @@ pub(super) async fn take_round(
     let round = sort_by_step(manager, targets, now, outcomes);
     for (host_id, instances) in round.deliver {
         // A host that isn't connected gets a snapshot when it is.
-        if let Some(link) = manager.agents.find(host_id) {
-            link.deliver(instances);
+        if let Some(stream) = manager.agents.find(host_id) {
+            stream.push(instances);
         }
     }
     let mut next = Vec::new();
@@ -96,7 +96,7 @@ fn sort_by_step(manager: &Manager, targets: Vec<PassTarget>, now: Timestamp, out
     round
 }
 
-fn render_delivery(target: &PassTarget) -> Option<(HostId, agent::DesiredInstance)> {
+fn render_delivery(target: &PassTarget) -> Option<(HostId, DesiredObject)> {
     let (row, instance) = (&target.row, target.instance());
     let host_id = instance.host_id.filter(|_| deliverable(instance, &row.disks, &row.ports))?;
     let request_id = target.request_id.as_deref().unwrap_or_default();

@@ -6,10 +6,12 @@ use domain::{
     instance::{InstanceState as S, ReportFence},
 };
 use proto::{
-    agent::v1::{
-        self as pb, agent_link_client::AgentLinkClient, agent_message::Message as Up, manager_message::Message as Down,
-    },
+    agent::v1::{DesiredInstance, InstanceObservation},
     cluster::v1::{InstanceSpec, InstanceState},
+    sync::v1::{
+        self as pb, agent_message::Message as Up, desired_object::Object, host_sync_client::HostSyncClient,
+        manager_message::Message as Down, report::Observation,
+    },
 };
 use sim::SimConfig;
 use tokio::sync::mpsc;
@@ -24,22 +26,19 @@ struct ManualAgent {
 
 impl ManualAgent {
     async fn attach(cloud: &Cloud, config: &SimConfig, holdings: Vec<pb::Holding>) -> Self {
-        let mut client = AgentLinkClient::new(cloud.board.target.channel().expect("a channel"));
+        let mut client = HostSyncClient::new(cloud.board.target.channel().expect("a channel"));
         let (tx, rx) = mpsc::channel(64);
         let hello = pb::Hello {
             host_id: config.host_id.to_string(),
             name: config.name.clone(),
-            zone: config.zone.clone(),
             start: 1,
-            capacity: Some(proto::convert::size_to_pb(config.capacity)),
-            cpu_overcommit_permille: 1000,
-            facts_json: serde_json::to_string(&config.facts).expect("json"),
             holdings,
+            host: Some(pb::hello::Host::Compute(config.description())),
             ..Default::default()
         };
         let message = pb::AgentMessage { message: Some(Up::Hello(hello)) };
         tx.send(message).await.expect("the stream is open");
-        let down = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
+        let down = client.attach(ReceiverStream::new(rx)).await.expect("registered").into_inner();
         Self { tx, down }
     }
 
@@ -53,29 +52,34 @@ impl ManualAgent {
         }
     }
 
-    async fn desired(&mut self, id: InstanceId) -> pb::DesiredInstance {
-        self.next(|message| {
-            let instances = match message {
-                Down::Snapshot(snapshot) => snapshot.instances,
-                Down::Delta(delta) => delta.instances,
-                Down::Welcome(_) | Down::OpenSession(_) | Down::ReportAck(_) | Down::HeartbeatAck(_) => return None,
+    async fn desired(&mut self, id: InstanceId) -> (pb::DesiredObject, DesiredInstance) {
+        let object = self.next(|message| {
+            let objects = match message {
+                Down::Snapshot(snapshot) => snapshot.objects,
+                Down::Delta(delta) => delta.objects,
+                Down::Registered(_) | Down::OpenSession(_) | Down::ReportAck(_) | Down::HeartbeatAck(_) => return None,
             };
-            instances.into_iter().find(|i| i.instance_id == id.to_string())
-        })
-        .await
+            objects.into_iter().find(|object| object.id == id.to_string())
+        });
+        let object = object.await;
+        let Some(Object::Instance(instance)) = object.object.clone() else { panic!("an instance: {object:?}") };
+        (object, *instance)
     }
 
     /// Sends a report, and waits for its acknowledgement.
     async fn reports(&mut self, id: InstanceId, fence: ReportFence, state: InstanceState, converged: bool) {
         let report = pb::Report {
-            instance_id: id.to_string(),
+            kind: pb::ObjectKind::Instance.into(),
+            id: id.to_string(),
             epoch: fence.epoch,
             generation: fence.generation,
             start: fence.start,
             counter: fence.counter,
-            state: state.into(),
-            converged,
-            ..Default::default()
+            observation: Some(Observation::Instance(InstanceObservation {
+                state: state.into(),
+                converged,
+                ..Default::default()
+            })),
         };
         self.tx.send(pb::AgentMessage { message: Some(Up::Report(report)) }).await.expect("the stream is open");
         let acknowledges = |message: &Down| matches!(message, Down::ReportAck(ack) if (ack.start, ack.counter) >= (fence.start, fence.counter));
@@ -89,10 +93,10 @@ async fn only_newer_reports_of_the_holder_are_stored() {
         let config = SimConfig::named("host-1");
         let mut agent = ManualAgent::attach(&cloud, &config, vec![]).await;
         let id = cloud.create("web").await.id;
-        let desired = agent.desired(id).await;
-        assert_eq!((desired.epoch, desired.generation, desired.disks.len()), (1, 1, 1));
-        assert_eq!(desired.disks[0].epoch, 1, "confirmed for this epoch before it was delivered");
-        assert!(desired.image.is_some_and(|i| i.parts.len() == 1));
+        let (object, instance) = agent.desired(id).await;
+        assert_eq!((object.epoch, object.generation, instance.disks.len()), (1, 1, 1));
+        assert_eq!(instance.disks[0].epoch, 1, "confirmed for this epoch before it was delivered");
+        assert!(instance.image.is_some_and(|i| i.parts.len() == 1));
         let fence = |epoch, generation, start, counter| ReportFence { epoch, generation, start, counter };
         agent.reports(id, fence(1, 1, 1, 5), InstanceState::Running, true).await;
         let running = cloud.fetch(id).await;
@@ -115,8 +119,8 @@ async fn only_newer_reports_of_the_holder_are_stored() {
             (S::Error, "its host reports that it no longer has it")
         );
         cloud.delete(id).await;
-        let desired = agent.desired(id).await;
-        assert!(desired.generation == 2 && desired.spec.is_some_and(|s| s.deleted));
+        let (object, instance) = agent.desired(id).await;
+        assert!(object.generation == 2 && object.deleted && instance.spec.is_some_and(|s| s.deleted));
         agent.reports(id, fence(0, 2, 2, 3), InstanceState::Deleted, true).await;
         agent.reports(id, fence(1, 2, 2, 4), InstanceState::Running, true).await;
         assert_eq!(cloud.fetch(id).await.status.state, S::Deleting, "a deletion only ends");
@@ -156,11 +160,13 @@ async fn what_a_host_holds_and_nobody_knows_is_shown_and_left_alone() {
     let hosts = cloud.hosts(1).await;
     let id = InstanceId::new();
     let spec = InstanceSpec { power: 1, ..Default::default() };
-    let planted = pb::DesiredInstance {
-        instance_id: id.to_string(),
+    let instance = DesiredInstance { spec: Some(spec), ..Default::default() };
+    let planted = pb::DesiredObject {
+        kind: pb::ObjectKind::Instance.into(),
+        id: id.to_string(),
         epoch: 1,
         generation: 1,
-        spec: Some(spec),
+        object: Some(Object::Instance(Box::new(instance))),
         ..Default::default()
     };
     hosts[0].plant(id, planted);
@@ -214,12 +220,18 @@ async fn a_host_that_holds_an_epoch_its_instance_has_left_gets_a_tombstone() {
     let mut agent = ManualAgent::attach(
         &cloud,
         &SimConfig { host_id: old.id(), ..SimConfig::named(old.name()) },
-        vec![pb::Holding { instance_id: id.to_string(), epoch: 1, generation: 1, tombstone: false }],
+        vec![pb::Holding {
+            kind: pb::ObjectKind::Instance.into(),
+            id: id.to_string(),
+            epoch: 1,
+            generation: 1,
+            ..Default::default()
+        }],
     )
     .await;
-    let desired = agent.desired(id).await;
-    assert_eq!((desired.epoch, desired.spec.expect("a spec").deleted), (1, true), "the old epoch gets a tombstone");
-    let fence = ReportFence { epoch: 1, generation: desired.generation, start: 5, counter: 1 };
+    let (object, _) = agent.desired(id).await;
+    assert_eq!((object.epoch, object.deleted), (1, true), "the old epoch gets a tombstone");
+    let fence = ReportFence { epoch: 1, generation: object.generation, start: 5, counter: 1 };
     agent.reports(id, fence, InstanceState::Deleted, true).await;
     assert_eq!(cloud.fetch(id).await.instance.host_id, Some(new.id()), "and its report ends nothing here");
     drop(agent);

@@ -7,7 +7,11 @@ use domain::{
     host::HostState,
     instance::{InstanceState as S, Power},
 };
-use proto::{agent::v1 as pb, agent::v1::agent_link_client::AgentLinkClient, cluster::v1::ChangeHostRequest};
+use proto::{
+    agent::v1::ComputeHost,
+    cluster::v1::ChangeHostRequest,
+    sync::v1::{self as pb, host_sync_client::HostSyncClient},
+};
 use sim::{SimConfig, SimHost};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -184,16 +188,20 @@ async fn an_instance_records_the_cpu_that_it_was_placed_on() {
 async fn a_name_belongs_to_one_host() {
     let cloud = Cloud::start(quick()).await;
     let hosts = cloud.hosts(1).await;
-    let mut client = AgentLinkClient::new(cloud.board.target.channel().expect("a channel"));
+    let mut client = HostSyncClient::new(cloud.board.target.channel().expect("a channel"));
     let (tx, rx) = tokio::sync::mpsc::channel(4);
+    let facts_json = "{\"cpu_model\":\"\",\"cpu_vendor\":\"\",\"cpu_features\":[],\"architecture\":\"\",\"sockets\":0,\
+             \"cores\":0,\"threads\":0,\"numa_nodes\":0,\"kernel\":\"\",\"qemu_version\":\"\",\"accelerator\":\"\",\
+             \"accelerator_reason\":\"\",\"agent_version\":\"\"}"
+        .to_owned();
     let hello = pb::Hello {
         host_id: domain::HostId::new().to_string(),
         name: "host-1".to_owned(),
-        capacity: Some(Default::default()),
-        facts_json: "{\"cpu_model\":\"\",\"cpu_vendor\":\"\",\"cpu_features\":[],\"architecture\":\"\",\"sockets\":0,\
-             \"cores\":0,\"threads\":0,\"numa_nodes\":0,\"kernel\":\"\",\"qemu_version\":\"\",\"accelerator\":\"\",\
-             \"accelerator_reason\":\"\",\"agent_version\":\"\"}"
-            .to_owned(),
+        host: Some(pb::hello::Host::Compute(ComputeHost {
+            capacity: Some(Default::default()),
+            facts_json,
+            ..Default::default()
+        })),
         ..Default::default()
     };
     tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) })
@@ -211,19 +219,18 @@ async fn a_second_connection_replaces_the_first_and_a_silent_one_is_closed() {
     let cloud = Cloud::start(config).await;
     let config = SimConfig::named("host-1");
     let host = cloud.host(config.clone()).await;
-    let mut client = AgentLinkClient::new(cloud.board.target.channel().expect("a channel"));
+    let mut client = HostSyncClient::new(cloud.board.target.channel().expect("a channel"));
     let (tx, rx) = tokio::sync::mpsc::channel(4);
     let hello = pb::Hello {
         host_id: config.host_id.to_string(),
         name: config.name.clone(),
-        capacity: Some(proto::convert::size_to_pb(config.capacity)),
-        facts_json: serde_json::to_string(&config.facts).expect("json"),
+        host: Some(pb::hello::Host::Compute(config.description())),
         ..Default::default()
     };
     tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) })
         .await
         .expect("the stream is open");
-    let mut second = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
+    let mut second = client.attach(ReceiverStream::new(rx)).await.expect("registered").into_inner();
     host.disconnected().await;
     // The first one connects again and takes its place back; this one's stream ends.
     host.connected().await;
@@ -235,14 +242,13 @@ async fn a_second_connection_replaces_the_first_and_a_silent_one_is_closed() {
     let hello = pb::Hello {
         host_id: config.host_id.to_string(),
         name: config.name.clone(),
-        capacity: Some(proto::convert::size_to_pb(config.capacity)),
-        facts_json: serde_json::to_string(&config.facts).expect("json"),
+        host: Some(pb::hello::Host::Compute(config.description())),
         ..Default::default()
     };
     tx.send(pb::AgentMessage { message: Some(pb::agent_message::Message::Hello(hello)) })
         .await
         .expect("the stream is open");
-    let mut silent = client.attach(ReceiverStream::new(rx)).await.expect("welcome").into_inner();
+    let mut silent = client.attach(ReceiverStream::new(rx)).await.expect("registered").into_inner();
     let ended = async { while let Ok(Some(_)) = silent.message().await {} };
     tokio::time::timeout(std::time::Duration::from_secs(20), ended).await.expect("it ends");
     drop(tx);

@@ -7,7 +7,7 @@ use crate::{
 use bytes::Bytes;
 use domain::InstanceId;
 use proto::{
-    agent::v1::{self as pb, agent_link_client::AgentLinkClient, console_up::Up},
+    agent::v1::{self as pb, console_relay_client::ConsoleRelayClient, console_up::Up},
     cluster::v1::{ConsoleLog as LogRequest, ConsoleOpen, ConsoleOutput, SerialConsole, console_open::What},
 };
 use std::sync::Arc;
@@ -38,7 +38,7 @@ enum SessionError {
     Gone,
 }
 
-pub async fn serve(context: Arc<Context>, mut client: AgentLinkClient<Channel>, open: pb::OpenSession) {
+pub async fn serve(context: Arc<Context>, mut client: ConsoleRelayClient<Channel>, open: pb::OpenSession) {
     let session_id = open.session_id;
     let (up, queue) = mpsc::channel(QUEUE);
     let start = pb::ConsoleUp { up: Some(Up::Start(pb::SessionStart { session_id: session_id.clone() })) };

@@ -14,11 +14,16 @@ use crate::{
     },
     reconcile::{context::Context, hypervisor::Hypervisor},
 };
+use agent_kit::HostRecord;
 use domain::{
     cpu::CpuBaseline,
     host::{MemoryOverhead, NumaFacts},
 };
-use proto::{agent::v1 as pb, cluster::v1::Size};
+use proto::{
+    agent::v1::{ComputeHost, ComputeStatistics},
+    cluster::v1::Size,
+    sync::v1 as pb,
+};
 use std::sync::atomic::Ordering;
 
 #[derive(Debug, thiserror::Error)]
@@ -125,28 +130,33 @@ pub fn hello(
         guest_cpu,
     };
     let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };
+    let HostRecord { host_id, start, revision } = context.ledger.host();
     Ok(pb::Hello {
-        host_id: context.ledger.host_id().to_string(),
+        host_id: host_id.to_string(),
         name,
-        zone: config.zone.clone(),
-        start: context.ledger.host().start,
-        capacity: Some(capacity),
-        cpu_overcommit_permille: config.cpu_overcommit_permille,
-        facts_json: serde_json::to_string(&facts).unwrap_or_default(),
-        overhead_fixed_mib: overhead.fixed_mib,
-        overhead_per_vcpu_mib: overhead.per_vcpu_mib,
-        overhead_per_gib_mib: overhead.per_gib_mib,
-        revision: context.ledger.host().revision,
+        start,
+        revision,
         holdings: holdings(context, orphans),
+        host: Some(pb::hello::Host::Compute(ComputeHost {
+            zone: config.zone.clone(),
+            capacity: Some(capacity),
+            cpu_overcommit_permille: config.cpu_overcommit_permille,
+            facts_json: serde_json::to_string(&facts).unwrap_or_default(),
+            overhead_fixed_mib: overhead.fixed_mib,
+            overhead_per_vcpu_mib: overhead.per_vcpu_mib,
+            overhead_per_gib_mib: overhead.per_gib_mib,
+        })),
     })
 }
 
 fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {
     let holding = |instance_id: domain::InstanceId, Version { epoch, generation }, tombstone| pb::Holding {
-        instance_id: instance_id.to_string(),
+        kind: pb::ObjectKind::Instance.into(),
+        id: instance_id.to_string(),
         epoch,
         generation,
         tombstone,
+        acquired_epoch: 0,
     };
     let held = context.ledger.all();
     // An orphan that the manager has given to this host meanwhile is none any more; one that runs is no tombstone, whatever is held.
@@ -166,20 +176,20 @@ fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {
 
 /// For people and metrics; zero where it can't be read.
 #[must_use]
-pub fn heartbeat(context: &Context) -> pb::Heartbeat {
+pub fn statistics(context: &Context) -> ComputeStatistics {
     let running =
         context.ledger.all().iter().filter(|h| matches!(&***h, Held::Live(e) if e.done.process.is_some())).count();
-    let heartbeat = pb::Heartbeat {
+    let statistics = ComputeStatistics {
         disk_free_bytes: facts::disk_space(&context.config.state_dir).map_or(0, |space| space.available_bytes),
         memory_available_mib: facts::memory_available_mib().unwrap_or(0),
         instances_running: u32::try_from(running).unwrap_or(u32::MAX),
         starts_in_progress: context.starts_in_progress.load(Ordering::Relaxed),
     };
-    metrics::gauge!("iaas_host_instances_running").set(f64::from(heartbeat.instances_running));
-    metrics::gauge!("iaas_host_starts_in_progress").set(f64::from(heartbeat.starts_in_progress));
-    metrics::gauge!("iaas_host_disk_free_bytes").set(heartbeat.disk_free_bytes as f64);
-    metrics::gauge!("iaas_host_memory_available_bytes").set((heartbeat.memory_available_mib << 20) as f64);
-    heartbeat
+    metrics::gauge!("iaas_host_instances_running").set(f64::from(statistics.instances_running));
+    metrics::gauge!("iaas_host_starts_in_progress").set(f64::from(statistics.starts_in_progress));
+    metrics::gauge!("iaas_host_disk_free_bytes").set(statistics.disk_free_bytes as f64);
+    metrics::gauge!("iaas_host_memory_available_bytes").set((statistics.memory_available_mib << 20) as f64);
+    statistics
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Tests in which QEMU dies, doesn't start, or isn't installed.
 
-use crate::rig::{Host, TestInstance, eventually};
+use crate::{
+    rig::{Host, TestInstance, eventually},
+    stand_in::machine,
+};
 use proto::cluster::v1::{InstanceState as S, OnCrash};
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -67,11 +70,11 @@ async fn a_host_without_qemu_says_so_has_no_capacity_and_needs_no_restart_once_i
     let link = std::env::temp_dir().join(format!("iaas-late-qemu-{}", std::process::id()));
     let Some(host) = Host::start_with(1, |config| config.qemu = Some(link.clone())).await else { return };
     let hello = host.manager.hellos().remove(0);
-    assert_eq!(hello.capacity.map(|c| c.vcpus), Some(0));
+    assert_eq!(machine(&hello).capacity.map(|c| c.vcpus), Some(0));
     assert!(
-        hello.facts_json.contains("not installed") || hello.facts_json.contains("can't be run"),
+        machine(&hello).facts_json.contains("not installed") || machine(&hello).facts_json.contains("can't be run"),
         "{}",
-        hello.facts_json
+        machine(&hello).facts_json
     );
     let mut instance = TestInstance::tiny(&host, "waits").with_disk(1);
     host.manager.instance(&instance.desired);
@@ -80,7 +83,7 @@ async fn a_host_without_qemu_says_so_has_no_capacity_and_needs_no_restart_once_i
     std::os::unix::fs::symlink("/usr/bin/qemu-system-x86_64", &link).expect("installed");
     host.reached(&instance, S::Running).await;
     let hello = host.manager.until("described anew", |received| received.hellos().get(1).cloned()).await;
-    assert!(hello.capacity.is_some_and(|c| c.vcpus > 0));
+    assert!(machine(&hello).capacity.is_some_and(|c| c.vcpus > 0));
     host.reach(instance.delete(), S::Deleted).await;
     fs::remove_file(&link).expect("removed");
 }

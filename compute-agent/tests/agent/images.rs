@@ -114,7 +114,7 @@ async fn the_cache_stays_within_its_bound_and_keeps_what_is_used() {
     first.spec().power = Power::Off.into();
     host.reach(&first, S::Stopped).await;
     // A rebuild from another image: the old base goes with the old disk.
-    let parts = TestInstance::disk("x", "raw", &sums[1], 64 << 10).desired.image;
+    let parts = TestInstance::disk("x", "raw", &sums[1], 64 << 10).desired.instance.image;
     first.change(|spec| spec.root_seq = 1);
     first.desired.image = parts;
     host.reach(&first, S::Stopped).await;

@@ -5,8 +5,8 @@ use crate::{
     stand_in::fence,
 };
 use proto::{
-    agent::v1::Delta,
     cluster::v1::{InstanceState as S, Power},
+    sync::v1::Delta,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +42,7 @@ async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
     stale.spec().deleted = true;
     // An old leader deletes what is no longer its own; the repeat of the revision makes it no gap.
     let revision = 1;
-    host.manager.send_delta(Delta { previous: revision, revision, instances: vec![stale.desired.clone()] });
+    host.manager.send_delta(Delta { previous: revision, revision, objects: vec![stale.desired.clone().into()] });
     // Behind it, in the same stream, something that is done: then the first has been judged.
     host.reach(instance.power(Power::Paused), S::Paused).await;
     assert_eq!(host.qemu(&instance), Some(qemu.clone()));
@@ -51,7 +51,7 @@ async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
 
     let mut later = instance.clone();
     later.power(Power::On);
-    host.manager.send_delta(Delta { previous: 40, revision: 41, instances: vec![later.desired.clone()] });
+    host.manager.send_delta(Delta { previous: 40, revision: 41, objects: vec![later.desired.clone().into()] });
     host.manager.until("a request for a snapshot", |received| (received.resyncs() == 1).then_some(())).await;
     let reports = host.manager.reports(&instance.id());
     assert!(
@@ -96,13 +96,17 @@ async fn a_completed_deletion_is_reported_again_on_request_and_the_instance_neve
     host.kill_agent().await;
     host.start_agent().await;
     let hello = host.manager.hellos().pop().expect("hello");
-    assert!(hello.holdings.iter().any(|h| h.instance_id == instance.id() && h.tombstone));
+    assert!(hello.holdings.iter().any(|h| h.id == instance.id() && h.tombstone));
     let start = hello.start;
     host.manager.report(&instance.id(), "said again", |r| r.start == start && r.state() == S::Deleted).await;
     // An old word about it, and a newer one of the same epoch.
     let mut ghost = before.clone();
     ghost.desired.generation = 50;
-    host.manager.send_delta(Delta { previous: 0, revision: 0, instances: vec![before.desired.clone(), ghost.desired] });
+    host.manager.send_delta(Delta {
+        previous: 0,
+        revision: 0,
+        objects: vec![before.desired.clone().into(), ghost.desired.into()],
+    });
     let mut other = TestInstance::tiny(&host, "other");
     other.spec().power = Power::Off.into();
     host.reach(&other, S::Stopped).await;

@@ -79,7 +79,7 @@ async fn nics_come_and_go_while_the_guest_runs_also_across_a_killed_agent() {
     instance.desired.ports.push(second.desired());
     instance.change(|_| {});
     host.manager.instance(&instance.desired);
-    let behind = |r: &proto::agent::v1::Report| r.reason.contains("the ledger is behind");
+    let behind = |r: &crate::stand_in::Report| r.reason.contains("the ledger is behind");
     host.manager.report(&instance.id(), "it waits for the second", behind).await;
     host.kill_agent().await;
     ports.add(&second);

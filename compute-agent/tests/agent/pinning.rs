@@ -1,6 +1,9 @@
 //! Tests that pinned guests have threads of their own, and the others are kept off them, whatever happens to the agent.
 
-use crate::rig::{Host, TestInstance, eventually};
+use crate::{
+    rig::{Host, TestInstance, eventually},
+    stand_in::machine,
+};
 use compute_agent::host::{cpuset::parse_cpulist, facts};
 use domain::host::HostFacts;
 use proto::cluster::v1::InstanceState as S;
@@ -44,7 +47,7 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
         return;
     };
     let Some(mut host) = Host::start(2).await else { return };
-    let facts: HostFacts = serde_json::from_str(&host.manager.hellos()[0].facts_json).expect("facts");
+    let facts: HostFacts = serde_json::from_str(&machine(&host.manager.hellos()[0]).facts_json).expect("facts");
     let reported = facts.numa.iter().find(|reported| reported.id == node.id).expect("the node is told");
     assert_eq!(reported.threads as usize, parse_cpulist(&node.cpus).len());
     assert!(reported.memory_mib > 0 && facts.guest_cpu.is_some_and(|cpu| cpu.model.starts_with("EPYC")));
@@ -70,7 +73,7 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
     host.start_agent().await;
     let start = host.manager.hellos().last().expect("hello").start;
     for instance in [&pinned, &plain] {
-        let adopted = move |r: &proto::agent::v1::Report| r.start == start && r.converged;
+        let adopted = move |r: &crate::stand_in::Report| r.start == start && r.converged;
         host.manager.report(&instance.id(), "adopted", adopted).await;
     }
     assert_eq!(vcpus(&host, &pinned), own);
@@ -79,7 +82,7 @@ async fn a_pinned_guest_has_its_threads_alone_and_keeps_them() {
     // A new QEMU gets the same.
     let qemu = host.qemu(&pinned).expect("runs");
     qemu.kill().await.expect("killed");
-    let again = |r: &proto::agent::v1::Report| r.crash_count == 1 && r.state() == S::Running && r.converged;
+    let again = |r: &crate::stand_in::Report| r.crash_count == 1 && r.state() == S::Running && r.converged;
     host.manager.report(&pinned.id(), "restarted", again).await;
     assert_eq!(vcpus(&host, &pinned), own);
 
@@ -98,7 +101,7 @@ async fn what_a_node_does_not_have_is_reported_and_never_started_elsewhere() {
     large.change(|spec| spec.size.as_mut().expect("a size").vcpus = 200);
     host.manager.set_all_desired(&[nowhere.desired.clone(), large.desired.clone()]);
     for (instance, says) in [(&nowhere, "no NUMA node 4000"), (&large, "200 vCPUs need one each")] {
-        let said = move |r: &proto::agent::v1::Report| r.reason.contains(says) || r.step.contains(says);
+        let said = move |r: &crate::stand_in::Report| r.reason.contains(says) || r.step.contains(says);
         host.manager.report(&instance.id(), says, said).await;
         assert_eq!(host.qemu(instance), None);
     }

@@ -95,7 +95,7 @@ async fn a_qemu_that_the_ledger_forgot_is_an_orphan_and_is_kept() {
     eventually("the file is set aside", || (!file.exists()).then_some(())).await;
     host.manager.come_back();
     let hello = host.manager.until("a second hello", |received| received.hellos().get(1).cloned()).await;
-    let holding = hello.holdings.iter().find(|h| h.instance_id == instance.id()).expect("reported");
+    let holding = hello.holdings.iter().find(|h| h.id == instance.id()).expect("reported");
     assert_eq!((holding.epoch, holding.generation, holding.tombstone), (1, 1, false), "what it was started as");
     // The stand-in's snapshot has it: it is taken back, as it runs.
     let start = hello.start;

@@ -1,6 +1,6 @@
 //! What the tests share: a host of their own, an agent on it that can be killed, and instances.
 
-use crate::stand_in::{Manager, Storage, TIMEOUT};
+use crate::stand_in::{Desired, Manager, Report, Storage, TIMEOUT};
 use compute_agent::{
     Config, Deps,
     adopt::running_qemus,
@@ -8,7 +8,7 @@ use compute_agent::{
 };
 use domain::{DiskId, ImageId, InstanceId};
 use proto::{
-    agent::v1::{self as pb, Report},
+    agent::v1::{self as pb, DesiredInstance},
     cluster::v1::{InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power, Size},
 };
 use service_kit::transport::GrpcTarget;
@@ -253,7 +253,7 @@ impl Drop for Host {
 #[derive(Clone)]
 pub struct TestInstance {
     pub id: InstanceId,
-    pub desired: pb::DesiredInstance,
+    pub desired: Desired,
 }
 
 impl TestInstance {
@@ -277,12 +277,9 @@ impl TestInstance {
 
     fn of(name: &str, kind: &str, format: &str, cmdline: &str, parts: Vec<pb::ImagePart>) -> Self {
         let (id, image_id) = (InstanceId::new(), ImageId::new().to_string());
-        let desired = pb::DesiredInstance {
-            instance_id: id.to_string(),
+        let instance = DesiredInstance {
             project_id: uuid::Uuid::now_v7().to_string(),
             name: name.into(),
-            epoch: 1,
-            generation: 1,
             spec: Some(InstanceSpec {
                 size: Some(Size { vcpus: 1, memory_mib: 192, disk_gib: 0 }),
                 image_id: image_id.clone(),
@@ -301,9 +298,9 @@ impl TestInstance {
                 parts,
             }),
             ports: vec![],
-            request_id: "test".into(),
             numa_node: None,
         };
+        let desired = Desired { instance_id: id.to_string(), epoch: 1, generation: 1, instance };
         Self { id, desired }
     }
 

@@ -3,21 +3,26 @@
 use parking_lot::{Mutex, MutexGuard};
 use proto::{
     agent::v1::{
-        self as agent,
-        agent_link_server::{AgentLink, AgentLinkServer},
-        agent_message::Message as FromAgent,
+        self as agent, DesiredInstance, InstanceObservation,
+        console_relay_server::{ConsoleRelay, ConsoleRelayServer},
         console_up::Up,
-        manager_message::Message as ToAgent,
     },
     cluster::v1::{ConsoleOpen, ConsoleOutput, console_open::What},
     storage::v1::{
         self as storage,
         storage_manager_server::{StorageManager, StorageManagerServer},
     },
+    sync::v1::{
+        self as sync,
+        agent_message::Message as FromAgent,
+        host_sync_server::{HostSync, HostSyncServer},
+        manager_message::Message as ToAgent,
+    },
 };
 use service_kit::transport::{GrpcTarget, in_process, serve};
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::{Deref, DerefMut},
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -33,15 +38,15 @@ pub const TIMEOUT: Duration = Duration::from_secs(150);
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The agent's output, and the channel for what is typed.
 type SessionEnds = (Streaming<agent::ConsoleUp>, mpsc::Sender<agent::ConsoleDown>);
-type Sender = mpsc::Sender<Result<agent::ManagerMessage, Status>>;
+type Sender = mpsc::Sender<Result<sync::ManagerMessage, Status>>;
 
 #[derive(Default)]
 struct ManagerState {
-    desired: BTreeMap<String, agent::DesiredInstance>,
+    desired: BTreeMap<String, Desired>,
     revision: i64,
     link: Option<Sender>,
-    hellos: Vec<agent::Hello>,
-    reports: Vec<agent::Report>,
+    hellos: Vec<sync::Hello>,
+    reports: Vec<Report>,
     resyncs: usize,
     heartbeats: usize,
     /// Whether connections are refused.
@@ -58,13 +63,91 @@ pub struct Manager {
     news: Arc<Notify>,
 }
 
-fn to_agent(message: ToAgent) -> Result<agent::ManagerMessage, Status> {
-    Ok(agent::ManagerMessage { message: Some(message) })
+fn to_agent(message: ToAgent) -> Result<sync::ManagerMessage, Status> {
+    Ok(sync::ManagerMessage { message: Some(message) })
+}
+
+/// What an agent says of its host.
+pub fn machine(hello: &sync::Hello) -> &agent::ComputeHost {
+    let Some(sync::hello::Host::Compute(machine)) = &hello.host else { panic!("it is a compute-agent's") };
+    machine
 }
 
 /// Later reports have the greater fence.
-pub fn fence(report: &agent::Report) -> (i64, i64, i64, i64) {
+pub fn fence(report: &Report) -> (i64, i64, i64, i64) {
     (report.epoch, report.generation, report.start, report.counter)
+}
+
+/// What an instance must be, as the tests write it.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    pub instance_id: String,
+    pub epoch: i64,
+    pub generation: i64,
+    pub instance: DesiredInstance,
+}
+
+impl Deref for Desired {
+    type Target = DesiredInstance;
+
+    fn deref(&self) -> &DesiredInstance {
+        &self.instance
+    }
+}
+
+impl DerefMut for Desired {
+    fn deref_mut(&mut self) -> &mut DesiredInstance {
+        &mut self.instance
+    }
+}
+
+impl From<Desired> for sync::DesiredObject {
+    fn from(desired: Desired) -> Self {
+        let Desired { instance_id, epoch, generation, instance } = desired;
+        Self {
+            kind: sync::ObjectKind::Instance.into(),
+            id: instance_id,
+            epoch,
+            generation,
+            deleted: instance.spec.as_ref().is_some_and(|spec| spec.deleted),
+            request_id: "test".into(),
+            object: Some(sync::desired_object::Object::Instance(Box::new(instance))),
+        }
+    }
+}
+
+/// A report, as the tests read it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    pub instance_id: String,
+    pub epoch: i64,
+    pub generation: i64,
+    pub start: i64,
+    pub counter: i64,
+    pub seen: InstanceObservation,
+}
+
+impl Deref for Report {
+    type Target = InstanceObservation;
+
+    fn deref(&self) -> &InstanceObservation {
+        &self.seen
+    }
+}
+
+impl From<sync::Report> for Report {
+    fn from(report: sync::Report) -> Self {
+        let sync::Report { id: instance_id, epoch, generation, start, counter, observation, .. } = report;
+        let Some(sync::report::Observation::Instance(seen)) = observation else { panic!("it is about an instance") };
+        Self { instance_id, epoch, generation, start, counter, seen }
+    }
+}
+
+impl ManagerState {
+    fn snapshot(&self) -> sync::Snapshot {
+        let objects = self.desired.values().cloned().map(Into::into).collect();
+        sync::Snapshot { revision: self.revision, objects }
+    }
 }
 
 impl Manager {
@@ -72,7 +155,9 @@ impl Manager {
     pub fn start(shutdown: CancellationToken) -> (Self, GrpcTarget) {
         let manager = Self::default();
         let (listener, target) = in_process();
-        let router = tonic::transport::Server::builder().add_service(AgentLinkServer::new(manager.clone()));
+        let router = tonic::transport::Server::builder()
+            .add_service(HostSyncServer::new(manager.clone()))
+            .add_service(ConsoleRelayServer::new(manager.clone()));
         tokio::spawn(serve(router, listener, shutdown));
         (manager, target)
     }
@@ -82,24 +167,25 @@ impl Manager {
     }
 
     /// Sets what this instance must be from now on. It is sent at once if the agent is connected.
-    pub fn instance(&self, desired: &agent::DesiredInstance) {
+    pub fn instance(&self, desired: &Desired) {
         self.set_all_desired(std::slice::from_ref(desired));
     }
 
     /// Sets several instances in one delta.
-    pub fn set_all_desired(&self, desired: &[agent::DesiredInstance]) {
+    pub fn set_all_desired(&self, desired: &[Desired]) {
         let mut state = self.lock();
         for one in desired {
             state.desired.insert(one.instance_id.clone(), one.clone());
         }
         let previous = state.revision;
         state.revision += 1;
-        let delta = agent::Delta { previous, revision: state.revision, instances: desired.to_vec() };
+        let objects = desired.iter().cloned().map(Into::into).collect();
+        let delta = sync::Delta { previous, revision: state.revision, objects };
         send(&state.link, ToAgent::Delta(delta));
     }
 
     /// Sends a delta as given, whatever was sent before.
-    pub fn send_delta(&self, delta: agent::Delta) {
+    pub fn send_delta(&self, delta: sync::Delta) {
         send(&self.lock().link, ToAgent::Delta(delta));
     }
 
@@ -118,11 +204,11 @@ impl Manager {
         self.lock().acknowledges_nothing = acknowledges_nothing;
     }
 
-    pub fn hellos(&self) -> Vec<agent::Hello> {
+    pub fn hellos(&self) -> Vec<sync::Hello> {
         self.lock().hellos.clone()
     }
 
-    pub fn reports(&self, instance_id: &str) -> Vec<agent::Report> {
+    pub fn reports(&self, instance_id: &str) -> Vec<Report> {
         self.lock().reports.iter().filter(|r| r.instance_id == instance_id).cloned().collect()
     }
 
@@ -156,12 +242,7 @@ impl Manager {
     }
 
     /// Waits until the last report of an instance satisfies the condition.
-    pub async fn report(
-        &self,
-        instance_id: &str,
-        what: &str,
-        mut condition: impl FnMut(&agent::Report) -> bool,
-    ) -> agent::Report {
+    pub async fn report(&self, instance_id: &str, what: &str, mut condition: impl FnMut(&Report) -> bool) -> Report {
         self.until(what, |received| received.last(instance_id).filter(|r| condition(r)).cloned()).await
     }
 
@@ -195,15 +276,15 @@ pub struct Received<'a> {
 
 impl Received<'_> {
     /// The report with the greatest fence.
-    pub fn last(&self, instance_id: &str) -> Option<&agent::Report> {
+    pub fn last(&self, instance_id: &str) -> Option<&Report> {
         self.state.reports.iter().filter(|r| r.instance_id == instance_id).max_by_key(|r| fence(r))
     }
 
-    pub fn reports(&self) -> &[agent::Report] {
+    pub fn reports(&self) -> &[Report] {
         &self.state.reports
     }
 
-    pub fn hellos(&self) -> &[agent::Hello] {
+    pub fn hellos(&self) -> &[sync::Hello] {
         &self.state.hellos
     }
 
@@ -258,27 +339,25 @@ impl Console {
 }
 
 #[tonic::async_trait]
-impl AgentLink for Manager {
-    type AttachStream = Out<agent::ManagerMessage>;
-    type ConsoleSessionStream = Out<agent::ConsoleDown>;
+impl HostSync for Manager {
+    type AttachStream = Out<sync::ManagerMessage>;
 
     async fn attach(
         &self,
-        request: Request<Streaming<agent::AgentMessage>>,
+        request: Request<Streaming<sync::AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         if self.lock().away {
             return Err(Status::unavailable("away"));
         }
         let mut incoming = request.into_inner();
-        let Some(agent::AgentMessage { message: Some(FromAgent::Hello(hello)) }) = incoming.message().await? else {
+        let Some(sync::AgentMessage { message: Some(FromAgent::Hello(hello)) }) = incoming.message().await? else {
             return Err(Status::invalid_argument("first Hello"));
         };
         let (link, outgoing) = mpsc::channel(1024);
         {
             let mut state = self.lock();
-            send(&Some(link.clone()), ToAgent::Welcome(agent::Welcome { host_id: hello.host_id.clone() }));
-            let snapshot =
-                agent::Snapshot { revision: state.revision, instances: state.desired.values().cloned().collect() };
+            send(&Some(link.clone()), ToAgent::Registered(sync::Registered { host_id: hello.host_id.clone() }));
+            let snapshot = state.snapshot();
             send(&Some(link.clone()), ToAgent::Snapshot(snapshot));
             state.hellos.push(hello);
             state.link = Some(link.clone());
@@ -294,6 +373,11 @@ impl AgentLink for Manager {
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
     }
+}
+
+#[tonic::async_trait]
+impl ConsoleRelay for Manager {
+    type ConsoleSessionStream = Out<agent::ConsoleDown>;
 
     async fn console_session(
         &self,
@@ -317,25 +401,18 @@ impl Manager {
         match message {
             Some(FromAgent::Report(report)) => {
                 if !state.acknowledges_nothing {
-                    let ack = agent::ReportAck {
-                        instance_id: report.instance_id.clone(),
-                        epoch: report.epoch,
-                        generation: report.generation,
-                        start: report.start,
-                        counter: report.counter,
-                    };
+                    let ack = service_kit::host_streams::ack_of(&report);
                     send(&Some(link.clone()), ToAgent::ReportAck(ack));
                 }
-                state.reports.push(report);
+                state.reports.push(report.into());
             }
             Some(FromAgent::Heartbeat(_)) => {
                 state.heartbeats += 1;
-                send(&Some(link.clone()), ToAgent::HeartbeatAck(agent::HeartbeatAck {}));
+                send(&Some(link.clone()), ToAgent::HeartbeatAck(sync::HeartbeatAck {}));
             }
             Some(FromAgent::Resync(_)) => {
                 state.resyncs += 1;
-                let snapshot =
-                    agent::Snapshot { revision: state.revision, instances: state.desired.values().cloned().collect() };
+                let snapshot = state.snapshot();
                 send(&Some(link.clone()), ToAgent::Snapshot(snapshot));
             }
             Some(FromAgent::Hello(_)) | None => panic!("an agent says Hello once"),

@@ -8,7 +8,7 @@
 //!   ledger keeps it, so that a late command can't bring the object back.
 //! - **A lower version never replaces a higher one** ([`mod@accept`]). Messages are repeated and overtaken, and a database may have been
 //!   restored from a backup, so the order of (epoch, generation) alone decides, never the order of arrival.
-//! - **A gap means a new snapshot.** A delta is taken only on top of the revision before it.
+//! - **A gap means a new snapshot** ([`session`]). A delta is taken only on top of the revision before it.
 //! - **Durable first.** A command is on disk before anything is done about it ([`durable`], [`writer`]), and the revision is never ahead
 //!   of the objects that it stands for.
 //! - **Reports are fenced** by (epoch, generation, start, counter): the start number rises durably with each start of the agent
@@ -24,8 +24,10 @@ pub mod accept;
 pub mod durable;
 pub mod ledger;
 pub mod outbox;
+pub mod session;
 pub mod writer;
 
 pub use accept::{Current, Decision, Incoming, Revival, Version, accept};
 pub use ledger::{HostRecord, LedgerDir, LedgerError};
 pub use outbox::{Numbered, Observation, Outbox};
+pub use session::{Agent, HelloError, follow_manager};

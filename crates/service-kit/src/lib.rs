@@ -8,6 +8,7 @@ pub mod context;
 mod error_chain;
 pub mod fleet;
 pub mod host_cert;
+pub mod host_streams;
 pub mod in_flight;
 pub mod metrics;
 pub mod peer;

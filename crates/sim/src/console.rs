@@ -2,7 +2,7 @@
 
 use domain::InstanceId;
 use proto::{
-    agent::v1::{self as pb, agent_link_client::AgentLinkClient, console_up::Up},
+    agent::v1::{self as pb, console_relay_client::ConsoleRelayClient, console_up::Up},
     cluster::v1::{ConsoleOutput, console_open::What},
 };
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ pub(crate) fn log_of(id: &str) -> String {
 }
 
 /// Answers one OpenSession: calls back, and serves the session until either side ends.
-pub(crate) async fn serve(mut client: AgentLinkClient<Channel>, session: pb::OpenSession, known: bool) {
+pub(crate) async fn serve(mut client: ConsoleRelayClient<Channel>, session: pb::OpenSession, known: bool) {
     let (tx, rx) = mpsc::channel(16);
     let up = |up| pb::ConsoleUp { up: Some(up) };
     // The channel is fresh and has room.

@@ -3,7 +3,7 @@
 
 use crate::{
     fault::FaultPlan,
-    ledger::{Ledger, Machine},
+    ledger::{Ledger, Machine, instance_of},
     process::supervise,
     world::World,
 };
@@ -13,7 +13,7 @@ use domain::{
     host::{HostFacts, MemoryOverhead},
 };
 use parking_lot::{Mutex, MutexGuard};
-use proto::agent::v1 as pb;
+use proto::{agent::v1::ComputeHost, convert::size_to_pb, sync::v1 as pb};
 use service_kit::transport::{GrpcTarget, TransportError};
 use std::{
     collections::BTreeMap,
@@ -65,6 +65,21 @@ impl SimConfig {
             plan: FaultPlan::none(),
             report_building: true,
             deaf: false,
+        }
+    }
+
+    /// What the agent says of its machine.
+    #[must_use]
+    pub fn description(&self) -> ComputeHost {
+        let facts = HostFacts { threads: self.capacity.vcpus, ..self.facts.clone() };
+        ComputeHost {
+            zone: self.zone.clone(),
+            capacity: Some(size_to_pb(self.capacity)),
+            cpu_overcommit_permille: self.cpu_overcommit_permille,
+            facts_json: serde_json::to_string(&facts).unwrap_or_default(),
+            overhead_fixed_mib: self.overhead.fixed_mib,
+            overhead_per_vcpu_mib: self.overhead.per_vcpu_mib,
+            overhead_per_gib_mib: self.overhead.per_gib_mib,
         }
     }
 }
@@ -159,11 +174,11 @@ impl SimHost {
     /// The size that a delivered disk of the instance has, GiB.
     #[must_use]
     pub fn disk_gib(&self, id: InstanceId) -> Option<u64> {
-        self.shared.ledger().entries.get(&id)?.desired.disks.first().map(|d| d.size_gib)
+        instance_of(&self.shared.ledger().entries.get(&id)?.desired)?.disks.first().map(|d| d.size_gib)
     }
 
     /// Puts something into the ledger that no manager gave: an instance of a lost database.
-    pub fn plant(&self, id: InstanceId, desired: pb::DesiredInstance) {
+    pub fn plant(&self, id: InstanceId, desired: pb::DesiredObject) {
         let mut ledger = self.shared.ledger();
         ledger.take(id, desired);
         ledger.settle(id, self.id(), &self.shared.world, Timestamp::now());

@@ -4,8 +4,9 @@
 use crate::world::World;
 use domain::{HostId, InstanceId, Timestamp};
 use proto::{
-    agent::v1 as pb,
+    agent::v1::{DesiredInstance, InstanceObservation},
     cluster::v1::{self as cluster, InstanceState, OnCrash, Power as Wanted},
+    sync::v1::{self as pb, desired_object::Object, report::Observation},
 };
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ pub struct Machine {
 /// One line of the ledger.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    pub desired: pb::DesiredInstance,
+    pub desired: pb::DesiredObject,
     pub tombstone: bool,
     booted_seq: u64,
     built_seq: u64,
@@ -37,7 +38,7 @@ pub(crate) struct Entry {
 
 impl Entry {
     fn spec(&self) -> cluster::InstanceSpec {
-        self.desired.spec.clone().unwrap_or_default()
+        instance_of(&self.desired).and_then(|instance| instance.spec.clone()).unwrap_or_default()
     }
 }
 
@@ -62,8 +63,8 @@ pub(crate) enum Taken {
 
 impl Ledger {
     /// Writes a command down.
-    pub fn take(&mut self, id: InstanceId, desired: pb::DesiredInstance) -> Taken {
-        let deleted = desired.spec.as_ref().is_some_and(|s| s.deleted);
+    pub fn take(&mut self, id: InstanceId, desired: pb::DesiredObject) -> Taken {
+        let deleted = desired.deleted;
         let Some(known) = self.entries.get_mut(&id) else {
             self.entries.insert(
                 id,
@@ -98,18 +99,12 @@ impl Ledger {
                 world.stops(id, host_id);
             }
         };
-        let mut report = pb::Report {
-            instance_id: id.to_string(),
-            epoch: entry.desired.epoch,
-            generation: entry.desired.generation,
-            converged: true,
-            crash_count: entry.crash_count,
-            ..pb::Report::default()
-        };
+        let mut seen =
+            InstanceObservation { converged: true, crash_count: entry.crash_count, ..InstanceObservation::default() };
         if entry.tombstone {
             stop(&mut self.machines);
-            report.set_state(InstanceState::Deleted);
-            return Some(report);
+            seen.set_state(InstanceState::Deleted);
+            return Some(report_of(&entry.desired, seen));
         }
         if spec.root_seq > entry.built_seq {
             stop(&mut self.machines);
@@ -123,8 +118,8 @@ impl Ledger {
         }
         if wanted == Wanted::Off || entry.lies_since_boot.is_some() {
             stop(&mut self.machines);
-            report.set_state(InstanceState::Stopped);
-            return Some(report);
+            seen.set_state(InstanceState::Stopped);
+            return Some(report_of(&entry.desired, seen));
         }
         let power = if wanted == Wanted::Paused { Power::Paused } else { Power::Running };
         let goes_on = self.machines.contains_key(&id) && !reboots;
@@ -134,10 +129,10 @@ impl Ledger {
             world.starts(id, host_id);
         }
         self.machines.insert(id, Machine { epoch: entry.desired.epoch, power, started_at });
-        report.set_state(if power == Power::Paused { InstanceState::Paused } else { InstanceState::Running });
-        report.started_at = Some(started_at.0);
-        report.guest_up_at = Some(started_at.0);
-        Some(report)
+        seen.set_state(if power == Power::Paused { InstanceState::Paused } else { InstanceState::Running });
+        seen.started_at = Some(started_at.0);
+        seen.guest_up_at = Some(started_at.0);
+        Some(report_of(&entry.desired, seen))
     }
 
     /// The instance ends by itself. Answers whether there was one.
@@ -159,12 +154,34 @@ impl Ledger {
         self.entries
             .iter()
             .map(|(id, entry)| pb::Holding {
-                instance_id: id.to_string(),
+                kind: pb::ObjectKind::Instance.into(),
+                id: id.to_string(),
                 epoch: entry.desired.epoch,
                 generation: entry.desired.generation,
                 tombstone: entry.tombstone,
+                acquired_epoch: 0,
             })
             .collect()
+    }
+}
+
+/// What an object must be, if it is an instance.
+pub(crate) fn instance_of(desired: &pb::DesiredObject) -> Option<&DesiredInstance> {
+    match &desired.object {
+        Some(Object::Instance(instance)) => Some(instance),
+        _ => None,
+    }
+}
+
+/// A report on this version of an instance, without a place in the order.
+pub(crate) fn report_of(desired: &pb::DesiredObject, seen: InstanceObservation) -> pb::Report {
+    pb::Report {
+        kind: pb::ObjectKind::Instance.into(),
+        id: desired.id.clone(),
+        epoch: desired.epoch,
+        generation: desired.generation,
+        observation: Some(Observation::Instance(seen)),
+        ..pb::Report::default()
     }
 }
 
@@ -172,10 +189,12 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn desired(epoch: i64, generation: i64, deleted: bool) -> pb::DesiredInstance {
+    fn desired(epoch: i64, generation: i64, deleted: bool) -> pb::DesiredObject {
         let mut spec = cluster::InstanceSpec { deleted, ..Default::default() };
         spec.set_power(Wanted::On);
-        pb::DesiredInstance { epoch, generation, spec: Some(spec), ..Default::default() }
+        let instance = DesiredInstance { spec: Some(spec), ..Default::default() };
+        let object = Some(Object::Instance(Box::new(instance)));
+        pb::DesiredObject { epoch, generation, deleted, object, ..Default::default() }
     }
 
     #[test]
@@ -185,11 +204,16 @@ mod tests {
         assert_eq!(ledger.take(id, desired(1, 2, false)), Taken::Again);
         assert_eq!(ledger.take(id, desired(1, 1, false)), Taken::Refused);
         let report = ledger.settle(id, host, &world, Timestamp(5)).expect("known");
-        assert_eq!((report.state(), report.started_at), (InstanceState::Running, Some(5)));
+        let seen = |report: &pb::Report| {
+            let Some(Observation::Instance(seen)) = &report.observation else { panic!("an instance") };
+            seen.clone()
+        };
+        assert_eq!((seen(&report).state(), seen(&report).started_at), (InstanceState::Running, Some(5)));
         ledger.settle(id, host, &world, Timestamp(9));
         assert_eq!(world.starts_so_far(), 1, "what runs goes on");
         assert_eq!(ledger.take(id, desired(1, 3, true)), Taken::New);
-        assert_eq!(ledger.settle(id, host, &world, Timestamp(9)).expect("known").state(), InstanceState::Deleted);
+        let report = ledger.settle(id, host, &world, Timestamp(9)).expect("known");
+        assert_eq!(seen(&report).state(), InstanceState::Deleted);
         assert_eq!(ledger.take(id, desired(1, 4, false)), Taken::Refused);
         assert_eq!(ledger.take(id, desired(2, 4, false)), Taken::New, "a later epoch begins anew");
         assert!(ledger.machines.is_empty());

@@ -5,14 +5,16 @@ use crate::{
     console,
     fault::{CrashPoint, Fault},
     host::{Phase, Shared, Status},
-    ledger::Taken,
+    ledger::{Taken, instance_of, report_of},
 };
-use domain::{InstanceId, Timestamp, host::HostFacts};
+use domain::{InstanceId, Timestamp};
 use proto::{
-    agent::v1::{
-        self as pb, agent_link_client::AgentLinkClient, agent_message::Message as Up, manager_message::Message as Down,
+    agent::v1::{ComputeStatistics, InstanceObservation, console_relay_client::ConsoleRelayClient},
+    cluster::v1::{InstanceState, Power as Wanted},
+    sync::v1::{
+        self as pb, agent_message::Message as Up, heartbeat::Statistics, host_sync_client::HostSyncClient,
+        manager_message::Message as Down, report::Observation,
     },
-    cluster::v1::{InstanceState, Power as Wanted, Size as PbSize},
 };
 use std::{
     collections::BTreeMap,
@@ -88,7 +90,8 @@ struct Sent {
 /// What an agent's process has in memory: gone when it crashes.
 struct Process {
     shared: Arc<Shared>,
-    client: AgentLinkClient<Channel>,
+    client: HostSyncClient<Channel>,
+    consoles: ConsoleRelayClient<Channel>,
     start: i64,
     counter: i64,
     /// Not acknowledged yet, the newest of each.
@@ -102,10 +105,11 @@ struct Process {
 impl Process {
     fn new(shared: Arc<Shared>, channel: Channel) -> Self {
         let start = shared.ledger().start;
-        let client = AgentLinkClient::new(channel)
+        let consoles = ConsoleRelayClient::new(channel.clone());
+        let client = HostSyncClient::new(channel)
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-        Self { shared, client, start, counter: 0, outbox: BTreeMap::new(), late: vec![], due: vec![] }
+        Self { shared, client, consoles, start, counter: 0, outbox: BTreeMap::new(), late: vec![], due: vec![] }
     }
 
     fn hello(&self) -> pb::Hello {
@@ -113,21 +117,10 @@ impl Process {
         pb::Hello {
             host_id: config.host_id.to_string(),
             name: config.name.clone(),
-            zone: config.zone.clone(),
             start: self.start,
-            capacity: Some(PbSize {
-                vcpus: config.capacity.vcpus,
-                memory_mib: config.capacity.memory_mib,
-                disk_gib: config.capacity.disk_gib,
-            }),
-            cpu_overcommit_permille: config.cpu_overcommit_permille,
-            facts_json: serde_json::to_string(&HostFacts { threads: config.capacity.vcpus, ..config.facts.clone() })
-                .unwrap_or_default(),
-            overhead_fixed_mib: config.overhead.fixed_mib,
-            overhead_per_vcpu_mib: config.overhead.per_vcpu_mib,
-            overhead_per_gib_mib: config.overhead.per_gib_mib,
             revision: ledger.revision,
             holdings: ledger.holdings(),
+            host: Some(pb::hello::Host::Compute(config.description())),
         }
     }
 
@@ -177,10 +170,11 @@ impl Process {
                 }
                 () = sleep_until(next_due), if next_due.is_some() => self.do_due(&mut out),
                 _ = heartbeat.tick() => {
-                    let beat = pb::Heartbeat {
+                    let statistics = ComputeStatistics {
                         instances_running: self.shared.ledger().machines.len() as u32,
-                        ..pb::Heartbeat::default()
+                        ..ComputeStatistics::default()
                     };
+                    let beat = pb::Heartbeat { statistics: Some(Statistics::Compute(statistics)) };
                     if tx.send(up(Up::Heartbeat(beat))).await.is_err() {
                         return Over::Disconnected;
                     }
@@ -210,12 +204,12 @@ impl Process {
 
     fn take(&mut self, message: pb::ManagerMessage, out: &mut Vec<pb::Report>) -> Flow {
         match message.message {
-            Some(Down::Welcome(_)) => {
+            Some(Down::Registered(_)) => {
                 self.shared.status.send_replace(Status { connected: true });
             }
             Some(Down::Snapshot(snapshot)) => {
                 self.shared.ledger().revision = snapshot.revision;
-                return self.take_all(snapshot.instances, out);
+                return self.take_all(snapshot.objects, out);
             }
             Some(Down::Delta(delta)) => {
                 let known = self.shared.ledger().revision;
@@ -224,17 +218,17 @@ impl Process {
                     self.shared.world.violated(format!("{name}: a delta from {previous} came after revision {known}"));
                 }
                 self.shared.ledger().revision = delta.revision;
-                return self.take_all(delta.instances, out);
+                return self.take_all(delta.objects, out);
             }
             Some(Down::OpenSession(session)) => {
                 let id = session.open.as_ref().and_then(|o| o.instance_id.parse::<InstanceId>().ok());
                 let known = id.is_some_and(|id| self.shared.ledger().entries.contains_key(&id));
                 if !self.shared.deaf.load(Ordering::Relaxed) {
-                    tokio::spawn(console::serve(self.client.clone(), session, known));
+                    tokio::spawn(console::serve(self.consoles.clone(), session, known));
                 }
             }
             Some(Down::ReportAck(ack)) => {
-                if let Ok(id) = ack.instance_id.parse::<InstanceId>()
+                if let Ok(id) = ack.id.parse::<InstanceId>()
                     && let Some(sent) = self.outbox.get(&id)
                     && (sent.report.start, sent.report.counter) <= (ack.start, ack.counter)
                 {
@@ -246,11 +240,11 @@ impl Process {
         Flow::GoOn
     }
 
-    fn take_all(&mut self, instances: Vec<pb::DesiredInstance>, out: &mut Vec<pb::Report>) -> Flow {
+    fn take_all(&mut self, objects: Vec<pb::DesiredObject>, out: &mut Vec<pb::Report>) -> Flow {
         if self.shared.deaf.load(Ordering::Relaxed) {
             return Flow::GoOn;
         }
-        for desired in instances {
+        for desired in objects {
             match self.take_one(desired, out) {
                 Flow::GoOn => {}
                 flow => return flow,
@@ -259,9 +253,9 @@ impl Process {
         Flow::GoOn
     }
 
-    fn take_one(&mut self, desired: pb::DesiredInstance, out: &mut Vec<pb::Report>) -> Flow {
-        let Ok(id) = desired.instance_id.parse::<InstanceId>() else {
-            self.shared.world.violated(format!("a command for `{}`, which is no id", desired.instance_id));
+    fn take_one(&mut self, desired: pb::DesiredObject, out: &mut Vec<pb::Report>) -> Flow {
+        let Ok(id) = desired.id.parse::<InstanceId>() else {
+            self.shared.world.violated(format!("a command for `{}`, which is no id", desired.id));
             return Flow::GoOn;
         };
         let fault = self.shared.plan().draw();
@@ -296,7 +290,8 @@ impl Process {
         let (state, desired) = {
             let ledger = self.shared.ledger();
             let Some(entry) = ledger.entries.get(&id) else { return };
-            let on = entry.desired.spec.as_ref().is_some_and(|s| s.power() != Wanted::Off);
+            let spec = instance_of(&entry.desired).and_then(|instance| instance.spec.as_ref());
+            let on = spec.is_some_and(|spec| spec.power() != Wanted::Off);
             let state = match (entry.tombstone, ledger.machines.get(&id)) {
                 (true, _) => InstanceState::Deleting,
                 (false, Some(machine)) if machine.power == crate::Power::Paused => InstanceState::Paused,
@@ -306,16 +301,10 @@ impl Process {
             };
             (state, entry.desired.clone())
         };
-        let mut report = pb::Report {
-            instance_id: desired.instance_id,
-            epoch: desired.epoch,
-            generation: desired.generation,
-            step: step.to_owned(),
-            reason: reason.to_owned(),
-            ..pb::Report::default()
-        };
-        report.set_state(state);
-        let report = self.number(report);
+        let mut seen =
+            InstanceObservation { step: step.to_owned(), reason: reason.to_owned(), ..InstanceObservation::default() };
+        seen.set_state(state);
+        let report = self.number(report_of(&desired, seen));
         self.outbox.insert(id, Sent { report: report.clone(), at: Instant::now() });
         out.push(report);
     }
@@ -351,7 +340,9 @@ impl Process {
                 let mut stale = report.clone();
                 stale.counter -= 1;
                 stale.generation -= 1;
-                stale.set_state(InstanceState::Building);
+                if let Some(Observation::Instance(seen)) = &mut stale.observation {
+                    seen.set_state(InstanceState::Building);
+                }
                 out.extend([report, stale]);
             }
             Some(Fault::Refuse | Fault::Delay(_) | Fault::Crash(_)) | None => out.push(report),

@@ -25,7 +25,7 @@ use crate::{
 use agent_kit::Outbox;
 use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
 use parking_lot::{Mutex, MutexGuard};
-use proto::{network::v1 as pb, port_socket::RefusedReason};
+use proto::{network::v1::ObjectState, port_socket::RefusedReason, sync::v1::DesiredObject};
 use signal::Signal;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -177,19 +177,18 @@ impl Host {
         Arc::clone(lock(&self.wanted).wishes())
     }
 
-    /// Makes the manager's words durable and marks what they touch. What can't be understood is reported as an error and not taken.
-    pub async fn accept(&self, words: Vec<pb::Desired>, revision: i64) -> Result<(), LedgerError> {
+    /// Makes the manager's commands durable and marks the networks that they affect. What can't be understood is reported as an error and not taken.
+    pub async fn accept(&self, commands: Vec<DesiredObject>, revision: i64) -> Result<(), LedgerError> {
         let _one = self.accepting.lock().await;
         let now = Instant::now();
-        let mut parsed = Vec::with_capacity(words.len());
-        for word in words {
-            match Desired::parse(&word) {
-                Ok(desired) => parsed.push((word, desired)),
+        let mut parsed = Vec::with_capacity(commands.len());
+        for command in commands {
+            match Desired::parse(&command) {
+                Ok(desired) => parsed.push((command, desired)),
                 Err(error) => {
-                    tracing::error!(id = word.id, %error, "a command was not understood");
-                    let version = word.version.unwrap_or_default();
-                    if let Ok(key) = Key::parse(word.kind, &word.id) {
-                        let version = Version { epoch: version.epoch, generation: version.generation };
+                    tracing::error!(id = command.id, %error, "a command was not understood");
+                    if let Ok(key) = Key::parse(command.kind, &command.id) {
+                        let version = Version { epoch: command.epoch, generation: command.generation };
                         self.outbox.post(Observation::failed(key, version, error.to_string()));
                     }
                 }
@@ -306,7 +305,7 @@ impl Host {
         }
         let last = self.outbox.last(Key::Port(port_id));
         if let Some(observation) = last
-            && observation.state == pb::ObjectState::Error
+            && observation.state == ObjectState::Error
         {
             return Err(failed(observation.reason));
         }

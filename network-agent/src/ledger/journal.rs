@@ -9,7 +9,7 @@
 use agent_kit::HostRecord;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use prost::Message;
-use proto::network::v1 as pb;
+use proto::sync::v1::DesiredObject;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -19,7 +19,7 @@ const FORMAT: u32 = 1;
 /// One object as it is held: the manager's message, and under which epoch its instance has acquired it (0: it hasn't).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
-    pub desired: pb::Desired,
+    pub desired: DesiredObject,
     pub acquired_epoch: i64,
 }
 
@@ -47,12 +47,11 @@ struct CommitV1 {
 pub fn encode(records: &[Record], host: HostRecord) -> Vec<u8> {
     let mut out = Vec::new();
     for Record { desired, acquired_epoch } in records {
-        let version = desired.version.unwrap_or_default();
         let line = LineV1 {
             kind: desired.kind().as_str_name().trim_start_matches("OBJECT_KIND_").to_ascii_lowercase(),
             id: desired.id.clone(),
-            epoch: version.epoch,
-            generation: version.generation,
+            epoch: desired.epoch,
+            generation: desired.generation,
             deleted: desired.deleted,
             acquired_epoch: *acquired_epoch,
             message: STANDARD.encode(desired.encode_to_vec()),
@@ -95,7 +94,7 @@ pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> (Option<HostRecord>
 fn decode_line(line: &[u8]) -> Option<Record> {
     let line: LineV1 = serde_json::from_slice(line).ok()?;
     let message = STANDARD.decode(line.message).ok()?;
-    Some(Record { desired: pb::Desired::decode(message.as_slice()).ok()?, acquired_epoch: line.acquired_epoch })
+    Some(Record { desired: DesiredObject::decode(message.as_slice()).ok()?, acquired_epoch: line.acquired_epoch })
 }
 
 #[cfg(test)]
@@ -104,10 +103,11 @@ mod tests {
     use domain::HostId;
 
     fn record(generation: i64) -> Record {
-        let desired = pb::Desired {
+        let desired = DesiredObject {
             id: domain::PortId::new().to_string(),
-            kind: pb::ObjectKind::Port.into(),
-            version: Some(pb::Version { epoch: 1, generation }),
+            kind: proto::sync::v1::ObjectKind::Port.into(),
+            epoch: 1,
+            generation,
             ..Default::default()
         };
         Record { desired, acquired_epoch: 0 }

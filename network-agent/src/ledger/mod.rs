@@ -17,7 +17,7 @@ use crate::model::object::{Desired, Key, Version};
 use agent_kit::{Current, HostRecord, Incoming, LedgerDir, Revival, accept, writer::BatchWriter};
 use domain::{HostId, PortId};
 use parking_lot::{Mutex, MutexGuard};
-use proto::network::v1 as pb;
+use proto::sync::v1::DesiredObject;
 use std::{collections::BTreeMap, fs, io, path::Path, sync::Arc};
 use tokio::sync::oneshot;
 
@@ -98,7 +98,7 @@ impl Ledger {
     /// Takes what is newer than what is held; durable when it returns. Callers send one batch at a time.
     pub async fn accept(
         &self,
-        commands: Vec<(pb::Desired, Desired)>,
+        commands: Vec<(DesiredObject, Desired)>,
         revision: i64,
     ) -> Result<Vec<Outcome>, LedgerError> {
         self.write(move |batch| {
@@ -161,13 +161,12 @@ impl Ledger {
     }
 }
 
-fn version_of(desired: &pb::Desired) -> Version {
-    let version = desired.version.unwrap_or_default();
-    Version { epoch: version.epoch, generation: version.generation }
+fn version_of(desired: &DesiredObject) -> Version {
+    Version { epoch: desired.epoch, generation: desired.generation }
 }
 
 /// With its kind said, which the wire may leave to the object's type.
-fn keyed(mut message: pb::Desired, key: Key) -> pb::Desired {
+fn keyed(mut message: DesiredObject, key: Key) -> DesiredObject {
     message.set_kind(key.kind());
     if message.deleted {
         message.object = None;

@@ -7,6 +7,7 @@ use domain::{
 use proto::{
     convert::{InvalidMessage, network::rule_from_pb, parse},
     network::v1 as pb,
+    sync::v1::{DesiredObject, ObjectKind, desired_object},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,12 +27,12 @@ pub enum Key {
 
 impl Key {
     #[must_use]
-    pub fn kind(self) -> pb::ObjectKind {
+    pub fn kind(self) -> ObjectKind {
         match self {
-            Self::Network(_) => pb::ObjectKind::Network,
-            Self::SecurityGroup(_) => pb::ObjectKind::SecurityGroup,
-            Self::Port(_) => pb::ObjectKind::Port,
-            Self::FloatingIp(_) => pb::ObjectKind::FloatingIp,
+            Self::Network(_) => ObjectKind::Network,
+            Self::SecurityGroup(_) => ObjectKind::SecurityGroup,
+            Self::Port(_) => ObjectKind::Port,
+            Self::FloatingIp(_) => ObjectKind::FloatingIp,
         }
     }
 
@@ -46,12 +47,14 @@ impl Key {
     }
 
     pub fn parse(kind: i32, id: &str) -> Result<Self, InvalidMessage> {
-        Ok(match pb::ObjectKind::try_from(kind) {
-            Ok(pb::ObjectKind::Network) => Self::Network(parse("id", id)?),
-            Ok(pb::ObjectKind::SecurityGroup) => Self::SecurityGroup(parse("id", id)?),
-            Ok(pb::ObjectKind::Port) => Self::Port(parse("id", id)?),
-            Ok(pb::ObjectKind::FloatingIp) => Self::FloatingIp(parse("id", id)?),
-            Ok(pb::ObjectKind::Unspecified) | Err(_) => return Err(wrong("kind", format!("unknown value {kind}"))),
+        Ok(match ObjectKind::try_from(kind) {
+            Ok(ObjectKind::Network) => Self::Network(parse("id", id)?),
+            Ok(ObjectKind::SecurityGroup) => Self::SecurityGroup(parse("id", id)?),
+            Ok(ObjectKind::Port) => Self::Port(parse("id", id)?),
+            Ok(ObjectKind::FloatingIp) => Self::FloatingIp(parse("id", id)?),
+            Ok(ObjectKind::Unspecified | ObjectKind::Instance) | Err(_) => {
+                return Err(wrong("kind", format!("unknown value {kind}")));
+            }
         })
     }
 }
@@ -179,7 +182,7 @@ pub enum Object {
     FloatingIp(FloatingIp),
 }
 
-/// One parsed word of the manager.
+/// One parsed command of the manager.
 #[derive(Debug, Clone)]
 pub struct Desired {
     pub key: Key,
@@ -189,22 +192,21 @@ pub struct Desired {
 }
 
 impl Desired {
-    pub fn parse(desired: &pb::Desired) -> Result<Self, InvalidMessage> {
-        let version = desired.version.unwrap_or_default();
-        let version = Version { epoch: version.epoch, generation: version.generation };
+    pub fn parse(desired: &DesiredObject) -> Result<Self, InvalidMessage> {
+        let version = Version { epoch: desired.epoch, generation: desired.generation };
         if desired.deleted {
             return Ok(Self { key: Key::parse(desired.kind, &desired.id)?, version, object: None });
         }
         let id = desired.id.as_str();
         let object = match desired.object.as_ref() {
-            None => return Err(wrong("object", "is missing")),
-            Some(pb::desired::Object::Network(network)) => Object::Network(parse_network(id, network)?),
-            Some(pb::desired::Object::Port(port)) => Object::Port(parse_port(id, version, port)?),
-            Some(pb::desired::Object::SecurityGroup(group)) => Object::SecurityGroup(SecurityGroup {
+            None | Some(desired_object::Object::Instance(_)) => return Err(wrong("object", "is missing")),
+            Some(desired_object::Object::Network(network)) => Object::Network(parse_network(id, network)?),
+            Some(desired_object::Object::Port(port)) => Object::Port(parse_port(id, version, port)?),
+            Some(desired_object::Object::SecurityGroup(group)) => Object::SecurityGroup(SecurityGroup {
                 id: parse("id", id)?,
                 rules: group.rules.iter().map(rule_from_pb).collect::<Result<_, _>>()?,
             }),
-            Some(pb::desired::Object::FloatingIp(floating)) => Object::FloatingIp(FloatingIp {
+            Some(desired_object::Object::FloatingIp(floating)) => Object::FloatingIp(FloatingIp {
                 id: parse("id", id)?,
                 network_id: parse("floating_ip.network_id", &floating.network_id)?,
                 port_id: parse("floating_ip.port_id", &floating.port_id)?,

@@ -21,13 +21,13 @@ use network_agent::{
         ruleset::Ruleset,
     },
 };
-use proto::network::v1 as pb;
+use proto::sync::v1 as sync;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
 };
 
-fn rules(words: &[pb::Desired], acquired: &[&TestPort], network: NetworkId) -> Ruleset {
+fn rules(words: &[sync::DesiredObject], acquired: &[&TestPort], network: NetworkId) -> Ruleset {
     let mut wishes = Wishes::default();
     for word in words {
         wishes.put(Desired::parse(word).expect("understood").object.expect("there"));
@@ -44,10 +44,10 @@ fn rules(words: &[pb::Desired], acquired: &[&TestPort], network: NetworkId) -> R
     rules_of(&wishes, &wishes.networks[&network], &facts)
 }
 
-fn with_allowed(word: pb::Desired, allowed: &[&str]) -> pb::Desired {
-    let Some(pb::desired::Object::Port(mut port)) = word.object else { panic!("a port") };
+fn with_allowed(word: sync::DesiredObject, allowed: &[&str]) -> sync::DesiredObject {
+    let Some(sync::desired_object::Object::Port(mut port)) = word.object else { panic!("a port") };
     port.allowed_addresses = allowed.iter().map(ToString::to_string).collect();
-    pb::Desired { object: Some(pb::desired::Object::Port(port)), ..word }
+    sync::DesiredObject { object: Some(sync::desired_object::Object::Port(port)), ..word }
 }
 
 #[tokio::test(flavor = "multi_thread")]

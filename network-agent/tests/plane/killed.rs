@@ -12,8 +12,8 @@ use network_agent::{
     model::{names, state::Wiring},
 };
 use proto::{
-    network::v1 as pb,
     port_socket::{PortClient, PortReply, PortRequest},
+    sync::v1 as sync,
 };
 use service_kit::transport::GrpcTarget;
 use std::{
@@ -159,7 +159,7 @@ async fn an_agent_killed_while_programming_two_hundred_ports_converges_and_leave
     let (gone, kept) = ports.split_at(100);
     host.tell(&gone.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
     assert_eq!((taps(), routes()), (kept.len(), kept.len()));
-    host.tell(&[tombstone(net.to_string(), pb::ObjectKind::Network, (1, 2))]).await;
+    host.tell(&[tombstone(net.to_string(), sync::ObjectKind::Network, (1, 2))]).await;
     host.tell(&kept.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
     let ours = |name: &String| name.starts_with(&config.prefix);
     let left: Vec<String> = netns::list(Path::new("/run/netns")).expect("listed").into_iter().filter(ours).collect();

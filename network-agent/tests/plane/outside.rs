@@ -5,7 +5,7 @@ use crate::rig::{
 };
 use domain::{FloatingIpId, NetworkId, SecurityGroupId};
 use network_agent::{model::state::Wiring, nft::DropReason};
-use proto::network::v1 as pb;
+use proto::sync::v1 as sync;
 use std::io::{Read, Write};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +46,7 @@ async fn source_nat_out_and_a_floating_ip_in_that_moves() {
     // A neighbour reaches it by its floating address too.
     gb.reaches("203.0.113.50");
     // Moved: the old host lets go, the new one announces; the outside's neighbour entry is overwritten, not asked for.
-    h1.tell(&[tombstone(fip.to_string(), pb::ObjectKind::FloatingIp, (1, 2))]).await;
+    h1.tell(&[tombstone(fip.to_string(), sync::ObjectKind::FloatingIp, (1, 2))]).await;
     h2.tell(&[floating(fip, 2, net, &b, "203.0.113.50")]).await;
     eventually("the floating IP answers from the other host", || {
         outside("203.0.113.50") && neighbour().contains("02:00:00:00:02:0c")
@@ -91,7 +91,7 @@ async fn a_released_floating_ip_cuts_its_sessions_and_protected_addresses_stay_o
     let mut byte = [0];
     session.write_all(&[1]).expect("sent");
     served.read_exact(&mut byte).expect("it passes");
-    host.tell(&[tombstone(fip.to_string(), pb::ObjectKind::FloatingIp, (1, 2))]).await;
+    host.tell(&[tombstone(fip.to_string(), sync::ObjectKind::FloatingIp, (1, 2))]).await;
     session.write_all(&[2]).expect("sent");
     assert!(served.read_exact(&mut byte).is_err(), "nothing of the session passes any more");
     // The host's own addresses needn't be said.

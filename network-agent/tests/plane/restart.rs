@@ -3,7 +3,7 @@
 use crate::rig::{Lab, TestHost, TestPort, group, must, network, open_rules, root, run, tombstone};
 use domain::{NetworkId, SecurityGroupId, network::MacAddr};
 use network_agent::model::{names, state::Wiring};
-use proto::network::v1 as pb;
+use proto::sync::v1 as sync;
 use std::net::{IpAddr, Ipv4Addr};
 
 fn many(count: u16, sg: SecurityGroupId) -> Vec<TestPort> {
@@ -57,7 +57,7 @@ async fn killed_while_programming_two_hundred_ports_it_converges_and_leaves_noth
     let rules = must(&format!("ip netns exec {tenant} nft list map inet iaas port_in"));
     assert!(gone.iter().all(|port| !rules.contains(&names::port_link(port.id))));
     assert!(kept.iter().all(|port| rules.contains(&names::port_link(port.id))));
-    host.tell(&[tombstone(net.to_string(), pb::ObjectKind::Network, (1, 2))]).await;
+    host.tell(&[tombstone(net.to_string(), sync::ObjectKind::Network, (1, 2))]).await;
     assert!(!std::path::Path::new("/run/netns").join(&tenant).exists(), "the namespace is gone");
     assert!(host.host.orphans().expect("listed").is_empty());
 }

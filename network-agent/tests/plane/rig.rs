@@ -11,7 +11,7 @@ use network_agent::{
     link::netns::{self, Worker},
     model::{names, state::Wiring},
 };
-use proto::{convert::network::rule_to_pb, network::v1 as pb};
+use proto::{convert::network::rule_to_pb, network::v1 as pb, sync::v1 as sync};
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr},
@@ -269,7 +269,7 @@ impl TestHost {
     }
 
     /// Gives the host these words and waits until the kernel has them.
-    pub async fn tell(&self, words: &[pb::Desired]) {
+    pub async fn tell(&self, words: &[sync::DesiredObject]) {
         let revision = self.host.ledger.host().revision + 1;
         self.host.accept(words.to_vec(), revision).await.expect("the ledger takes it");
         self.settled().await;
@@ -333,11 +333,11 @@ impl TestPort {
         }
     }
 
-    fn word(&self, network: NetworkId, binding: pb::port::Binding) -> pb::Desired {
+    fn word(&self, network: NetworkId, binding: pb::port::Binding) -> sync::DesiredObject {
         desired(
             self.id.to_string(),
             (self.epoch, self.generation),
-            pb::desired::Object::Port(pb::Port {
+            sync::desired_object::Object::Port(pb::Port {
                 network_id: network.to_string(),
                 mac: self.mac.to_string(),
                 fixed_ips: self.addrs.iter().map(ToString::to_string).collect(),
@@ -350,7 +350,7 @@ impl TestPort {
         )
     }
 
-    pub fn local(&self, network: NetworkId) -> pb::Desired {
+    pub fn local(&self, network: NetworkId) -> sync::DesiredObject {
         let metadata = pb::Metadata {
             instance_name: self.hostname.clone(),
             ssh_keys: vec![pb::SshKey { name: "me".into(), public_key: format!("ssh-ed25519 {}", self.hostname) }],
@@ -363,22 +363,25 @@ impl TestPort {
         self.word(network, pb::port::Binding::Local(local))
     }
 
-    pub fn remote(&self, network: NetworkId, host: &TestHost) -> pb::Desired {
+    pub fn remote(&self, network: NetworkId, host: &TestHost) -> sync::DesiredObject {
         self.word(network, pb::port::Binding::RemoteUnderlay(host.config.underlay_address.to_string()))
     }
 
-    pub fn gone(&self) -> pb::Desired {
-        tombstone(self.id.to_string(), pb::ObjectKind::Port, (self.epoch, self.generation + 1))
+    pub fn gone(&self) -> sync::DesiredObject {
+        tombstone(self.id.to_string(), sync::ObjectKind::Port, (self.epoch, self.generation + 1))
     }
 }
 
-pub fn desired(id: String, (epoch, generation): (i64, i64), object: pb::desired::Object) -> pb::Desired {
-    pb::Desired { id, version: Some(pb::Version { epoch, generation }), object: Some(object), ..Default::default() }
+pub fn desired(
+    id: String,
+    (epoch, generation): (i64, i64),
+    object: sync::desired_object::Object,
+) -> sync::DesiredObject {
+    sync::DesiredObject { id, epoch, generation, object: Some(object), ..Default::default() }
 }
 
-pub fn tombstone(id: String, kind: pb::ObjectKind, (epoch, generation): (i64, i64)) -> pb::Desired {
-    let version = Some(pb::Version { epoch, generation });
-    pb::Desired { id, version, deleted: true, kind: kind.into(), ..Default::default() }
+pub fn tombstone(id: String, kind: sync::ObjectKind, (epoch, generation): (i64, i64)) -> sync::DesiredObject {
+    sync::DesiredObject { id, epoch, generation, deleted: true, kind: kind.into(), ..Default::default() }
 }
 
 /// With subnets whose gateway is the first address.
@@ -388,7 +391,7 @@ pub fn network(
     cidrs: &[&str],
     peers: &[NetworkId],
     uplink: Option<pb::Uplink>,
-) -> pb::Desired {
+) -> sync::DesiredObject {
     network_at(1, id, vni, cidrs, peers, uplink)
 }
 
@@ -399,7 +402,7 @@ pub fn network_at(
     cidrs: &[&str],
     peers: &[NetworkId],
     uplink: Option<pb::Uplink>,
-) -> pb::Desired {
+) -> sync::DesiredObject {
     let subnets = cidrs.iter().map(|cidr| {
         let base = cidr.split('/').next().expect("cidr");
         let gateway = match base.strip_suffix('0') {
@@ -411,7 +414,7 @@ pub fn network_at(
     desired(
         id.to_string(),
         (1, generation),
-        pb::desired::Object::Network(pb::Network {
+        sync::desired_object::Object::Network(pb::Network {
             vni,
             mtu: 1450,
             gateway_mac: GATEWAY_MAC.into(),
@@ -435,18 +438,24 @@ pub fn uplink(n: u8) -> pb::Uplink {
     }
 }
 
-pub fn group(id: SecurityGroupId, generation: i64, rules: &[SecurityRule]) -> pb::Desired {
+pub fn group(id: SecurityGroupId, generation: i64, rules: &[SecurityRule]) -> sync::DesiredObject {
     let rules = rules.iter().map(|rule| rule_to_pb("r", rule)).collect();
-    let object = pb::desired::Object::SecurityGroup(pb::SecurityGroup { rules, ..Default::default() });
+    let object = sync::desired_object::Object::SecurityGroup(pb::SecurityGroup { rules, ..Default::default() });
     desired(id.to_string(), (1, generation), object)
 }
 
-pub fn floating(id: FloatingIpId, epoch: i64, network: NetworkId, port: &TestPort, address: &str) -> pb::Desired {
+pub fn floating(
+    id: FloatingIpId,
+    epoch: i64,
+    network: NetworkId,
+    port: &TestPort,
+    address: &str,
+) -> sync::DesiredObject {
     let fixed = port.addrs.iter().find(|a| a.is_ipv4()).expect("an IPv4 address");
     desired(
         id.to_string(),
         (epoch, 1),
-        pb::desired::Object::FloatingIp(pb::FloatingIp {
+        sync::desired_object::Object::FloatingIp(pb::FloatingIp {
             network_id: network.to_string(),
             port_id: port.id.to_string(),
             address: address.into(),

@@ -1,76 +1,54 @@
-//! The hosts' network-agents: who is connected, what each was told, and what it must still be told.
+//! The hosts' network-agents: what each must know of its networks, and what it says of them. The streams are
+//! [`service_kit::host_streams`]'.
 //!
-//! **The problem.** A host must learn of a change within milliseconds, miss none across lost streams and restarts of either side, and never
-//! take an older word for a newer one.
+//! **The problem.** A host must get a change within milliseconds, miss none across lost streams and restarts of either side, and never
+//! take an older message for a newer one.
 //!
-//! **How.** Each host has a set of objects that may have changed for it ([`Links::mark`]). Its stream takes the set, renders these objects
-//! from memory as they are *now*, and sends those that differ from what the host was told last: a burst of changes becomes one delta, and
-//! a change that undid itself none. Every delta has the host's next number, which is also the generation of each word in it: numbers rise
-//! also across restarts (`number`), so the agent's ledger sorts any two words of ours. What a host was told and must know no longer ends
-//! with a tombstone. A stream that begins starts from what the agent says it holds; everything is said again.
+//! **How.** Each host has a set of objects that may have changed for it ([`Manager::learn`]). Its stream takes the set, renders these
+//! objects from memory as they are *now*, and sends those that differ from what was sent last ([`desired`]): a burst of changes becomes
+//! one delta, and a change that undid itself none. Every message has the host's next number, which is also the generation of each object
+//! in it: numbers rise also across restarts ([`number`]), so the agent's ledger sorts any two messages of ours. What a host has and must
+//! no longer have ends with a tombstone. A stream that begins starts from what the agent says it holds; everything is sent again.
 //!
 //! **Rejected.** A revision that is raised in each change's transaction: a port that is bound would write a row for every host that has its
-//! network. Versions of objects as the words' versions: a network that leaves a host and comes back unchanged would be older than its grave.
+//! network. Versions of rows as generations: a network that leaves a host and comes back unchanged would be older than its tombstone.
 
+mod desired;
+pub mod ingest;
 mod number;
-mod report;
-mod service;
-mod session;
 #[cfg(test)]
 mod tests;
 
-pub use service::NetworkLinkService;
-
-use crate::network::topology::{Concern, Told};
-use domain::{HostId, PortId};
-use parking_lot::{Mutex, MutexGuard};
-use proto::network::v1::PortTraffic;
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
+use crate::{
+    Manager,
+    network::topology::{Learned, Told, bound_to},
 };
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
+use desired::{HostObjects, Sent};
+use domain::{HostId, PortId, Problem, host::AgentRole};
+use number::{HostIdentity, Numbers};
+use proto::{
+    convert::parse,
+    network::v1::PortTraffic,
+    sync::v1::{self as pb, heartbeat::Statistics},
+};
+use service_kit::{
+    host_streams::{HostManager, HostStream, HostStreams},
+    peer::HostPeer,
+};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
-}
-
-/// The connected hosts.
-#[derive(Default)]
-pub struct Links {
-    hosts: Mutex<HashMap<HostId, Arc<Link>>>,
-    connections: AtomicU64,
-}
-
-/// One host's stream.
-pub struct Link {
-    pub host_id: HostId,
-    pub host_name: String,
-    connection: u64,
-    /// What may have changed for it.
-    pending: Mutex<Pending>,
-    news: Notify,
-    pub closed: CancellationToken,
-    pub vitals: Mutex<Vitals>,
-}
-
-#[derive(Debug, Default)]
-struct Pending {
-    /// Everything, and as a snapshot.
-    snapshot: bool,
-    told: BTreeSet<Told>,
-    replies: Vec<proto::network::v1::manager_message::Message>,
-}
+/// An agent sends something each second; one that is silent this long is gone.
+pub const SILENCE: Duration = Duration::from_secs(15);
 
 /// What the agent's heartbeats say.
 #[derive(Debug, Clone)]
-pub struct Vitals {
-    pub heard_at: Instant,
+pub struct HostStatistics {
+    pub at: Instant,
     pub networks: u32,
     pub ports: u32,
     pub pending: u32,
@@ -78,87 +56,99 @@ pub struct Vitals {
     pub traffic: HashMap<PortId, PortTraffic>,
 }
 
-impl Links {
-    /// These hosts may have to be told these.
-    pub fn mark(&self, concerns: impl IntoIterator<Item = Concern>) {
-        let mut by_host: HashMap<HostId, Vec<Told>> = HashMap::new();
-        for (host_id, told) in concerns {
-            by_host.entry(host_id).or_default().push(told);
-        }
-        if by_host.is_empty() {
-            return;
-        }
-        let hosts = lock(&self.hosts);
-        for (host_id, told) in by_host {
-            if let Some(link) = hosts.get(&host_id) {
-                lock(&link.pending).told.extend(told);
-                link.news.notify_one();
-            }
-        }
-    }
-
-    #[must_use]
-    pub fn find(&self, host_id: HostId) -> Option<Arc<Link>> {
-        lock(&self.hosts).get(&host_id).cloned()
-    }
-
-    #[must_use]
-    pub fn all(&self) -> Vec<Arc<Link>> {
-        lock(&self.hosts).values().cloned().collect()
-    }
-
-    fn connect(&self, host_id: HostId, host_name: String, closed: CancellationToken) -> Arc<Link> {
-        let link = Arc::new(Link {
-            host_id,
-            host_name,
-            connection: self.connections.fetch_add(1, Ordering::Relaxed),
-            pending: Mutex::new(Pending { snapshot: true, ..Pending::default() }),
-            news: Notify::new(),
-            closed,
-            vitals: Mutex::new(Vitals {
-                heard_at: Instant::now(),
-                networks: 0,
-                ports: 0,
-                pending: 0,
-                traffic: HashMap::new(),
-            }),
-        });
-        // A second connection of a host replaces the first: its agent was restarted, and the old stream just doesn't know yet.
-        if let Some(old) = lock(&self.hosts).insert(host_id, Arc::clone(&link)) {
-            old.closed.cancel();
-        }
-        link
-    }
-
-    fn leave(&self, link: &Link) {
-        link.closed.cancel();
-        let mut hosts = lock(&self.hosts);
-        if hosts.get(&link.host_id).is_some_and(|now| now.connection == link.connection) {
-            hosts.remove(&link.host_id);
-        }
+impl Default for HostStatistics {
+    fn default() -> Self {
+        Self { at: Instant::now(), networks: 0, ports: 0, pending: 0, traffic: HashMap::new() }
     }
 }
 
-impl Link {
-    fn reply(&self, message: proto::network::v1::manager_message::Message) {
-        lock(&self.pending).replies.push(message);
-        self.news.notify_one();
+impl HostManager for Manager {
+    const ROLE: AgentRole = AgentRole::NetworkAgent;
+    type Key = Told;
+    type Update = ();
+    type Statistics = HostStatistics;
+    type Desired = HostObjects;
+
+    fn streams(&self) -> &HostStreams<Self> {
+        &self.streams
     }
 
-    fn want_snapshot(&self) {
-        lock(&self.pending).snapshot = true;
-        self.news.notify_one();
-    }
-
-    /// What waits, once something does.
-    async fn next(&self) -> Pending {
-        loop {
-            let waiting = self.news.notified();
-            let taken = std::mem::take(&mut *lock(&self.pending));
-            if taken.snapshot || !taken.told.is_empty() || !taken.replies.is_empty() {
-                return taken;
-            }
-            waiting.await;
+    async fn register(
+        self: &Arc<Self>,
+        hello: &mut pb::Hello,
+        _: Option<HostPeer>,
+    ) -> Result<(String, HostObjects), Problem> {
+        let host_id: HostId = parse("hello.host_id", &hello.host_id)?;
+        let Some(pb::hello::Host::Network(host)) = hello.host.take() else {
+            return Err(Problem::invalid("hello.network", "is missing"));
+        };
+        let underlay_address: IpAddr = parse("hello.network.underlay_address", &host.underlay_address)?;
+        let sent: HashMap<Told, Sent> = hello.holdings.iter().filter_map(holding).collect();
+        let highest = hello.holdings.iter().map(|held| held.generation).max().unwrap_or(0).max(hello.revision);
+        let known_limit = self.topology().host(host_id).map_or(0, |row| row.revision_limit);
+        if highest > known_limit {
+            tracing::warn!(
+                %host_id, highest, known_limit,
+                "a host has more than this database remembers (a backup was restored?): going on above that"
+            );
         }
+        let identity = HostIdentity {
+            host_id,
+            name: hello.name.clone(),
+            underlay_address,
+            underlay_mtu: host.underlay_mtu,
+            external_networks: host.external_networks,
+            highest,
+        };
+        let numbers = Numbers::begin(&self.store, identity, known_limit).await.map_err(|error| {
+            tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be registered");
+            Problem::unavailable("the database doesn't answer now")
+        })?;
+        self.learn([Learned::Host(numbers.row().clone())]);
+        Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent)))
+    }
+
+    /// Holdings are compared when the snapshot is sent.
+    async fn connected(self: &Arc<Self>, _: &Arc<HostStream<Self>>, _: pb::Hello) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn take_statistics(&self, stream: &HostStream<Self>, statistics: Statistics) {
+        let Statistics::Network(news) = statistics else { return };
+        let mut statistics = stream.statistics.lock();
+        statistics.at = Instant::now();
+        (statistics.networks, statistics.ports, statistics.pending) = (news.networks, news.ports, news.pending);
+        for traffic in news.traffic {
+            if let Ok(id) = traffic.port_id.parse() {
+                statistics.traffic.insert(id, traffic);
+            }
+        }
+        // Of ports that left, nothing is counted any more.
+        let topology = self.topology();
+        statistics.traffic.retain(|id, _| topology.port(*id).and_then(bound_to) == Some(stream.host_id));
+    }
+}
+
+/// An object of the agent's ledger, as if we had sent it.
+fn holding(held: &pb::Holding) -> Option<(Told, Sent)> {
+    Some((key_of(held.kind, &held.id)?, Sent { epoch: held.epoch, digest: None, tombstone: held.tombstone }))
+}
+
+fn key_of(kind: i32, id: &str) -> Option<Told> {
+    Some(match pb::ObjectKind::try_from(kind).ok()? {
+        pb::ObjectKind::Network => Told::Network(id.parse().ok()?),
+        pb::ObjectKind::SecurityGroup => Told::SecurityGroup(id.parse().ok()?),
+        pb::ObjectKind::Port => Told::Port(id.parse().ok()?),
+        pb::ObjectKind::FloatingIp => Told::FloatingIp(id.parse().ok()?),
+        pb::ObjectKind::Instance | pb::ObjectKind::Unspecified => return None,
+    })
+}
+
+fn wire_key(key: Told) -> (pb::ObjectKind, String) {
+    match key {
+        Told::Network(id) => (pb::ObjectKind::Network, id.to_string()),
+        Told::SecurityGroup(id) => (pb::ObjectKind::SecurityGroup, id.to_string()),
+        Told::Port(id) => (pb::ObjectKind::Port, id.to_string()),
+        Told::FloatingIp(id) => (pb::ObjectKind::FloatingIp, id.to_string()),
     }
 }

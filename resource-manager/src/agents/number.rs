@@ -1,7 +1,7 @@
-//! The numbers of the words to a host: each is higher than all before it, whoever said them.
+//! The numbers of the messages to a host: each is higher than all before it, whoever sent them.
 //!
-//! They are reserved in blocks (`network_host.revision_limit`), so that a word costs no commit: a manager that starts goes on above the
-//! block of the one before it. An agent that holds a higher number than any we reserved was told by a database that is no more (a backup
+//! They are reserved in blocks (`network_host.revision_limit`), so that a message costs no commit: a manager that starts goes on above the
+//! block of the one before it. An agent that holds a higher number than any we reserved got it from a database that is no more (a backup
 //! was restored): we go on above that.
 
 use domain::{HostId, Timestamp};
@@ -18,7 +18,7 @@ pub(super) struct Numbers {
 
 /// What an agent says of itself.
 #[derive(Debug, Clone)]
-pub(super) struct Introduction {
+pub(super) struct HostIdentity {
     pub host_id: HostId,
     pub name: String,
     pub underlay_address: IpAddr,
@@ -30,14 +30,14 @@ pub(super) struct Introduction {
 
 impl Numbers {
     /// Reserves the first block of a stream. `known_limit` is the row's, 0 for a new host.
-    pub(super) async fn begin(store: &Store, who: Introduction, known_limit: i64) -> Result<Self, CommitError> {
-        let last = known_limit.max(who.highest);
+    pub(super) async fn begin(store: &Store, host: HostIdentity, known_limit: i64) -> Result<Self, CommitError> {
+        let last = known_limit.max(host.highest);
         let row = NetworkHostRow {
-            host_id: who.host_id,
-            name: who.name,
-            underlay_address: who.underlay_address,
-            underlay_mtu: who.underlay_mtu,
-            external_networks: who.external_networks,
+            host_id: host.host_id,
+            name: host.name,
+            underlay_address: host.underlay_address,
+            underlay_mtu: host.underlay_mtu,
+            external_networks: host.external_networks,
             revision_limit: last + BLOCK,
             last_seen_at: Timestamp::now(),
         };
@@ -48,11 +48,6 @@ impl Numbers {
 
     pub(super) fn row(&self) -> &NetworkHostRow {
         &self.row
-    }
-
-    /// The number before the next.
-    pub(super) fn last(&self) -> i64 {
-        self.last
     }
 
     pub(super) async fn next(&mut self, store: &Store) -> Result<i64, CommitError> {

@@ -1,19 +1,24 @@
 //! A host's stream over the real gRPC, with an agent made by hand.
 
-use super::NetworkLinkService;
 use crate::{
-    Config, Manager,
+    Config, Manager, agents,
     network::topology::{
         Key, Learned,
         tests::{T0, group, group_id, host_id, network, network_id, port, port_id, project},
     },
 };
 use domain::network::{Port, PortStatus};
-use proto::network::v1::{
-    self as pb, AgentMessage, agent_message::Message as Up, manager_message::Message as Down,
-    network_link_client::NetworkLinkClient, network_link_server::NetworkLinkServer,
+use proto::{
+    network::v1::{NetworkHost, NetworkObservation, ObjectState},
+    sync::v1::{
+        self as pb, AgentMessage, agent_message::Message as Up, host_sync_client::HostSyncClient,
+        host_sync_server::HostSyncServer, manager_message::Message as Down,
+    },
 };
-use service_kit::transport::{in_process, serve};
+use service_kit::{
+    host_streams::HostSyncService,
+    transport::{in_process, serve},
+};
 use std::{sync::Arc, time::Duration};
 use store::{NetworkInsert, PortBind, PortInsert, ProjectInsert, Unit, testing::TestStore};
 use tokio::sync::mpsc;
@@ -21,12 +26,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A manager that serves.
 struct Serving {
     manager: Arc<Manager>,
-    client: NetworkLinkClient<tonic::transport::Channel>,
+    client: HostSyncClient<tonic::transport::Channel>,
 }
 
 impl Serving {
@@ -36,10 +41,11 @@ impl Serving {
         let manager = Manager::load(Config::default(), store.store.clone(), tasks, shutdown.clone());
         let manager = Arc::new(manager.await.expect("loaded"));
         let (listener, target) = in_process();
-        let service = NetworkLinkServer::new(NetworkLinkService(Arc::clone(&manager)));
+        let service = HostSyncServer::new(HostSyncService(Arc::clone(&manager)));
         let router = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(agents::ingest::run(Arc::clone(&manager)));
         tokio::spawn(serve(router, listener, shutdown));
-        Self { manager, client: NetworkLinkClient::new(target.channel().expect("a channel")) }
+        Self { manager, client: HostSyncClient::new(target.channel().expect("a channel")) }
     }
 
     async fn attach(&self, hello: pb::Hello) -> Agent {
@@ -48,7 +54,7 @@ impl Serving {
         up.send(hello).await.expect("open");
         let down = self.client.clone().attach(ReceiverStream::new(outbound)).await.expect("attached").into_inner();
         let mut agent = Agent { up, down };
-        let Down::Welcome(_) = agent.hears().await else { panic!("a welcome") };
+        let Down::Registered(_) = agent.next().await else { panic!("registered first") };
         agent
     }
 }
@@ -59,14 +65,14 @@ struct Agent {
 }
 
 impl Agent {
-    async fn hears(&mut self) -> Down {
-        let message = tokio::time::timeout(PATIENCE, self.down.message()).await.expect("in time");
+    async fn next(&mut self) -> Down {
+        let message = tokio::time::timeout(TIMEOUT, self.down.message()).await.expect("in time");
         message.expect("no error").expect("not ended").message.expect("a message")
     }
 
     async fn delta(&mut self) -> pb::Delta {
         loop {
-            if let Down::Delta(delta) = self.hears().await {
+            if let Down::Delta(delta) = self.next().await {
                 return delta;
             }
         }
@@ -74,13 +80,13 @@ impl Agent {
 
     async fn snapshot(&mut self) -> pb::Snapshot {
         loop {
-            if let Down::Snapshot(snapshot) = self.hears().await {
+            if let Down::Snapshot(snapshot) = self.next().await {
                 return snapshot;
             }
         }
     }
 
-    async fn says(&self, message: Up) {
+    async fn send(&self, message: Up) {
         self.up.send(AgentMessage { message: Some(message) }).await.expect("open");
     }
 }
@@ -91,17 +97,19 @@ fn hello(revision: i64, holdings: Vec<pb::Holding>) -> pb::Hello {
         name: "host-1".into(),
         start: 1,
         revision,
-        underlay_address: "192.0.2.1".into(),
-        underlay_mtu: 1500,
-        external_networks: vec![],
         holdings,
+        host: Some(pb::hello::Host::Network(NetworkHost {
+            underlay_address: "192.0.2.1".into(),
+            underlay_mtu: 1500,
+            external_networks: vec![],
+        })),
     }
 }
 
-/// (kind, deleted) of each word, all of which have the number.
-fn words(objects: &[pb::Desired], number: i64) -> Vec<(pb::ObjectKind, bool)> {
+/// (kind, deleted) of each object, all of which have the number.
+fn kinds(objects: &[pb::DesiredObject], number: i64) -> Vec<(pb::ObjectKind, bool)> {
     for object in objects {
-        assert_eq!(object.version.expect("a version").generation, number);
+        assert_eq!(object.generation, number);
     }
     objects.iter().map(|object| (object.kind(), object.deleted)).collect()
 }
@@ -109,7 +117,7 @@ fn words(objects: &[pb::Desired], number: i64) -> Vec<(pb::ObjectKind, bool)> {
 use pb::ObjectKind::{Network, Port as PortKind, SecurityGroup};
 
 #[tokio::test]
-async fn a_host_is_told_what_changes_and_when_it_ends_and_again_after_a_restart() {
+async fn a_host_gets_what_changes_and_what_ends_and_all_again_after_a_restart() {
     let store = TestStore::sqlite().await;
     let serving = Serving::on(&store).await;
     let mut agent = serving.attach(hello(0, vec![])).await;
@@ -120,29 +128,30 @@ async fn a_host_is_told_what_changes_and_when_it_ends_and_again_after_a_restart(
     manager.learn([Learned::Network(network(1, 1)), Learned::Port(port(1, 1, Some(1), &[], 1))]);
     let came = agent.delta().await;
     assert_eq!(came.previous, first.revision);
-    assert_eq!(words(&came.objects, came.revision), [(Network, false), (PortKind, false)]);
+    assert_eq!(kinds(&came.objects, came.revision), [(Network, false), (PortKind, false)]);
 
-    // What is as it was isn't said again; a change is.
+    // What is as it was isn't sent again; a change is.
     manager.learn([Learned::Network(network(1, 2))]);
     manager.learn([Learned::SecurityGroup(group(1, 1)), Learned::Port(port(1, 1, Some(1), &[1], 2))]);
     let changed = agent.delta().await;
-    assert_eq!(words(&changed.objects, changed.revision), [(SecurityGroup, false), (PortKind, false)]);
+    assert_eq!(kinds(&changed.objects, changed.revision), [(SecurityGroup, false), (PortKind, false)]);
 
     // The port leaves: its network and group go with it, behind it.
     manager.learn([Learned::Port(port(1, 1, None, &[1], 3))]);
     let left = agent.delta().await;
-    assert_eq!(words(&left.objects, left.revision), [(PortKind, true), (SecurityGroup, true), (Network, true)]);
-    // And comes back, with later words than its grave's.
+    assert_eq!(kinds(&left.objects, left.revision), [(PortKind, true), (SecurityGroup, true), (Network, true)]);
+    // It comes back, with a later version than its tombstone's.
     manager.learn([Learned::Port(port(1, 1, Some(1), &[], 4))]);
     let back = agent.delta().await;
-    assert_eq!(words(&back.objects, back.revision), [(Network, false), (PortKind, false)]);
+    assert_eq!(kinds(&back.objects, back.revision), [(Network, false), (PortKind, false)]);
 
     // Another manager on the same database: its numbers are above all that were given, and what the host holds and must not ends.
     let serving = Serving::on(&store).await;
     let held = |kind: pb::ObjectKind, id: String| pb::Holding {
         kind: kind.into(),
         id,
-        version: Some(pb::Version { epoch: 0, generation: back.revision }),
+        epoch: 0,
+        generation: back.revision,
         tombstone: false,
         acquired_epoch: 0,
     };
@@ -150,37 +159,40 @@ async fn a_host_is_told_what_changes_and_when_it_ends_and_again_after_a_restart(
     let mut agent = serving.attach(hello(back.revision, holdings.clone())).await;
     let snapshot = agent.snapshot().await;
     assert!(snapshot.revision > back.revision);
-    assert_eq!(words(&snapshot.objects, snapshot.revision), [(SecurityGroup, true), (Network, true)]);
+    assert_eq!(kinds(&snapshot.objects, snapshot.revision), [(SecurityGroup, true), (Network, true)]);
 
-    // A host that was told more than the database knows of: numbers go on above that.
+    // A host that has more than the database knows of: numbers go on above that.
     let mut agent = serving.attach(hello(7_000_000, holdings)).await;
     assert!(agent.snapshot().await.revision > 7_000_000);
 }
 
 #[tokio::test]
-async fn what_a_host_says_of_its_ports_is_stored_and_acknowledged_and_of_others_is_not() {
+async fn what_a_host_reports_of_its_ports_is_stored_and_acknowledged_and_of_others_is_not() {
     let store = TestStore::sqlite().await;
     let row = port(1, 1, Some(1), &[], 2);
     seed(&store, &row).await;
     let serving = Serving::on(&store).await;
     let mut agent = serving.attach(hello(0, vec![])).await;
     let snapshot = agent.snapshot().await;
-    assert_eq!(words(&snapshot.objects, snapshot.revision), [(Network, false), (PortKind, false)]);
+    assert_eq!(kinds(&snapshot.objects, snapshot.revision), [(Network, false), (PortKind, false)]);
     let report = |counter, epoch| pb::Report {
         kind: PortKind.into(),
         id: port_id(1).to_string(),
-        version: Some(pb::Version { epoch, generation: snapshot.revision }),
+        epoch,
+        generation: snapshot.revision,
         start: 1,
         counter,
-        state: pb::ObjectState::Active.into(),
-        reason: String::new(),
-        program_us: Some(10),
+        observation: Some(pb::report::Observation::Network(NetworkObservation {
+            state: ObjectState::Active.into(),
+            reason: String::new(),
+            program_us: Some(10),
+        })),
     };
     // Of an epoch that is over: acknowledged, not stored.
     for (counter, epoch, status) in [(1, row.epoch - 1, PortStatus::Building), (2, row.epoch, PortStatus::Active)] {
-        agent.says(Up::Report(report(counter, epoch))).await;
+        agent.send(Up::Report(report(counter, epoch))).await;
         loop {
-            if let Down::ReportAck(ack) = agent.hears().await {
+            if let Down::ReportAck(ack) = agent.next().await {
                 assert_eq!(ack.counter, counter);
                 break;
             }
@@ -189,13 +201,13 @@ async fn what_a_host_says_of_its_ports_is_stored_and_acknowledged_and_of_others_
         assert_eq!(serving.manager.topology().port(port_id(1)).map(|p| p.status), Some(status));
     }
     // A gap is answered by a snapshot.
-    agent.says(Up::Resync(pb::Resync { reason: "a gap".into() })).await;
+    agent.send(Up::Resync(pb::Resync { reason: "a gap".into() })).await;
     assert!(agent.snapshot().await.revision > snapshot.revision);
     // An object that is gone ends as a tombstone of its epoch.
     serving.manager.learn([Learned::Gone(Key::Port(port_id(1)))]);
     let gone = agent.delta().await;
-    assert_eq!(gone.objects[0].version.expect("a version").epoch, row.epoch);
-    assert_eq!(words(&gone.objects, gone.revision), [(PortKind, true), (Network, true)]);
+    assert_eq!(gone.objects[0].epoch, row.epoch);
+    assert_eq!(kinds(&gone.objects, gone.revision), [(PortKind, true), (Network, true)]);
 }
 
 /// A project, the network of the port, and the port.

@@ -15,17 +15,17 @@ pub(super) fn read(manager: &Manager, request: &pb::ReadTrafficRequest) -> Resul
         Problem::new(ErrorKind::InvalidState, "port_not_bound", format!("the port {id} is on no host: nothing passes"))
             .with_hint("give it to an instance that runs")
     })?;
-    let link = manager.links.find(host_id).ok_or_else(|| {
+    let stream = manager.streams.find(host_id).ok_or_else(|| {
         Problem::new(
             ErrorKind::Unavailable,
             "host_disconnected",
             "the port's host isn't connected: what it counts can't be read now",
         )
     })?;
-    let vitals = link.vitals.lock();
-    let age_ms = u64::try_from(vitals.heard_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-    // Nothing has been said of a port that nothing has passed.
-    let counted = vitals.traffic.get(&id).cloned().unwrap_or_default();
+    let statistics = stream.statistics.lock();
+    let age_ms = u64::try_from(statistics.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    // Agents report nothing of a port that nothing has passed.
+    let counted = statistics.traffic.get(&id).cloned().unwrap_or_default();
     Ok(pb::ReadTrafficResponse {
         age_ms,
         rx_bytes: counted.rx_bytes,

@@ -3,7 +3,7 @@
 //! A token admits the first host that brings it; that host, by id and key, may bring it again. Nobody may take a known host's place with a
 //! token that was meant for a new one: a known host's key is changed (or certified for the first time) only by a token that names it.
 
-use crate::agents::welcome::host_name;
+use crate::agents::register::host_name;
 use domain::{ErrorKind, HostId, Name, Problem, Timestamp, host::Host};
 use service_kit::peer::NOT_ADMITTED;
 use store::{HostAdmissionRow, HostTokenRow};

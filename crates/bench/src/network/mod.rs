@@ -15,7 +15,7 @@ use anyhow::{Context, ensure};
 use domain::{NetworkId, SecurityGroupId};
 use network_agent::model::{names, state::Wiring};
 use place::{Agent, Place, run_in};
-use proto::network::v1::ObjectKind;
+use proto::sync::v1::ObjectKind;
 use serde_json::{Value, json};
 use std::{
     net::Ipv4Addr,

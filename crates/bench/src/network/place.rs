@@ -8,7 +8,7 @@ use network_agent::{
     link::netns::{self, Worker},
     model::state::Wiring,
 };
-use proto::network::v1 as pb;
+use proto::sync::v1 as sync;
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
@@ -111,7 +111,7 @@ impl Agent {
         }
     }
 
-    pub async fn accept(&self, words: Vec<pb::Desired>) -> anyhow::Result<()> {
+    pub async fn accept(&self, words: Vec<sync::DesiredObject>) -> anyhow::Result<()> {
         let revision = self.host.ledger.host().revision + 1;
         Ok(self.host.accept(words, revision).await?)
     }

@@ -1,7 +1,7 @@
 //! What a resource-manager would tell the agent: networks, a group, ports.
 
 use domain::{InstanceId, NetworkId, PortId, SecurityGroupId, SubnetId};
-use proto::network::v1 as pb;
+use proto::{network::v1 as pb, sync::v1 as sync};
 use std::net::Ipv4Addr;
 
 pub const MTU: u32 = 1450;
@@ -13,16 +13,15 @@ pub fn text_of(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
-fn desired(id: String, (epoch, generation): (i64, i64), object: pb::desired::Object) -> pb::Desired {
-    pb::Desired { id, version: Some(pb::Version { epoch, generation }), object: Some(object), ..Default::default() }
+fn desired(id: String, (epoch, generation): (i64, i64), object: sync::desired_object::Object) -> sync::DesiredObject {
+    sync::DesiredObject { id, epoch, generation, object: Some(object), ..Default::default() }
 }
 
-pub fn gone(id: String, kind: pb::ObjectKind) -> pb::Desired {
-    let version = Some(pb::Version { epoch: 1, generation: i64::MAX });
-    pb::Desired { id, version, deleted: true, kind: kind.into(), ..Default::default() }
+pub fn gone(id: String, kind: sync::ObjectKind) -> sync::DesiredObject {
+    sync::DesiredObject { id, epoch: 1, generation: i64::MAX, deleted: true, kind: kind.into(), ..Default::default() }
 }
 
-pub fn network(id: NetworkId, vni: u32) -> pb::Desired {
+pub fn network(id: NetworkId, vni: u32) -> sync::DesiredObject {
     let subnet = |cidr: &str, gateway: &str| pb::Subnet {
         id: SubnetId::new().to_string(),
         cidr: cidr.into(),
@@ -38,11 +37,11 @@ pub fn network(id: NetworkId, vni: u32) -> pb::Desired {
         dns_domain: "bench.internal".into(),
         ..Default::default()
     };
-    desired(id.to_string(), (1, 1), pb::desired::Object::Network(object))
+    desired(id.to_string(), (1, 1), sync::desired_object::Object::Network(object))
 }
 
 /// Everything out; in: what `udp_in` says, None for everything.
-pub fn group(id: SecurityGroupId, generation: i64, udp_in: Option<u16>) -> pb::Desired {
+pub fn group(id: SecurityGroupId, generation: i64, udp_in: Option<u16>) -> sync::DesiredObject {
     let rule = |direction: &str, udp: Option<u16>| pb::SecurityRule {
         direction: direction.into(),
         ethertype: "ipv4".into(),
@@ -52,7 +51,7 @@ pub fn group(id: SecurityGroupId, generation: i64, udp_in: Option<u16>) -> pb::D
         ..Default::default()
     };
     let object = pb::SecurityGroup { rules: vec![rule("egress", None), rule("ingress", udp_in)], ..Default::default() };
-    desired(id.to_string(), (1, generation), pb::desired::Object::SecurityGroup(object))
+    desired(id.to_string(), (1, generation), sync::desired_object::Object::SecurityGroup(object))
 }
 
 #[derive(Debug, Clone)]
@@ -61,7 +60,7 @@ pub struct Port {
     pub instance_id: InstanceId,
     pub mac: [u8; 6],
     pub addr: Ipv4Addr,
-    pub word: pb::Desired,
+    pub word: sync::DesiredObject,
 }
 
 impl Port {
@@ -83,10 +82,16 @@ impl Port {
             hostname: format!("vm{n}"),
             ..Default::default()
         };
-        Self { id, instance_id, mac, addr, word: desired(id.to_string(), (1, 1), pb::desired::Object::Port(object)) }
+        Self {
+            id,
+            instance_id,
+            mac,
+            addr,
+            word: desired(id.to_string(), (1, 1), sync::desired_object::Object::Port(object)),
+        }
     }
 
-    pub fn gone(&self) -> pb::Desired {
-        gone(self.id.to_string(), pb::ObjectKind::Port)
+    pub fn gone(&self) -> sync::DesiredObject {
+        gone(self.id.to_string(), sync::ObjectKind::Port)
     }
 }

@@ -7,10 +7,7 @@ use domain::{
     metadata::InstanceMetadata,
     network::{FloatingIp, MacAddr, Network, Port, SecurityGroup},
 };
-use proto::{
-    convert::network::rule_to_pb,
-    network::v1::{self as pb, desired::Object},
-};
+use proto::{convert::network::rule_to_pb, network::v1 as pb, sync::v1::desired_object::Object};
 
 /// One object, but for its version.
 #[derive(Debug, Clone, PartialEq)]

@@ -10,7 +10,7 @@ use domain::{
     },
 };
 use proptest::prelude::*;
-use proto::network::v1::desired::Object;
+use proto::sync::v1::desired_object::Object;
 use std::collections::{BTreeMap, HashMap};
 use store::{NetworkHostRow, UplinkRow};
 use uuid::Uuid;

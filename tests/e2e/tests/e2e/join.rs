@@ -5,12 +5,10 @@ use anyhow::{Context, ensure};
 use domain::{HostId, Timestamp, join::JoinToken};
 use harness::{Rest, bin_dir, free_address};
 use proto::{
-    agent::v1::{
-        AgentMessage, Hello, RenewRequest, agent_link_client::AgentLinkClient, agent_message::Message,
-        host_identity_client::HostIdentityClient,
-    },
+    agent::v1::{RenewRequest, host_identity_client::HostIdentityClient},
     cluster::v1::{ChangeHostRequest, CreateInstancesRequest, cluster_manager_client::ClusterManagerClient},
     storage::v1::{FetchObjectRequest, ReserveDisksRequest, storage_manager_client::StorageManagerClient},
+    sync::v1::{AgentMessage, Hello, agent_message::Message, host_sync_client::HostSyncClient},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -240,7 +238,7 @@ async fn hosts_join_renew_and_are_removed() -> anyhow::Result<()> {
     let hello = AgentMessage {
         message: Some(Message::Hello(Hello { host_id: HostId::new().to_string(), ..Hello::default() })),
     };
-    let mut link = AgentLinkClient::new(compute.clone());
+    let mut link = HostSyncClient::new(compute.clone());
     let status = link.attach(futures::stream::iter([hello])).await.expect_err("another host's name").code();
     ensure!(denied(&status), "{status:?}");
     // Another key than the admitted one gets no certificate.

@@ -1,6 +1,6 @@
 //! What happens when an agent says Hello: its host's row, its place in the inventory, and what it holds that nobody knows of.
 
-use super::{ingest, link::Link};
+use super::{HostStream, desired::render_tombstone};
 use crate::{manager::Manager, reconcile::report::Verdict};
 use domain::{
     ErrorKind, HostId, InstanceId, Name, Problem, Timestamp,
@@ -11,22 +11,18 @@ use domain::{
 };
 use operation::read_problem;
 use proto::{
-    agent::v1 as pb,
     convert::{parse, size_from_pb},
+    sync::v1 as pb,
 };
 use service_kit::peer::{HostPeer, NOT_ADMITTED};
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 use store::{CommitError, Constraint, Guard, Unit};
 
-/// Registers the host (or takes over what changed of it) and puts its link in place of an older one.
-pub async fn register(
-    manager: &Arc<Manager>,
-    hello: pb::Hello,
-    certified: Option<HostPeer>,
-) -> Result<Arc<Link>, Problem> {
+/// Registers the host, or takes over what changed of it.
+pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Option<HostPeer>) -> Result<Host, Problem> {
     let host_id: HostId = parse("hello.host_id", &hello.host_id)?;
     let known = manager.store.host_find(host_id).await.map_err(read_problem)?;
-    let host = describe(host_id, &hello, known.as_ref())?;
+    let host = describe(host_id, hello, known.as_ref())?;
     let comes = known.as_ref().is_none_or(|h| h.state != HostState::Up);
     let mut unit = Unit::new().op(store::HostUpsert {
         id: host_id,
@@ -58,40 +54,27 @@ pub async fn register(
     let row = manager.store.host_find(host_id).await.map_err(read_problem)?.ok_or_else(Problem::internal)?;
     manager.inventory().put_host(&row);
     manager.refresh_host(host_id).await;
-
-    let link = Arc::new(Link::new(
-        host_id,
-        row.name.clone(),
-        manager.agents.next_connection(),
-        manager.config.agent_queue_max,
-        manager.lifetime.shutdown.child_token(),
-    ));
-    manager.agents.enter(Arc::clone(&link));
-    tracing::info!(
-        %host_id, host = row.name, agent_start = hello.start, agent_revision = hello.revision, revision = row.revision,
-        holdings = hello.holdings.len(), "a host's agent connected"
-    );
-    review_holdings(manager, &link, &hello.holdings).await?;
-    // Those that waited for this host say so no longer once they are looked at.
-    let ids = manager.store.instance_list_of_host(host_id).await.map_err(read_problem)?;
-    manager.signal.wake(ids, None);
-    Ok(link)
+    Ok(row)
 }
 
-/// The host as the row shall say it. What the operator decides (zone, tags, reserve, overcommit) is the agent's word only at first.
+/// The host as the row shall say it. What the operator decides (zone, tags, reserve, overcommit) the agent says only at first.
 fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<Host, Problem> {
-    let offered = size_from_pb(hello.capacity.ok_or_else(|| Problem::invalid("hello.capacity", "is missing"))?);
-    let facts: HostFacts =
-        serde_json::from_str(&hello.facts_json).map_err(|e| Problem::invalid("hello.facts_json", e.to_string()))?;
+    let Some(pb::hello::Host::Compute(machine)) = &hello.host else {
+        return Err(Problem::invalid("hello.compute", "is missing"));
+    };
+    let offered = machine.capacity.ok_or_else(|| Problem::invalid("hello.compute.capacity", "is missing"))?;
+    let offered = size_from_pb(offered);
+    let facts: HostFacts = serde_json::from_str(&machine.facts_json)
+        .map_err(|e| Problem::invalid("hello.compute.facts_json", e.to_string()))?;
     // One that was only admitted has neither overcommit nor, perhaps, a zone yet.
     let decided = known.map(|h| h.cpu_overcommit_permille).filter(|permille| *permille != 0);
-    let permille = decided.unwrap_or(hello.cpu_overcommit_permille).max(1);
+    let permille = decided.unwrap_or(machine.cpu_overcommit_permille).max(1);
     let zone = known.map(|h| h.zone.clone()).filter(|zone| !zone.is_empty());
     let now = Timestamp::now();
     let mut host = Host {
         id: host_id,
         name: known.map_or_else(|| host_name(&hello.name, host_id).to_string(), |h| h.name.clone()),
-        zone: zone.unwrap_or_else(|| hello.zone.clone()),
+        zone: zone.unwrap_or_else(|| machine.zone.clone()),
         tags: known.map(|h| h.tags.clone()).unwrap_or_default(),
         state: HostState::Up,
         cordoned: known.is_some_and(|h| h.cordoned),
@@ -106,9 +89,9 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
         disk_overcommit_permille: known.map_or(1000, |h| h.disk_overcommit_permille),
         used: known.map(|h| h.used).unwrap_or_default(),
         overhead: MemoryOverhead {
-            fixed_mib: hello.overhead_fixed_mib,
-            per_vcpu_mib: hello.overhead_per_vcpu_mib,
-            per_gib_mib: hello.overhead_per_gib_mib,
+            fixed_mib: machine.overhead_fixed_mib,
+            per_vcpu_mib: machine.overhead_per_vcpu_mib,
+            per_gib_mib: machine.overhead_per_gib_mib,
         },
         facts,
         generation: known.map_or(1, |h| h.generation),
@@ -122,9 +105,9 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
 
 /// What a machine calls itself, as a name here: `Rack1.example.org` is `rack1-example-org`, `7up` is `h-7up`.
 #[must_use]
-pub fn host_name(told: &str, host_id: HostId) -> Name {
+pub fn host_name(given: &str, host_id: HostId) -> Name {
     let plain: String =
-        told.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(60).collect();
+        given.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).take(60).collect();
     let plain = plain.trim_matches('-');
     let named = |text: String| text.parse::<Name>().ok();
     named(plain.to_owned())
@@ -164,12 +147,12 @@ pub fn host_event(host: &Host, verb: &str, message: String) -> NewEvent {
     }
 }
 
-/// What an agent holds is compared with what is bound to its host: the rest is recorded as orphan, or told to let go when it is of an
+/// What an agent holds is compared with what is bound to its host: the rest is recorded as orphan, or released by a tombstone when it is of an
 /// epoch that its instance has left. Nothing is ever deleted because it isn't known.
-async fn review_holdings(manager: &Manager, link: &Link, holdings: &[pb::Holding]) -> Result<(), Problem> {
+pub async fn review_holdings(manager: &Manager, stream: &HostStream, holdings: &[pb::Holding]) -> Result<(), Problem> {
     let mut held: HashMap<InstanceId, &pb::Holding> = HashMap::new();
     for holding in holdings {
-        held.insert(parse("holding.instance_id", &holding.instance_id)?, holding);
+        held.insert(parse("holding.id", &holding.id)?, holding);
     }
     let ids: Vec<InstanceId> = held.keys().copied().collect();
     let rows = manager.store.instance_load_many(&ids).await.map_err(read_problem)?;
@@ -178,25 +161,25 @@ async fn review_holdings(manager: &Manager, link: &Link, holdings: &[pb::Holding
     let now = Timestamp::now();
     for (id, holding) in &held {
         let row = rows.get(id);
-        match review(link.host_id, row, holding) {
+        match review(stream.host_id, row, holding) {
             Some(Verdict::Orphan { detail }) => unit.push(store::OrphanPut {
-                host_id: link.host_id,
+                host_id: stream.host_id,
                 instance_id: *id,
                 epoch: holding.epoch,
                 detail,
                 last_seen_at: now,
             }),
-            Some(Verdict::Tombstone) => link.deliver([(*id, ingest::let_go(*id, row, holding.epoch))]),
+            Some(Verdict::Tombstone) => stream.push(row.map(|row| (*id, render_tombstone(row, holding.epoch)))),
             Some(_) | None => {}
         }
     }
     for orphan in manager.store.orphan_list().await.map_err(read_problem)? {
-        if orphan.host_id == link.host_id && held.get(&orphan.instance_id).is_none_or(|h| h.tombstone) {
+        if orphan.host_id == stream.host_id && held.get(&orphan.instance_id).is_none_or(|h| h.tombstone) {
             unit.push(store::OrphanDelete { host_id: orphan.host_id, instance_id: orphan.instance_id });
         }
     }
     if !unit.is_empty() {
-        manager.store.commit(unit).await.map_err(|error| refused(&error, &link.host_name))?;
+        manager.store.commit(unit).await.map_err(|error| refused(&error, &stream.host_name))?;
     }
     Ok(())
 }
@@ -221,10 +204,10 @@ mod tests {
     #[test]
     fn whatever_a_machine_is_called_it_has_a_name_here() {
         let id = HostId::new();
-        for (told, name) in
+        for (given, name) in
             [("vm", "vm"), ("Rack1.example.org", "rack1-example-org"), ("7up", "h-7up"), ("_x_", "x"), ("a-", "a")]
         {
-            assert_eq!(host_name(told, id).as_str(), name, "{told}");
+            assert_eq!(host_name(given, id).as_str(), name, "{given}");
         }
         assert!(host_name("", id).as_str().starts_with("h-"));
         assert!(host_name(&"x".repeat(200), id).as_str().len() <= 63);

@@ -1,0 +1,219 @@
+//! The gRPC service that agents connect to, the same for every manager.
+
+use super::{DesiredState, HostManager, HostStream, Incoming, NotYet, stream::Pending};
+use crate::peer::{HostPeer, require_agent, require_host};
+use domain::Problem;
+use proto::{
+    status::to_status,
+    sync::v1::{
+        self as pb, agent_message::Message as Up, host_sync_server::HostSync, manager_message::Message as Down,
+    },
+};
+use std::{pin::Pin, sync::Arc, time::Duration};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How long an agent may take for its first message.
+const HELLO: Duration = Duration::from_secs(10);
+/// Bytes of objects in one message; the rest follows in the next.
+const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// After desired state couldn't be read.
+const RETRY: Duration = Duration::from_millis(500);
+
+pub struct HostSyncService<M>(pub Arc<M>);
+
+#[tonic::async_trait]
+impl<M: HostManager> HostSync for HostSyncService<M> {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<pb::ManagerMessage, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::AgentMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let speaks_for = require_agent(&request, M::ROLE)?;
+        let certified = require_host(&request)?;
+        let mut incoming = request.into_inner();
+        let hello = first_message(&mut incoming).await?;
+        speaks_for.check(&hello.host_id)?;
+        let (stream, desired) = connect(&self.0, hello, certified).await.map_err(|p| to_status(&p))?;
+        let (manager, reader) = (Arc::clone(&self.0), Arc::clone(&stream));
+        self.0.streams().tasks.spawn(async move {
+            read(&*manager, &reader, incoming).await;
+            manager.streams().disconnect(&reader);
+            tracing::info!(host_id = %reader.host_id, host = reader.host_name, agent = M::ROLE.as_str(), "an agent's stream ended");
+        });
+        Ok(Response::new(Box::pin(outgoing(stream, desired))))
+    }
+}
+
+async fn first_message(incoming: &mut Streaming<pb::AgentMessage>) -> Result<pb::Hello, Status> {
+    match tokio::time::timeout(HELLO, incoming.message()).await {
+        Ok(Ok(Some(pb::AgentMessage { message: Some(Up::Hello(hello)) }))) => Ok(hello),
+        Ok(Err(status)) => Err(status),
+        Ok(Ok(_)) => Err(Status::invalid_argument("an agent's first message is Hello")),
+        Err(_) => Err(Status::deadline_exceeded("no Hello came")),
+    }
+}
+
+async fn connect<M: HostManager>(
+    manager: &Arc<M>,
+    mut hello: pb::Hello,
+    certified: Option<HostPeer>,
+) -> Result<(Arc<HostStream<M>>, M::Desired), Problem> {
+    let host_id = proto::convert::parse("hello.host_id", &hello.host_id)?;
+    let (name, desired) = manager.register(&mut hello, certified).await?;
+    let stream = manager.streams().connect(host_id, name);
+    tracing::info!(
+        %host_id, host = stream.host_name, agent = M::ROLE.as_str(), agent_start = hello.start, agent_revision = hello.revision,
+        holdings = hello.holdings.len(), "a host's agent connected"
+    );
+    match manager.connected(&stream, hello).await {
+        Ok(()) => Ok((stream, desired)),
+        Err(problem) => {
+            manager.streams().disconnect(&stream);
+            Err(problem)
+        }
+    }
+}
+
+/// Takes what the agent sends until its stream ends, it falls silent, or another connection replaces it.
+async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut incoming: Streaming<pb::AgentMessage>) {
+    let (host_id, silence) = (stream.host_id, manager.streams().silence);
+    loop {
+        let message = tokio::select! {
+            () = stream.closed.cancelled() => return,
+            message = tokio::time::timeout(silence, incoming.message()) => message,
+        };
+        let message = match message {
+            Ok(Ok(Some(message))) => message.message,
+            Ok(Ok(None)) => return,
+            Ok(Err(status)) => {
+                tracing::debug!(%host_id, %status, "an agent's stream broke");
+                return;
+            }
+            Err(_) => {
+                let agent = M::ROLE.as_str();
+                tracing::warn!(%host_id, host = stream.host_name, agent, ?silence, "an agent is silent; its stream is closed");
+                return;
+            }
+        };
+        stream.seen();
+        match message {
+            Some(Up::Heartbeat(beat)) => {
+                if let Some(statistics) = beat.statistics {
+                    manager.take_statistics(stream, statistics);
+                }
+                stream.acknowledge_heartbeat();
+            }
+            Some(Up::Report(report)) => {
+                // Waits when reports come faster than they can be stored: the agent's stream waits with it.
+                let incoming = Incoming { stream: Arc::clone(stream), report };
+                if manager.streams().reports.send(incoming).await.is_err() {
+                    // The service stops; unacknowledged reports come again.
+                    return;
+                }
+            }
+            Some(Up::Resync(resync)) => {
+                tracing::info!(%host_id, agent = M::ROLE.as_str(), reason = resync.reason, "an agent requests a snapshot");
+                stream.request_snapshot();
+            }
+            Some(Up::Hello(_)) | None => {
+                tracing::warn!(%host_id, "a message that makes no sense here; the stream is closed");
+                return;
+            }
+        }
+    }
+}
+
+/// The stream to the agent: ends when it is closed, or the service stops.
+fn outgoing<M: HostManager>(
+    stream: Arc<HostStream<M>>,
+    mut desired: M::Desired,
+) -> impl Stream<Item = Result<pb::ManagerMessage, Status>> + Send {
+    let message = |message| Ok(pb::ManagerMessage { message: Some(message) });
+    async_stream::stream! {
+        yield message(Down::Registered(pb::Registered { host_id: stream.host_id.to_string() }));
+        let mut sent_revision = 0;
+        // When the agent's side drops this stream, both directions end.
+        let _guard = stream.closed.clone().drop_guard();
+        loop {
+            let pending = tokio::select! {
+                () = stream.closed.cancelled() => break,
+                pending = stream.next() => pending,
+            };
+            let Pending { replies, snapshot, updates } = pending;
+            for reply in replies {
+                yield message(reply);
+            }
+            if !snapshot && updates.is_empty() {
+                continue;
+            }
+            let objects = match desired.collect(snapshot, updates).await {
+                Ok(objects) => objects,
+                Err(NotYet { problem, updates }) => {
+                    tracing::warn!(host_id = %stream.host_id, %problem, "a host's desired state can't be read yet; tried again");
+                    stream.put_back(snapshot, updates);
+                    tokio::time::sleep(RETRY).await;
+                    continue;
+                }
+            };
+            for (at, mut objects) in split(objects, snapshot).into_iter().enumerate() {
+                let revision = match desired.number(&mut objects).await {
+                    Ok(revision) => revision,
+                    Err(problem) => {
+                        tracing::warn!(host_id = %stream.host_id, %problem, "a host can't be sent its desired state yet; tried again");
+                        stream.request_snapshot();
+                        tokio::time::sleep(RETRY).await;
+                        break;
+                    }
+                };
+                let previous = std::mem::replace(&mut sent_revision, revision);
+                yield message(if snapshot && at == 0 {
+                    Down::Snapshot(pb::Snapshot { revision, objects })
+                } else {
+                    Down::Delta(pb::Delta { previous, revision, objects })
+                });
+            }
+        }
+    }
+}
+
+/// In parts that fit a message. Absence never deletes, so a snapshot may come in parts; it has at least one.
+fn split(objects: Vec<pb::DesiredObject>, snapshot: bool) -> Vec<Vec<pb::DesiredObject>> {
+    let mut parts: Vec<Vec<pb::DesiredObject>> = Vec::new();
+    let mut bytes = 0;
+    for object in objects {
+        let length = prost::Message::encoded_len(&object);
+        match parts.last_mut() {
+            Some(part) if bytes + length <= MESSAGE_BYTES => {
+                bytes += length;
+                part.push(object);
+            }
+            Some(_) | None => {
+                bytes = length;
+                parts.push(vec![object]);
+            }
+        }
+    }
+    if snapshot && parts.is_empty() {
+        parts.push(Vec::new());
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_snapshot_comes_in_parts_that_fit_a_message() {
+        let big = pb::DesiredObject { id: "x".repeat(MESSAGE_BYTES / 3), ..Default::default() };
+        let parts = split(vec![big; 7], true);
+        assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), 7);
+        for part in &parts {
+            let bytes: usize = part.iter().map(prost::Message::encoded_len).sum();
+            assert!(bytes <= MESSAGE_BYTES, "{bytes}");
+        }
+        assert_eq!((split(vec![], true).len(), split(vec![], false).len()), (1, 0), "a snapshot is never nothing");
+    }
+}

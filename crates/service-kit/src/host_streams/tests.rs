@@ -1,0 +1,188 @@
+//! A stub manager over the real gRPC, with an agent made by hand.
+
+use super::{DesiredState, HostManager, HostStream, HostStreams, HostSyncService, Incoming, NotYet, Updates, ack_of};
+use crate::{
+    peer::HostPeer,
+    transport::{in_process, serve},
+};
+use domain::{HostId, Problem, host::AgentRole};
+use parking_lot::Mutex;
+use proto::sync::v1::{
+    self as pb, agent_message::Message as Up, heartbeat::Statistics, host_sync_client::HostSyncClient,
+    host_sync_server::HostSyncServer, manager_message::Message as Down,
+};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::Streaming;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Objects by number, each with its generation.
+struct Stub {
+    streams: HostStreams<Stub>,
+    rows: Mutex<BTreeMap<u32, i64>>,
+    revision: AtomicI64,
+    unavailable: AtomicBool,
+}
+
+struct Desired(Arc<Stub>);
+
+fn object(key: u32, generation: i64) -> pb::DesiredObject {
+    pb::DesiredObject { id: key.to_string(), generation, ..Default::default() }
+}
+
+impl HostManager for Stub {
+    const ROLE: AgentRole = AgentRole::ComputeAgent;
+    type Key = u32;
+    type Update = pb::DesiredObject;
+    type Statistics = ();
+    type Desired = Desired;
+
+    fn streams(&self) -> &HostStreams<Self> {
+        &self.streams
+    }
+
+    async fn register(
+        self: &Arc<Self>,
+        hello: &mut pb::Hello,
+        _: Option<HostPeer>,
+    ) -> Result<(String, Desired), Problem> {
+        Ok((hello.name.clone(), Desired(Arc::clone(self))))
+    }
+
+    async fn connected(self: &Arc<Self>, _: &Arc<HostStream<Self>>, _: pb::Hello) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn take_statistics(&self, _: &HostStream<Self>, _: Statistics) {}
+}
+
+impl DesiredState<Stub> for Desired {
+    async fn collect(
+        &mut self,
+        snapshot: bool,
+        updates: Updates<Stub>,
+    ) -> Result<Vec<pb::DesiredObject>, NotYet<Stub>> {
+        if self.0.unavailable.swap(false, Ordering::Relaxed) {
+            return Err(NotYet { problem: Problem::unavailable("not now"), updates });
+        }
+        let rows = if snapshot { self.0.rows.lock().clone() } else { BTreeMap::new() };
+        Ok(rows.into_iter().map(|(key, generation)| object(key, generation)).chain(updates.into_values()).collect())
+    }
+
+    async fn number(&mut self, _: &mut [pb::DesiredObject]) -> Result<i64, Problem> {
+        Ok(self.0.revision.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+struct Agent {
+    up: mpsc::Sender<pb::AgentMessage>,
+    down: Streaming<pb::ManagerMessage>,
+}
+
+impl Agent {
+    async fn attach(client: &HostSyncClient<tonic::transport::Channel>, host_id: HostId) -> Self {
+        let (up, outbound) = mpsc::channel(64);
+        let hello = pb::Hello { host_id: host_id.to_string(), name: "host-1".into(), ..Default::default() };
+        up.send(pb::AgentMessage { message: Some(Up::Hello(hello)) }).await.expect("open");
+        let down = client.clone().attach(ReceiverStream::new(outbound)).await.expect("attached").into_inner();
+        let mut agent = Self { up, down };
+        assert!(matches!(agent.next().await, Some(Down::Registered(to)) if to.host_id == host_id.to_string()));
+        agent
+    }
+
+    /// None: the stream has ended.
+    async fn next(&mut self) -> Option<Down> {
+        let message = tokio::time::timeout(TIMEOUT, self.down.message()).await.expect("in time");
+        message.expect("no error").map(|message| message.message.expect("a message"))
+    }
+
+    async fn send(&self, message: Up) {
+        self.up.send(pb::AgentMessage { message: Some(message) }).await.expect("open");
+    }
+
+    async fn snapshot(&mut self) -> (i64, Vec<(String, i64)>) {
+        let Some(Down::Snapshot(snapshot)) = self.next().await else { panic!("no snapshot") };
+        (snapshot.revision, generations(snapshot.objects))
+    }
+
+    async fn delta(&mut self) -> (i64, i64, Vec<(String, i64)>) {
+        let Some(Down::Delta(delta)) = self.next().await else { panic!("no delta") };
+        (delta.previous, delta.revision, generations(delta.objects))
+    }
+}
+
+fn generations(objects: Vec<pb::DesiredObject>) -> Vec<(String, i64)> {
+    objects.into_iter().map(|object| (object.id, object.generation)).collect()
+}
+
+fn is(key: u32, generation: i64) -> (String, i64) {
+    (key.to_string(), generation)
+}
+
+async fn serving(
+    updates_max: usize,
+) -> (Arc<Stub>, mpsc::Receiver<Incoming<Stub>>, HostSyncClient<tonic::transport::Channel>) {
+    let shutdown = CancellationToken::new();
+    let streams = HostStreams::new(updates_max, TIMEOUT, TaskTracker::new(), shutdown.clone());
+    let reports = streams.take_reports().expect("taken once");
+    let rows = Mutex::new(BTreeMap::from([(1, 1)]));
+    let stub = Arc::new(Stub { streams, rows, revision: AtomicI64::new(0), unavailable: AtomicBool::new(false) });
+    let (listener, target) = in_process();
+    let service = HostSyncServer::new(HostSyncService(Arc::clone(&stub)));
+    tokio::spawn(serve(tonic::transport::Server::builder().add_service(service), listener, shutdown));
+    (stub, reports, HostSyncClient::new(target.channel().expect("a channel")))
+}
+
+#[tokio::test]
+async fn a_host_gets_a_snapshot_and_then_deltas_that_build_on_each_other() {
+    let (stub, mut reports, client) = serving(10).await;
+    let host_id = HostId::new();
+    let mut agent = Agent::attach(&client, host_id).await;
+    assert_eq!(agent.snapshot().await, (1, vec![is(1, 1)]));
+    // The newest of each object is sent once, whatever came between; what can't be read yet is not lost.
+    stub.unavailable.store(true, Ordering::Relaxed);
+    let stream = stub.streams.find(host_id).expect("connected");
+    stream.push([(1, object(1, 3)), (1, object(1, 2)), (2, object(2, 1))]);
+    assert_eq!(agent.delta().await, (1, 2, vec![is(1, 3), is(2, 1)]));
+    stub.streams.push([(host_id, 2, object(2, 2)), (HostId::new(), 2, object(2, 9))]);
+    assert_eq!(agent.delta().await, (2, 3, vec![is(2, 2)]));
+    // A gap is answered by a snapshot.
+    agent.send(Up::Resync(pb::Resync { reason: "a gap".into() })).await;
+    assert_eq!(agent.snapshot().await, (4, vec![is(1, 1)]));
+    // A report reaches the manager, and its acknowledgement the agent.
+    let report = pb::Report { id: "1".into(), start: 1, counter: 7, ..Default::default() };
+    agent.send(Up::Report(report.clone())).await;
+    let incoming = reports.recv().await.expect("a report");
+    assert_eq!(incoming.report, report);
+    incoming.stream.acknowledge([ack_of(&report)]);
+    assert!(matches!(agent.next().await, Some(Down::ReportAck(ack)) if ack.counter == 7));
+    agent.send(Up::Heartbeat(pb::Heartbeat::default())).await;
+    assert!(matches!(agent.next().await, Some(Down::HeartbeatAck(_))));
+
+    // A second connection of the host replaces the first.
+    let mut again = Agent::attach(&client, host_id).await;
+    assert!(agent.next().await.is_none(), "the old stream ends");
+    again.snapshot().await;
+    stub.streams.remove(host_id);
+    assert!(again.next().await.is_none() && stub.streams.find(host_id).is_none());
+}
+
+#[tokio::test]
+async fn an_agent_that_falls_behind_gets_a_snapshot_instead_of_a_growing_set() {
+    let (stub, _reports, client) = serving(10).await;
+    let host_id = HostId::new();
+    let mut agent = Agent::attach(&client, host_id).await;
+    agent.snapshot().await;
+    stub.streams.find(host_id).expect("connected").push((0..11).map(|key| (key, object(key, 1))));
+    assert_eq!(agent.snapshot().await, (2, vec![is(1, 1)]));
+}
