@@ -21,7 +21,7 @@ use crate::{
     placement::{
         Placement,
         capacity_hold::{HoldOwner, PreemptionStarted},
-        constraints::{PlacementConstraints, restore_placed_instances},
+        constraints::{ResolvedConstraints, restore_placed_instances},
     },
     scheduler::{Placed, Request},
 };
@@ -66,7 +66,7 @@ pub async fn create(manager: &Manager, context: &CallContext, mut request: Creat
 
 /// Takes those out of the request that have no place at the first search. Refuses when none has.
 async fn leave_out(manager: &Manager, context: &CallContext, request: &mut CreateRequest) -> Result<LeftOut, Problem> {
-    let constraints = PlacementConstraints::load(&manager.store, request.project_id, &request.spec).await?;
+    let constraints = ResolvedConstraints::load(&manager.store, request.project_id, &request.spec).await?;
     let (ids, now) = (request.ids(), Timestamp::now());
     match TentativePlacement::find(&manager.placement, None, &ids, &constraints.request, request.fill, now) {
         Ok((placement, failure)) => {
@@ -133,7 +133,7 @@ struct Search<'a> {
     manager: &'a Manager,
     request: &'a CreateRequest,
     ids: Vec<InstanceId>,
-    constraints: PlacementConstraints,
+    constraints: ResolvedConstraints,
     attempts: usize,
     pauses: std::slice::Iter<'static, u64>,
     /// The hosts that are avoided only because their figures couldn't be read.
@@ -142,7 +142,7 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     async fn begin(manager: &'a Manager, request: &'a CreateRequest) -> Result<Self, Problem> {
-        let constraints = PlacementConstraints::load(&manager.store, request.project_id, &request.spec).await?;
+        let constraints = ResolvedConstraints::load(&manager.store, request.project_id, &request.spec).await?;
         Ok(Self {
             manager,
             request,

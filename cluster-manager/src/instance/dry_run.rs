@@ -7,7 +7,7 @@ use super::{
     resize::{ResizeClaim, claim_change},
     transition::Change,
 };
-use crate::{manager::Manager, placement::constraints::PlacementConstraints, scheduler::decide};
+use crate::{manager::Manager, placement::constraints::ResolvedConstraints, scheduler::decide};
 use domain::{Name, Problem, ProjectId, Timestamp, instance::Instance, placement::Fill, quota::QuotaAmounts};
 use operation::{ProjectQuota, read_problem};
 use service_kit::context::CallContext;
@@ -26,8 +26,7 @@ pub async fn create(
     let count = request.instances.len();
     let left = quota_left(manager, request.project_id, &request.quota(count)).await?;
     let nics = reserve::dry_run(manager, context, request).await?;
-    let placement_request =
-        PlacementConstraints::load(&manager.store, request.project_id, &request.spec).await?.request;
+    let placement_request = ResolvedConstraints::load(&manager.store, request.project_id, &request.spec).await?.request;
     let now = Timestamp::now();
     // The record is the first one's. The others need the first one's claim to be decided, which is why they are held for a moment.
     let record = if count == 1 {

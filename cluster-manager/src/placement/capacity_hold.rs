@@ -5,7 +5,7 @@
 //! would have been preempted for nobody.
 //!
 //! **Rejected.** Keeping the request open: its reservations and its caller would wait for minutes. A row for each hold: somebody would
-//! have to end them after a crash, to save what a repeat asks for again anyway.
+//! have to end them after a crash, to save what a repeat requests again anyway.
 //!
 //! **How it is.** The refused create's claims are held in the inventory at once, on top of what still stands there. Free capacity never
 //! goes below zero, so its host has none for others; as the preempted instances go, what is held comes to fit. A repeat, known by its
@@ -22,10 +22,10 @@ use crate::scheduler::{Batch, Inventory, Placed, Request, decide};
 use domain::{InstanceId, Name, ProjectId, Timestamp, quota::QuotaAmounts};
 use std::time::{Duration, Instant};
 
-/// Requests that capacity is held for. Past it others are preempted without a hold.
+/// The most requests that capacity is held for. Beyond it, instances are preempted without a hold.
 const HOLDS_MAX: usize = 256;
 
-/// Whose request it is: its project, and its first instance's name.
+/// The owner of a hold is a request, known by its project and its first instance's name.
 #[derive(Debug, Clone, Copy)]
 pub struct HoldOwner<'a> {
     pub project_id: ProjectId,
@@ -96,7 +96,7 @@ impl CapacityHolds {
         batch
     }
 
-    /// What the project's other requests hold.
+    /// What the project's other requests hold, in terms of its quota.
     #[must_use]
     pub fn quota_of_others(&self, owner: HoldOwner<'_>) -> QuotaAmounts {
         let others = self.0.iter().filter(|hold| hold.project_id == owner.project_id && !hold.is_of(owner));

@@ -18,14 +18,14 @@ use store::{Page, PlacementAnchorJoin, PlacementAnchorLeave, PlacementMemberInse
 
 const PAGE: u32 = 1000;
 
-/// A spec's request, and the groups in it.
+/// The constraints of a spec with its groups resolved: the request for the scheduler, and the groups in it.
 #[derive(Debug)]
-pub struct PlacementConstraints {
+pub struct ResolvedConstraints {
     pub request: Request,
     groups: Vec<PlacementGroup>,
 }
 
-impl PlacementConstraints {
+impl ResolvedConstraints {
     pub async fn load(store: &Store, project_id: ProjectId, spec: &InstanceSpec) -> Result<Self, Problem> {
         let groups = futures::future::try_join_all(spec.placement.groups.iter().map(async |id| {
             let found = store.placement_group_find(project_id, *id).await.map_err(read_problem)?;
@@ -63,7 +63,7 @@ impl PlacementConstraints {
     }
 }
 
-/// For the unit that ends an instance: its memberships go with its row, and this takes it out of the counts of anchors.
+/// Adds to the unit that ends an instance that it leaves the counts of anchors; its memberships go with its row.
 pub fn leave_groups(spec: &InstanceSpec, unit: &mut Unit) {
     unit.extend(spec.placement.groups.iter().map(|group_id| PlacementAnchorLeave { group_id: *group_id }));
 }
@@ -92,7 +92,7 @@ fn request(project_id: ProjectId, spec: &InstanceSpec, groups: &[PlacementGroup]
     }
 }
 
-/// The host's place, as a group's members name it. The scope comes first: a rack may be called like a host.
+/// The host's place, as a group's members name it. The scope comes first, since a rack may be called like a host.
 fn place_name(host: &HostEntry, scope: GroupScope) -> String {
     match (scope, host.tags.get(RACK_TAG)) {
         (GroupScope::Rack, Some(rack)) => format!("rack {rack}"),
@@ -106,7 +106,7 @@ fn place_name(host: &HostEntry, scope: GroupScope) -> String {
 pub struct GroupCache(HashMap<PlacementGroupId, Option<PlacementGroup>>);
 
 impl GroupCache {
-    /// What an existing instance requested.
+    /// The request of an existing instance.
     pub async fn request(
         &mut self,
         store: &Store,
@@ -124,7 +124,7 @@ impl GroupCache {
     }
 }
 
-/// After a start: tells the inventory of all instances that later decisions depend on. Answers how many these are.
+/// Adds all instances that later decisions depend on to the inventory after a start. Answers how many these are.
 pub async fn load_placed_instances(store: &Store, state: &PlacementState) -> Result<usize, ReadError> {
     let mut page = Page::first(PAGE);
     let mut groups = GroupCache::default();
@@ -144,8 +144,8 @@ pub async fn load_placed_instances(store: &Store, state: &PlacementState) -> Res
     }
 }
 
-/// After a create whose outcome is unknown, or that another had committed already: memory has released its instances, and those that have
-/// a row are added again.
+/// Adds the instances of a create to the inventory again, as far as they have rows. Memory has released them, because the create's outcome is
+/// unknown, or it had been committed before.
 pub async fn restore_placed_instances(store: &Store, state: &PlacementState, ids: &[InstanceId]) {
     let read = async {
         let mut groups = GroupCache::default();
@@ -166,7 +166,7 @@ pub async fn restore_placed_instances(store: &Store, state: &PlacementState, ids
     }
 }
 
-/// `numa_node` is the host's own number for the node.
+/// Adds one instance; `numa_node` is the host's own number for the node.
 fn add_instance(
     state: &PlacementState,
     (id, host_id): (InstanceId, HostId),

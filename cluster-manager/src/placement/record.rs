@@ -1,6 +1,6 @@
-//! Placement records are kept for those who ask later: refusals here, decisions by the unit that ends their instance.
+//! Placement records are kept for later questions: refusals here, decisions by the unit that ends their instance.
 //!
-//! A refusal costs a look at memory, and a full cloud refuses thousands of requests a second. Rejected: to commit each before it is
+//! A refusal needs memory alone, and a full cloud refuses thousands of requests a second. Rejected: to commit each before it is
 //! answered (a refusal would cost an fsync, and take it from the creates that fit), and to commit each at all (a client that repeats
 //! itself would write a table full of one sentence). So refusals wait in memory, and one writer commits all that wait in one unit, then
 //! pauses. Of the same name only the last waits; a project has a limit, so that its storm leaves space for others. What doesn't fit is
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 /// Refusals that may wait.
 const WAITING_MAX: usize = 1024;
-/// Refusals of one project that may wait: more than one create may ask for.
+/// Refusals of one project that may wait: more than one create may request.
 const WAITING_PER_PROJECT_MAX: usize = 128;
 
 /// The refusals that wait to be written.
@@ -64,7 +64,7 @@ impl Waiting {
 }
 
 impl RefusalRecords {
-    /// Notes that a request for the instance was refused for this.
+    /// Adds the refusal of a request for the instance.
     pub fn add(&self, project_id: ProjectId, (id, name): (InstanceId, &Name), record: &PlacementRecord) {
         let kept = self.waiting.lock().put(PlacementRecordInsert {
             id: PlacementRecordId::new(),
@@ -100,7 +100,7 @@ impl RefusalRecords {
     }
 }
 
-/// For the unit that ends an instance: its decision is kept.
+/// Keeps the decision of an instance that ends, as a part of the unit that ends it.
 #[must_use]
 pub fn keep_decision(id: InstanceId, now: Timestamp) -> PlacementRecordKeep {
     PlacementRecordKeep { id: PlacementRecordId::new(), instance_id: id, kept_at: now }

@@ -13,7 +13,7 @@
 //! capacity, and leaves a protected instance with a backup. Pinned instances stay: only their host knows which threads are theirs.
 //!
 //! Rejected: the least variance by a solver (moves everywhere, no bound on its time); the price of [`super::grid`] (it packs, which is
-//! the opposite); swaps of two instances (twice the cost, and live migration needs the room for both at once).
+//! the opposite); swaps of two instances (twice the cost, and live migration needs the capacity for both at once).
 
 use super::{
     choose::choose_on,

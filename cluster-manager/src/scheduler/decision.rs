@@ -1,4 +1,4 @@
-//! What a decision says.
+//! The types of a decision.
 
 use super::score::Score;
 use domain::{HostId, InstanceId, explain::PlacementRecord, flavor::Size};

@@ -217,9 +217,12 @@ fn less_hint(inventory: &Inventory, request: &Request, nearest: &NearestFit) -> 
     let possible =
         left.vcpus > 0 && left.memory_mib >= limits::MEMORY_MIB_MIN && (left.disk_gib > 0 || fewer.disk_gib == 0);
     if possible {
-        format!("would fit with {}; ask for less, delete something, or add a host", amounts(fewer, " less"))
+        format!(
+            "would fit with {}; choose a smaller size, delete other instances, or add a host",
+            amounts(fewer, " less")
+        )
     } else {
-        format!("the nearest host lacks {}; delete something, or add a host", amounts(lacks, ""))
+        format!("the nearest host lacks {}; delete other instances, or add a host", amounts(lacks, ""))
     }
 }
 
@@ -276,7 +279,7 @@ pub fn hint(record: &PlacementRecord) -> String {
             "the host has enough capacity but may not be used now".to_owned()
         }
         Some(nearest) => format!(
-            "the nearest host lacks {}; ask for less, delete something, or add a host",
+            "the nearest host lacks {}; choose a smaller size, delete other instances, or add a host",
             amounts(nearest.lacks, "")
         ),
     }

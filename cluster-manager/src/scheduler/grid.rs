@@ -10,7 +10,7 @@
 //! of that resource (the root of the eighth moment of their shares: few large requests decide when a cloud is full). `worth(x)` is what `x`
 //! is still good for, over the sizes requested lately: how many of them fit, less the part of `x` that none of them could use
 //! (fragmentation: Weng et al., "Beware of Fragmentation", ATC 2023, for GPUs). It was measured on the Azure trace against best fit
-//! (`iaas-bench packing`); docs/adr/2026-11-25-placement-index-and-price.md says what did not help.
+//! (`iaas-bench packing`); docs/adr/2026-11-25-placement-index-and-price.md describes what did not help.
 
 use super::demand::DemandedSize;
 use domain::{flavor::Size, host::MemoryOverhead};

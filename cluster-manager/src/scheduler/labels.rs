@@ -75,7 +75,7 @@ pub struct Labels {
     absent: Vec<Label>,
 }
 
-/// What is known of a label.
+/// A label is known by its bit, known to be on no host, or unknown.
 pub enum LabelState {
     Bit(u128),
     /// No host has it.

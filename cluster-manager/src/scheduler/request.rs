@@ -17,7 +17,7 @@ pub struct Request {
     /// Tags that it must not have.
     pub forbidden_tags: BTreeMap<String, String>,
     pub cpu_features: Vec<String>,
-    /// What a guest that moves without booting anew must still find in its CPU.
+    /// What a guest that moves without a new boot must still find in its CPU.
     pub baseline: Option<Arc<CpuBaseline>>,
     /// The project that the instance belongs to: hosts dedicated to another one are out.
     pub project: Option<ProjectId>,

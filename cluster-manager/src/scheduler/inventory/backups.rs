@@ -110,14 +110,14 @@ impl Inventory {
         let keeps = self.at(slot).is_some_and(|h| h.usable() && fits(&h.recovery_reserved, &h.free_for_recovery()));
         let mut lost = self.instances.select(|instance| instance.backup == slot);
         lost.retain(|id| !keeps || !self.still_suits(*id, slot));
-        self.back_up_anew(&lost);
+        self.replace_backups(&lost);
     }
 
     /// A host is in another zone now, so its instances need backups there.
     pub(super) fn check_backups_of(&mut self, slot: u32) {
         let mut lost = self.instances.select(|instance| instance.slot == slot && instance.backup != NIL);
         lost.retain(|id| self.instances.find(*id).is_some_and(|instance| !self.still_suits(*id, instance.backup)));
-        self.back_up_anew(&lost);
+        self.replace_backups(&lost);
     }
 
     fn still_suits(&self, id: InstanceId, backup: u32) -> bool {
@@ -130,7 +130,7 @@ impl Inventory {
     }
 
     /// First all are released, then each gets a new one: members that must go together can all move.
-    fn back_up_anew(&mut self, ids: &[InstanceId]) {
+    fn replace_backups(&mut self, ids: &[InstanceId]) {
         for id in ids {
             self.drop_backup(*id);
         }

@@ -15,7 +15,7 @@ fn id(n: u128) -> HostId {
     HostId(uuid::Uuid::from_u128(n))
 }
 
-/// Hosts of 10 vCPUs and 10 GiB; on each, instances of so many vCPUs and GiB.
+/// Each host has 10 vCPUs and 10 GiB, and runs instances of the given vCPUs and GiB.
 fn rows(hosts: usize) -> Vec<Host> {
     let row = |n| Host { overhead: MemoryOverhead::default(), ..host(n as u128, size(10, 10 * 1024, 100)) };
     (1..=hosts).map(row).collect()
@@ -109,7 +109,7 @@ fn tags_and_groups_hold() {
     let result = plan_balance(&mut inventory, &residents, LIMITS, 0);
     assert_eq!(result.moves.iter().map(|m| m.to).collect::<Vec<_>>(), [id(3)], "not to the empty one");
 
-    // One member on each of the first two, and a constraint to be apart.
+    // The first two hosts have one member each, and the members must be apart.
     let mut constraint = GroupConstraint {
         group: PlacementGroupId::new(),
         policy: GroupPolicy::AntiAffinity,
@@ -170,7 +170,7 @@ proptest! {
                 for (vcpus, gib, constraint) in instances {
                     let mut request = Request { protected: *constraint == 1, ..sized(*vcpus, gib * 1024, 1) };
                     if *constraint == 2 { request.groups = vec![apart]; }
-                    // As decisions would have it: only what fits there now.
+                    // An instance is only there if a decision would have placed it there.
                     if let Some(choice) = choose::choose_on(&mut inventory, &request, row.id) {
                         let id = InstanceId(uuid::Uuid::from_u128(100 + residents.len() as u128));
                         inventory.place_tentatively(id, &choice.placed, &request);

@@ -11,7 +11,7 @@ fn row(n: u128, vcpus: u32) -> Host {
     Host { overhead: MemoryOverhead::default(), ..host(n, size(vcpus, u64::from(vcpus) * 1024, 100)) }
 }
 
-/// How many the scheduler really places.
+/// How many instances the scheduler really places.
 fn placed(rows: &[Host], request: &Request) -> u64 {
     let mut inventory = Inventory::new(rows);
     let mut count = 0;

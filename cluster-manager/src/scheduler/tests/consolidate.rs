@@ -11,7 +11,7 @@ use std::{collections::HashSet, sync::Arc};
 
 const LIMITS: MoveLimits = MoveLimits { moves: 100, moves_per_host: 10 };
 
-/// Hosts of 8 vCPUs; on each, instances of so many.
+/// Each host has 8 vCPUs, and runs instances of the given vCPUs.
 fn world(loads: &[&[u32]], constraint: &Request) -> (Inventory, Vec<Resident>) {
     let rows: Vec<Host> = (1..=loads.len())
         .map(|n| Host { overhead: MemoryOverhead::default(), ..host(n as u128, size(8, 8 * 1024, 100)) })

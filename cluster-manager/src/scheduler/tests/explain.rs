@@ -119,14 +119,14 @@ fn a_group_that_rules_hosts_out_is_named_and_the_nearest_host_is_one_that_it_all
     assert_eq!(
         hint,
         "2 hosts have enough capacity but are ruled out by the placement group; a soft policy would allow it; would fit with \
-         1098 MiB less memory; ask for less, delete something, or add a host"
+         1098 MiB less memory; choose a smaller size, delete other instances, or add a host"
     );
 }
 
 #[test]
 fn what_is_short_is_explained_as_what_to_request_less_of() {
     let full = |capacity: Size| Inventory::new(&[host(1, capacity)]);
-    let less = "; ask for less, delete something, or add a host";
+    let less = "; choose a smaller size, delete other instances, or add a host";
     let refused = |capacity: Size, request: &Request| refusal(&mut full(capacity), request);
     let (counted, hint) = refused(size(4, 65_536, 10), &sized(6, 1024, 0));
     assert_eq!((counted, hint), (vec![(Rejection::Vcpus, 1)], format!("would fit with 2 vCPUs less{less}")));
@@ -139,7 +139,7 @@ fn what_is_short_is_explained_as_what_to_request_less_of() {
     assert_eq!(hint, format!("would fit with 1 vCPU less and 20 GiB less disk{less}"));
     // Nothing would be left of the request.
     let (_, hint) = refused(size(4, 100, 10), &sized(1, 512, 0));
-    assert_eq!(hint, "the nearest host lacks 480 MiB of memory; delete something, or add a host");
+    assert_eq!(hint, "the nearest host lacks 480 MiB of memory; delete other instances, or add a host");
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn a_refusal_names_each_filter_once_and_what_is_missing() {
     assert_eq!((nearest.host_id, nearest.lacks), (Some(rows[0].id), size(2, 0, 0)), "least by share of the host");
     assert_eq!(
         hint(&decision.record),
-        "1 host has enough capacity but is in another zone; would fit with 2 vCPUs less; ask for less, delete something, or add a host"
+        "1 host has enough capacity but is in another zone; would fit with 2 vCPUs less; choose a smaller size, delete other instances, or add a host"
     );
 }
 
@@ -176,7 +176,7 @@ fn a_refusal_says_which_constraint_stands_in_the_way() {
     let refused = decide(&mut inventory, &none, NOW);
     assert_eq!(
         refused.record.hint,
-        "1 host has enough capacity but has the forbidden tag disk=ssd; would fit with 1 vCPU less; ask for less, delete something, or add a host"
+        "1 host has enough capacity but has the forbidden tag disk=ssd; would fit with 1 vCPU less; choose a smaller size, delete other instances, or add a host"
     );
 }
 

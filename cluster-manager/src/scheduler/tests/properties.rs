@@ -4,7 +4,7 @@ use proptest::prelude::*;
 #[derive(Debug, Clone)]
 enum Op {
     Place(Request),
-    /// The n-th outstanding claim's commit succeeds, or fails.
+    /// The commit of the n-th outstanding claim succeeds or fails.
     Settle(usize, bool),
     Delete(usize),
     Cordon(usize, bool),
@@ -46,7 +46,7 @@ fn any_op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Capacity; zone, tag, features.
+/// A host's capacity, then its zone, tag and features.
 type Spec = ((u32, u64, u64), (u8, u8, u8));
 
 fn rows(hosts: &[Spec]) -> Vec<Host> {
@@ -62,7 +62,7 @@ fn rows(hosts: &[Spec]) -> Vec<Host> {
 }
 
 fn any_hosts() -> impl Strategy<Value = Vec<Spec>> {
-    // Few sizes, so that hosts share kinds, cells and buckets.
+    // There are few sizes, so that hosts share kinds, cells and buckets.
     let capacity =
         prop_oneof![Just((8, 16_384, 100)), Just((32, 32_768, 200)), (1_u32..32, 256_u64..32_768, 0_u64..200)];
     proptest::collection::vec((capacity, any::<(u8, u8, u8)>()), 1..12)
@@ -167,7 +167,7 @@ proptest! {
         let rows = rows(&hosts);
         let mut straight = Inventory::new(&rows);
         let mut reversed = Inventory::default();
-        // Another order of hosts, one that came and went, a tag requested sooner: nothing of that matters.
+        // The hosts come in another order, one came and went, and a tag was requested sooner: nothing of that matters.
         let gone = host(999, size(8, 8192, 10));
         reversed.put_host(&gone);
         for row in rows.iter().rev() { reversed.put_host(row); }
