@@ -10,13 +10,13 @@ const GRACE_SECS_MIN: u64 = 120;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where the images' bytes are kept. Empty: `images` below the state directory.
+    /// The directory of the images' bytes. Empty means `images` below the state directory.
     pub directory: PathBuf,
     /// How long a new image may wait for its parts, seconds. An upload in progress extends it.
     pub image_deadline_secs: u64,
     /// The largest part of an image, GiB.
     pub part_gib_max: u64,
-    /// Uploads at once; more are asked to come back.
+    /// Uploads at once. More are refused as unavailable.
     pub uploads_max: usize,
     /// An upload that sends nothing for this long is cut, seconds.
     pub upload_stall_secs: u64,
@@ -24,7 +24,7 @@ pub struct Config {
     pub object_grace_secs: u64,
     /// How long outcomes of operations are kept for repeats, hours.
     pub operation_hours: u64,
-    /// Between two looks for what has expired, seconds.
+    /// The time between two sweeps, seconds.
     pub sweep_secs: u64,
 }
 
@@ -44,7 +44,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Everything that is wrong with it.
+    /// Lists everything that is wrong with it.
     #[must_use]
     pub fn validate(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();

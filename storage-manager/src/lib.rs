@@ -2,7 +2,7 @@
 //!
 //! Images come from people and are not trusted: [`object::inspect`] decides what is an image. Disks are rows here and files on hosts:
 //! the cluster-manager reserves them before it commits an instance, confirms them after, releases them when a deletion is accepted (the
-//! quota is given back then) and forgets them when the host proved that the bytes are gone. What was reserved and never confirmed
+//! quota is released then) and removes them when the host proved that the bytes are gone. What was reserved and never confirmed
 //! expires ([`reconcile`]).
 //!
 //! Writes the tables `image`, `disk`, `storage_usage` and `storage_operation`.

@@ -27,8 +27,8 @@ async fn fail(cloud: &Cloud, instance: &InstanceRow) {
     let progress = InstanceProgress {
         id: instance.id,
         expected_generation: instance.generation,
-        seen_start: instance.fence.start,
-        seen_counter: instance.fence.counter,
+        expected_start: instance.fence.start,
+        expected_counter: instance.fence.counter,
         state: InstanceState::Error,
         step: String::new(),
         reason: "its host caught fire".to_owned(),

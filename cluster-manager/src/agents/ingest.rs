@@ -230,7 +230,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
                 id,
                 epoch: fence.epoch,
                 generation: fence.generation,
-                seen_generation: row.instance.generation,
+                expected_generation: row.instance.generation,
                 start: fence.start,
                 counter: fence.counter,
                 state: status.state,

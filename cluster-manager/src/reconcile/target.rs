@@ -131,8 +131,8 @@ pub fn render_progress(target: &PassTarget, progress: Progress, now: Timestamp) 
     unit.op(store::InstanceProgress {
         id: instance.id,
         expected_generation: instance.generation,
-        seen_start: fence.start,
-        seen_counter: fence.counter,
+        expected_start: fence.start,
+        expected_counter: fence.counter,
         state,
         step,
         reason,

@@ -102,7 +102,7 @@ impl Lab {
         output(self.command(machine, command))
     }
 
-    /// A line of shell on a machine.
+    /// Runs a line of shell on a machine.
     pub fn sh(&self, machine: &str, line: &str) -> anyhow::Result<String> {
         self.exec(machine, ["bash", "-euo", "pipefail", "-c", line])
     }
@@ -122,7 +122,7 @@ impl Lab {
         self.script("cut", [machine, "--network", cable.as_str()])
     }
 
-    /// Nothing passes, and the link stays up.
+    /// Cuts it so that nothing passes while the link stays up.
     pub fn cut_silently(&self, machine: &str, cable: Cable) -> anyhow::Result<()> {
         self.script("cut", [machine, "--network", cable.as_str(), "--silent"])
     }
@@ -156,7 +156,7 @@ impl Lab {
         self.script("down", ["--purge"])
     }
 
-    /// One of deploy/lab's commands.
+    /// Runs one of deploy/lab's commands.
     pub fn script<const N: usize>(&self, tool: &str, args: [&str; N]) -> anyhow::Result<()> {
         let mut run = self.tool(tool);
         if tool == "up" {

@@ -15,7 +15,7 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Until /readyz says so, 60 s at most.
+/// Waits until /readyz answers with success, 60 s at most.
 pub async fn wait_ready(base: &str) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     let ready = async {

@@ -14,7 +14,7 @@ pub struct Server {
     child: Child,
     pub base: String,
     pub dir: tempfile::TempDir,
-    /// From spawn to /readyz saying yes.
+    /// How long the start took, from the spawn until /readyz agreed.
     pub start: Duration,
     /// Its networks' namespaces are named `<prefix>-<id>`.
     pub prefix: String,
@@ -143,7 +143,7 @@ impl Server {
         self.remove_namespaces()
     }
 
-    /// Those of networks that instances still had: an agent's end leaves them, as guests live on.
+    /// Removes the namespaces of networks that instances still had. An agent leaves them when it ends, since guests live on.
     fn remove_namespaces(&self) -> anyhow::Result<()> {
         let ours = format!("{}-", self.prefix);
         for entry in std::fs::read_dir("/run/netns").into_iter().flatten() {

@@ -61,8 +61,8 @@ fn changed_meanwhile() -> Problem {
         .with_hint("read it again, and repeat the change if it still makes sense")
 }
 
-fn name_taken(noun: &str) -> Problem {
-    Problem::new(ErrorKind::AlreadyExists, "name_taken", format!("a {noun} of that name exists already"))
+fn name_taken(kind: &str) -> Problem {
+    Problem::new(ErrorKind::AlreadyExists, "name_taken", format!("a {kind} of that name exists already"))
         .with_hint("choose another name, or use the existing object")
 }
 

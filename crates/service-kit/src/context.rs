@@ -1,5 +1,5 @@
-//! The context of a call, carried in gRPC metadata from the edge to the last service: who asked, under which request id, as which
-//! operation, and whether nothing may change.
+//! The context of a call, carried in gRPC metadata from the edge to the last service: who made the request, under which id, as which
+//! operation, and whether it is a dry run.
 
 use domain::OperationId;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -23,7 +23,7 @@ const PRINCIPAL_NAME: &str = "x-iaas-principal-name";
 const DRY_RUN: &str = "x-iaas-dry-run";
 
 impl CallContext {
-    /// The context of work that no request asked for.
+    /// The context of work that no request started.
     #[must_use]
     pub fn system(reason: &str) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl CallContext {
     pub fn inject<T>(&self, request: &mut tonic::Request<T>) {
         let metadata = request.metadata_mut();
         let mut put = |key: &'static str, value: &str| {
-            // Only visible ASCII travels; names are validated to be that, and a strange request id is left out.
+            // Only visible ASCII can be sent. Names are validated to be that, and another request id is left out.
             if let Ok(value) = MetadataValue::try_from(value) {
                 metadata.insert(key, value);
             }

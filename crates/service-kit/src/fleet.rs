@@ -19,7 +19,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 /// How long a connection of an unknown host waits for a fresh list.
-const LOOK: Duration = Duration::from_secs(3);
+const LIST_WAIT: Duration = Duration::from_secs(3);
 
 /// A handle; clones share the list. Empty at first: nobody is admitted.
 #[derive(Clone, Default)]
@@ -29,7 +29,7 @@ struct Inner {
     state: Mutex<State>,
     /// How often a list was published.
     published: watch::Sender<u64>,
-    wanted: Notify,
+    requested: Notify,
     next: AtomicU64,
 }
 
@@ -51,7 +51,7 @@ impl Default for Inner {
         Self {
             state: Mutex::default(),
             published: watch::Sender::new(0),
-            wanted: Notify::new(),
+            requested: Notify::new(),
             next: AtomicU64::new(0),
         }
     }
@@ -90,7 +90,7 @@ impl Fleet {
     }
 
     /// As [`Fleet::admits`]; a host that isn't known is looked for in a list that was read after the question.
-    pub async fn look(&self, host_id: HostId, key_hash: &str) -> bool {
+    pub async fn admits_now(&self, host_id: HostId, key_hash: &str) -> bool {
         let mut published = self.0.published.subscribe();
         let before = *published.borrow_and_update();
         let found = async {
@@ -102,18 +102,18 @@ impl Fleet {
                 if *published.borrow_and_update() >= before + 2 {
                     return false;
                 }
-                self.0.wanted.notify_one();
+                self.0.requested.notify_one();
                 if published.changed().await.is_err() {
                     return false;
                 }
             }
         };
-        tokio::time::timeout(LOOK, found).await.unwrap_or(false)
+        tokio::time::timeout(LIST_WAIT, found).await.unwrap_or(false)
     }
 
     /// Until somebody waits for a fresh list.
-    pub async fn wanted(&self) {
-        self.0.wanted.notified().await;
+    pub async fn list_requested(&self) {
+        self.0.requested.notified().await;
     }
 
     /// Enters a connection, to be cut when its host is no longer admitted.
@@ -155,17 +155,17 @@ mod tests {
         fleet.publish([(old, "a".to_owned())].into());
         assert!(fleet.admits(old, "a") && !fleet.admits(old, "b") && !fleet.admits(new, "a"));
         let open = fleet.enter(old, "a");
-        let look = tokio::spawn({
+        let admitted = tokio::spawn({
             let fleet = fleet.clone();
-            async move { fleet.look(new, "n").await }
+            async move { fleet.admits_now(new, "n").await }
         });
         // The first list after the question was read before the host joined.
-        fleet.wanted().await;
+        fleet.list_requested().await;
         fleet.publish([(old, "a".to_owned())].into());
-        fleet.wanted().await;
+        fleet.list_requested().await;
         assert!(!open.cut.is_cancelled());
         fleet.publish([(new, "n".to_owned())].into());
-        assert!(look.await.expect("no panic"));
+        assert!(admitted.await.expect("no panic"));
         assert!(open.cut.is_cancelled(), "the old host was removed");
         drop(open);
         assert!(fleet.state().connections.is_empty());

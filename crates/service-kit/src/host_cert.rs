@@ -24,7 +24,7 @@ pub const REQUEST_BYTES_MAX: usize = 8 * 1024;
 pub enum HostCertError {
     #[error("the signing request is longer than {REQUEST_BYTES_MAX} bytes")]
     TooLong,
-    /// Not PEM, not a request, or not signed by its own key.
+    /// The text is no PEM, holds no request, or isn't signed by its own key.
     #[error("the signing request can't be read")]
     Request(#[source] rcgen::Error),
     #[error("the certificate can't be made")]

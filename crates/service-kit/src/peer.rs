@@ -16,13 +16,13 @@ pub const CONTROL_PLANE: &str = "control-plane";
 #[derive(Debug, Clone)]
 pub enum Peer {
     InProcess,
-    /// Plain TCP, which is allowed on loopback alone.
+    /// The peer came by plain TCP, which is allowed on loopback alone.
     Loopback,
-    /// By mutual TLS: a manager, or the gateway. Empty: a certificate that names no role.
+    /// The peer came by mutual TLS and is a manager or the gateway. The role is empty when the certificate names none.
     Role {
         role: String,
     },
-    /// By mutual TLS: an agent of one host.
+    /// The peer came by mutual TLS and is an agent of one host.
     Host(HostPeer),
 }
 
@@ -50,7 +50,7 @@ impl HostPeer {
     }
 }
 
-/// The code of a refusal that only joining anew helps against.
+/// The code of a refusal after which a host has to join again.
 pub const NOT_ADMITTED: &str = "host_not_admitted";
 
 /// Whether a refusal says that this host is no (longer) part of the fleet.
@@ -68,13 +68,13 @@ pub enum SpeaksFor {
 }
 
 impl SpeaksFor {
-    /// Refuses a `told` host id that isn't the certificate's.
-    pub fn check(self, told: &str) -> Result<(), Status> {
+    /// Refuses a `claimed` host id that isn't the certificate's.
+    pub fn check(self, claimed: &str) -> Result<(), Status> {
         match self {
             Self::Any => Ok(()),
-            Self::Host(host_id) if told.parse() == Ok(host_id) => Ok(()),
+            Self::Host(host_id) if claimed.parse() == Ok(host_id) => Ok(()),
             Self::Host(host_id) => {
-                tracing::warn!(%host_id, told, "an agent speaks for a host that isn't its own");
+                tracing::warn!(%host_id, claimed, "an agent speaks for a host that isn't its own");
                 Err(Status::permission_denied("this certificate names another host"))
             }
         }

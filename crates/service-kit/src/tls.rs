@@ -57,7 +57,7 @@ pub enum TlsError {
 pub struct CertFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// None: a server that asks for no client certificate.
+    /// `None` is a server that requires no client certificate.
     pub peers_ca: Option<PathBuf>,
 }
 
@@ -142,7 +142,7 @@ impl Ca {
 
 fn set_lifetime(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
-    // A day back: the clocks of two hosts differ.
+    // It is valid since yesterday, because the clocks of two hosts differ.
     params.not_before = (now - Duration::from_secs(86_400)).into();
     params.not_after = (now + lifetime).into();
 }
@@ -292,7 +292,7 @@ pub fn local_names() -> Vec<String> {
 /// Whom a certificate names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerName {
-    /// By its common name.
+    /// The role that its common name says.
     Role(String),
     /// An agent of one host, with the SHA-256 of its public key.
     Host { host_id: HostId, role: AgentRole, key_hash: String },

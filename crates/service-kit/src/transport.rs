@@ -51,7 +51,7 @@ pub enum TransportError {
     },
 }
 
-/// Where a service accepts calls.
+/// This is where a service accepts calls.
 pub enum GrpcListener {
     InProcess(mpsc::Receiver<DuplexStream>),
     Tcp {
@@ -178,7 +178,7 @@ impl TlsConn {
         let (peer, cut) = match named {
             tls::PeerName::Role(role) => (Peer::Role { role }, None),
             tls::PeerName::Host { host_id, role, key_hash } => {
-                let admitted = fleet.look(host_id, &key_hash).await;
+                let admitted = fleet.admits_now(host_id, &key_hash).await;
                 let cut = admitted.then(|| {
                     let entered = fleet.enter(host_id, &key_hash);
                     (Box::pin(entered.cut.clone().cancelled_owned()), entered)

@@ -190,7 +190,7 @@ async fn a_host_is_known_by_its_certificate_until_it_is_removed() {
     let refused = ask(&target(other_role)).await.expect_err("not a compute-agent");
     assert_eq!(refused.code(), tonic::Code::PermissionDenied);
 
-    // A channel that is open is cut when its host goes; the next connection is told why.
+    // A channel that is open is cut when its host goes; the next connection is refused with the reason.
     let channel = agent.channel().expect("a target");
     let mut client = StorageManagerClient::new(channel);
     client.release_disks(ReleaseDisksRequest::default()).await.expect("answered");
@@ -199,19 +199,19 @@ async fn a_host_is_known_by_its_certificate_until_it_is_removed() {
         let fleet = fleet.clone();
         async move {
             loop {
-                fleet.wanted().await;
+                fleet.list_requested().await;
                 fleet.publish([].into());
             }
         }
     });
-    let told = loop {
+    let refusal = loop {
         let answer = client.release_disks(ReleaseDisksRequest::default()).await.expect_err("removed");
         // The first answer may be the cut itself.
         if peer::says_not_admitted(&answer) {
             break answer;
         }
     };
-    assert_eq!(told.code(), tonic::Code::PermissionDenied);
+    assert_eq!(refusal.code(), tonic::Code::PermissionDenied);
     keeps_publishing.abort();
     shutdown.cancel();
 }

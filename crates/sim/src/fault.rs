@@ -10,22 +10,22 @@ pub enum CrashPoint {
     BeforeLedger,
     /// The command is in the ledger, nothing is done.
     AfterLedger,
-    /// It is done, nobody was told.
+    /// It is done, and no report was sent.
     AfterDoing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// Can't be done now: says so, and tries again by itself.
+    /// The agent reports that it can't do it now, and tries again by itself.
     Refuse,
-    /// Takes its time.
+    /// The agent does it later.
     Delay(Duration),
     Crash(CrashPoint),
-    /// Did it, but the reply was lost: only a repeat tells.
+    /// The agent did it, but its reply was lost; a repeat brings it.
     LoseReply,
-    /// Did it, then the connection broke.
+    /// The agent did it, then the connection broke.
     Disconnect,
-    /// Says the truth, then something from before.
+    /// The agent sends its report, then an older one.
     StaleReport,
     DuplicateReport,
     /// The report comes after the next one.
@@ -52,7 +52,7 @@ impl Fault {
 #[derive(Debug, Clone)]
 pub struct FaultPlan {
     seed: u64,
-    /// Of a thousand commands, how many meet a fault.
+    /// How many of a thousand commands meet a fault.
     permille: u32,
     faults: Vec<Fault>,
     random: StdRng,

@@ -41,7 +41,7 @@ pub struct SimConfig {
     pub plan: FaultPlan,
     /// Whether a start is reported when it begins, or only when it is done.
     pub report_building: bool,
-    /// A host that can't hear: it is connected and sends heartbeats, but does nothing.
+    /// A host that ignores commands: it is connected and sends heartbeats, but does nothing.
     pub deaf: bool,
 }
 
@@ -89,7 +89,7 @@ pub(crate) enum Phase {
     Up,
     /// The agent's process is dead; what runs goes on.
     Crashed,
-    /// The process lives, the network doesn't.
+    /// The process lives without a network.
     Cut,
     Stopped,
 }
@@ -157,7 +157,7 @@ impl SimHost {
         &self.shared.config.name
     }
 
-    /// What runs here now.
+    /// The instances that run here now.
     #[must_use]
     pub fn machines(&self) -> BTreeMap<InstanceId, Machine> {
         self.shared.ledger().machines.clone()
@@ -189,7 +189,7 @@ impl SimHost {
         *self.shared.plan() = plan;
     }
 
-    /// From now on it does nothing of what it is told, or does so again.
+    /// From now on it ignores commands, or obeys them again.
     pub fn set_deaf(&self, deaf: bool) {
         self.shared.deaf.store(deaf, Ordering::Relaxed);
     }

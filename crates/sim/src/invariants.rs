@@ -9,15 +9,15 @@ use crate::{
 use domain::{
     HostId, InstanceId,
     flavor::Size,
-    instance::{Instance, InstanceState, Power as Wanted, ReportFence},
+    instance::{Instance, InstanceState, Power as DesiredPower, ReportFence},
 };
 use std::collections::{BTreeMap, HashMap};
 use store::{InstanceFilter, InstanceRow, LeakKind, ReadError, Store};
 
-/// Remembers what it saw, to know what fell.
+/// Keeps what it observed last, to know what fell.
 #[derive(Debug, Default)]
 pub struct Checker {
-    seen: HashMap<InstanceId, (i64, i64, ReportFence)>,
+    last: HashMap<InstanceId, (i64, i64, ReportFence)>,
 }
 
 const ALL: u32 = 100_000;
@@ -39,7 +39,7 @@ impl Checker {
         for row in rows(store).await? {
             let Instance { id, generation, epoch, ref status, ref name, .. } = row.instance;
             let now = (generation, epoch, row.fence);
-            if let Some((g, e, fence)) = self.seen.insert(id, now)
+            if let Some((g, e, fence)) = self.last.insert(id, now)
                 && (generation < g || epoch < e || row.fence < fence)
             {
                 broken.push(format!("{name} fell from {:?} to {now:?}", (g, e, fence)));
@@ -98,14 +98,14 @@ fn difference(row: &Instance, reality: &BTreeMap<HostId, BTreeMap<InstanceId, Ma
     }
     let machine = row.host_id.and_then(|id| reality.get(&id)).and_then(|m| m.get(&row.id));
     let (is, epoch) = (machine.map(|m| m.power), machine.map(|m| m.epoch));
-    let wanted = match row.spec.power {
-        Wanted::On => (Some(Power::Running), InstanceState::Running),
-        Wanted::Off => (None, InstanceState::Stopped),
-        Wanted::Paused => (Some(Power::Paused), InstanceState::Paused),
+    let desired = match row.spec.power {
+        DesiredPower::On => (Some(Power::Running), InstanceState::Running),
+        DesiredPower::Off => (None, InstanceState::Stopped),
+        DesiredPower::Paused => (Some(Power::Paused), InstanceState::Paused),
     };
     let held = epoch.is_none_or(|e| e == row.epoch);
-    ((is, status.state) != wanted || !held).then(|| {
-        format!("{name} shall be {wanted:?}, is {is:?} in epoch {epoch:?}, shown as {}", status.state.as_str())
+    ((is, status.state) != desired || !held).then(|| {
+        format!("{name} shall be {desired:?}, is {is:?} in epoch {epoch:?}, shown as {}", status.state.as_str())
     })
 }
 

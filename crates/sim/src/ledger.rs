@@ -5,7 +5,7 @@ use crate::world::World;
 use domain::{HostId, InstanceId, Timestamp};
 use proto::{
     agent::v1::{DesiredInstance, InstanceObservation},
-    cluster::v1::{self as cluster, InstanceState, OnCrash, Power as Wanted},
+    cluster::v1::{self as cluster, InstanceState, OnCrash, Power as DesiredPower},
     sync::v1::{self as pb, desired_object::Object, report::Observation},
 };
 use std::collections::BTreeMap;
@@ -110,18 +110,18 @@ impl Ledger {
             stop(&mut self.machines);
             entry.built_seq = spec.root_seq;
         }
-        let wanted = spec.power();
+        let desired_power = spec.power();
         let reboots = spec.boot_seq > entry.booted_seq;
         entry.booted_seq = spec.boot_seq;
-        if entry.lies_since_boot.is_some_and(|seq| spec.boot_seq > seq) || wanted == Wanted::Off {
+        if entry.lies_since_boot.is_some_and(|seq| spec.boot_seq > seq) || desired_power == DesiredPower::Off {
             entry.lies_since_boot = None;
         }
-        if wanted == Wanted::Off || entry.lies_since_boot.is_some() {
+        if desired_power == DesiredPower::Off || entry.lies_since_boot.is_some() {
             stop(&mut self.machines);
             seen.set_state(InstanceState::Stopped);
             return Some(report_of(&entry.desired, seen));
         }
-        let power = if wanted == Wanted::Paused { Power::Paused } else { Power::Running };
+        let power = if desired_power == DesiredPower::Paused { Power::Paused } else { Power::Running };
         let goes_on = self.machines.contains_key(&id) && !reboots;
         let started_at = machine.filter(|_| goes_on).map_or(now, |m| m.started_at);
         if !goes_on {
@@ -191,7 +191,7 @@ mod tests {
 
     fn desired(epoch: i64, generation: i64, deleted: bool) -> pb::DesiredObject {
         let mut spec = cluster::InstanceSpec { deleted, ..Default::default() };
-        spec.set_power(Wanted::On);
+        spec.set_power(DesiredPower::On);
         let instance = DesiredInstance { spec: Some(spec), ..Default::default() };
         let object = Some(Object::Instance(Box::new(instance)));
         pb::DesiredObject { epoch, generation, deleted, object, ..Default::default() }

@@ -10,7 +10,7 @@ use crate::{
 use domain::{InstanceId, Timestamp};
 use proto::{
     agent::v1::{ComputeStatistics, InstanceObservation, console_relay_client::ConsoleRelayClient},
-    cluster::v1::{InstanceState, Power as Wanted},
+    cluster::v1::{InstanceState, Power as DesiredPower},
     sync::v1::{
         self as pb, agent_message::Message as Up, heartbeat::Statistics, host_sync_client::HostSyncClient,
         manager_message::Message as Down, report::Observation,
@@ -291,7 +291,7 @@ impl Process {
             let ledger = self.shared.ledger();
             let Some(entry) = ledger.entries.get(&id) else { return };
             let spec = instance_of(&entry.desired).and_then(|instance| instance.spec.as_ref());
-            let on = spec.is_some_and(|spec| spec.power() != Wanted::Off);
+            let on = spec.is_some_and(|spec| spec.power() != DesiredPower::Off);
             let state = match (entry.tombstone, ledger.machines.get(&id)) {
                 (true, _) => InstanceState::Deleting,
                 (false, Some(machine)) if machine.power == crate::Power::Paused => InstanceState::Paused,

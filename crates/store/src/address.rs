@@ -36,7 +36,7 @@ impl AddressOwner {
 }
 
 op! {
-    /// Succeeds for an address that nobody has and that rests no longer at `at`, and for one that this owner has; not in a subnet that is
+    /// Succeeds for an address that nobody has and whose quarantine is over at `at`, and for one that this owner has; not in a subnet that is
     /// gone.
     AddressTake {
         /// A network's or an external network's id.
@@ -59,7 +59,7 @@ op! {
 }
 
 op! {
-    /// It rests until `free_at`. Changes nothing when another has it by now.
+    /// It is quarantined until `free_at`. Changes nothing when another has it by now.
     AddressRelease { scope_id: String, address: IpAddr, owner_id: String, free_at: Timestamp }
     on address, Change by (scope_id, address):
     "UPDATE address SET free_at = r.free_at FROM {rows}
@@ -68,7 +68,7 @@ op! {
 }
 
 op! {
-    /// Rows that rest no longer, at most 2,000.
+    /// Removes rows whose quarantine is over, at most 2,000.
     AddressSweep { before: Timestamp }
     on address, Change by (before):
     "DELETE FROM address WHERE (scope_id, address) IN (SELECT scope_id, address FROM address
@@ -94,15 +94,14 @@ impl Store {
         self.pool().fetch_all(sql, []).await
     }
 
-    /// Whether there are rows that rest no longer at `now`.
-    pub async fn address_resting_until(&self, now: Timestamp) -> Result<bool, ReadError> {
+    /// Whether there are rows whose quarantine is over at `now`.
+    pub async fn address_quarantine_over(&self, now: Timestamp) -> Result<bool, ReadError> {
         let sql = "SELECT count(*) AS n FROM (SELECT 1 FROM address WHERE free_at <= $1 LIMIT 1) AS x";
         let count: Count = self.pool().fetch_one(sql, [now.into()]).await?;
         Ok(count.n > 0)
     }
 
     pub async fn address_find(&self, scope_id: &str, address: IpAddr) -> Result<Option<AddressRow>, ReadError> {
-        let sql = "WHERE scope_id = $1 AND address = $2";
-        self.pool().find(sql, [scope_id.into(), address.to_string().into()]).await
+        self.pool().find("WHERE scope_id = $1 AND address = $2", [scope_id.into(), address.to_string().into()]).await
     }
 }

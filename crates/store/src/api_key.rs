@@ -43,12 +43,10 @@ row! {
 
 impl Store {
     pub async fn api_key_find_by_prefix(&self, prefix: &str) -> Result<Option<ApiKeyRow>, ReadError> {
-        let sql = "WHERE prefix = $1";
-        self.pool().find(sql, [prefix.into()]).await
+        self.pool().find("WHERE prefix = $1", [prefix.into()]).await
     }
 
     pub async fn api_key_list(&self, user_id: UserId) -> Result<Vec<ApiKeyRow>, ReadError> {
-        let sql = "WHERE user_id = $1 ORDER BY id";
-        self.pool().list(sql, [user_id.into()]).await
+        self.pool().list("WHERE user_id = $1 ORDER BY id", [user_id.into()]).await
     }
 }

@@ -19,7 +19,7 @@ row! {
 }
 
 impl Store {
-    /// All, by id.
+    /// All of them, by id.
     pub async fn cpu_baseline_list(&self) -> Result<Vec<CpuBaselineRow>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }

@@ -112,7 +112,7 @@ row! {
         /// `local`.
         pub pool: String,
         pub size_gib: u64,
-        /// Where it is attached.
+        /// The host where it is attached.
         pub host_id: Option<HostId>,
         /// The instance's epoch there.
         pub epoch: i64,
@@ -132,7 +132,7 @@ impl Store {
         self.pool().list_among("id", ids).await
     }
 
-    /// By id.
+    /// The instance's disks, by id.
     pub async fn disk_list_of_instance(&self, instance_id: InstanceId) -> Result<Vec<DiskRow>, ReadError> {
         self.pool().list("WHERE instance_id = $1 ORDER BY id", [instance_id.into()]).await
     }

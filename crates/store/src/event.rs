@@ -65,9 +65,7 @@ impl OpKind for EventInsert {
 op! {
     /// Forgets those that happened before `before`, at most 2,000: see [`crate::Retention`].
     EventExpire { before: Timestamp }
-    on event, Change by (before):
-    "DELETE FROM event WHERE id IN (SELECT id FROM event
-        WHERE at < (SELECT max(r.before) FROM {rows}) ORDER BY at LIMIT 2000)"
+    on event, Change by (before): expire id by at
 }
 
 record! { Event, of event { id, at, project_id, kind, object_kind, object_id, message, request_id, data } }

@@ -7,7 +7,7 @@ use domain::{
 };
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     ExternalNetworkInsert {
         id: ExternalNetworkId,
         name: Name,
@@ -19,7 +19,7 @@ op! {
 }
 
 op! {
-    /// Raises the generation.
+    /// This raises the generation.
     ExternalNetworkChange {
         id: ExternalNetworkId,
         expected_generation: i64,

@@ -7,7 +7,7 @@ use domain::{
 };
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     FlavorInsert {
         id: FlavorId,
         name: Name,
@@ -52,13 +52,11 @@ record! { Flavor, from FlavorRow }
 
 impl Store {
     pub async fn flavor_find(&self, id: FlavorId) -> Result<Option<Flavor>, ReadError> {
-        let sql = "WHERE id = $1";
-        self.pool().find(sql, [id.into()]).await
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn flavor_find_by_name(&self, name: &str) -> Result<Option<Flavor>, ReadError> {
-        let sql = "WHERE name = $1";
-        self.pool().find(sql, [name.into()]).await
+        self.pool().find("WHERE name = $1", [name.into()]).await
     }
 
     pub async fn flavor_list(&self, page: Page) -> Result<Vec<Flavor>, ReadError> {

@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use domain::{ExternalNetworkId, FloatingIpId, PortId, ProjectId, Timestamp, network::FloatingIp};
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     FloatingIpInsert {
         id: FloatingIpId,
         project_id: ProjectId,
@@ -20,7 +20,7 @@ op! {
 }
 
 op! {
-    /// Raises the generation.
+    /// This raises the generation.
     FloatingIpChange {
         id: FloatingIpId,
         expected_generation: i64,
@@ -35,7 +35,7 @@ op! {
 }
 
 op! {
-    /// Decided on this generation, as quota comes back with it.
+    /// It is decided on this generation, since quota is released with it.
     FloatingIpDelete { id: FloatingIpId, expected_generation: i64 }
     on floating_ip, Change by (id), guard FloatingIpGeneration:
     "DELETE FROM floating_ip WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})"
@@ -71,7 +71,7 @@ impl Store {
         self.pool().list_among("port_id", ids).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn floating_ip_load_all(&self) -> Result<Vec<FloatingIp>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }

@@ -249,7 +249,7 @@ impl Store {
         self.pool().find("WHERE name = $1", [name.into()]).await
     }
 
-    /// All.
+    /// All of them, by id.
     pub async fn host_list(&self) -> Result<Vec<Host>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }

@@ -38,9 +38,7 @@ op! {
 op! {
     /// Forgets those that expired before `before`, at most 2,000: see [`crate::Retention`].
     HostTokenExpire { before: Timestamp }
-    on host_token, Change by (before):
-    "DELETE FROM host_token WHERE id IN (SELECT id FROM host_token
-        WHERE expires_at < (SELECT max(r.before) FROM {rows}) ORDER BY expires_at LIMIT 2000)"
+    on host_token, Change by (before): expire id by expires_at
 }
 
 op! {
@@ -88,7 +86,7 @@ impl Store {
         self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
-    /// By the SHA-256 of its secret.
+    /// The token whose secret has this SHA-256.
     pub async fn host_token_find_by_secret(&self, secret_hash: &str) -> Result<Option<HostTokenRow>, ReadError> {
         self.pool().find("WHERE secret_hash = $1", [secret_hash.into()]).await
     }
@@ -97,14 +95,13 @@ impl Store {
         self.pool().page(None, page).await
     }
 
-    /// Those that admitted a host.
+    /// The tokens that admitted the host.
     pub async fn host_token_list_of_host(&self, host_id: HostId) -> Result<Vec<HostTokenRow>, ReadError> {
         self.pool().list("WHERE host_id = $1 ORDER BY id", [host_id.into()]).await
     }
 
     pub async fn host_admission_find(&self, host_id: HostId) -> Result<Option<HostAdmissionRow>, ReadError> {
-        let sql = "WHERE host_id = $1";
-        self.pool().find(sql, [host_id.into()]).await
+        self.pool().find("WHERE host_id = $1", [host_id.into()]).await
     }
 
     /// The whole fleet.

@@ -1,6 +1,6 @@
 //! Idempotency keys and the outcomes of operations. The api-gateway commits (principal, key) → operation before it calls; the owning
 //! service inserts the operation's id with its outcome in the transaction of the change. So after any crash a repeat finds either the
-//! outcome or nothing done. An outcome is base64 of the answer as the owning service encodes it.
+//! outcome or nothing done. An outcome is base64 of the message that answers the call (crates/operation).
 
 use crate::{Op, ReadError, Store};
 use domain::{OperationId, Timestamp};
@@ -21,63 +21,35 @@ op! {
 }
 
 op! {
-    /// At most 2,000, as the three below: see [`crate::Retention`].
+    /// Forgets keys, at most 2,000: see [`crate::Retention`].
     IdempotencyExpire { before: Timestamp }
     on idempotency, Change by (before):
     "DELETE FROM idempotency WHERE (principal, idem_key) IN (SELECT principal, idem_key FROM idempotency
         WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
 }
 
-op! {
-    /// Of the api-gateway.
-    IdentityOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on identity_operation, Insert by (id): insert
+/// The outcomes of one owner's operations.
+macro_rules! operations {
+    ($($table:ident: $insert:ident, $expire:ident, $owner:literal);+ $(;)?) => {$(
+        op! {
+            #[doc = concat!("Stores the outcome of an operation of the ", $owner, ".")]
+            $insert { id: OperationId, outcome: String, created_at: Timestamp }
+            on $table, Insert by (id): insert
+        }
+
+        op! {
+            #[doc = concat!("Forgets outcomes of the ", $owner, ", at most 2,000: see [`crate::Retention`].")]
+            $expire { before: Timestamp }
+            on $table, Change by (before): expire id by created_at
+        }
+    )+};
 }
 
-op! {
-    /// Of the cluster-manager.
-    ComputeOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on compute_operation, Insert by (id): insert
-}
-
-op! {
-    /// Of the storage-manager.
-    StorageOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on storage_operation, Insert by (id): insert
-}
-
-op! {
-    /// Of the resource-manager.
-    ResourceOperationInsert { id: OperationId, outcome: String, created_at: Timestamp }
-    on resource_operation, Insert by (id): insert
-}
-
-op! {
-    IdentityOperationExpire { before: Timestamp }
-    on identity_operation, Change by (before):
-    "DELETE FROM identity_operation WHERE id IN (SELECT id FROM identity_operation
-        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
-}
-
-op! {
-    ComputeOperationExpire { before: Timestamp }
-    on compute_operation, Change by (before):
-    "DELETE FROM compute_operation WHERE id IN (SELECT id FROM compute_operation
-        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
-}
-
-op! {
-    StorageOperationExpire { before: Timestamp }
-    on storage_operation, Change by (before):
-    "DELETE FROM storage_operation WHERE id IN (SELECT id FROM storage_operation
-        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
-}
-
-op! {
-    ResourceOperationExpire { before: Timestamp }
-    on resource_operation, Change by (before):
-    "DELETE FROM resource_operation WHERE id IN (SELECT id FROM resource_operation
-        WHERE created_at < (SELECT max(r.before) FROM {rows}) ORDER BY created_at LIMIT 2000)"
+operations! {
+    identity_operation: IdentityOperationInsert, IdentityOperationExpire, "api-gateway";
+    compute_operation: ComputeOperationInsert, ComputeOperationExpire, "cluster-manager";
+    storage_operation: StorageOperationInsert, StorageOperationExpire, "storage-manager";
+    resource_operation: ResourceOperationInsert, ResourceOperationExpire, "resource-manager";
 }
 
 row! {
@@ -95,7 +67,7 @@ row! {
     struct OutcomeRow { outcome: String }
 }
 
-/// Whose outcomes.
+/// The owner whose outcomes are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum OperationTable {
     Identity,
@@ -119,8 +91,7 @@ impl OperationTable {
 
 impl Store {
     pub async fn idempotency_find(&self, principal: &str, key: &str) -> Result<Option<IdempotencyRow>, ReadError> {
-        let sql = "WHERE principal = $1 AND idem_key = $2";
-        self.pool().find(sql, [principal.into(), key.into()]).await
+        self.pool().find("WHERE principal = $1 AND idem_key = $2", [principal.into(), key.into()]).await
     }
 
     /// The outcome, if the operation was committed.

@@ -8,7 +8,7 @@ use domain::{
 use std::collections::BTreeSet;
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     ImageInsert {
         id: ImageId,
         project_id: ProjectId,
@@ -29,7 +29,7 @@ op! {
 }
 
 op! {
-    /// Raises the generation.
+    /// This raises the generation.
     ImageChange {
         id: ImageId,
         expected_generation: i64,
@@ -77,7 +77,7 @@ impl Store {
         self.pool().find(sql, [project_id.into(), name.into()]).await
     }
 
-    /// Those that the project may use: its own and public ones.
+    /// The images that the project may use: its own and public ones.
     pub async fn image_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Image>, ReadError> {
         let sql = "WHERE (project_id = $1 OR visibility = 'public') AND id > $2 ORDER BY id LIMIT $3";
         self.pool().list(sql, [project_id.into(), page.after_text().into(), page.limit.into()]).await
@@ -87,16 +87,15 @@ impl Store {
         self.pool().list_among("id", ids).await
     }
 
-    /// Those whose deadline has passed, the longest overdue first.
+    /// The images whose deadline has passed, the longest overdue first.
     pub async fn image_deadline_passed(&self, now: Timestamp) -> Result<Vec<Image>, ReadError> {
         let sql = "WHERE deadline_at IS NOT NULL AND deadline_at <= $1 ORDER BY deadline_at, id";
         self.pool().list(sql, [now.into()]).await
     }
 
-    /// Those whose deletion was begun.
+    /// The images whose deletion was begun.
     pub async fn image_deleting(&self) -> Result<Vec<Image>, ReadError> {
-        let sql = "WHERE state = 'deleting' ORDER BY id";
-        self.pool().list(sql, []).await
+        self.pool().list("WHERE state = 'deleting' ORDER BY id", []).await
     }
 
     /// Instances that keep it from being deleted.

@@ -34,7 +34,7 @@ op! {
         spec: InstanceSpec,
         placement: Option<PlacementRecord>,
         claim_vcpus: u32,
-        /// With QEMU's overhead.
+        /// This includes QEMU's overhead.
         claim_memory_mib: u64,
         claim_disk_gib: u64,
         state: InstanceState,
@@ -89,13 +89,13 @@ op! {
 }
 
 op! {
-    /// A host's report, newer than the stored one, of this epoch, decided on the row's generation `seen_generation`.
+    /// A host's report, newer than the stored one, of this epoch, decided on the row's generation `expected_generation`.
     InstanceObserved {
         id: InstanceId,
         epoch: i64,
         /// The desired generation that the host has caught up with.
         generation: i64,
-        seen_generation: i64,
+        expected_generation: i64,
         start: i64,
         counter: i64,
         state: InstanceState,
@@ -111,19 +111,19 @@ op! {
     "UPDATE instance SET observed_epoch = r.epoch, observed_generation = r.generation, observed_start = r.start,
         observed_counter = r.counter, state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at,
         started_at = r.started_at, guest_up_at = r.guest_up_at, crash_count = r.crash_count, updated_at = r.at
-     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.seen_generation AND instance.epoch = r.epoch
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation AND instance.epoch = r.epoch
      AND (instance.observed_epoch, instance.observed_generation, instance.observed_start, instance.observed_counter)
         < (r.epoch, r.generation, r.start, r.counter)"
 }
 
 op! {
     /// The manager's own view: a deadline passed, what it waits for. The generation stays. Decided on the report that was stored last
-    /// (`seen_start`, `seen_counter`): what a host says meanwhile is never covered by what was thought before.
+    /// (`expected_start`, `expected_counter`): what a host says meanwhile is never covered by what was thought before.
     InstanceProgress {
         id: InstanceId,
         expected_generation: i64,
-        seen_start: i64,
-        seen_counter: i64,
+        expected_start: i64,
+        expected_counter: i64,
         state: InstanceState,
         step: String,
         reason: String,
@@ -133,7 +133,7 @@ op! {
     on instance, Change by (id), guard InstanceGeneration:
     "UPDATE instance SET state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
      FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation
-     AND instance.observed_start = r.seen_start AND instance.observed_counter = r.seen_counter"
+     AND instance.observed_start = r.expected_start AND instance.observed_counter = r.expected_counter"
 }
 
 op! {
@@ -151,7 +151,7 @@ pub struct InstanceRow {
     pub claim: Size,
     /// Its quota was given back: its deletion was accepted.
     pub quota_released: bool,
-    /// Of the last stored report.
+    /// The fence of the last stored report.
     pub fence: ReportFence,
 }
 
@@ -172,9 +172,9 @@ impl From<InstanceRow> for Instance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DesiredRow {
     pub instance: InstanceRow,
-    /// By id.
+    /// Its disks, by id.
     pub disks: Vec<DiskRow>,
-    /// Those that it has or is about to have, by id.
+    /// The ports that it has or is about to have, by id.
     pub ports: Vec<Port>,
     /// `None` when it is gone: only an instance that is being deleted may outlive its image.
     pub image: Option<Image>,
@@ -274,11 +274,10 @@ impl Store {
         project_id: ProjectId,
         name: &str,
     ) -> Result<Option<InstanceRow>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        self.pool().find(sql, [project_id.into(), name.into()]).await
+        self.pool().find("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await
     }
 
-    /// Those that exist, by id.
+    /// The rows that exist, by id.
     pub async fn instance_load_many(&self, ids: &[InstanceId]) -> Result<Vec<InstanceRow>, ReadError> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -291,7 +290,7 @@ impl Store {
         Ok(self.instance_find(None, id).await?.map(|row| row.fence))
     }
 
-    /// Those that exist, by id, with their disks, ports and images. The instances are read first, so what goes with them is as
+    /// The rows that exist, by id, with their disks, ports and images. The instances are read first, so what goes with them is as
     /// new or newer.
     pub async fn desired_load_many(&self, ids: &[InstanceId]) -> Result<Vec<DesiredRow>, ReadError> {
         let instances = self.instance_load_many(ids).await?;

@@ -35,11 +35,11 @@ pub enum LeakKind {
     UplinkWithoutRouter,
     /// What a hard affinity group counts as members isn't what there are.
     PlacementAnchor,
-    /// A reservation long expired.
+    /// A reservation that expired long ago.
     ReservationExpired,
-    /// An address that rests though its time is long over.
+    /// An address that is quarantined though its time is long over.
     AddressUnswept,
-    /// Outcomes of operations kept past their time.
+    /// Outcomes of operations that are kept past their time.
     OperationExpired,
 }
 
@@ -83,29 +83,11 @@ impl LeakKind {
         }
     }
 
-    /// Gives `detail`; `$1` is the time before which it counts.
+    /// The query that gives `detail`. `$1` is the time before which something counts.
     fn sql(self) -> &'static str {
         match self {
-            Self::HostClaim => {
-                "SELECT 'host ' || h.id || ' counts ' || h.vcpus_used || ' vCPUs, ' || h.memory_mib_used || ' MiB, '
-                    || h.disk_gib_used || ' GiB; its instances claim ' || COALESCE(i.vcpus, 0) || ', '
-                    || COALESCE(i.memory_mib, 0) || ', ' || COALESCE(i.disk_gib, 0) AS detail
-                 FROM host AS h LEFT JOIN (SELECT host_id, sum(claim_vcpus) AS vcpus, sum(claim_memory_mib) AS memory_mib,
-                    sum(claim_disk_gib) AS disk_gib FROM instance GROUP BY host_id) AS i ON i.host_id = h.id
-                 WHERE h.vcpus_used <> COALESCE(i.vcpus, 0) OR h.memory_mib_used <> COALESCE(i.memory_mib, 0)
-                    OR h.disk_gib_used <> COALESCE(i.disk_gib, 0)"
-            }
-            Self::ComputeUsage => {
-                "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.instances, 0) || ' instances, '
-                    || COALESCE(u.vcpus, 0) || ' vCPUs, ' || COALESCE(u.memory_mib, 0) || ' MiB; its instances take '
-                    || COALESCE(i.instances, 0) || ', ' || COALESCE(i.vcpus, 0) || ', ' || COALESCE(i.memory_mib, 0) AS detail
-                 FROM project AS p LEFT JOIN compute_usage AS u ON u.project_id = p.id
-                    LEFT JOIN (SELECT project_id, count(*) AS instances, sum({vcpus}) AS vcpus,
-                        sum({memory_mib}) AS memory_mib FROM instance WHERE NOT quota_released GROUP BY project_id) AS i
-                    ON i.project_id = p.id
-                 WHERE COALESCE(u.instances, 0) <> COALESCE(i.instances, 0) OR COALESCE(u.vcpus, 0) <> COALESCE(i.vcpus, 0)
-                    OR COALESCE(u.memory_mib, 0) <> COALESCE(i.memory_mib, 0)"
-            }
+            Self::HostClaim => HOST_CLAIM,
+            Self::ComputeUsage => COMPUTE_USAGE,
             Self::StorageUsage => {
                 "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.disk_gib, 0) || ' GiB; its disks take '
                     || COALESCE(d.disk_gib, 0) AS detail
@@ -142,25 +124,7 @@ impl LeakKind {
                  UNION ALL SELECT 'port ' || id || ' is reserved for instance ' || COALESCE(instance_id, '(none)')
                     || ' and expired long ago' AS detail FROM port WHERE expires_at IS NOT NULL AND expires_at < $1"
             }
-            Self::NetworkUsage => {
-                "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.used, '(nothing)') || ' and has ' || t.there AS detail
-                 FROM project AS p
-                    LEFT JOIN (SELECT project_id, {counts} AS used FROM (SELECT project_id, networks AS a, subnets AS b,
-                        ports AS c, routers AS d, floating_ips AS e, security_groups AS f, security_rules AS g, peerings AS h
-                        FROM network_usage) AS n) AS u ON u.project_id = p.id
-                    JOIN (SELECT id AS project_id, {counts} AS there FROM (SELECT x.id,
-                        (SELECT count(*) FROM network AS y WHERE y.project_id = x.id) AS a,
-                        (SELECT count(*) FROM subnet AS y WHERE y.project_id = x.id) AS b,
-                        (SELECT count(*) FROM port AS y WHERE y.project_id = x.id AND y.state <> 'releasing') AS c,
-                        (SELECT count(*) FROM router AS y WHERE y.project_id = x.id) AS d,
-                        (SELECT count(*) FROM floating_ip AS y WHERE y.project_id = x.id) AS e,
-                        (SELECT count(*) FROM security_group AS y WHERE y.project_id = x.id) AS f,
-                        (SELECT count(*) FROM security_rule AS r JOIN security_group AS y ON y.id = r.security_group_id
-                            WHERE y.project_id = x.id) AS g,
-                        (SELECT count(*) FROM peering AS y WHERE y.project_id = x.id) AS h
-                        FROM project AS x) AS n) AS t ON t.project_id = p.id
-                 WHERE COALESCE(u.used, {nothing}) <> t.there"
-            }
+            Self::NetworkUsage => NETWORK_USAGE,
             Self::AddressWithoutOwner => {
                 "SELECT 'address ' || a.address || ' of ' || a.scope_id || ' belongs to ' || a.owner_kind || ' ' || a.owner_id
                     || ', which doesn''t have it' AS detail
@@ -187,7 +151,7 @@ impl LeakKind {
                     AND r.external_network_id = u.external_network_id)"
             }
             Self::AddressUnswept => {
-                "SELECT 'address ' || address || ' of ' || scope_id || ' still rests, and should be free' AS detail
+                "SELECT 'address ' || address || ' of ' || scope_id || ' is still quarantined, and should be free' AS detail
                  FROM address WHERE free_at IS NOT NULL AND free_at < $1"
             }
             Self::OperationExpired => {
@@ -229,7 +193,45 @@ pub struct Leak {
     pub detail: String,
 }
 
-/// A row of counts as one text, in the words of the quotas.
+const HOST_CLAIM: &str =
+    "SELECT 'host ' || h.id || ' counts ' || h.vcpus_used || ' vCPUs, ' || h.memory_mib_used || ' MiB, '
+        || h.disk_gib_used || ' GiB; its instances claim ' || COALESCE(i.vcpus, 0) || ', '
+        || COALESCE(i.memory_mib, 0) || ', ' || COALESCE(i.disk_gib, 0) AS detail
+     FROM host AS h LEFT JOIN (SELECT host_id, sum(claim_vcpus) AS vcpus, sum(claim_memory_mib) AS memory_mib,
+        sum(claim_disk_gib) AS disk_gib FROM instance GROUP BY host_id) AS i ON i.host_id = h.id
+     WHERE h.vcpus_used <> COALESCE(i.vcpus, 0) OR h.memory_mib_used <> COALESCE(i.memory_mib, 0)
+        OR h.disk_gib_used <> COALESCE(i.disk_gib, 0)";
+
+const COMPUTE_USAGE: &str = "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.instances, 0) || ' instances, '
+        || COALESCE(u.vcpus, 0) || ' vCPUs, ' || COALESCE(u.memory_mib, 0) || ' MiB; its instances take '
+        || COALESCE(i.instances, 0) || ', ' || COALESCE(i.vcpus, 0) || ', ' || COALESCE(i.memory_mib, 0) AS detail
+     FROM project AS p LEFT JOIN compute_usage AS u ON u.project_id = p.id
+        LEFT JOIN (SELECT project_id, count(*) AS instances, sum({vcpus}) AS vcpus,
+            sum({memory_mib}) AS memory_mib FROM instance WHERE NOT quota_released GROUP BY project_id) AS i
+        ON i.project_id = p.id
+     WHERE COALESCE(u.instances, 0) <> COALESCE(i.instances, 0) OR COALESCE(u.vcpus, 0) <> COALESCE(i.vcpus, 0)
+        OR COALESCE(u.memory_mib, 0) <> COALESCE(i.memory_mib, 0)";
+
+const NETWORK_USAGE: &str =
+    "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.used, '(nothing)') || ' and has ' || t.there AS detail
+     FROM project AS p
+        LEFT JOIN (SELECT project_id, {counts} AS used FROM (SELECT project_id, networks AS a, subnets AS b,
+            ports AS c, routers AS d, floating_ips AS e, security_groups AS f, security_rules AS g, peerings AS h
+            FROM network_usage) AS n) AS u ON u.project_id = p.id
+        JOIN (SELECT id AS project_id, {counts} AS there FROM (SELECT x.id,
+            (SELECT count(*) FROM network AS y WHERE y.project_id = x.id) AS a,
+            (SELECT count(*) FROM subnet AS y WHERE y.project_id = x.id) AS b,
+            (SELECT count(*) FROM port AS y WHERE y.project_id = x.id AND y.state <> 'releasing') AS c,
+            (SELECT count(*) FROM router AS y WHERE y.project_id = x.id) AS d,
+            (SELECT count(*) FROM floating_ip AS y WHERE y.project_id = x.id) AS e,
+            (SELECT count(*) FROM security_group AS y WHERE y.project_id = x.id) AS f,
+            (SELECT count(*) FROM security_rule AS r JOIN security_group AS y ON y.id = r.security_group_id
+                WHERE y.project_id = x.id) AS g,
+            (SELECT count(*) FROM peering AS y WHERE y.project_id = x.id) AS h
+            FROM project AS x) AS n) AS t ON t.project_id = p.id
+     WHERE COALESCE(u.used, {nothing}) <> t.there";
+
+/// A row of counts as one text, in the terms of the quotas.
 const COUNTS: &str =
     "a || ' networks, ' || b || ' subnets, ' || c || ' ports, ' || d || ' routers, ' || e || ' floating IPs, ' || f
     || ' security groups, ' || g || ' security rules, ' || h || ' peerings'";

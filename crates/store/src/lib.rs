@@ -10,7 +10,7 @@
 //! **What is here.** A change is a [`Unit`]: plain data, a list of [`Op`]s, no closures and no awaits. [`Store::commit`] queues it for the
 //! one writer, which takes whatever is queued when it is free, merges the ops of all those units per kind into one statement per kind
 //! (fed by one JSON array), and commits once: one fsync for the batch. Callers are answered after that commit. A batch in which some
-//! unit breaks a constraint or a guard is rolled back and halved until only the guilty units fail. Reads go to a pool of their own.
+//! unit breaks a constraint or a guard is rolled back and halved until only the failing units fail. Reads go to a pool of their own.
 //!
 //! **Invariants**
 //! 1. A unit is applied whole or not at all, and `Ok` means durable.
@@ -69,7 +69,7 @@ pub use config::{Page, StoreConfig};
 pub use cpu_baseline::{CpuBaselinePut, CpuBaselineRow};
 pub use disk::*;
 pub use engine::{
-    Cause, CommitError, Constraint, Guard, ReadError, Store, StoreCounters,
+    Cause, CommitError, Constraint, DatabaseError, Guard, ReadError, Store, StoreCounters,
     constraint::{ConstraintName, ForeignKey, NAMED_CONSTRAINTS, Table},
     unit::{Op, Unit},
 };

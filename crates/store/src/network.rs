@@ -10,7 +10,7 @@ use domain::{
 };
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     NetworkInsert {
         id: NetworkId,
         project_id: ProjectId,
@@ -24,7 +24,7 @@ op! {
 }
 
 op! {
-    /// Raises the generation.
+    /// This raises the generation.
     NetworkChange { id: NetworkId, expected_generation: i64, name: Name, description: String }
     on network, Change by (id), guard NetworkGeneration:
     "UPDATE network SET name = r.name, description = r.description, generation = r.expected_generation + 1
@@ -51,7 +51,7 @@ op! {
 }
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     SubnetInsert {
         id: SubnetId,
         project_id: ProjectId,
@@ -65,7 +65,7 @@ op! {
 }
 
 op! {
-    /// Raises the generation.
+    /// This raises the generation.
     SubnetUpdate { id: SubnetId, expected_generation: i64, name: Name, spec: SubnetSpec, dhcp: bool }
     on subnet, Change by (id), guard SubnetGeneration:
     "UPDATE subnet SET name = r.name, spec = r.spec, dhcp = r.dhcp, generation = r.expected_generation + 1
@@ -100,15 +100,14 @@ impl Store {
     }
 
     pub async fn network_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Network>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        self.pool().find(sql, [project_id.into(), name.into()]).await
+        self.pool().find("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await
     }
 
     pub async fn network_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Network>, ReadError> {
         self.pool().page(project_id, page).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn network_load_all(&self) -> Result<Vec<Network>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }
@@ -125,8 +124,7 @@ impl Store {
 
     /// All of that name in the project, the oldest first.
     pub async fn subnet_list_by_name(&self, project_id: ProjectId, name: &str) -> Result<Vec<Subnet>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2 ORDER BY id";
-        self.pool().list(sql, [project_id.into(), name.into()]).await
+        self.pool().list("WHERE project_id = $1 AND name = $2 ORDER BY id", [project_id.into(), name.into()]).await
     }
 
     pub async fn subnet_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Subnet>, ReadError> {
@@ -134,16 +132,15 @@ impl Store {
     }
 
     pub async fn subnet_list_of_network(&self, network_id: NetworkId) -> Result<Vec<Subnet>, ReadError> {
-        let sql = "WHERE network_id = $1 ORDER BY id";
-        self.pool().list(sql, [network_id.into()]).await
+        self.pool().list("WHERE network_id = $1 ORDER BY id", [network_id.into()]).await
     }
 
-    /// Of all these networks, by id.
+    /// All that belong to these networks, by id.
     pub async fn subnet_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Subnet>, ReadError> {
         self.pool().list_among("network_id", ids).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn subnet_load_all(&self) -> Result<Vec<Subnet>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }

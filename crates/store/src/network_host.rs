@@ -45,7 +45,6 @@ row! {
 
 impl Store {
     pub async fn network_host_load_all(&self) -> Result<Vec<NetworkHostRow>, ReadError> {
-        let sql = "ORDER BY host_id";
-        self.pool().list(sql, []).await
+        self.pool().list("ORDER BY host_id", []).await
     }
 }

@@ -7,7 +7,7 @@
 use crate::{
     Store, StoreConfig,
     engine::{
-        COMMIT_WAIT, Cause, Counters, Inner, QUEUE,
+        COMMIT_WAIT, Cause, Counters, DatabaseError, Inner, QUEUE,
         batch::{Session, Writer},
         error::Failure,
         postgres::{self, PostgresSession},
@@ -100,7 +100,8 @@ impl Store {
         if let Some(path) = url.strip_prefix("sqlite://") {
             open_sqlite(Path::new(path), config, commit_wait).await
         } else if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let options = PgConnectOptions::from_str(url).map_err(|e| OpenError::Url(Arc::new(e)))?;
+            let options =
+                PgConnectOptions::from_str(url).map_err(|e| OpenError::Url(Arc::new(DatabaseError::Sqlx(e))))?;
             open_postgres(options.disable_statement_logging(), config, commit_wait).await
         } else {
             let scheme = url.split(':').next().unwrap_or_default().chars().take(40).collect();
@@ -135,7 +136,7 @@ async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -
     let owned = path.to_owned();
     let connection = tokio::task::spawn_blocking(move || sqlite_prepare(&owned))
         .await
-        .map_err(|e| OpenError::Unusable(Arc::new(e)))??;
+        .map_err(|e| OpenError::Unusable(Arc::new(DatabaseError::Writer(e.into()))))??;
     let options = SqliteConnectOptions::new()
         .filename(path)
         .busy_timeout(READ_WAIT)
@@ -149,11 +150,11 @@ async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -
         .max_lifetime(None)
         .connect_with(options)
         .await
-        .map_err(|e| OpenError::Unavailable(Arc::new(e)))?;
+        .map_err(|e| OpenError::Unavailable(Arc::new(DatabaseError::Sqlx(e))))?;
     Store::start(Pool::Sqlite(pool), SqliteSession::new(connection), config, commit_wait, |writer| {
         let thread = std::thread::Builder::new().name("store-writer".into());
         let started = thread.spawn(move || futures::executor::block_on(writer.run()));
-        started.map(drop).map_err(|e| OpenError::Unusable(Arc::new(e)))
+        started.map(drop).map_err(|e| OpenError::Unusable(Arc::new(DatabaseError::Writer(e))))
     })
 }
 
@@ -241,7 +242,7 @@ fn sqlite_migrate_one(connection: &mut rusqlite::Connection) -> Result<bool, Ope
         let row = (version, checksum(migration.sql), Timestamp::now().0);
         transaction.execute("INSERT INTO schema_version (version, checksum, applied_at) VALUES (?1, ?2, ?3)", row)
     });
-    migrated.map_err(|e| OpenError::Migration { version, source: Arc::new(e) })?;
+    migrated.map_err(|e| OpenError::Migration { version, source: Arc::new(DatabaseError::Sqlite(e)) })?;
     transaction.commit().map_err(failed)?;
     tracing::info!(version, "the database was migrated");
     Ok(true)
@@ -262,7 +263,10 @@ async fn postgres_migrate(options: &PgConnectOptions) -> Result<(), OpenError> {
     let connect = tokio::time::timeout(OPEN_WAIT, options.connect());
     let mut connection = match connect.await {
         Ok(connected) => connected.map_err(failed)?,
-        Err(elapsed) => return Err(OpenError::Unavailable(Arc::new(elapsed))),
+        Err(_) => {
+            let waited = DatabaseError::WaitedTooLong(OPEN_WAIT.as_secs());
+            return Err(OpenError::Unavailable(Arc::new(waited)));
+        }
     };
     // Held by the session: released however this ends, because the connection is closed.
     sqlx::query("SELECT pg_advisory_lock($1)").bind(MIGRATION_LOCK).execute(&mut connection).await.map_err(failed)?;
@@ -299,7 +303,7 @@ async fn postgres_migrate_locked(connection: &mut PgConnection) -> Result<(), Op
                 .await?;
             transaction.commit().await
         };
-        migrated.await.map_err(|e| OpenError::Migration { version, source: Arc::new(e) })?;
+        migrated.await.map_err(|e| OpenError::Migration { version, source: Arc::new(DatabaseError::Sqlx(e)) })?;
         tracing::info!(version, "the database was migrated");
     }
 }
@@ -308,8 +312,6 @@ fn open_error(failure: Failure) -> OpenError {
     match failure {
         Failure::Away(cause) | Failure::Conflict(cause) | Failure::Unknown(cause) => OpenError::Unavailable(cause),
         Failure::Refused(cause) | Failure::Internal(cause) => OpenError::Unusable(cause),
-        other @ (Failure::Constraint(_) | Failure::Guard(_)) => {
-            OpenError::Unusable(Arc::new(other.into_commit_error()))
-        }
+        other @ (Failure::Constraint(_) | Failure::Guard(_)) => OpenError::Unusable(other.into_cause()),
     }
 }

@@ -29,7 +29,6 @@ row! {
 impl Store {
     /// All, by host.
     pub async fn orphan_list(&self) -> Result<Vec<OrphanRow>, ReadError> {
-        let sql = "ORDER BY host_id, instance_id";
-        self.pool().list(sql, []).await
+        self.pool().list("ORDER BY host_id, instance_id", []).await
     }
 }

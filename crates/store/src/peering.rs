@@ -4,7 +4,7 @@ use crate::{Page, ReadError, Store, engine::read::text_array};
 use domain::{Name, NetworkId, PeeringId, ProjectId, Timestamp, network::Peering};
 
 op! {
-    /// Starts at generation 1. The lower id first.
+    /// The row starts at generation 1. The lower id first.
     PeeringInsert {
         id: PeeringId,
         project_id: ProjectId,
@@ -17,7 +17,7 @@ op! {
 }
 
 op! {
-    /// Guarded, as quota comes back with it.
+    /// It is guarded, since quota is released with it.
     PeeringDelete { id: PeeringId, expected_generation: i64 }
     on peering, Change by (id), guard PeeringGeneration:
     "DELETE FROM peering WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})"
@@ -31,8 +31,7 @@ impl Store {
     }
 
     pub async fn peering_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Peering>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        self.pool().find(sql, [project_id.into(), name.into()]).await
+        self.pool().find("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await
     }
 
     pub async fn peering_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Peering>, ReadError> {
@@ -46,7 +45,7 @@ impl Store {
         self.pool().list(&sql, [text_array(ids)]).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn peering_load_all(&self) -> Result<Vec<Peering>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }

@@ -1,6 +1,6 @@
 //! Placement groups: what they say (written by the api-gateway), and where their members are (by the cluster-manager).
 //!
-//! That a hard wish holds under any number of parallel creates is the schema's to guarantee, not a prior look's:
+//! That a hard constraint holds under any number of parallel creates is the schema's to guarantee, not a prior look's:
 //! - **anti-affinity**: a member of a hard group writes its place as `exclusive_place`, unique in the group. Two creates that chose the
 //!   same place can't both commit, and creates that chose different ones don't wait for each other, as they would on a generation.
 //! - **affinity**: the group's anchor names the place of all members while it has any. Joining is refused anywhere else; the row's lock
@@ -97,8 +97,7 @@ impl Store {
         project_id: ProjectId,
         id: PlacementGroupId,
     ) -> Result<Option<PlacementGroup>, ReadError> {
-        let sql = "WHERE id = $1 AND project_id = $2";
-        self.pool().find(sql, [id.into(), project_id.into()]).await
+        self.pool().find("WHERE id = $1 AND project_id = $2", [id.into(), project_id.into()]).await
     }
 
     pub async fn placement_group_find_by_name(
@@ -106,8 +105,7 @@ impl Store {
         project_id: ProjectId,
         name: &str,
     ) -> Result<Option<PlacementGroup>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        self.pool().find(sql, [project_id.into(), name.into()]).await
+        self.pool().find("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await
     }
 
     pub async fn placement_group_list(

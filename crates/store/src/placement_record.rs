@@ -36,9 +36,7 @@ op! {
 op! {
     /// At most 2,000: see [`crate::Retention`].
     PlacementRecordExpire { before: Timestamp }
-    on placement_record, Change by (before):
-    "DELETE FROM placement_record WHERE id IN (SELECT id FROM placement_record
-        WHERE kept_at < (SELECT max(r.before) FROM {rows}) ORDER BY kept_at LIMIT 2000)"
+    on placement_record, Change by (before): expire id by kept_at
 }
 
 op! {

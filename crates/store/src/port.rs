@@ -1,4 +1,4 @@
-//! Ports: reservations first, then cards of instances. Written by the resource-manager.
+//! Ports: reservations first, then NICs of instances. Written by the resource-manager.
 //!
 //! A port made with its instance is `reserved` (with an expiry) → `active` (the owner committed; bound to a host under an epoch) →
 //! `releasing` (the owner's deletion was accepted; quota given back) → gone, on the host's proof. A port of its own is `active` throughout:
@@ -235,8 +235,7 @@ impl Store {
     }
 
     pub async fn port_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Port>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        let rows = self.pool().list(sql, [project_id.into(), name.into()]).await?;
+        let rows = self.pool().list("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await?;
         Ok(self.ports(rows).await?.pop())
     }
 
@@ -264,7 +263,7 @@ impl Store {
         self.ports(rows).await
     }
 
-    /// By id.
+    /// The instance's ports, by id.
     pub async fn port_list_of_instance(&self, instance_id: InstanceId) -> Result<Vec<Port>, ReadError> {
         let rows = self.pool().list("WHERE instance_id = $1 ORDER BY id", [instance_id.into()]).await?;
         self.ports(rows).await
@@ -280,7 +279,7 @@ impl Store {
         self.ports(rows).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn port_load_all(&self) -> Result<Vec<Port>, ReadError> {
         let rows: Vec<Columns> = self.pool().list("ORDER BY id", []).await?;
         let sql = "SELECT port_id, security_group_id FROM port_security_group ORDER BY port_id, security_group_id";

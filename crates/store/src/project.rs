@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use std::collections::HashSet;
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     ProjectInsert { id: ProjectId, name: Name, description: String, created_at: Timestamp }
     on project, Insert by (id): insert { generation = "1" }
 }
@@ -82,13 +82,11 @@ row! {
 
 impl Store {
     pub async fn project_find(&self, id: ProjectId) -> Result<Option<ProjectRow>, ReadError> {
-        let sql = "WHERE id = $1";
-        self.pool().find(sql, [id.into()]).await
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn project_find_by_name(&self, name: &str) -> Result<Option<ProjectRow>, ReadError> {
-        let sql = "WHERE name = $1";
-        self.pool().find(sql, [name.into()]).await
+        self.pool().find("WHERE name = $1", [name.into()]).await
     }
 
     pub async fn project_list(&self, page: Page) -> Result<Vec<ProjectRow>, ReadError> {
@@ -113,8 +111,7 @@ impl Store {
 
     /// Ordered by project.
     pub async fn role_binding_list_of_user(&self, user_id: UserId) -> Result<Vec<RoleBindingRow>, ReadError> {
-        let sql = "WHERE user_id = $1 ORDER BY project_id";
-        self.pool().list(sql, [user_id.into()]).await
+        self.pool().list("WHERE user_id = $1 ORDER BY project_id", [user_id.into()]).await
     }
 
     /// Ordered by user.

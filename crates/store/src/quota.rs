@@ -161,7 +161,7 @@ impl NetworkUsageAdd {
 
     /// Gives `amounts` back.
     #[must_use]
-    pub fn give_back(project_id: ProjectId, amounts: &QuotaAmounts) -> Self {
+    pub fn release(project_id: ProjectId, amounts: &QuotaAmounts) -> Self {
         Self::take(project_id, &amounts.negated())
     }
 }
@@ -240,8 +240,7 @@ record! { QuotaLimitRow, from LimitRow }
 
 impl Store {
     pub async fn quota_limit_find(&self, project_id: ProjectId) -> Result<Option<QuotaLimitRow>, ReadError> {
-        let sql = "WHERE project_id = $1";
-        self.pool().find(sql, [project_id.into()]).await
+        self.pool().find("WHERE project_id = $1", [project_id.into()]).await
     }
 
     /// What the project uses, of everything.

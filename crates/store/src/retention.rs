@@ -8,6 +8,7 @@ use crate::{
     engine::read::Count,
 };
 use domain::Timestamp;
+use sqlx::AssertSqlSafe;
 
 /// What is kept for a time only. Each is swept by the service that owns it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,34 +51,18 @@ impl Retention {
         }
     }
 
-    /// 1 when there is more, else 0.
-    fn more(self) -> &'static str {
+    /// The table, and the column that says how old a row is.
+    fn age(self) -> (&'static str, &'static str) {
         match self {
-            Self::Events => "SELECT count(*) AS n FROM (SELECT 1 FROM event WHERE at < $1 LIMIT 1) AS x",
-            Self::Idempotency => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM idempotency WHERE created_at < $1 LIMIT 1) AS x"
-            }
-            Self::IdentityOperations => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM identity_operation WHERE created_at < $1 LIMIT 1) AS x"
-            }
-            Self::ComputeOperations => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM compute_operation WHERE created_at < $1 LIMIT 1) AS x"
-            }
-            Self::StorageOperations => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM storage_operation WHERE created_at < $1 LIMIT 1) AS x"
-            }
-            Self::ResourceOperations => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM resource_operation WHERE created_at < $1 LIMIT 1) AS x"
-            }
-            Self::RefreshTokens => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM refresh_token WHERE expires_at < $1 LIMIT 1) AS x"
-            }
-            Self::HostTokens => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM host_token WHERE expires_at < $1 LIMIT 1) AS x"
-            }
-            Self::PlacementRecords => {
-                "SELECT count(*) AS n FROM (SELECT 1 FROM placement_record WHERE kept_at < $1 LIMIT 1) AS x"
-            }
+            Self::Events => ("event", "at"),
+            Self::Idempotency => ("idempotency", "created_at"),
+            Self::IdentityOperations => ("identity_operation", "created_at"),
+            Self::ComputeOperations => ("compute_operation", "created_at"),
+            Self::StorageOperations => ("storage_operation", "created_at"),
+            Self::ResourceOperations => ("resource_operation", "created_at"),
+            Self::RefreshTokens => ("refresh_token", "expires_at"),
+            Self::HostTokens => ("host_token", "expires_at"),
+            Self::PlacementRecords => ("placement_record", "kept_at"),
         }
     }
 }
@@ -85,8 +70,11 @@ impl Retention {
 impl Store {
     /// Forgets everything of the kind that is older than `before`. Can be stopped anywhere and begun again.
     pub async fn expire(&self, what: Retention, before: Timestamp) -> Result<(), CommitError> {
+        let (table, time) = what.age();
+        let sql = format!("SELECT count(*) AS n FROM (SELECT 1 FROM {table} WHERE {time} < $1 LIMIT 1) AS x");
         loop {
-            let more: Result<Count, ReadError> = self.pool().fetch_one(what.more(), [before.into()]).await;
+            let more: Result<Count, ReadError> =
+                self.pool().fetch_one(AssertSqlSafe(sql.clone()), [before.into()]).await;
             match more {
                 Ok(Count { n: 0 }) => return Ok(()),
                 Ok(_) => self.commit(Unit::new().op(what.slice(before))).await?,

@@ -7,7 +7,7 @@ use domain::{
 };
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     RouterInsert {
         id: RouterId,
         project_id: ProjectId,
@@ -21,7 +21,7 @@ op! {
 }
 
 op! {
-    /// Raises the generation.
+    /// This raises the generation.
     RouterUpdate { id: RouterId, expected_generation: i64, name: Name, source_nat: bool }
     on router, Change by (id), guard RouterGeneration:
     "UPDATE router SET name = r.name, source_nat = r.source_nat, generation = r.expected_generation + 1
@@ -29,7 +29,7 @@ op! {
 }
 
 op! {
-    /// Decided on this generation, as quota comes back with it.
+    /// It is decided on this generation, since quota is released with it.
     RouterDelete { id: RouterId, expected_generation: i64 }
     on router, Change by (id), guard RouterGeneration:
     "DELETE FROM router WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})"
@@ -40,7 +40,7 @@ op! {
         network_id: NetworkId,
         host_id: HostId,
         external_network_id: ExternalNetworkId,
-        /// With prefix lengths.
+        /// The addresses have prefix lengths.
         addresses: Vec<String>,
         mac: MacAddr,
     }
@@ -66,7 +66,7 @@ row! {
         pub network_id: NetworkId,
         pub host_id: HostId,
         pub external_network_id: ExternalNetworkId,
-        /// With prefix lengths.
+        /// The addresses have prefix lengths.
         pub addresses: Vec<String>,
         pub mac: MacAddr,
     }
@@ -78,26 +78,24 @@ impl Store {
     }
 
     pub async fn router_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<Router>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        self.pool().find(sql, [project_id.into(), name.into()]).await
+        self.pool().find("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await
     }
 
     pub async fn router_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<Router>, ReadError> {
         self.pool().page(project_id, page).await
     }
 
-    /// Of all these networks, by id.
+    /// All that belong to these networks, by id.
     pub async fn router_load_many_of_networks(&self, ids: &[NetworkId]) -> Result<Vec<Router>, ReadError> {
         self.pool().list_among("network_id", ids).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn router_load_all(&self) -> Result<Vec<Router>, ReadError> {
         self.pool().list("ORDER BY id", []).await
     }
 
     pub async fn uplink_load_all(&self) -> Result<Vec<UplinkRow>, ReadError> {
-        let sql = "ORDER BY network_id, host_id";
-        self.pool().list(sql, []).await
+        self.pool().list("ORDER BY network_id, host_id", []).await
     }
 }

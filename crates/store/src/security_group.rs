@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 use std::collections::HashMap;
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     SecurityGroupInsert {
         id: SecurityGroupId,
         project_id: ProjectId,
@@ -51,7 +51,7 @@ op! {
 }
 
 op! {
-    /// Guarded, as quota comes back with it.
+    /// It is guarded, since quota is released with it.
     SecurityRuleDelete { id: SecurityRuleId, security_group_id: SecurityGroupId }
     on security_rule, Change by (id), guard SecurityRuleGone:
     "DELETE FROM security_rule WHERE (id, security_group_id) IN (SELECT r.id, r.security_group_id FROM {rows})"
@@ -115,8 +115,7 @@ impl Store {
         project_id: ProjectId,
         name: &str,
     ) -> Result<Option<SecurityGroup>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        let rows = self.pool().list(sql, [project_id.into(), name.into()]).await?;
+        let rows = self.pool().list("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await?;
         Ok(self.security_groups(rows).await?.pop())
     }
 
@@ -129,7 +128,7 @@ impl Store {
         self.security_groups(rows).await
     }
 
-    /// Of all projects, for the resource-manager's memory.
+    /// All rows of all projects, for the resource-manager's memory.
     pub async fn security_group_load_all(&self) -> Result<Vec<SecurityGroup>, ReadError> {
         let rows = self.pool().list("ORDER BY id", []).await?;
         self.security_groups(rows).await

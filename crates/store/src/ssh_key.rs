@@ -4,7 +4,7 @@ use crate::{Page, ReadError, Store};
 use domain::{Name, ProjectId, SshKeyId, Timestamp, ssh_key::SshKey};
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     SshKeyInsert {
         id: SshKeyId,
         project_id: ProjectId,
@@ -26,13 +26,11 @@ record! { SshKey, of ssh_key { id, project_id, name, public_key, fingerprint, ge
 
 impl Store {
     pub async fn ssh_key_find(&self, project_id: ProjectId, id: SshKeyId) -> Result<Option<SshKey>, ReadError> {
-        let sql = "WHERE id = $1 AND project_id = $2";
-        self.pool().find(sql, [id.into(), project_id.into()]).await
+        self.pool().find("WHERE id = $1 AND project_id = $2", [id.into(), project_id.into()]).await
     }
 
     pub async fn ssh_key_find_by_name(&self, project_id: ProjectId, name: &str) -> Result<Option<SshKey>, ReadError> {
-        let sql = "WHERE project_id = $1 AND name = $2";
-        self.pool().find(sql, [project_id.into(), name.into()]).await
+        self.pool().find("WHERE project_id = $1 AND name = $2", [project_id.into(), name.into()]).await
     }
 
     pub async fn ssh_key_list(&self, project_id: ProjectId, page: Page) -> Result<Vec<SshKey>, ReadError> {

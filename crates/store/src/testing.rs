@@ -79,7 +79,7 @@ impl TestDatabase {
         Store::open(&self.config).await.expect("the store opens")
     }
 
-    /// With another patience than the 35 s that commits have.
+    /// With another timeout than the 35 s that commits have.
     pub async fn open_waiting(&self, commit_wait: Duration) -> Store {
         Store::open_waiting(&self.config, commit_wait).await.expect("the store opens")
     }

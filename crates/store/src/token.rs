@@ -40,9 +40,7 @@ op! {
 op! {
     /// Forgets those that expired before `before`, at most 2,000: see [`crate::Retention`].
     RefreshExpire { before: Timestamp }
-    on refresh_token, Change by (before):
-    "DELETE FROM refresh_token WHERE secret_hash IN (SELECT secret_hash FROM refresh_token
-        WHERE expires_at < (SELECT max(r.before) FROM {rows}) ORDER BY expires_at LIMIT 2000)"
+    on refresh_token, Change by (before): expire secret_hash by expires_at
 }
 
 op! {
@@ -81,13 +79,11 @@ row! {
 
 impl Store {
     pub async fn refresh_token_find(&self, secret_hash: &str) -> Result<Option<RefreshTokenRow>, ReadError> {
-        let sql = "WHERE secret_hash = $1";
-        self.pool().find(sql, [secret_hash.into()]).await
+        self.pool().find("WHERE secret_hash = $1", [secret_hash.into()]).await
     }
 
     /// All, the oldest first, retired ones too.
     pub async fn signing_key_list(&self) -> Result<Vec<SigningKeyRow>, ReadError> {
-        let sql = "ORDER BY created_at, kid";
-        self.pool().list(sql, []).await
+        self.pool().list("ORDER BY created_at, kid", []).await
     }
 }

@@ -4,7 +4,7 @@ use crate::{Page, ReadError, Store, engine::read::Count};
 use domain::{Name, Timestamp, UserId};
 
 op! {
-    /// Starts at generation 1.
+    /// The row starts at generation 1.
     UserInsert {
         id: UserId,
         name: Name,
@@ -18,7 +18,7 @@ op! {
 }
 
 op! {
-    /// What is `None` stays.
+    /// A field that is `None` stays as it is.
     UserUpdate {
         id: UserId,
         expected_generation: i64,
@@ -53,13 +53,11 @@ row! {
 
 impl Store {
     pub async fn user_find(&self, id: UserId) -> Result<Option<UserRow>, ReadError> {
-        let sql = "WHERE id = $1";
-        self.pool().find(sql, [id.into()]).await
+        self.pool().find("WHERE id = $1", [id.into()]).await
     }
 
     pub async fn user_find_by_name(&self, name: &str) -> Result<Option<UserRow>, ReadError> {
-        let sql = "WHERE name = $1";
-        self.pool().find(sql, [name.into()]).await
+        self.pool().find("WHERE name = $1", [name.into()]).await
     }
 
     pub async fn user_list(&self, page: Page) -> Result<Vec<UserRow>, ReadError> {

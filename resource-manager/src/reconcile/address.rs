@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use store::{AddressOwner, AddressRelease, AddressSweep, Unit};
 
 pub(super) async fn sweep(manager: &Manager, now: Timestamp) -> Result<(), StepError> {
-    while manager.store.address_resting_until(now).await.map_err(StepError::Read)? {
+    while manager.store.address_quarantine_over(now).await.map_err(StepError::Read)? {
         let unit = Unit::new().op(AddressSweep { before: now });
         manager.store.commit(unit).await.map_err(StepError::Commit)?;
     }

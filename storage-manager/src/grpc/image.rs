@@ -158,11 +158,11 @@ impl StorageService {
     async fn image_in_use(&self, image: &Image) -> Result<Option<Problem>, Problem> {
         let users = self.store.image_use_count(image.id).await.map_err(read_problem)?;
         Ok((users > 0).then(|| {
-            let (noun, verb) = if users == 1 { ("instance", "uses") } else { ("instances", "use") };
+            let (users_text, verb) = if users == 1 { ("instance", "uses") } else { ("instances", "use") };
             Problem::new(
                 ErrorKind::InvalidState,
                 "image_in_use",
-                format!("{users} {noun} {verb} the image {}", image.name),
+                format!("{users} {users_text} {verb} the image {}", image.name),
             )
             .with_hint(format!("delete them first: `iaasctl instance list --image {}` shows them", image.name))
         }))

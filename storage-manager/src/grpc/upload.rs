@@ -26,14 +26,14 @@ use tonic::{Status, Streaming};
 /// A kernel or an initrd is held in memory by QEMU.
 const BOOT_PART_BYTES_MAX: u64 = 1 << 30;
 
-/// What the sender said first.
+/// The first message of an upload.
 struct Opened {
     project_id: ProjectId,
     image_id: ImageId,
     part: ImagePartKind,
-    /// Empty: not said.
+    /// Empty when the sender didn't announce it.
     sha256: String,
-    /// 0: not said.
+    /// 0 when the sender didn't announce it.
     size_bytes: u64,
 }
 
@@ -267,7 +267,7 @@ fn addition(
     unit
 }
 
-/// The verdict on the content; the smallest root disk for it, GiB.
+/// Refuses bad content; gives the smallest root disk for it, in GiB.
 async fn inspect_staged(opened: &Opened, format: DiskFormat, staged: &Staged) -> Result<u64, Problem> {
     let head = staged.head(inspect::HEAD_BYTES).await.map_err(object_problem)?;
     let sound = inspect::inspect(opened.part, format, &head, staged.size_bytes).map_err(|refused| refused.problem())?;

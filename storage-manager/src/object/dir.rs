@@ -80,9 +80,11 @@ impl ObjectDir {
     /// Opens an object at `offset` (which may be its end).
     pub async fn read(&self, sha256: &str, offset: u64) -> Result<ObjectReader, ObjectError> {
         let path = self.path(parse_sha256(sha256)?);
-        let failed = |e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => ObjectError::Absent { sha256: sha256.to_owned() },
-            _ => ObjectError::io("open", &path, e),
+        let failed = |e: io::Error| {
+            if e.kind() == io::ErrorKind::NotFound {
+                return ObjectError::Absent { sha256: sha256.to_owned() };
+            }
+            ObjectError::io("open", &path, e)
         };
         let mut file = tokio::fs::File::open(&path).await.map_err(failed)?;
         let total_bytes = file.metadata().await.map_err(failed)?.len();
@@ -148,7 +150,7 @@ impl ObjectDir {
         self.root.join(&sha256[..2]).join(sha256)
     }
 
-    /// Held for a few system calls: between processes too.
+    /// It is held for a few system calls, and excludes other processes too.
     fn lock(&self) -> Result<File, ObjectError> {
         let path = self.root.join(LOCK);
         File::create(&path).and_then(|file| file.lock().map(|()| file)).map_err(|e| ObjectError::io("lock", &path, e))

@@ -55,16 +55,16 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
-    /// Sorts an I/O error by kind: a full disk is told from the rest, because people can do something about it.
+    /// Sorts an I/O error by kind: a full disk is kept apart from the rest, because people can do something about it.
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::StorageFull { path, source },
-            _ => Self::Io { action, path, source },
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return Self::StorageFull { path, source };
         }
+        Self::Io { action, path, source }
     }
 
-    /// What the caller is told. Paths and causes stay in our log.
+    /// The problem for the caller. Paths and causes stay in our log.
     #[must_use]
     pub fn problem(&self) -> Problem {
         match self {

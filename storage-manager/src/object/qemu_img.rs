@@ -88,7 +88,7 @@ pub async fn check_qcow2(
     Ok(Ok(()))
 }
 
-/// The child's JSON, or what it complained of.
+/// Gives the child's JSON, or its complaint.
 async fn run(
     command: &'static str,
     open: &impl Fn() -> std::io::Result<File>,
@@ -123,7 +123,7 @@ async fn run(
         (_, true) | (Some(2 | 3), _) if !output.stdout.is_empty() => Ok(Ok(text(&output.stdout))),
         _ => {
             let said = text(&output.stderr).replace(STDIN, "the file");
-            let last = said.lines().next_back().unwrap_or("it ended without a word").to_owned();
+            let last = said.lines().next_back().unwrap_or("it ended without a message").to_owned();
             Ok(Err(last.trim_start_matches("qemu-img: ").chars().take(300).collect()))
         }
     }

@@ -6,7 +6,7 @@ use domain::Timestamp;
 use futures::future::join_all;
 use store::{CommitError, DiskExpire, DiskRow, Guard, StorageUsageAdd, Store, Unit};
 
-/// At once; the rest next.
+/// Rows that are read at once.
 const BATCH: u32 = 256;
 
 /// Deletes expired reservations and gives their quota back. A unit each, so that one that is confirmed at this moment keeps only itself;

@@ -34,7 +34,7 @@ async fn remove(
         tracing::info!(image_id = %image.id, "{message}");
         match store.commit(removal(&image, message)).await {
             Ok(()) => gone += 1,
-            // Uploaded to, used or deleted meanwhile.
+            // It was uploaded to, used or deleted meanwhile.
             Err(CommitError::Guard(Guard::ImageGeneration | Guard::ImageInUse)) => {}
             Err(error) => return Err(SweepError::Commit(error)),
         }

@@ -18,7 +18,7 @@ use store::{CommitError, ReadError, Retention, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// Listing all objects, and forgetting old outcomes, is for every so often.
+/// How often all objects are listed and old outcomes are deleted.
 const RARELY: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum SweepError {
 }
 
 impl SweepError {
-    /// The database is away: it says so itself, and the next sweep does the work.
+    /// Whether the database is unavailable. The store logs that itself, and the next sweep does the work.
     fn passing(&self) -> bool {
         matches!(self, Self::Read(ReadError::Unavailable(_)) | Self::Commit(CommitError::Unavailable(_)))
     }
@@ -61,7 +61,7 @@ impl Reconciler {
         }
     }
 
-    /// Notify it, and the sweeps run.
+    /// The signal that makes the sweeps run.
     #[must_use]
     pub fn waker(&self) -> Arc<Notify> {
         Arc::clone(&self.wake)
@@ -94,13 +94,12 @@ fn note(what: &'static str, swept: Result<u64, SweepError>) {
         Ok(count) => metrics::counter!("iaas_storage_swept_total", "what" => what).increment(count),
         Err(error) if error.passing() => tracing::debug!(what, %error, "a sweep waits for the database"),
         Err(error) => {
-            let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
-            tracing::error!(what, %error, cause, "a sweep failed");
+            tracing::error!(what, error = service_kit::error_chain(&error), "a sweep failed");
         }
     }
 }
 
-/// Forgets outcomes that nobody will ask for again.
+/// Deletes outcomes that are past their time.
 pub async fn sweep_operations(store: &Store, now: Timestamp, kept_secs: u64) -> Result<u64, SweepError> {
     let before = Timestamp(now.0.saturating_sub(i64::try_from(kept_secs * 1000).unwrap_or(i64::MAX)));
     store.expire(Retention::StorageOperations, before).await.map_err(SweepError::Commit)?;

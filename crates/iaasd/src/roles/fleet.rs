@@ -27,7 +27,7 @@ pub async fn watch(store: Store, fleet: Fleet, shutdown: CancellationToken) -> a
         }
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
-            () = fleet.wanted() => {}
+            () = fleet.list_requested() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }

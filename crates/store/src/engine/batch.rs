@@ -1,13 +1,13 @@
 //! The writer: takes what is queued, merges it, commits once, answers all.
 //!
 //! It never lingers for more: while one batch is in its fsync the next one gathers by itself. A batch that fails through one of its units
-//! is rolled back and halved inside one transaction, each half under a savepoint, until the guilty ones stand alone: the innocent pay a
+//! is rolled back and halved inside one transaction, each half under a savepoint, until the failing ones stand alone: the others pay a
 //! logarithm, not a transaction each. A database that is away makes the batch wait and try again until its units' deadlines pass. When
 //! the connection is lost between COMMIT and its answer, the batch is *resolved* (did that transaction commit?) before anything else.
 
 use super::{
     Constraint, Counters,
-    error::{Cause, CommitError, Failure, WaitedTooLong},
+    error::{Cause, CommitError, DatabaseError, Failure},
     unit::{Class, EVENT_KIND, KINDS, Prepared},
 };
 use std::{
@@ -40,7 +40,7 @@ pub(crate) trait Session: Send {
     fn savepoint(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
     fn release(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
     fn undo_to_savepoint(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
-    /// Runs a kind's statements with a JSON array of its rows; the number of rows its main statement touched.
+    /// Runs a kind's statements with a JSON array of its rows; the number of rows that its main statement changed.
     fn run(&mut self, kind: usize, rows: &str) -> impl Future<Output = Result<u64, Failure>> + Send;
     /// Takes `count` event ids, under the lock that orders commits; the last of them.
     fn event_ids(&mut self, count: i64) -> impl Future<Output = Result<i64, Failure>> + Send;
@@ -109,10 +109,7 @@ impl<S: Session> Writer<S> {
         match request {
             Request::Commit(job) => waiting.push_back(job),
             Request::Ping(answer) => {
-                let result = match self.session.begin().await {
-                    Ok(()) => Ok(()),
-                    Err(failure) => Err(cause_of(failure)),
-                };
+                let result = self.session.begin().await.map_err(Failure::into_cause);
                 self.session.rollback().await;
                 let _ = answer.send(result);
             }
@@ -206,7 +203,7 @@ impl<S: Session> Writer<S> {
         let mut outcomes: Outcomes = batch.iter().map(|_| Ok(())).collect();
         match self.apply(batch).await {
             Ok(()) => {}
-            Err(failure) if failure.has_guilty_unit() => {
+            Err(failure) if failure.has_failing_unit() => {
                 self.session.rollback().await;
                 if batch.len() == 1 {
                     outcomes[0] = Err(failure);
@@ -245,8 +242,8 @@ impl<S: Session> Writer<S> {
     async fn apply(&mut self, batch: &[Job]) -> Result<(), Failure> {
         for statement in merge(batch) {
             let kind = &KINDS[statement.kind];
-            let touched = match self.session.run(statement.kind, &statement.rows).await {
-                Ok(touched) => touched,
+            let changed = match self.session.run(statement.kind, &statement.rows).await {
+                Ok(changed) => changed,
                 // A child row forbids a guarded change when the guard's own test was lost to a concurrent transaction.
                 Err(Failure::Constraint(Constraint::ForeignKey(_) | Constraint::ChildExists))
                     if kind.class == Class::Change =>
@@ -256,7 +253,7 @@ impl<S: Session> Writer<S> {
                 Err(failure) => return Err(failure),
             };
             if let Some(guard) = kind.guard
-                && touched < statement.named
+                && changed < statement.named
             {
                 return Err(Failure::Guard(guard));
             }
@@ -277,7 +274,7 @@ impl<S: Session> Writer<S> {
             self.session.savepoint().await?;
             match self.apply(&batch[range.clone()]).await {
                 Ok(()) => self.session.release().await?,
-                Err(failure) if failure.has_guilty_unit() => {
+                Err(failure) if failure.has_failing_unit() => {
                     self.session.undo_to_savepoint().await?;
                     if range.len() == 1 {
                         outcomes[range.start] = Err(failure);
@@ -334,17 +331,10 @@ impl<S: Session> Writer<S> {
         let now = Instant::now();
         for job in batch.extract_if(.., |job| job.deadline <= now) {
             self.counters.units.fetch_add(1, Ordering::Relaxed);
-            let waited: Cause = Arc::new(WaitedTooLong(self.commit_wait.as_secs()));
+            let waited: Cause = Arc::new(DatabaseError::WaitedTooLong(self.commit_wait.as_secs()));
             let cause = cause.cloned().unwrap_or(waited);
             let _ = job.answer.send(Err(CommitError::Unavailable(cause)));
         }
-    }
-}
-
-fn cause_of(failure: Failure) -> Cause {
-    match failure.into_commit_error() {
-        CommitError::Unavailable(cause) | CommitError::Internal(cause) => cause,
-        other @ (CommitError::Constraint(_) | CommitError::Guard(_)) => Arc::new(other),
     }
 }
 

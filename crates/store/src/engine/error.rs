@@ -1,12 +1,42 @@
 //! What a commit or a read can fail with. Callers decide by kind, never by text.
 
 use super::constraint::Constraint;
-use std::{error::Error, sync::Arc};
+use std::sync::Arc;
 
-/// The database's own error. Shared, because all units of a batch that fails get it.
-pub type Cause = Arc<dyn Error + Send + Sync + 'static>;
+/// Why the database didn't do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error(transparent)]
+    Sqlx(sqlx::Error),
+    #[error(transparent)]
+    Sqlite(rusqlite::Error),
+    /// The writer is gone.
+    #[error("the store is closed")]
+    Closed,
+    /// A unit waited for the writer longer than it may.
+    #[error("waited {0} s for the database")]
+    WaitedTooLong(u64),
+    #[error("the server didn't answer within {0} s")]
+    NoAnswer(u64),
+    #[error("there is no connection")]
+    NoConnection,
+    #[error("the server no longer knows the fate of transaction {0}")]
+    FateUnknown(String),
+    #[error("a unit can't be written as JSON")]
+    Unit(#[source] serde_json::Error),
+    #[error("the writer's thread or task can't be started")]
+    Writer(#[source] std::io::Error),
+    /// A rule broke where none may: outside a unit.
+    #[error("the constraint {0:?} is broken")]
+    Constraint(Constraint),
+    #[error("the guard {0:?} doesn't hold")]
+    Guard(Guard),
+}
 
-/// Conditions in the `WHERE` of an op: a guarded op that touched fewer rows than it names fails its unit with one of these.
+/// Shared, because all units of a batch that fails get it.
+pub type Cause = Arc<DatabaseError>;
+
+/// Conditions in the `WHERE` of an op: a guarded op that changes fewer rows than it names fails its unit with one of these.
 /// The caller reads what is there now to word the problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Guard {
@@ -54,7 +84,7 @@ pub enum Guard {
     PortExists,
     /// Not in a state that allows the change, or changed, or gone.
     PortState,
-    /// Somebody has the address, or it rests, or its subnet is gone.
+    /// Somebody has the address, or it is quarantined, or its subnet is gone.
     AddressTaken,
     /// Deletion: it has members, or it is gone already.
     PlacementGroupInUse,
@@ -92,20 +122,10 @@ pub enum ReadError {
     Internal(#[source] Cause),
 }
 
-/// The writer is gone: the store was closed.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the store is closed")]
-pub(crate) struct Closed;
-
-/// A unit waited for the writer longer than it may.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("waited {0} s for the database")]
-pub(crate) struct WaitedTooLong(pub u64);
-
 /// What one attempt at a statement or transaction met, by what the writer does next.
 #[derive(Debug, Clone)]
 pub(crate) enum Failure {
-    /// Some unit of the batch is guilty.
+    /// Some unit of the batch is failing.
     Constraint(Constraint),
     Guard(Guard),
     /// Deadlock, serialization: the same batch again, at once.
@@ -121,10 +141,23 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// Whether a part of the batch may do better than the whole.
-    pub(crate) fn has_guilty_unit(&self) -> bool {
+    pub(crate) fn has_failing_unit(&self) -> bool {
         match self {
             Self::Constraint(_) | Self::Guard(_) | Self::Internal(_) => true,
             Self::Conflict(_) | Self::Away(_) | Self::Refused(_) | Self::Unknown(_) => false,
+        }
+    }
+
+    /// What it was, where no unit is concerned.
+    pub(crate) fn into_cause(self) -> Cause {
+        match self {
+            Self::Constraint(constraint) => Arc::new(DatabaseError::Constraint(constraint)),
+            Self::Guard(guard) => Arc::new(DatabaseError::Guard(guard)),
+            Self::Conflict(cause)
+            | Self::Away(cause)
+            | Self::Refused(cause)
+            | Self::Unknown(cause)
+            | Self::Internal(cause) => cause,
         }
     }
 

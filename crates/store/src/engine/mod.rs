@@ -14,10 +14,9 @@ pub(crate) mod read;
 pub(crate) mod sqlite;
 
 pub use constraint::Constraint;
-pub use error::{Cause, CommitError, Guard, ReadError};
+pub use error::{Cause, CommitError, DatabaseError, Guard, ReadError};
 
 use batch::{Job, Request};
-use error::{Closed, WaitedTooLong};
 use read::Pool;
 use std::{
     sync::{
@@ -43,7 +42,7 @@ pub struct StoreCounters {
     pub commits: u64,
     /// Units answered, whatever the answer.
     pub units: u64,
-    /// Batches that had a guilty unit and were halved.
+    /// Batches that had a failing unit and were halved.
     pub batch_reruns: u64,
 }
 
@@ -90,18 +89,18 @@ impl Store {
         if unit.is_empty() {
             return Ok(());
         }
-        let unit = Prepared::new(&unit).map_err(|e| CommitError::Internal(Arc::new(e)))?;
+        let unit = Prepared::new(&unit).map_err(|e| CommitError::Internal(Arc::new(DatabaseError::Unit(e))))?;
         let deadline = Instant::now() + self.inner.commit_wait;
         let (answer, answered) = oneshot::channel();
         match tokio::time::timeout_at(deadline.into(), self.inner.writer.reserve()).await {
             Ok(Ok(permit)) => permit.send(Request::Commit(Job { unit, deadline, answer })),
-            Ok(Err(_)) => return Err(CommitError::Unavailable(Arc::new(Closed))),
+            Ok(Err(_)) => return Err(CommitError::Unavailable(Arc::new(DatabaseError::Closed))),
             Err(_) => {
-                let waited = WaitedTooLong(self.inner.commit_wait.as_secs());
+                let waited = DatabaseError::WaitedTooLong(self.inner.commit_wait.as_secs());
                 return Err(CommitError::Unavailable(Arc::new(waited)));
             }
         }
-        answered.await.unwrap_or_else(|_| Err(CommitError::Unavailable(Arc::new(Closed))))
+        answered.await.unwrap_or_else(|_| Err(CommitError::Unavailable(Arc::new(DatabaseError::Closed))))
     }
 
     /// Whether reads and writes work: one query, and one transaction begun by the writer in its turn. Waits 2 s at most.
@@ -109,13 +108,13 @@ impl Store {
         let work = async {
             self.pool().fetch_one::<read::Count>("SELECT last_id AS n FROM event_head", []).await?;
             let (answer, answered) = oneshot::channel();
-            let closed = || ReadError::Unavailable(Arc::new(Closed));
+            let closed = || ReadError::Unavailable(Arc::new(DatabaseError::Closed));
             self.inner.writer.send(Request::Ping(answer)).await.map_err(|_| closed())?;
             answered.await.map_err(|_| closed())?.map_err(ReadError::Unavailable)
         };
         match tokio::time::timeout(PING_WAIT, work).await {
             Ok(result) => result,
-            Err(_) => Err(ReadError::Unavailable(Arc::new(WaitedTooLong(PING_WAIT.as_secs())))),
+            Err(_) => Err(ReadError::Unavailable(Arc::new(DatabaseError::WaitedTooLong(PING_WAIT.as_secs())))),
         }
     }
 

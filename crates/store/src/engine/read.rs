@@ -1,9 +1,9 @@
 //! Reads: one SQL text, run on whichever pool is there.
 
 use super::{
-    error::{Failure, ReadError},
+    error::{DatabaseError, Failure, ReadError},
     postgres,
-    rows::Column,
+    rows::{Column, Record, TableRecord},
 };
 use crate::Page;
 use domain::ProjectId;
@@ -56,19 +56,6 @@ binds! {
           domain::NetworkId, domain::SubnetId, domain::PortId, domain::RouterId, domain::FloatingIpId,
           domain::SecurityGroupId, domain::PeeringId, domain::PlacementGroupId, domain::PlacementRecordId;
     int: i64, u32, domain::Timestamp
-}
-
-/// A type that is read from the columns of a query, by their names. Its two functions are concrete, so that each is compiled once, here, and not again in
-/// every crate that reads.
-pub(crate) trait Record: Sized {
-    fn from_sqlite(row: &SqliteRow) -> sqlx::Result<Self>;
-    fn from_postgres(row: &PgRow) -> sqlx::Result<Self>;
-}
-
-/// A record that is a whole row of one table.
-pub(crate) trait TableRecord: Record {
-    /// `SELECT … FROM … `, to be followed by conditions and an order.
-    const SELECT: &'static str;
 }
 
 row! {
@@ -226,8 +213,8 @@ fn read_error(error: sqlx::Error) -> ReadError {
         // The primary result code is the low byte: busy, locked, out of memory, I/O error, full, can't open.
         let code: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or_default();
         return match code & 0xff {
-            5 | 6 | 7 | 10 | 13 | 14 => ReadError::Unavailable(Arc::new(error)),
-            _ => ReadError::Internal(Arc::new(error)),
+            5 | 6 | 7 | 10 | 13 | 14 => ReadError::Unavailable(Arc::new(DatabaseError::Sqlx(error))),
+            _ => ReadError::Internal(Arc::new(DatabaseError::Sqlx(error))),
         };
     }
     match postgres::classify(error) {
@@ -235,8 +222,6 @@ fn read_error(error: sqlx::Error) -> ReadError {
             ReadError::Unavailable(cause)
         }
         Failure::Internal(cause) => ReadError::Internal(cause),
-        other @ (Failure::Constraint(_) | Failure::Guard(_)) => {
-            ReadError::Internal(Arc::new(other.into_commit_error()))
-        }
+        other @ (Failure::Constraint(_) | Failure::Guard(_)) => ReadError::Internal(other.into_cause()),
     }
 }

@@ -152,8 +152,8 @@ impl Column for Vni {
     }
 }
 
-/// Types that are one word of text in a column and the same word in JSON.
-macro_rules! words {
+/// Types that are one text in a column and the same text in JSON.
+macro_rules! texts {
     ($($ty:ty => $parse:expr),+ $(,)?) => {$(
         impl Column for $ty {
             const TYPE: SqlType = SqlType::Text;
@@ -169,7 +169,7 @@ macro_rules! words {
         }
     )+};
 }
-words! {
+texts! {
     ApiKeyId => |t| t.parse().ok(),
     AuditId => |t| t.parse().ok(),
     DiskId => |t| t.parse().ok(),
@@ -318,6 +318,19 @@ where
     T::from_raw(raw).map_err(|e| sqlx::Error::ColumnDecode { index: name.to_owned(), source: Box::new(e) })
 }
 
+/// A type that is read from the columns of a query, by their names. Its two functions are concrete, so that each is compiled once, here, and not again in
+/// every crate that reads.
+pub(crate) trait Record: Sized {
+    fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self>;
+    fn from_postgres(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self>;
+}
+
+/// A record that is a whole row of one table.
+pub(crate) trait TableRecord: Record {
+    /// `SELECT … FROM … `, to be followed by conditions and an order.
+    const SELECT: &'static str;
+}
+
 /// `SELECT column, … FROM table `.
 macro_rules! select {
     ($table:ident: $first:ident $(, $rest:ident)*) => {
@@ -330,12 +343,12 @@ macro_rules! record {
     ($name:ty, of $table:ident { $($field:ident),* $(,)? }) => {
         record! { $name { $($field),* } }
 
-        impl $crate::engine::read::TableRecord for $name {
+        impl $crate::engine::rows::TableRecord for $name {
             const SELECT: &'static str = select!($table: $($field),*);
         }
     };
     ($name:ty { $($field:ident),* $(,)? }) => {
-        impl $crate::engine::read::Record for $name {
+        impl $crate::engine::rows::Record for $name {
             fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
                 Ok(Self { $($field: $crate::engine::rows::get(row, stringify!($field))?),* })
             }
@@ -347,18 +360,18 @@ macro_rules! record {
     };
     // A type that is made of a struct of columns.
     ($name:ty, from $columns:ty) => {
-        impl $crate::engine::read::Record for $name {
+        impl $crate::engine::rows::Record for $name {
             fn from_sqlite(row: &sqlx::sqlite::SqliteRow) -> sqlx::Result<Self> {
-                <$columns as $crate::engine::read::Record>::from_sqlite(row).map(Self::from)
+                <$columns as $crate::engine::rows::Record>::from_sqlite(row).map(Self::from)
             }
 
             fn from_postgres(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
-                <$columns as $crate::engine::read::Record>::from_postgres(row).map(Self::from)
+                <$columns as $crate::engine::rows::Record>::from_postgres(row).map(Self::from)
             }
         }
 
-        impl $crate::engine::read::TableRecord for $name {
-            const SELECT: &'static str = <$columns as $crate::engine::read::TableRecord>::SELECT;
+        impl $crate::engine::rows::TableRecord for $name {
+            const SELECT: &'static str = <$columns as $crate::engine::rows::TableRecord>::SELECT;
         }
     };
 }

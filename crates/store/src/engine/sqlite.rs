@@ -4,7 +4,7 @@
 use super::{
     batch::Session,
     constraint::{Constraint, by_name, by_sqlite_text, parents_of},
-    error::Failure,
+    error::{DatabaseError, Failure},
     unit::{KINDS, Kind},
 };
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -61,7 +61,7 @@ impl SqliteSession {
         if let Some(ensure) = ensure {
             execute(ensure)?;
         }
-        execute(sql).map(|touched| u64::try_from(touched).unwrap_or(u64::MAX))
+        execute(sql).map(|changed_rows| u64::try_from(changed_rows).unwrap_or(u64::MAX))
     }
 
     /// SQLite doesn't say which foreign key failed: look which parent is missing, before the rollback.
@@ -149,25 +149,27 @@ impl Session for SqliteSession {
 }
 
 /// What the writer does about an error.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the driver's errors: what isn't named here is a defect")]
 pub(crate) fn classify(error: rusqlite::Error) -> Failure {
-    let rusqlite::Error::SqliteFailure(code, text) = &error else { return Failure::Internal(Arc::new(error)) };
+    let cause = |error| Arc::new(DatabaseError::Sqlite(error));
+    let rusqlite::Error::SqliteFailure(code, text) = &error else { return Failure::Internal(cause(error)) };
     match code.code {
         ErrorCode::ConstraintViolation => {
             match text.as_deref().and_then(|text| constraint_in(code.extended_code, text)) {
                 Some(constraint) => Failure::Constraint(constraint),
-                None => Failure::Internal(Arc::new(error)),
+                None => Failure::Internal(cause(error)),
             }
         }
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
-            Failure::Away(Arc::new(error))
+            Failure::Away(cause(error))
         }
         ErrorCode::DiskFull
         | ErrorCode::ReadOnly
         | ErrorCode::SystemIoFailure
         | ErrorCode::CannotOpen
         | ErrorCode::PermissionDenied
-        | ErrorCode::OutOfMemory => Failure::Refused(Arc::new(error)),
-        _ => Failure::Internal(Arc::new(error)),
+        | ErrorCode::OutOfMemory => Failure::Refused(cause(error)),
+        _ => Failure::Internal(cause(error)),
     }
 }
 

@@ -68,7 +68,8 @@ pub(crate) fn target_of(table: &str, key: impl Hash) -> u64 {
 }
 
 /// Declares an op: its columns, its table and class, what names its row, its guard and its SQL. `insert` stands for the statement that
-/// inserts these columns, and the further ones in braces with their values; a text that follows goes behind it.
+/// inserts these columns, and the further ones in braces with their values; a text that follows goes behind it. `expire id by created_at` stands
+/// for the deletion of at most 2,000 rows that are older than `before` (see [`crate::Retention`]).
 macro_rules! op {
     (
         $(#[$meta:meta])*
@@ -107,6 +108,13 @@ macro_rules! op {
         }
     };
     (@sql $table:ident [$($field:ident),*] $sql:literal) => { $sql };
+    (@sql $table:ident [$before:ident] expire $key:ident by $time:ident) => {
+        concat!(
+            "DELETE FROM ", stringify!($table), " WHERE ", stringify!($key), " IN (SELECT ", stringify!($key), " FROM ",
+            stringify!($table), " WHERE ", stringify!($time), " < (SELECT max(r.before) FROM {rows}) ORDER BY ",
+            stringify!($time), " LIMIT 2000)"
+        )
+    };
     (@sql $table:ident [$first:ident $(, $rest:ident)*] insert $({ $($column:ident = $value:literal),+ })? $($tail:literal)?) => {
         concat!(
             "INSERT INTO ", stringify!($table), " (", stringify!($first), $(", ", stringify!($rest),)*

@@ -135,7 +135,7 @@ impl Store {
         Ok(instance_ids(rows))
     }
 
-    /// Instances whose hosts did all that was asked, and which still have a port that is no card of theirs any more.
+    /// Instances whose hosts did all that was requested, and which still have a port that is no NIC of theirs any more.
     pub async fn instance_list_with_left_ports(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
         // An id stands in a spec only where it is meant.
         let named = self.pool().pick("instr(instance.spec, port.id) > 0", "strpos(instance.spec, port.id) > 0");

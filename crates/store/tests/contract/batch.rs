@@ -28,7 +28,7 @@ async fn together(lab: &Lab, units: Vec<Unit>) -> Vec<Result<(), CommitError>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_guilty_unit_of_a_batch_fails() {
+async fn only_the_failing_unit_of_a_batch_fails() {
     for lab in Lab::each().await {
         lab.project("taken").await;
         let before = lab.counters();
@@ -56,7 +56,7 @@ async fn only_the_guilty_unit_of_a_batch_fails() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_of_guilty_units_fails_whole() {
+async fn a_batch_of_failing_units_fails_whole() {
     for lab in Lab::each().await {
         lab.project("taken").await;
         let results = together(&lab, (0..8).map(|_| project("taken")).collect()).await;

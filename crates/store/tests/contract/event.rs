@@ -19,8 +19,8 @@ async fn a_follower_misses_no_event_of_two_writers() {
                 for i in 0..EACH {
                     // Some fail after they asked for an id; those must leave no gap that a follower could fall into.
                     if i % 10 == 9 {
-                        let guilty = Unit::new().op(event(None, task, "never")).op(compute(ProjectId::new(), 1));
-                        store.commit(guilty).await.expect_err("the project has no quota");
+                        let failing = Unit::new().op(event(None, task, "never")).op(compute(ProjectId::new(), 1));
+                        store.commit(failing).await.expect_err("the project has no quota");
                     }
                     let unit = Unit::new().op(event(None, task, &format!("{i} first"))).op(event(
                         None,
@@ -33,28 +33,28 @@ async fn a_follower_misses_no_event_of_two_writers() {
             }
         }));
         let follower = async {
-            let mut seen = Vec::new();
+            let mut read = Vec::new();
             loop {
                 let done = running.load(Ordering::SeqCst) == 0;
-                let after = seen.last().map_or(0, |e: &domain::event::Event| e.id);
+                let after = read.last().map_or(0, |e: &domain::event::Event| e.id);
                 let new = lab.event_after(after, None, 50).await.expect("reads");
                 let end = done && new.is_empty();
-                seen.extend(new);
+                read.extend(new);
                 if end {
-                    return seen;
+                    return read;
                 }
                 tokio::task::yield_now().await;
             }
         };
-        let (_, seen) = tokio::join!(writers, follower);
-        let ids: Vec<i64> = seen.iter().map(|e| e.id).collect();
+        let (_, read) = tokio::join!(writers, follower);
+        let ids: Vec<i64> = read.iter().map(|e| e.id).collect();
         let total = i64::try_from(TASKS * EACH * 2).expect("small");
         assert_eq!(ids, (1..=total).collect::<Vec<_>>(), "every id once, in order, without a gap");
         for task in 0..TASKS {
-            let told: Vec<&str> =
-                seen.iter().filter(|e| e.object_id == task.to_string()).map(|e| e.message.as_str()).collect();
+            let notified: Vec<&str> =
+                read.iter().filter(|e| e.object_id == task.to_string()).map(|e| e.message.as_str()).collect();
             let expected: Vec<String> = (0..EACH).flat_map(|i| [format!("{i} first"), format!("{i} second")]).collect();
-            assert_eq!(told, expected, "one caller's events are in its order");
+            assert_eq!(notified, expected, "one caller's events are in its order");
         }
         other.close().await;
     }

@@ -1,4 +1,4 @@
-//! The contract of the store, run on SQLite and on a real PostgreSQL: every op, every read, every constraint, batches with a guilty unit,
+//! The contract of the store, run on SQLite and on a real PostgreSQL: every op, every read, every constraint, batches with a failing unit,
 //! concurrent writers, migrations, and a database that goes away and comes back.
 
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]

@@ -44,7 +44,7 @@ async fn a_commit_outwaits_a_locked_database() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patience_ends_in_unavailable_and_the_writer_lives() {
+async fn a_timeout_ends_in_unavailable_and_the_writer_lives() {
     for database in TestDatabase::each().await {
         let store = database.open_waiting(Duration::from_millis(300)).await;
         let blocker = Blocker::hold(&database).await;

@@ -232,14 +232,14 @@ where
     W: tokio::io::AsyncWrite + Unpin,
 {
     let (mut from_client, mut to_client) = client.into_split();
-    let (mut asked, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let (mut requested, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
         tokio::select! {
-            read = from_client.read(&mut asked) => {
+            read = from_client.read(&mut requested) => {
                 let Ok(n @ 1..) = read else { return };
-                if to_server.write_all(&asked[..n]).await.is_err() { return }
+                if to_server.write_all(&requested[..n]).await.is_err() { return }
                 // A simple query: 'Q', length, text, NUL.
-                let commit = asked[0] == b'Q' && asked[5..n].starts_with(b"COMMIT");
+                let commit = requested[0] == b'Q' && requested[5..n].starts_with(b"COMMIT");
                 if commit && lose.swap(false, Ordering::SeqCst) {
                     // The server has answered: it has committed.
                     let _ = from_server.read(&mut answered).await;

@@ -59,8 +59,8 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.guard(later).await, Guard::DiskState, "it is on its way out");
     assert_eq!(lab.guard(ProjectDelete { id: project }).await, Guard::ProjectInUse);
     let delete_disk = DiskDelete { id: disk.id, expected_state: DiskState::Releasing, expected_generation: 4 };
-    let seen_before = DiskDelete { expected_state: DiskState::Confirmed, ..delete_disk.clone() };
-    assert_eq!(lab.guard(seen_before).await, Guard::DiskState);
+    let before = DiskDelete { expected_state: DiskState::Confirmed, ..delete_disk.clone() };
+    assert_eq!(lab.guard(before).await, Guard::DiskState);
     assert_eq!(lab.guard(DiskDelete { expected_generation: 1, ..delete_disk.clone() }).await, Guard::DiskState);
     lab.one(delete_disk.clone()).await;
     assert_eq!(lab.guard(delete_disk).await, Guard::DiskState);

@@ -77,8 +77,8 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     let progress = InstanceProgress {
         id,
         expected_generation: 2,
-        seen_start: 6,
-        seen_counter: 0,
+        expected_start: 6,
+        expected_counter: 0,
         state: InstanceState::Error,
         step: String::new(),
         reason: "its deadline passed\0".into(),
@@ -88,9 +88,9 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     lab.one(progress.clone()).await;
     let stale = InstanceProgress { expected_generation: 1, ..progress.clone() };
     assert_eq!(lab.guard(stale).await, Guard::InstanceGeneration);
-    let before_the_report = InstanceProgress { seen_start: 5, ..progress.clone() };
+    let before_the_report = InstanceProgress { expected_start: 5, ..progress.clone() };
     assert_eq!(lab.guard(before_the_report).await, Guard::InstanceGeneration);
-    assert_eq!(lab.guard(InstanceProgress { seen_counter: 1, ..progress }).await, Guard::InstanceGeneration);
+    assert_eq!(lab.guard(InstanceProgress { expected_counter: 1, ..progress }).await, Guard::InstanceGeneration);
     let row = lab.instance_find(None, id).await.unwrap().unwrap();
     assert_eq!((row.status.state, row.generation, row.updated_at), (InstanceState::Error, 2, at(3)));
     assert_eq!(
@@ -149,7 +149,7 @@ async fn reports(lab: &Lab, id: InstanceId) {
         id,
         epoch: 1,
         generation: 2,
-        seen_generation: 2,
+        expected_generation: 2,
         start: 5,
         counter: 7,
         state: InstanceState::Running,
@@ -166,7 +166,7 @@ async fn reports(lab: &Lab, id: InstanceId) {
         change(&mut report);
         report
     };
-    assert_eq!(lab.guard(with(|r| r.seen_generation = 1)).await, Guard::InstanceObserved, "decided on an old row");
+    assert_eq!(lab.guard(with(|r| r.expected_generation = 1)).await, Guard::InstanceObserved, "decided on an old row");
     assert_eq!(lab.guard(with(|r| r.epoch = 2)).await, Guard::InstanceObserved, "of another epoch");
     lab.one(report.clone()).await;
     assert_eq!(lab.guard(report.clone()).await, Guard::InstanceObserved, "a repeat");

@@ -116,25 +116,25 @@ async fn networks(lab: &Lab, project: ProjectId) {
     lab.one(bind).await;
     assert_eq!(found(lab).await, [LeakKind::PortWithoutInstance]);
     let delete = PortDelete { id: port.id, expected_generation: 2 };
-    lab.all(Unit::new().op(delete).op(NetworkUsageAdd::give_back(project, &of_port))).await;
+    lab.all(Unit::new().op(delete).op(NetworkUsageAdd::release(project, &of_port))).await;
     assert_eq!(found(lab).await, [LeakKind::AddressWithoutOwner]);
-    let rests =
+    let quarantine =
         |free_at| AddressRelease { scope_id: take.scope_id.clone(), address, owner_id: take.owner_id.clone(), free_at };
-    lab.one(rests(now)).await;
+    lab.one(quarantine(now)).await;
     assert_eq!(found(lab).await, []);
     lab.one(AddressSweep { before: now }).await;
     lab.one(AddressTake { at: T0, ..take.clone() }).await;
-    lab.one(rests(T0)).await;
+    lab.one(quarantine(T0)).await;
     assert_eq!(found(lab).await, [LeakKind::AddressUnswept]);
-    assert!(lab.address_resting_until(now).await.unwrap());
+    assert!(lab.address_quarantine_over(now).await.unwrap());
     lab.one(AddressSweep { before: now }).await;
-    assert!(!lab.address_resting_until(now).await.unwrap());
+    assert!(!lab.address_quarantine_over(now).await.unwrap());
 
     let old = PortInsert { instance_id: Some(InstanceId::new()), ..port_insert(project, network.id) };
     lab.all(Unit::new().op(old.clone()).op(NetworkUsageAdd::take(project, &of_port))).await;
     assert_eq!(found(lab).await, [LeakKind::ReservationExpired]);
     let release = PortRelease { id: old.id, expected_generation: 1 };
-    lab.all(Unit::new().op(release).op(NetworkUsageAdd::give_back(project, &of_port))).await;
+    lab.all(Unit::new().op(release).op(NetworkUsageAdd::release(project, &of_port))).await;
     assert_eq!(found(lab).await, [LeakKind::PortWithoutInstance], "releasing, and its instance is gone");
     lab.one(PortDelete { id: old.id, expected_generation: 2 }).await;
 
@@ -199,7 +199,7 @@ async fn networks(lab: &Lab, project: ProjectId) {
             .op(RouterDelete { id: router.id, expected_generation: 1 })
             .op(NetworkDelete { id: network.id, expected_generation: 1 })
             .op(ExternalNetworkDelete { id: outside.id })
-            .op(NetworkUsageAdd::give_back(project, &used)),
+            .op(NetworkUsageAdd::release(project, &used)),
     )
     .await;
     assert_eq!(found(lab).await, []);

@@ -19,8 +19,8 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(*watch.borrow(), start + 3);
     assert_eq!(lab.event_head().await.unwrap().1, start + 3);
     let all = lab.event_after(start, None, 10).await.unwrap();
-    let told: Vec<_> = all.iter().map(|e| (e.id - start, e.message.as_str())).collect();
-    assert_eq!(told, [(1, "first"), (2, "second"), (3, "third")]);
+    let sent: Vec<_> = all.iter().map(|e| (e.id - start, e.message.as_str())).collect();
+    assert_eq!(sent, [(1, "first"), (2, "second"), (3, "third")]);
     assert_eq!((all[0].data["nested"]["a"][2].as_bool(), all[0].at), (Some(true), T0));
     assert_eq!((all[1].project_id, all[1].data.clone()), (None, serde_json::json!({})));
     let mine = lab.event_after(start, Some(project), 10).await.unwrap();

@@ -50,9 +50,9 @@ async fn networks(lab: &Lab, project: ProjectId) {
         NetworkChange { id: blue.id, expected_generation: 1, name: name("azure"), description: "the \"sky\"".into() };
     lab.one(change.clone()).await;
     assert_eq!(lab.guard(change).await, Guard::NetworkGeneration);
-    let touch = NetworkBump { id: blue.id, expected_generation: 2 };
-    lab.one(touch.clone()).await;
-    assert_eq!(lab.guard(touch).await, Guard::NetworkGeneration);
+    let bump = NetworkBump { id: blue.id, expected_generation: 2 };
+    lab.one(bump.clone()).await;
+    assert_eq!(lab.guard(bump).await, Guard::NetworkGeneration);
     let row = lab.network_find_by_name(project, "azure").await.unwrap().unwrap();
     assert_eq!((row.id, row.description.as_str(), row.generation, row.mtu), (blue.id, "the \"sky\"", 3, None));
     assert_eq!(lab.network_find_by_name(ProjectId::new(), "azure").await.unwrap(), None);
@@ -301,10 +301,10 @@ async fn usage(lab: &Lab, project: ProjectId) {
     let one_port = QuotaAmounts { ports: 1, ..QuotaAmounts::NONE };
     assert_eq!(lab.guard(NetworkUsageAdd::take(project, &one_port)).await, Guard::NetworkQuota);
     // What is given back makes room, also in one batch.
-    let give = NetworkUsageAdd::give_back(project, &one_port);
+    let give = NetworkUsageAdd::release(project, &one_port);
     lab.all(Unit::new().op(give).op(NetworkUsageAdd::take(project, &one_port))).await;
     assert_eq!(lab.quota_usage(project).await.unwrap(), all);
-    lab.one(NetworkUsageAdd::give_back(project, &all)).await;
+    lab.one(NetworkUsageAdd::release(project, &all)).await;
     assert_eq!(lab.quota_usage(project).await.unwrap(), QuotaAmounts::NONE);
     assert_eq!(lab.constraint(network_usage(project, -1)).await, Constraint::UsedNotNegative);
     assert_eq!(lab.guard(network_usage(ProjectId::new(), 1)).await, Guard::NetworkQuota);

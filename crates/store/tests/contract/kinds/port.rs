@@ -172,7 +172,7 @@ async fn of_its_own(lab: &Lab, project: ProjectId, network: NetworkId) {
 async fn reports(lab: &Lab, project: ProjectId, network: NetworkId) {
     let port = PortInsert { instance_id: Some(InstanceId::new()), ..port_insert(project, network) };
     lab.one(port.clone()).await;
-    let seen = |epoch, start, counter, status| PortObserved {
+    let observed = |epoch, start, counter, status| PortObserved {
         id: port.id,
         epoch,
         start,
@@ -184,7 +184,7 @@ async fn reports(lab: &Lab, project: ProjectId, network: NetworkId) {
         let row = lab.port_find(port.id).await.unwrap().unwrap();
         (row.status, row.status_reason, row.generation)
     };
-    lab.one(seen(0, 1, 1, PortStatus::Ready)).await;
+    lab.one(observed(0, 1, 1, PortStatus::Ready)).await;
     assert_eq!(status().await, (PortStatus::Down, String::new(), 1), "bound to no host");
     let bind = PortBind {
         id: port.id,
@@ -198,13 +198,13 @@ async fn reports(lab: &Lab, project: ProjectId, network: NetworkId) {
         status: PortStatus::Building,
     };
     lab.one(bind).await;
-    lab.one(seen(2, 3, 5, PortStatus::Ready)).await;
+    lab.one(observed(2, 3, 5, PortStatus::Ready)).await;
     assert_eq!(status().await, (PortStatus::Ready, "ready".to_owned(), 2), "a report is no desired state");
     for stale in [(1, 9, 9), (2, 3, 5), (2, 3, 4), (2, 2, 9), (3, 9, 9)] {
-        lab.one(seen(stale.0, stale.1, stale.2, PortStatus::Error)).await;
+        lab.one(observed(stale.0, stale.1, stale.2, PortStatus::Error)).await;
         assert_eq!(status().await.0, PortStatus::Ready, "{stale:?}");
     }
-    lab.one(seen(2, 4, 1, PortStatus::Active)).await;
+    lab.one(observed(2, 4, 1, PortStatus::Active)).await;
     assert_eq!(status().await.0, PortStatus::Active);
     lab.one(PortDelete { id: port.id, expected_generation: 2 }).await;
 }
@@ -234,8 +234,8 @@ async fn addresses(lab: &Lab, network: NetworkId) {
     lab.one(release("a", 60)).await;
     lab.one(release("a", 90)).await;
     let row = lab.address_find(&scope, ip("10.0.0.1")).await.unwrap().unwrap();
-    assert_eq!((row.free_at, row.owner_id.as_str()), (Some(at(60)), "a"), "it rests since its first release");
-    assert_eq!(lab.guard(take("b", 59)).await, Guard::AddressTaken, "it rests");
+    assert_eq!((row.free_at, row.owner_id.as_str()), (Some(at(60)), "a"), "it is quarantined since its first release");
+    assert_eq!(lab.guard(take("b", 59)).await, Guard::AddressTaken, "it is quarantined");
     assert_eq!(lab.guard(take("a", 59)).await, Guard::AddressTaken, "for its last owner too");
     lab.one(AddressTake { address: ip("10.0.0.2"), ..take("c", 0) }).await;
     lab.one(AddressTake { owner_kind: AddressOwner::FloatingIp, ..take("b", 60) }).await;
