@@ -91,7 +91,7 @@ pub fn render_tombstone(instance: &Instance, epoch: i64) -> DesiredObject {
 pub struct HostInstances {
     manager: Arc<Manager>,
     host_id: HostId,
-    /// Of what was collected last.
+    /// What was collected last.
     revision: i64,
 }
 

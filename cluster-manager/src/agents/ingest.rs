@@ -163,11 +163,11 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     });
     let outcomes = futures::future::join_all(commits).await;
 
-    let (mut again, mut failed, mut forget) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut again, mut failed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for (settled, outcome) in settled.into_iter().zip(outcomes) {
         match outcome {
             Ok(()) => {
-                forget.extend(apply(manager, &settled));
+                gone.extend(apply(manager, &settled));
                 settled.work.stream.acknowledge(settled.work.acks);
             }
             Err(CommitError::Guard(Guard::InstanceObserved | Guard::InstanceEpoch)) => {
@@ -192,11 +192,11 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
             }
         }
     }
-    if !forget.is_empty() {
-        let ids: Vec<InstanceId> = forget.iter().map(|(id, _)| *id).collect();
+    if !gone.is_empty() {
+        let ids: Vec<InstanceId> = gone.iter().map(|(id, _)| *id).collect();
         // The sweep for what has no instance repeats it.
-        if let Err(problem) = manager.clients.remove_claims(&ids, forget.iter().any(|(_, cards)| *cards)).await {
-            tracing::warn!(%problem, instances = ids.len(), "disks and ports of deleted instances will be forgotten later");
+        if let Err(problem) = manager.clients.remove_claims(&ids, gone.iter().any(|(_, nics)| *nics)).await {
+            tracing::warn!(%problem, instances = ids.len(), "disks and ports of deleted instances will be removed later");
         }
     }
     if failed.is_empty() {
@@ -266,7 +266,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
     }
 }
 
-/// What follows a stored report in memory. Answers the instance whose disks are to be forgotten, and whether it had cards.
+/// What follows a stored report in memory. Answers the instance whose disks and ports are to be removed, and whether it had NICs.
 fn apply(manager: &Manager, settled: &Settled) -> Option<(InstanceId, bool)> {
     let (id, host_id) = (settled.work.observation.instance_id, settled.work.stream.host_id);
     match &settled.verdict {

@@ -11,19 +11,20 @@ use service_kit::host_streams::Connection;
 use std::{sync::Arc, time::Duration};
 use store::Unit;
 
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Looks between two comparisons of the whole inventory with the rows.
+const COMPARE_EVERY: Duration = Duration::from_millis(200);
+/// Rounds between two comparisons of the whole inventory with the rows.
 const REFRESH_EVERY: u32 = 25;
 
-pub async fn watch(manager: Arc<Manager>) {
-    let mut looks = 0_u32;
+/// Compares until the shutdown.
+pub async fn liveness_loop(manager: Arc<Manager>) {
+    let mut rounds = 0_u32;
     loop {
         tokio::select! {
             () = manager.lifetime.shutdown.cancelled() => return,
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = tokio::time::sleep(COMPARE_EVERY) => {}
         }
-        looks = looks.wrapping_add(1);
-        if looks.is_multiple_of(REFRESH_EVERY) {
+        rounds = rounds.wrapping_add(1);
+        if rounds.is_multiple_of(REFRESH_EVERY) {
             manager.refresh_hosts().await;
         }
         let mut connected = 0_u32;

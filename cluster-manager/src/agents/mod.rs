@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub type HostStream = host_streams::HostStream<Manager>;
 
-/// What the agent last said of its machine; for people and deadlines, never for placement.
+/// What the agent last reported of its machine; for people and deadlines, never for placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct HostStatistics {
     pub disk_free_bytes: u64,
@@ -53,7 +53,7 @@ impl HostManager for Manager {
 
     async fn connected(self: &Arc<Self>, stream: &Arc<HostStream>, hello: pb::Hello) -> Result<(), Problem> {
         register::review_holdings(self, stream, &hello.holdings).await?;
-        // Those that waited for this host say so no longer once they are looked at.
+        // Instances that waited for this host say so no longer once they are reconciled.
         let ids = self.store.instance_list_of_host(stream.host_id).await;
         self.signal.wake(ids.map_err(operation::read_problem)?, None);
         Ok(())

@@ -57,7 +57,7 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
     Ok(row)
 }
 
-/// The host as the row shall say it. What the operator decides (zone, tags, reserve, overcommit) the agent says only at first.
+/// The host as the row shall say it. What the operator decides (zone, tags, reserve, overcommit) the agent decides only at first.
 fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<Host, Problem> {
     let Some(pb::hello::Host::Compute(machine)) = &hello.host else {
         return Err(Problem::invalid("hello.compute", "is missing"));
@@ -103,7 +103,7 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     Ok(host)
 }
 
-/// What a machine calls itself, as a name here: `Rack1.example.org` is `rack1-example-org`, `7up` is `h-7up`.
+/// The name of a machine that calls itself this: `Rack1.example.org` is `rack1-example-org`, `7up` is `h-7up`.
 #[must_use]
 pub fn host_name(given: &str, host_id: HostId) -> Name {
     let plain: String =
@@ -184,7 +184,7 @@ pub async fn review_holdings(manager: &Manager, stream: &HostStream, holdings: &
     Ok(())
 }
 
-/// None: it is as it should be (a snapshot follows), or a tombstone.
+/// `None`: it is as it should be (a snapshot follows), or a tombstone.
 fn review(host_id: HostId, row: Option<&Instance>, holding: &pb::Holding) -> Option<Verdict> {
     if holding.tombstone {
         return None;

@@ -17,7 +17,7 @@ const SWEEP_MAX: u32 = 1000;
 const NICS_EVERY: u32 = 6;
 
 /// What two reports, `apart` from each other, both name.
-pub async fn check(manager: &Manager, apart: Duration) -> Result<Vec<Leak>, ReadError> {
+pub async fn find_leaks(manager: &Manager, apart: Duration) -> Result<Vec<Leak>, ReadError> {
     let first = manager.store.leak_report().await?;
     if first.is_empty() {
         return Ok(first);
@@ -37,7 +37,7 @@ pub async fn leak_check_loop(manager: Arc<Manager>) {
             () = manager.lifetime.shutdown.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(every)) => {}
         }
-        let leaks = match check(&manager, Duration::from_secs(2)).await {
+        let leaks = match find_leaks(&manager, Duration::from_secs(2)).await {
             Ok(leaks) => leaks,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the leak check can't read the database now");

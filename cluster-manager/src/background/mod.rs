@@ -33,7 +33,7 @@ pub fn start(manager: &Arc<Manager>) -> Background {
     let m = || Arc::clone(manager);
     background.start("report-ingest", ingest::ingest_loop(m()));
     background.start("instance-reconciler", reconcile::instance::reconcile_loop(m()));
-    background.start("host-liveness", liveness::watch(m()));
+    background.start("host-liveness", liveness::liveness_loop(m()));
     background.start("preemption", preemption::preemption_loop(m()));
     background.start("capacity-holds", placement::capacity_hold_loop(m()));
     background.start("placement-records", placement::refusal_record_loop(m()));

@@ -145,7 +145,7 @@ pub async fn read_capacity(
         .map(|(size, pinning)| Some((size_from_pb(*size), pinning?)))
         .collect::<Option<_>>()
         .ok_or_else(|| Problem::invalid("pinnings", "must be none or numa"))?;
-    let zones = capacity::read(manager, sizes).await?;
+    let zones = capacity::read_capacity(manager, sizes).await?;
     Ok(pb::ReadCapacityResponse { zones_json: to_json(&zones)? })
 }
 
@@ -164,7 +164,7 @@ pub async fn plan_rebalance(
         pb::RebalanceGoal::Unspecified | pb::RebalanceGoal::FreeHosts => RebalanceGoal::FreeHosts,
         pb::RebalanceGoal::EvenLoad => RebalanceGoal::EvenLoad { tolerance_permille: request.tolerance_permille },
     };
-    let plan = rebalance::plan(manager, goal, limits).await?;
+    let plan = rebalance::plan_rebalance(manager, goal, limits).await?;
     Ok(pb::PlanRebalanceResponse { plan_json: to_json(&plan)? })
 }
 

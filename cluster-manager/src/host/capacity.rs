@@ -11,7 +11,7 @@ use domain::{
 };
 
 /// How many more instances of each size every zone takes.
-pub async fn read(manager: &Manager, sizes: Vec<(Size, Pinning)>) -> Result<Vec<ZoneCapacity>, Problem> {
+pub async fn read_capacity(manager: &Manager, sizes: Vec<(Size, Pinning)>) -> Result<Vec<ZoneCapacity>, Problem> {
     let hosts = host_capacities(&manager.inventory());
     // Many hosts times many sizes: not on a thread that answers others.
     tokio::task::spawn_blocking(move || zone_capacities(&hosts, &sizes)).await.map_err(|error| {

@@ -27,7 +27,11 @@ pub enum RebalanceGoal {
     },
 }
 
-pub async fn plan(manager: &Manager, goal: RebalanceGoal, limits: MoveLimits) -> Result<RebalancePlan, Problem> {
+pub async fn plan_rebalance(
+    manager: &Manager,
+    goal: RebalanceGoal,
+    limits: MoveLimits,
+) -> Result<RebalancePlan, Problem> {
     let mut rows = residents(manager).await?;
     let hosts = manager.store.host_list().await.map_err(read_problem)?;
     let planned = tokio::task::spawn_blocking(move || {
