@@ -20,11 +20,11 @@
 //!   them. It knows no lifetimes and nothing of the future.
 //! - Filters are a closed enum in a fixed order ([`domain::explain::Rejection`], [`filter`]); the score is a struct whose field order
 //!   is the policy ([`score::Score`]); what a decision was based on is kept in a [`domain::explain::PlacementRecord`] ([`explain`]).
-//! - Groups ([`groups`]), capacity reserved for the loss of a host ([`reserve`]), preemption ([`preempt`]) and batches ([`decide`]) go the
+//! - Groups ([`groups`]), capacity reserved for the loss of a host ([`reserve`]), preemption ([`preempt`]) and batches ([`mod@decide`]) go the
 //!   same path.
 //!
-//! The files build on each other: types ([`request`], [`decision`], [`host`]), then the index and the inventory, then choices ([`choose`])
-//! and what explains them, then decisions ([`decide`()]), and plans of moves ([`consolidate`], [`balance`]) beside those.
+//! The files build on each other: types ([`request`], [`decision`], [`host`]), then the index and the inventory, then choices ([`mod@choose`])
+//! and what explains them, then decisions ([`mod@decide`]), and plans of moves ([`consolidate`], [`balance`]) beside those.
 //!
 //! **Invariants** (tests/): used + tentative + reserved <= capacity for whatever was decided here; the same inventory gives the
 //! same decision, in whatever order it came to be; the index chooses what a naive scan with the same score chooses; a hard group constraint
