@@ -262,7 +262,7 @@ impl Group {
         Ok(())
     }
 
-    /// The files into which a process writes itself to join, one per hierarchy; for [`crate::qemu::launch::Placement`].
+    /// The files into which a process writes itself to join, one per hierarchy; for [`crate::qemu::launch::Confinement`].
     pub fn procs_files(&self) -> Vec<PathBuf> {
         self.dirs.iter().map(|dir| dir.join("cgroup.procs")).collect()
     }

@@ -31,7 +31,7 @@ const STDERR_TAIL_BYTES: u64 = 4096;
 
 /// The user, control groups and namespace that one QEMU runs in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Placement {
+pub struct Confinement {
     pub uid: u32,
     pub gid: u32,
     pub supplementary_gids: Vec<u32>,
@@ -114,7 +114,7 @@ impl Launcher {
     pub async fn launch(
         &self,
         spec: &VmSpec,
-        placement: &Placement,
+        confinement: &Confinement,
         taps: Vec<Arc<OwnedFd>>,
     ) -> Result<ProcessRef, LaunchError> {
         spec.check().map_err(LaunchError::Spec)?;
@@ -134,12 +134,12 @@ impl Launcher {
         let launch = LaunchSpec {
             program: self.qemu.clone(),
             args,
-            uid: placement.uid,
-            gid: placement.gid,
-            supplementary_gids: placement.supplementary_gids.clone(),
-            cgroup_procs: placement.cgroup_procs.clone(),
-            pid_namespace: placement.pid_namespace.clone(),
-            stderr: placement.stderr.clone(),
+            uid: confinement.uid,
+            gid: confinement.gid,
+            supplementary_gids: confinement.supplementary_gids.clone(),
+            cgroup_procs: confinement.cgroup_procs.clone(),
+            pid_namespace: confinement.pid_namespace.clone(),
+            stderr: confinement.stderr.clone(),
             open_files_max: OPEN_FILES_MAX,
             fds: spec.nics.iter().map(|nic| nic_fd(nic.slot)).collect(),
         };

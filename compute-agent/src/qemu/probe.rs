@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::accel::{AccelDecision, AccelSetting, ProbeRun, Probed, Stage, decide, decide_tcg_by_setting};
 use super::argv::{Accel, Boot, OnPowerOff, VmDisk, VmSpec};
-use super::launch::{Launcher, Placement, stderr_tail, wait_ready};
+use super::launch::{Confinement, Launcher, stderr_tail, wait_ready};
 use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
 use super::version::QemuVersion;
@@ -243,7 +243,7 @@ impl Prober {
         timeout: Duration,
         each: impl FnMut(&[u8], Duration) -> bool,
     ) -> String {
-        let placement = Placement {
+        let confinement = Confinement {
             uid: self.uid,
             gid: self.gid,
             supplementary_gids,
@@ -251,11 +251,11 @@ impl Prober {
             pid_namespace: None,
             stderr: scratch.dir.join("stderr"),
         };
-        let process = match self.launcher.launch(spec, &placement, vec![]).await {
+        let process = match self.launcher.launch(spec, &confinement, vec![]).await {
             Ok(process) => process,
             Err(error) => return chain(&error),
         };
-        let end = observe(&process, spec, &placement.stderr, timeout, each).await;
+        let end = observe(&process, spec, &confinement.stderr, timeout, each).await;
         if let Err(error) = process.kill().await {
             tracing::warn!(pid = process.pid, error = chain(&error), "the probe's QEMU can't be ended");
         }

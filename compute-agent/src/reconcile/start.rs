@@ -13,7 +13,7 @@ use crate::{
     ledger::{Entry, Launched, Running},
     qemu::{
         argv::Accel,
-        launch::{Placement, ReadyError, wait_ready},
+        launch::{Confinement, ReadyError, wait_ready},
     },
 };
 use domain::{Timestamp, image::ImagePartKind};
@@ -49,7 +49,7 @@ impl Task {
             started_at: Timestamp::now(),
         };
         self.prepare_launch(owner, &group, limits(&entry.desired, &with.accel), &launched).await?;
-        let placement = Placement {
+        let confinement = Confinement {
             uid: owner.uid,
             gid: owner.gid,
             supplementary_gids: hypervisor.gids.clone(),
@@ -58,7 +58,7 @@ impl Task {
             stderr: self.paths.stderr(),
         };
         let fds = taps.into_iter().map(|tap| tap.fd).collect();
-        let process = match hypervisor.launcher.launch(&spec, &placement, fds).await {
+        let process = match hypervisor.launcher.launch(&spec, &confinement, fds).await {
             Ok(process) => process,
             Err(error) => {
                 // QEMU may have started in the instant before.

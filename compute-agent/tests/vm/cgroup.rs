@@ -28,9 +28,9 @@ async fn qemu_lives_in_its_group_within_its_limits_and_the_group_ends_it() {
 
     let mut spec = scratch.spec(&guest);
     spec.config_drive = Some(scratch.config_drive("grouped", b"").await);
-    let mut placement = scratch.placement();
-    placement.cgroup_procs = group.procs_files();
-    let vm = Vm::start(&qemu, &spec, &placement).await;
+    let mut confinement = scratch.confinement();
+    confinement.cgroup_procs = group.procs_files();
+    let vm = Vm::start(&qemu, &spec, &confinement).await;
     assert_eq!(group.members(), [vm.process.pid], "QEMU alone: the shim is gone");
     let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", vm.process.pid)).expect("it runs");
     assert!(membership.contains(&format!("/{parent}/i1")), "{membership}");

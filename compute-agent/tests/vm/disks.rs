@@ -36,7 +36,7 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
         read -r line <$D && echo \"read $line\"\necho written-by-the-guest | dd of=$D bs=512 seek=100 conv=fsync 2>/dev/null\n\
         echo size $(cat /sys/block/${D#/dev/}/size)\n";
     spec.config_drive = Some(scratch.config_drive("disky", script).await);
-    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let vm = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     vm.up().await;
     let log = compute_agent::console::ConsoleLog::new(&spec.console_log);
     let said = String::from_utf8_lossy(&log.tail(64 << 10).expect("readable").bytes).into_owned();
@@ -56,8 +56,8 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     let mut other = second.spec(&guest);
     other.disks = spec.disks.clone();
     let process =
-        crate::rig::launcher(&qemu).launch(&other, &second.placement(), vec![]).await.expect("the exec succeeds");
-    let stderr = second.placement().stderr;
+        crate::rig::launcher(&qemu).launch(&other, &second.confinement(), vec![]).await.expect("the exec succeeds");
+    let stderr = second.confinement().stderr;
     let refused =
         compute_agent::qemu::launch::wait_ready(&process, &second.run.join("never"), &stderr, crate::rig::TIMEOUT)
             .await;

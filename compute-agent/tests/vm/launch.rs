@@ -19,7 +19,7 @@ async fn qemu_runs_unprivileged_sandboxed_and_alone() {
     spec.paused = true;
     // A file that the agent left inheritable must not reach QEMU.
     let (leak, _other) = nix::unistd::pipe().expect("a pipe");
-    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let vm = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     drop(leak);
     let pid = vm.process.pid;
     assert_eq!(status_field(pid, "Uid"), vec![UID.to_string(); 4]);
@@ -134,9 +134,9 @@ async fn a_given_pid_namespace_holds_qemu_and_takes_it_along_when_it_ends() {
     let scratch = Scratch::make().await;
     let mut spec = scratch.spec(&guest);
     spec.paused = true;
-    let mut placement = scratch.placement();
-    placement.pid_namespace = Some(format!("/proc/{init}/ns/pid").into());
-    let vm = Vm::start(&qemu, &spec, &placement).await;
+    let mut confinement = scratch.confinement();
+    confinement.pid_namespace = Some(format!("/proc/{init}/ns/pid").into());
+    let vm = Vm::start(&qemu, &spec, &confinement).await;
     let namespace_of = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).expect("it runs");
     assert_eq!(namespace_of(vm.process.pid), namespace_of(init));
     assert_ne!(namespace_of(vm.process.pid), namespace_of(std::process::id() as i32));
@@ -145,7 +145,7 @@ async fn a_given_pid_namespace_holds_qemu_and_takes_it_along_when_it_ends() {
     vm.gone().await;
 
     // What is dead can't be entered, and the caller is told at which step.
-    let error = launcher(&qemu).launch(&spec, &placement, vec![]).await.expect_err("no namespace");
+    let error = launcher(&qemu).launch(&spec, &confinement, vec![]).await.expect_err("no namespace");
     assert!(matches!(error, LaunchError::Step { step: Step::EnterPidNamespace, .. }), "{error:?}");
 }
 
@@ -154,10 +154,10 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
     let (Some(qemu), Some(guest)) = (qemu(), guest()) else { return };
     let scratch = Scratch::make().await;
     let spec = scratch.spec(&guest);
-    let failure = async |change: &dyn Fn(&mut compute_agent::qemu::launch::Placement), qemu: &str| {
-        let mut placement = scratch.placement();
-        change(&mut placement);
-        let error = launcher(qemu.as_ref()).launch(&spec, &placement, vec![]).await.expect_err("must fail");
+    let failure = async |change: &dyn Fn(&mut compute_agent::qemu::launch::Confinement), qemu: &str| {
+        let mut confinement = scratch.confinement();
+        change(&mut confinement);
+        let error = launcher(qemu.as_ref()).launch(&spec, &confinement, vec![]).await.expect_err("must fail");
         let LaunchError::Step { step, subject, source } = error else { panic!("{error:?}") };
         (step, subject, source.kind())
     };
@@ -173,10 +173,10 @@ async fn failures_name_the_step_the_subject_and_the_cause() {
     assert_eq!(step, Step::ReadSpec, "root is refused");
 
     let missing = compute_agent::qemu::launch::Launcher::new(&qemu, "/nonexistent/shim", &[]);
-    assert!(matches!(missing.launch(&spec, &scratch.placement(), vec![]).await, Err(LaunchError::Shim { .. })));
+    assert!(matches!(missing.launch(&spec, &scratch.confinement(), vec![]).await, Err(LaunchError::Shim { .. })));
     let silent = compute_agent::qemu::launch::Launcher::new(&qemu, "/bin/true", &[]);
     assert!(matches!(
-        silent.launch(&spec, &scratch.placement(), vec![]).await,
+        silent.launch(&spec, &scratch.confinement(), vec![]).await,
         Err(LaunchError::ShimAnswer { .. } | LaunchError::Shim { .. })
     ));
 }
@@ -189,12 +189,12 @@ async fn what_qemu_itself_refuses_is_reported_in_its_words() {
     if let compute_agent::qemu::argv::Boot::Kernel { kernel, .. } = &mut spec.boot {
         *kernel = "/nonexistent/kernel".into();
     }
-    let process = launcher(&qemu).launch(&spec, &scratch.placement(), vec![]).await.expect("the exec succeeds");
-    let stderr = scratch.placement().stderr;
+    let process = launcher(&qemu).launch(&spec, &scratch.confinement(), vec![]).await.expect("the exec succeeds");
+    let stderr = scratch.confinement().stderr;
     let error = wait_ready(&process, &scratch.run.join("never"), &stderr, TIMEOUT).await.expect_err("it ended");
     assert!(matches!(&error, ReadyError::Ended { stderr } if stderr.contains("/nonexistent/kernel")), "{error:?}");
 
-    let sleeper = scratch.placement();
+    let sleeper = scratch.confinement();
     let idle = compute_agent::qemu::process::ProcessRef::of_pid(std::process::id() as i32).expect("we run");
     let waited = wait_ready(&idle, &scratch.run.join("never"), &sleeper.stderr, Duration::from_millis(20)).await;
     assert!(matches!(waited, Err(ReadyError::Timeout { .. })));

@@ -15,7 +15,7 @@ async fn boots_with_its_name_pauses_resets_and_powers_off_gracefully() {
     let scratch = Scratch::make().await;
     let mut spec = scratch.spec(&guest);
     spec.config_drive = Some(scratch.config_drive("web-7", b"#!/bin/sh\necho user-data-ran\n").await);
-    let mut vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let mut vm = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     let up = vm.up().await;
     assert_eq!(up.hostname, "web-7");
     assert!(up.uptime_seconds > 0.0);
@@ -56,7 +56,7 @@ async fn a_new_agent_takes_over_what_runs() {
     let scratch = Scratch::make().await;
     let mut spec = scratch.spec(&guest);
     spec.config_drive = Some(scratch.config_drive("kept", b"").await);
-    let first = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let first = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     first.up().await;
     let remembered = serde_json::to_string(&first.process).expect("it can be kept in a ledger");
     // The first agent's connections end; its QEMU goes on.
@@ -64,7 +64,7 @@ async fn a_new_agent_takes_over_what_runs() {
 
     let process: ProcessRef = serde_json::from_str(&remembered).expect("readable");
     assert!(process.alive());
-    let second = Vm::attach(process, &spec, &scratch.placement()).await;
+    let second = Vm::attach(process, &spec, &scratch.confinement()).await;
     assert_eq!(second.state().await, RunState::Running);
     let found = ConsoleLog::new(&spec.console_log).find_guest_up(0).expect("readable").expect("it was up before");
     assert_eq!(found.hostname, "kept");
@@ -87,7 +87,7 @@ async fn kill_9_is_seen_at_once() {
     let scratch = Scratch::make().await;
     let mut spec = scratch.spec(&guest);
     spec.paused = true;
-    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let vm = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     assert_eq!(vm.state().await, RunState::Prelaunch, "it was to start paused");
     let handle = vm.process.open().expect("observable").expect("alive");
     let exited = tokio::spawn(async move { handle.wait_exit().await });
@@ -109,7 +109,7 @@ async fn a_guest_that_reboots_itself_is_a_reboot_and_no_exit() {
         *initrd = None;
         *cmdline = "console=ttyS0 panic=-1".into();
     }
-    let mut vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let mut vm = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     let event = vm.event("RESET").await;
     assert_eq!(event.data["guest"], true, "the guest rebooted, and QEMU stayed");
     assert!(vm.process.alive());

@@ -29,7 +29,7 @@ async fn a_booted_guest_takes_less_than_what_is_counted_for_it() {
     let mut spec = scratch.spec(&guest);
     spec.vcpus = 2;
     spec.config_drive = Some(scratch.config_drive("heavy", b"").await);
-    let vm = Vm::start(&qemu, &spec, &scratch.placement()).await;
+    let vm = Vm::start(&qemu, &spec, &scratch.confinement()).await;
     vm.up().await;
     let used_mib = resident_beside_ram_kib(vm.process.pid, spec.memory_mib << 10) >> 10;
     let counted_mib = overhead_mib(&spec.accel, spec.vcpus, spec.memory_mib);

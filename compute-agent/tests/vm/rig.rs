@@ -9,7 +9,7 @@ use compute_agent::console::{ConsoleHub, ConsoleLog, GuestUp};
 use compute_agent::disk::config_drive::{GuestConfig, write_config_drive};
 use compute_agent::disk::overlay::Owner;
 use compute_agent::qemu::argv::{Accel, Boot, OnPowerOff, VmSpec};
-use compute_agent::qemu::launch::{Launcher, Placement, wait_ready};
+use compute_agent::qemu::launch::{Confinement, Launcher, wait_ready};
 use compute_agent::qemu::process::ProcessRef;
 use compute_agent::qmp::{Event, QmpClient, RunState};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
@@ -125,8 +125,8 @@ impl Scratch {
         path
     }
 
-    pub fn placement(&self) -> Placement {
-        Placement {
+    pub fn confinement(&self) -> Confinement {
+        Confinement {
             uid: UID,
             gid: GID,
             supplementary_gids: vec![],
@@ -147,14 +147,14 @@ pub struct Vm {
 }
 
 impl Vm {
-    pub async fn start(qemu: &Path, spec: &VmSpec, placement: &Placement) -> Self {
-        let process = launcher(qemu).launch(spec, placement, vec![]).await.expect("launched");
-        Self::attach(process, spec, placement).await
+    pub async fn start(qemu: &Path, spec: &VmSpec, confinement: &Confinement) -> Self {
+        let process = launcher(qemu).launch(spec, confinement, vec![]).await.expect("launched");
+        Self::attach(process, spec, confinement).await
     }
 
-    pub async fn attach(process: ProcessRef, spec: &VmSpec, placement: &Placement) -> Self {
+    pub async fn attach(process: ProcessRef, spec: &VmSpec, confinement: &Confinement) -> Self {
         let console = ConsoleHub::start(spec.serial_socket.clone(), ConsoleLog::new(&spec.console_log), LOG_MAX_BYTES);
-        let qmp = wait_ready(&process, &spec.qmp_socket, &placement.stderr, TIMEOUT).await.expect("ready");
+        let qmp = wait_ready(&process, &spec.qmp_socket, &confinement.stderr, TIMEOUT).await.expect("ready");
         let events = qmp.events();
         Self { process, left: false, qmp, events, console }
     }
