@@ -34,7 +34,7 @@ pub struct Config {
     /// External networks by name, and the bridge in the host's namespace that leads to each.
     pub external: BTreeMap<String, String>,
     /// Blocks that no instance may open connections to over an uplink: the hosts' and the managers' own addresses. This host's own
-    /// are found and needn't be said.
+    /// are found and needn't be configured.
     pub protected: BTreeSet<Cidr>,
     /// Resolvers that names are forwarded to that aren't instances'. Empty: those of /etc/resolv.conf.
     pub resolvers: Vec<SocketAddr>,
@@ -105,7 +105,7 @@ impl Config {
         all.iter().copied().filter(|block| !all.iter().any(|other| other != block && other.covers(*block))).collect()
     }
 
-    /// `own`: the host's addresses, which are protected without being said.
+    /// `own`: the host's addresses, which are protected without being configured.
     #[must_use]
     pub fn facts(&self, own: &BTreeSet<IpAddr>) -> HostFacts {
         HostFacts {
@@ -126,17 +126,17 @@ mod tests {
     #[test]
     fn the_hosts_own_address_is_protected_and_blocks_do_not_overlap() {
         let block = |text: &str| text.parse::<Cidr>().expect("cidr");
-        let said = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32"].map(block);
-        let at = |underlay: &str, said: &[Cidr]| {
+        let configured = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32"].map(block);
+        let at = |underlay: &str, configured: &[Cidr]| {
             let underlay_address = underlay.parse().expect("ip");
-            Config { underlay_address, protected: said.iter().copied().collect(), ..Config::default() }
+            Config { underlay_address, protected: configured.iter().copied().collect(), ..Config::default() }
                 .facts(&BTreeSet::from(["10.9.9.9".parse().expect("ip")]))
                 .protected
         };
-        assert_eq!(at("127.0.0.1", &said), BTreeSet::from([said[0], said[2]]));
-        assert_eq!(at("10.255.0.1", &said), BTreeSet::from([said[0], said[2]]), "in a block already");
-        let all = BTreeSet::from([said[2], block("172.16.0.1/32"), block("10.9.9.9/32")]);
-        assert_eq!(at("172.16.0.1", &said[2..]), all);
+        assert_eq!(at("127.0.0.1", &configured), BTreeSet::from([configured[0], configured[2]]));
+        assert_eq!(at("10.255.0.1", &configured), BTreeSet::from([configured[0], configured[2]]), "in a block already");
+        let all = BTreeSet::from([configured[2], block("172.16.0.1/32"), block("10.9.9.9/32")]);
+        assert_eq!(at("172.16.0.1", &configured[2..]), all);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub async fn read(inside: &Worker) -> Result<io::Result<BTreeMap<(String, DropRe
         .run(|_| {
             let mut drops = BTreeMap::new();
             for family in ["inet", "arp"] {
-                let text = rules::ask(&["-j", "list", "table", family, "iaas_drops"])?;
+                let text = rules::run_nft(&["-j", "list", "table", family, "iaas_drops"])?;
                 let listed: Value = serde_json::from_str(&text).map_err(io::Error::other)?;
                 for (key, packets) in parse(&listed) {
                     *drops.entry(key).or_default() += packets;

@@ -53,10 +53,10 @@ impl Agent for Host {
     async fn statistics(&self, beats: &mut Beats) -> Statistics {
         beats.count += 1;
         let traffic = if beats.count % TRAFFIC_EVERY == 1 { beats.traffic.changed(self).await } else { Vec::new() };
-        let wishes = self.wishes();
+        let desired_state = self.desired_state();
         Statistics::Network(NetworkStatistics {
-            networks: wishes.networks.len() as u32,
-            ports: wishes.acquired.len() as u32,
+            networks: desired_state.networks.len() as u32,
+            ports: desired_state.acquired.len() as u32,
             pending: self.signal.pending() as u32,
             traffic,
         })
@@ -108,9 +108,9 @@ struct Traffic {
 
 impl Traffic {
     async fn changed(&mut self, host: &Host) -> Vec<PortTraffic> {
-        let wishes = host.wishes();
+        let desired_state = host.desired_state();
         let mut changed = Vec::new();
-        for id in wishes.networks.keys() {
+        for id in desired_state.networks.keys() {
             let Some(worker) = host.worker_of(*id) else { continue };
             let counted = worker.run(|inside| observe::links(&mut inside.netlink).map(|found| found.counters)).await;
             let Ok(Ok(counters)) = counted else { continue };
@@ -127,7 +127,7 @@ impl Traffic {
                 // The namespace goes.
                 Err(_) => continue,
             };
-            for port in wishes.ports_of(*id).filter(|port| port.instance().is_some()) {
+            for port in desired_state.ports_of(*id).filter(|port| port.instance().is_some()) {
                 let link = names::port_link(port.id);
                 let Some(count) = counters.get(&link) else { continue };
                 let drops = dropped.iter().filter(|((l, _), _)| *l == link);
@@ -149,8 +149,8 @@ impl Traffic {
             }
             self.read_at.insert(*id, counters);
         }
-        self.read_at.retain(|id, _| wishes.networks.contains_key(id));
-        self.sent.retain(|id, _| id.parse().is_ok_and(|id| wishes.ports.contains_key(&id)));
+        self.read_at.retain(|id, _| desired_state.networks.contains_key(id));
+        self.sent.retain(|id, _| id.parse().is_ok_and(|id| desired_state.ports.contains_key(&id)));
         changed
     }
 }

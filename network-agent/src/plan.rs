@@ -84,7 +84,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// What takes the step back when a later one of the same subject fails; none for what removes.
+    /// What takes the step back when a later one of the same owner fails; none for what removes.
     #[must_use]
     pub fn inverse(&self, before: &NsState) -> Option<Self> {
         match self {
@@ -115,11 +115,11 @@ impl Step {
     }
 }
 
-/// A step and whom it is for: when one of a port's fails, that port's are undone and the others' go on. Without a subject it is
+/// A step and whom it is for: when one of a port's fails, that port's are undone and the others' go on. Without a owner it is
 /// the whole network's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    pub subject: Option<Key>,
+    pub owner: Option<Key>,
     pub step: Step,
 }
 
@@ -127,27 +127,27 @@ pub struct Planned {
 #[must_use]
 pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<Planned> {
     let mut steps = Vec::new();
-    let subjects: BTreeMap<&str, Key> =
+    let owners: BTreeMap<&str, Key> =
         desired.links.iter().filter_map(|(name, link)| Some((name.as_str(), Key::Port(link.port_id?)))).collect();
-    let subject = |link: &str| subjects.get(link).copied();
-    let mut push = |subject: Option<Key>, step: Step| steps.push(Planned { subject, step });
+    let owner = |link: &str| owners.get(link).copied();
+    let mut push = |owner: Option<Key>, step: Step| steps.push(Planned { owner, step });
 
     for (name, link) in &desired.links {
         let Link { kind, mac, mtu, .. } = link;
         if !found.links.contains_key(name) {
-            push(subject(name), Step::AddLink { name: name.clone(), kind: kind.clone(), mac: *mac, mtu: *mtu });
+            push(owner(name), Step::AddLink { name: name.clone(), kind: kind.clone(), mac: *mac, mtu: *mtu });
         }
     }
     for (name, link) in &desired.links {
         let known = found.links.get(name);
         let Link { mac, mtu, .. } = link;
         if known.is_none_or(|k| (k.mac, k.mtu, k.up) != (*mac, *mtu, true)) {
-            push(subject(name), Step::SetLink { name: name.clone(), mac: *mac, mtu: *mtu });
+            push(owner(name), Step::SetLink { name: name.clone(), mac: *mac, mtu: *mtu });
         }
     }
     for entry in desired.addresses.difference(&found.addresses) {
         let (link, addr, prefix) = entry.clone();
-        push(subject(&link), Step::AddAddress { link, addr, prefix });
+        push(owner(&link), Step::AddAddress { link, addr, prefix });
     }
     match rules.map(|known| difference(known, &desired.rules)) {
         None => push(None, Step::Rules(Rules::Whole(render_full(&desired.rules)))),
@@ -156,7 +156,7 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
     }
     for ((link, addr), mac) in &desired.neighbours {
         if found.neighbours.get(&(link.clone(), *addr)) != Some(mac) {
-            push(subject(link), Step::SetNeighbour { link: link.clone(), addr: *addr, mac: *mac });
+            push(owner(link), Step::SetNeighbour { link: link.clone(), addr: *addr, mac: *mac });
         }
     }
     for (mac, underlay) in &desired.fdb {
@@ -166,20 +166,20 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
     }
     for (destination, hop) in &desired.routes {
         if found.routes.get(destination) != Some(hop) {
-            let subject = hop.link().and_then(&subject);
-            push(subject, Step::SetRoute { destination: *destination, hop: hop.clone() });
+            let owner = hop.link().and_then(&owner);
+            push(owner, Step::SetRoute { destination: *destination, hop: hop.clone() });
         }
     }
 
     // What goes. With its link, a link's routes, neighbours and addresses go by themselves.
-    let leaving = |link: &str| found.links.contains_key(link) && !desired.links.contains_key(link);
+    let removed = |link: &str| found.links.contains_key(link) && !desired.links.contains_key(link);
     for (destination, hop) in &found.routes {
-        if !desired.routes.contains_key(destination) && !hop.link().is_some_and(leaving) {
+        if !desired.routes.contains_key(destination) && !hop.link().is_some_and(removed) {
             push(None, Step::DeleteRoute { destination: *destination, hop: hop.clone() });
         }
     }
     for (link, addr) in found.neighbours.keys() {
-        if !desired.neighbours.contains_key(&(link.clone(), *addr)) && !leaving(link) {
+        if !desired.neighbours.contains_key(&(link.clone(), *addr)) && !removed(link) {
             push(None, Step::DeleteNeighbour { link: link.clone(), addr: *addr });
         }
     }
@@ -189,11 +189,11 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
         }
     }
     for (link, addr, prefix) in found.addresses.difference(&desired.addresses) {
-        if !leaving(link) {
+        if !removed(link) {
             push(None, Step::DeleteAddress { link: link.clone(), addr: *addr, prefix: *prefix });
         }
     }
-    for name in found.links.keys().filter(|name| leaving(name)) {
+    for name in found.links.keys().filter(|name| removed(name)) {
         push(None, Step::DeleteLink { name: name.clone() });
     }
     steps

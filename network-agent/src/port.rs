@@ -19,7 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Whatever a caller asks for, a wait ends.
-const PATIENCE_MAX: Duration = Duration::from_secs(60);
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Makes the socket, for root alone; one that an earlier life left is replaced.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
@@ -92,8 +92,8 @@ async fn answer(host: &Host, request: PortRequest) -> (PortReply, Option<OwnedFd
     let refused = |Refusal { reason, detail }: Refusal| (PortReply::Refused { reason, detail }, None);
     match request {
         PortRequest::Acquire { port_id, instance_id, epoch, timeout_ms } => {
-            let patience = Duration::from_millis(timeout_ms).min(PATIENCE_MAX);
-            match host.acquire(port_id, instance_id, epoch, patience).await {
+            let timeout = Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
+            match host.acquire(port_id, instance_id, epoch, timeout).await {
                 Ok(acquired) if acquired.tap.is_none() => refused(Refusal {
                     reason: RefusedReason::Failed,
                     detail: "this host's ports are wired as veths, which have no descriptor".into(),

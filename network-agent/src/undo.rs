@@ -2,26 +2,26 @@
 
 use std::collections::BTreeMap;
 
-/// Inverses by subject, in the order of the steps.
+/// Inverses by owner, in the order of the steps.
 #[derive(Debug)]
 pub struct UndoStack<S, T> {
-    by_subject: BTreeMap<S, Vec<T>>,
+    by_owner: BTreeMap<S, Vec<T>>,
 }
 
 impl<S: Ord, T> Default for UndoStack<S, T> {
     fn default() -> Self {
-        Self { by_subject: BTreeMap::new() }
+        Self { by_owner: BTreeMap::new() }
     }
 }
 
 impl<S: Ord, T> UndoStack<S, T> {
-    pub fn push(&mut self, subject: S, inverse: T) {
-        self.by_subject.entry(subject).or_default().push(inverse);
+    pub fn push(&mut self, owner: S, inverse: T) {
+        self.by_owner.entry(owner).or_default().push(inverse);
     }
 
-    /// The inverses of what was done for `subject`, the last first. It is clean afterwards.
-    pub fn take(&mut self, subject: &S) -> Vec<T> {
-        let mut inverses = self.by_subject.remove(subject).unwrap_or_default();
+    /// The inverses of what was done for `owner`, the last first. It is clean afterwards.
+    pub fn take(&mut self, owner: &S) -> Vec<T> {
+        let mut inverses = self.by_owner.remove(owner).unwrap_or_default();
         inverses.reverse();
         inverses
     }

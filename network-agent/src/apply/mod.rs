@@ -1,7 +1,7 @@
 //! Carries out a plan: dumb, in order, with an undo stack.
 //!
 //! A step that fails ends what it is for: a port's other steps are skipped and those done are undone, the rest of the network goes
-//! on; a step without a subject ends the whole plan, and all that this plan made is undone. The next plan starts from what is then
+//! on; a step without a owner ends the whole plan, and all that this plan made is undone. The next plan starts from what is then
 //! found.
 
 pub mod namespace;
@@ -57,7 +57,7 @@ impl Applied {
 
 /// Where the other ends of links are.
 #[derive(Debug, Clone, Default)]
-pub struct Surroundings {
+pub struct ApplyContext {
     /// Namespaces of peered networks.
     pub peers: BTreeMap<NetworkId, Arc<OwnedFd>>,
 }
@@ -66,7 +66,7 @@ pub struct Surroundings {
 pub async fn apply(
     host: &Worker,
     inside: &Worker,
-    around: Surroundings,
+    around: ApplyContext,
     steps: Vec<Planned>,
     before: NsState,
     generation: u32,
@@ -96,7 +96,7 @@ fn make_from_host(
     netlink: &mut Netlink,
     planned: &Planned,
     inside: &OwnedFd,
-    around: &Surroundings,
+    around: &ApplyContext,
 ) -> Result<(), String> {
     let Step::AddLink { name, kind, mac, mtu } = &planned.step else { return Ok(()) };
     let (mut peer, mut bridge) = (None, None);
@@ -158,7 +158,7 @@ struct Run<'a> {
     before: &'a NsState,
     applied: Applied,
     undo: UndoStack<Option<Key>, Step>,
-    subjects: BTreeSet<Option<Key>>,
+    owners: BTreeSet<Option<Key>>,
     indexes: BTreeMap<String, u32>,
     batch: Vec<(Planned, Request)>,
     fatal: bool,
@@ -172,7 +172,7 @@ fn run_inside(inside: &mut Inside, steps: Vec<Planned>, before: &NsState, genera
         before,
         applied: Applied::default(),
         undo: UndoStack::default(),
-        subjects: BTreeSet::new(),
+        owners: BTreeSet::new(),
         indexes: BTreeMap::new(),
         batch: Vec::new(),
         fatal: false,
@@ -190,10 +190,10 @@ fn run_inside(inside: &mut Inside, steps: Vec<Planned>, before: &NsState, genera
 
 impl Run<'_> {
     fn take(&mut self, planned: Planned) {
-        if self.applied.failed.contains_key(&planned.subject) {
+        if self.applied.failed.contains_key(&planned.owner) {
             return;
         }
-        self.subjects.insert(planned.subject);
+        self.owners.insert(planned.owner);
         let request = match &planned.step {
             Step::AddLink { name, kind: LinkKind::Tap { owner_uid }, .. } => {
                 let made = tap::create(name, *owner_uid);
@@ -275,36 +275,36 @@ impl Run<'_> {
             Err(e) => {
                 let first = planned.into_iter().next();
                 if let Some(Planned { step, .. }) = first {
-                    self.settle(Planned { subject: None, step }, Err(e));
+                    self.settle(Planned { owner: None, step }, Err(e));
                 }
             }
         }
     }
 
     fn settle(&mut self, planned: Planned, result: io::Result<()>) {
-        let Planned { subject, step } = planned;
+        let Planned { owner, step } = planned;
         match result {
-            Ok(()) if self.applied.failed.contains_key(&subject) || self.fatal => {
-                // Its subject failed in the same batch.
+            Ok(()) if self.applied.failed.contains_key(&owner) || self.fatal => {
+                // Its owner failed in the same batch.
                 if let Some(inverse) = step.inverse(self.before) {
                     self.undo_now(vec![inverse]);
                 }
             }
             Ok(()) => {
                 if let Some(inverse) = step.inverse(self.before) {
-                    self.undo.push(subject, inverse);
+                    self.undo.push(owner, inverse);
                 }
             }
             Err(error) => {
-                self.applied.failed.entry(subject).or_insert_with(|| describe(&step, &error));
-                let concerned: Vec<Option<Key>> = if subject.is_none() {
+                self.applied.failed.entry(owner).or_insert_with(|| describe(&step, &error));
+                let affected: Vec<Option<Key>> = if owner.is_none() {
                     self.fatal = true;
-                    self.subjects.iter().rev().copied().collect()
+                    self.owners.iter().rev().copied().collect()
                 } else {
-                    vec![subject]
+                    vec![owner]
                 };
-                for subject in concerned {
-                    let inverses = self.undo.take(&subject);
+                for owner in affected {
+                    let inverses = self.undo.take(&owner);
                     self.undo_now(inverses);
                 }
             }

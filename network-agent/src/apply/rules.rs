@@ -62,7 +62,7 @@ pub fn load(text: &str) -> io::Result<()> {
 }
 
 /// What nft prints, in the calling thread's namespace.
-pub fn ask(args: &[&str]) -> io::Result<String> {
+pub fn run_nft(args: &[&str]) -> io::Result<String> {
     run(nft().args(args).stdin(Stdio::null()))
 }
 
@@ -84,6 +84,6 @@ fn run(command: &mut Command) -> io::Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let said: String = String::from_utf8_lossy(&output.stderr).chars().take(600).collect();
-    Err(io::Error::other(format!("nft refused: {}", said.trim())))
+    let reason: String = String::from_utf8_lossy(&output.stderr).chars().take(600).collect();
+    Err(io::Error::other(format!("nft refused: {}", reason.trim())))
 }

@@ -1,12 +1,12 @@
-//! The host's share of all networks: what is wanted ([`Host::accept`]), which ports are handed over ([`Host::acquire`],
+//! The host's share of all networks: its desired state ([`Host::accept`]), which ports are acquired ([`Host::acquire`],
 //! [`Host::release`]), and the loop that makes it so ([`reconcile`]).
 //!
-//! Level-triggered: a change only marks its networks, and the loop brings each marked network from whatever it is to what is wanted
-//! then. Whoever must know that a change is in the kernel waits for the round that began after it.
+//! Level-triggered: a change only marks its networks, and the loop brings each marked network from whatever it is to the
+//! state that is desired then. Whoever must know that a change is in the kernel waits for the round that began after it.
 
 pub mod reconcile;
 pub mod signal;
-pub mod wanted;
+pub mod tracked;
 
 use crate::{
     config::Config,
@@ -16,7 +16,7 @@ use crate::{
         observe, tap,
     },
     model::{
-        Wishes, names,
+        DesiredState, names,
         object::{Binding, Desired, Key, Object, Version},
         state::HostFacts,
     },
@@ -35,7 +35,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use wanted::Wanted;
+use tracked::TrackedState;
 
 /// Between two tries to open a tap that another still holds.
 const HELD_TAP_PAUSE: Duration = Duration::from_millis(20);
@@ -54,7 +54,7 @@ pub enum HostError {
     },
 }
 
-/// A port that is handed to its instance.
+/// A port that its instance has acquired.
 #[derive(Debug)]
 pub struct Acquired {
     /// None with ports that are wired as veths.
@@ -86,19 +86,19 @@ pub struct Host {
     pub ledger: Ledger,
     pub outbox: Outbox<Observation>,
     pub signal: Signal,
-    wanted: Mutex<Wanted>,
+    tracked: Mutex<TrackedState>,
     /// The host's addresses, which no instance may reach.
     own: Mutex<BTreeSet<IpAddr>>,
-    /// When each version was learned of, until it is programmed.
-    learned: Mutex<BTreeMap<Key, (Version, Instant)>>,
+    /// When each version was received of, until it is programmed.
+    received: Mutex<BTreeMap<Key, (Version, Instant)>>,
     /// One batch of the manager at a time.
     accepting: tokio::sync::Mutex<()>,
     /// Deletions that aren't reported yet: what they touch, and the round they are done with.
-    graves: Mutex<Vec<Grave>>,
+    pending_deletions: Mutex<Vec<PendingDeletion>>,
 }
 
 #[derive(Debug)]
-struct Grave {
+struct PendingDeletion {
     key: Key,
     version: Version,
     networks: BTreeSet<NetworkId>,
@@ -113,7 +113,7 @@ impl Host {
     /// Opens the ledger and marks all it holds to be made so. Blocking.
     pub fn open(config: Config, worker: Worker) -> Result<Self, HostError> {
         let ledger = Ledger::open(&config.state_dir, config.host_id)?;
-        let mut wishes = Wishes::default();
+        let mut desired_state = DesiredState::default();
         let mut marked = BTreeSet::new();
         for (key, record) in ledger.all() {
             let parsed = match Desired::parse(&record.desired) {
@@ -134,10 +134,10 @@ impl Host {
                 && record.acquired_epoch == parsed.version.epoch
                 && record.acquired_epoch != 0
             {
-                wishes.acquired.insert(port.id);
+                desired_state.acquired.insert(port.id);
             }
-            wishes.versions.insert(key, parsed.version);
-            marked.extend(wishes.put(object));
+            desired_state.versions.insert(key, parsed.version);
+            marked.extend(desired_state.put(object));
         }
         let host = Self {
             config,
@@ -145,19 +145,19 @@ impl Host {
             worker,
             outbox: Outbox::default(),
             signal: Signal::default(),
-            wanted: Mutex::new(Wanted::new(wishes)),
+            tracked: Mutex::new(TrackedState::new(desired_state)),
             own: Mutex::default(),
-            learned: Mutex::default(),
+            received: Mutex::default(),
             accepting: tokio::sync::Mutex::default(),
-            graves: Mutex::default(),
+            pending_deletions: Mutex::default(),
             workers: Mutex::default(),
         };
         host.signal.mark(marked);
         Ok(host)
     }
 
-    /// Looks which addresses the host has by now; the next rounds know them.
-    async fn learn_own_addresses(&self) {
+    /// Reads which addresses the host has by now; the next rounds use them.
+    async fn refresh_own_addresses(&self) {
         match self.worker.run(|inside| observe::own_addresses(&mut inside.netlink)).await {
             Ok(Ok(own)) => *lock(&self.own) = own,
             Ok(Err(error)) => {
@@ -171,10 +171,10 @@ impl Host {
         self.config.facts(&lock(&self.own))
     }
 
-    /// Everything that is wanted now.
+    /// The desired state as it is now.
     #[must_use]
-    pub fn wishes(&self) -> Arc<Wishes> {
-        Arc::clone(lock(&self.wanted).wishes())
+    pub fn desired_state(&self) -> Arc<DesiredState> {
+        Arc::clone(lock(&self.tracked).desired_state())
     }
 
     /// Makes the manager's commands durable and marks the networks that they affect. What can't be understood is reported as an error and not taken.
@@ -195,22 +195,22 @@ impl Host {
             }
         }
         let outcomes = self.ledger.accept(parsed, revision).await?;
-        let mut touched = BTreeSet::new();
-        let mut buried = Vec::new();
+        let mut affected = BTreeSet::new();
+        let mut deletions = Vec::new();
         {
-            let mut wanted = lock(&self.wanted);
-            let mut learned = lock(&self.learned);
+            let mut tracked = lock(&self.tracked);
+            let mut received = lock(&self.received);
             for Outcome { desired, decision } in outcomes {
                 match decision {
                     Decision::Take | Decision::RaiseTombstone => {
-                        let (key, version, dead) = (desired.key, desired.version, desired.object.is_none());
-                        let networks = self.take(&mut wanted, desired);
-                        touched.extend(networks.iter().copied());
-                        if dead {
-                            learned.remove(&key);
-                            buried.push(Grave { key, version, networks, round: 0 });
+                        let (key, version, deleted) = (desired.key, desired.version, desired.object.is_none());
+                        let networks = self.take(&mut tracked, desired);
+                        affected.extend(networks.iter().copied());
+                        if deleted {
+                            received.remove(&key);
+                            deletions.push(PendingDeletion { key, version, networks, round: 0 });
                         } else {
-                            learned.insert(key, (version, now));
+                            received.insert(key, (version, now));
                         }
                     }
                     Decision::Repeat => {
@@ -220,42 +220,45 @@ impl Host {
                         self.outbox.repeat(desired.key);
                     }
                     Decision::Refuse { held } => {
-                        tracing::warn!(key = ?desired.key, said = ?desired.version, ?held, "an older command was refused");
+                        tracing::warn!(key = ?desired.key, version = ?desired.version, ?held, "an older command was refused");
                     }
                 }
             }
         }
-        let round = self.signal.mark(touched);
-        lock(&self.graves).extend(buried.into_iter().map(|grave| Grave { round, ..grave }));
-        self.bury_done();
+        let round = self.signal.mark(affected);
+        lock(&self.pending_deletions)
+            .extend(deletions.into_iter().map(|deletion| PendingDeletion { round, ..deletion }));
+        self.report_deletions();
         Ok(())
     }
 
     /// Reports the deletions that the kernel has carried out.
-    fn bury_done(&self) {
-        let done = |grave: &Grave| grave.networks.iter().all(|id| self.signal.reached(*id, grave.round));
-        let (dead, left): (Vec<Grave>, Vec<Grave>) = lock(&self.graves).drain(..).partition(done);
-        lock(&self.graves).extend(left);
-        for Grave { key, version, .. } in dead {
+    fn report_deletions(&self) {
+        let done =
+            |deletion: &PendingDeletion| deletion.networks.iter().all(|id| self.signal.reached(*id, deletion.round));
+        let (carried_out, left): (Vec<PendingDeletion>, Vec<PendingDeletion>) =
+            lock(&self.pending_deletions).drain(..).partition(done);
+        lock(&self.pending_deletions).extend(left);
+        for PendingDeletion { key, version, .. } in carried_out {
             self.outbox.post(Observation::deleted(key, version));
         }
     }
 
-    fn take(&self, wanted: &mut Wanted, desired: Desired) -> BTreeSet<NetworkId> {
+    fn take(&self, tracked: &mut TrackedState, desired: Desired) -> BTreeSet<NetworkId> {
         let Desired { key, version, object } = desired;
-        // A port's epoch that rose, and a port that left, is no longer handed over (the ledger has it so).
+        // A port's epoch that rose, and a port that left, is no longer acquired (the ledger has it so).
         if let Key::Port(port_id) = key {
-            let handed = self.ledger.held(key).is_some_and(|(held, _, epoch)| epoch != 0 && epoch == held.epoch);
-            if !handed {
-                wanted.set_acquired(port_id, false);
+            let acquired = self.ledger.held(key).is_some_and(|(held, _, epoch)| epoch != 0 && epoch == held.epoch);
+            if !acquired {
+                tracked.set_acquired(port_id, false);
             }
         }
         if object.is_some() {
-            wanted.versions().insert(key, version);
+            tracked.versions().insert(key, version);
         } else {
-            wanted.versions().remove(&key);
+            tracked.versions().remove(&key);
         }
-        wanted.put(key, object)
+        tracked.put(key, object)
     }
 
     /// Hands a port to its instance, once it is programmed and answers.
@@ -264,15 +267,15 @@ impl Host {
         port_id: PortId,
         instance_id: InstanceId,
         epoch: i64,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Acquired, Refusal> {
-        let deadline = tokio::time::Instant::now() + patience;
-        let mut news = self.signal.news();
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut changes = self.signal.changes();
         let network_id = loop {
             match self.may_acquire(port_id, instance_id, epoch) {
                 Ok(network_id) => break network_id,
                 Err(refusal) if refusal.reason == RefusedReason::NotYet => {
-                    if tokio::time::timeout_at(deadline, news.changed()).await.is_err() {
+                    if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
                         return Err(refusal);
                     }
                 }
@@ -284,19 +287,19 @@ impl Host {
         // Handed over under this epoch, as far as is durable.
         let still_its = || {
             let held = self.ledger.held(Key::Port(port_id));
-            held.is_some_and(|(held, _, handed)| held.epoch == epoch && handed == epoch)
+            held.is_some_and(|(held, _, acquired_epoch)| held.epoch == epoch && acquired_epoch == epoch)
         };
-        let handed = self.ledger.set_acquired(port_id, epoch, true).await.map_err(|e| failed(e.to_string()))?;
-        if !handed {
+        let current = self.ledger.set_acquired(port_id, epoch, true).await.map_err(|e| failed(e.to_string()))?;
+        if !current {
             return Err(over());
         }
         {
-            let mut wanted = lock(&self.wanted);
+            let mut tracked = lock(&self.tracked);
             // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
             if !still_its() {
                 return Err(over());
             }
-            wanted.set_acquired(port_id, true);
+            tracked.set_acquired(port_id, true);
         }
         let round = self.signal.mark([network_id]);
         let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
@@ -321,8 +324,8 @@ impl Host {
     ) -> Result<Acquired, Refusal> {
         let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
         let (port, network) = {
-            let wishes = self.wishes();
-            (wishes.ports.get(&port_id).cloned(), wishes.networks.get(&network_id).cloned())
+            let desired_state = self.desired_state();
+            (desired_state.ports.get(&port_id).cloned(), desired_state.networks.get(&network_id).cloned())
         };
         let (Some(port), Some(network)) = (port, network) else {
             return Err(Refusal::new(RefusedReason::Stale, "the port was deleted meanwhile"));
@@ -341,10 +344,10 @@ impl Host {
     /// The network, if this instance may have the port under this epoch now.
     fn may_acquire(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<NetworkId, Refusal> {
         let not_yet = |detail: &str| Refusal::new(RefusedReason::NotYet, detail);
-        let Some((held, buried, _)) = self.ledger.held(Key::Port(port_id)) else {
+        let Some((held, tombstone, _)) = self.ledger.held(Key::Port(port_id)) else {
             return Err(not_yet("this host doesn't know the port yet"));
         };
-        if held.epoch > epoch || (buried && held.epoch == epoch) {
+        if held.epoch > epoch || (tombstone && held.epoch == epoch) {
             return Err(Refusal::new(
                 RefusedReason::Stale,
                 format!("the epoch {epoch} of port {port_id} is over: {} is known here", held.epoch),
@@ -353,8 +356,8 @@ impl Host {
         if held.epoch < epoch {
             return Err(not_yet("this host doesn't know that epoch of the port yet"));
         }
-        let wishes = self.wishes();
-        let Some(port) = wishes.ports.get(&port_id) else { return Err(not_yet("the port is being taken in")) };
+        let desired_state = self.desired_state();
+        let Some(port) = desired_state.ports.get(&port_id) else { return Err(not_yet("the port is being taken in")) };
         match &port.binding {
             Binding::Local { instance_id: bound, .. } if *bound == instance_id => {}
             Binding::Local { .. } => {
@@ -364,7 +367,7 @@ impl Host {
                 return Err(Refusal::new(RefusedReason::NotYours, "the port is not bound to this host"));
             }
         }
-        if !wishes.networks.contains_key(&port.network_id) {
+        if !desired_state.networks.contains_key(&port.network_id) {
             return Err(not_yet("this host doesn't know the port's network yet"));
         }
         Ok(port.network_id)
@@ -372,15 +375,15 @@ impl Host {
 
     /// Takes a port back from its instance: it no longer answers when this returns.
     pub async fn release(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<(), Refusal> {
-        let port = self.wishes().ports.get(&port_id).cloned();
+        let port = self.desired_state().ports.get(&port_id).cloned();
         let Some(port) = port else { return Ok(()) };
         if port.version.epoch == epoch && port.instance().is_some_and(|bound| bound != instance_id) {
             return Err(Refusal::new(RefusedReason::NotYours, "the port is bound to another instance"));
         }
-        let handed = self.ledger.set_acquired(port_id, epoch, false).await;
-        let mine = handed.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))?;
+        let released = self.ledger.set_acquired(port_id, epoch, false).await;
+        let mine = released.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))?;
         if mine {
-            lock(&self.wanted).set_acquired(port_id, false);
+            lock(&self.tracked).set_acquired(port_id, false);
             let round = self.signal.mark([port.network_id]);
             self.signal.done(port.network_id, round).await;
         }
@@ -393,14 +396,14 @@ impl Host {
         lock(&self.workers).get(&network_id).cloned()
     }
 
-    /// Microseconds since a version was learned of, the first time it is asked for.
-    fn learned_us(&self, key: Key, version: Version) -> Option<i64> {
-        let mut learned = lock(&self.learned);
-        let (known, at) = *learned.get(&key)?;
+    /// Microseconds since a version was received, the first time it is requested.
+    fn program_us_of(&self, key: Key, version: Version) -> Option<i64> {
+        let mut received = lock(&self.received);
+        let (known, at) = *received.get(&key)?;
         if known != version {
             return None;
         }
-        learned.remove(&key);
+        received.remove(&key);
         i64::try_from(at.elapsed().as_micros()).ok()
     }
 
@@ -408,7 +411,7 @@ impl Host {
         self.config.netns_dir.join(names::namespace(&self.config.prefix, network_id))
     }
 
-    /// Namespaces that look like ours, of networks that the ledger never heard of: kept, and shown.
+    /// Namespaces that look like ours, of networks that the ledger doesn't know: kept, and shown.
     pub fn orphans(&self) -> Result<Vec<NetworkId>, HostError> {
         let dir = &self.config.netns_dir;
         let names = netns::list(dir).map_err(|source| HostError::List { dir: dir.clone(), source })?;
@@ -418,7 +421,7 @@ impl Host {
 }
 
 /// A tap has one descriptor at a time. Its last holder may still be going: a QEMU that the kernel is ending, or an acquisition whose
-/// caller gave up while the answer was on its way. The kernel says nothing when a tap is let go, so it is tried again.
+/// caller gave up while the answer was on its way. The kernel reports nothing when a tap is released, so it is tried again.
 async fn open_tap(worker: &Worker, port_id: PortId, deadline: tokio::time::Instant) -> Result<OwnedFd, Refusal> {
     let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
     loop {

@@ -1,24 +1,24 @@
-//! The loop that makes the host what is wanted: one network at a time in one task each, several networks at once.
+//! The loop that makes the host what is tracked: one network at a time in one task each, several networks at once.
 //!
 //! What a round made is remembered as a model that follows changes port by port, so that the next needs to ask the kernel nothing
 //! and to derive only what changed. Every few seconds all is looked at anew (somebody may have changed it), and after any failure
-//! too: then the kernel is compared with the whole, derived from nothing but the wishes.
+//! too: then the kernel is compared with the whole, derived from nothing but the desired_state.
 
-use super::{Host, lock, wanted::Touched};
+use super::{Host, lock, tracked::Affected};
 use crate::{
     announce::announce,
-    apply::{self, Applied, Surroundings, chain, namespace},
+    apply::{self, Applied, ApplyContext, chain, namespace},
     link::{
         netns,
         netns::{NetnsError, Worker},
         observe,
     },
     model::{
-        Wishes,
+        DesiredState,
         incremental::{Change, Model, Scope},
         names,
         object::{Key, Network, Port},
-        state::desired_state,
+        state::namespace_state,
     },
     observation::Observation,
     plan::{Planned, Step, plan},
@@ -48,7 +48,7 @@ struct Slot {
     /// What the network should be, as of the last round.
     model: Model,
     /// The kernel is as the model says; else it is to be asked.
-    sure: bool,
+    in_sync: bool,
     /// The kernel's rules are the model's, as long as their generation is this.
     rules: bool,
     generation: u32,
@@ -63,13 +63,13 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     let mut audits = BTreeSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(host.config.audit_secs));
     tick.tick().await;
-    host.learn_own_addresses().await;
+    host.refresh_own_addresses().await;
     loop {
         for (id, number) in host.signal.take(&busy, PARALLEL - busy.len()) {
             busy.insert(id);
             let mut slot = slots.remove(&id).unwrap_or_default();
             if audits.remove(&id) {
-                slot.sure = false;
+                slot.in_sync = false;
             }
             let host = Arc::clone(&host);
             rounds.spawn(async move {
@@ -83,7 +83,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
             () = shutdown.cancelled() => break,
             () = host.signal.work() => {}
             _ = tick.tick() => {
-                host.learn_own_addresses().await;
+                host.refresh_own_addresses().await;
                 audits.extend(slots.keys().copied());
                 host.signal.mark(slots.keys().copied().collect::<Vec<_>>());
             }
@@ -102,7 +102,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
                 }
                 host.signal.finish(id, number);
                 if clean {
-                    host.bury_done();
+                    host.report_deletions();
                 }
             }
         }
@@ -123,15 +123,15 @@ fn retry(host: &Arc<Host>, id: NetworkId, failures: usize, shutdown: &Cancellati
 
 /// One look and, where needed, one change; true when the network is gone from this host.
 async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
-    let (wishes, mut touched) = lock(&host.wanted).take(id);
-    // After doubt everything is looked at, and reported on.
-    touched.all |= !slot.sure;
-    let Some(network) = wishes.networks.get(&id) else { return remove(host, id, slot).await };
-    let mut result = bring(host, &wishes, network, &touched, slot).await;
+    let (desired_state, mut affected) = lock(&host.tracked).take(id);
+    // Out of sync, everything is looked at, and reported on.
+    affected.all |= !slot.in_sync;
+    let Some(network) = desired_state.networks.get(&id) else { return remove(host, id, slot).await };
+    let mut result = bring(host, &desired_state, network, &affected, slot).await;
     if result.as_ref().is_ok_and(|applied| applied.stale) {
         tracing::warn!(network_id = %id, "somebody else changed the rules: all is looked at anew");
-        touched.all = true;
-        result = bring(host, &wishes, network, &touched, slot).await;
+        affected.all = true;
+        result = bring(host, &desired_state, network, &affected, slot).await;
     }
     let failed = match result {
         Ok(applied) => applied.failed,
@@ -141,29 +141,29 @@ async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
         slot.failures = 0;
     } else {
         slot.failures += 1;
-        slot.sure = false;
-        for (subject, reason) in &failed {
-            tracing::warn!(network_id = %id, ?subject, reason, attempt = slot.failures, "a network could not be programmed");
+        slot.in_sync = false;
+        for (owner, reason) in &failed {
+            tracing::warn!(network_id = %id, ?owner, reason, attempt = slot.failures, "a network could not be programmed");
         }
     }
-    report(host, &wishes, id, &touched, &failed);
+    report(host, &desired_state, id, &affected, &failed);
     false
 }
 
 async fn bring(
     host: &Arc<Host>,
-    wishes: &Wishes,
+    desired_state: &DesiredState,
     network: &Arc<Network>,
-    touched: &Touched,
+    affected: &Affected,
     slot: &mut Slot,
 ) -> Result<Applied, NetnsError> {
-    let inside = enter(host, wishes, network, slot).await?;
+    let inside = enter(host, desired_state, network, slot).await?;
     let facts = host.facts();
-    let ports = touched.ports();
-    let scope = if touched.all { Scope::All } else { Scope::Ports(&ports) };
-    // Whatever ends this round early leaves doubt behind.
-    let (found, steps) = if std::mem::take(&mut slot.sure) {
-        let Change { before, after } = slot.model.update(wishes, network, &facts, scope);
+    let ports = affected.ports();
+    let scope = if affected.all { Scope::All } else { Scope::Ports(&ports) };
+    // Whatever ends this round early leaves the network out of sync.
+    let (found, steps) = if std::mem::take(&mut slot.in_sync) {
+        let Change { before, after } = slot.model.update(desired_state, network, &facts, scope);
         let steps = plan(&after, &before, Some(&before.rules));
         (before, steps)
     } else {
@@ -183,9 +183,9 @@ async fn bring(
             tracing::warn!(network_id = %network.id, "somebody else changed the rules: they are written anew");
         }
         let known = slot.rules.then(|| slot.model.whole().rules);
-        slot.model = Model::new(wishes, network, &facts);
+        slot.model = Model::new(desired_state, network, &facts);
         // The kernel is compared with the reference, not with what the increments came to.
-        let desired = desired_state(wishes, network, &facts);
+        let desired = namespace_state(desired_state, network, &facts);
         let steps = plan(&desired, &found, known.as_ref());
         (found, steps)
     };
@@ -195,9 +195,15 @@ async fn bring(
         let began = Instant::now();
         let had_rules = steps.iter().any(|planned| matches!(planned.step, Step::Rules(_)));
         slot.rules &= !had_rules;
-        applied =
-            apply::apply(&host.worker, &inside, surroundings(host, wishes, network), steps, found, slot.generation)
-                .await?;
+        applied = apply::apply(
+            &host.worker,
+            &inside,
+            apply_context(host, desired_state, network),
+            steps,
+            found,
+            slot.generation,
+        )
+        .await?;
         if let Some(generation) = applied.generation {
             (slot.rules, slot.generation) = (true, generation);
         }
@@ -205,10 +211,10 @@ async fn bring(
         tracing::debug!(network_id = %network.id, steps = applied.steps, took = ?began.elapsed(), "programmed");
     }
     match &mut slot.services {
-        Some(services) => services.show(&inside, wishes, network, scope).await?,
-        none => *none = Some(Services::start(host, &inside, wishes, network).await?),
+        Some(services) => services.show(&inside, desired_state, network, scope).await?,
+        none => *none = Some(Services::start(host, &inside, desired_state, network).await?),
     }
-    slot.sure = applied.clean() && slot.rules;
+    slot.in_sync = applied.clean() && slot.rules;
     if !fresh.is_empty() && applied.clean() {
         let stop = slot.services.as_ref().map(|services| services.stop.clone()).unwrap_or_default();
         tokio::spawn(announce(inside, names::UPLINK.to_owned(), fresh, stop));
@@ -219,7 +225,7 @@ async fn bring(
 /// The network's namespace, made if it isn't there.
 async fn enter(
     host: &Arc<Host>,
-    wishes: &Wishes,
+    desired_state: &DesiredState,
     network: &Arc<Network>,
     slot: &mut Slot,
 ) -> Result<Arc<Worker>, NetnsError> {
@@ -231,15 +237,15 @@ async fn enter(
     lock(&host.workers).insert(network.id, Arc::clone(&worker));
     tracing::info!(network_id = %network.id, made, "a network is on this host");
     // Links to it can be made now.
-    host.signal.mark(wishes.peers_of(network).map(|peer| peer.id).collect::<Vec<_>>());
+    host.signal.mark(desired_state.peers_of(network).map(|peer| peer.id).collect::<Vec<_>>());
     slot.inside = Some(Arc::clone(&worker));
     Ok(worker)
 }
 
-fn surroundings(host: &Host, wishes: &Wishes, network: &Network) -> Surroundings {
+fn apply_context(host: &Host, desired_state: &DesiredState, network: &Network) -> ApplyContext {
     let workers = lock(&host.workers);
     let namespace = |id: NetworkId| Some((id, workers.get(&id)?.namespace()));
-    Surroundings { peers: wishes.peers_of(network).filter_map(|peer| namespace(peer.id)).collect() }
+    ApplyContext { peers: desired_state.peers_of(network).filter_map(|peer| namespace(peer.id)).collect() }
 }
 
 /// Addresses that come to the uplink with these steps.
@@ -258,7 +264,7 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     }
     lock(&host.workers).remove(&id);
     slot.inside = None;
-    (slot.sure, slot.rules) = (false, false);
+    (slot.in_sync, slot.rules) = (false, false);
     match netns::remove(&host.path_of(id)) {
         Ok(()) => {
             slot.failures = 0;
@@ -272,12 +278,18 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     }
 }
 
-/// What became of the objects that the round touched.
-fn report(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, touched: &Touched, failed: &BTreeMap<Option<Key>, String>) {
+/// What became of the objects that the round affected.
+fn report(
+    host: &Arc<Host>,
+    desired_state: &DesiredState,
+    id: NetworkId,
+    affected: &Affected,
+    failed: &BTreeMap<Option<Key>, String>,
+) {
     let whole = failed.get(&None);
     let post = |key: Key, good: ObjectState| {
         // Of what this round worked with: the ledger may know a newer one by now.
-        let Some(version) = wishes.versions.get(&key).copied() else { return };
+        let Some(version) = desired_state.versions.get(&key).copied() else { return };
         let observation = match whole.or_else(|| failed.get(&Some(key))) {
             Some(reason) => Observation::failed(key, version, reason.clone()),
             None => Observation {
@@ -285,37 +297,42 @@ fn report(host: &Arc<Host>, wishes: &Wishes, id: NetworkId, touched: &Touched, f
                 version,
                 state: good,
                 reason: String::new(),
-                program_us: host.learned_us(key, version),
+                program_us: host.program_us_of(key, version),
             },
         };
         host.outbox.post(observation);
     };
     post(Key::Network(id), ObjectState::Ready);
-    // When all failed, all must be told so.
-    let all = touched.all || whole.is_some();
+    // When all failed, each object's report must say so.
+    let all = affected.all || whole.is_some();
     let ports: Vec<&Arc<Port>> = if all {
-        wishes.ports_of(id).collect()
+        desired_state.ports_of(id).collect()
     } else {
-        touched.ports().iter().filter_map(|port| wishes.ports.get(port)).filter(|port| port.network_id == id).collect()
+        affected
+            .ports()
+            .iter()
+            .filter_map(|port| desired_state.ports.get(port))
+            .filter(|port| port.network_id == id)
+            .collect()
     };
-    let mut groups: BTreeSet<SecurityGroupId> = touched
+    let mut groups: BTreeSet<SecurityGroupId> = affected
         .keys
         .iter()
         .filter_map(|key| if let Key::SecurityGroup(group) = key { Some(*group) } else { None })
-        .filter(|group| wishes.groups.contains_key(group))
+        .filter(|group| desired_state.groups.contains_key(group))
         .collect();
     let mut seen = BTreeSet::new();
     for port in ports.into_iter().filter(|port| port.instance().is_some()) {
-        post(Key::Port(port.id), if wishes.in_use(port) { ObjectState::Active } else { ObjectState::Ready });
+        post(Key::Port(port.id), if desired_state.in_use(port) { ObjectState::Active } else { ObjectState::Ready });
         groups.extend(port.groups.iter().copied());
         seen.insert(port.id);
     }
     for group in groups {
         post(Key::SecurityGroup(group), ObjectState::Ready);
     }
-    for floating in wishes.floating_ips_of(id) {
-        if all || seen.contains(&floating.port_id) || touched.keys.contains(&Key::FloatingIp(floating.id)) {
-            let active = wishes.floating_target(floating).is_some();
+    for floating in desired_state.floating_ips_of(id) {
+        if all || seen.contains(&floating.port_id) || affected.keys.contains(&Key::FloatingIp(floating.id)) {
+            let active = desired_state.floating_target(floating).is_some();
             post(Key::FloatingIp(floating.id), if active { ObjectState::Active } else { ObjectState::Ready });
         }
     }

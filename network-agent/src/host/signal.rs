@@ -54,14 +54,14 @@ impl Signal {
         number
     }
 
-    /// Takes up to `room` of what waits, except the busy: (network, the number its round is done up to). What is taken must be
+    /// Takes up to `limit` of what waits, except the busy: (network, the number its round is done up to). What is taken must be
     /// worked on at once: marked again meanwhile, it would be taken twice.
-    pub fn take(&self, busy: &BTreeSet<NetworkId>, room: usize) -> Vec<(NetworkId, u64)> {
+    pub fn take(&self, busy: &BTreeSet<NetworkId>, limit: usize) -> Vec<(NetworkId, u64)> {
         let mut numbers = self.lock();
         let free = numbers.waiting.iter().filter(|(id, _)| !busy.contains(id));
         let mut ready: Vec<(u64, NetworkId)> = free.map(|(id, first)| (*first, *id)).collect();
         ready.sort_unstable();
-        ready.truncate(room);
+        ready.truncate(limit);
         for (_, id) in &ready {
             numbers.waiting.remove(id);
         }
@@ -92,7 +92,7 @@ impl Signal {
 
     /// A subscription to marks and finished rounds: what happens after this call is seen by the next `changed()`.
     #[must_use]
-    pub fn news(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.events.subscribe()
     }
 

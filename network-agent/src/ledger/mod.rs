@@ -1,4 +1,4 @@
-//! The host's truth on disk: what every network, port, group and floating IP must be here, which ports are handed to their
+//! The host's truth on disk: what every network, port, group and floating IP must be here, which ports are acquired by their
 //! instances, and the tombstones of what is gone.
 //!
 //! The problem: the manager may be away for hours, the agent may be killed at any instruction, the host may lose power; the host
@@ -165,7 +165,7 @@ fn version_of(desired: &DesiredObject) -> Version {
     Version { epoch: desired.epoch, generation: desired.generation }
 }
 
-/// With its kind said, which the wire may leave to the object's type.
+/// With its kind, which the wire may leave to the object's type.
 fn keyed(mut message: DesiredObject, key: Key) -> DesiredObject {
     message.set_kind(key.kind());
     if message.deleted {

@@ -17,7 +17,7 @@ use netlink_packet_route::{
 use nix::errno::Errno;
 use std::{net::IpAddr, os::fd::RawFd};
 
-/// What marks routes as ours: the kernel keeps it, and shows it when asked.
+/// What marks routes as ours: the kernel keeps it, and shows it on request.
 pub const ROUTE_PROTOCOL: u8 = 0x99;
 const TABLE_MAIN: u8 = 254;
 

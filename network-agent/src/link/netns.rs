@@ -1,6 +1,6 @@
 //! Network namespaces, each with a thread that lives in it.
 //!
-//! A namespace belongs to a thread. Entering and leaving one on the executor's threads was rejected: a task that yields in between,
+//! A namespace belongs to a thread. Entering and removed one on the executor's threads was rejected: a task that yields in between,
 //! or an error on the way back, leaves a thread in a stranger's network. So each namespace has one thread that never leaves it and
 //! does what it is sent: it holds the netlink socket, makes the sockets of the services, starts nft. The thread of the host's own
 //! namespace works the same way.

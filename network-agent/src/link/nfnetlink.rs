@@ -99,10 +99,10 @@ impl Nfnetlink {
 fn each_answer(bytes: &[u8], mut f: impl FnMut(u32, i32)) {
     let mut rest = bytes;
     while rest.len() >= 20 {
-        let word = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
-        let length = word(0) as usize;
+        let u32_at = |at: usize| u32::from_ne_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]);
+        let length = u32_at(0) as usize;
         if u16::from_ne_bytes([rest[4], rest[5]]) == ERROR {
-            f(word(8), word(16) as i32);
+            f(u32_at(8), u32_at(16) as i32);
         }
         let Some(next) = rest.get(length.max(16).next_multiple_of(4)..) else { return };
         rest = next;

@@ -1,4 +1,4 @@
-//! What is in a namespace, in the model's words. What the kernel makes by itself (link-local addresses, multicast and connected
+//! What is in a namespace, in the model's terms. What the kernel makes by itself (link-local addresses, multicast and connected
 //! routes) is left out: nobody desires it, nobody removes it.
 
 use super::{message::ROUTE_PROTOCOL, netlink::Netlink};

@@ -23,7 +23,7 @@ pub struct Arrival {
     pub to: IpAddr,
 }
 
-/// Has arrivals tell their interface.
+/// Makes arrivals carry their interface.
 pub fn enable(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     if v6 {
         setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;

@@ -1,18 +1,18 @@
 //! The state of one namespace, kept up to date port by port.
 //!
 //! The problem: a network has a thousand ports, and one that comes must be ready within milliseconds; deriving everything anew
-//! ([`state::desired_state`]) and comparing it costs more than the change itself. Ports share keys (the way to another host, an
+//! ([`state::namespace_state`]) and comparing it costs more than the change itself. Ports share keys (the way to another host, an
 //! address that moved from one port to another, a group's members), so that one port's part can't simply be taken out of the whole.
 //!
 //! So every key remembers who contributes to it, in the order of who wins. A change replaces the contributions of the ports it
-//! names, and of what isn't any port's; of the keys touched by that, the winners before and after are two small states, which the
+//! names, and of what isn't any port's; of the keys affected by that, the winners before and after are two small states, which the
 //! same plan compares. A dataflow that tracks dependencies by itself was rejected: there are four kinds of sources.
 //!
 //! Invariants, tested over random histories against the reference: [`Model::whole`] equals it, and the plan from `before` to
 //! `after` equals the plan from reference to reference.
 
 use super::{
-    Wishes,
+    DesiredState,
     object::{Network, Port},
     state::{self, Hop, HostFacts, Link, NsState},
 };
@@ -77,7 +77,7 @@ pub enum Scope<'a> {
     Ports(&'a BTreeSet<PortId>),
 }
 
-/// What changed, as two partial states: all keys that the change touched, and the links that their routes lead to.
+/// What changed, as two partial states: all keys that the change affected, and the links that their routes lead to.
 #[derive(Debug, Default)]
 pub struct Change {
     pub before: NsState,
@@ -97,9 +97,9 @@ pub struct Model {
 
 impl Model {
     #[must_use]
-    pub fn new(wishes: &Wishes, network: &Network, host: &HostFacts) -> Self {
+    pub fn new(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> Self {
         let mut model = Self::default();
-        model.update(wishes, network, host, Scope::All);
+        model.update(desired_state, network, host, Scope::All);
         model
     }
 
@@ -115,11 +115,17 @@ impl Model {
         state
     }
 
-    /// Follows a change of the wishes. The network's own words and its peers' need [`Scope::All`].
-    pub fn update(&mut self, wishes: &Wishes, network: &Network, host: &HostFacts, scope: Scope<'_>) -> Change {
+    /// Follows a change of the desired state. A change of the network itself or of its peers needs [`Scope::All`].
+    pub fn update(
+        &mut self,
+        desired_state: &DesiredState,
+        network: &Network,
+        host: &HostFacts,
+        scope: Scope<'_>,
+    ) -> Change {
         let mut before = BTreeMap::new();
         let all = match scope {
-            Scope::All => Some(self.everyone(wishes, network)),
+            Scope::All => Some(self.everyone(desired_state, network)),
             Scope::Ports(_) => None,
         };
         let ports = match (&all, scope) {
@@ -128,18 +134,18 @@ impl Model {
             (None, Scope::All) => return Change::default(),
         };
         for id in ports {
-            self.follow_port(wishes, network, host, *id, &mut before);
+            self.follow_port(desired_state, network, host, *id, &mut before);
         }
-        let (rules, remotes) = shared_rules(wishes, network, host, self.profiles.keys());
+        let (rules, remotes) = shared_rules(desired_state, network, host, self.profiles.keys());
         let mut under = items_of(state::under(network, host));
         under.extend(items_of(NsState { rules, ..NsState::default() }));
         self.replace(Source::Under, under, &mut before);
-        self.replace(Source::Over, items_of(state::over(wishes, network, host)), &mut before);
-        let members = if remotes == self.remotes { ports.clone() } else { self.everyone(wishes, network) };
+        self.replace(Source::Over, items_of(state::over(desired_state, network, host)), &mut before);
+        let members = if remotes == self.remotes { ports.clone() } else { self.everyone(desired_state, network) };
         self.remotes = remotes;
         for id in members {
-            let concerned = wishes.ports.get(&id).filter(|port| concerns(wishes, network, port));
-            let items = concerned.map(|port| {
+            let relevant = desired_state.ports.get(&id).filter(|port| is_relevant(desired_state, network, port));
+            let items = relevant.map(|port| {
                 let element = |(set, element)| (Item::Element(Table::Inet, set, element), Value::Present);
                 memberships(port, &self.remotes).map(element).collect()
             });
@@ -149,29 +155,29 @@ impl Model {
     }
 
     /// All ports that contribute, or would.
-    fn everyone(&self, wishes: &Wishes, network: &Network) -> BTreeSet<PortId> {
-        let networks = wishes.peers_of(network).map(|peer| peer.id).chain([network.id]);
-        let wanted = networks.flat_map(|id| wishes.ports_of(id)).map(|port| port.id);
+    fn everyone(&self, desired_state: &DesiredState, network: &Network) -> BTreeSet<PortId> {
+        let networks = desired_state.peers_of(network).map(|peer| peer.id).chain([network.id]);
+        let tracked = networks.flat_map(|id| desired_state.ports_of(id)).map(|port| port.id);
         let known = self.by_source.keys().filter_map(|source| match source {
             Source::Blocks(Reverse(id)) | Source::Port(id) | Source::Member(id) => Some(*id),
             Source::Under | Source::Over => None,
         });
-        wanted.chain(known).collect()
+        tracked.chain(known).collect()
     }
 
     fn follow_port(
         &mut self,
-        wishes: &Wishes,
+        desired_state: &DesiredState,
         network: &Network,
         host: &HostFacts,
         id: PortId,
         before: &mut BTreeMap<Item, Option<Value>>,
     ) {
-        let port = wishes.ports.get(&id).filter(|port| port.network_id == network.id);
+        let port = desired_state.ports.get(&id).filter(|port| port.network_id == network.id);
         self.follow_profile(id, port.filter(|port| port.instance().is_some()).map(|port| &port.groups));
         let (mut own, mut blocks) = (Vec::new(), Vec::new());
         if let Some(port) = port {
-            let part = state::port_part(wishes, network, host, port);
+            let part = state::port_part(desired_state, network, host, port);
             blocks.extend(part.blocks.into_iter().map(|(block, hop)| (Item::Route(block), Value::Hop(hop))));
             own.extend(part.link.into_iter().map(|(name, link)| (Item::Link(name), Value::Link(Box::new(link)))));
             let neighbours = part.neighbours.into_iter();
@@ -243,9 +249,9 @@ impl Model {
         self.items.get(item)?.last().map(|(_, value)| value)
     }
 
-    fn change(&self, touched: BTreeMap<Item, Option<Value>>) -> Change {
+    fn change(&self, affected: BTreeMap<Item, Option<Value>>) -> Change {
         let mut change = Change::default();
-        for (item, value) in &touched {
+        for (item, value) in &affected {
             if let Some(value) = value {
                 put(&mut change.before, item, value);
             }
@@ -253,13 +259,13 @@ impl Model {
                 put(&mut change.after, item, value);
             }
         }
-        // Whose a step is, is told by the link it is on.
+        // The link that a step is on says whose it is.
         let mut named: BTreeSet<String> = BTreeSet::new();
         for part in [&change.before, &change.after] {
             named.extend(part.routes.values().filter_map(Hop::link).map(ToOwned::to_owned));
             named.extend(part.neighbours.keys().map(|(link, _)| link.clone()));
         }
-        for item in named.into_iter().map(Item::Link).filter(|item| !touched.contains_key(item)) {
+        for item in named.into_iter().map(Item::Link).filter(|item| !affected.contains_key(item)) {
             if let Some(value) = self.winner(&item) {
                 put(&mut change.before, &item, value);
                 put(&mut change.after, &item, value);
@@ -270,8 +276,8 @@ impl Model {
 }
 
 /// Whether the port's addresses count among the members of groups here.
-fn concerns(wishes: &Wishes, network: &Network, port: &Port) -> bool {
-    port.network_id == network.id || wishes.peers_of(network).any(|peer| peer.id == port.network_id)
+fn is_relevant(desired_state: &DesiredState, network: &Network, port: &Port) -> bool {
+    port.network_id == network.id || desired_state.peers_of(network).any(|peer| peer.id == port.network_id)
 }
 
 fn items_of(state: NsState) -> Vec<(Item, Value)> {

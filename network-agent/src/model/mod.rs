@@ -1,5 +1,5 @@
 //! What the host must be, as data: the parsed objects that the resource-manager declares ([`object`]), all of them together with
-//! what is in use here ([`Wishes`]), the kernel state of one namespace that follows from them ([`state`]), and the same kept up to
+//! what is in use here ([`DesiredState`]), the kernel state of one namespace that follows from them ([`state`]), and the same kept up to
 //! date port by port ([`incremental`]). Pure.
 
 pub mod incremental;
@@ -15,38 +15,38 @@ use std::{
     sync::Arc,
 };
 
-/// Everything that is wanted of this host, and which ports are handed to their instances. Cheap to clone.
+/// Everything that this host must be, and which ports are acquired by their instances. It is cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
+pub struct DesiredState {
     pub networks: BTreeMap<NetworkId, Arc<Network>>,
     pub ports: BTreeMap<PortId, Arc<Port>>,
     pub groups: BTreeMap<SecurityGroupId, Arc<SecurityGroup>>,
     pub floating_ips: BTreeMap<FloatingIpId, Arc<FloatingIp>>,
     /// Ports between acquire and release.
     pub acquired: BTreeSet<PortId>,
-    /// Which word each object is of.
+    /// The version that each object is of.
     pub versions: BTreeMap<Key, Version>,
     by_network: BTreeMap<NetworkId, BTreeSet<PortId>>,
     floating_by_network: BTreeMap<NetworkId, BTreeSet<FloatingIpId>>,
 }
 
-impl Wishes {
+impl DesiredState {
     /// Puts an object in its place; the networks whose state may follow from it, before and after.
     pub fn put(&mut self, object: Object) -> BTreeSet<NetworkId> {
         match object {
             Object::Network(network) => {
-                let mut touched = self.with_peers(network.id);
+                let mut affected = self.with_peers(network.id);
                 let id = network.id;
                 self.networks.insert(id, Arc::new(network));
-                touched.extend(self.with_peers(id));
-                touched
+                affected.extend(self.with_peers(id));
+                affected
             }
             Object::Port(port) => {
-                let mut touched = self.remove_port(port.id);
-                touched.extend(self.with_peers(port.network_id));
+                let mut affected = self.remove_port(port.id);
+                affected.extend(self.with_peers(port.network_id));
                 self.by_network.entry(port.network_id).or_default().insert(port.id);
                 self.ports.insert(port.id, Arc::new(port));
-                touched
+                affected
             }
             Object::SecurityGroup(group) => {
                 let id = group.id;
@@ -54,20 +54,20 @@ impl Wishes {
                 self.networks_of_group(id)
             }
             Object::FloatingIp(floating) => {
-                let mut touched = self.remove_floating_ip(floating.id);
-                touched.insert(floating.network_id);
+                let mut affected = self.remove_floating_ip(floating.id);
+                affected.insert(floating.network_id);
                 self.floating_by_network.entry(floating.network_id).or_default().insert(floating.id);
                 self.floating_ips.insert(floating.id, Arc::new(floating));
-                touched
+                affected
             }
         }
     }
 
     pub fn remove_network(&mut self, id: NetworkId) -> BTreeSet<NetworkId> {
-        let mut touched = self.with_peers(id);
+        let mut affected = self.with_peers(id);
         self.networks.remove(&id);
-        touched.insert(id);
-        touched
+        affected.insert(id);
+        affected
     }
 
     pub fn remove_port(&mut self, id: PortId) -> BTreeSet<NetworkId> {
@@ -79,9 +79,9 @@ impl Wishes {
     }
 
     pub fn remove_group(&mut self, id: SecurityGroupId) -> BTreeSet<NetworkId> {
-        let touched = self.networks_of_group(id);
+        let affected = self.networks_of_group(id);
         self.groups.remove(&id);
-        touched
+        affected
     }
 
     pub fn remove_floating_ip(&mut self, id: FloatingIpId) -> BTreeSet<NetworkId> {
@@ -133,9 +133,9 @@ impl Wishes {
 
     /// Networks with a port bound here that is in the group, or whose groups' rules name it.
     fn networks_of_group(&self, id: SecurityGroupId) -> BTreeSet<NetworkId> {
-        let concerned: BTreeSet<SecurityGroupId> =
+        let changed_groups: BTreeSet<SecurityGroupId> =
             self.groups.values().filter(|group| group.names(id)).map(|group| group.id).chain([id]).collect();
         let local = self.ports.values().filter(|port| port.instance().is_some());
-        local.filter(|port| !port.groups.is_disjoint(&concerned)).map(|port| port.network_id).collect()
+        local.filter(|port| !port.groups.is_disjoint(&changed_groups)).map(|port| port.network_id).collect()
     }
 }

@@ -11,7 +11,7 @@
 //! neighbour per host serves both families, and no address plan is needed.
 
 use super::{
-    Wishes, names,
+    DesiredState, names,
     object::{Binding, Network, Port},
 };
 use crate::nft::ruleset::Ruleset;
@@ -97,7 +97,7 @@ pub enum Hop {
     Link(String),
     /// By a neighbour on the link.
     Via(IpAddr, String),
-    /// Nowhere: the sender is told.
+    /// It leads nowhere, and the sender gets an answer that says so.
     Unreachable,
 }
 
@@ -146,13 +146,13 @@ fn peer_mac(inside: NetworkId, towards: NetworkId) -> MacAddr {
 
 /// What the namespace of `network` must be: the reference that [`super::incremental`] must agree with.
 #[must_use]
-pub fn desired_state(wishes: &Wishes, network: &Network, host: &HostFacts) -> NsState {
+pub fn namespace_state(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> NsState {
     let mut state = under(network, host);
-    state.rules = crate::nft::rules_of(wishes, network, host);
+    state.rules = crate::nft::rules_of(desired_state, network, host);
     let mut routes: BTreeMap<Cidr, Hop> = BTreeMap::new();
     let mut blocks: BTreeMap<Cidr, Hop> = BTreeMap::new();
-    for port in wishes.ports_of(network.id) {
-        let part = port_part(wishes, network, host, port);
+    for port in desired_state.ports_of(network.id) {
+        let part = port_part(desired_state, network, host, port);
         state.links.extend(part.link);
         state.neighbours.extend(part.neighbours);
         state.fdb.extend(part.fdb);
@@ -164,7 +164,7 @@ pub fn desired_state(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ns
     }
     state.routes.extend(blocks);
     state.routes.extend(routes);
-    let over = over(wishes, network, host);
+    let over = over(desired_state, network, host);
     state.links.extend(over.links);
     state.addresses.extend(over.addresses);
     state.neighbours.extend(over.neighbours);
@@ -187,10 +187,10 @@ pub(super) fn under(network: &Network, host: &HostFacts) -> NsState {
 }
 
 /// What leads elsewhere: the uplink and the peered networks. Its routes win over ports'.
-pub(super) fn over(wishes: &Wishes, network: &Network, host: &HostFacts) -> NsState {
+pub(super) fn over(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> NsState {
     let mut state = NsState::default();
-    add_uplink(&mut state, wishes, network, host);
-    for peer in wishes.peers_of(network) {
+    add_uplink(&mut state, desired_state, network, host);
+    for peer in desired_state.peers_of(network) {
         let (name, other_end) = (names::peer_link(peer.id), names::peer_link(network.id));
         let kind = LinkKind::Peer { network_id: peer.id, other_end };
         let mtu = network.mtu.min(peer.mtu);
@@ -217,7 +217,7 @@ pub(super) struct PortPart {
     pub blocks: Vec<(Cidr, Hop)>,
 }
 
-pub(super) fn port_part(wishes: &Wishes, network: &Network, host: &HostFacts, port: &Port) -> PortPart {
+pub(super) fn port_part(desired_state: &DesiredState, network: &Network, host: &HostFacts, port: &Port) -> PortPart {
     let mut part = PortPart::default();
     let hop = match &port.binding {
         Binding::Unbound => return part,
@@ -236,7 +236,7 @@ pub(super) fn port_part(wishes: &Wishes, network: &Network, host: &HostFacts, po
             };
             let link = Link { kind, mac: network.gateway_mac, mtu: network.mtu, up: true, port_id: Some(port.id) };
             part.link = Some((name.clone(), link));
-            if !wishes.in_use(port) {
+            if !desired_state.in_use(port) {
                 return part;
             }
             let single = port.allowed.iter().filter(|b| **b == Cidr::host(b.addr())).map(|b| b.addr());
@@ -253,7 +253,7 @@ pub(super) fn port_part(wishes: &Wishes, network: &Network, host: &HostFacts, po
     part
 }
 
-fn add_uplink(state: &mut NsState, wishes: &Wishes, network: &Network, host: &HostFacts) {
+fn add_uplink(state: &mut NsState, desired_state: &DesiredState, network: &Network, host: &HostFacts) {
     let Some(uplink) = &network.uplink else { return };
     // A host that isn't wired to that network has no way out: traffic to the outside is answered as unreachable.
     let Some(bridge) = host.external.get(&uplink.external_network) else { return };
@@ -263,8 +263,8 @@ fn add_uplink(state: &mut NsState, wishes: &Wishes, network: &Network, host: &Ho
     for (addr, prefix) in &uplink.addresses {
         state.addresses.insert((names::UPLINK.into(), *addr, *prefix));
     }
-    for floating in wishes.floating_ips_of(network.id) {
-        if wishes.floating_target(floating).is_some() {
+    for floating in desired_state.floating_ips_of(network.id) {
+        if desired_state.floating_target(floating).is_some() {
             state.addresses.insert((names::UPLINK.into(), floating.address.into(), 32));
         }
     }

@@ -12,7 +12,7 @@ pub mod render;
 pub mod ruleset;
 
 use crate::model::{
-    Wishes, names,
+    DesiredState, names,
     object::{Network, SecurityGroup},
     state::HostFacts,
 };
@@ -83,10 +83,10 @@ impl DropReason {
 
 /// The rules of a network's namespace: the reference that [`crate::model::incremental`] must agree with.
 #[must_use]
-pub fn rules_of(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ruleset {
-    let local = || wishes.ports_of(network.id).filter(|port| port.instance().is_some());
+pub fn rules_of(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> Ruleset {
+    let local = || desired_state.ports_of(network.id).filter(|port| port.instance().is_some());
     let profiles: BTreeSet<&BTreeSet<SecurityGroupId>> = local().map(|port| &port.groups).collect();
-    let (mut rules, remotes) = shared_rules(wishes, network, host, profiles);
+    let (mut rules, remotes) = shared_rules(desired_state, network, host, profiles);
     for port in local() {
         let PortRules { elements, limits } = port_rules(port);
         for (table, set, element) in elements {
@@ -95,8 +95,8 @@ pub fn rules_of(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ruleset
         rules.limits.extend(limits);
     }
     // The members of remote groups, in this network and those it exchanges packets with.
-    let networks = wishes.peers_of(network).map(|peer| peer.id).chain([network.id]);
-    for port in networks.flat_map(|id| wishes.ports_of(id)) {
+    let networks = desired_state.peers_of(network).map(|peer| peer.id).chain([network.id]);
+    for port in networks.flat_map(|id| desired_state.ports_of(id)) {
         for (set, element) in memberships(port, &remotes) {
             rules.insert(Table::Inet, &set, element);
         }
@@ -107,7 +107,7 @@ pub fn rules_of(wishes: &Wishes, network: &Network, host: &HostFacts) -> Ruleset
 /// All but what single ports bring: declarations, the groups' chains, translation. `profiles`: the sets of groups that ports here
 /// are in. And the groups whose members it needs to know.
 pub fn shared_rules<'a>(
-    wishes: &Wishes,
+    desired_state: &DesiredState,
     network: &Network,
     host: &HostFacts,
     profiles: impl IntoIterator<Item = &'a BTreeSet<SecurityGroupId>>,
@@ -130,13 +130,13 @@ pub fn shared_rules<'a>(
     }
     let mut remotes = Remotes::new();
     for id in used {
-        add_group(&mut rules, id, wishes.groups.get(&id).map(AsRef::as_ref), &mut remotes);
+        add_group(&mut rules, id, desired_state.groups.get(&id).map(AsRef::as_ref), &mut remotes);
     }
     for (id, v4) in &remotes {
         let kind = if *v4 { "ipv4_addr" } else { "ipv6_addr" };
         rules.declare(Table::Inet, &names::member_set(*id, *v4), Head { map: false, kind, interval: false });
     }
-    add_nat(&mut rules, wishes, network, host);
+    add_nat(&mut rules, desired_state, network, host);
     (rules, remotes)
 }
 
@@ -230,7 +230,7 @@ fn rule_text(rule: &SecurityRule) -> String {
     parts.join(" ")
 }
 
-fn add_nat(rules: &mut Ruleset, wishes: &Wishes, network: &Network, host: &HostFacts) {
+fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network, host: &HostFacts) {
     let uplink = network.uplink.as_ref().filter(|uplink| host.external.contains_key(&uplink.external_network));
     let Some(uplink) = uplink else { return };
     let mut texts = Vec::new();
@@ -238,14 +238,14 @@ fn add_nat(rules: &mut Ruleset, wishes: &Wishes, network: &Network, host: &HostF
         let (family, ours) = if addr.is_ipv4() { ("ip", "ours4") } else { ("ip6", "ours6") };
         rules.insert(Table::Inet, ours, Element::key([Field::Addr(*addr)]));
         // One address per family; a second would never be used.
-        let said = texts.iter().any(|text: &String| text.starts_with(&format!("{family} ")));
-        if uplink.source_nat && !said {
+        let declared = texts.iter().any(|text: &String| text.starts_with(&format!("{family} ")));
+        if uplink.source_nat && !declared {
             texts.push(format!("{family} saddr != @{ours} snat {family} to {addr}"));
         }
     }
     rules.chains.insert("source_nat".into(), texts);
-    for floating in wishes.floating_ips_of(network.id) {
-        if wishes.floating_target(floating).is_none() {
+    for floating in desired_state.floating_ips_of(network.id) {
+        if desired_state.floating_target(floating).is_none() {
             continue;
         }
         let (outer, inner) = (IpAddr::V4(floating.address), IpAddr::V4(floating.fixed_ip));

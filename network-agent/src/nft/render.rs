@@ -61,14 +61,14 @@ pub fn render_changes(changes: &[Change]) -> String {
             Change::AddRules { chain, rules } => add_rules(&mut out, chain, rules),
             Change::DeleteChain { name } => push(&mut out, format_args!("delete chain inet iaas {name}\n")),
             Change::DeleteSet { table, name, map } => {
-                push(&mut out, format_args!("delete {} {} {name}\n", word(*map), table.as_str()));
+                push(&mut out, format_args!("delete {} {} {name}\n", set_or_map(*map), table.as_str()));
             }
         }
     }
     out
 }
 
-fn word(map: bool) -> &'static str {
+fn set_or_map(map: bool) -> &'static str {
     if map { "map" } else { "set" }
 }
 
@@ -84,7 +84,10 @@ fn add_rules(out: &mut String, chain: &str, rules: &[String]) {
 
 fn declare(out: &mut String, table: Table, name: &str, head: Head) {
     let flags = if head.interval { "flags interval; " } else { "" };
-    push(out, format_args!("add {} {} {name} {{ type {}; {flags}}}\n", word(head.map), table.as_str(), head.kind));
+    push(
+        out,
+        format_args!("add {} {} {name} {{ type {}; {flags}}}\n", set_or_map(head.map), table.as_str(), head.kind),
+    );
 }
 
 fn elements<'a>(
@@ -208,7 +211,7 @@ const SKELETON: &str = r#"table inet iaas {
 		type nat hook prerouting priority dstnat; policy accept;
 		dnat ip to ip daddr map @floating_in
 	}
-	chain leaving {
+	chain removed {
 		type nat hook postrouting priority srcnat; policy accept;
 		oifname "up" snat ip to ip saddr map @floating_out
 		oifname "up" jump source_nat

@@ -69,8 +69,8 @@ pub fn answer(network: &Network, port: &Port, request: &Message) -> Option<(Mess
             _ => None,
         }
     })?;
-    let Some(DhcpOption::MessageType(asked)) = request.opts().get(OptionCode::MessageType) else { return None };
-    let kind = match asked {
+    let Some(DhcpOption::MessageType(requested)) = request.opts().get(OptionCode::MessageType) else { return None };
+    let kind = match requested {
         MessageType::Discover => MessageType::Offer,
         MessageType::Inform => MessageType::Ack,
         MessageType::Request => {
@@ -79,11 +79,11 @@ pub fn answer(network: &Network, port: &Port, request: &Message) -> Option<(Mess
             {
                 return None;
             }
-            let wanted = match request.opts().get(OptionCode::RequestedIpAddress) {
-                Some(DhcpOption::RequestedIpAddress(wanted)) => *wanted,
+            let tracked = match request.opts().get(OptionCode::RequestedIpAddress) {
+                Some(DhcpOption::RequestedIpAddress(tracked)) => *tracked,
                 _ => request.ciaddr(),
             };
-            if wanted == addr { MessageType::Ack } else { MessageType::Nak }
+            if tracked == addr { MessageType::Ack } else { MessageType::Nak }
         }
         _ => return None,
     };
@@ -101,7 +101,7 @@ pub fn answer(network: &Network, port: &Port, request: &Message) -> Option<(Mess
         return Some((reply, gateway));
     }
     reply.set_siaddr(gateway);
-    if *asked == MessageType::Inform {
+    if *requested == MessageType::Inform {
         reply.set_ciaddr(request.ciaddr());
     } else {
         reply.set_yiaddr(addr);

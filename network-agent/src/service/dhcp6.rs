@@ -82,7 +82,7 @@ pub fn answer(network: &Network, port: &Port, request: &Message) -> Option<Messa
             return Some(reply);
         }
         MessageType::Confirm => {
-            let known = asked(request).iter().all(|addr| own.contains(addr));
+            let known = requested(request).iter().all(|addr| own.contains(addr));
             let status =
                 if known { status(Status::Success, "still yours") } else { status(Status::NotOnLink, "not here") };
             reply.opts_mut().insert(status);
@@ -90,16 +90,16 @@ pub fn answer(network: &Network, port: &Port, request: &Message) -> Option<Messa
         }
         _ => {}
     }
-    if let Some(DhcpOption::IANA(wanted)) = options.get(OptionCode::IANA) {
+    if let Some(DhcpOption::IANA(tracked)) = options.get(OptionCode::IANA) {
         let mut inner = dhcproto::v6::DhcpOptions::new();
         for addr in &own {
             inner.insert(lease(*addr, LEASE_SECS));
         }
         // What the guest believes to have, and hasn't.
-        for addr in asked(request).into_iter().filter(|addr| !own.contains(addr)) {
+        for addr in requested(request).into_iter().filter(|addr| !own.contains(addr)) {
             inner.insert(lease(addr, 0));
         }
-        let iana = IANA { id: wanted.id, t1: LEASE_SECS / 2, t2: LEASE_SECS / 8 * 7, opts: inner };
+        let iana = IANA { id: tracked.id, t1: LEASE_SECS / 2, t2: LEASE_SECS / 8 * 7, opts: inner };
         reply.opts_mut().insert(DhcpOption::IANA(iana));
     }
     let dns = dns_servers(network, port);
@@ -122,21 +122,21 @@ fn status(status: Status, msg: &str) -> DhcpOption {
     DhcpOption::StatusCode(StatusCode { status, msg: msg.to_owned() })
 }
 
-fn asked(request: &Message) -> Vec<Ipv6Addr> {
+fn requested(request: &Message) -> Vec<Ipv6Addr> {
     let Some(DhcpOption::IANA(iana)) = request.opts().get(OptionCode::IANA) else { return Vec::new() };
     let addrs = iana.opts.iter().filter_map(|o| if let DhcpOption::IAAddr(a) = o { Some(a.addr) } else { None });
     addrs.collect()
 }
 
-/// The resolvers of the port's IPv6 subnets; where none are said, the gateways.
+/// The resolvers of the port's IPv6 subnets; where none are configured, the gateways.
 #[must_use]
 pub fn dns_servers(network: &Network, port: &Port) -> Vec<Ipv6Addr> {
     let mut servers = Vec::new();
     for subnet in port.fixed_ips.iter().filter_map(|addr| network.subnet_of(*addr)) {
         let IpAddr::V6(gateway) = subnet.gateway else { continue };
-        let said = subnet.dns.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
+        let configured = subnet.dns.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
         let before = servers.len();
-        servers.extend(said);
+        servers.extend(configured);
         if servers.len() == before {
             servers.push(gateway);
         }

@@ -16,17 +16,17 @@ use tokio::{
 };
 
 const TTL_SECS: u32 = 30;
-const PATIENCE: Duration = Duration::from_secs(4);
-/// Forwarded questions of one network at once; more are dropped, and asked again by the guests.
+const TIMEOUT: Duration = Duration::from_secs(4);
+/// Forwarded questions of one network at once; more are dropped, and sent again by the guests.
 const AT_ONCE: usize = 256;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// Where other names are asked for, from the host's own namespace.
+/// Where questions about other names are forwarded to, from the host's own namespace.
 pub struct Resolvers {
     host: Arc<Host>,
     servers: Vec<SocketAddr>,
-    room: Semaphore,
+    permits: Semaphore,
 }
 
 impl Resolvers {
@@ -38,11 +38,11 @@ impl Resolvers {
             let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
             servers.extend(named.filter_map(|addr| Some(SocketAddr::from((addr.trim().parse::<IpAddr>().ok()?, 53)))));
         }
-        Self { host, servers, room: Semaphore::new(AT_ONCE) }
+        Self { host, servers, permits: Semaphore::new(AT_ONCE) }
     }
 
-    async fn ask_udp(&self, question: &[u8]) -> Option<Vec<u8>> {
-        let _room = self.room.try_acquire().ok()?;
+    async fn forward_udp(&self, question: &[u8]) -> Option<Vec<u8>> {
+        let _permit = self.permits.try_acquire().ok()?;
         for server in &self.servers {
             let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
             // A port of its own for each question: an answer can't be guessed.
@@ -52,7 +52,7 @@ impl Resolvers {
                 continue;
             }
             let mut buffer = vec![0; 4096];
-            if let Ok(Ok(bytes)) = tokio::time::timeout(PATIENCE / 2, socket.recv(&mut buffer)).await
+            if let Ok(Ok(bytes)) = tokio::time::timeout(TIMEOUT / 2, socket.recv(&mut buffer)).await
                 && buffer[..2] == question[..2]
             {
                 buffer.truncate(bytes);
@@ -62,8 +62,8 @@ impl Resolvers {
         None
     }
 
-    async fn ask_tcp(&self, question: &[u8]) -> Option<Vec<u8>> {
-        let _room = self.room.try_acquire().ok()?;
+    async fn forward_tcp(&self, question: &[u8]) -> Option<Vec<u8>> {
+        let _permit = self.permits.try_acquire().ok()?;
         for server in self.servers.iter().copied() {
             let socket = self.host.worker.run(move |_| packet_info::tcp(server.is_ipv4())).await.ok()?.ok()?;
             let exchange = async {
@@ -71,7 +71,7 @@ impl Resolvers {
                 write_framed(&mut stream, question).await?;
                 read_framed(&mut stream).await
             };
-            if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, exchange).await {
+            if let Ok(Ok(answer)) = tokio::time::timeout(TIMEOUT, exchange).await {
                 return Some(answer);
             }
         }
@@ -91,7 +91,7 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
         let question = buffer[..arrival.bytes].to_vec();
         let view = Arc::clone(&view.borrow());
         let reply = move |socket: &UdpSocket, bytes: &[u8]| {
-            // From the address that was asked, out of the interface it came by.
+            // From the address that was queried, out of the interface it came by.
             if let Err(error) = packet_info::send(socket, bytes, arrival.from, arrival.index, Some(arrival.to)) {
                 tracing::debug!(%error, "a DNS answer could not be sent");
             }
@@ -101,7 +101,7 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
             Answer::Forward => {
                 let (socket, resolvers) = (Arc::clone(&socket), Arc::clone(&resolvers));
                 tokio::spawn(async move {
-                    let bytes = resolvers.ask_udp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE));
+                    let bytes = resolvers.forward_udp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE));
                     if let Some(bytes) = bytes {
                         reply(&socket, &bytes);
                     }
@@ -113,19 +113,19 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
 }
 
 pub async fn serve_tcp(listener: TcpListener, view: watch::Receiver<Arc<View>>, resolvers: Arc<Resolvers>) {
-    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let Ok((mut stream, _)) = listener.accept().await else { continue };
         let (view, resolvers) = (view.clone(), Arc::clone(&resolvers));
         tokio::spawn(async move {
             let _permit = permit;
-            while let Ok(Ok(question)) = tokio::time::timeout(PATIENCE, read_framed(&mut stream)).await {
+            while let Ok(Ok(question)) = tokio::time::timeout(TIMEOUT, read_framed(&mut stream)).await {
                 let view = Arc::clone(&view.borrow());
                 let bytes = match answer(&view, &question) {
                     Answer::Ours(bytes) => Some(bytes),
                     Answer::Forward => {
-                        resolvers.ask_tcp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE))
+                        resolvers.forward_tcp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE))
                     }
                     Answer::Nothing => None,
                 };

@@ -1,6 +1,6 @@
 //! The metadata service, in the shapes that stock cloud-init asks for: EC2's (with or without a token), OpenStack's and NoCloud's.
 //!
-//! Who asks is told by the source address, which the guard rules let only its own port send from. So an instance sees itself and
+//! The source address says who sends the request, which the guard rules let only its own port send from. So an instance sees itself and
 //! nobody else, with no secret in between.
 
 use super::view::View;
@@ -19,7 +19,7 @@ use tokio::{
 };
 
 const CONNECTIONS: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 const TOKEN_SECS_MAX: u64 = 21_600;
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -57,9 +57,9 @@ impl Tokens {
 
 pub async fn serve(listener: TcpListener, view: watch::Receiver<Arc<View>>) {
     let tokens = Arc::new(Tokens::new());
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         let Ok((stream, peer)) = listener.accept().await else { continue };
         let (view, tokens) = (view.clone(), Arc::clone(&tokens));
         tokio::spawn(async move {
@@ -71,10 +71,10 @@ pub async fn serve(listener: TcpListener, view: watch::Receiver<Arc<View>>) {
             });
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(PATIENCE)
+                .header_read_timeout(TIMEOUT)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(PATIENCE, connection).await;
+            let _ = tokio::time::timeout(TIMEOUT, connection).await;
         });
     }
 }
@@ -92,7 +92,7 @@ fn respond<B>(view: &View, tokens: &Tokens, peer: IpAddr, request: &Request<B>) 
     if path == "/latest/api/token" {
         // A request that came through a proxy isn't the instance's own.
         if request.method() != Method::PUT || header("x-forwarded-for").is_some() {
-            return text(StatusCode::FORBIDDEN, "a token is asked for by PUT, and not through a proxy\n");
+            return text(StatusCode::FORBIDDEN, "request a token by PUT, and not through a proxy\n");
         }
         let secs = header(TOKEN_TTL).and_then(|text| text.parse::<u64>().ok());
         return match secs.filter(|secs| (1..=TOKEN_SECS_MAX).contains(secs)) {
@@ -109,7 +109,7 @@ fn respond<B>(view: &View, tokens: &Tokens, peer: IpAddr, request: &Request<B>) 
         return text(StatusCode::METHOD_NOT_ALLOWED, "");
     }
     if header(TOKEN).is_some_and(|token| !tokens.good(&instance, token, now)) {
-        return text(StatusCode::UNAUTHORIZED, "the token is not valid: ask for another\n");
+        return text(StatusCode::UNAUTHORIZED, "the token is not valid: request another\n");
     }
     match document(view, port, path) {
         Some((body, kind)) => plain(StatusCode::OK, body, kind),

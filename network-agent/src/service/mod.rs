@@ -15,7 +15,7 @@ use crate::{
         packet_info,
     },
     model::{
-        Wishes,
+        DesiredState,
         incremental::Scope,
         names,
         object::{Network, Port},
@@ -84,13 +84,13 @@ impl Services {
     pub async fn start(
         host: &Arc<Host>,
         inside: &Arc<Worker>,
-        wishes: &Wishes,
+        desired_state: &DesiredState,
         network: &Arc<Network>,
     ) -> Result<Self, NetnsError> {
         let failed = |source| NetnsError::Namespace { what: "served", path: host.path_of(network.id), source };
         let sockets = inside.run(|_| Sockets::make()).await?.map_err(failed)?;
         let stop = CancellationToken::new();
-        let (sender, watched) = watch::channel(Arc::new(View::new(wishes, network)));
+        let (sender, watched) = watch::channel(Arc::new(View::new(desired_state, network)));
         let mut tasks = JoinSet::new();
         let dhcp6 = Arc::new(tokio::net::UdpSocket::from_std(sockets.dhcp6).map_err(failed)?);
         let router = Arc::new(router::Advertiser::new(sockets.router).map_err(failed)?);
@@ -112,15 +112,15 @@ impl Services {
         Ok(services)
     }
 
-    /// Answers from what is wanted now.
+    /// Answers from the desired state as it is now.
     pub async fn show(
         &mut self,
         inside: &Arc<Worker>,
-        wishes: &Wishes,
+        desired_state: &DesiredState,
         network: &Arc<Network>,
         scope: Scope<'_>,
     ) -> Result<(), NetnsError> {
-        self.view.send_modify(|view| Arc::make_mut(view).update(wishes, network, scope));
+        self.view.send_modify(|view| Arc::make_mut(view).update(desired_state, network, scope));
         self.listen(inside, scope).await
     }
 

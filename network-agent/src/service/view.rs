@@ -1,7 +1,7 @@
 //! What a namespace's services answer from: a picture of what is in use, brought up to date after each round.
 
 use crate::model::{
-    Wishes,
+    DesiredState,
     incremental::Scope,
     names,
     object::{Network, Port},
@@ -34,7 +34,7 @@ pub struct View {
 
 impl View {
     #[must_use]
-    pub fn new(wishes: &Wishes, network: &Arc<Network>) -> Self {
+    pub fn new(desired_state: &DesiredState, network: &Arc<Network>) -> Self {
         let mut view = Self {
             network: Arc::clone(network),
             by_link: HashMap::new(),
@@ -44,22 +44,22 @@ impl View {
             floating: HashMap::new(),
             known: HashMap::new(),
         };
-        view.add_all(wishes);
+        view.add_all(desired_state);
         view
     }
 
     /// Follows a change, as [`crate::model::incremental`] does.
-    pub fn update(&mut self, wishes: &Wishes, network: &Arc<Network>, scope: Scope<'_>) {
+    pub fn update(&mut self, desired_state: &DesiredState, network: &Arc<Network>, scope: Scope<'_>) {
         match scope {
-            Scope::All => *self = Self::new(wishes, network),
+            Scope::All => *self = Self::new(desired_state, network),
             Scope::Ports(ports) => {
                 for id in ports {
                     self.forget(*id);
-                    if let Some(port) = wishes.ports.get(id) {
-                        self.add(wishes, port);
+                    if let Some(port) = desired_state.ports.get(id) {
+                        self.add(desired_state, port);
                     }
                 }
-                self.add_floating(wishes);
+                self.add_floating(desired_state);
             }
         }
     }
@@ -91,21 +91,21 @@ impl View {
         self.floating.get(&fixed).copied()
     }
 
-    fn add_all(&mut self, wishes: &Wishes) {
+    fn add_all(&mut self, desired_state: &DesiredState) {
         let network = Arc::clone(&self.network);
-        let networks = wishes.peers_of(&network).map(|peer| peer.id).chain([network.id]);
-        for port in networks.flat_map(|id| wishes.ports_of(id)) {
-            self.add(wishes, port);
+        let networks = desired_state.peers_of(&network).map(|peer| peer.id).chain([network.id]);
+        for port in networks.flat_map(|id| desired_state.ports_of(id)) {
+            self.add(desired_state, port);
         }
-        self.add_floating(wishes);
+        self.add_floating(desired_state);
     }
 
-    fn add(&mut self, wishes: &Wishes, port: &Arc<Port>) {
+    fn add(&mut self, desired_state: &DesiredState, port: &Arc<Port>) {
         let own = port.network_id == self.network.id;
-        if !own && !wishes.peers_of(&self.network).any(|peer| peer.id == port.network_id) {
+        if !own && !desired_state.peers_of(&self.network).any(|peer| peer.id == port.network_id) {
             return;
         }
-        if own && wishes.in_use(port) {
+        if own && desired_state.in_use(port) {
             self.by_link.insert(names::port_link(port.id), Arc::clone(port));
             for addr in &port.fixed_ips {
                 self.by_address.entry(*addr).or_default().insert(port.id, Arc::clone(port));
@@ -129,9 +129,9 @@ impl View {
         }
     }
 
-    fn add_floating(&mut self, wishes: &Wishes) {
-        let floating = wishes.floating_ips_of(self.network.id);
-        let active = floating.filter(|floating| wishes.floating_target(floating).is_some());
+    fn add_floating(&mut self, desired_state: &DesiredState) {
+        let floating = desired_state.floating_ips_of(self.network.id);
+        let active = floating.filter(|floating| desired_state.floating_target(floating).is_some());
         self.floating = active.map(|floating| (IpAddr::V4(floating.fixed_ip), IpAddr::V4(floating.address))).collect();
     }
 }

@@ -13,12 +13,12 @@ fn dhcp_gives_the_ports_address_and_refuses_others() {
     let view = view();
     let port = view.in_use().next().expect("a port in use").1.clone();
     assert_eq!(port.id, port_id(5));
-    let request = |kind, wanted: Option<&str>| {
+    let request = |kind, address: Option<&str>| {
         let mut message = v4::Message::default();
         message.set_chaddr(&port.mac.0).set_xid(7);
         message.opts_mut().insert(v4::DhcpOption::MessageType(kind));
-        if let Some(wanted) = wanted {
-            message.opts_mut().insert(v4::DhcpOption::RequestedIpAddress(wanted.parse().expect("ip")));
+        if let Some(address) = address {
+            message.opts_mut().insert(v4::DhcpOption::RequestedIpAddress(address.parse().expect("ip")));
         }
         message
     };

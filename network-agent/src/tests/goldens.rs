@@ -1,10 +1,10 @@
 //! Rendered text and plans, as reviewed.
 
-use super::{DB, NET, WEB, host, port, port_id, rule, tcp, wishes};
+use super::{DB, NET, WEB, desired_state, host, port, port_id, rule, tcp};
 use crate::{
     model::{
         object::{Object, SecurityGroup},
-        state::{NsState, desired_state},
+        state::{NsState, namespace_state},
     },
     nft::{
         difference::difference,
@@ -24,28 +24,28 @@ fn shown(steps: &[Planned]) -> String {
             }
             step => format!("{step:?}"),
         };
-        let subject = planned.subject.map_or("-".to_owned(), |key| format!("{:?}", key.kind()));
-        format!("{subject:<4} {step}")
+        let owner = planned.owner.map_or("-".to_owned(), |key| format!("{:?}", key.kind()));
+        format!("{owner:<4} {step}")
     };
     steps.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn state(wishes: &crate::model::Wishes) -> NsState {
-    desired_state(wishes, &wishes.networks[&NET], &host())
+fn state(desired_state: &crate::model::DesiredState) -> NsState {
+    namespace_state(desired_state, &desired_state.networks[&NET], &host())
 }
 
-fn delta(before: &crate::model::Wishes, after: &crate::model::Wishes) -> String {
+fn delta(before: &crate::model::DesiredState, after: &crate::model::DesiredState) -> String {
     render_changes(&difference(&state(before).rules, &state(after).rules))
 }
 
 #[test]
 fn the_whole_of_the_rules() {
-    insta::assert_snapshot!(render_full(&state(&wishes()).rules));
+    insta::assert_snapshot!(render_full(&state(&desired_state()).rules));
 }
 
 #[test]
 fn a_port_more_is_elements_alone() {
-    let before = wishes();
+    let before = desired_state();
     let mut after = before.clone();
     after.put(Object::Port(port(8, &[WEB], false)));
     let delta = delta(&before, &after);
@@ -55,7 +55,7 @@ fn a_port_more_is_elements_alone() {
 
 #[test]
 fn a_rule_that_changes_touches_its_chain_alone() {
-    let before = wishes();
+    let before = desired_state();
     let mut after = before.clone();
     let rules = vec![rule(Direction::Ingress, tcp(5433, 5433), Remote::Any)];
     after.put(Object::SecurityGroup(SecurityGroup { id: DB, rules }));
@@ -64,7 +64,7 @@ fn a_rule_that_changes_touches_its_chain_alone() {
 
 #[test]
 fn a_port_less_leaves_nothing() {
-    let before = wishes();
+    let before = desired_state();
     let mut after = before.clone();
     after.remove_port(port_id(6));
     insta::assert_snapshot!(delta(&before, &after));
@@ -72,13 +72,13 @@ fn a_port_less_leaves_nothing() {
 
 #[test]
 fn a_network_from_nothing() {
-    insta::assert_snapshot!(shown(&plan(&state(&wishes()), &NsState::default(), None)));
+    insta::assert_snapshot!(shown(&plan(&state(&desired_state()), &NsState::default(), None)));
 }
 
 #[test]
 fn a_port_handed_over_and_one_gone() {
-    let before = state(&wishes());
-    let mut after = wishes();
+    let before = state(&desired_state());
+    let mut after = desired_state();
     after.acquired.insert(port_id(6));
     after.remove_port(port_id(5));
     insta::assert_snapshot!(shown(&plan(&state(&after), &before, Some(&before.rules))));
@@ -86,7 +86,7 @@ fn a_port_handed_over_and_one_gone() {
 
 #[test]
 fn what_is_as_it_should_be_needs_nothing() {
-    let state = state(&wishes());
+    let state = state(&desired_state());
     assert_eq!(plan(&state, &state, Some(&state.rules)), []);
     assert_eq!(difference(&Ruleset::default(), &Ruleset::default()), []);
 }

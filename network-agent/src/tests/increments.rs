@@ -2,12 +2,12 @@
 
 use super::{DB, NET, WEB, host, network, port, rule, tcp};
 use crate::{
-    host::wanted::Wanted,
+    host::tracked::TrackedState,
     model::{
-        Wishes,
+        DesiredState,
         incremental::{Change, Model, Scope},
         object::{FloatingIp, Key, Network, Object, Port, SecurityGroup},
-        state::{HostFacts, NsState, desired_state},
+        state::{HostFacts, NsState, namespace_state},
     },
     plan::plan,
     service::view::View,
@@ -90,7 +90,7 @@ fn groups_rules(bits: u8) -> Vec<domain::network::SecurityRule> {
 fn some_port(n: u8, groups: u8, addr: u8, block: u8, remote: Option<u8>) -> Port {
     let groups = [WEB, DB].into_iter().enumerate().filter(|(at, _)| groups & (1 << at) != 0).map(|(_, g)| g);
     let mut port = port(n, &groups.collect::<Vec<_>>(), false);
-    // Addresses and blocks collide: a moved address is told before its old port is gone.
+    // Addresses and blocks collide: a moved address arrives before its old port is gone.
     port.fixed_ips =
         [format!("10.0.0.{addr}"), format!("fd00::{addr}")].iter().map(|a| a.parse().expect("ip")).collect();
     let blocks: [&[&str]; 5] =
@@ -103,26 +103,26 @@ fn some_port(n: u8, groups: u8, addr: u8, block: u8, remote: Option<u8>) -> Port
     port
 }
 
-fn happen(wanted: &mut Wanted, event: &Event) {
+fn happen(tracked: &mut TrackedState, event: &Event) {
     match *event {
         Event::Port { n, peer, remote, groups, addr, block, limited } => {
             let mut port = some_port(n, groups, addr, block, remote);
             port.network_id = if peer { PEER } else { NET };
             port.to_instance_bps = if limited { 8_000_000 * u64::from(addr) } else { 0 };
-            wanted.put(Key::Port(port.id), Some(Object::Port(port)));
+            tracked.put(Key::Port(port.id), Some(Object::Port(port)));
         }
         Event::NoPort(n) => {
-            wanted.set_acquired(super::port_id(n), false);
-            wanted.put(Key::Port(super::port_id(n)), None);
+            tracked.set_acquired(super::port_id(n), false);
+            tracked.put(Key::Port(super::port_id(n)), None);
         }
-        Event::Acquired(n, acquired) => wanted.set_acquired(super::port_id(n), acquired),
+        Event::Acquired(n, acquired) => tracked.set_acquired(super::port_id(n), acquired),
         Event::Group { web, rules } => {
             let id = if web { WEB } else { DB };
             let group = SecurityGroup { id, rules: groups_rules(rules) };
-            wanted.put(Key::SecurityGroup(id), Some(Object::SecurityGroup(group)));
+            tracked.put(Key::SecurityGroup(id), Some(Object::SecurityGroup(group)));
         }
         Event::NoGroup(web) => {
-            wanted.put(Key::SecurityGroup(if web { WEB } else { DB }), None);
+            tracked.put(Key::SecurityGroup(if web { WEB } else { DB }), None);
         }
         Event::Floating { n, port, addr } => {
             let floating = FloatingIp {
@@ -132,26 +132,26 @@ fn happen(wanted: &mut Wanted, event: &Event) {
                 address: [203, 0, 113, 50 + n].into(),
                 fixed_ip: [10, 0, 0, addr].into(),
             };
-            wanted.put(Key::FloatingIp(floating.id), Some(Object::FloatingIp(floating)));
+            tracked.put(Key::FloatingIp(floating.id), Some(Object::FloatingIp(floating)));
         }
         Event::NoFloating(n) => {
-            wanted.put(Key::FloatingIp(floating_id(n)), None);
+            tracked.put(Key::FloatingIp(floating_id(n)), None);
         }
         Event::Network { peered, v6, uplink } => {
-            wanted.put(Key::Network(NET), Some(Object::Network(own_network(peered, v6, uplink))));
+            tracked.put(Key::Network(NET), Some(Object::Network(own_network(peered, v6, uplink))));
         }
         Event::Peer { peered } => {
-            wanted.put(Key::Network(PEER), Some(Object::Network(peer_network(peered))));
+            tracked.put(Key::Network(PEER), Some(Object::Network(peer_network(peered))));
         }
     }
 }
 
-fn reference(wishes: &Wishes, facts: &HostFacts) -> NsState {
-    desired_state(wishes, &wishes.networks[&NET], facts)
+fn reference(desired_state: &DesiredState, facts: &HostFacts) -> NsState {
+    namespace_state(desired_state, &desired_state.networks[&NET], facts)
 }
 
 /// What each service would find.
-fn told(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
+fn answers(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
     let mut links: Vec<(String, PortId)> = view.in_use().map(|(link, port)| (link.clone(), port.id)).collect();
     links.sort();
     let addrs: Vec<IpAddr> = (0..20u8).map(|n| IpAddr::from([10, 0, 0, n])).collect();
@@ -165,30 +165,30 @@ proptest! {
     #[test]
     fn the_model_follows_the_reference(rounds in proptest::collection::vec(proptest::collection::vec(event(), 1..4), 1..24)) {
         let facts = host();
-        let mut wanted = Wanted::new(Wishes::default());
-        happen(&mut wanted, &Event::Network { peered: true, v6: true, uplink: true });
-        happen(&mut wanted, &Event::Peer { peered: true });
-        happen(&mut wanted, &Event::Group { web: true, rules: 7 });
-        let (wishes, _) = wanted.take(NET);
-        let mut model = Model::new(&wishes, &wishes.networks[&NET], &facts);
-        let mut view = View::new(&wishes, &wishes.networks[&NET]);
-        let mut known = reference(&wishes, &facts);
+        let mut tracked = TrackedState::new(DesiredState::default());
+        happen(&mut tracked, &Event::Network { peered: true, v6: true, uplink: true });
+        happen(&mut tracked, &Event::Peer { peered: true });
+        happen(&mut tracked, &Event::Group { web: true, rules: 7 });
+        let (desired_state, _) = tracked.take(NET);
+        let mut model = Model::new(&desired_state, &desired_state.networks[&NET], &facts);
+        let mut view = View::new(&desired_state, &desired_state.networks[&NET]);
+        let mut known = reference(&desired_state, &facts);
         prop_assert_eq!(model.whole(), known.clone());
         for events in rounds {
             for event in &events {
-                happen(&mut wanted, event);
+                happen(&mut tracked, event);
             }
-            let (wishes, touched) = wanted.take(NET);
-            let network = Arc::clone(&wishes.networks[&NET]);
-            let ports = touched.ports();
-            let scope = if touched.all { Scope::All } else { Scope::Ports(&ports) };
-            let Change { before, after } = model.update(&wishes, &network, &facts, scope);
-            let now = reference(&wishes, &facts);
+            let (desired_state, affected) = tracked.take(NET);
+            let network = Arc::clone(&desired_state.networks[&NET]);
+            let ports = affected.ports();
+            let scope = if affected.all { Scope::All } else { Scope::Ports(&ports) };
+            let Change { before, after } = model.update(&desired_state, &network, &facts, scope);
+            let now = reference(&desired_state, &facts);
             let by_reference = plan(&now, &known, Some(&known.rules));
             prop_assert_eq!(plan(&after, &before, Some(&before.rules)), by_reference);
             prop_assert_eq!(model.whole(), now.clone());
-            view.update(&wishes, &network, scope);
-            prop_assert_eq!(told(&view), told(&View::new(&wishes, &network)));
+            view.update(&desired_state, &network, scope);
+            prop_assert_eq!(answers(&view), answers(&View::new(&desired_state, &network)));
             known = now;
         }
     }

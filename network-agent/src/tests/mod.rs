@@ -7,7 +7,7 @@ mod properties;
 
 use crate::{
     model::{
-        Wishes,
+        DesiredState,
         object::{Binding, FloatingIp, Metadata, Network, Object, Port, SecurityGroup, Subnet, Uplink, Version},
         state::{HostFacts, Wiring},
     },
@@ -109,9 +109,9 @@ pub fn tcp(first: u16, last: u16) -> Match {
     Match::Protocol { protocol: Protocol::Tcp, ports, icmp_type: None, icmp_code: None }
 }
 
-/// Two ports here (the first handed over), one elsewhere, two groups, a floating IP.
-pub fn wishes() -> Wishes {
-    let mut wishes = Wishes::default();
+/// Two ports here (the first acquired), one elsewhere, two groups, a floating IP.
+pub fn desired_state() -> DesiredState {
+    let mut desired_state = DesiredState::default();
     let ping = Match::Protocol { protocol: Protocol::Icmp, ports: None, icmp_type: Some(8), icmp_code: None };
     let web = vec![
         rule(Direction::Ingress, tcp(80, 90), Remote::Any),
@@ -119,26 +119,26 @@ pub fn wishes() -> Wishes {
         rule(Direction::Egress, Match::Any, Remote::Any),
     ];
     let db = vec![rule(Direction::Ingress, tcp(5432, 5432), Remote::Group(WEB))];
-    wishes.put(Object::Network(network()));
-    wishes.put(Object::SecurityGroup(SecurityGroup { id: WEB, rules: web }));
-    wishes.put(Object::SecurityGroup(SecurityGroup { id: DB, rules: db }));
+    desired_state.put(Object::Network(network()));
+    desired_state.put(Object::SecurityGroup(SecurityGroup { id: WEB, rules: web }));
+    desired_state.put(Object::SecurityGroup(SecurityGroup { id: DB, rules: db }));
     let limited = Port { from_instance_bps: 80_000_000, ..port(5, &[WEB], false) };
-    wishes.put(Object::Port(limited));
+    desired_state.put(Object::Port(limited));
     let wide = Port { allowed: BTreeSet::from(["10.1.0.0/16".parse().expect("cidr")]), ..port(6, &[WEB, DB], false) };
-    wishes.put(Object::Port(wide));
-    wishes.put(Object::Port(port(7, &[WEB], true)));
-    wishes.put(Object::FloatingIp(FloatingIp {
+    desired_state.put(Object::Port(wide));
+    desired_state.put(Object::Port(port(7, &[WEB], true)));
+    desired_state.put(Object::FloatingIp(FloatingIp {
         id: FloatingIpId(Uuid::from_u128(9)),
         network_id: NET,
         port_id: port_id(5),
         address: "203.0.113.50".parse().expect("ip"),
         fixed_ip: "10.0.0.5".parse().expect("ip"),
     }));
-    wishes.acquired.insert(port_id(5));
-    wishes
+    desired_state.acquired.insert(port_id(5));
+    desired_state
 }
 
 pub fn view() -> View {
-    let wishes = wishes();
-    View::new(&wishes, &Arc::clone(&wishes.networks[&NET]))
+    let desired_state = desired_state();
+    View::new(&desired_state, &Arc::clone(&desired_state.networks[&NET]))
 }

@@ -1,31 +1,31 @@
 //! Whatever the change: applying the plan to what was gives what should be, and undoing it what was.
 
-use super::{DB, NET, WEB, host, port, wishes};
+use super::{DB, NET, WEB, desired_state, host, port};
 use crate::{
     model::{
-        Wishes,
+        DesiredState,
         object::Object,
-        state::{Link, LinkKind, NsState, desired_state},
+        state::{Link, LinkKind, NsState, namespace_state},
     },
     plan::{Step, plan},
 };
 use proptest::prelude::*;
 
-fn world() -> impl Strategy<Value = Wishes> {
+fn world() -> impl Strategy<Value = DesiredState> {
     let some = proptest::collection::vec((2u8..40, any::<bool>(), any::<bool>(), 0u8..4), 0..12);
     some.prop_map(|ports| {
-        let mut wishes = wishes();
+        let mut desired_state = desired_state();
         for (n, remote, acquired, groups) in ports {
             let groups = [WEB, DB].into_iter().enumerate().filter(|(at, _)| groups & (1 << at) != 0).map(|(_, g)| g);
             let port = port(n, &groups.collect::<Vec<_>>(), remote);
             if acquired {
-                wishes.acquired.insert(port.id);
+                desired_state.acquired.insert(port.id);
             } else {
-                wishes.acquired.remove(&port.id);
+                desired_state.acquired.remove(&port.id);
             }
-            wishes.put(Object::Port(port));
+            desired_state.put(Object::Port(port));
         }
-        wishes
+        desired_state
     })
 }
 
@@ -73,8 +73,8 @@ fn carry_out(state: &mut NsState, step: &Step) {
     }
 }
 
-fn found(wishes: &Wishes) -> NsState {
-    let mut state = desired_state(wishes, &wishes.networks[&NET], &host());
+fn found(desired_state: &DesiredState) -> NsState {
+    let mut state = namespace_state(desired_state, &desired_state.networks[&NET], &host());
     for link in state.links.values_mut() {
         (link.kind, link.port_id) = (LinkKind::Found, None);
     }
@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn a_plan_leads_where_it_should(before in world(), after in world()) {
         let (start, end) = (found(&before), found(&after));
-        let desired = desired_state(&after, &after.networks[&NET], &host());
+        let desired = namespace_state(&after, &after.networks[&NET], &host());
         let mut state = start.clone();
         for planned in plan(&desired, &start, None) {
             carry_out(&mut state, &planned.step);
@@ -97,7 +97,7 @@ proptest! {
     #[test]
     fn undoing_what_was_added_leads_back(before in world(), after in world(), cut in any::<prop::sample::Index>()) {
         let start = found(&before);
-        let desired = desired_state(&after, &after.networks[&NET], &host());
+        let desired = namespace_state(&after, &after.networks[&NET], &host());
         let steps = plan(&desired, &start, None);
         let adding: Vec<Step> = steps.into_iter().map(|p| p.step).filter(|s| s.inverse(&start).is_some()).collect();
         let adding = &adding[..if adding.is_empty() { 0 } else { cut.index(adding.len()) }];

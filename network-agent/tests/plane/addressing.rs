@@ -1,4 +1,4 @@
-//! What guests are told: DHCP, advertisements, names, metadata.
+//! What guests get: DHCP, advertisements, names, metadata.
 
 use crate::rig::{Lab, TestPort, eventually, group, network, open_rules, root};
 use domain::{NetworkId, SecurityGroupId};
@@ -19,7 +19,7 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
     let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
     let a = TestPort::new(1, &["10.0.0.5", "fd00::5"], &[sg]);
     let b = TestPort::new(2, &["10.0.0.6"], &[sg]);
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24", "fd00::/64"], &[], None),
         group(sg, 1, &open_rules()),
         a.local(net),
@@ -29,10 +29,10 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
     host.acquire(&a).await;
     host.acquire(&b).await;
     let (ga, gb) = (lab.guest(&host, net, &a), lab.static_guest(&host, net, &b));
-    // A script that does nothing but write down what it was told.
-    let script = lab.dir.path().join("told.sh");
-    let told = lab.dir.path().join("told");
-    std::fs::write(&script, format!("#!/bin/sh\n[ \"$1\" = bound ] && env > {}\nexit 0\n", told.display()))
+    // A script that does nothing but write down what it got.
+    let script = lab.dir.path().join("received.sh");
+    let received = lab.dir.path().join("received");
+    std::fs::write(&script, format!("#!/bin/sh\n[ \"$1\" = bound ] && env > {}\nexit 0\n", received.display()))
         .expect("written");
     std::os::unix::fs::chown(&script, Some(0), Some(0)).expect("owned");
     std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("runnable");
@@ -41,7 +41,7 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
         script.display()
     );
     ga.must(&client);
-    let told = std::fs::read_to_string(told).expect("the client was told");
+    let received = std::fs::read_to_string(received).expect("the client got an answer");
     for line in [
         "ip=10.0.0.5",
         "subnet=255.255.255.0",
@@ -52,9 +52,9 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
         "domain=lab.internal",
         "lease=86400",
     ] {
-        assert!(told.lines().any(|l| l == line), "{line} in {told}");
+        assert!(received.lines().any(|l| l == line), "{line} in {received}");
     }
-    assert!(told.contains("staticroutes=169.254.169.254/32 10.0.0.1 0.0.0.0/0 10.0.0.1"), "{told}");
+    assert!(received.contains("staticroutes=169.254.169.254/32 10.0.0.1 0.0.0.0/0 10.0.0.1"), "{received}");
     ga.must("ip addr add 10.0.0.5/24 dev eth0");
     ga.must("ip route add default via 10.0.0.1");
     ga.reaches("10.0.0.6");

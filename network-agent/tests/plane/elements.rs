@@ -9,7 +9,7 @@ use network_agent::{
         nfnetlink::{BatchError, Nfnetlink},
     },
     model::{
-        Wishes,
+        DesiredState,
         object::Desired,
         state::{HostFacts, Wiring},
     },
@@ -27,12 +27,12 @@ use std::{
     path::Path,
 };
 
-fn rules(words: &[sync::DesiredObject], acquired: &[&TestPort], network: NetworkId) -> Ruleset {
-    let mut wishes = Wishes::default();
-    for word in words {
-        wishes.put(Desired::parse(word).expect("understood").object.expect("there"));
+fn rules(objects: &[sync::DesiredObject], acquired: &[&TestPort], network: NetworkId) -> Ruleset {
+    let mut desired_state = DesiredState::default();
+    for desired in objects {
+        desired_state.put(Desired::parse(desired).expect("understood").object.expect("there"));
     }
-    wishes.acquired = acquired.iter().map(|port| port.id).collect();
+    desired_state.acquired = acquired.iter().map(|port| port.id).collect();
     let facts = HostFacts {
         underlay: "10.255.0.1".parse().expect("ip"),
         vxlan_port: 4789,
@@ -41,13 +41,13 @@ fn rules(words: &[sync::DesiredObject], acquired: &[&TestPort], network: Network
         wiring: Wiring::Tap,
         tap_owner_uid: 0,
     };
-    rules_of(&wishes, &wishes.networks[&network], &facts)
+    rules_of(&desired_state, &desired_state.networks[&network], &facts)
 }
 
-fn with_allowed(word: sync::DesiredObject, allowed: &[&str]) -> sync::DesiredObject {
-    let Some(sync::desired_object::Object::Port(mut port)) = word.object else { panic!("a port") };
+fn with_allowed(desired: sync::DesiredObject, allowed: &[&str]) -> sync::DesiredObject {
+    let Some(sync::desired_object::Object::Port(mut port)) = desired.object else { panic!("a port") };
     port.allowed_addresses = allowed.iter().map(ToString::to_string).collect();
-    sync::DesiredObject { object: Some(sync::desired_object::Object::Port(port)), ..word }
+    sync::DesiredObject { object: Some(sync::desired_object::Object::Port(port)), ..desired }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ async fn neighbours_and_gateway_on_one_host_both_families() {
     let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
     let a = TestPort::new(1, &["10.0.0.5", "fd00::5"], &[sg]);
     let b = TestPort::new(2, &["10.0.0.6", "fd00::6"], &[sg]);
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24", "fd00::/64"], &[], None),
         group(sg, 1, &open_rules()),
         a.local(net),
@@ -50,7 +50,7 @@ async fn across_hosts_with_large_packets_and_tcp_and_the_same_range_twice() {
     let d = TestPort::new(4, &["10.0.0.7"], &[sg]);
     let open = group(sg, 1, &open_rules());
     let (nr, nb) = (network(red, 100, &cidrs, &[], None), network(blue, 101, &cidrs, &[], None));
-    h1.tell(&[
+    h1.send(&[
         nr.clone(),
         nb.clone(),
         open.clone(),
@@ -60,7 +60,7 @@ async fn across_hosts_with_large_packets_and_tcp_and_the_same_range_twice() {
         d.remote(blue, &h2),
     ])
     .await;
-    h2.tell(&[nr, nb, open, b.local(red), a.remote(red, &h1), d.local(blue), c.remote(blue, &h1)]).await;
+    h2.send(&[nr, nb, open, b.local(red), a.remote(red, &h1), d.local(blue), c.remote(blue, &h1)]).await;
     for (host, port) in [(&h1, &a), (&h2, &b), (&h1, &c), (&h2, &d)] {
         host.acquire(port).await;
     }
@@ -107,8 +107,8 @@ async fn peered_networks_reach_each_other_also_across_hosts_until_one_ends_it() 
     let open = group(sg, 1, &open_rules());
     let (nr, nb) =
         (network(red, 100, &["10.1.0.0/24"], &[blue], None), network(blue, 101, &["10.2.0.0/24"], &[red], None));
-    h1.tell(&[nr.clone(), nb.clone(), open.clone(), a.local(red), b.local(blue), c.remote(blue, &h2)]).await;
-    h2.tell(&[nr, nb, open, a.remote(red, &h1), b.remote(blue, &h1), c.local(blue)]).await;
+    h1.send(&[nr.clone(), nb.clone(), open.clone(), a.local(red), b.local(blue), c.remote(blue, &h2)]).await;
+    h2.send(&[nr, nb, open, a.remote(red, &h1), b.remote(blue, &h1), c.local(blue)]).await;
     for (host, port) in [(&h1, &a), (&h1, &b), (&h2, &c)] {
         host.acquire(port).await;
     }
@@ -117,6 +117,6 @@ async fn peered_networks_reach_each_other_also_across_hosts_until_one_ends_it() 
     ga.reaches("10.2.0.5");
     ga.reaches("10.2.0.6");
     let ended = crate::rig::network_at(2, blue, 101, &["10.2.0.0/24"], &[], None);
-    h1.tell(&[ended]).await;
+    h1.send(&[ended]).await;
     assert!(!ga.pings("10.2.0.5"), "peering takes both");
 }

@@ -1,7 +1,7 @@
 //! A separate agent process, ended by SIGKILL in the middle of its work, again and again; the manager is away all the time.
 
 use crate::rig::{
-    Lab, PATIENCE, TestHost, TestPort, eventually, group, inside, must, network, open_rules, root, run, tombstone,
+    Lab, TIMEOUT, TestHost, TestPort, eventually, group, inside, must, network, open_rules, root, run, tombstone,
 };
 use domain::{NetworkId, SecurityGroupId, network::MacAddr};
 use network_agent::{
@@ -63,7 +63,7 @@ impl Drop for Agent {
 fn acquire(socket: &Path, port: &TestPort) -> Option<PortReply> {
     let request = PortRequest::Acquire { port_id: port.id, instance_id: port.instance, epoch: 1, timeout_ms: 20_000 };
     let mut client = PortClient::connect(socket).ok()?;
-    client.call(&request, PATIENCE).ok().map(|(reply, _)| reply)
+    client.call(&request, TIMEOUT).ok().map(|(reply, _)| reply)
 }
 
 fn count(command: &str, what: &str) -> usize {
@@ -72,10 +72,10 @@ fn count(command: &str, what: &str) -> usize {
 
 /// Processes whose network namespace is the one mounted there.
 fn processes_in(namespace: &Path) -> Vec<String> {
-    let Ok(wanted) = std::fs::metadata(namespace) else { return Vec::new() };
+    let Ok(tracked) = std::fs::metadata(namespace) else { return Vec::new() };
     let entries = std::fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
     entries
-        .filter(|entry| entry.path().join("ns/net").metadata().is_ok_and(|ns| ns.ino() == wanted.ino()))
+        .filter(|entry| entry.path().join("ns/net").metadata().is_ok_and(|ns| ns.ino() == tracked.ino()))
         .filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok())
         .collect()
 }
@@ -99,13 +99,13 @@ async fn an_agent_killed_while_programming_two_hundred_ports_converges_and_leave
             }
         })
         .collect();
-    let mut words = vec![network(net, 100, &["10.0.0.0/16"], &[], None), group(sg, 1, &open_rules())];
-    words.extend(ports.iter().map(|port| port.local(net)));
-    // The words are durable; no agent has done anything about them.
+    let mut objects = vec![network(net, 100, &["10.0.0.0/16"], &[], None), group(sg, 1, &open_rules())];
+    objects.extend(ports.iter().map(|port| port.local(net)));
+    // The objects are durable; no agent has done anything about them.
     {
         let worker = Worker::enter(&PathBuf::from("/run/netns").join(&ns)).expect("the host's namespace");
         let host = Host::open(config.clone(), worker).expect("opened");
-        host.accept(words, 1).await.expect("taken");
+        host.accept(objects, 1).await.expect("taken");
     }
     let file = lab.dir.path().join("agent.json");
     std::fs::write(&file, serde_json::to_vec(&config).expect("written")).expect("written");
@@ -135,7 +135,7 @@ async fn an_agent_killed_while_programming_two_hundred_ports_converges_and_leave
             }
         });
         // The agent before this one may have left as many routes: only one that answered is at work.
-        answer.recv_timeout(2 * PATIENCE).expect("the agent answered");
+        answer.recv_timeout(2 * TIMEOUT).expect("the agent answered");
         eventually("ports are handed over", || routes() >= enough);
         agent.kill();
         caller.join().expect("thread");
@@ -157,10 +157,10 @@ async fn an_agent_killed_while_programming_two_hundred_ports_converges_and_leave
     // All that goes while no agent is there, is gone with the next one.
     let host = TestHost::restart((ns, config.clone()));
     let (gone, kept) = ports.split_at(100);
-    host.tell(&gone.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
+    host.send(&gone.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
     assert_eq!((taps(), routes()), (kept.len(), kept.len()));
-    host.tell(&[tombstone(net.to_string(), sync::ObjectKind::Network, (1, 2))]).await;
-    host.tell(&kept.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
+    host.send(&[tombstone(net.to_string(), sync::ObjectKind::Network, (1, 2))]).await;
+    host.send(&kept.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
     let ours = |name: &String| name.starts_with(&config.prefix);
     let left: Vec<String> = netns::list(Path::new("/run/netns")).expect("listed").into_iter().filter(ours).collect();
     assert_eq!(left, [""; 0], "namespaces");

@@ -21,8 +21,8 @@ async fn source_nat_out_and_a_floating_ip_in_that_moves() {
     let open = group(sg, 1, &open_rules());
     let fip = FloatingIpId::new();
     let net_on = |n| network(net, 100, &["10.0.0.0/24"], &[], Some(uplink(n)));
-    h1.tell(&[net_on(11), open.clone(), a.local(net), b.remote(net, &h2)]).await;
-    h2.tell(&[net_on(12), open, b.local(net), a.remote(net, &h1)]).await;
+    h1.send(&[net_on(11), open.clone(), a.local(net), b.remote(net, &h2)]).await;
+    h2.send(&[net_on(12), open, b.local(net), a.remote(net, &h1)]).await;
     h1.acquire(&a).await;
     h2.acquire(&b).await;
     let (ga, gb) = (lab.static_guest(&h1, net, &a), lab.static_guest(&h2, net, &b));
@@ -31,7 +31,7 @@ async fn source_nat_out_and_a_floating_ip_in_that_moves() {
     gb.reaches("203.0.113.1");
     let outside = |to: &str| run(&format!("ip netns exec {} ping -n -c 1 -W 1 {to}", lab.outside())).0;
     assert!(!outside("203.0.113.50"), "nobody's yet");
-    h1.tell(&[floating(fip, 1, net, &a, "203.0.113.50")]).await;
+    h1.send(&[floating(fip, 1, net, &a, "203.0.113.50")]).await;
     eventually("the floating IP answers", || outside("203.0.113.50"));
     let neighbour = || run(&format!("ip -n {} neigh show 203.0.113.50", lab.outside())).1;
     assert!(neighbour().contains("02:00:00:00:02:0b"), "by the first host: {}", neighbour());
@@ -46,8 +46,8 @@ async fn source_nat_out_and_a_floating_ip_in_that_moves() {
     // A neighbour reaches it by its floating address too.
     gb.reaches("203.0.113.50");
     // Moved: the old host lets go, the new one announces; the outside's neighbour entry is overwritten, not asked for.
-    h1.tell(&[tombstone(fip.to_string(), sync::ObjectKind::FloatingIp, (1, 2))]).await;
-    h2.tell(&[floating(fip, 2, net, &b, "203.0.113.50")]).await;
+    h1.send(&[tombstone(fip.to_string(), sync::ObjectKind::FloatingIp, (1, 2))]).await;
+    h2.send(&[floating(fip, 2, net, &b, "203.0.113.50")]).await;
     eventually("the floating IP answers from the other host", || {
         outside("203.0.113.50") && neighbour().contains("02:00:00:00:02:0c")
     });
@@ -64,7 +64,7 @@ async fn a_released_floating_ip_cuts_its_sessions_and_protected_addresses_stay_o
     let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
     let a = TestPort::new(1, &["10.0.0.5"], &[sg]);
     let fip = FloatingIpId::new();
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24"], &[], Some(uplink(11))),
         group(sg, 1, &open_rules()),
         a.local(net),
@@ -91,7 +91,7 @@ async fn a_released_floating_ip_cuts_its_sessions_and_protected_addresses_stay_o
     let mut byte = [0];
     session.write_all(&[1]).expect("sent");
     served.read_exact(&mut byte).expect("it passes");
-    host.tell(&[tombstone(fip.to_string(), sync::ObjectKind::FloatingIp, (1, 2))]).await;
+    host.send(&[tombstone(fip.to_string(), sync::ObjectKind::FloatingIp, (1, 2))]).await;
     session.write_all(&[2]).expect("sent");
     assert!(served.read_exact(&mut byte).is_err(), "nothing of the session passes any more");
     // The host's own addresses needn't be said.

@@ -40,9 +40,9 @@ async fn a_port_is_handed_over_with_its_tap_and_only_under_its_epoch() {
     };
     let (reply, _) = call(acquire(3, a.instance, 50)).await.expect("task");
     assert_eq!(refused(reply), RefusedReason::NotYet, "the ledger is behind, and stays so");
-    // The word arrives while the caller waits.
+    // The message arrives while the caller waits.
     let waiting = call(acquire(3, a.instance, 30_000));
-    host.tell(&[network(net, 100, &["10.0.0.0/24"], &[], None), group(sg, 1, &open_rules()), a.local(net)]).await;
+    host.send(&[network(net, 100, &["10.0.0.0/24"], &[], None), group(sg, 1, &open_rules()), a.local(net)]).await;
     let (reply, tap) = waiting.await.expect("task");
     assert!(matches!(reply, PortReply::Acquired { mtu: 1450, .. }), "{reply:?}");
     let link = crate::rig::must(&format!("ip -n {} -d link show {}", host.tenant(net), names::port_link(a.id)));
@@ -71,7 +71,7 @@ async fn a_port_is_handed_over_with_its_tap_and_only_under_its_epoch() {
     let waiting = call(acquire(3, a.instance, 30_000));
     let list = format!("ip -n {} route", host.tenant(net));
     crate::rig::eventually("it is handed over but for its tap", || crate::rig::must(&list).contains("10.0.0.5"));
-    host.tell(&[TestPort { epoch: 4, ..a.clone() }.local(net)]).await;
+    host.send(&[TestPort { epoch: 4, ..a.clone() }.local(net)]).await;
     drop(tap);
     let (reply, _) = waiting.await.expect("task");
     assert_eq!(refused(reply), RefusedReason::Stale, "its epoch ended while it waited");

@@ -29,15 +29,15 @@ async fn killed_while_programming_two_hundred_ports_it_converges_and_leaves_noth
     let mut host = lab.host(1, Wiring::Tap).await;
     let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
     let ports = many(200, sg);
-    let mut words = vec![network(net, 100, &["10.0.0.0/16"], &[], None), group(sg, 1, &open_rules())];
-    words.extend(ports.iter().map(|port| port.local(net)));
-    host.host.accept(words, 1).await.expect("taken");
+    let mut objects = vec![network(net, 100, &["10.0.0.0/16"], &[], None), group(sg, 1, &open_rules())];
+    objects.extend(ports.iter().map(|port| port.local(net)));
+    host.host.accept(objects, 1).await.expect("taken");
     // Ended after a little more of the work each time.
     for _ in 0..3 {
         let seen = host.host.worker_of(net).is_some();
         if !seen {
-            let mut news = host.host.signal.news();
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(300), news.changed()).await;
+            let mut changes = host.host.signal.changes();
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(300), changes.changed()).await;
         }
         host = TestHost::restart(host.kill().await);
     }
@@ -50,14 +50,14 @@ async fn killed_while_programming_two_hundred_ports_it_converges_and_leaves_noth
     }
     let routes = must(&format!("ip -n {tenant} route"));
     assert_eq!(routes.lines().filter(|l| l.contains(" dev t")).count(), 200, "{routes}");
-    // Half of them go while the agent is away; told afterwards, it removes exactly those.
+    // Half of them go while the agent is away; once it is there again, it removes exactly those.
     let (gone, kept) = ports.split_at(100);
-    host.tell(&gone.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
+    host.send(&gone.iter().map(TestPort::gone).collect::<Vec<_>>()).await;
     assert_eq!(taps(&tenant), 100);
     let rules = must(&format!("ip netns exec {tenant} nft list map inet iaas port_in"));
     assert!(gone.iter().all(|port| !rules.contains(&names::port_link(port.id))));
     assert!(kept.iter().all(|port| rules.contains(&names::port_link(port.id))));
-    host.tell(&[tombstone(net.to_string(), sync::ObjectKind::Network, (1, 2))]).await;
+    host.send(&[tombstone(net.to_string(), sync::ObjectKind::Network, (1, 2))]).await;
     assert!(!std::path::Path::new("/run/netns").join(&tenant).exists(), "the namespace is gone");
     assert!(host.host.orphans().expect("listed").is_empty());
 }
@@ -72,7 +72,7 @@ async fn a_restart_loses_no_packet_and_heals_what_others_changed() {
     let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
     let a = TestPort::new(1, &["10.0.0.5"], &[sg]);
     let b = TestPort::new(2, &["10.0.0.6"], &[sg]);
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24"], &[], None),
         group(sg, 1, &open_rules()),
         a.local(net),

@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// A bound for hangs on a busy machine, not a measure.
-pub const PATIENCE: Duration = Duration::from_secs(40);
+pub const TIMEOUT: Duration = Duration::from_secs(40);
 pub const GATEWAY_MAC: &str = "02:00:5e:00:00:01";
 static LABS: AtomicU32 = AtomicU32::new(0);
 static ROOM: Semaphore = Semaphore::const_new(2);
@@ -66,7 +66,7 @@ pub fn run(command: &str) -> (bool, String) {
 pub fn eventually(what: &str, mut good: impl FnMut() -> bool) {
     let began = Instant::now();
     while !good() {
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        assert!(began.elapsed() < TIMEOUT, "{what}: not within {TIMEOUT:?}");
         std::thread::yield_now();
     }
 }
@@ -254,7 +254,7 @@ impl TestHost {
         drop(self);
         let began = Instant::now();
         while weak.strong_count() > 0 {
-            assert!(began.elapsed() < PATIENCE, "somebody still holds the host");
+            assert!(began.elapsed() < TIMEOUT, "somebody still holds the host");
             tokio::task::yield_now().await;
         }
         (ns, config)
@@ -268,21 +268,21 @@ impl TestHost {
         names::namespace(&self.config.prefix, network)
     }
 
-    /// Gives the host these words and waits until the kernel has them.
-    pub async fn tell(&self, words: &[sync::DesiredObject]) {
+    /// Sends the host these objects and waits until the kernel has them.
+    pub async fn send(&self, objects: &[sync::DesiredObject]) {
         let revision = self.host.ledger.host().revision + 1;
-        self.host.accept(words.to_vec(), revision).await.expect("the ledger takes it");
+        self.host.accept(objects.to_vec(), revision).await.expect("the ledger takes it");
         self.settled().await;
     }
 
     pub async fn settled(&self) {
-        let mut news = self.host.signal.news();
+        let mut changes = self.host.signal.changes();
         let quiet = async {
             while self.host.signal.pending() > 0 {
-                news.changed().await.expect("the host lives");
+                changes.changed().await.expect("the host lives");
             }
         };
-        tokio::time::timeout(PATIENCE, quiet).await.expect("the host settles");
+        tokio::time::timeout(TIMEOUT, quiet).await.expect("the host settles");
         let failed: Vec<_> = self
             .host
             .outbox
@@ -294,7 +294,7 @@ impl TestHost {
     }
 
     pub async fn acquire(&self, port: &TestPort) {
-        let got = self.host.acquire(port.id, port.instance, port.epoch, PATIENCE).await;
+        let got = self.host.acquire(port.id, port.instance, port.epoch, TIMEOUT).await;
         assert!(got.is_ok(), "{:?}", got.err());
     }
 
@@ -333,7 +333,7 @@ impl TestPort {
         }
     }
 
-    fn word(&self, network: NetworkId, binding: pb::port::Binding) -> sync::DesiredObject {
+    fn object(&self, network: NetworkId, binding: pb::port::Binding) -> sync::DesiredObject {
         desired(
             self.id.to_string(),
             (self.epoch, self.generation),
@@ -360,11 +360,11 @@ impl TestPort {
             ..Default::default()
         };
         let local = pb::LocalBinding { instance_id: self.instance.to_string(), metadata: Some(metadata) };
-        self.word(network, pb::port::Binding::Local(local))
+        self.object(network, pb::port::Binding::Local(local))
     }
 
     pub fn remote(&self, network: NetworkId, host: &TestHost) -> sync::DesiredObject {
-        self.word(network, pb::port::Binding::RemoteUnderlay(host.config.underlay_address.to_string()))
+        self.object(network, pb::port::Binding::RemoteUnderlay(host.config.underlay_address.to_string()))
     }
 
     pub fn gone(&self) -> sync::DesiredObject {

@@ -29,7 +29,7 @@ async fn a_group_opens_and_closes_while_a_session_stays() {
     let b = TestPort::new(2, &["10.0.0.6"], &[server]);
     let closed = group(server, 1, &out_rules());
     let opened = [out_rules(), vec![tcp_in(22)]].concat();
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24"], &[], None),
         group(client, 1, &out_rules()),
         closed,
@@ -51,9 +51,9 @@ async fn a_group_opens_and_closes_while_a_session_stays() {
     });
     assert!(!connects(&ga, "10.0.0.6:22"), "closed");
     assert!(host.drops(net, &b, DropReason::SecurityGroup).await > 0, "and counted");
-    host.tell(&[group(server, 2, &opened)]).await;
+    host.send(&[group(server, 2, &opened)]).await;
     let mut session = inside(&ga.ns, || TcpStream::connect("10.0.0.6:22").expect("open")).join().expect("thread");
-    session.set_read_timeout(Some(crate::rig::PATIENCE)).expect("set");
+    session.set_read_timeout(Some(crate::rig::TIMEOUT)).expect("set");
     let mut says = |byte: u8| {
         session.write_all(&[byte]).expect("sent");
         let mut back = [0];
@@ -61,16 +61,16 @@ async fn a_group_opens_and_closes_while_a_session_stays() {
         assert_eq!(back, [byte]);
     };
     says(1);
-    host.tell(&[group(server, 3, &out_rules())]).await;
+    host.send(&[group(server, 3, &out_rules())]).await;
     assert!(!connects(&ga, "10.0.0.6:22"), "closed again for new ones");
     says(2);
     // By membership: who is in the client's group may.
     let members = domain::network::Remote::Group(client);
     let by_group = domain::network::SecurityRule { remote: members, ..tcp_in(22) };
-    host.tell(&[group(server, 4, &[out_rules(), vec![by_group]].concat())]).await;
+    host.send(&[group(server, 4, &[out_rules(), vec![by_group]].concat())]).await;
     assert!(connects(&ga, "10.0.0.6:22"), "a member of the named group");
     let moved = TestPort { groups: vec![server], generation: 2, ..a.clone() };
-    host.tell(&[moved.local(net)]).await;
+    host.send(&[moved.local(net)]).await;
     assert!(!connects(&ga, "10.0.0.6:22"), "no longer a member");
     says(3);
     drop(session);
@@ -87,7 +87,7 @@ async fn forgers_are_dropped_and_counted() {
     let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
     let a = TestPort::new(1, &["10.0.0.5", "fd00::5"], &[sg]);
     let b = TestPort::new(2, &["10.0.0.6", "fd00::6"], &[sg]);
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24", "fd00::/64"], &[], None),
         group(sg, 1, &open_rules()),
         a.local(net),
@@ -137,7 +137,7 @@ async fn forgers_are_dropped_and_counted() {
     .expect("thread");
     let began = std::time::Instant::now();
     while host.drops(net, &a, DropReason::RouterAdvertisement).await == 0 {
-        assert!(began.elapsed() < crate::rig::PATIENCE, "the advertisement is counted");
+        assert!(began.elapsed() < crate::rig::TIMEOUT, "the advertisement is counted");
     }
     // What isn't for guests on the router itself.
     assert!(!connects(&ga, "10.0.0.1:22"));
@@ -155,7 +155,7 @@ async fn a_rate_limit_holds_and_changes_in_place() {
     // Less than its own burst passes in the time of the test: what is beyond the burst is dropped.
     let a = TestPort { rate: 8_000, ..TestPort::new(1, &["10.0.0.5"], &[sg]) };
     let b = TestPort::new(2, &["10.0.0.6"], &[sg]);
-    host.tell(&[
+    host.send(&[
         network(net, 100, &["10.0.0.0/24"], &[], None),
         group(sg, 1, &open_rules()),
         a.local(net),
@@ -182,12 +182,12 @@ async fn a_rate_limit_holds_and_changes_in_place() {
     let over = host.drops(net, &a, DropReason::Rate).await;
     assert!((300..=DATAGRAMS as u64).contains(&over), "256 KiB pass, the rest doesn't: {over}");
     let freed = TestPort { rate: 0, generation: 2, ..a.clone() };
-    host.tell(&[freed.local(net)]).await;
+    host.send(&[freed.local(net)]).await;
     flood(&ga);
     assert_eq!(host.drops(net, &a, DropReason::Rate).await, over, "without a limit nothing more is dropped");
     let limited = TestPort { rate: 16_000, generation: 3, ..a.clone() };
-    host.tell(&[limited.local(net)]).await;
+    host.send(&[limited.local(net)]).await;
     let changed = TestPort { rate: 32_000, generation: 4, ..a.clone() };
-    host.tell(&[changed.local(net)]).await;
+    host.send(&[changed.local(net)]).await;
     drop(receiver);
 }

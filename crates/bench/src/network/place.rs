@@ -118,7 +118,7 @@ impl Agent {
 
     /// Until the kernel has all that was said.
     pub async fn settled(&self) -> anyhow::Result<()> {
-        let mut news = self.host.signal.news();
+        let mut news = self.host.signal.changes();
         let quiet = async { while self.host.signal.pending() > 0 && news.changed().await.is_ok() {} };
         tokio::time::timeout(PATIENCE, quiet).await.context("the host doesn't settle")
     }
