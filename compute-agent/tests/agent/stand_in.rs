@@ -124,22 +124,24 @@ pub struct Report {
     pub generation: i64,
     pub start: i64,
     pub counter: i64,
-    pub seen: InstanceObservation,
+    pub observed: InstanceObservation,
 }
 
 impl Deref for Report {
     type Target = InstanceObservation;
 
     fn deref(&self) -> &InstanceObservation {
-        &self.seen
+        &self.observed
     }
 }
 
 impl From<sync::Report> for Report {
     fn from(report: sync::Report) -> Self {
         let sync::Report { id: instance_id, epoch, generation, start, counter, observation, .. } = report;
-        let Some(sync::report::Observation::Instance(seen)) = observation else { panic!("it is about an instance") };
-        Self { instance_id, epoch, generation, start, counter, seen }
+        let Some(sync::report::Observation::Instance(observed)) = observation else {
+            panic!("it is about an instance")
+        };
+        Self { instance_id, epoch, generation, start, counter, observed }
     }
 }
 
