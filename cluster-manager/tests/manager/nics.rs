@@ -7,7 +7,10 @@ use crate::{
 use domain::{
     ErrorKind, InstanceId, NetworkId, PortId, SubnetId,
     instance::{Instance, InstanceState as S},
-    network::{Change as NetworkChange, FixedIpRequest, NetworkObject, Port, PortState, RateLimit, SubnetSpec},
+    network::{
+        Change as NetworkChange, FixedIpRequest, Network, NetworkObject, NewNetwork, NewPort, NewSubnet, Port,
+        PortState, RateLimit, Subnet, SubnetSpec,
+    },
     quota::QuotaAmounts,
 };
 use proto::{
@@ -26,8 +29,12 @@ async fn network(cloud: &Cloud) -> Net {
     cloud.apply(&NetworkChange::ProjectDefaults).await.expect("defaults");
     let (network_id, subnet_id) = (NetworkId::new(), SubnetId::new());
     let name = |text: &str| text.parse().expect("a name");
-    let create =
-        NetworkChange::NetworkCreate { id: network_id, name: name("blue"), description: String::new(), mtu: None };
+    let create = NetworkChange::create::<Network>(NewNetwork {
+        id: network_id,
+        name: name("blue"),
+        description: String::new(),
+        mtu: None,
+    });
     cloud.apply(&create).await.expect("a network");
     let spec = SubnetSpec {
         cidr: "10.7.0.0/24".parse().expect("a block"),
@@ -36,7 +43,13 @@ async fn network(cloud: &Cloud) -> Net {
         allocation: vec![],
         host_routes: vec![],
     };
-    let create = NetworkChange::SubnetCreate { id: subnet_id, network_id, name: name("blue-4"), spec, dhcp: true };
+    let create = NetworkChange::create::<Subnet>(NewSubnet {
+        id: subnet_id,
+        network_id,
+        name: name("blue-4"),
+        spec,
+        dhcp: true,
+    });
     cloud.apply(&create).await.expect("a subnet");
     Net { network_id, subnet_id }
 }
@@ -57,7 +70,7 @@ impl Net {
 
     /// A port that exists by itself.
     async fn port(&self, cloud: &Cloud, name: &str) -> Port {
-        let create = NetworkChange::PortCreate {
+        let create = NetworkChange::create::<Port>(NewPort {
             id: PortId::new(),
             network_id: self.network_id,
             name: name.parse().expect("a name"),
@@ -66,7 +79,7 @@ impl Net {
             allowed_addresses: vec![],
             security_group_ids: None,
             rate_limit: RateLimit::default(),
-        };
+        });
         match cloud.apply(&create).await.expect("a port").object {
             Some(NetworkObject::Port(port)) => port,
             other => panic!("{other:?}"),
@@ -151,7 +164,7 @@ async fn nics_are_reserved_kept_changed_and_released() {
 
         cloud.delete(id).await;
         cloud.gone(id).await;
-        let delete = NetworkChange::PortDelete { id: own.id };
+        let delete = NetworkChange::delete::<Port>(own.id);
         cloud.apply(&delete).await.expect("free to go");
         cloud.leaves_nothing().await;
         cloud.stop(hosts).await;

@@ -9,7 +9,7 @@ use crate::{
 use domain::{
     AuditId, Name, OperationId, Problem, ProjectId, Timestamp,
     event::{AuditEntry, NewEvent},
-    network::{Change, ChangeOutcome},
+    network::{Action, Change, ChangeOutcome},
     quota::QuotaAmounts,
 };
 use proto::{
@@ -94,7 +94,7 @@ pub(crate) async fn apply(manager: &Manager, context: &CallContext, wish: &Wish)
             Ok(()) => return Ok(outcome),
             Err(CommitError::Constraint(Constraint::PrimaryKey(store::Table::ProjectNetworkDefault))) => {
                 let summary = "the project has its defaults already".to_owned();
-                return Ok(ChangeOutcome { object: None, summary, touches: vec![] });
+                return Ok(ChangeOutcome { object: None, summary, affects: vec![] });
             }
             Err(CommitError::Constraint(Constraint::OperationRepeated)) => {
                 return Err(failure::contended());
@@ -111,32 +111,19 @@ pub(crate) async fn apply(manager: &Manager, context: &CallContext, wish: &Wish)
 /// What constraints may refuse of it.
 fn given(change: &Change) -> Given {
     let (name, mac): (Option<&Name>, _) = match change {
-        Change::ExternalNetworkCreate { name, .. }
-        | Change::NetworkCreate { name, .. }
-        | Change::SubnetCreate { name, .. }
-        | Change::RouterCreate { name, .. }
-        | Change::SecurityGroupCreate { name, .. }
-        | Change::PeeringCreate { name, .. } => (Some(name), None),
-        Change::PortCreate { name, mac, .. } => (Some(name), *mac),
-        Change::NetworkUpdate { name, .. }
-        | Change::RouterUpdate { name, .. }
-        | Change::SecurityGroupUpdate { name, .. } => (name.as_ref(), None),
-        Change::SubnetUpdate { change, .. } => (change.name.as_ref(), None),
-        Change::PortUpdate { change, .. } => (change.name.as_ref(), None),
-        Change::ProjectDefaults
-        | Change::ExternalNetworkUpdate { .. }
-        | Change::ExternalNetworkDelete { .. }
-        | Change::NetworkDelete { .. }
-        | Change::SubnetDelete { .. }
-        | Change::PortDelete { .. }
-        | Change::RouterDelete { .. }
-        | Change::FloatingIpCreate { .. }
-        | Change::FloatingIpUpdate { .. }
-        | Change::FloatingIpDelete { .. }
-        | Change::SecurityGroupDelete { .. }
-        | Change::SecurityRuleCreate { .. }
-        | Change::SecurityRuleDelete { .. }
-        | Change::PeeringDelete { .. } => (None, None),
+        Change::ExternalNetwork(Action::Create(new)) => (Some(&new.name), None),
+        Change::Network(Action::Create(new)) => (Some(&new.name), None),
+        Change::Subnet(Action::Create(new)) => (Some(&new.name), None),
+        Change::Router(Action::Create(new)) => (Some(&new.name), None),
+        Change::SecurityGroup(Action::Create(new)) => (Some(&new.name), None),
+        Change::Peering(Action::Create(new)) => (Some(&new.name), None),
+        Change::Port(Action::Create(new)) => (Some(&new.name), new.mac),
+        Change::Network(Action::Update(_, patch)) => (patch.name.as_ref(), None),
+        Change::Subnet(Action::Update(_, patch)) => (patch.name.as_ref(), None),
+        Change::Port(Action::Update(_, patch)) => (patch.name.as_ref(), None),
+        Change::Router(Action::Update(_, patch)) => (patch.name.as_ref(), None),
+        Change::SecurityGroup(Action::Update(_, patch)) => (patch.name.as_ref(), None),
+        _ => (None, None),
     };
     Given { name: name.cloned(), mac }
 }
@@ -156,7 +143,7 @@ fn unit(context: &CallContext, plan: &Plan, outcome: &ChangeOutcome, now: Timest
             object_id: words.object_id.clone(),
             message: words.message.clone(),
             request_id: context.request_id.clone(),
-            data: serde_json::json!({ "touches": outcome.touches }),
+            data: serde_json::json!({ "touches": outcome.affects }),
         }));
         unit.push(AuditInsert(AuditEntry {
             id: AuditId::new(),

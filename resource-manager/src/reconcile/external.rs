@@ -4,7 +4,10 @@ use crate::{
     Manager,
     grpc::apply::{Wish, apply},
 };
-use domain::{ExternalNetworkId, network::Change};
+use domain::{
+    ExternalNetworkId,
+    network::{Change, ExternalNetwork, ExternalNetworkPatch, NewExternalNetwork},
+};
 use service_kit::context::CallContext;
 
 /// What can't be done (a block that is in use is gone from the configuration) is said, and is as it was.
@@ -14,14 +17,15 @@ pub(crate) async fn ensure(manager: &Manager) {
         let change = match there {
             Some(external) if external.subnets == subnets => continue,
             Some(external) => {
-                Change::ExternalNetworkUpdate { id: external.id, description: None, subnets: Some(subnets) }
+                let patch = ExternalNetworkPatch { description: None, subnets: Some(subnets) };
+                Change::update::<ExternalNetwork>(external.id, patch)
             }
-            None => Change::ExternalNetworkCreate {
+            None => Change::create::<ExternalNetwork>(NewExternalNetwork {
                 id: ExternalNetworkId::new(),
                 name: name.clone(),
                 description: "of the configuration".to_owned(),
                 subnets,
-            },
+            }),
         };
         let wish = Wish { change, project_id: None, expected_generation: 0 };
         match apply(manager, &CallContext::system("configuration"), &wish).await {

@@ -5,8 +5,10 @@ use domain::{
     ErrorKind, FloatingIpId, NetworkId, OperationId, PeeringId, PortId, RouterId, SecurityGroupId, SecurityRuleId,
     SubnetId,
     network::{
-        Change, Cidr, Direction, Ethertype, FixedIpRequest, FloatingTarget, Match, NetworkObject, Port, PortChange,
-        PortRange, Protocol, RateLimit, Remote, SecurityRule, SubnetChange,
+        Change, Cidr, Direction, Ethertype, ExternalNetwork, FixedIpRequest, FloatingIp, FloatingIpPatch,
+        FloatingTarget, Match, Network, NetworkObject, NetworkPatch, NewFloatingIp, NewNetwork, NewPeering, NewPort,
+        NewRouter, NewSecurityGroup, Peering, Port, PortPatch, PortRange, Protocol, RateLimit, Remote, Router,
+        SecurityGroup, SecurityGroupPatch, SecurityGroupRule, SecurityRule, Subnet, SubnetPatch,
     },
     quota::QuotaAmounts,
 };
@@ -17,7 +19,7 @@ fn name(text: &str) -> domain::Name {
 }
 
 fn port_create(network_id: NetworkId, called: &str, fixed_ips: Vec<FixedIpRequest>) -> Change {
-    Change::PortCreate {
+    Change::create::<Port>(NewPort {
         id: PortId::new(),
         network_id,
         name: name(called),
@@ -26,7 +28,7 @@ fn port_create(network_id: NetworkId, called: &str, fixed_ips: Vec<FixedIpReques
         allowed_addresses: vec![],
         security_group_ids: None,
         rate_limit: RateLimit::default(),
-    }
+    })
 }
 
 fn address(text: &str) -> FixedIpRequest {
@@ -57,11 +59,14 @@ async fn a_new_project_has_its_defaults_once() {
         assert_eq!(again.object, None);
 
         // They are the project's to change; the group stays.
-        assert_eq!(world.refused(Change::SecurityGroupDelete { id: group_id }).await.code, "default_group");
-        let rename = Change::SecurityGroupUpdate { id: group_id, name: Some(name("other")), description: None };
+        assert_eq!(world.refused(Change::delete::<SecurityGroup>(group_id)).await.code, "default_group");
+        let rename = Change::update::<SecurityGroup>(
+            group_id,
+            SecurityGroupPatch { name: Some(name("other")), description: None },
+        );
         assert_eq!(world.refused(rename).await.code, "default_group");
         let ssh = group.rules.iter().find(|rule| rule.description.starts_with("SSH")).expect("a rule");
-        world.apply(Change::SecurityRuleDelete { id: ssh.id, security_group_id: group_id }).await;
+        world.apply(Change::delete::<SecurityGroupRule>(ssh.id)).await;
         world.assert_no_leaks().await;
     }
 }
@@ -81,11 +86,13 @@ async fn subnets_dont_overlap_where_they_meet() {
     let small = world.refused(subnet_create(SubnetId::new(), blue, "b", "10.2.0.0/30", "10.2.0.1")).await;
     assert_eq!(small.code, "invalid_cidr");
 
-    let peer = |one, two| Change::PeeringCreate {
-        id: PeeringId::new(),
-        name: name(&format!("p{}", PeeringId::new().0.simple())),
-        network_id: one,
-        peer_network_id: two,
+    let peer = |one, two| {
+        Change::create::<Peering>(NewPeering {
+            id: PeeringId::new(),
+            name: name(&format!("p{}", PeeringId::new().0.simple())),
+            network_id: one,
+            peer_network_id: two,
+        })
     };
     assert_eq!(world.refused(peer(blue, red)).await.code, "subnet_overlaps");
     assert_eq!(world.refused(peer(blue, blue)).await.kind, ErrorKind::InvalidArgument);
@@ -98,21 +105,21 @@ async fn subnets_dont_overlap_where_they_meet() {
         "subnet_overlaps",
         "blue and red would be seen side by side"
     );
-    assert_eq!(world.refused(Change::NetworkDelete { id: blue }).await.code, "network_in_use");
+    assert_eq!(world.refused(Change::delete::<Network>(blue)).await.code, "network_in_use");
     world.subnet(green, "a", "10.4.0.0/16", "10.4.0.1").await;
 
-    let change = SubnetChange {
+    let change = SubnetPatch {
         allocation: Some(vec!["10.1.0.10-10.1.0.11".parse().expect("a range")]),
-        ..SubnetChange::default()
+        ..SubnetPatch::default()
     };
-    world.apply(Change::SubnetUpdate { id: subnet, change }).await;
+    world.apply(Change::update::<Subnet>(subnet, change)).await;
     world.defaults().await;
     for called in ["one", "two"] {
         let port = port(&world, blue, called).await;
         assert!(["10.1.0.10", "10.1.0.11"].contains(&port.fixed_ips[0].address.to_string().as_str()));
     }
     assert_eq!(world.refused(port_create(blue, "three", vec![])).await.code, "no_free_address");
-    assert_eq!(world.refused(Change::SubnetDelete { id: subnet }).await.code, "subnet_in_use");
+    assert_eq!(world.refused(Change::delete::<Subnet>(subnet)).await.code, "subnet_in_use");
     world.assert_no_leaks().await;
 }
 
@@ -148,7 +155,7 @@ async fn addresses_have_one_owner_and_rest() {
             "address_not_usable"
         );
         assert_eq!(world.refused(port_create(NetworkId::new(), "p", vec![])).await.code, "network_not_found");
-        let strange = Change::PortCreate {
+        let strange = Change::create::<Port>(NewPort {
             id: PortId::new(),
             network_id: network,
             name: name("p"),
@@ -157,7 +164,7 @@ async fn addresses_have_one_owner_and_rest() {
             allowed_addresses: vec![],
             security_group_ids: None,
             rate_limit: RateLimit::default(),
-        };
+        });
         assert_eq!(world.refused(strange).await.code, "mac_taken");
         assert_eq!(world.refused(port_create(network, "given", vec![])).await.code, "name_taken");
 
@@ -167,15 +174,15 @@ async fn addresses_have_one_owner_and_rest() {
         world.dry_run(port_create(network, "p", vec![address("10.1.0.50")])).await.expect("still");
         assert_eq!(world.dry_run(port_create(network, "given", vec![])).await.expect_err("taken").code, "name_taken");
 
-        world.apply(Change::PortDelete { id: given.id }).await;
+        world.apply(Change::delete::<Port>(given.id)).await;
         let rests = world.refused(port_create(network, "p", vec![address("10.1.0.9")])).await;
         assert_eq!(rests.code, "address_resting");
-        assert_eq!(world.refused(Change::NetworkDelete { id: network }).await.code, "network_in_use");
+        assert_eq!(world.refused(Change::delete::<Network>(network)).await.code, "network_in_use");
         let rename =
-            PortChange { name: Some(name("renamed")), security_group_ids: Some(vec![]), ..PortChange::default() };
-        world.apply(Change::PortUpdate { id: both.id, change: rename }).await;
-        world.apply(Change::PortDelete { id: both.id }).await;
-        world.apply(Change::NetworkDelete { id: network }).await;
+            PortPatch { name: Some(name("renamed")), security_group_ids: Some(vec![]), ..PortPatch::default() };
+        world.apply(Change::update::<Port>(both.id, rename)).await;
+        world.apply(Change::delete::<Port>(both.id)).await;
+        world.apply(Change::delete::<Network>(network)).await;
         world.assert_no_leaks().await;
     }
 }
@@ -185,12 +192,14 @@ async fn floating_ips_need_a_way() {
     for world in World::each().await {
         let (default, _) = world.defaults().await;
         let public = world.store.external_network_find_by_name("public").await.expect("reads").expect("there").id;
-        let float = |address: Option<&str>, target| Change::FloatingIpCreate {
-            id: FloatingIpId::new(),
-            external_network_id: public,
-            address: address.map(|text| text.parse().expect("an address")),
-            description: String::new(),
-            target,
+        let float = |address: Option<&str>, target| {
+            Change::create::<FloatingIp>(NewFloatingIp {
+                id: FloatingIpId::new(),
+                external_network_id: public,
+                address: address.map(|text| text.parse().expect("an address")),
+                description: String::new(),
+                target,
+            })
         };
         let (one, two) = (port(&world, default, "one").await, port(&world, default, "two").await);
         let to = |port: &Port| FloatingTarget::Port { port_id: port.id, fixed_ip: None };
@@ -214,30 +223,33 @@ async fn floating_ips_need_a_way() {
         world.subnet(island, "v4", "10.1.0.0/24", "10.1.0.1").await;
         let stranded = port(&world, island, "stranded").await;
         assert_eq!(world.refused(float(None, to(&stranded))).await.code, "network_not_routed");
-        let router = |called: &str| Change::RouterCreate {
-            id: RouterId::new(),
-            name: name(called),
-            network_id: island,
-            external_network_id: public,
-            source_nat: true,
+        let router = |called: &str| {
+            Change::create::<Router>(NewRouter {
+                id: RouterId::new(),
+                name: name(called),
+                network_id: island,
+                external_network_id: public,
+                source_nat: true,
+            })
         };
         let NetworkObject::Router(way) = world.apply(router("way")).await else { panic!("a router") };
         assert_eq!(world.refused(router("second")).await.code, "router_exists");
         let NetworkObject::FloatingIp(second) = world.apply(float(None, to(&stranded))).await else {
             panic!("a floating IP")
         };
-        assert_eq!(world.refused(Change::RouterDelete { id: way.id }).await.code, "router_in_use");
-        assert_eq!(world.refused(Change::ExternalNetworkDelete { id: public }).await.code, "external_network_in_use");
+        assert_eq!(world.refused(Change::delete::<Router>(way.id)).await.code, "router_in_use");
+        assert_eq!(world.refused(Change::delete::<ExternalNetwork>(public)).await.code, "external_network_in_use");
 
         // It moves, and is dissociated with its port.
-        let moved = Change::FloatingIpUpdate { id: first.id, description: None, target: Some(to(&two)) };
+        let moved =
+            Change::update::<FloatingIp>(first.id, FloatingIpPatch { description: None, target: Some(to(&two)) });
         let NetworkObject::FloatingIp(moved) = world.apply(moved).await else { panic!("a floating IP") };
         assert_eq!(moved.port_id, Some(two.id));
-        world.apply(Change::PortDelete { id: two.id }).await;
+        world.apply(Change::delete::<Port>(two.id)).await;
         let there = world.store.floating_ip_find(first.id).await.expect("reads").expect("there");
         assert_eq!((there.port_id, there.generation), (None, 3));
-        world.apply(Change::FloatingIpDelete { id: second.id }).await;
-        world.apply(Change::RouterDelete { id: way.id }).await;
+        world.apply(Change::delete::<FloatingIp>(second.id)).await;
+        world.apply(Change::delete::<Router>(way.id)).await;
         assert_eq!(
             world.refused(float(Some(&second.address.to_string()), FloatingTarget::Nothing)).await.code,
             "address_resting"
@@ -259,20 +271,32 @@ async fn groups_and_rules_make_sense() {
     let rule =
         |matches, remote| SecurityRule { direction: Direction::Ingress, ethertype: Ethertype::Ipv4, matches, remote };
     let (web, db) = (SecurityGroupId::new(), SecurityGroupId::new());
-    let group = |id, called: &str, rules: Vec<SecurityRule>| Change::SecurityGroupCreate {
-        id,
-        name: name(called),
-        description: String::new(),
-        rules: rules.into_iter().map(|rule| (SecurityRuleId::new(), rule, String::new())).collect(),
+    let group = |id, called: &str, rules: Vec<SecurityRule>| {
+        Change::create::<SecurityGroup>(NewSecurityGroup {
+            id,
+            name: name(called),
+            description: String::new(),
+            rules: rules
+                .into_iter()
+                .map(|rule| SecurityGroupRule {
+                    id: SecurityRuleId::new(),
+                    security_group_id: id,
+                    rule,
+                    description: String::new(),
+                })
+                .collect(),
+        })
     };
     world.apply(group(web, "web", vec![rule(ssh(22, 22), Remote::Any), rule(Match::Any, Remote::Group(web))])).await;
     world.apply(group(db, "db", vec![rule(ssh(5432, 5432), Remote::Group(web))])).await;
     assert_eq!(world.refused(group(SecurityGroupId::new(), "web", vec![])).await.code, "name_taken");
-    let add = |to, rule| Change::SecurityRuleCreate {
-        id: SecurityRuleId::new(),
-        security_group_id: to,
-        rule,
-        description: String::new(),
+    let add = |to, rule| {
+        Change::create::<SecurityGroupRule>(SecurityGroupRule {
+            id: SecurityRuleId::new(),
+            security_group_id: to,
+            rule,
+            description: String::new(),
+        })
     };
     let nonsense = world.refused(add(web, rule(ssh(30, 20), Remote::Any))).await;
     assert_eq!((nonsense.code.as_str(), nonsense.errors[0].field.as_str()), ("invalid_rule", "ports"));
@@ -283,21 +307,18 @@ async fn groups_and_rules_make_sense() {
         panic!("a rule")
     };
     assert_eq!(world.store.security_group_find(web).await.expect("reads").expect("there").generation, 2);
-    let used = world.refused(Change::SecurityGroupDelete { id: web }).await;
+    let used = world.refused(Change::delete::<SecurityGroup>(web)).await;
     assert!(used.code == "security_group_in_use" && used.detail.contains("a rule of security group db"), "{used:?}");
     let member = port(&world, network, "member").await;
-    let join = PortChange { security_group_ids: Some(vec![db]), ..PortChange::default() };
-    world.apply(Change::PortUpdate { id: member.id, change: join }).await;
-    let used = world.refused(Change::SecurityGroupDelete { id: db }).await;
+    let join = PortPatch { security_group_ids: Some(vec![db]), ..PortPatch::default() };
+    world.apply(Change::update::<Port>(member.id, join)).await;
+    let used = world.refused(Change::delete::<SecurityGroup>(db)).await;
     assert!(used.detail.contains("port member"), "{used:?}");
-    world.apply(Change::SecurityRuleDelete { id: added.id, security_group_id: web }).await;
-    assert_eq!(
-        world.refused(Change::SecurityRuleDelete { id: added.id, security_group_id: web }).await.code,
-        "security_rule_not_found"
-    );
-    world.apply(Change::PortDelete { id: member.id }).await;
-    world.apply(Change::SecurityGroupDelete { id: db }).await;
-    world.apply(Change::SecurityGroupDelete { id: web }).await;
+    world.apply(Change::delete::<SecurityGroupRule>(added.id)).await;
+    assert_eq!(world.refused(Change::delete::<SecurityGroupRule>(added.id)).await.code, "security_rule_not_found");
+    world.apply(Change::delete::<Port>(member.id)).await;
+    world.apply(Change::delete::<SecurityGroup>(db)).await;
+    world.apply(Change::delete::<SecurityGroup>(web)).await;
     world.assert_no_leaks().await;
 }
 
@@ -309,7 +330,9 @@ async fn quotas_generations_repeats_and_other_projects() {
         for at in 1..LIMIT.networks {
             networks.push(world.network(&format!("n{at}")).await);
         }
-        let more = |id| Change::NetworkCreate { id, name: name("more"), description: String::new(), mtu: None };
+        let more = |id| {
+            Change::create::<Network>(NewNetwork { id, name: name("more"), description: String::new(), mtu: None })
+        };
         for problem in [
             world.refused(more(NetworkId::new())).await,
             world.dry_run(more(NetworkId::new())).await.expect_err("full"),
@@ -319,14 +342,15 @@ async fn quotas_generations_repeats_and_other_projects() {
         }
         // What was read matters, where it was said.
         let context = || CallContext::system("test");
-        let rename = Change::NetworkUpdate { id: networks[0], name: Some(name("renamed")), description: None };
+        let rename =
+            Change::update::<Network>(networks[0], NetworkPatch { name: Some(name("renamed")), description: None });
         let stale = world.try_apply_with(context(), 7, &rename).await.expect_err("another generation");
         assert_eq!((stale.kind, stale.code.as_str()), (ErrorKind::PreconditionFailed, "stale_generation"));
         world.try_apply_with(context(), 1, &rename).await.expect("as it was read");
 
         // A repeat of an operation gets the first answer, also after a restart, and also of a deletion.
         let operation = CallContext { operation_id: Some(OperationId::new()), ..context() };
-        let delete = Change::NetworkDelete { id: networks[1] };
+        let delete = Change::delete::<Network>(networks[1]);
         let first = world.try_apply_with(operation.clone(), 0, &delete).await.expect("deleted");
         assert_eq!(world.try_apply_with(operation.clone(), 0, &delete).await.expect("a repeat"), first);
         world.restart().await;
@@ -336,7 +360,7 @@ async fn quotas_generations_repeats_and_other_projects() {
         // What is another project's isn't there.
         let theirs = world.network("theirs").await;
         world.project_id = world.project("other").await;
-        assert_eq!(world.refused(Change::NetworkDelete { id: theirs }).await.kind, ErrorKind::NotFound);
+        assert_eq!(world.refused(Change::delete::<Network>(theirs)).await.kind, ErrorKind::NotFound);
         world.defaults().await;
         assert_eq!(world.refused(port_create(theirs, "p", vec![])).await.code, "network_not_found");
         let usage = world.store.quota_usage(world.project_id).await.expect("reads");

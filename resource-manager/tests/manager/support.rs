@@ -2,7 +2,7 @@
 
 use domain::{
     NetworkId, OperationId, Problem, ProjectId, SubnetId, Timestamp,
-    network::{Change, ChangeOutcome, NetworkObject, SubnetSpec},
+    network::{Change, ChangeOutcome, Network, NetworkObject, NewNetwork, NewSubnet, Subnet, SubnetSpec},
     quota::QuotaAmounts,
 };
 use proto::{
@@ -181,12 +181,12 @@ impl World {
 
     pub async fn network(&self, called: &str) -> NetworkId {
         let id = NetworkId::new();
-        self.apply(Change::NetworkCreate {
+        self.apply(Change::create::<Network>(NewNetwork {
             id,
             name: called.parse().expect("a name"),
             description: String::new(),
             mtu: None,
-        })
+        }))
         .await;
         id
     }
@@ -233,7 +233,7 @@ fn serve(
 }
 
 pub fn subnet_create(id: SubnetId, network_id: NetworkId, called: &str, cidr: &str, gateway: &str) -> Change {
-    Change::SubnetCreate {
+    Change::create::<Subnet>(NewSubnet {
         id,
         network_id,
         name: called.parse().expect("a name"),
@@ -245,5 +245,5 @@ pub fn subnet_create(id: SubnetId, network_id: NetworkId, called: &str, cidr: &s
             host_routes: vec![],
         },
         dhcp: true,
-    }
+    })
 }

@@ -2,7 +2,7 @@
 
 use domain::{
     HostId, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, SubnetId, Timestamp,
-    network::{Change, RateLimit, SubnetSpec, Vni},
+    network::{Change, NewPort, Port, RateLimit, SubnetSpec, Vni},
     quota::QuotaAmounts,
 };
 use proto::{
@@ -168,7 +168,7 @@ impl World {
     /// A port that somebody made.
     pub async fn own_port(&self, called: &str) -> PortId {
         let id = PortId::new();
-        let change = Change::PortCreate {
+        let change = Change::create::<Port>(NewPort {
             id,
             network_id: self.network_id,
             name: called.parse().expect("a name"),
@@ -177,7 +177,7 @@ impl World {
             allowed_addresses: vec![],
             security_group_ids: None,
             rate_limit: RateLimit::default(),
-        };
+        });
         let request = pb::ApplyRequest {
             project_id: self.project_id.to_string(),
             expected_generation: 0,

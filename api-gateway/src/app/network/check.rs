@@ -151,9 +151,9 @@ pub fn subnet(body: &SubnetCreate) -> Result<SubnetAsked, Problem> {
     whole(violations, name.zip(spec).map(|(name, spec)| SubnetAsked { name, spec }))
 }
 
-pub fn subnet_change(body: &SubnetChange) -> Result<network::SubnetChange, Problem> {
+pub fn subnet_change(body: &SubnetChange) -> Result<network::SubnetPatch, Problem> {
     let mut violations = Violations::default();
-    let change = network::SubnetChange {
+    let change = network::SubnetPatch {
         name: new_name(&mut violations, body.name.as_ref()),
         dns: body.dns.as_ref().map(|dns| each(&mut violations, "/dns", limits::DNS_SERVERS_PER_SUBNET, dns, address)),
         allocation: body.allocation.as_ref().map(|ranges| {
@@ -210,10 +210,10 @@ pub fn port(body: &PortCreate) -> Result<PortAsked, Problem> {
 }
 
 /// But the security groups, which are looked up.
-pub fn port_change(body: &PortChange) -> Result<network::PortChange, Problem> {
+pub fn port_change(body: &PortChange) -> Result<network::PortPatch, Problem> {
     let mut violations = Violations::default();
     security_groups(&mut violations, "/security_groups", body.security_groups.as_ref());
-    let change = network::PortChange {
+    let change = network::PortPatch {
         name: new_name(&mut violations, body.name.as_ref()),
         security_group_ids: None,
         allowed_addresses: body.allowed_addresses.as_ref().map(|blocks| {

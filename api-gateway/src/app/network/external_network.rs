@@ -7,7 +7,7 @@ use super::{
 use crate::{app::App, failure::ApiError};
 use domain::{
     ExternalNetworkId, Name,
-    network::{Change, ExternalNetwork, ExternalSubnet},
+    network::{Change, ExternalNetwork, ExternalNetworkPatch, ExternalSubnet, NewExternalNetwork},
 };
 use store::Page;
 use uuid::Uuid;
@@ -18,18 +18,13 @@ pub struct ExternalNetworkCreate {
     pub subnets: Vec<ExternalSubnet>,
 }
 
-pub struct ExternalNetworkChange {
-    pub description: Option<String>,
-    pub subnets: Option<Vec<ExternalSubnet>>,
-}
-
 impl Noun for ExternalNetwork {
     type Owner = Cloud;
     type Filter = ();
     type Create = ExternalNetworkCreate;
-    type Change = ExternalNetworkChange;
+    type Change = ExternalNetworkPatch;
 
-    common!(ExternalNetwork, ExternalNetworkId, ExternalNetworkDelete, external_networks);
+    common!(external_networks);
 
     async fn find(app: &App, _: Cloud, key: &str) -> Result<Self, ApiError> {
         find::external_network(app, key).await
@@ -41,11 +36,11 @@ impl Noun for ExternalNetwork {
 
     async fn create(_: &App, _: Cloud, ids: &[Uuid], request: ExternalNetworkCreate) -> Result<Change, ApiError> {
         let ExternalNetworkCreate { name, description, subnets } = request;
-        Ok(Change::ExternalNetworkCreate { id: ExternalNetworkId(own_id(ids)?), name, description, subnets })
+        let id = ExternalNetworkId(own_id(ids)?);
+        Ok(Change::create::<Self>(NewExternalNetwork { id, name, description, subnets }))
     }
 
-    async fn change(_: &App, _: Cloud, id: Uuid, request: ExternalNetworkChange) -> Result<Change, ApiError> {
-        let ExternalNetworkChange { description, subnets } = request;
-        Ok(Change::ExternalNetworkUpdate { id: ExternalNetworkId(id), description, subnets })
+    async fn change(_: &App, _: Cloud, id: Uuid, patch: ExternalNetworkPatch) -> Result<Change, ApiError> {
+        Ok(Change::update::<Self>(ExternalNetworkId(id), patch))
     }
 }

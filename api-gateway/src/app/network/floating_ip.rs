@@ -11,7 +11,7 @@ use crate::{
 use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem, ProjectId,
     instance::Instance,
-    network::{Change, FloatingIp, FloatingTarget},
+    network::{Change, FloatingIp, FloatingIpPatch, FloatingTarget, NewFloatingIp},
 };
 use std::net::IpAddr;
 use store::Page;
@@ -127,7 +127,7 @@ impl Noun for FloatingIp {
     type Create = FloatingIpCreate;
     type Change = FloatingIpChange;
 
-    common!(FloatingIp, FloatingIpId, FloatingIpDelete, floating_ips);
+    common!(floating_ips);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::floating_ip(app, project_id, key).await
@@ -162,7 +162,7 @@ impl Noun for FloatingIp {
         let external_network_id = find::external_network_or_usual(app, external_network.as_deref()).await?.id;
         let target = self::target(app, project_id, external_network_id, target).await?;
         let id = FloatingIpId(own_id(ids)?);
-        Ok(Change::FloatingIpCreate { id, external_network_id, address, description, target })
+        Ok(Change::create::<Self>(NewFloatingIp { id, external_network_id, address, description, target }))
     }
 
     async fn change(app: &App, project_id: ProjectId, id: Uuid, request: FloatingIpChange) -> Result<Change, ApiError> {
@@ -173,6 +173,7 @@ impl Noun for FloatingIp {
             }
             None => None,
         };
-        Ok(Change::FloatingIpUpdate { id: FloatingIpId(id), description: request.description, target: new_target })
+        let patch = FloatingIpPatch { description: request.description, target: new_target };
+        Ok(Change::update::<Self>(FloatingIpId(id), patch))
     }
 }

@@ -32,7 +32,7 @@ use crate::{
 };
 use domain::{
     Problem, ProjectId,
-    network::{Change, ChangeOutcome, NetworkObject},
+    network::{Change, ChangeOutcome, Resource},
 };
 use proto::resource::v1 as pb;
 use service_kit::context::CallContext;
@@ -75,14 +75,13 @@ impl<'a> Call<'a> {
 
     /// Makes the change, and returns the object as it is then. `change` looks up the names in the request; it isn't polled for a repeat that
     /// is answered already, because they may mean nothing any more.
-    pub async fn apply<T>(
+    pub async fn apply<T: Resource>(
         &self,
         change: impl Future<Output = Result<Change, ApiError>> + Send,
-        object: fn(NetworkObject) -> Option<T>,
     ) -> Result<Done<T>, ApiError> {
         match self.outcome(change).await? {
             Done::Plan(plan) => Ok(Done::Plan(plan)),
-            Done::Change(outcome) => outcome.object.and_then(object).map(Done::Change).ok_or_else(unexpected),
+            Done::Change(outcome) => outcome.object.and_then(T::from_object).map(Done::Change).ok_or_else(unexpected),
         }
     }
 
@@ -109,8 +108,8 @@ impl<'a> Call<'a> {
         if !self.intent.dry_run {
             return Ok(Done::Change(outcome));
         }
-        let ChangeOutcome { object: _, summary, touches } = outcome;
-        Ok(Done::Plan(Plan::of(summary, touches)))
+        let ChangeOutcome { object: _, summary, affects } = outcome;
+        Ok(Done::Plan(Plan::of(summary, affects)))
     }
 
     /// The outcome of an earlier request with the same idempotency key, if that one got as far.

@@ -7,7 +7,7 @@ use super::{
 use crate::{app::App, failure::ApiError};
 use domain::{
     Name, NetworkId, ProjectId,
-    network::{Change, Network},
+    network::{Change, Network, NetworkPatch, NewNetwork},
 };
 use store::Page;
 use uuid::Uuid;
@@ -18,18 +18,13 @@ pub struct NetworkCreate {
     pub mtu: Option<u32>,
 }
 
-pub struct NetworkChange {
-    pub name: Option<Name>,
-    pub description: Option<String>,
-}
-
 impl Noun for Network {
     type Owner = ProjectId;
     type Filter = ();
     type Create = NetworkCreate;
-    type Change = NetworkChange;
+    type Change = NetworkPatch;
 
-    common!(Network, NetworkId, NetworkDelete, networks);
+    common!(networks);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::network(app, project_id, key).await
@@ -41,11 +36,11 @@ impl Noun for Network {
 
     async fn create(_: &App, _: ProjectId, ids: &[Uuid], request: NetworkCreate) -> Result<Change, ApiError> {
         let NetworkCreate { name, description, mtu } = request;
-        Ok(Change::NetworkCreate { id: NetworkId(own_id(ids)?), name, description, mtu })
+        let id = NetworkId(own_id(ids)?);
+        Ok(Change::create::<Self>(NewNetwork { id, name, description, mtu }))
     }
 
-    async fn change(_: &App, _: ProjectId, id: Uuid, request: NetworkChange) -> Result<Change, ApiError> {
-        let NetworkChange { name, description } = request;
-        Ok(Change::NetworkUpdate { id: NetworkId(id), name, description })
+    async fn change(_: &App, _: ProjectId, id: Uuid, patch: NetworkPatch) -> Result<Change, ApiError> {
+        Ok(Change::update::<Self>(NetworkId(id), patch))
     }
 }

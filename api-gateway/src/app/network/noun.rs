@@ -11,7 +11,7 @@ use crate::{
 };
 use domain::{
     NetworkId, Problem, ProjectId,
-    network::{Change, NetworkObject},
+    network::{Change, Resource},
 };
 use store::{Page, ReadError};
 use uuid::Uuid;
@@ -26,7 +26,7 @@ impl From<Cloud> for Option<ProjectId> {
     }
 }
 
-pub trait Noun: Sized + Send + Sync + 'static {
+pub trait Noun: Resource {
     /// A [`ProjectId`], or [`Cloud`].
     type Owner: Copy + std::fmt::Debug + Into<Option<ProjectId>> + Send + Sync + 'static;
     /// What narrows a list.
@@ -36,12 +36,7 @@ pub trait Noun: Sized + Send + Sync + 'static {
     /// A change, likewise.
     type Change: Send + Sync;
 
-    fn id(&self) -> Uuid;
-
     fn generation(&self) -> i64;
-
-    /// The object of this kind in an outcome.
-    fn of(object: NetworkObject) -> Option<Self>;
 
     /// The object behind an id or a name. One of another owner doesn't exist.
     fn find(app: &App, owner: Self::Owner, key: &str) -> impl Future<Output = Result<Self, ApiError>> + Send;
@@ -74,8 +69,6 @@ pub trait Noun: Sized + Send + Sync + 'static {
         id: Uuid,
         request: Self::Change,
     ) -> impl Future<Output = Result<Change, ApiError>> + Send;
-
-    fn delete(id: Uuid) -> Change;
 }
 
 /// The network, by id or name, that a list is narrowed to.
@@ -104,17 +97,9 @@ pub(super) fn own_id(ids: &[Uuid]) -> Result<Uuid, Problem> {
 
 /// What every noun says alike.
 macro_rules! common {
-    ($variant:ident, $id:ident, $deletion:ident, $related:ident) => {
-        fn id(&self) -> uuid::Uuid {
-            self.id.0
-        }
-
+    ($related:ident) => {
         fn generation(&self) -> i64 {
             self.generation
-        }
-
-        fn of(object: domain::network::NetworkObject) -> Option<Self> {
-            if let domain::network::NetworkObject::$variant(object) = object { Some(object) } else { None }
         }
 
         async fn related(
@@ -122,10 +107,6 @@ macro_rules! common {
             objects: &[Self],
         ) -> Result<crate::app::network::related::Related, store::ReadError> {
             crate::app::network::related::$related(app, objects).await
-        }
-
-        fn delete(id: uuid::Uuid) -> domain::network::Change {
-            domain::network::Change::$deletion { id: $id(id) }
         }
     };
 }
@@ -140,7 +121,7 @@ pub async fn create<N: Noun>(
 ) -> Result<Done<N>, ApiError> {
     let ids = N::new_ids(&request);
     let call = Call::open(app, caller, owner.into(), intent, async { Ok(ids) }).await?;
-    call.apply(N::create(app, owner, call.ids(), request), N::of).await
+    call.apply(N::create(app, owner, call.ids(), request)).await
 }
 
 pub async fn change<N: Noun>(
@@ -153,7 +134,7 @@ pub async fn change<N: Noun>(
 ) -> Result<Done<N>, ApiError> {
     let call = Call::open(app, caller, owner.into(), intent, found::<N>(app, owner, key)).await?;
     let id = call.id()?;
-    call.apply(N::change(app, owner, id, request), N::of).await
+    call.apply(N::change(app, owner, id, request)).await
 }
 
 pub async fn delete<N: Noun>(
@@ -165,9 +146,9 @@ pub async fn delete<N: Noun>(
 ) -> Result<Done<()>, ApiError> {
     let call = Call::open(app, caller, owner.into(), intent, found::<N>(app, owner, key)).await?;
     let id = call.id()?;
-    call.apply_deletion(async { Ok(N::delete(id)) }).await
+    call.apply_deletion(async { Ok(Change::delete::<N>(id.into())) }).await
 }
 
 async fn found<N: Noun>(app: &App, owner: N::Owner, key: &str) -> Result<Vec<Uuid>, ApiError> {
-    Ok(vec![N::find(app, owner, key).await?.id()])
+    Ok(vec![N::find(app, owner, key).await?.id().into()])
 }

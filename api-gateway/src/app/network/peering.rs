@@ -7,7 +7,7 @@ use super::{
 use crate::{app::App, failure::ApiError};
 use domain::{
     Name, PeeringId, Problem, ProjectId,
-    network::{Change, Peering},
+    network::{Change, NewPeering, Peering},
 };
 use std::convert::Infallible;
 use store::Page;
@@ -26,7 +26,7 @@ impl Noun for Peering {
     /// A peering never changes.
     type Change = Infallible;
 
-    common!(Peering, PeeringId, PeeringDelete, peerings);
+    common!(peerings);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::peering(app, project_id, key).await
@@ -51,7 +51,8 @@ impl Noun for Peering {
         if network_id == peer_network_id {
             return Err(Problem::invalid("/peer_network", "another network is expected").into());
         }
-        Ok(Change::PeeringCreate { id: PeeringId(own_id(ids)?), name, network_id, peer_network_id })
+        let id = PeeringId(own_id(ids)?);
+        Ok(Change::create::<Self>(NewPeering { id, name, network_id, peer_network_id }))
     }
 
     async fn change(_: &App, _: ProjectId, _: Uuid, never: Infallible) -> Result<Change, ApiError> {

@@ -10,7 +10,7 @@ use crate::{
 };
 use domain::{
     Name, PortId, ProjectId, SecurityGroupId,
-    network::{Change, Cidr, MacAddr, Port, PortChange, RateLimit},
+    network::{Change, Cidr, MacAddr, NewPort, Port, PortPatch, RateLimit},
 };
 use proto::resource::v1::{ReadTrafficRequest, ReadTrafficResponse};
 use store::{Page, PortFilter};
@@ -30,7 +30,7 @@ pub struct PortCreate {
 
 /// A change whose security groups, if it names any, are still to be looked up.
 pub struct PortChangeRequest {
-    pub change: PortChange,
+    pub change: PortPatch,
     pub security_groups: Option<Vec<String>>,
 }
 
@@ -59,7 +59,7 @@ impl Noun for Port {
     type Create = PortCreate;
     type Change = PortChangeRequest;
 
-    common!(Port, PortId, PortDelete, ports);
+    common!(ports);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::port(app, project_id, key).await
@@ -81,7 +81,7 @@ impl Noun for Port {
 
     async fn create(app: &App, project_id: ProjectId, ids: &[Uuid], request: PortCreate) -> Result<Change, ApiError> {
         let network = in_field("/network", find::network(app, project_id, &request.network)).await?;
-        Ok(Change::PortCreate {
+        Ok(Change::create::<Self>(NewPort {
             id: PortId(own_id(ids)?),
             network_id: network.id,
             name: request.name,
@@ -90,7 +90,7 @@ impl Noun for Port {
             fixed_ips: find::fixed_ips(app, network.id, "/fixed_ips", &request.fixed_ips).await?,
             allowed_addresses: request.allowed_addresses,
             rate_limit: request.rate_limit,
-        })
+        }))
     }
 
     async fn change(
@@ -101,7 +101,7 @@ impl Noun for Port {
     ) -> Result<Change, ApiError> {
         let PortChangeRequest { mut change, security_groups: keys } = request;
         change.security_group_ids = security_groups(app, project_id, keys).await?;
-        Ok(Change::PortUpdate { id: PortId(id), change })
+        Ok(Change::update::<Self>(PortId(id), change))
     }
 }
 

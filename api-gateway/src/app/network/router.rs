@@ -7,7 +7,7 @@ use super::{
 use crate::{app::App, failure::ApiError};
 use domain::{
     Name, ProjectId, RouterId,
-    network::{Change, Router},
+    network::{Change, NewRouter, Router, RouterPatch},
 };
 use store::Page;
 use uuid::Uuid;
@@ -20,18 +20,13 @@ pub struct RouterCreate {
     pub source_nat: bool,
 }
 
-pub struct RouterChange {
-    pub name: Option<Name>,
-    pub source_nat: Option<bool>,
-}
-
 impl Noun for Router {
     type Owner = ProjectId;
     type Filter = OfNetwork;
     type Create = RouterCreate;
-    type Change = RouterChange;
+    type Change = RouterPatch;
 
-    common!(Router, RouterId, RouterDelete, routers);
+    common!(routers);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::router(app, project_id, key).await
@@ -49,11 +44,11 @@ impl Noun for Router {
         let network = in_field("/network", find::network(app, project_id, &network)).await?;
         let external = find::external_network_or_usual(app, external_network.as_deref()).await?;
         let (network_id, external_network_id) = (network.id, external.id);
-        Ok(Change::RouterCreate { id: RouterId(own_id(ids)?), name, network_id, external_network_id, source_nat })
+        let id = RouterId(own_id(ids)?);
+        Ok(Change::create::<Self>(NewRouter { id, name, network_id, external_network_id, source_nat }))
     }
 
-    async fn change(_: &App, _: ProjectId, id: Uuid, request: RouterChange) -> Result<Change, ApiError> {
-        let RouterChange { name, source_nat } = request;
-        Ok(Change::RouterUpdate { id: RouterId(id), name, source_nat })
+    async fn change(_: &App, _: ProjectId, id: Uuid, patch: RouterPatch) -> Result<Change, ApiError> {
+        Ok(Change::update::<Self>(RouterId(id), patch))
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 use domain::{
     Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
-    network::{Change, NetworkObject, SecurityGroup, SecurityGroupRule},
+    network::{Change, NewSecurityGroup, SecurityGroup, SecurityGroupPatch, SecurityGroupRule},
 };
 use store::Page;
 use uuid::Uuid;
@@ -24,18 +24,13 @@ pub struct SecurityGroupCreate {
     pub rules: Vec<RuleAsked>,
 }
 
-pub struct SecurityGroupChange {
-    pub name: Option<Name>,
-    pub description: Option<String>,
-}
-
 impl Noun for SecurityGroup {
     type Owner = ProjectId;
     type Filter = ();
     type Create = SecurityGroupCreate;
-    type Change = SecurityGroupChange;
+    type Change = SecurityGroupPatch;
 
-    common!(SecurityGroup, SecurityGroupId, SecurityGroupDelete, security_groups);
+    common!(security_groups);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::security_group(app, project_id, key).await
@@ -65,14 +60,15 @@ impl Noun for SecurityGroup {
                 Some(key) if key == name.as_str() => Some(id),
                 other => rule_group(app, project_id, &format!("/rules/{at}/remote_group"), other).await?,
             };
-            rules.push((SecurityRuleId(*rule_id), rule.rule(group), rule.description));
+            let (id, security_group_id) = (SecurityRuleId(*rule_id), id);
+            let (rule, description) = (rule.rule(group), rule.description);
+            rules.push(SecurityGroupRule { id, security_group_id, rule, description });
         }
-        Ok(Change::SecurityGroupCreate { id, name, description, rules })
+        Ok(Change::create::<Self>(NewSecurityGroup { id, name, description, rules }))
     }
 
-    async fn change(_: &App, _: ProjectId, id: Uuid, request: SecurityGroupChange) -> Result<Change, ApiError> {
-        let SecurityGroupChange { name, description } = request;
-        Ok(Change::SecurityGroupUpdate { id: SecurityGroupId(id), name, description })
+    async fn change(_: &App, _: ProjectId, id: Uuid, patch: SecurityGroupPatch) -> Result<Change, ApiError> {
+        Ok(Change::update::<Self>(SecurityGroupId(id), patch))
     }
 }
 
@@ -106,13 +102,11 @@ pub async fn add_rule(
     let (security_group_id, id) = group_and_rule(&call)?;
     let change = async {
         let group = rule_group(app, project_id, "/remote_group", rule.group()).await?;
-        Ok(Change::SecurityRuleCreate { id, security_group_id, rule: rule.rule(group), description: rule.description })
+        let (rule, description) = (rule.rule(group), rule.description);
+        let new = SecurityGroupRule { id, security_group_id, rule, description };
+        Ok(Change::create::<SecurityGroupRule>(new))
     };
-    call.apply(change, |object| match object {
-        NetworkObject::SecurityRule(rule) => Some(rule),
-        _ => None,
-    })
-    .await
+    call.apply(change).await
 }
 
 /// Removes a rule from a group.
@@ -132,8 +126,8 @@ pub async fn remove_rule(
         Ok(vec![group.id.0, found.ok_or_else(missing)?.id.0])
     };
     let call = Call::open(app, caller, Some(project_id), intent, ids).await?;
-    let (security_group_id, id) = group_and_rule(&call)?;
-    call.apply_deletion(async { Ok(Change::SecurityRuleDelete { id, security_group_id }) }).await
+    let (_, id) = group_and_rule(&call)?;
+    call.apply_deletion(async { Ok(Change::delete::<SecurityGroupRule>(id)) }).await
 }
 
 fn group_and_rule(call: &Call<'_>) -> Result<(SecurityGroupId, SecurityRuleId), Problem> {

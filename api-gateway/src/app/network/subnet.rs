@@ -7,7 +7,7 @@ use super::{
 use crate::{app::App, failure::ApiError};
 use domain::{
     Name, ProjectId, SubnetId,
-    network::{Change, Subnet, SubnetChange, SubnetSpec},
+    network::{Change, NewSubnet, Subnet, SubnetPatch, SubnetSpec},
 };
 use store::Page;
 use uuid::Uuid;
@@ -23,9 +23,9 @@ impl Noun for Subnet {
     type Owner = ProjectId;
     type Filter = OfNetwork;
     type Create = SubnetCreate;
-    type Change = SubnetChange;
+    type Change = SubnetPatch;
 
-    common!(Subnet, SubnetId, SubnetDelete, subnets);
+    common!(subnets);
 
     async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<Self, ApiError> {
         find::subnet(app, project_id, key).await
@@ -41,10 +41,11 @@ impl Noun for Subnet {
     async fn create(app: &App, project_id: ProjectId, ids: &[Uuid], request: SubnetCreate) -> Result<Change, ApiError> {
         let SubnetCreate { network, name, spec, dhcp } = request;
         let network = in_field("/network", find::network(app, project_id, &network)).await?;
-        Ok(Change::SubnetCreate { id: SubnetId(own_id(ids)?), network_id: network.id, name, spec, dhcp })
+        let (id, network_id) = (SubnetId(own_id(ids)?), network.id);
+        Ok(Change::create::<Self>(NewSubnet { id, network_id, name, spec, dhcp }))
     }
 
-    async fn change(_: &App, _: ProjectId, id: Uuid, change: SubnetChange) -> Result<Change, ApiError> {
-        Ok(Change::SubnetUpdate { id: SubnetId(id), change })
+    async fn change(_: &App, _: ProjectId, id: Uuid, patch: SubnetPatch) -> Result<Change, ApiError> {
+        Ok(Change::update::<Self>(SubnetId(id), patch))
     }
 }

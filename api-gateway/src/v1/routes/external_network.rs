@@ -13,7 +13,10 @@ use crate::{
         view::external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalNetworkView},
     },
 };
-use domain::{Problem, network::ExternalNetwork};
+use domain::{
+    Problem,
+    network::{ExternalNetwork, ExternalNetworkPatch},
+};
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -44,9 +47,9 @@ impl NounRoutes for ExternalNetwork {
         Ok(external_network::ExternalNetworkCreate { name, description: body.description, subnets })
     }
 
-    fn check_change(body: ExternalNetworkChange) -> Result<external_network::ExternalNetworkChange, Problem> {
+    fn check_change(body: ExternalNetworkChange) -> Result<ExternalNetworkPatch, Problem> {
         let subnets = check::external_network_change(&body)?;
-        Ok(external_network::ExternalNetworkChange { description: body.description, subnets })
+        Ok(ExternalNetworkPatch { description: body.description, subnets })
     }
 
     fn view(self, _: &Related, _: SystemRole) -> ExternalNetworkView {

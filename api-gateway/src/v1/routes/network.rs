@@ -13,7 +13,10 @@ use crate::{
         view::network::{NetworkChange, NetworkCreate, NetworkView},
     },
 };
-use domain::{Problem, network::Network};
+use domain::{
+    Problem,
+    network::{Network, NetworkPatch},
+};
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -44,9 +47,9 @@ impl NounRoutes for Network {
         Ok(networks::NetworkCreate { name, description: body.description, mtu: body.mtu })
     }
 
-    fn check_change(body: NetworkChange) -> Result<networks::NetworkChange, Problem> {
+    fn check_change(body: NetworkChange) -> Result<NetworkPatch, Problem> {
         let name = check::network_change(&body)?;
-        Ok(networks::NetworkChange { name, description: body.description })
+        Ok(NetworkPatch { name, description: body.description })
     }
 
     fn view(self, related: &Related, role: SystemRole) -> NetworkView {

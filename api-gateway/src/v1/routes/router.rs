@@ -12,7 +12,10 @@ use crate::{
         view::router::{RouterChange, RouterCreate, RouterView},
     },
 };
-use domain::{Problem, network::Router};
+use domain::{
+    Problem,
+    network::{Router, RouterPatch},
+};
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -44,9 +47,9 @@ impl NounRoutes for Router {
         Ok(router::RouterCreate { name, network, external_network, source_nat: source_nat.unwrap_or(true) })
     }
 
-    fn check_change(body: RouterChange) -> Result<router::RouterChange, Problem> {
+    fn check_change(body: RouterChange) -> Result<RouterPatch, Problem> {
         let name = check::router_change(&body)?;
-        Ok(router::RouterChange { name, source_nat: body.source_nat })
+        Ok(RouterPatch { name, source_nat: body.source_nat })
     }
 
     fn view(self, related: &Related, _: SystemRole) -> RouterView {

@@ -33,7 +33,10 @@ use crate::{
     },
 };
 use axum::extract::State;
-use domain::{Problem, network::SecurityGroup};
+use domain::{
+    Problem,
+    network::{SecurityGroup, SecurityGroupPatch},
+};
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -65,9 +68,9 @@ impl NounRoutes for SecurityGroup {
         Ok(security_group::SecurityGroupCreate { name, description: body.description, rules })
     }
 
-    fn check_change(body: SecurityGroupChange) -> Result<security_group::SecurityGroupChange, Problem> {
+    fn check_change(body: SecurityGroupChange) -> Result<SecurityGroupPatch, Problem> {
         let name = check::security_group_change(&body)?;
-        Ok(security_group::SecurityGroupChange { name, description: body.description })
+        Ok(SecurityGroupPatch { name, description: body.description })
     }
 
     fn view(self, related: &Related, _: SystemRole) -> SecurityGroupView {

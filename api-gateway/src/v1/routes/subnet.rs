@@ -52,7 +52,7 @@ impl NounRoutes for Subnet {
         Ok(subnet::SubnetCreate { network: body.network, name, spec, dhcp: body.dhcp.unwrap_or(true) })
     }
 
-    fn check_change(body: SubnetChange) -> Result<network::SubnetChange, Problem> {
+    fn check_change(body: SubnetChange) -> Result<network::SubnetPatch, Problem> {
         check::subnet_change(&body)
     }
 

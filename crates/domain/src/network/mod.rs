@@ -4,16 +4,11 @@
 //! trust what is parsed and validated here.
 
 mod addr;
-mod change;
 mod object;
 mod rule;
 mod subnet;
 
 pub use addr::{Cidr, InvalidAddress, IpRange, MacAddr, Vni};
-pub use change::{Change, ChangeOutcome, FixedIpRequest, FloatingTarget, PortChange, SubnetChange};
-pub use object::{
-    ExternalNetwork, ExternalSubnet, FixedIp, FloatingIp, Network, NetworkObject, ObjectKind, Peering, Port, PortOwner,
-    PortState, PortStatus, RateLimit, Router, SecurityGroup, SecurityGroupRule, Subnet,
-};
+pub use object::*;
 pub use rule::{Direction, Ethertype, InvalidRule, Match, PortRange, Protocol, Remote, SecurityRule};
 pub use subnet::{HostRoute, InvalidSubnet, MTU_MAX, MTU_MIN, SubnetSpec, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6};

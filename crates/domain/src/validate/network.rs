@@ -1,9 +1,9 @@
-//! Networks: everything about a [`Change`] that can be judged without knowing what exists.
+//! Networks: bounds that several kinds of objects share. Those of one kind stand in its file (`network/object/`).
 
 use super::Violations;
 use crate::{
-    Problem, limits,
-    network::{Change, ExternalSubnet, MTU_MAX, MTU_MIN, MacAddr, PortChange, RateLimit, SubnetChange, SubnetSpec},
+    limits,
+    network::{ExternalSubnet, MTU_MAX, MTU_MIN, MacAddr, RateLimit},
 };
 
 pub fn mtu(violations: &mut Violations, field: &str, mtu: Option<u32>) {
@@ -35,92 +35,8 @@ pub fn new_port(violations: &mut Violations, fixed_ips: usize, security_groups: 
     self::mac(violations, "mac", mac);
 }
 
-pub fn change(change: &Change) -> Result<(), Problem> {
-    let mut violations = Violations::default();
-    let v = &mut violations;
-    match change {
-        Change::ExternalNetworkCreate { description, subnets, .. } => {
-            v.description("description", description);
-            external_subnets(v, "subnets", subnets.len());
-            external_ranges(v, subnets);
-        }
-        Change::ExternalNetworkUpdate { description, subnets, .. } => {
-            v.description("description", description.as_deref().unwrap_or_default());
-            if let Some(subnets) = subnets {
-                external_subnets(v, "subnets", subnets.len());
-                external_ranges(v, subnets);
-            }
-        }
-        Change::NetworkCreate { description, mtu, .. } => {
-            v.description("description", description);
-            self::mtu(v, "mtu", *mtu);
-        }
-        Change::SubnetCreate { spec, .. } => {
-            let SubnetSpec { cidr: _, gateway: _, dns, allocation, host_routes } = spec;
-            subnet_lists(v, [dns.len(), allocation.len(), host_routes.len()]);
-        }
-        Change::SubnetUpdate { change, .. } => {
-            let SubnetChange { name: _, dns, allocation, host_routes, dhcp: _ } = change;
-            let len = |list: Option<usize>| list.unwrap_or_default();
-            subnet_lists(
-                v,
-                [
-                    len(dns.as_ref().map(Vec::len)),
-                    len(allocation.as_ref().map(Vec::len)),
-                    len(host_routes.as_ref().map(Vec::len)),
-                ],
-            );
-        }
-        Change::PortCreate { mac, fixed_ips, allowed_addresses, security_group_ids, rate_limit, .. } => {
-            new_port(v, fixed_ips.len(), security_group_ids.as_ref().map_or(0, Vec::len), *mac);
-            v.at_most("allowed_addresses", allowed_addresses.len(), limits::ALLOWED_ADDRESSES_PER_PORT);
-            self::rate_limit(v, "rate_limit/", *rate_limit);
-        }
-        Change::PortUpdate { change, .. } => {
-            let PortChange { name: _, security_group_ids, allowed_addresses, rate_limit } = change;
-            let groups = security_group_ids.as_ref().map_or(0, Vec::len);
-            v.at_most("security_groups", groups, limits::SECURITY_GROUPS_PER_PORT);
-            let allowed = allowed_addresses.as_ref().map_or(0, Vec::len);
-            v.at_most("allowed_addresses", allowed, limits::ALLOWED_ADDRESSES_PER_PORT);
-            self::rate_limit(v, "rate_limit/", rate_limit.unwrap_or_default());
-        }
-        Change::FloatingIpCreate { description, .. } | Change::SecurityRuleCreate { description, .. } => {
-            v.description("description", description);
-        }
-        Change::NetworkUpdate { description, .. }
-        | Change::FloatingIpUpdate { description, .. }
-        | Change::SecurityGroupUpdate { description, .. } => {
-            v.description("description", description.as_deref().unwrap_or_default());
-        }
-        Change::SecurityGroupCreate { description, rules, .. } => {
-            v.description("description", description);
-            if v.at_most("rules", rules.len(), limits::SECURITY_RULES_PER_REQUEST) {
-                for (at, (_, _, description)) in rules.iter().enumerate() {
-                    v.description(&format!("rules/{at}/description"), description);
-                }
-            }
-        }
-        Change::PeeringCreate { network_id, peer_network_id, .. } => {
-            peers(v, "peer_network", network_id != peer_network_id);
-        }
-        Change::ProjectDefaults
-        | Change::ExternalNetworkDelete { .. }
-        | Change::NetworkDelete { .. }
-        | Change::SubnetDelete { .. }
-        | Change::PortDelete { .. }
-        | Change::RouterCreate { .. }
-        | Change::RouterUpdate { .. }
-        | Change::RouterDelete { .. }
-        | Change::FloatingIpDelete { .. }
-        | Change::SecurityGroupDelete { .. }
-        | Change::SecurityRuleDelete { .. }
-        | Change::PeeringDelete { .. } => {}
-    }
-    violations.finish()
-}
-
 /// The numbers of resolvers, allocation ranges and host routes.
-fn subnet_lists(violations: &mut Violations, [dns, allocation, host_routes]: [usize; 3]) {
+pub(crate) fn subnet_lists(violations: &mut Violations, [dns, allocation, host_routes]: [usize; 3]) {
     violations.at_most("dns", dns, limits::DNS_SERVERS_PER_SUBNET);
     violations.at_most("allocation", allocation, limits::ALLOCATION_RANGES_PER_SUBNET);
     violations.at_most("host_routes", host_routes, limits::HOST_ROUTES_PER_SUBNET);
@@ -131,7 +47,7 @@ pub fn external_subnets(violations: &mut Violations, field: &str, count: usize) 
     violations.within(field, count, &(1..=limits::SUBNETS_PER_EXTERNAL_NETWORK));
 }
 
-fn external_ranges(violations: &mut Violations, subnets: &[ExternalSubnet]) {
+pub(crate) fn external_ranges(violations: &mut Violations, subnets: &[ExternalSubnet]) {
     for (at, subnet) in subnets.iter().enumerate().take(limits::SUBNETS_PER_EXTERNAL_NETWORK) {
         let (field, count) = (format!("subnets/{at}/allocation"), subnet.allocation.len());
         violations.at_most(&field, count, limits::ALLOCATION_RANGES_PER_SUBNET);

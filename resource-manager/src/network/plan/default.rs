@@ -6,7 +6,7 @@ use domain::{
     Name, NetworkId, Problem, RouterId, SecurityGroupId, SecurityRuleId, SubnetId,
     network::{
         ChangeOutcome, Cidr, Direction, Ethertype, ExternalNetwork, Match, ObjectKind, PortRange, Protocol, Remote,
-        SecurityRule, SubnetSpec,
+        SecurityGroupRule, SecurityRule, SubnetSpec,
     },
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -101,8 +101,13 @@ impl Draft<'_> {
         let has_group = self.topology.security_groups().any(|g| g.project_id == project_id && g.name == name);
         if fits.group && !has_group {
             let id = SecurityGroupId::new();
-            let new: Vec<_> =
-                rules(id).into_iter().map(|rule| (SecurityRuleId::new(), rule, describe(&rule).to_owned())).collect();
+            let new = rules(id).into_iter().map(|rule| SecurityGroupRule {
+                id: SecurityRuleId::new(),
+                security_group_id: id,
+                rule,
+                description: describe(&rule).to_owned(),
+            });
+            let new: Vec<SecurityGroupRule> = new.collect();
             self.new_security_group(project_id, id, &name, "of ports that name no other", &new);
             touches.push(super::named(ObjectKind::SecurityGroup, &name, id));
         }
@@ -114,6 +119,6 @@ impl Draft<'_> {
             project_id: Some(project_id),
             message: format!("the project got its defaults: {}", touches.join(", ")),
         });
-        Ok(ChangeOutcome { object: None, summary: "the project has its defaults".to_owned(), touches })
+        Ok(ChangeOutcome { object: None, summary: "the project has its defaults".to_owned(), affects: touches })
     }
 }

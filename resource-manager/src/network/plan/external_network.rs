@@ -1,14 +1,23 @@
 //! External networks: the operator's.
 
-use super::{Decided, Deed, Draft, PoolChange, in_use, named, subnet::invalid_subnet};
+use super::{Decided, Deed, Draft, PoolChange, check_count, check_description, in_use, named, subnet::invalid_subnet};
 use crate::network::topology::{Key, Learned};
 use domain::{
-    ExternalNetworkId, Name,
-    network::{ChangeOutcome, Cidr, ExternalNetwork, ExternalSubnet, NetworkObject, ObjectKind},
+    ExternalNetworkId, Problem,
+    network::{
+        ChangeOutcome, Cidr, ExternalNetwork, ExternalNetworkPatch, ExternalSubnet, NetworkObject, NewExternalNetwork,
+        ObjectKind,
+    },
 };
 use store::{ExternalNetworkChange, ExternalNetworkDelete, ExternalNetworkInsert};
 
+const SUBNETS_MAX: usize = 32;
+
 fn check(subnets: &[ExternalSubnet]) -> Decided<()> {
+    check_count("subnets", subnets.len(), SUBNETS_MAX)?;
+    if subnets.is_empty() {
+        return Err(Problem::invalid("subnets", "at least one is needed: a CIDR with its gateway"));
+    }
     for (at, subnet) in subnets.iter().enumerate() {
         let siblings: Vec<Cidr> = subnets[..at].iter().map(|other| other.cidr).collect();
         subnet.spec().validate(&siblings).map_err(|wrong| invalid_subnet(&wrong))?;
@@ -17,19 +26,16 @@ fn check(subnets: &[ExternalSubnet]) -> Decided<()> {
 }
 
 impl Draft<'_> {
-    pub(super) fn external_network_create(
-        &mut self,
-        id: ExternalNetworkId,
-        name: &Name,
-        description: &str,
-        subnets: &[ExternalSubnet],
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn external_network_create(&mut self, new: &NewExternalNetwork) -> Decided<ChangeOutcome> {
+        let NewExternalNetwork { id, name, description, subnets } = new;
+        let id = *id;
+        check_description(description)?;
         check(subnets)?;
         self.free_name(ObjectKind::ExternalNetwork, name, |t| t.external_networks().any(|n| n.name == *name))?;
         let object = ExternalNetwork {
             id,
             name: name.clone(),
-            description: description.to_owned(),
+            description: description.clone(),
             subnets: subnets.to_vec(),
             generation: 1,
             created_at: self.ask.now,
@@ -49,14 +55,15 @@ impl Draft<'_> {
     pub(super) fn external_network_update(
         &mut self,
         id: ExternalNetworkId,
-        description: Option<&str>,
-        subnets: Option<&[ExternalSubnet]>,
+        patch: &ExternalNetworkPatch,
     ) -> Decided<ChangeOutcome> {
+        let ExternalNetworkPatch { description, subnets } = patch;
         let was = self.external_network(id)?;
         self.fence(ObjectKind::ExternalNetwork, &was.name, was.generation)?;
         let mut object = ExternalNetwork { generation: was.generation + 1, ..was.clone() };
         if let Some(description) = description {
-            object.description = description.to_owned();
+            check_description(description)?;
+            object.description.clone_from(description);
         }
         if let Some(subnets) = subnets {
             check(subnets)?;
@@ -72,7 +79,7 @@ impl Draft<'_> {
                     ));
                 }
             }
-            object.subnets = subnets.to_vec();
+            object.subnets.clone_from(subnets);
             self.plan.pools.extend(subnets.iter().map(|subnet| PoolChange::Put(id.0, None, subnet.spec())));
             self.plan.pools.push(PoolChange::Keep(id.0, subnets.iter().map(ExternalSubnet::spec).collect()));
         }

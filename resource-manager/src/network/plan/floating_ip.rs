@@ -1,10 +1,13 @@
 //! Floating IPs: an IPv4 address of an external network that stands for one of a port's.
 
-use super::{Decided, Deed, Draft, address::exhausted, named, scoped, words::port_named};
+use super::{Decided, Deed, Draft, address::exhausted, check_description, named, scoped, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem,
-    network::{ChangeOutcome, FloatingIp, FloatingTarget, NetworkObject, ObjectKind, Port, PortState},
+    network::{
+        ChangeOutcome, FloatingIp, FloatingIpPatch, FloatingTarget, NetworkObject, NewFloatingIp, ObjectKind, Port,
+        PortState,
+    },
     quota::QuotaAmounts,
 };
 use std::net::IpAddr;
@@ -81,15 +84,11 @@ impl Draft<'_> {
         .with_hint("make a router from the network to that external network first: iaasctl router create"))
     }
 
-    pub(super) fn floating_ip_create(
-        &mut self,
-        id: FloatingIpId,
-        external_network_id: ExternalNetworkId,
-        address: Option<IpAddr>,
-        description: &str,
-        target: &FloatingTarget,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn floating_ip_create(&mut self, new: &NewFloatingIp) -> Decided<ChangeOutcome> {
+        let NewFloatingIp { id, external_network_id, address, description, target } = new;
+        let (id, external_network_id, address) = (*id, *external_network_id, *address);
         let project_id = self.project()?;
+        check_description(description)?;
         let external = self.external_network(external_network_id)?;
         let target = self.target(None, external_network_id, target)?;
         let scope = external_network_id.0;
@@ -116,7 +115,7 @@ impl Draft<'_> {
             project_id,
             external_network_id,
             address,
-            description: description.to_owned(),
+            description: description.clone(),
             port_id: target.as_ref().map(|(port, _)| port.id),
             fixed_ip: target.as_ref().map(|(_, fixed_ip)| *fixed_ip),
             generation: 1,
@@ -144,17 +143,14 @@ impl Draft<'_> {
         self.topology.floating_ip(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("floating IP", id))
     }
 
-    pub(super) fn floating_ip_update(
-        &mut self,
-        id: FloatingIpId,
-        description: Option<&str>,
-        target: Option<&FloatingTarget>,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn floating_ip_update(&mut self, id: FloatingIpId, patch: &FloatingIpPatch) -> Decided<ChangeOutcome> {
+        let FloatingIpPatch { description, target } = patch;
         let was = self.floating_ip(id)?;
         self.fence(ObjectKind::FloatingIp, was.address, was.generation)?;
         let mut object = FloatingIp { generation: was.generation + 1, ..was.clone() };
         if let Some(description) = description {
-            object.description = description.to_owned();
+            check_description(description)?;
+            object.description.clone_from(description);
         }
         if let Some(target) = target {
             let target = self.target(Some(id), was.external_network_id, target)?;

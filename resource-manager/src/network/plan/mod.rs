@@ -33,8 +33,8 @@ use domain::{
     ErrorKind, ExternalNetworkId, Name, NetworkId, PortId, Problem, ProjectId, RouterId, SecurityGroupId, SubnetId,
     Timestamp,
     network::{
-        Change, ChangeOutcome, ExternalNetwork, Network, NetworkObject, ObjectKind, Port, Router, SecurityGroup,
-        Subnet, SubnetSpec,
+        Action, Change, ChangeOutcome, ExternalNetwork, Network, NetworkObject, ObjectKind, Port, Router,
+        SecurityGroup, Subnet, SubnetSpec,
     },
     quota::QuotaAmounts,
     validate,
@@ -183,71 +183,51 @@ impl<'a> Draft<'a> {
         match change {
             // Needs to know what the quota leaves: `Draft::defaults`.
             Change::ProjectDefaults => self.defaults(Fits { network: true, router: true, group: true }),
-            Change::ExternalNetworkCreate { id, name, description, subnets } => {
-                self.external_network_create(*id, name, description, subnets)
-            }
-            Change::ExternalNetworkUpdate { id, description, subnets } => {
-                self.external_network_update(*id, description.as_deref(), subnets.as_deref())
-            }
-            Change::ExternalNetworkDelete { id } => self.external_network_delete(*id),
-            Change::NetworkCreate { id, name, description, mtu } => self.network_create(*id, name, description, *mtu),
-            Change::NetworkUpdate { id, name, description } => {
-                self.network_update(*id, name.as_ref(), description.as_deref())
-            }
-            Change::NetworkDelete { id } => self.network_delete(*id),
-            Change::SubnetCreate { id, network_id, name, spec, dhcp } => {
-                self.subnet_create(*id, *network_id, name, spec, *dhcp)
-            }
-            Change::SubnetUpdate { id, change } => self.subnet_update(*id, change),
-            Change::SubnetDelete { id } => self.subnet_delete(*id),
-            Change::PortCreate {
-                id,
-                network_id,
-                name,
-                mac,
-                fixed_ips,
-                allowed_addresses,
-                security_group_ids,
-                rate_limit,
-            } => self.port_create(port::NewPort {
-                id: *id,
-                network_id: *network_id,
-                name,
-                mac: *mac,
-                fixed_ips,
-                allowed_addresses,
-                security_group_ids: security_group_ids.as_deref(),
-                rate_limit: *rate_limit,
-            }),
-            Change::PortUpdate { id, change } => self.port_update(*id, change),
-            Change::PortDelete { id } => self.port_delete(*id),
-            Change::RouterCreate { id, name, network_id, external_network_id, source_nat } => {
-                self.router_create(*id, name, *network_id, *external_network_id, *source_nat)
-            }
-            Change::RouterUpdate { id, name, source_nat } => self.router_update(*id, name.as_ref(), *source_nat),
-            Change::RouterDelete { id } => self.router_delete(*id),
-            Change::FloatingIpCreate { id, external_network_id, address, description, target } => {
-                self.floating_ip_create(*id, *external_network_id, *address, description, target)
-            }
-            Change::FloatingIpUpdate { id, description, target } => {
-                self.floating_ip_update(*id, description.as_deref(), target.as_ref())
-            }
-            Change::FloatingIpDelete { id } => self.floating_ip_delete(*id),
-            Change::SecurityGroupCreate { id, name, description, rules } => {
-                self.security_group_create(*id, name, description, rules)
-            }
-            Change::SecurityGroupUpdate { id, name, description } => {
-                self.security_group_update(*id, name.as_ref(), description.as_deref())
-            }
-            Change::SecurityGroupDelete { id } => self.security_group_delete(*id),
-            Change::SecurityRuleCreate { id, security_group_id, rule, description } => {
-                self.security_rule_create(*id, *security_group_id, rule, description)
-            }
-            Change::SecurityRuleDelete { id, security_group_id } => self.security_rule_delete(*id, *security_group_id),
-            Change::PeeringCreate { id, name, network_id, peer_network_id } => {
-                self.peering_create(*id, name, *network_id, *peer_network_id)
-            }
-            Change::PeeringDelete { id } => self.peering_delete(*id),
+            Change::ExternalNetwork(action) => match action {
+                Action::Create(new) => self.external_network_create(new),
+                Action::Update(id, patch) => self.external_network_update(*id, patch),
+                Action::Delete(id) => self.external_network_delete(*id),
+            },
+            Change::Network(action) => match action {
+                Action::Create(new) => self.network_create(new),
+                Action::Update(id, patch) => self.network_update(*id, patch),
+                Action::Delete(id) => self.network_delete(*id),
+            },
+            Change::Subnet(action) => match action {
+                Action::Create(new) => self.subnet_create(new),
+                Action::Update(id, patch) => self.subnet_update(*id, patch),
+                Action::Delete(id) => self.subnet_delete(*id),
+            },
+            Change::Port(action) => match action {
+                Action::Create(new) => self.port_create(new),
+                Action::Update(id, patch) => self.port_update(*id, patch),
+                Action::Delete(id) => self.port_delete(*id),
+            },
+            Change::Router(action) => match action {
+                Action::Create(new) => self.router_create(new),
+                Action::Update(id, patch) => self.router_update(*id, patch),
+                Action::Delete(id) => self.router_delete(*id),
+            },
+            Change::FloatingIp(action) => match action {
+                Action::Create(new) => self.floating_ip_create(new),
+                Action::Update(id, patch) => self.floating_ip_update(*id, patch),
+                Action::Delete(id) => self.floating_ip_delete(*id),
+            },
+            Change::SecurityGroup(action) => match action {
+                Action::Create(new) => self.security_group_create(new),
+                Action::Update(id, patch) => self.security_group_update(*id, patch),
+                Action::Delete(id) => self.security_group_delete(*id),
+            },
+            Change::SecurityRule(action) => match action {
+                Action::Create(new) => self.security_rule_create(new),
+                Action::Update(_, patch) => match *patch {},
+                Action::Delete(id) => self.security_rule_delete(*id),
+            },
+            Change::Peering(action) => match action {
+                Action::Create(new) => self.peering_create(new),
+                Action::Update(_, patch) => match *patch {},
+                Action::Delete(id) => self.peering_delete(*id),
+            },
         }
     }
 
@@ -373,7 +353,7 @@ impl<'a> Draft<'a> {
             message: format!("the {} {key} was {verb}", kind.label()),
         });
         let touches = std::iter::once(what).chain(touches).collect();
-        ChangeOutcome { object: Some(object), summary, touches }
+        ChangeOutcome { object: Some(object), summary, affects: touches }
     }
 }
 

@@ -1,10 +1,10 @@
 //! Networks.
 
-use super::{Decided, Deed, Draft, PoolChange, in_use, named, words::port_named};
+use super::{Decided, Deed, Draft, PoolChange, check_description, in_use, named, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem,
-    network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Vni},
+    network::{ChangeOutcome, MTU_MAX, MTU_MIN, Network, NetworkObject, NetworkPatch, NewNetwork, ObjectKind, Vni},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
@@ -38,14 +38,16 @@ impl Draft<'_> {
         })
     }
 
-    pub(super) fn network_create(
-        &mut self,
-        id: NetworkId,
-        name: &Name,
-        description: &str,
-        mtu: Option<u32>,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn network_create(&mut self, new: &NewNetwork) -> Decided<ChangeOutcome> {
+        let NewNetwork { id, name, description, mtu } = new;
+        let (id, mtu) = (*id, *mtu);
         let project_id = self.project()?;
+        check_description(description)?;
+        if let Some(mtu) = mtu
+            && !(MTU_MIN..=MTU_MAX).contains(&mtu)
+        {
+            return Err(Problem::invalid("mtu", format!("must be {MTU_MIN} to {MTU_MAX}, not {mtu}")));
+        }
         let taken = |n: &Network| n.project_id == project_id && n.name == *name;
         self.free_name(ObjectKind::Network, name, |t| t.networks().any(taken))?;
         let object = self.new_network(id, name, description, mtu)?;
@@ -84,12 +86,8 @@ impl Draft<'_> {
         Ok(object)
     }
 
-    pub(super) fn network_update(
-        &mut self,
-        id: NetworkId,
-        name: Option<&Name>,
-        description: Option<&str>,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn network_update(&mut self, id: NetworkId, patch: &NetworkPatch) -> Decided<ChangeOutcome> {
+        let NetworkPatch { name, description } = patch;
         let was = self.network(id)?;
         self.fence(ObjectKind::Network, &was.name, was.generation)?;
         let mut object = Network { generation: was.generation + 1, ..was.clone() };
@@ -99,7 +97,8 @@ impl Draft<'_> {
             object.name = name.clone();
         }
         if let Some(description) = description {
-            object.description = description.to_owned();
+            check_description(description)?;
+            object.description.clone_from(description);
         }
         self.op(NetworkChange {
             id,

@@ -3,21 +3,17 @@
 use super::{Decided, Deed, Draft, named, subnet::touched};
 use crate::network::topology::{Key, Learned};
 use domain::{
-    ErrorKind, Name, NetworkId, PeeringId, Problem,
-    network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Peering},
+    ErrorKind, NetworkId, PeeringId, Problem,
+    network::{ChangeOutcome, Network, NetworkObject, NewPeering, ObjectKind, Peering},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
 use store::{PeeringDelete, PeeringInsert};
 
 impl Draft<'_> {
-    pub(super) fn peering_create(
-        &mut self,
-        id: PeeringId,
-        name: &Name,
-        network_id: NetworkId,
-        peer_network_id: NetworkId,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn peering_create(&mut self, new: &NewPeering) -> Decided<ChangeOutcome> {
+        let NewPeering { id, name, network_id, peer_network_id } = new;
+        let (id, network_id, peer_network_id) = (*id, *network_id, *peer_network_id);
         let project_id = self.project()?;
         let (one, two) =
             (self.network(network_id.min(peer_network_id))?, self.network(network_id.max(peer_network_id))?);

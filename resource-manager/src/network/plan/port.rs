@@ -1,12 +1,12 @@
 //! Ports that people make. What instances do with them is `reserve` and `binding`.
 
-use super::{Decided, Deed, Draft, named, scoped, subnet::touched, words::port_key};
+use super::{Decided, Deed, Draft, check_count, named, scoped, subnet::touched, words::port_key};
 use crate::network::topology::{Key, Learned};
 use domain::{
-    ErrorKind, InstanceId, Name, NetworkId, PortId, Problem, SecurityGroupId, Timestamp,
+    ErrorKind, InstanceId, Name, PortId, Problem, SecurityGroupId, Timestamp,
     network::{
-        ChangeOutcome, Cidr, FixedIp, FixedIpRequest, FloatingIp, MacAddr, Network, NetworkObject, ObjectKind, Port,
-        PortChange, PortOwner, PortState, PortStatus, RateLimit,
+        ChangeOutcome, FixedIp, FloatingIp, MacAddr, Network, NetworkObject, NewPort, ObjectKind, Port, PortOwner,
+        PortPatch, PortState, PortStatus, RateLimit,
     },
     quota::QuotaAmounts,
 };
@@ -15,16 +15,8 @@ use store::{
     AddressOwner, FloatingIpChange, PortDelete, PortInsert, PortSecurityGroupDelete, PortSecurityGroupPut, PortUpdate,
 };
 
-pub(super) struct NewPort<'a> {
-    pub id: PortId,
-    pub network_id: NetworkId,
-    pub name: &'a Name,
-    pub mac: Option<MacAddr>,
-    pub fixed_ips: &'a [FixedIpRequest],
-    pub allowed_addresses: &'a [Cidr],
-    pub security_group_ids: Option<&'a [SecurityGroupId]>,
-    pub rate_limit: RateLimit,
-}
+const ALLOWED_MAX: usize = 32;
+const GROUPS_MAX: usize = 16;
 
 /// How a port comes into being: of its own, or with an instance that isn't committed yet.
 pub(super) struct Birth {
@@ -48,6 +40,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn groups(&mut self, asked: &[SecurityGroupId]) -> Decided<Vec<SecurityGroupId>> {
+        check_count("security_groups", asked.len(), GROUPS_MAX)?;
         let distinct: BTreeSet<SecurityGroupId> = asked.iter().copied().collect();
         for id in &distinct {
             self.security_group(*id)?;
@@ -59,6 +52,7 @@ impl Draft<'_> {
     pub(super) fn mac(&mut self, asked: Option<MacAddr>) -> Decided<MacAddr> {
         match asked {
             Some(mac) => {
+                let mac = mac.unicast().map_err(|wrong| Problem::invalid("mac", wrong.to_string()))?;
                 if self.ask.dry_run && self.topology.ports().any(|port| port.mac == mac) {
                     return Err(mac_taken(mac));
                 }
@@ -71,24 +65,25 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn port_create(&mut self, new: NewPort<'_>) -> Decided<ChangeOutcome> {
+    pub(super) fn port_create(&mut self, new: &NewPort) -> Decided<ChangeOutcome> {
         let project_id = self.project()?;
         let network = self.network(new.network_id)?;
-        let group_ids = match new.security_group_ids {
+        check_count("allowed_addresses", new.allowed_addresses.len(), ALLOWED_MAX)?;
+        let group_ids = match &new.security_group_ids {
             Some(asked) => self.groups(asked)?,
             None => vec![self.default_group(project_id)?],
         };
-        let taken = |port: &Port| port.project_id == project_id && port.name.as_ref() == Some(new.name);
-        self.free_name(ObjectKind::Port, new.name, |t| t.ports().any(taken))?;
+        let taken = |port: &Port| port.project_id == project_id && port.name.as_ref() == Some(&new.name);
+        self.free_name(ObjectKind::Port, &new.name, |t| t.ports().any(taken))?;
         let mac = self.mac(new.mac)?;
-        let fixed_ips = self.fixed_ips(&network, new.fixed_ips)?;
+        let fixed_ips = self.fixed_ips(&network, &new.fixed_ips)?;
         let birth =
             Birth { name: Some(new.name.clone()), hostname: String::new(), instance_id: None, expires_at: None };
         let mut port = self.new_port(new.id, &network, mac, fixed_ips, group_ids, birth);
-        port.allowed_addresses = new.allowed_addresses.to_vec();
+        port.allowed_addresses = new.allowed_addresses.clone();
         port.rate_limit = new.rate_limit;
         self.put_new_port(&port);
-        Ok(self.done(Deed::Create, NetworkObject::Port(port), new.name, vec![touched(&network)]))
+        Ok(self.done(Deed::Create, NetworkObject::Port(port), &new.name, vec![touched(&network)]))
     }
 
     pub(super) fn new_port(
@@ -157,14 +152,14 @@ impl Draft<'_> {
         self.learn(Learned::Port(port.clone()));
     }
 
-    pub(super) fn port_update(&mut self, id: PortId, change: &PortChange) -> Decided<ChangeOutcome> {
+    pub(super) fn port_update(&mut self, id: PortId, patch: &PortPatch) -> Decided<ChangeOutcome> {
         let was = self.port(id)?;
         self.fence(ObjectKind::Port, port_key(&was), was.generation)?;
         if was.state == PortState::Releasing {
             return Err(Problem::invalid_state(format!("the port {} goes with its instance", port_key(&was))));
         }
         let mut port = Port { generation: was.generation + 1, ..was.clone() };
-        let PortChange { name, security_group_ids, allowed_addresses, rate_limit } = change;
+        let PortPatch { name, security_group_ids, allowed_addresses, rate_limit } = patch;
         if let Some(name) = name {
             let taken = |p: &Port| p.project_id == was.project_id && p.name.as_ref() == Some(name) && p.id != id;
             self.free_name(ObjectKind::Port, name, |t| t.ports().any(taken))?;
@@ -174,6 +169,7 @@ impl Draft<'_> {
             port.security_group_ids = self.groups(asked)?;
         }
         if let Some(allowed) = allowed_addresses {
+            check_count("allowed_addresses", allowed.len(), ALLOWED_MAX)?;
             port.allowed_addresses.clone_from(allowed);
         }
         port.rate_limit = rate_limit.unwrap_or(port.rate_limit);

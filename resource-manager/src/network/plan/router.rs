@@ -3,21 +3,16 @@
 use super::{Decided, Deed, Draft, in_use, named, subnet::touched, uplink};
 use crate::network::topology::{Key, Learned};
 use domain::{
-    ErrorKind, ExternalNetworkId, Name, NetworkId, Problem, RouterId,
-    network::{ChangeOutcome, Network, NetworkObject, ObjectKind, Router},
+    ErrorKind, ExternalNetworkId, Name, Problem, RouterId,
+    network::{ChangeOutcome, Network, NetworkObject, NewRouter, ObjectKind, Router, RouterPatch},
     quota::QuotaAmounts,
 };
 use store::{RouterDelete, RouterInsert, RouterUpdate, UplinkRow};
 
 impl Draft<'_> {
-    pub(super) fn router_create(
-        &mut self,
-        id: RouterId,
-        name: &Name,
-        network_id: NetworkId,
-        external_network_id: ExternalNetworkId,
-        source_nat: bool,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn router_create(&mut self, new: &NewRouter) -> Decided<ChangeOutcome> {
+        let NewRouter { id, name, network_id, external_network_id, source_nat } = new;
+        let (id, network_id, external_network_id, source_nat) = (*id, *network_id, *external_network_id, *source_nat);
         let project_id = self.project()?;
         let network = self.network(network_id)?;
         let external = self.external_network(external_network_id)?;
@@ -69,12 +64,8 @@ impl Draft<'_> {
         object
     }
 
-    pub(super) fn router_update(
-        &mut self,
-        id: RouterId,
-        name: Option<&Name>,
-        source_nat: Option<bool>,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn router_update(&mut self, id: RouterId, patch: &RouterPatch) -> Decided<ChangeOutcome> {
+        let RouterPatch { name, source_nat } = patch;
         let was = self.router(id)?;
         self.fence(ObjectKind::Router, &was.name, was.generation)?;
         let network = self.network(was.network_id)?;

@@ -3,12 +3,13 @@
 //! The group `default` is every project's: a port that names no group is in it. So it is neither renamed nor deleted, as people know it
 //! from other clouds; its rules are the project's to change.
 
-use super::{DEFAULT, Decided, Deed, Draft, in_use, named, words::port_named};
+use super::{DEFAULT, Decided, Deed, Draft, check_description, in_use, named, words::port_named};
 use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
     network::{
-        ChangeOutcome, InvalidRule, NetworkObject, ObjectKind, Remote, SecurityGroup, SecurityGroupRule, SecurityRule,
+        ChangeOutcome, InvalidRule, NetworkObject, NewSecurityGroup, ObjectKind, Remote, SecurityGroup,
+        SecurityGroupPatch, SecurityGroupRule, SecurityRule,
     },
     quota::QuotaAmounts,
 };
@@ -50,16 +51,14 @@ impl Draft<'_> {
         }
     }
 
-    pub(super) fn security_group_create(
-        &mut self,
-        id: SecurityGroupId,
-        name: &Name,
-        description: &str,
-        new: &[(SecurityRuleId, SecurityRule, String)],
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn security_group_create(&mut self, new: &NewSecurityGroup) -> Decided<ChangeOutcome> {
+        let NewSecurityGroup { id, name, description, rules: new } = new;
+        let id = *id;
         let project_id = self.project()?;
+        check_description(description)?;
         let mut distinct: BTreeSet<SecurityRule> = BTreeSet::new();
-        for (_, rule, _) in new {
+        for SecurityGroupRule { rule, description, .. } in new {
+            check_description(description)?;
             self.check_rule(id, rule)?;
             if !distinct.insert(*rule) {
                 return Err(rule_exists(name.as_str()));
@@ -77,7 +76,7 @@ impl Draft<'_> {
         id: SecurityGroupId,
         name: &Name,
         description: &str,
-        new: &[(SecurityRuleId, SecurityRule, String)],
+        new: &[SecurityGroupRule],
     ) -> SecurityGroup {
         let created_at = self.ask.now;
         self.op(SecurityGroupInsert {
@@ -88,13 +87,8 @@ impl Draft<'_> {
             created_at,
         });
         let mut of_group: Vec<SecurityGroupRule> = Vec::new();
-        for (rule_id, rule, description) in new {
-            let rule = SecurityGroupRule {
-                id: *rule_id,
-                security_group_id: id,
-                rule: *rule,
-                description: description.clone(),
-            };
+        for rule in new {
+            let rule = SecurityGroupRule { security_group_id: id, ..rule.clone() };
             self.insert_rule(&rule);
             of_group.push(rule);
         }
@@ -127,13 +121,13 @@ impl Draft<'_> {
     pub(super) fn security_group_update(
         &mut self,
         id: SecurityGroupId,
-        name: Option<&Name>,
-        description: Option<&str>,
+        patch: &SecurityGroupPatch,
     ) -> Decided<ChangeOutcome> {
+        let SecurityGroupPatch { name, description } = patch;
         let was = self.security_group(id)?;
         self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
         let mut object = was.clone();
-        if let Some(name) = name.filter(|name| **name != was.name) {
+        if let Some(name) = name.as_ref().filter(|name| **name != was.name) {
             if was.name.as_str() == DEFAULT {
                 return Err(of_the_project("renamed"));
             }
@@ -142,7 +136,8 @@ impl Draft<'_> {
             object.name = name.clone();
         }
         if let Some(description) = description {
-            object.description = description.to_owned();
+            check_description(description)?;
+            object.description.clone_from(description);
         }
         let object = self.put_group(&was, object);
         let name = object.name.clone();
@@ -187,38 +182,32 @@ impl Draft<'_> {
         Ok(self.done(Deed::Delete, NetworkObject::SecurityGroup(was.clone()), &was.name, vec![]))
     }
 
-    pub(super) fn security_rule_create(
-        &mut self,
-        id: SecurityRuleId,
-        security_group_id: SecurityGroupId,
-        rule: &SecurityRule,
-        description: &str,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn security_rule_create(&mut self, new: &SecurityGroupRule) -> Decided<ChangeOutcome> {
+        let SecurityGroupRule { id, security_group_id, rule, description } = new;
+        let security_group_id = *security_group_id;
         let was = self.security_group(security_group_id)?;
         self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
+        check_description(description)?;
         self.check_rule(security_group_id, rule)?;
         if was.rules.iter().any(|there| there.rule == *rule) {
             return Err(rule_exists(was.name.as_str()));
         }
-        let new = SecurityGroupRule { id, security_group_id, rule: *rule, description: description.to_owned() };
-        self.insert_rule(&new);
+        self.insert_rule(new);
         let mut object = was.clone();
         object.rules.push(new.clone());
         object.rules.sort_by_key(|rule| rule.id);
         self.put_group(&was, object);
         self.uses(was.project_id, QuotaAmounts { security_rules: 1, ..QuotaAmounts::NONE });
         let touches = vec![named(ObjectKind::SecurityGroup, &was.name, was.id)];
-        Ok(self.done(Deed::Create, NetworkObject::SecurityRule(new), id, touches))
+        Ok(self.done(Deed::Create, NetworkObject::SecurityRule(new.clone()), id, touches))
     }
 
-    pub(super) fn security_rule_delete(
-        &mut self,
-        id: SecurityRuleId,
-        security_group_id: SecurityGroupId,
-    ) -> Decided<ChangeOutcome> {
-        let was = self.security_group(security_group_id)?;
-        let gone = was.rules.iter().find(|rule| rule.id == id).cloned();
+    pub(super) fn security_rule_delete(&mut self, id: SecurityRuleId) -> Decided<ChangeOutcome> {
+        let mut groups = self.topology.security_groups().filter(|group| Some(group.project_id) == self.ask.project_id);
+        let gone = groups.find_map(|group| group.rules.iter().find(|rule| rule.id == id)).cloned();
         let gone = gone.ok_or_else(|| Problem::not_found("security rule", id))?;
+        let security_group_id = gone.security_group_id;
+        let was = self.security_group(security_group_id)?;
         self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
         self.op(SecurityRuleDelete { id, security_group_id });
         let mut object = was.clone();

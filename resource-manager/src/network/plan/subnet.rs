@@ -6,7 +6,8 @@ use crate::network::topology::{Key, Learned};
 use domain::{
     ErrorKind, Name, NetworkId, Problem, SubnetId,
     network::{
-        ChangeOutcome, Cidr, InvalidSubnet, Network, NetworkObject, ObjectKind, Subnet, SubnetChange, SubnetSpec,
+        ChangeOutcome, Cidr, InvalidSubnet, Network, NetworkObject, NewSubnet, ObjectKind, Subnet, SubnetPatch,
+        SubnetSpec,
     },
     quota::QuotaAmounts,
 };
@@ -52,14 +53,9 @@ impl Draft<'_> {
         })
     }
 
-    pub(super) fn subnet_create(
-        &mut self,
-        id: SubnetId,
-        network_id: NetworkId,
-        name: &Name,
-        spec: &SubnetSpec,
-        dhcp: bool,
-    ) -> Decided<ChangeOutcome> {
+    pub(super) fn subnet_create(&mut self, new: &NewSubnet) -> Decided<ChangeOutcome> {
+        let NewSubnet { id, network_id, name, spec, dhcp } = new;
+        let (id, network_id, dhcp) = (*id, *network_id, *dhcp);
         let network = self.network(network_id)?;
         let siblings: Vec<Cidr> = self.topology.subnets_of(network_id).map(|subnet| subnet.spec.cidr).collect();
         check(spec, &siblings)?;
@@ -116,12 +112,12 @@ impl Draft<'_> {
         object
     }
 
-    pub(super) fn subnet_update(&mut self, id: SubnetId, change: &SubnetChange) -> Decided<ChangeOutcome> {
+    pub(super) fn subnet_update(&mut self, id: SubnetId, patch: &SubnetPatch) -> Decided<ChangeOutcome> {
         let was = self.subnet(id)?;
         self.fence(ObjectKind::Subnet, &was.name, was.generation)?;
         let network = self.network(was.network_id)?;
         let mut object = Subnet { generation: was.generation + 1, ..was.clone() };
-        let SubnetChange { name, dns, allocation, host_routes, dhcp } = change;
+        let SubnetPatch { name, dns, allocation, host_routes, dhcp } = patch;
         if let Some(name) = name {
             let taken = |s: &Subnet| s.name == *name && s.id != id;
             self.free_name(ObjectKind::Subnet, name, |t| t.subnets_of(was.network_id).any(taken))?;

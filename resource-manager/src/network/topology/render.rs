@@ -43,7 +43,8 @@ impl Topology {
             gateway: subnet.spec.gateway.to_string(),
             dns: subnet.spec.dns.iter().map(ToString::to_string).collect(),
             host_routes: subnet
-                .host_routes()
+                .spec
+                .host_routes
                 .iter()
                 .map(|route| pb::HostRoute {
                     destination: route.destination.to_string(),
