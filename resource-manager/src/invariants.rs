@@ -1,14 +1,14 @@
 //! Holds memory against the database.
 //!
 //! What is left behind in the tables is the store's report, which the cluster-manager's checker walks. Here is what only this service can
-//! know: that memory, which every decision is made on, is what the rows say. Between a commit and its being learned they differ for a
-//! moment, so only what two looks in a row name is wrong: it is logged, counted in `iaas_leaks_total`, and put right.
+//! know: that memory, which every decision is made on, is what the rows say. Between a commit and memory's taking it in they differ for a
+//! moment, so only what two looks in a row name is a drift: it is logged, counted in `iaas_leaks_total`, and corrected.
 
 use crate::{
     Manager,
     manager::used,
     network::ipam::{Ipam, ScopedAddress, Use},
-    network::topology::{Key, Learned, Topology},
+    network::topology::{RowChange, RowKey, Topology},
 };
 use domain::{Timestamp, network::Port};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ const APART: Duration = Duration::from_secs(2);
 /// One way in which memory isn't what the rows say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Drift {
-    /// Its owner, its rest or its being free.
+    /// Its owner, its quarantine or its being free.
     Address(ScopedAddress),
     /// Its generation, or that it is there.
     Port(domain::PortId),
@@ -38,8 +38,8 @@ pub fn drift(topology: &Topology, ipam: &Ipam, addresses: &[AddressRow], ports: 
     for (at, row) in &rows {
         let in_a_pool = ipam.pools(at.0).iter().any(|pool| pool.cidr().contains(at.1));
         let alike = match (row, ipam.used(*at)) {
-            // It may be taken over already, or be asleep in memory.
-            (Use::Resting(until), _) if *until <= now => true,
+            // It may be taken over already, or be quarantined in memory still.
+            (Use::Quarantined(until), _) if *until <= now => true,
             (row, used) => used == Some(*row),
         };
         if in_a_pool && !alike {
@@ -80,7 +80,7 @@ async fn repair(manager: &Manager, drift: Drift) -> Result<(), ReadError> {
         Drift::Address(at) => manager.refresh_addresses(&[at]).await,
         Drift::Port(id) => {
             let port = manager.store.port_find(id).await?;
-            manager.learn([port.map_or(Learned::Gone(Key::Port(id)), Learned::Port)]);
+            manager.apply_committed([port.map_or(RowChange::Gone(RowKey::Port(id)), RowChange::Port)]);
             Ok(())
         }
     }
@@ -96,8 +96,8 @@ pub async fn run(manager: Arc<Manager>) {
             () = manager.shutdown.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(manager.config.leak_check_secs)) => {}
         }
-        let wrong = match check(&manager, APART).await {
-            Ok(wrong) => wrong,
+        let drifts = match check(&manager, APART).await {
+            Ok(drifts) => drifts,
             Err(error) => {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
@@ -106,11 +106,11 @@ pub async fn run(manager: Arc<Manager>) {
                 continue;
             }
         };
-        for drift in wrong {
+        for drift in drifts {
             metrics::counter!("iaas_leaks_total").increment(1);
             tracing::error!(?drift, "memory was not what the database says");
             if let Err(error) = repair(&manager, drift).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, ?drift, "memory can't be put right now");
+                tracing::warn!(error = &error as &dyn std::error::Error, ?drift, "memory can't be corrected now");
             }
         }
     }

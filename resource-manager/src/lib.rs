@@ -1,9 +1,10 @@
 //! The virtual resource manager: networks, subnets, ports, routers, floating IPs, security groups, who has which address, and what each
 //! host must know of all that.
 //!
-//! A wish ([`grpc`]) is decided on what is in memory ([`network::plan`] over [`network::topology`] and [`network::ipam`]: pure), committed in one unit that is fenced by
-//! what it was decided on, and learned by memory only then; the hosts concerned are told ([`agents`]). What follows from all this without
-//! anybody's asking (uplinks, the end of reservations, the defaults of new projects) is the reconcilers' ([`reconcile`]).
+//! A change ([`grpc`]) is decided on what is in memory ([`network::plan`] over [`network::topology`] and [`network::ipam`]: pure), committed in
+//! one unit that is fenced by what it was decided on, and applied to memory only then; the hosts that it affects are sent what changed for
+//! them ([`agents`]). What follows from all this without anybody's request (uplinks, the end of reservations, the defaults of new projects)
+//! is the reconcilers' ([`reconcile`]).
 //!
 //! Writes the tables of networks (`migrations/0001_initial.sql`) and `resource_operation`. The database is the judge: each address, MAC
 //! and VNI has one owner by its constraints, whatever memory says.

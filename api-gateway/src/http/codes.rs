@@ -26,9 +26,9 @@ pub const CODES: &[Code] = &[
     ),
     code("address_outside_subnet", &[K::InvalidArgument], "The address is in none of the subnets."),
     code(
-        "address_resting",
+        "address_quarantined",
         &[K::AlreadyExists],
-        "The address was given back a moment ago and rests. Try again when the detail says, or take another.",
+        "The address was released a moment ago and is quarantined. Try again when the detail says, or take another.",
     ),
     code("address_taken", &[K::AlreadyExists], "Another has the address."),
     code(

@@ -1,12 +1,9 @@
 //! One host's desired state: what was sent to it, and what is sent to it next.
 
-use super::{number::Numbers, wire_key};
+use super::{metadata::metadata, number::Numbers};
 use crate::{
     Manager,
-    network::topology::{
-        Told,
-        render::{Rendered, metadata},
-    },
+    network::topology::{ObjectKey, Rendered},
 };
 use domain::{HostId, InstanceId, Problem, metadata::InstanceMetadata};
 use proto::{
@@ -34,9 +31,9 @@ pub struct HostObjects {
     manager: Arc<Manager>,
     host_id: HostId,
     numbers: Numbers,
-    sent: HashMap<Told, Sent>,
+    sent: HashMap<ObjectKey, Sent>,
     /// What counts as sent once it has a number, in the order of the objects that were collected last.
-    collected: VecDeque<(Told, Sent)>,
+    collected: VecDeque<(ObjectKey, Sent)>,
 }
 
 impl DesiredState<Manager> for HostObjects {
@@ -45,13 +42,13 @@ impl DesiredState<Manager> for HostObjects {
         snapshot: bool,
         updates: Updates<Manager>,
     ) -> Result<Vec<DesiredObject>, NotYet<Manager>> {
-        let mut keys: BTreeSet<Told> = updates.keys().copied().collect();
+        let mut keys: BTreeSet<ObjectKey> = updates.keys().copied().collect();
         if snapshot {
             // Everything it must have, and everything it has.
-            keys.extend(self.manager.topology().told_to(self.host_id));
+            keys.extend(self.manager.topology().objects_for_host(self.host_id));
             keys.extend(self.sent.keys().copied());
         }
-        let rendered: Vec<(Told, Option<Rendered>)> = {
+        let rendered: Vec<(ObjectKey, Option<Rendered>)> = {
             let topology = self.manager.topology();
             keys.into_iter().map(|key| (key, topology.render(self.host_id, key))).collect()
         };
@@ -80,15 +77,20 @@ impl DesiredState<Manager> for HostObjects {
 
 impl HostObjects {
     /// `sent`: what the agent holds.
-    pub(super) fn new(manager: Arc<Manager>, host_id: HostId, numbers: Numbers, sent: HashMap<Told, Sent>) -> Self {
+    pub(super) fn new(
+        manager: Arc<Manager>,
+        host_id: HostId,
+        numbers: Numbers,
+        sent: HashMap<ObjectKey, Sent>,
+    ) -> Self {
         Self { manager, host_id, numbers, sent, collected: VecDeque::new() }
     }
 
     /// Ports that are bound there carry what their instance's metadata service says.
     async fn with_metadata(
         &self,
-        mut rendered: Vec<(Told, Option<Rendered>)>,
-    ) -> Result<Vec<(Told, Option<Rendered>)>, Problem> {
+        mut rendered: Vec<(ObjectKey, Option<Rendered>)>,
+    ) -> Result<Vec<(ObjectKey, Option<Rendered>)>, Problem> {
         let mut ids: Vec<InstanceId> = rendered.iter().filter_map(|(_, object)| object.as_ref()?.instance_id).collect();
         if ids.is_empty() {
             return Ok(rendered);
@@ -112,12 +114,16 @@ impl HostObjects {
     }
 
     /// What differs from what was sent; with `all`, also what doesn't.
-    fn compare(&self, rendered: Vec<(Told, Option<Rendered>)>, all: bool) -> Vec<(Told, Sent, DesiredObject)> {
+    fn compare(
+        &self,
+        rendered: Vec<(ObjectKey, Option<Rendered>)>,
+        all: bool,
+    ) -> Vec<(ObjectKey, Sent, DesiredObject)> {
         let mut changes = Vec::new();
         for (key, rendered) in rendered {
             let known = self.sent.get(&key).copied();
-            let (kind, id) = wire_key(key);
-            let object = DesiredObject { kind: kind.into(), id, ..DesiredObject::default() };
+            let (kind, id) = (key.wire_kind().into(), key.id());
+            let object = DesiredObject { kind, id, ..DesiredObject::default() };
             match rendered {
                 Some(Rendered { epoch, object: rendered, .. }) => {
                     let object = DesiredObject { epoch, object: Some(rendered), ..object };
@@ -134,17 +140,11 @@ impl HostObjects {
             }
         }
         // Networks before what is in them, and tombstones of ports before those of their networks.
-        changes.sort_by_key(|(key, sent, _)| (sent.tombstone, if sent.tombstone { -rank(*key) } else { rank(*key) }));
+        changes.sort_by(|(a, sent, _), (b, other, _)| {
+            let by_key = if sent.tombstone { b.cmp(a) } else { a.cmp(b) };
+            sent.tombstone.cmp(&other.tombstone).then(by_key)
+        });
         changes
-    }
-}
-
-fn rank(key: Told) -> i8 {
-    match key {
-        Told::Network(_) => 0,
-        Told::SecurityGroup(_) => 1,
-        Told::Port(_) => 2,
-        Told::FloatingIp(_) => 3,
     }
 }
 

@@ -1,9 +1,8 @@
 //! What hosts say of their objects. Of ports it is stored, if it is newer than what is there; of the others an error is an event.
 
-use super::{key_of, wire_key};
 use crate::{
     Manager,
-    network::topology::{Learned, Told},
+    network::topology::{ObjectKey, RowChange},
 };
 use domain::{
     HostId, PortId, Timestamp,
@@ -57,7 +56,7 @@ async fn store(manager: &Manager, batch: &[Incoming<Manager>]) {
         );
         return;
     }
-    manager.learn(changed.into_values().map(Learned::Port));
+    manager.apply_committed(changed.into_values().map(RowChange::Port));
     for Incoming { stream, report } in batch {
         stream.acknowledge([ack_of(report)]);
     }
@@ -70,18 +69,20 @@ fn take(
     unit: &mut Unit,
     changed: &mut HashMap<PortId, Port>,
 ) {
-    let (Some(Observation::Network(seen)), Some(key)) = (&report.observation, key_of(report.kind, &report.id)) else {
+    let (Some(Observation::Network(observed)), Some(key)) =
+        (&report.observation, ObjectKey::parse(report.kind, &report.id))
+    else {
         tracing::warn!(host_id = %stream.host_id, id = report.id, kind = report.kind, "a report can't be read");
         return;
     };
-    if let Some(micros) = seen.program_us {
+    if let Some(micros) = observed.program_us {
         #[allow(clippy::cast_precision_loss)]
         metrics::histogram!("iaas_network_program_seconds").record(micros as f64 / 1e6);
     }
-    let state = seen.state();
-    let Told::Port(id) = key else {
+    let state = observed.state();
+    let ObjectKey::Port(id) = key else {
         if state == ObjectState::Error {
-            record_failure(manager, stream, key, seen, unit);
+            record_failure(manager, stream, key, observed, unit);
         }
         return;
     };
@@ -98,11 +99,11 @@ fn take(
         ObjectState::Error => PortStatus::Error,
         ObjectState::Deleted | ObjectState::Unspecified => return,
     };
-    if (port.status, port.status_reason.as_str()) == (status, seen.reason.as_str()) {
+    if (port.status, port.status_reason.as_str()) == (status, observed.reason.as_str()) {
         return;
     }
-    if status == PortStatus::Error && port.status_reason != seen.reason {
-        record_failure(manager, stream, key, seen, unit);
+    if status == PortStatus::Error && port.status_reason != observed.reason {
+        record_failure(manager, stream, key, observed, unit);
     }
     unit.push(PortObserved {
         id,
@@ -110,9 +111,9 @@ fn take(
         start: report.start,
         counter: report.counter,
         status,
-        status_reason: seen.reason.clone(),
+        status_reason: observed.reason.clone(),
     });
-    (port.status, port.status_reason) = (status, seen.reason.clone());
+    (port.status, port.status_reason) = (status, observed.reason.clone());
     changed.insert(id, port);
 }
 
@@ -120,26 +121,20 @@ fn take(
 fn record_failure(
     manager: &Manager,
     stream: &HostStream<Manager>,
-    key: Told,
-    seen: &NetworkObservation,
+    key: ObjectKey,
+    observed: &NetworkObservation,
     unit: &mut Unit,
 ) {
-    let (_, object_id) = wire_key(key);
-    tracing::warn!(host_id = %stream.host_id, host = stream.host_name, id = object_id, reason = seen.reason, "a host can't program an object");
-    let topology = manager.topology();
-    let (project_id, kind) = match key {
-        Told::Network(id) => (topology.network(id).map(|n| n.project_id), "network"),
-        Told::SecurityGroup(id) => (topology.security_group(id).map(|g| g.project_id), "security_group"),
-        Told::Port(id) => (topology.port(id).map(|p| p.project_id), "port"),
-        Told::FloatingIp(id) => (topology.floating_ip(id).map(|f| f.project_id), "floating_ip"),
-    };
+    let object_id = key.id();
+    tracing::warn!(host_id = %stream.host_id, host = stream.host_name, id = object_id, reason = observed.reason, "a host can't program an object");
+    let (project_id, kind) = (manager.topology().project_of(key), key.kind().as_str());
     unit.push(EventInsert(NewEvent {
         at: Timestamp::now(),
         project_id,
         kind: format!("{kind}.error"),
         object_kind: kind.to_owned(),
         object_id,
-        message: format!("its host can't program it: {}", seen.reason),
+        message: format!("its host can't program it: {}", observed.reason),
         request_id: String::new(),
         data: serde_json::json!({}),
     }));

@@ -4,7 +4,7 @@
 //! **The problem.** A host must get a change within milliseconds, miss none across lost streams and restarts of either side, and never
 //! take an older message for a newer one.
 //!
-//! **How.** Each host has a set of objects that may have changed for it ([`Manager::learn`]). Its stream takes the set, renders these
+//! **How.** Each host has a set of objects that may have changed for it ([`Manager::apply_committed`]). Its stream takes the set, renders these
 //! objects from memory as they are *now*, and sends those that differ from what was sent last ([`desired`]): a burst of changes becomes
 //! one delta, and a change that undid itself none. Every message has the host's next number, which is also the generation of each object
 //! in it: numbers rise also across restarts ([`number`]), so the agent's ledger sorts any two messages of ours. What a host has and must
@@ -15,13 +15,14 @@
 
 mod desired;
 pub mod ingest;
+mod metadata;
 mod number;
 #[cfg(test)]
 mod tests;
 
 use crate::{
     Manager,
-    network::topology::{Learned, Told, bound_to},
+    network::topology::{ObjectKey, RowChange, bound_to},
 };
 use desired::{HostObjects, Sent};
 use domain::{HostId, PortId, Problem, host::AgentRole};
@@ -64,7 +65,7 @@ impl Default for HostStatistics {
 
 impl HostManager for Manager {
     const ROLE: AgentRole = AgentRole::NetworkAgent;
-    type Key = Told;
+    type Key = ObjectKey;
     type Update = ();
     type Statistics = HostStatistics;
     type Desired = HostObjects;
@@ -83,7 +84,7 @@ impl HostManager for Manager {
             return Err(Problem::invalid("hello.network", "is missing"));
         };
         let underlay_address: IpAddr = parse("hello.network.underlay_address", &host.underlay_address)?;
-        let sent: HashMap<Told, Sent> = hello.holdings.iter().filter_map(holding).collect();
+        let sent: HashMap<ObjectKey, Sent> = hello.holdings.iter().filter_map(holding).collect();
         let highest = hello.holdings.iter().map(|held| held.generation).max().unwrap_or(0).max(hello.revision);
         let known_limit = self.topology().host(host_id).map_or(0, |row| row.revision_limit);
         if highest > known_limit {
@@ -104,7 +105,7 @@ impl HostManager for Manager {
             tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be registered");
             Problem::unavailable("the database doesn't answer now")
         })?;
-        self.learn([Learned::Host(numbers.row().clone())]);
+        self.apply_committed([RowChange::Host(numbers.row().clone())]);
         Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent)))
     }
 
@@ -130,25 +131,6 @@ impl HostManager for Manager {
 }
 
 /// An object of the agent's ledger, as if we had sent it.
-fn holding(held: &pb::Holding) -> Option<(Told, Sent)> {
-    Some((key_of(held.kind, &held.id)?, Sent { epoch: held.epoch, digest: None, tombstone: held.tombstone }))
-}
-
-fn key_of(kind: i32, id: &str) -> Option<Told> {
-    Some(match pb::ObjectKind::try_from(kind).ok()? {
-        pb::ObjectKind::Network => Told::Network(id.parse().ok()?),
-        pb::ObjectKind::SecurityGroup => Told::SecurityGroup(id.parse().ok()?),
-        pb::ObjectKind::Port => Told::Port(id.parse().ok()?),
-        pb::ObjectKind::FloatingIp => Told::FloatingIp(id.parse().ok()?),
-        pb::ObjectKind::Instance | pb::ObjectKind::Unspecified => return None,
-    })
-}
-
-fn wire_key(key: Told) -> (pb::ObjectKind, String) {
-    match key {
-        Told::Network(id) => (pb::ObjectKind::Network, id.to_string()),
-        Told::SecurityGroup(id) => (pb::ObjectKind::SecurityGroup, id.to_string()),
-        Told::Port(id) => (pb::ObjectKind::Port, id.to_string()),
-        Told::FloatingIp(id) => (pb::ObjectKind::FloatingIp, id.to_string()),
-    }
+fn holding(held: &pb::Holding) -> Option<(ObjectKey, Sent)> {
+    Some((ObjectKey::parse(held.kind, &held.id)?, Sent { epoch: held.epoch, digest: None, tombstone: held.tombstone }))
 }

@@ -3,7 +3,7 @@
 use crate::{
     Config, Manager, agents,
     network::topology::{
-        Key, Learned,
+        RowChange, RowKey,
         tests::{T0, group, group_id, host_id, network, network_id, port, port_id, project},
     },
 };
@@ -125,23 +125,23 @@ async fn a_host_gets_what_changes_and_what_ends_and_all_again_after_a_restart() 
     assert!(first.objects.is_empty() && first.revision > 0);
 
     let manager = &serving.manager;
-    manager.learn([Learned::Network(network(1, 1)), Learned::Port(port(1, 1, Some(1), &[], 1))]);
+    manager.apply_committed([RowChange::Network(network(1, 1)), RowChange::Port(port(1, 1, Some(1), &[], 1))]);
     let came = agent.delta().await;
     assert_eq!(came.previous, first.revision);
     assert_eq!(kinds(&came.objects, came.revision), [(Network, false), (PortKind, false)]);
 
     // What is as it was isn't sent again; a change is.
-    manager.learn([Learned::Network(network(1, 2))]);
-    manager.learn([Learned::SecurityGroup(group(1, 1)), Learned::Port(port(1, 1, Some(1), &[1], 2))]);
+    manager.apply_committed([RowChange::Network(network(1, 2))]);
+    manager.apply_committed([RowChange::SecurityGroup(group(1, 1)), RowChange::Port(port(1, 1, Some(1), &[1], 2))]);
     let changed = agent.delta().await;
     assert_eq!(kinds(&changed.objects, changed.revision), [(SecurityGroup, false), (PortKind, false)]);
 
     // The port leaves: its network and group go with it, behind it.
-    manager.learn([Learned::Port(port(1, 1, None, &[1], 3))]);
+    manager.apply_committed([RowChange::Port(port(1, 1, None, &[1], 3))]);
     let left = agent.delta().await;
     assert_eq!(kinds(&left.objects, left.revision), [(PortKind, true), (SecurityGroup, true), (Network, true)]);
     // It comes back, with a later version than its tombstone's.
-    manager.learn([Learned::Port(port(1, 1, Some(1), &[], 4))]);
+    manager.apply_committed([RowChange::Port(port(1, 1, Some(1), &[], 4))]);
     let back = agent.delta().await;
     assert_eq!(kinds(&back.objects, back.revision), [(Network, false), (PortKind, false)]);
 
@@ -204,7 +204,7 @@ async fn what_a_host_reports_of_its_ports_is_stored_and_acknowledged_and_of_othe
     agent.send(Up::Resync(pb::Resync { reason: "a gap".into() })).await;
     assert!(agent.snapshot().await.revision > snapshot.revision);
     // An object that is gone ends as a tombstone of its epoch.
-    serving.manager.learn([Learned::Gone(Key::Port(port_id(1)))]);
+    serving.manager.apply_committed([RowChange::Gone(RowKey::Port(port_id(1)))]);
     let gone = agent.delta().await;
     assert_eq!(gone.objects[0].epoch, row.epoch);
     assert_eq!(kinds(&gone.objects, gone.revision), [(PortKind, true), (Network, true)]);

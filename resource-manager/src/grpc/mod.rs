@@ -3,7 +3,7 @@
 //! A call runs on a task of its own: a caller that gives up must not leave an address claimed, nor memory behind what was committed.
 
 pub(crate) mod apply;
-pub(crate) mod failure;
+mod commit;
 pub(crate) mod port;
 mod traffic;
 
@@ -18,7 +18,7 @@ use std::{future::Future, sync::Arc};
 use tonic::{Request, Response, Status};
 use tracing::Instrument as _;
 
-/// Who may ask for what: tenants' wishes come through the gateway, ports of instances are the cluster-manager's.
+/// Who may request what: changes of people come through the gateway, ports of instances are the cluster-manager's.
 const GATEWAY: &[&str] = &["api-gateway"];
 const CLUSTER: &[&str] = &["cluster-manager"];
 
@@ -100,6 +100,6 @@ impl ResourceManager for ResourceManagerService {
     ) -> Result<Response<pb::RemovePortsResponse>, Status> {
         require_role(&request, CLUSTER)?;
         let (manager, request) = (Arc::clone(&self.0), request.into_inner());
-        self.answer("remove_ports", async move { port::forget(&manager, request).await }).await
+        self.answer("remove_ports", async move { port::remove(&manager, request).await }).await
     }
 }

@@ -1,51 +1,52 @@
-//! Ports of instances. Every call may be repeated: it compares what is asked with what is there, and changes the difference, fenced so that
-//! usage moves exactly with the rows. Whoever was faster only makes us look again.
+//! Ports of instances. Every call may be repeated: it compares what is requested with what is there, and changes the difference, fenced so
+//! that usage moves exactly with the rows. If somebody was faster, it is compared again.
 
 use super::{
-    apply::{self, Wish},
-    failure::{self, Decided, Given},
+    apply::{self, ChangeRequest},
+    commit::{Basis, commit, contended_change, try_commit},
 };
 use crate::{
     Manager,
-    network::plan::{BindAsked, Binding, ReserveAsked, ReserveOf},
+    network::plan::{BindRequest, Binding, PortSource, ReserveRequest},
 };
 use domain::{
-    InstanceId, PortId, Problem, ProjectId,
+    InstanceId, PortId, Problem, ProjectId, SecurityGroupId,
     network::{Change, FixedIpRequest, MacAddr, Port},
 };
 use futures::future::try_join_all;
+use operation::{COMMIT_ATTEMPTS, read_problem};
 use proto::{convert::parse, resource::v1 as pb};
 use service_kit::context::CallContext;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const TTL_SECS_MAX: u32 = 3600;
-/// Ports in one unit: of a larger call each part stands by itself.
+/// Ports in one unit: each part of a larger call stands by itself.
 const CHUNK: usize = 500;
 
-fn asked(port: &pb::PortReservation) -> Result<ReserveAsked, Problem> {
-    let of = if port.existing {
-        ReserveOf::Existing
+fn reserve_request(port: &pb::PortReservation) -> Result<ReserveRequest, Problem> {
+    let source = if port.existing {
+        PortSource::Existing
     } else {
         let fixed_ips = port.fixed_ip_request_json.iter().map(|json| {
             serde_json::from_str::<FixedIpRequest>(json)
                 .map_err(|error| Problem::invalid("fixed_ip_request_json", error.to_string()))
         });
         let groups = port.security_group_ids.iter().map(|id| Ok(parse("security_group_ids", id)?));
-        let groups: Vec<domain::SecurityGroupId> = groups.collect::<Result<_, Problem>>()?;
+        let groups: Vec<SecurityGroupId> = groups.collect::<Result<_, Problem>>()?;
         let mac = (!port.mac.is_empty()).then(|| port.mac.parse::<MacAddr>()).transpose();
-        ReserveOf::New {
+        PortSource::New {
             network_id: parse("network_id", &port.network_id)?,
             fixed_ips: fixed_ips.collect::<Result<_, _>>()?,
             security_group_ids: port.security_groups_given.then_some(groups),
-            mac: mac.map_err(|wrong| Problem::invalid("mac", wrong.to_string()))?,
+            mac: mac.map_err(|error| Problem::invalid("mac", error.to_string()))?,
         }
     };
-    Ok(ReserveAsked {
+    Ok(ReserveRequest {
         port_id: parse("port_id", &port.port_id)?,
         instance_id: parse("instance_id", &port.instance_id)?,
         project_id: parse("project_id", &port.project_id)?,
         hostname: port.hostname.clone(),
-        of,
+        source,
     })
 }
 
@@ -57,35 +58,19 @@ pub(super) async fn reserve(
 ) -> Result<pb::ReservePortsResponse, Problem> {
     let ttl_secs = match request.ttl_secs {
         0 => manager.config.reservation_ttl_secs,
-        asked => asked.min(TTL_SECS_MAX),
+        requested => requested.min(TTL_SECS_MAX),
     };
-    let asked: Vec<ReserveAsked> = request.ports.iter().map(asked).collect::<Result<_, _>>()?;
-    let macs = asked.iter().filter_map(|one| match &one.of {
-        ReserveOf::New { mac, .. } => *mac,
-        ReserveOf::Existing => None,
-    });
-    let given = Given { name: None, mac: macs.into_iter().next() };
-    if !context.dry_run {
-        ensure_default_groups(manager, &asked).await?;
-    }
-    for _ in 0..failure::TRIES {
-        let ask = manager.ask(None);
-        let expires_at = ask.now.plus_secs(u64::from(ttl_secs));
-        let (plan, reserved) = manager.decide(ask, |draft| draft.reserve(&asked, expires_at))?;
-        if context.dry_run {
-            manager.abandon(&plan);
-            for (project_id, amounts) in &plan.usage {
-                failure::check_quota(manager, *project_id, amounts).await?;
-            }
-            return Ok(pb::ReservePortsResponse { ports: reserved.iter().map(reserved_port).collect() });
-        }
-        let (decided, unit) = (Decided::on(&plan), plan.unit());
-        match manager.commit(plan, unit).await {
-            Ok(()) => return Ok(pb::ReservePortsResponse { ports: reserved.iter().map(reserved_port).collect() }),
-            Err(error) => failure::of_commit(manager, error, &decided, &given).await?,
-        }
-    }
-    Err(failure::contended())
+    let requests: Vec<ReserveRequest> = request.ports.iter().map(reserve_request).collect::<Result<_, _>>()?;
+    let reserved = if context.dry_run {
+        let (plan, reserved) = manager.decide(manager.context(None), |planner| planner.reserve(&requests, ttl_secs))?;
+        manager.abandon(&plan);
+        Basis::of(&plan).check_quota(manager).await?;
+        reserved
+    } else {
+        ensure_default_groups(manager, &requests).await?;
+        commit(manager, |planner| planner.reserve(&requests, ttl_secs)).await?
+    };
+    Ok(pb::ReservePortsResponse { ports: reserved.iter().map(reserved_port).collect() })
 }
 
 fn reserved_port(port: &Port) -> pb::ReservedPort {
@@ -97,59 +82,46 @@ fn reserved_port(port: &Port) -> pb::ReservedPort {
     }
 }
 
-/// A project may ask for its first instance before the reconciler has seen that it is there.
-async fn ensure_default_groups(manager: &Manager, asked: &[ReserveAsked]) -> Result<(), Problem> {
-    let without = asked.iter().filter(|one| matches!(&one.of, ReserveOf::New { security_group_ids: None, .. }));
-    let projects: BTreeSet<ProjectId> = without.map(|one| one.project_id).collect();
+/// A project may request its first instance before the reconciler has seen that the project is there.
+async fn ensure_default_groups(manager: &Manager, requests: &[ReserveRequest]) -> Result<(), Problem> {
+    let without = |source: &PortSource| matches!(source, PortSource::New { security_group_ids: None, .. });
+    let requests = requests.iter().filter(|request| without(&request.source));
+    let projects: BTreeSet<ProjectId> = requests.map(|request| request.project_id).collect();
     for project_id in projects {
-        let there = manager.topology().default_group(project_id).is_some();
-        if !there {
-            let wish = Wish { change: Change::ProjectDefaults, project_id: Some(project_id), expected_generation: 0 };
-            apply::apply(manager, &CallContext::system("defaults"), &wish).await?;
+        let exists = manager.topology().default_group(project_id).is_some();
+        if !exists {
+            let request = ChangeRequest::new(Change::ProjectDefaults, Some(project_id));
+            apply::apply(manager, &CallContext::system("defaults"), &request).await?;
         }
     }
     Ok(())
 }
 
 pub(super) async fn bind(manager: &Manager, request: pb::BindPortsRequest) -> Result<pb::BindPortsResponse, Problem> {
-    let asked = request.ports.iter().map(|port| {
-        Ok(BindAsked {
+    let mut distinct: BTreeMap<PortId, BindRequest> = BTreeMap::new();
+    for port in request.ports {
+        let request = BindRequest {
             port_id: parse("port_id", &port.port_id)?,
             instance_id: parse("instance_id", &port.instance_id)?,
             host_id: parse("host_id", &port.host_id)?,
             instance_epoch: port.instance_epoch,
-            metadata_digest: port.metadata_digest.clone(),
-            hostname: port.hostname.clone(),
-        })
-    });
-    let mut distinct: HashMap<PortId, BindAsked> = HashMap::new();
-    for one in asked.collect::<Result<Vec<BindAsked>, Problem>>()? {
-        distinct.insert(one.port_id, one);
+            metadata_digest: port.metadata_digest,
+            hostname: port.hostname,
+        };
+        distinct.insert(request.port_id, request);
     }
-    let mut asked: Vec<BindAsked> = distinct.into_values().collect();
-    asked.sort_by_key(|one| one.port_id);
-    let outcomes = try_join_all(asked.chunks(CHUNK).map(|chunk| bind_chunk(manager, chunk))).await?;
+    let requests: Vec<BindRequest> = distinct.into_values().collect();
+    let chunks = requests.chunks(CHUNK).map(|chunk| commit(manager, |planner| planner.bind(chunk)));
+    let outcomes = try_join_all(chunks).await?;
     let mut response = pb::BindPortsResponse::default();
-    for (one, outcome) in asked.iter().zip(outcomes.into_iter().flatten()) {
-        let port_id = one.port_id.to_string();
+    for (request, outcome) in requests.iter().zip(outcomes.into_iter().flatten()) {
+        let port_id = request.port_id.to_string();
         match outcome {
             Binding::Bound { epoch } => response.ports.push(pb::BoundPort { port_id, epoch }),
             Binding::Expired => response.expired_port_ids.push(port_id),
         }
     }
     Ok(response)
-}
-
-async fn bind_chunk(manager: &Manager, asked: &[BindAsked]) -> Result<Vec<Binding>, Problem> {
-    for _ in 0..failure::TRIES {
-        let (plan, outcomes) = manager.decide(manager.ask(None), |draft| draft.bind(asked))?;
-        let (decided, unit) = (Decided::on(&plan), plan.unit());
-        match manager.commit(plan, unit).await {
-            Ok(()) => return Ok(outcomes),
-            Err(error) => failure::of_commit(manager, error, &decided, &Given::default()).await?,
-        }
-    }
-    Err(failure::contended())
 }
 
 fn instance_ids(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {
@@ -161,7 +133,7 @@ async fn ports_of(manager: &Manager, ids: &[InstanceId]) -> Result<Vec<Port>, Pr
     if ids.is_empty() {
         return Ok(vec![]);
     }
-    manager.store.port_load_many_of_instances(ids).await.map_err(|e| failure::of_read(&e))
+    manager.store.port_load_many_of_instances(ids).await.map_err(read_problem)
 }
 
 pub(super) async fn release(
@@ -174,53 +146,46 @@ pub(super) async fn release(
 }
 
 async fn release_chunk(manager: &Manager, ids: &[InstanceId]) -> Result<(), Problem> {
-    for _ in 0..failure::TRIES {
+    for _ in 0..COMMIT_ATTEMPTS {
         let ports = ports_of(manager, ids).await?;
-        let plan = manager.decide(manager.ask(None), |draft| draft.release_ports(&ports));
-        let (decided, unit) = (Decided::on(&plan), plan.unit());
-        match manager.commit(plan, unit).await {
-            Ok(()) => return Ok(()),
-            Err(error) => failure::of_commit(manager, error, &decided, &Given::default()).await?,
+        if try_commit(manager, |planner| Ok((planner.release_ports(&ports), ()))).await?.is_some() {
+            return Ok(());
         }
     }
-    Err(failure::contended())
+    Err(contended_change())
 }
 
-pub(super) async fn forget(
+pub(super) async fn remove(
     manager: &Manager,
     request: pb::RemovePortsRequest,
 ) -> Result<pb::RemovePortsResponse, Problem> {
     let ids = instance_ids(&request.instance_ids)?;
-    let single = request.ports.iter().map(|one| {
-        let port_id: PortId = parse("port_id", &one.port_id)?;
-        let instance_id: InstanceId = parse("instance_id", &one.instance_id)?;
+    let single = request.ports.iter().map(|port| {
+        let port_id: PortId = parse("port_id", &port.port_id)?;
+        let instance_id: InstanceId = parse("instance_id", &port.instance_id)?;
         Ok((port_id, instance_id))
     });
     let single: HashMap<PortId, InstanceId> = single.collect::<Result<_, Problem>>()?;
-    for _ in 0..failure::TRIES {
+    for _ in 0..COMMIT_ATTEMPTS {
         let mut ports = ports_of(manager, &ids).await?;
         if !single.is_empty() {
             let port_ids: Vec<PortId> = single.keys().copied().collect();
-            let found = manager.store.port_load_many(&port_ids).await.map_err(|e| failure::of_read(&e))?;
+            let found = manager.store.port_load_many(&port_ids).await.map_err(read_problem)?;
             let theirs = |port: &Port| port.owner.map(|owner| owner.instance_id) == single.get(&port.id).copied();
             ports.extend(found.into_iter().filter(theirs));
         }
         ports.sort_by_key(|port| port.id);
         ports.dedup_by_key(|port| port.id);
-        let rest = try_join_all(ports.chunks(CHUNK).map(|chunk| forget_chunk(manager, chunk))).await?;
-        if rest.into_iter().all(|done| done) {
+        let removed = try_join_all(ports.chunks(CHUNK).map(|chunk| remove_chunk(manager, chunk))).await?;
+        if removed.into_iter().all(|done| done) {
             return Ok(pb::RemovePortsResponse {});
         }
     }
-    Err(failure::contended())
+    Err(contended_change())
 }
 
 /// False: some changed meanwhile; read them again.
-pub(crate) async fn forget_chunk(manager: &Manager, ports: &[Port]) -> Result<bool, Problem> {
-    let plan = manager.decide(manager.ask(None), |draft| draft.remove_ports(ports));
-    let (decided, unit) = (Decided::on(&plan), plan.unit());
-    match manager.commit(plan, unit).await {
-        Ok(()) => Ok(true),
-        Err(error) => failure::of_commit(manager, error, &decided, &Given::default()).await.map(|()| false),
-    }
+pub(crate) async fn remove_chunk(manager: &Manager, ports: &[Port]) -> Result<bool, Problem> {
+    let removed = try_commit(manager, |planner| Ok((planner.remove_ports(ports), ()))).await?;
+    Ok(removed.is_some())
 }

@@ -1,4 +1,4 @@
-//! Addresses that rest no longer leave the table. The allocator knows by itself; anybody may take such a row over before.
+//! Addresses whose quarantine is over leave the table. The allocator knows by itself; an address may be taken over before.
 
 use super::StepError;
 use crate::{Manager, network::plan::uplink};
@@ -14,25 +14,31 @@ pub(super) async fn sweep(manager: &Manager, now: Timestamp) -> Result<(), StepE
     Ok(())
 }
 
-/// At start: uplinks end with their network's project, unseen while no manager runs; their addresses are given back now.
-pub(crate) async fn orphans(manager: &Manager) -> Result<(), StepError> {
+/// At start: uplinks end with their network's project, unnoticed while no manager runs; their addresses are released now.
+pub(crate) async fn release_orphans(manager: &Manager) -> Result<(), StepError> {
     let rows = manager.store.address_load_all().await.map_err(StepError::Read)?;
     let owners: BTreeSet<String> =
         manager.topology().uplinks().map(|row| uplink::owner(row.network_id, row.host_id)).collect();
-    let free_at = Timestamp::now().plus_secs(manager.config.quarantine_secs);
     let orphan = |row: &store::AddressRow| {
         row.owner_kind == AddressOwner::Uplink && row.free_at.is_none() && !owners.contains(&row.owner_id)
     };
-    let mut unit = Unit::new();
-    let mut resting = Vec::new();
-    for row in rows.into_iter().filter(orphan) {
-        tracing::info!(address = %row.address, owner = row.owner_id, "an address of an uplink that is gone is given back");
-        resting.extend(row.scope_id.parse().ok().map(|scope| (scope, row.address)));
-        let store::AddressRow { scope_id, address, owner_id, .. } = row;
-        unit.push(AddressRelease { scope_id, address, owner_id, free_at });
+    let free_at = Timestamp::now().plus_secs(manager.config.quarantine_secs);
+    let mut releases = Vec::new();
+    for store::AddressRow { scope_id, address, owner_id, .. } in rows.into_iter().filter(orphan) {
+        tracing::info!(%address, owner = owner_id, "an address of an uplink that is gone is released");
+        releases.push(AddressRelease { scope_id, address, owner_id, free_at });
     }
+    commit_releases(manager, releases).await
+}
+
+/// Addresses whose owners are gone, in the database and then in the allocator.
+pub(super) async fn commit_releases(manager: &Manager, releases: Vec<AddressRelease>) -> Result<(), StepError> {
+    let mut unit = Unit::new();
+    let quarantined: Vec<_> =
+        releases.iter().filter_map(|r| Some(((r.scope_id.parse().ok()?, r.address), r.free_at))).collect();
+    unit.extend(releases);
     manager.store.commit(unit).await.map_err(StepError::Commit)?;
     let mut ipam = manager.ipam();
-    resting.into_iter().for_each(|at| ipam.rest(at, free_at));
+    quarantined.into_iter().for_each(|(at, free_at)| ipam.quarantine(at, free_at));
     Ok(())
 }

@@ -3,20 +3,20 @@
 use super::StepError;
 use crate::{
     Manager,
-    grpc::apply::{Wish, apply},
+    grpc::apply::{ChangeRequest, apply},
 };
 use domain::{ErrorKind, network::Change};
 use service_kit::context::CallContext;
 
-/// At once; the rest next.
+/// Projects in one step; the rest get theirs in the next.
 const BATCH: u32 = 64;
 
 pub(super) async fn step(manager: &Manager) -> Result<(), StepError> {
     let without = manager.store.project_without_network_default(BATCH).await.map_err(StepError::Read)?;
     for project_id in without {
-        let wish = Wish { change: Change::ProjectDefaults, project_id: Some(project_id), expected_generation: 0 };
-        match apply(manager, &CallContext::system("defaults"), &wish).await {
-            Ok(outcome) => tracing::info!(%project_id, summary = outcome.summary, "a project's defaults"),
+        let request = ChangeRequest::new(Change::ProjectDefaults, Some(project_id));
+        match apply(manager, &CallContext::system("defaults"), &request).await {
+            Ok(outcome) => tracing::info!(%project_id, summary = outcome.summary, "a project got its defaults"),
             // It was deleted at this moment.
             Err(problem) if problem.kind == ErrorKind::NotFound => {}
             Err(problem) => return Err(StepError::Refused(problem)),

@@ -1,14 +1,14 @@
-//! What must follow without anybody's asking.
+//! What must follow without anybody's request.
 //!
-//! Each part compares what is with what should be and takes one idempotent step; none has an input. They run when memory learned something
-//! and on a timer, and a start or a crash in the middle is no special case: what is left to do is still to be seen.
+//! Each part compares what is with what should be and takes one idempotent step; none has an input. They run when memory took in a change
+//! and on a timer, and a start or a crash in the middle is no special case: what is left to do can still be seen.
 
 mod address;
 mod default;
-mod doubt;
-mod external;
+mod external_network;
 mod port;
 mod project;
+mod unknown_outcome;
 mod uplink;
 
 use crate::Manager;
@@ -17,7 +17,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use store::{CommitError, ReadError, Retention};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// Between two looks at what memory learned, so that a burst is looked at once.
+/// The time between two looks at what memory took in, so that a burst is looked at once.
 const PAUSE: Duration = Duration::from_millis(5);
 /// What changes rarely is looked at so often.
 const SELDOM: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub(crate) enum StepError {
     Refused(Problem),
 }
 
-/// Says what failed; the next look tries again.
+/// Logs what failed; the next look tries again.
 fn note<T: Default>(part: &'static str, result: Result<T, StepError>) -> T {
     result.unwrap_or_else(|error| {
         tracing::warn!(error = &error as &dyn Error, part, "a reconciler's step failed; it is tried again");
@@ -43,11 +43,11 @@ fn note<T: Default>(part: &'static str, result: Result<T, StepError>) -> T {
 
 /// Before anybody is served: what ended while no manager ran, and what the configuration says.
 pub async fn begin(manager: &Manager) {
-    note("addresses", address::orphans(manager).await);
-    external::ensure(manager).await;
+    note("addresses", address::release_orphans(manager).await);
+    external_network::ensure(manager).await;
 }
 
-/// Until the shutdown.
+/// Runs until the shutdown.
 pub async fn run(manager: Arc<Manager>) {
     let uplinks = Arc::clone(&manager);
     manager.tasks.spawn(async move { follow(&uplinks).await });
@@ -69,7 +69,7 @@ pub async fn run(manager: Arc<Manager>) {
         }
         note("defaults", default::step(&manager).await);
         note("reservations", port::expire(&manager, Timestamp::now()).await);
-        note("doubts", doubt::step(&manager).await);
+        note("unknown outcomes", unknown_outcome::step(&manager).await);
         if due(&mut seldom, SELDOM) {
             note("projects", project::step(&manager).await);
             note("ports", abandoned.step(&manager).await);
@@ -84,7 +84,7 @@ pub async fn run(manager: Arc<Manager>) {
     }
 }
 
-/// What follows from memory alone, as soon as memory learned something.
+/// What follows from memory alone, as soon as memory took in a change.
 async fn follow(manager: &Manager) {
     let every = Duration::from_millis(manager.config.reconcile_interval_ms);
     loop {
@@ -95,7 +95,7 @@ async fn follow(manager: &Manager) {
         }
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
-            () = manager.wake.notified() => {}
+            () = manager.changed.notified() => {}
             () = tokio::time::sleep(every) => {}
         }
     }

@@ -8,7 +8,7 @@ use crate::{
 use futures::future::join_all;
 use store::{CommitError, Constraint};
 
-/// Commits at once.
+/// Commits that run at the same time.
 const BATCH: usize = 64;
 
 pub(super) async fn step(manager: &Manager) -> Result<(), StepError> {
@@ -27,7 +27,7 @@ pub(super) async fn step(manager: &Manager) -> Result<(), StepError> {
 
 /// False: there was no address for it.
 async fn take(manager: &Manager, step: &Step) -> Result<bool, StepError> {
-    let Some(plan) = manager.decide(manager.ask(None), |draft| draft.uplink(step)) else {
+    let Some(plan) = manager.decide(manager.context(None), |planner| planner.uplink(step)) else {
         if let Step::Add { network_id, host_id } = step {
             tracing::debug!(%network_id, %host_id, "an external network has no address left for a network's way out");
         }
@@ -36,12 +36,12 @@ async fn take(manager: &Manager, step: &Step) -> Result<bool, StepError> {
     let (claimed, unit) = (plan.claimed.clone(), plan.unit());
     match manager.commit(plan, unit).await {
         Ok(()) => Ok(true),
-        // Taken otherwise than memory knows; looked at again.
+        // An address was taken that memory thought free: the next look knows.
         Err(CommitError::Guard(_)) => {
             manager.refresh_addresses(&claimed).await.map_err(StepError::Read)?;
             Ok(true)
         }
-        // The network, the external network or the router ended at this moment, or the MAC was another's: the next look knows.
+        // The network, the external network or the router ended at this moment, or the MAC is another uplink's: the next look knows.
         Err(CommitError::Constraint(Constraint::ForeignKey(_) | Constraint::UplinkMac)) => Ok(true),
         Err(error) => Err(StepError::Commit(error)),
     }

@@ -176,7 +176,7 @@ async fn addresses_have_one_owner_and_rest() {
 
         world.apply(Change::delete::<Port>(given.id)).await;
         let rests = world.refused(port_create(network, "p", vec![address("10.1.0.9")])).await;
-        assert_eq!(rests.code, "address_resting");
+        assert_eq!(rests.code, "address_quarantined");
         assert_eq!(world.refused(Change::delete::<Network>(network)).await.code, "network_in_use");
         let rename =
             PortPatch { name: Some(name("renamed")), security_group_ids: Some(vec![]), ..PortPatch::default() };
@@ -252,7 +252,7 @@ async fn floating_ips_need_a_way() {
         world.apply(Change::delete::<Router>(way.id)).await;
         assert_eq!(
             world.refused(float(Some(&second.address.to_string()), FloatingTarget::Nothing)).await.code,
-            "address_resting"
+            "address_quarantined"
         );
         world.assert_no_leaks().await;
     }

@@ -72,7 +72,7 @@ async fn from_reservation_to_proof() {
         let address = &ports[0].fixed_ips[0];
         let named = pb::PortReservation { fixed_ip_request_json: vec![at(address)], ..world.asks(InstanceId::new()) };
         let resting = world.reserve(&[named]).await.expect_err("it rests");
-        assert_eq!((resting.kind, resting.code.as_str()), (ErrorKind::AlreadyExists, "address_resting"));
+        assert_eq!((resting.kind, resting.code.as_str()), (ErrorKind::AlreadyExists, "address_quarantined"));
         assert_eq!(world.store.leak_report().await.expect("read"), []);
         world.stop().await;
     }

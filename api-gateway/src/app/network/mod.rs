@@ -34,6 +34,7 @@ use domain::{
     Problem, ProjectId,
     network::{Change, ChangeOutcome, Resource},
 };
+use operation::find_outcome;
 use proto::resource::v1 as pb;
 use service_kit::context::CallContext;
 use std::time::Duration;
@@ -115,8 +116,8 @@ impl<'a> Call<'a> {
     /// The outcome of an earlier request with the same idempotency key, if that one got as far.
     async fn replayed(&self) -> Result<Option<ChangeOutcome>, ApiError> {
         let Some(id) = self.record.context.operation_id.filter(|_| self.record.repeated) else { return Ok(None) };
-        let Some(text) = self.app.store().operation_find(OperationTable::Resource, id).await? else { return Ok(None) };
-        parse(&text).map(Some)
+        let answer = find_outcome::<pb::ApplyResponse>(self.app.store(), OperationTable::Resource, id).await?;
+        answer.map(|answer| parse(&answer.outcome_json)).transpose()
     }
 
     fn refused(&self, status: tonic::Status) -> ApiError {
@@ -142,7 +143,6 @@ fn request(
     Ok(pb::ApplyRequest { project_id, expected_generation, change_json })
 }
 
-/// As it is answered, and as it is stored for repeats.
 fn parse(outcome_json: &str) -> Result<ChangeOutcome, ApiError> {
     serde_json::from_str(outcome_json)
         .map_err(|error| ApiError::internal("the resource-manager's outcome makes no sense", &error))

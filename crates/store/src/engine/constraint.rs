@@ -51,6 +51,15 @@ pub enum Constraint {
     EventHeadSingle,
 }
 
+impl Constraint {
+    /// An object has that name already.
+    #[must_use]
+    pub fn is_name(self) -> bool {
+        let named = NAMED_CONSTRAINTS.iter().copied().flatten().find(|named| named.constraint == self);
+        named.is_some_and(|named| named.name.ends_with("_name_unique"))
+    }
+}
+
 /// One constraint of the schema: its name on PostgreSQL, what SQLite's message says, and what it means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConstraintName {

@@ -1,24 +1,24 @@
 //! Which addresses are free, and who gets which.
 //!
-//! **The problem.** A hundred thousand addresses a second are asked for and given back, of IPv4 blocks up to a /8 and IPv6 blocks up to a
+//! **The problem.** A hundred thousand addresses a second are claimed and released, of IPv4 blocks up to a /8 and IPv6 blocks up to a
 //! /32, each by exactly one owner, none again within its quarantine, while the answer of a commit is still on its way.
 //!
 //! **Structure.** A [`Pool`] keeps the *free* addresses of a subnet as disjoint intervals in an ordered map (first → last). Any address is
 //! the first of the interval at or after a cursor (next fit: an address isn't used again until all others were); a given one splits its
 //! interval; one that comes back joins its neighbours. Each costs O(log k) for k intervals, and an untouched /32 of IPv6 is one interval.
-//! What is taken or rests is a map beside it, so memory is that of what is used, never that of what could be.
+//! What is taken or quarantined is in a map beside it, so memory is that of what is used, never that of what could be.
 //!
 //! **Rejected.** A bitmap: 2⁹⁶ bits for IPv6, so a second structure and its second set of defects. The set of what is used with a cursor
 //! that probes: a nearly full subnet is probed from end to end for each address. The database (`NOT EXISTS …`): a read before each
 //! claim, and two readers find the same address; here it is the final judge only (`address_pk`).
 //!
 //! **Invariants**
-//! 1. Each address of a subnet that a host can have is exactly one of: free, claimed, held, resting; the gateway and those that no host can
+//! 1. Each address of a subnet that a host can have is exactly one of: free, claimed, held, quarantined; the gateway and those that no host can
 //!    have are none of them. Free ones are within the allocation ranges.
-//! 2. A *claim* is tentative: the commit's outcome makes it held or gives it back. Between, nobody else gets it.
-//! 3. What was held rests until its time when it is given back, whoever asks for it, also by name.
+//! 2. A *claim* is tentative: the commit's outcome makes it held or releases it. Until then nobody else gets it.
+//! 3. What was held is quarantined until its time when it is released, whoever requests it, also by name.
 //!
-//! Nothing here does I/O, knows a clock or draws lots.
+//! Nothing here does I/O, knows a clock or draws random numbers.
 
 mod pool;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use domain::{SubnetId, Timestamp, network::SubnetSpec};
 use std::{collections::HashMap, net::IpAddr};
 use uuid::Uuid;
 
-/// Which addresses: those of a network or of an external network. Ranges of two scopes may overlap.
+/// A network or an external network: whose addresses they are. Ranges of two scopes may overlap.
 pub type Scope = Uuid;
 
 /// An address of a scope.
@@ -42,7 +42,7 @@ pub struct Ipam {
 }
 
 impl Ipam {
-    /// Adds a subnet, or changes its ranges. `subnet_id` None: of an external network.
+    /// Adds a subnet, or changes its ranges. It has no `subnet_id` if it is an external network's.
     pub fn put_pool(&mut self, scope: Scope, subnet_id: Option<SubnetId>, spec: &SubnetSpec) {
         let pools = self.scopes.entry(scope).or_default();
         match pools.iter_mut().find(|pool| pool.cidr() == spec.cidr) {
@@ -107,7 +107,7 @@ impl Ipam {
     }
 
     /// The claim's commit failed: free as before.
-    pub fn give_back(&mut self, at: ScopedAddress) {
+    pub fn release(&mut self, at: ScopedAddress) {
         if let Some(pool) = self.pool_of(at)
             && pool.used(at.1) == Some(Use::Claimed)
         {
@@ -115,12 +115,12 @@ impl Ipam {
         }
     }
 
-    /// Its owner gave it up: nobody gets it before `until`.
-    pub fn rest(&mut self, at: ScopedAddress, until: Timestamp) {
-        self.set(at, Some(Use::Resting(until)));
+    /// Its owner gave the address up: nobody gets it before `until`.
+    pub fn quarantine(&mut self, at: ScopedAddress, until: Timestamp) {
+        self.set(at, Some(Use::Quarantined(until)));
     }
 
-    /// As the database says it is. None: free.
+    /// The address is what the database says. None: free.
     pub fn set(&mut self, at: ScopedAddress, used: Option<Use>) {
         if let Some(pool) = self.pool_of(at) {
             pool.set(at.1, used);

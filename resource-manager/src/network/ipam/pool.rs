@@ -12,18 +12,18 @@ use std::{
 /// Why an address can't be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// In none of the blocks.
+    /// The address is in none of the blocks.
     Outside,
     Gateway,
     /// IPv4's network or broadcast address, IPv6's subnet-router anycast.
     NotForHosts,
     Taken,
-    Resting {
+    Quarantined {
         until: Timestamp,
     },
     /// None is free.
     Full {
-        /// When the first that rests comes free.
+        /// When the first that is quarantined comes free.
         next: Option<Timestamp>,
     },
 }
@@ -31,10 +31,10 @@ pub enum Refusal {
 /// What an address that isn't free is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Use {
-    /// Until a commit's outcome.
+    /// Taken until the commit's outcome.
     Claimed,
     Held,
-    Resting(Timestamp),
+    Quarantined(Timestamp),
 }
 
 #[derive(Debug)]
@@ -47,8 +47,8 @@ pub struct Pool {
     /// First → last; disjoint, never adjacent, within the ranges.
     free: BTreeMap<u128, u128>,
     used: HashMap<u128, Use>,
-    /// By when their rest ends.
-    resting: BTreeSet<(Timestamp, u128)>,
+    /// By when their quarantine ends.
+    quarantined: BTreeSet<(Timestamp, u128)>,
     cursor: u128,
 }
 
@@ -59,23 +59,23 @@ fn number(address: IpAddr) -> u128 {
     }
 }
 
-/// Those of `spec` that any address is taken from.
+/// The ranges of `spec` that any address is taken from.
 fn ranges(spec: &SubnetSpec) -> Vec<(u128, u128)> {
     let cidr = spec.cidr;
     let first = number(cidr.addr()) + 1;
     let last = number(cidr.last()) - u128::from(cidr.v4());
-    let mut asked: Vec<(u128, u128)> = spec
+    let mut parts: Vec<(u128, u128)> = spec
         .allocation
         .iter()
         .map(|range| (number(range.first()).max(first), number(range.last()).min(last)))
         .filter(|(from, to)| from <= to)
         .collect();
     if spec.allocation.is_empty() {
-        asked.push((first, last));
+        parts.push((first, last));
     }
-    asked.sort_unstable();
+    parts.sort_unstable();
     let gateway = number(spec.gateway);
-    asked
+    parts
         .into_iter()
         .flat_map(|(from, to)| {
             if (from..=to).contains(&gateway) {
@@ -100,19 +100,19 @@ impl Pool {
             ranges: Vec::new(),
             free: BTreeMap::new(),
             used: HashMap::new(),
-            resting: BTreeSet::new(),
+            quarantined: BTreeSet::new(),
             cursor: 0,
         };
         pool.reshape(spec);
         pool
     }
 
-    /// Other ranges; what is used stays used, wherever it is.
+    /// Gives the pool other ranges; what is used stays used, wherever it is.
     pub fn reshape(&mut self, spec: &SubnetSpec) {
         self.gateway = spec.gateway;
         self.ranges = ranges(spec);
         self.free.clear();
-        // Ranges that touch are one interval.
+        // Adjacent ranges are one interval.
         for (from, to) in self.ranges.clone() {
             let joined = self.free.last_entry().filter(|last| last.get().checked_add(1) == Some(from));
             match joined {
@@ -161,9 +161,9 @@ impl Pool {
         self.free.iter().map(|(first, last)| last - first + 1).sum()
     }
 
-    /// Addresses whose rest is over are free.
-    fn wake(&mut self, now: Timestamp) {
-        while let Some((until, at)) = self.resting.first().copied()
+    /// Addresses whose quarantine has ended are free.
+    fn end_quarantines(&mut self, now: Timestamp) {
+        while let Some((until, at)) = self.quarantined.first().copied()
             && until <= now
         {
             self.set_number(at, None);
@@ -171,19 +171,19 @@ impl Pool {
     }
 
     pub(super) fn claim_any(&mut self, now: Timestamp) -> Result<IpAddr, Refusal> {
-        self.wake(now);
+        self.end_quarantines(now);
         let around = self.free.range(..=self.cursor).next_back().filter(|(_, last)| **last >= self.cursor);
         let next = around.map(|_| self.cursor);
         let next = next.or_else(|| self.free.range(self.cursor..).next().map(|(first, _)| *first));
         let next = next.or_else(|| self.free.first_key_value().map(|(first, _)| *first));
-        let at = next.ok_or_else(|| Refusal::Full { next: self.resting.first().map(|(until, _)| *until) })?;
+        let at = next.ok_or_else(|| Refusal::Full { next: self.quarantined.first().map(|(until, _)| *until) })?;
         self.cursor = at.saturating_add(1);
         self.set_number(at, Some(Use::Claimed));
         Ok(self.address(at))
     }
 
     pub(super) fn claim(&mut self, address: IpAddr, now: Timestamp) -> Result<(), Refusal> {
-        self.wake(now);
+        self.end_quarantines(now);
         if !self.cidr.contains(address) {
             return Err(Refusal::Outside);
         }
@@ -195,7 +195,7 @@ impl Pool {
         }
         match self.used(address) {
             Some(Use::Claimed | Use::Held) => Err(Refusal::Taken),
-            Some(Use::Resting(until)) => Err(Refusal::Resting { until }),
+            Some(Use::Quarantined(until)) => Err(Refusal::Quarantined { until }),
             None => {
                 self.set_number(number(address), Some(Use::Claimed));
                 Ok(())
@@ -214,11 +214,11 @@ impl Pool {
             Some(used) => self.used.insert(at, used),
             None => self.used.remove(&at),
         };
-        if let Some(Use::Resting(until)) = was {
-            self.resting.remove(&(until, at));
+        if let Some(Use::Quarantined(until)) = was {
+            self.quarantined.remove(&(until, at));
         }
-        if let Some(Use::Resting(until)) = used {
-            self.resting.insert((until, at));
+        if let Some(Use::Quarantined(until)) = used {
+            self.quarantined.insert((until, at));
         }
         match (was, used) {
             (None, Some(_)) => self.carve(at),
@@ -274,7 +274,7 @@ impl Pool {
             assert!(self.used.keys().all(|at| !(first..=last).contains(&at)), "what is used isn't free");
             before = Some(*last);
         }
-        let resting = self.used.iter().filter(|(_, used)| matches!(used, Use::Resting(_))).count();
-        assert_eq!(resting, self.resting.len());
+        let quarantined = self.used.iter().filter(|(_, used)| matches!(used, Use::Quarantined(_))).count();
+        assert_eq!(quarantined, self.quarantined.len());
     }
 }

@@ -41,10 +41,10 @@ fn any_address_is_the_next_one_and_a_used_one_comes_last() {
     let any = |ipam: &mut Ipam, now| ipam.claim_any(SCOPE, |_| true, now).map(|(_, address)| address);
     assert_eq!(any(&mut ipam, at(0)), Ok(ip("10.0.0.2")));
     assert_eq!(any(&mut ipam, at(0)), Ok(ip("10.0.0.3")));
-    ipam.give_back((SCOPE, ip("10.0.0.2")));
+    ipam.release((SCOPE, ip("10.0.0.2")));
     assert_eq!(any(&mut ipam, at(0)), Ok(ip("10.0.0.4")), "not the one that just came back");
     ipam.hold((SCOPE, ip("10.0.0.3")));
-    ipam.rest((SCOPE, ip("10.0.0.3")), at(60));
+    ipam.quarantine((SCOPE, ip("10.0.0.3")), at(60));
     assert_eq!(any(&mut ipam, at(0)), Ok(ip("10.0.0.5")));
     assert_eq!(any(&mut ipam, at(0)), Ok(ip("10.0.0.6")));
     assert_eq!(any(&mut ipam, at(0)), Ok(ip("10.0.0.2")), "around");
@@ -65,8 +65,8 @@ fn a_given_address_is_had_or_it_is_said_why_not() {
     assert_eq!(claim("10.0.1.5", at(0)), Err(Refusal::Outside));
     assert_eq!(claim("fd00::5", at(0)), Err(Refusal::Outside));
     assert_eq!(claim("10.0.0.11", at(0)), Ok(None));
-    ipam.rest((SCOPE, ip("10.0.0.5")), at(60));
-    assert_eq!(ipam.claim((SCOPE, ip("10.0.0.5")), at(59)), Err(Refusal::Resting { until: at(60) }));
+    ipam.quarantine((SCOPE, ip("10.0.0.5")), at(60));
+    assert_eq!(ipam.claim((SCOPE, ip("10.0.0.5")), at(59)), Err(Refusal::Quarantined { until: at(60) }));
     assert_eq!(ipam.claim((SCOPE, ip("10.0.0.5")), at(60)), Ok(None));
     assert_eq!(ipam.pools(SCOPE)[0].free(), 2, "10.0.0.10 and 10.0.0.12");
 }
@@ -131,7 +131,7 @@ impl Naive {
     fn free(&self, address: IpAddr, now: Timestamp) -> bool {
         match self.used.get(&address) {
             None => true,
-            Some(Use::Resting(until)) => *until <= now,
+            Some(Use::Quarantined(until)) => *until <= now,
             Some(Use::Claimed | Use::Held) => false,
         }
     }
@@ -189,7 +189,7 @@ proptest! {
                 }
                 Step::GiveBack(n) => {
                     let address = nth(v4, n % 32);
-                    ipam.give_back((SCOPE, address));
+                    ipam.release((SCOPE, address));
                     if naive.used.get(&address) == Some(&Use::Claimed) {
                         naive.used.remove(&address);
                     }
@@ -197,8 +197,8 @@ proptest! {
                 Step::Rest(n, secs) => {
                     let (address, until) = (nth(v4, n % 32), now.plus_secs(u64::from(secs)));
                     if naive.used.get(&address) == Some(&Use::Held) {
-                        ipam.rest((SCOPE, address), until);
-                        naive.used.insert(address, Use::Resting(until));
+                        ipam.quarantine((SCOPE, address), until);
+                        naive.used.insert(address, Use::Quarantined(until));
                     }
                 }
                 Step::Pass(secs) => now = now.plus_secs(u64::from(secs)),

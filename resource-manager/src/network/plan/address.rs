@@ -1,26 +1,29 @@
-//! Claiming addresses, and what is said to those who can't have one.
+//! Claiming addresses, and the problems of those who can't have one.
 
-use super::{Decided, Draft, named, scoped, words::port_named};
-use crate::network::ipam::{Refusal, Scope};
+use super::{Decision, Planner, planner::scoped};
+use crate::network::{
+    ipam::{Pool, Refusal, Scope},
+    topology::NamedRow as _,
+};
 use domain::{
-    ErrorKind, Problem,
-    network::{FixedIp, FixedIpRequest, Network, ObjectKind},
+    ErrorKind, NetworkId, Problem, SubnetId,
+    network::{FixedIp, FixedIpRequest, Network, Port, Subnet},
 };
 use std::net::IpAddr;
 
-impl Draft<'_> {
-    /// The addresses that a port of the network gets. None asked for: one of an IPv4 subnet and one of an IPv6 subnet, as far as there are.
-    pub(super) fn fixed_ips(&mut self, network: &Network, asked: &[FixedIpRequest]) -> Decided<Vec<FixedIp>> {
-        if !asked.is_empty() {
-            return asked.iter().map(|one| self.fixed_ip(network, *one)).collect();
+impl Planner<'_> {
+    /// The addresses that a port of the network gets. If none is requested: one of an IPv4 subnet and one of an IPv6 subnet, as far as the
+    /// network has them.
+    pub(super) fn fixed_ips(&mut self, network: &Network, requested: &[FixedIpRequest]) -> Decision<Vec<FixedIp>> {
+        if !requested.is_empty() {
+            return requested.iter().map(|request| self.fixed_ip(network, *request)).collect();
         }
         let mut given = Vec::new();
         for v4 in [true, false] {
             if self.topology.subnets_of(network.id).any(|subnet| subnet.spec.cidr.v4() == v4) {
-                let claimed = self.ipam.claim_any(network.id.0, |pool| pool.cidr().v4() == v4, self.ask.now);
                 let family = if v4 { "IPv4" } else { "IPv6" };
                 let what = format!("the {family} subnets of network {}", network.name);
-                given.push(self.given(network, claimed.map_err(|refusal| exhausted(&what, refusal))?)?);
+                given.push(self.any_fixed_ip(network, |pool| pool.cidr().v4() == v4, &what)?);
             }
         }
         if given.is_empty() {
@@ -34,15 +37,16 @@ impl Draft<'_> {
         Ok(given)
     }
 
-    fn given(&mut self, network: &Network, claimed: (Option<domain::SubnetId>, IpAddr)) -> Decided<FixedIp> {
-        let (subnet_id, address) = claimed;
+    fn any_fixed_ip(&mut self, network: &Network, of: impl Fn(&Pool) -> bool, what: &str) -> Decision<FixedIp> {
+        let claimed = self.ipam.claim_any(network.id.0, of, self.context.now);
+        let (subnet_id, address) = claimed.map_err(|refusal| exhausted(what, refusal))?;
         self.plan.claimed.push(scoped(network.id.0, address));
         let subnet_id = subnet_id.ok_or_else(|| Problem::not_found("subnet", address))?;
         Ok(FixedIp { subnet_id, address })
     }
 
-    fn fixed_ip(&mut self, network: &Network, asked: FixedIpRequest) -> Decided<FixedIp> {
-        match asked {
+    fn fixed_ip(&mut self, network: &Network, request: FixedIpRequest) -> Decision<FixedIp> {
+        match request {
             FixedIpRequest::Address(address) => {
                 let claimed = self.claim(network.id.0, address, || format!("network {}", network.name));
                 let subnet_id = claimed.map_err(|problem| problem.with_field("fixed_ips", address.to_string()))?;
@@ -50,18 +54,15 @@ impl Draft<'_> {
                 Ok(FixedIp { subnet_id, address })
             }
             FixedIpRequest::AnyOf(subnet_id) => {
-                let subnet = self.subnet(subnet_id)?;
+                let subnet: Subnet = self.fetch(subnet_id)?;
                 if subnet.network_id != network.id {
                     return Err(Problem::invalid(
                         "fixed_ips",
                         format!("the subnet {} isn't one of network {}", subnet.name, network.name),
                     ));
                 }
-                let claimed =
-                    self.ipam.claim_any(network.id.0, |pool| pool.subnet_id() == Some(subnet_id), self.ask.now);
-                let what = format!("the subnet {}", named(ObjectKind::Subnet, &subnet.name, subnet.id));
-                let claimed = claimed.map_err(|refusal| exhausted(&what, refusal))?;
-                self.given(network, claimed)
+                let what = format!("the {}", subnet.describe());
+                self.any_fixed_ip(network, |pool| pool.subnet_id() == Some(subnet_id), &what)
             }
         }
     }
@@ -72,8 +73,8 @@ impl Draft<'_> {
         scope: Scope,
         address: IpAddr,
         of: impl Fn() -> String,
-    ) -> Decided<Option<domain::SubnetId>> {
-        match self.ipam.claim(scoped(scope, address), self.ask.now) {
+    ) -> Decision<Option<SubnetId>> {
+        match self.ipam.claim(scoped(scope, address), self.context.now) {
             Ok(subnet_id) => {
                 self.plan.claimed.push(scoped(scope, address));
                 Ok(subnet_id)
@@ -114,21 +115,21 @@ impl Draft<'_> {
                 format!("the address {address} of {of} is taken{}", self.holder(scope, address)),
             )
             .with_hint("choose another, or give none to get any that is free"),
-            Refusal::Resting { until } => Problem::new(
+            Refusal::Quarantined { until } => Problem::new(
                 ErrorKind::AlreadyExists,
-                "address_resting",
-                format!("the address {address} of {of} was given back a moment ago and rests until {until}"),
+                "address_quarantined",
+                format!("the address {address} of {of} was released a moment ago and is quarantined until {until}"),
             )
             .with_hint("packets for its last owner are still on their way: try again then, or leave the address out"),
             Refusal::Full { .. } => exhausted(of, refusal),
         }
     }
 
-    /// Who has it, where that is the asker's to know.
+    /// The port that has the address, where the caller may know it.
     fn holder(&self, scope: Scope, address: IpAddr) -> String {
-        let has = |port: &&domain::network::Port| port.fixed_ips.iter().any(|ip| ip.address == address);
-        let port = self.topology.ports_of(domain::NetworkId(scope)).find(has);
-        port.map(|port| format!(" by {}", port_named(port))).unwrap_or_default()
+        let has = |port: &&Port| port.fixed_ips.iter().any(|ip| ip.address == address);
+        let port = self.topology.ports_of(NetworkId(scope)).find(has);
+        port.map(|port| format!(" by {}", port.describe())).unwrap_or_default()
     }
 }
 
@@ -136,16 +137,15 @@ impl Draft<'_> {
 pub(super) fn exhausted(what: &str, refusal: Refusal) -> Problem {
     let problem = Problem::new(ErrorKind::InvalidState, "no_free_address", format!("no address of {what} is free"));
     match refusal {
-        Refusal::Full { next: Some(next) } => {
-            problem.with_hint(format!("the next that rests is free at {next}; or widen the allocation ranges"))
-        }
+        Refusal::Full { next: Some(next) } => problem
+            .with_hint(format!("the next one that is quarantined is free at {next}; or widen the allocation ranges")),
         Refusal::Full { next: None }
         | Refusal::Outside
         | Refusal::Gateway
         | Refusal::NotForHosts
         | Refusal::Taken
-        | Refusal::Resting { .. } => {
-            problem.with_hint("give back what you don't need, widen the allocation ranges, or add a subnet")
+        | Refusal::Quarantined { .. } => {
+            problem.with_hint("release what you don't need, widen the allocation ranges, or add a subnet")
         }
     }
 }

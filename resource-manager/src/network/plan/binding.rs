@@ -1,11 +1,10 @@
-//! Ports of instances that are committed: bound to a host, released when the instance's deletion was accepted, forgotten when it is proven
+//! Ports of instances that are committed: bound to a host, releasing once the instance's deletion was accepted, removed when it is proven
 //! gone.
 //!
 //! A port's epoch rises exactly when it is given to another instance, host or epoch of its instance: then the host that had it must not
-//! answer for its addresses any more. What the metadata service says is no such thing: it raises the generation alone.
+//! answer for its addresses any more. A change of what the metadata service says is no such thing: it raises the generation alone.
 
-use super::{Decided, Draft, Plan};
-use crate::network::topology::{Key, Learned};
+use super::{Decision, Plan, Planner};
 use domain::{
     ErrorKind, HostId, InstanceId, PortId, Problem,
     network::{Port, PortState, PortStatus},
@@ -14,7 +13,7 @@ use domain::{
 use store::{PortBind, PortDetach, PortRelease};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BindAsked {
+pub struct BindRequest {
     pub port_id: PortId,
     pub instance_id: InstanceId,
     pub host_id: HostId,
@@ -26,117 +25,116 @@ pub struct BindAsked {
 /// What binding a port comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
-    /// Under this epoch.
+    /// The port is bound under this epoch.
     Bound { epoch: i64 },
     /// The reservation is gone: reserve anew.
     Expired,
 }
 
-impl Draft<'_> {
-    /// Each by itself: the outcomes in order.
-    pub fn bind(mut self, asked: &[BindAsked]) -> Decided<(Plan, Vec<Binding>)> {
-        let outcomes = asked.iter().map(|one| self.bind_one(one)).collect::<Decided<Vec<Binding>>>()?;
-        Ok((self.plan, outcomes))
+impl Planner<'_> {
+    /// Each is decided by itself: the outcomes in order.
+    pub fn bind(self, requests: &[BindRequest]) -> Decision<(Plan, Vec<Binding>)> {
+        self.finish_with(|planner| requests.iter().map(|request| planner.bind_port(request)).collect())
     }
 
-    fn bind_one(&mut self, asked: &BindAsked) -> Decided<Binding> {
-        self.plan.seen.push(Key::Port(asked.port_id));
-        let Some(was) = self.topology.port(asked.port_id) else { return Ok(Binding::Expired) };
-        if was.state == PortState::Releasing || was.owner.is_none_or(|owner| owner.instance_id != asked.instance_id) {
+    fn bind_port(&mut self, request: &BindRequest) -> Decision<Binding> {
+        self.reads::<Port>(request.port_id);
+        let Some(old) = self.topology.port(request.port_id) else { return Ok(Binding::Expired) };
+        if old.state == PortState::Releasing || old.owner.is_none_or(|owner| owner.instance_id != request.instance_id) {
             return Ok(Binding::Expired);
         }
-        if asked.instance_epoch < was.instance_epoch {
+        if request.instance_epoch < old.instance_epoch {
             return Err(Problem::new(
                 ErrorKind::StaleGeneration,
                 "stale_epoch",
                 format!(
-                    "the port {} is bound under epoch {} of its instance: {} is over",
-                    was.id, was.instance_epoch, asked.instance_epoch
+                    "the port {} is bound under epoch {} of its instance: {} has ended",
+                    old.id, old.instance_epoch, request.instance_epoch
                 ),
             ));
         }
-        let hostname = asked.hostname.to_lowercase();
-        let placed = was.state == PortState::Active
-            && was.expires_at.is_none()
-            && was.host_id == Some(asked.host_id)
-            && was.instance_epoch == asked.instance_epoch;
-        if placed && was.metadata_digest == asked.metadata_digest && was.hostname == hostname {
-            return Ok(Binding::Bound { epoch: was.epoch });
+        let hostname = request.hostname.to_lowercase();
+        let placed = old.state == PortState::Active
+            && old.expires_at.is_none()
+            && old.host_id == Some(request.host_id)
+            && old.instance_epoch == request.instance_epoch;
+        if placed && old.metadata_digest == request.metadata_digest && old.hostname == hostname {
+            return Ok(Binding::Bound { epoch: old.epoch });
         }
-        let (epoch, status) = if placed { (was.epoch, was.status) } else { (was.epoch + 1, PortStatus::Building) };
+        let (epoch, status) = if placed { (old.epoch, old.status) } else { (old.epoch + 1, PortStatus::Building) };
         let bound = Port {
             hostname,
             state: PortState::Active,
-            host_id: Some(asked.host_id),
+            host_id: Some(request.host_id),
             epoch,
-            instance_epoch: asked.instance_epoch,
-            metadata_digest: asked.metadata_digest.clone(),
+            instance_epoch: request.instance_epoch,
+            metadata_digest: request.metadata_digest.clone(),
             expires_at: None,
             status,
             status_reason: String::new(),
-            generation: was.generation + 1,
-            ..was.clone()
+            generation: old.generation + 1,
+            ..old.clone()
         };
         self.op(PortBind {
             id: bound.id,
-            expected_generation: was.generation,
-            instance_id: asked.instance_id,
-            host_id: asked.host_id,
+            expected_generation: old.generation,
+            instance_id: request.instance_id,
+            host_id: request.host_id,
             epoch,
-            instance_epoch: asked.instance_epoch,
+            instance_epoch: request.instance_epoch,
             metadata_digest: bound.metadata_digest.clone(),
             hostname: bound.hostname.clone(),
             status,
         });
-        self.learn(Learned::Port(bound));
+        self.put(bound);
         Ok(Binding::Bound { epoch })
     }
 
-    /// The deletion of their instances was accepted: those made with them give back their quota and their floating IPs; all stay where they
-    /// are until proof.
+    /// The deletion of the ports' instances was accepted: those made with them free their quota and their floating IPs; all stay where they
+    /// are until there is proof.
     #[must_use]
     pub fn release_ports(mut self, ports: &[Port]) -> Plan {
-        for was in ports {
-            self.plan.seen.push(Key::Port(was.id));
-            if !was.owner.is_some_and(|owner| owner.with_instance) || was.state == PortState::Releasing {
+        for old in ports {
+            self.reads::<Port>(old.id);
+            if !old.owner.is_some_and(|owner| owner.with_instance) || old.state == PortState::Releasing {
                 continue;
             }
-            self.dissociate(was);
-            self.op(PortRelease { id: was.id, expected_generation: was.generation });
-            self.uses(was.project_id, QuotaAmounts { ports: -1, ..QuotaAmounts::NONE });
-            let released =
-                Port { state: PortState::Releasing, expires_at: None, generation: was.generation + 1, ..was.clone() };
-            self.learn(Learned::Port(released));
+            self.dissociate(old);
+            self.op(PortRelease { id: old.id, expected_generation: old.generation });
+            self.uses(old.project_id, QuotaAmounts { ports: -1, ..QuotaAmounts::NONE });
+            let generation = old.generation + 1;
+            self.put(Port { state: PortState::Releasing, expires_at: None, generation, ..old.clone() });
         }
         self.plan
     }
 
-    /// Nobody has them any more: those made with their instance go, the others are free again. What was never bound needs no rest.
+    /// No instance has the ports any more: those made with their instance go, the others are free again. What was never bound needs no
+    /// quarantine.
     #[must_use]
     pub fn remove_ports(mut self, ports: &[Port]) -> Plan {
-        for was in ports {
-            self.plan.seen.push(Key::Port(was.id));
-            let Some(owner) = was.owner else { continue };
+        for old in ports {
+            self.reads::<Port>(old.id);
+            let Some(owner) = old.owner else { continue };
             if owner.with_instance {
-                self.dissociate(was);
-                let rest_secs = if was.host_id.is_some() { self.ask.quarantine_secs } else { 0 };
-                self.remove_port(was, rest_secs);
+                self.dissociate(old);
+                let quarantine_secs = if old.host_id.is_some() { self.context.quarantine_secs } else { 0 };
+                self.remove_port(old, quarantine_secs);
                 continue;
             }
-            self.op(PortDetach { id: was.id, expected_generation: was.generation });
-            self.learn(Learned::Port(Port {
+            self.op(PortDetach { id: old.id, expected_generation: old.generation });
+            self.put(Port {
                 owner: None,
                 hostname: String::new(),
                 host_id: None,
-                epoch: was.epoch + 1,
+                epoch: old.epoch + 1,
                 instance_epoch: 0,
                 metadata_digest: String::new(),
                 expires_at: None,
                 status: PortStatus::Down,
                 status_reason: String::new(),
-                generation: was.generation + 1,
-                ..was.clone()
-            }));
+                generation: old.generation + 1,
+                ..old.clone()
+            });
         }
         self.plan
     }

@@ -1,33 +1,33 @@
 //! What a new project finds: a network and a security group named `default`, and a way out if there is an outside.
 
-use super::{DEFAULT, Decided, Draft};
-use crate::network::plan::Words;
+use super::{Decision, Planner};
+use crate::network::topology::{DEFAULT, NamedRow as _};
 use domain::{
     Name, NetworkId, Problem, RouterId, SecurityGroupId, SecurityRuleId, SubnetId,
     network::{
-        ChangeOutcome, Cidr, Direction, Ethertype, ExternalNetwork, Match, ObjectKind, PortRange, Protocol, Remote,
-        SecurityGroupRule, SecurityRule, SubnetSpec,
+        ChangeOutcome, Cidr, Direction, Ethertype, ExternalNetwork, Match, NewNetwork, NewRouter, NewSecurityGroup,
+        NewSubnet, PortRange, Protocol, Remote, SecurityGroupRule, SecurityRule, SubnetSpec,
     },
 };
+use operation::Activity;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use store::ProjectNetworkDefaultInsert;
 
-/// Of every project: ranges of two networks may overlap.
+/// The IPv4 subnet of every default network: ranges of two networks may overlap.
 const IPV4: (Ipv4Addr, u8) = (Ipv4Addr::new(10, 0, 0, 0), 20);
 
-/// What the project's quota leaves room for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fits {
-    /// With its two subnets.
+/// Which of the defaults the project's quota allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QuotaFit {
+    /// The network with its two subnets.
     pub network: bool,
     pub router: bool,
-    /// With its rules.
+    /// The security group with its rules.
     pub group: bool,
 }
 
 /// Instances reach everything; they are reached by one another, by ping and by SSH.
-#[must_use]
-pub fn rules(own: SecurityGroupId) -> Vec<SecurityRule> {
+fn rules(own: SecurityGroupId) -> Vec<SecurityRule> {
     let ssh = Match::Protocol {
         protocol: Protocol::Tcp,
         ports: Some(PortRange { first: 22, last: 22 }),
@@ -46,7 +46,7 @@ pub fn rules(own: SecurityGroupId) -> Vec<SecurityRule> {
         .collect()
 }
 
-fn describe(rule: &SecurityRule) -> &'static str {
+fn description(rule: &SecurityRule) -> &'static str {
     match (rule.direction, rule.matches, rule.remote) {
         (Direction::Egress, _, _) => "to anywhere",
         (Direction::Ingress, _, Remote::Group(_)) => "among members of the group",
@@ -65,60 +65,63 @@ fn spec(addr: IpAddr, prefix: u8) -> SubnetSpec {
     SubnetSpec { cidr, gateway, dns: vec![], allocation: vec![], host_routes: vec![] }
 }
 
-impl Draft<'_> {
-    /// Whoever has one of that name already keeps it.
-    pub fn defaults(&mut self, fits: Fits) -> Decided<ChangeOutcome> {
+impl Planner<'_> {
+    /// A project that has an object of that name already keeps it.
+    pub(super) fn defaults(&mut self, fit: QuotaFit) -> Decision<ChangeOutcome> {
         let project_id = self.project()?;
-        let invalid = |_| Problem::internal();
-        let name: Name = DEFAULT.parse().map_err(invalid)?;
-        self.op(ProjectNetworkDefaultInsert { project_id, made_at: self.ask.now });
-        let mut touches = Vec::new();
+        let name = default_name(DEFAULT)?;
+        self.op(ProjectNetworkDefaultInsert { project_id, made_at: self.context.now });
+        let mut affects = Vec::new();
         let has_network = self.topology.networks().any(|n| n.project_id == project_id && n.name == name);
-        if fits.network && !has_network {
-            let network = self.new_network(NetworkId::new(), &name, "made with the project", None)?;
-            let (v4, prefix) = IPV4;
-            self.new_subnet(
-                SubnetId::new(),
-                &network,
-                &"ipv4".parse().map_err(invalid)?,
-                &spec(v4.into(), prefix),
-                true,
-            );
-            // A unique local prefix, 40 bits of it drawn (RFC 4193).
-            let [a, b, c, d, e, ..] = (self.dice)().to_be_bytes();
-            let v6 = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-            self.new_subnet(SubnetId::new(), &network, &"ipv6".parse().map_err(invalid)?, &spec(v6.into(), 64), true);
-            touches.push(super::named(ObjectKind::Network, &name, network.id));
-            // The one that was there first.
-            let key = |external: &&ExternalNetwork| (external.created_at, external.id);
-            let outside = self.topology.external_networks().min_by_key(key).map(|external| external.id);
-            let has_router = self.topology.routers().any(|r| r.project_id == project_id && r.name == name);
-            if let Some(outside) = outside.filter(|_| fits.router && !has_router) {
-                let router = self.new_router(RouterId::new(), &name, &network, outside, true);
-                touches.push(super::named(ObjectKind::Router, &name, router.id));
-            }
+        if fit.network && !has_network {
+            affects.extend(self.default_network(&name, fit.router)?);
         }
         let has_group = self.topology.security_groups().any(|g| g.project_id == project_id && g.name == name);
-        if fits.group && !has_group {
+        if fit.group && !has_group {
             let id = SecurityGroupId::new();
-            let new = rules(id).into_iter().map(|rule| SecurityGroupRule {
+            let rules = rules(id).into_iter().map(|rule| SecurityGroupRule {
                 id: SecurityRuleId::new(),
                 security_group_id: id,
                 rule,
-                description: describe(&rule).to_owned(),
+                description: description(&rule).to_owned(),
             });
-            let new: Vec<SecurityGroupRule> = new.collect();
-            self.new_security_group(project_id, id, &name, "of ports that name no other", &new);
-            touches.push(super::named(ObjectKind::SecurityGroup, &name, id));
+            let (rules, description) = (rules.collect(), "of ports that name no other".to_owned());
+            let group = self.insert_security_group(project_id, NewSecurityGroup { id, name, description, rules });
+            affects.push(group.describe());
         }
-        self.plan.words.push(Words {
-            event: "project.network_defaults".to_owned(),
-            action: "project.network_defaults".to_owned(),
-            object_kind: "project",
-            object_id: project_id.to_string(),
-            project_id: Some(project_id),
-            message: format!("the project got its defaults: {}", touches.join(", ")),
-        });
-        Ok(ChangeOutcome { object: None, summary: "the project has its defaults".to_owned(), affects: touches })
+        let kind = "project.network_defaults";
+        let message = format!("the project got its defaults: {}", affects.join(", "));
+        let activity = Activity::new("project", project_id, kind, kind, message).in_project(project_id);
+        self.plan.activities.push(activity.with_data(serde_json::json!({ "affects": affects })));
+        Ok(ChangeOutcome { object: None, summary: "the project has its defaults".to_owned(), affects })
     }
+
+    fn default_network(&mut self, name: &Name, with_router: bool) -> Decision<Vec<String>> {
+        let (id, description) = (NetworkId::new(), "made with the project".to_owned());
+        let network = self.insert_network(NewNetwork { id, name: name.clone(), description, mtu: None })?;
+        // A unique local prefix, 40 bits of which are random (RFC 4193).
+        let [a, b, c, d, e, ..] = (self.rng)().to_be_bytes();
+        let v6 = Ipv6Addr::from([0xfd, a, b, c, d, e, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let (v4, v4_prefix) = IPV4;
+        for (name, spec) in [("ipv4", spec(v4.into(), v4_prefix)), ("ipv6", spec(v6.into(), 64))] {
+            let (id, name) = (SubnetId::new(), default_name(name)?);
+            self.insert_subnet(NewSubnet { id, network_id: network.id, name, spec, dhcp: true }, &network);
+        }
+        let mut affects = vec![network.describe()];
+        // The way out leads to the external network that was there first.
+        let age = |external: &&ExternalNetwork| (external.created_at, external.id);
+        let external = self.topology.external_networks().min_by_key(age).map(|external| external.id);
+        let has_router = self.topology.routers().any(|r| r.project_id == network.project_id && r.name == *name);
+        if let Some(external_network_id) = external.filter(|_| with_router && !has_router) {
+            let (id, name, network_id) = (RouterId::new(), name.clone(), network.id);
+            let router =
+                self.insert_router(NewRouter { id, name, network_id, external_network_id, source_nat: true }, &network);
+            affects.push(router.describe());
+        }
+        Ok(affects)
+    }
+}
+
+fn default_name(name: &str) -> Decision<Name> {
+    name.parse().map_err(|_| Problem::internal())
 }

@@ -1,17 +1,17 @@
 //! Networks.
 
-use super::{Decided, Deed, Draft, PoolChange, check_description, in_use, named, words::port_named};
-use crate::network::topology::{Key, Learned};
+use super::{Decision, Planner, Planning, PoolChange, Verb, planner::in_use};
+use crate::network::topology::NamedRow as _;
 use domain::{
-    ErrorKind, Name, NetworkId, Problem,
-    network::{ChangeOutcome, MTU_MAX, MTU_MIN, Network, NetworkObject, NetworkPatch, NewNetwork, ObjectKind, Vni},
+    ErrorKind, NetworkId, Problem,
+    network::{ChangeOutcome, Network, NetworkPatch, NewNetwork, ObjectKind, Subnet, Vni},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
 use store::{NetworkChange, NetworkDelete, NetworkInsert};
 
 /// The first that is free at or after the one that was drawn, around the range. None: all are taken.
-pub(super) fn pick_vni((first, last): (u32, u32), taken: &BTreeSet<u32>, drawn: u64) -> Option<u32> {
+fn pick_vni((first, last): (u32, u32), taken: &BTreeSet<u32>, drawn: u64) -> Option<u32> {
     let size = u64::from(last - first) + 1;
     let start = first + u32::try_from(drawn % size).unwrap_or(0);
     // In each half, taken ones are walked over only while they are without a gap.
@@ -28,115 +28,85 @@ pub(super) fn pick_vni((first, last): (u32, u32), taken: &BTreeSet<u32>, drawn: 
     gap(start, last).or_else(|| if start > first { gap(first, start - 1) } else { None })
 }
 
-impl Draft<'_> {
-    pub(super) fn vni(&mut self) -> Decided<Vni> {
+impl Planner<'_> {
+    fn vni(&mut self) -> Decision<Vni> {
         let taken: BTreeSet<u32> = self.topology.networks().map(|network| network.vni.get()).collect();
-        let picked = pick_vni(self.ask.vni, &taken, (self.dice)());
+        let picked = pick_vni(self.context.vni, &taken, (self.rng)());
         picked.and_then(|vni| Vni::try_from(vni).ok()).ok_or_else(|| {
             Problem::new(ErrorKind::InvalidState, "vnis_exhausted", "this cloud has as many networks as it can have")
                 .with_hint("ask its operator to widen resource.vni_first to resource.vni_last")
         })
     }
 
-    pub(super) fn network_create(&mut self, new: &NewNetwork) -> Decided<ChangeOutcome> {
+    pub(super) fn insert_network(&mut self, new: NewNetwork) -> Decision<Network> {
+        let project_id = self.project()?;
         let NewNetwork { id, name, description, mtu } = new;
-        let (id, mtu) = (*id, *mtu);
-        let project_id = self.project()?;
-        check_description(description)?;
-        if let Some(mtu) = mtu
-            && !(MTU_MIN..=MTU_MAX).contains(&mtu)
-        {
-            return Err(Problem::invalid("mtu", format!("must be {MTU_MIN} to {MTU_MAX}, not {mtu}")));
-        }
-        let taken = |n: &Network| n.project_id == project_id && n.name == *name;
-        self.free_name(ObjectKind::Network, name, |t| t.networks().any(taken))?;
-        let object = self.new_network(id, name, description, mtu)?;
-        Ok(self.done(Deed::Create, NetworkObject::Network(object), name, vec![]))
-    }
-
-    pub(super) fn new_network(
-        &mut self,
-        id: NetworkId,
-        name: &Name,
-        description: &str,
-        mtu: Option<u32>,
-    ) -> Decided<Network> {
-        let project_id = self.project()?;
-        let object = Network {
-            id,
-            project_id,
-            name: name.clone(),
-            description: description.to_owned(),
-            vni: self.vni()?,
-            mtu,
-            generation: 1,
-            created_at: self.ask.now,
-        };
+        let (vni, created_at) = (self.vni()?, self.context.now);
+        let object = Network { id, project_id, name, description, vni, mtu, generation: 1, created_at };
         self.op(NetworkInsert {
             id,
             project_id,
             name: object.name.clone(),
             description: object.description.clone(),
-            vni: object.vni,
+            vni,
             mtu,
-            created_at: object.created_at,
+            created_at,
         });
         self.uses(project_id, QuotaAmounts { networks: 1, ..QuotaAmounts::NONE });
-        self.learn(Learned::Network(object.clone()));
+        self.put(object.clone());
         Ok(object)
     }
+}
 
-    pub(super) fn network_update(&mut self, id: NetworkId, patch: &NetworkPatch) -> Decided<ChangeOutcome> {
-        let NetworkPatch { name, description } = patch;
-        let was = self.network(id)?;
-        self.fence(ObjectKind::Network, &was.name, was.generation)?;
-        let mut object = Network { generation: was.generation + 1, ..was.clone() };
-        if let Some(name) = name {
-            let taken = |n: &Network| n.project_id == was.project_id && n.name == *name && n.id != id;
-            self.free_name(ObjectKind::Network, name, |t| t.networks().any(taken))?;
-            object.name = name.clone();
+impl Planning for Network {
+    fn create(planner: &mut Planner<'_>, new: &NewNetwork) -> Decision<ChangeOutcome> {
+        let project_id = planner.project()?;
+        planner.takes_name::<Self>(&new.name, new.id, |other| other.project_id == project_id)?;
+        let object = planner.insert_network(new.clone())?;
+        Ok(planner.finish(Verb::Create, object, vec![]))
+    }
+
+    fn update(planner: &mut Planner<'_>, id: NetworkId, patch: &NetworkPatch) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        let NetworkPatch { name, description } = patch.clone();
+        if let Some(name) = &name {
+            planner.takes_name::<Self>(name, id, |other| other.project_id == old.project_id)?;
         }
-        if let Some(description) = description {
-            check_description(description)?;
-            object.description.clone_from(description);
-        }
-        self.op(NetworkChange {
+        let object = Self {
+            name: name.unwrap_or(old.name),
+            description: description.unwrap_or(old.description),
+            generation: old.generation + 1,
+            ..old
+        };
+        planner.op(NetworkChange {
             id,
-            expected_generation: was.generation,
+            expected_generation: old.generation,
             name: object.name.clone(),
             description: object.description.clone(),
         });
-        self.learn(Learned::Network(object.clone()));
-        let name = object.name.clone();
-        Ok(self.done(Deed::Change, NetworkObject::Network(object), name, vec![]))
+        planner.put(object.clone());
+        Ok(planner.finish(Verb::Change, object, vec![]))
     }
 
-    pub(super) fn network_delete(&mut self, id: NetworkId) -> Decided<ChangeOutcome> {
-        let was = self.network(id)?;
-        self.fence(ObjectKind::Network, &was.name, was.generation)?;
-        let ports = self.topology.ports_of(id).map(port_named);
-        let router = self.topology.router_of(id).map(|router| named(ObjectKind::Router, &router.name, router.id));
-        let peerings =
-            self.topology.peerings_of(id).map(|peering| named(ObjectKind::Peering, &peering.name, peering.id));
+    fn delete(planner: &mut Planner<'_>, id: NetworkId) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        let topology = planner.topology;
+        let ports = topology.ports_of(id).map(|port| port.describe());
+        let router = topology.router_of(id).map(|router| router.describe());
+        let peerings = topology.peerings_of(id).map(|peering| peering.describe());
         let users: Vec<String> = ports.chain(router).chain(peerings).collect();
         if !users.is_empty() {
-            return Err(in_use(
-                ObjectKind::Network,
-                &was.name,
-                &users,
-                "delete these first, and the instances whose ports they are",
-            ));
+            let hint = "delete these first, and the instances whose ports they are";
+            return Err(in_use(ObjectKind::Network, &old.name, &users, hint));
         }
-        let subnets: Vec<_> = self.topology.subnets_of(id).cloned().collect();
-        self.op(NetworkDelete { id, expected_generation: was.generation });
+        planner.op(NetworkDelete { id, expected_generation: old.generation });
+        let subnets: Vec<&Subnet> = topology.subnets_of(id).collect();
         let subnet_count = i64::try_from(subnets.len()).unwrap_or(i64::MAX);
-        self.uses(was.project_id, QuotaAmounts { networks: -1, subnets: -subnet_count, ..QuotaAmounts::NONE });
-        self.plan.pools.push(PoolChange::RemoveScope(id.0));
-        for subnet in &subnets {
-            self.learn(Learned::Gone(Key::Subnet(subnet.id)));
-        }
-        self.learn(Learned::Gone(Key::Network(id)));
-        let touches = subnets.iter().map(|subnet| named(ObjectKind::Subnet, &subnet.name, subnet.id)).collect();
-        Ok(self.done(Deed::Delete, NetworkObject::Network(was.clone()), &was.name, touches))
+        planner.uses(old.project_id, QuotaAmounts { networks: -1, subnets: -subnet_count, ..QuotaAmounts::NONE });
+        planner.plan.pools.push(PoolChange::RemoveScope(id.0));
+        subnets.iter().for_each(|subnet| planner.gone::<Subnet>(subnet.id));
+        planner.gone::<Self>(id);
+        let others = subnets.iter().map(|subnet| subnet.describe()).collect();
+        Ok(planner.finish(Verb::Delete, old, others))
     }
 }

@@ -1,95 +1,93 @@
 //! Peerings: two networks of a project whose instances reach each other.
 
-use super::{Decided, Deed, Draft, named, subnet::touched};
-use crate::network::topology::{Key, Learned};
+use super::{Decision, Planner, Planning, Verb};
+use crate::network::topology::NamedRow as _;
 use domain::{
     ErrorKind, NetworkId, PeeringId, Problem,
-    network::{ChangeOutcome, Network, NetworkObject, NewPeering, ObjectKind, Peering},
+    network::{ChangeOutcome, Network, NewPeering, NoPatch, Peering},
     quota::QuotaAmounts,
 };
 use std::collections::BTreeSet;
 use store::{PeeringDelete, PeeringInsert};
 
-impl Draft<'_> {
-    pub(super) fn peering_create(&mut self, new: &NewPeering) -> Decided<ChangeOutcome> {
-        let NewPeering { id, name, network_id, peer_network_id } = new;
-        let (id, network_id, peer_network_id) = (*id, *network_id, *peer_network_id);
-        let project_id = self.project()?;
-        let (one, two) =
-            (self.network(network_id.min(peer_network_id))?, self.network(network_id.max(peer_network_id))?);
-        if let Some(there) =
-            self.topology.peerings_of(one.id).find(|p| p.network_id == two.id || p.peer_network_id == two.id)
-        {
-            return Err(Problem::new(
-                ErrorKind::AlreadyExists,
-                "peering_exists",
-                format!("the networks {} and {} are peered already, by {}", one.name, two.name, there.name),
-            ));
-        }
-        let peerings = self.topology.peerings_of(one.id).chain(self.topology.peerings_of(two.id));
-        let taken = peerings.into_iter().any(|peering| peering.name == *name);
-        self.free_name(ObjectKind::Peering, name, |_| taken)?;
-        // Each will see the other, and each one's peers will too.
-        let around = |network: &Network| -> BTreeSet<NetworkId> {
-            self.topology.peers_of(network.id).chain([network.id]).collect()
-        };
-        let (of_one, of_two) = (around(&one), around(&two));
-        for (network, others) in [(&one, &of_two), (&two, &of_one)] {
-            for subnet in self.topology.subnets_of(network.id) {
-                if let Some((other, taken)) = self.overlap(subnet.spec.cidr, others) {
-                    return Err(Problem::new(
-                        ErrorKind::InvalidState,
-                        "subnet_overlaps",
-                        format!(
-                            "{} of network {} overlaps {taken} of network {}: an address could mean either",
-                            subnet.spec.cidr, network.name, other.name
-                        ),
-                    )
-                    .with_hint(
-                        "networks that reach each other need ranges of their own: use another subnet in one of them",
-                    ));
-                }
-            }
-        }
-        let object = Peering {
-            id,
-            project_id,
-            name: name.clone(),
-            network_id: one.id,
-            peer_network_id: two.id,
-            generation: 1,
-            created_at: self.ask.now,
-        };
-        self.op(PeeringInsert {
-            id,
-            project_id,
-            name: name.clone(),
-            network_id: one.id,
-            peer_network_id: two.id,
-            created_at: object.created_at,
-        });
-        // A subnet that is added meanwhile to any of them must be looked at again.
-        let concerned: BTreeSet<NetworkId> = of_one.union(&of_two).copied().collect();
-        let concerned: Vec<Network> = concerned.iter().filter_map(|id| self.topology.network(*id).cloned()).collect();
-        concerned.iter().for_each(|network| self.touch(network));
-        self.uses(project_id, QuotaAmounts { peerings: 1, ..QuotaAmounts::NONE });
-        self.learn(Learned::Peering(object.clone()));
-        Ok(self.done(Deed::Create, NetworkObject::Peering(object), name, vec![touched(&one), touched(&two)]))
+fn peering_exists(one: &Network, two: &Network, existing: &Peering) -> Problem {
+    Problem::new(
+        ErrorKind::AlreadyExists,
+        "peering_exists",
+        format!("the networks {} and {} are peered already, by {}", one.name, two.name, existing.name),
+    )
+}
+
+impl Planner<'_> {
+    /// The network and its peers: what a new peer of it will reach.
+    fn with_peers(&self, network: &Network) -> BTreeSet<NetworkId> {
+        self.topology.peers_of(network.id).chain([network.id]).collect()
     }
 
-    pub(super) fn peering_delete(&mut self, id: PeeringId) -> Decided<ChangeOutcome> {
-        self.plan.seen.push(Key::Peering(id));
-        let mine = |peering: &&Peering| Some(peering.project_id) == self.ask.project_id;
-        let was = self.topology.peering(id).filter(mine).cloned().ok_or_else(|| Problem::not_found("peering", id))?;
-        self.fence(ObjectKind::Peering, &was.name, was.generation)?;
-        let (one, two) = (self.network(was.network_id)?, self.network(was.peer_network_id)?);
-        self.op(PeeringDelete { id, expected_generation: was.generation });
-        self.touch(&one);
-        self.touch(&two);
-        self.uses(was.project_id, QuotaAmounts { peerings: -1, ..QuotaAmounts::NONE });
-        self.learn(Learned::Gone(Key::Peering(id)));
-        let touches =
-            vec![named(ObjectKind::Network, &one.name, one.id), named(ObjectKind::Network, &two.name, two.id)];
-        Ok(self.done(Deed::Delete, NetworkObject::Peering(was.clone()), &was.name, touches))
+    /// No range of the network overlaps with one of the others.
+    fn check_no_overlap(&self, network: &Network, others: &BTreeSet<NetworkId>) -> Decision<()> {
+        for subnet in self.topology.subnets_of(network.id) {
+            if let Some((other, taken)) = self.overlap(subnet.spec.cidr, others) {
+                let (cidr, name) = (subnet.spec.cidr, &network.name);
+                return Err(Problem::new(
+                    ErrorKind::InvalidState,
+                    "subnet_overlaps",
+                    format!(
+                        "{cidr} of network {name} overlaps {taken} of network {}: an address could mean either",
+                        other.name
+                    ),
+                )
+                .with_hint(
+                    "networks that reach each other need ranges of their own: use another subnet in one of them",
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Planning for Peering {
+    fn create(planner: &mut Planner<'_>, new: &NewPeering) -> Decision<ChangeOutcome> {
+        let project_id = planner.project()?;
+        let NewPeering { id, name, network_id, peer_network_id } = new.clone();
+        let one: Network = planner.fetch(network_id.min(peer_network_id))?;
+        let two: Network = planner.fetch(network_id.max(peer_network_id))?;
+        let joins = |p: &&Peering| p.network_id == two.id || p.peer_network_id == two.id;
+        if let Some(existing) = planner.topology.peerings_of(one.id).find(joins) {
+            return Err(peering_exists(&one, &two, existing));
+        }
+        planner.takes_name::<Self>(&name, id, |other| other.project_id == project_id)?;
+        let (of_one, of_two) = (planner.with_peers(&one), planner.with_peers(&two));
+        planner.check_no_overlap(&one, &of_two)?;
+        planner.check_no_overlap(&two, &of_one)?;
+        let (network_id, peer_network_id, created_at) = (one.id, two.id, planner.context.now);
+        let object = Self { id, project_id, name, network_id, peer_network_id, generation: 1, created_at };
+        let name = object.name.clone();
+        planner.op(PeeringInsert { id, project_id, name, network_id, peer_network_id, created_at });
+        // A subnet that is added meanwhile to any of them must be checked again.
+        for id in of_one.union(&of_two) {
+            if let Some(network) = planner.topology.network(*id) {
+                planner.bump(network);
+            }
+        }
+        planner.uses(project_id, QuotaAmounts { peerings: 1, ..QuotaAmounts::NONE });
+        planner.put(object.clone());
+        Ok(planner.finish(Verb::Create, object, vec![one.describe(), two.describe()]))
+    }
+
+    fn update(_: &mut Planner<'_>, _: PeeringId, patch: &NoPatch) -> Decision<ChangeOutcome> {
+        match *patch {}
+    }
+
+    fn delete(planner: &mut Planner<'_>, id: PeeringId) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        let one: Network = planner.fetch(old.network_id)?;
+        let two: Network = planner.fetch(old.peer_network_id)?;
+        planner.op(PeeringDelete { id, expected_generation: old.generation });
+        planner.bump(&one);
+        planner.bump(&two);
+        planner.uses(old.project_id, QuotaAmounts { peerings: -1, ..QuotaAmounts::NONE });
+        planner.gone::<Self>(id);
+        Ok(planner.finish(Verb::Delete, old, vec![one.describe(), two.describe()]))
     }
 }

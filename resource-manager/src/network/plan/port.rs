@@ -1,12 +1,15 @@
-//! Ports that people make. What instances do with them is `reserve` and `binding`.
+//! Ports that people make. What instances do with ports is in `reserve` and `binding`.
 
-use super::{Decided, Deed, Draft, check_count, named, scoped, subnet::touched, words::port_key};
-use crate::network::topology::{Key, Learned};
+use super::{
+    Decision, Planner, Planning, Verb,
+    planner::{in_use, scoped},
+};
+use crate::network::topology::NamedRow as _;
 use domain::{
-    ErrorKind, InstanceId, Name, PortId, Problem, SecurityGroupId, Timestamp,
+    ErrorKind, InstanceId, Name, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
     network::{
-        ChangeOutcome, FixedIp, FloatingIp, MacAddr, Network, NetworkObject, NewPort, ObjectKind, Port, PortOwner,
-        PortPatch, PortState, PortStatus, RateLimit,
+        ChangeOutcome, FixedIp, FloatingIp, MacAddr, Network, NewPort, ObjectKind, Port, PortOwner, PortPatch,
+        PortState, PortStatus, RateLimit, SecurityGroup,
     },
     quota::QuotaAmounts,
 };
@@ -15,87 +18,74 @@ use store::{
     AddressOwner, FloatingIpChange, PortDelete, PortInsert, PortSecurityGroupDelete, PortSecurityGroupPut, PortUpdate,
 };
 
-const ALLOWED_MAX: usize = 32;
-const GROUPS_MAX: usize = 16;
-
 /// How a port comes into being: of its own, or with an instance that isn't committed yet.
-pub(super) struct Birth {
+#[derive(Default)]
+pub(super) struct PortOrigin {
     pub name: Option<Name>,
     pub hostname: String,
     pub instance_id: Option<InstanceId>,
     pub expires_at: Option<Timestamp>,
 }
 
-impl Draft<'_> {
-    /// Every project has one from its first moment on; who deleted none can't be without.
-    pub(super) fn default_group(&self, project_id: domain::ProjectId) -> Decided<SecurityGroupId> {
-        self.topology.default_group(project_id).ok_or_else(|| {
+/// The requested MAC is another port's, of any project.
+#[must_use]
+pub fn mac_taken(mac: MacAddr) -> Problem {
+    Problem::new(ErrorKind::AlreadyExists, "mac_taken", format!("the MAC address {mac} is another port's"))
+        .with_hint("give none to get one that is free")
+}
+
+impl Planner<'_> {
+    /// The requested groups, or the project's `default` group.
+    pub(super) fn groups_or_default(
+        &mut self,
+        project_id: ProjectId,
+        requested: Option<&[SecurityGroupId]>,
+    ) -> Decision<Vec<SecurityGroupId>> {
+        if let Some(requested) = requested {
+            return self.groups(requested);
+        }
+        let group = self.topology.default_group(project_id).ok_or_else(|| {
             Problem::new(
                 ErrorKind::InvalidState,
                 "no_default_group",
                 "the project's security group `default` isn't there yet",
             )
             .with_hint("it is made within a second of the project; try again, or name the groups")
-        })
+        })?;
+        Ok(vec![group])
     }
 
-    pub(super) fn groups(&mut self, asked: &[SecurityGroupId]) -> Decided<Vec<SecurityGroupId>> {
-        check_count("security_groups", asked.len(), GROUPS_MAX)?;
-        let distinct: BTreeSet<SecurityGroupId> = asked.iter().copied().collect();
+    fn groups(&mut self, requested: &[SecurityGroupId]) -> Decision<Vec<SecurityGroupId>> {
+        let distinct: BTreeSet<SecurityGroupId> = requested.iter().copied().collect();
         for id in &distinct {
-            self.security_group(*id)?;
+            self.fetch::<SecurityGroup>(*id)?;
         }
         Ok(distinct.into_iter().collect())
     }
 
-    /// The one that is asked for, or one that nobody has as far as is known.
-    pub(super) fn mac(&mut self, asked: Option<MacAddr>) -> Decided<MacAddr> {
-        match asked {
-            Some(mac) => {
-                let mac = mac.unicast().map_err(|wrong| Problem::invalid("mac", wrong.to_string()))?;
-                if self.ask.dry_run && self.topology.ports().any(|port| port.mac == mac) {
-                    return Err(mac_taken(mac));
-                }
-                Ok(mac)
-            }
-            None => {
-                let [a, b, c, d, e, ..] = (self.dice)().to_be_bytes();
-                Ok(MacAddr::port([a, b, c, d, e]))
-            }
-        }
-    }
-
-    pub(super) fn port_create(&mut self, new: &NewPort) -> Decided<ChangeOutcome> {
-        let project_id = self.project()?;
-        let network = self.network(new.network_id)?;
-        check_count("allowed_addresses", new.allowed_addresses.len(), ALLOWED_MAX)?;
-        let group_ids = match &new.security_group_ids {
-            Some(asked) => self.groups(asked)?,
-            None => vec![self.default_group(project_id)?],
+    /// The requested MAC, or one that no port has as far as is known.
+    pub(super) fn mac(&mut self, requested: Option<MacAddr>) -> Decision<MacAddr> {
+        let Some(mac) = requested else {
+            let [a, b, c, d, e, ..] = (self.rng)().to_be_bytes();
+            return Ok(MacAddr::port([a, b, c, d, e]));
         };
-        let taken = |port: &Port| port.project_id == project_id && port.name.as_ref() == Some(&new.name);
-        self.free_name(ObjectKind::Port, &new.name, |t| t.ports().any(taken))?;
-        let mac = self.mac(new.mac)?;
-        let fixed_ips = self.fixed_ips(&network, &new.fixed_ips)?;
-        let birth =
-            Birth { name: Some(new.name.clone()), hostname: String::new(), instance_id: None, expires_at: None };
-        let mut port = self.new_port(new.id, &network, mac, fixed_ips, group_ids, birth);
-        port.allowed_addresses = new.allowed_addresses.clone();
-        port.rate_limit = new.rate_limit;
-        self.put_new_port(&port);
-        Ok(self.done(Deed::Create, NetworkObject::Port(port), &new.name, vec![touched(&network)]))
+        self.plan.mac = Some(mac);
+        if self.context.dry_run && self.topology.ports().any(|port| port.mac == mac) {
+            return Err(mac_taken(mac));
+        }
+        Ok(mac)
     }
 
     pub(super) fn new_port(
-        &mut self,
+        &self,
         id: PortId,
         network: &Network,
         mac: MacAddr,
         fixed_ips: Vec<FixedIp>,
         security_group_ids: Vec<SecurityGroupId>,
-        birth: Birth,
+        origin: PortOrigin,
     ) -> Port {
-        let Birth { name, hostname, instance_id, expires_at } = birth;
+        let PortOrigin { name, hostname, instance_id, expires_at } = origin;
         let with_instance = instance_id.is_some();
         Port {
             id,
@@ -117,13 +107,13 @@ impl Draft<'_> {
             expires_at,
             status: PortStatus::Down,
             status_reason: String::new(),
-            generation: self.topology.port_birth(id),
-            created_at: self.ask.now,
+            generation: self.topology.first_generation(id),
+            created_at: self.context.now,
         }
     }
 
-    /// Its row, its groups, its addresses, and what it takes of the quota.
-    pub(super) fn put_new_port(&mut self, port: &Port) {
+    /// The port's row, its groups, its addresses, and what it takes of the quota.
+    pub(super) fn insert_port(&mut self, port: &Port) {
         self.op(PortInsert {
             id: port.id,
             generation: port.generation,
@@ -149,109 +139,109 @@ impl Draft<'_> {
             self.take(at, Some(ip.subnet_id), AddressOwner::Port, port.id.to_string());
         }
         self.uses(port.project_id, QuotaAmounts { ports: 1, ..QuotaAmounts::NONE });
-        self.learn(Learned::Port(port.clone()));
+        self.put(port.clone());
     }
 
-    pub(super) fn port_update(&mut self, id: PortId, patch: &PortPatch) -> Decided<ChangeOutcome> {
-        let was = self.port(id)?;
-        self.fence(ObjectKind::Port, port_key(&was), was.generation)?;
-        if was.state == PortState::Releasing {
-            return Err(Problem::invalid_state(format!("the port {} goes with its instance", port_key(&was))));
-        }
-        let mut port = Port { generation: was.generation + 1, ..was.clone() };
-        let PortPatch { name, security_group_ids, allowed_addresses, rate_limit } = patch;
-        if let Some(name) = name {
-            let taken = |p: &Port| p.project_id == was.project_id && p.name.as_ref() == Some(name) && p.id != id;
-            self.free_name(ObjectKind::Port, name, |t| t.ports().any(taken))?;
-            port.name = Some(name.clone());
-        }
-        if let Some(asked) = security_group_ids {
-            port.security_group_ids = self.groups(asked)?;
-        }
-        if let Some(allowed) = allowed_addresses {
-            check_count("allowed_addresses", allowed.len(), ALLOWED_MAX)?;
-            port.allowed_addresses.clone_from(allowed);
-        }
-        port.rate_limit = rate_limit.unwrap_or(port.rate_limit);
-        self.op(PortUpdate {
-            id,
-            expected_generation: was.generation,
-            name: port.name.clone(),
-            allowed_addresses: port.allowed_addresses.clone(),
-            rate_limit: port.rate_limit,
-        });
-        for group in port.security_group_ids.iter().filter(|group| !was.security_group_ids.contains(group)) {
-            self.op(PortSecurityGroupPut { port_id: id, security_group_id: *group });
-        }
-        for group in was.security_group_ids.iter().filter(|group| !port.security_group_ids.contains(group)) {
-            self.op(PortSecurityGroupDelete { port_id: id, security_group_id: *group });
-        }
-        self.learn(Learned::Port(port.clone()));
-        let key = port_key(&port);
-        Ok(self.done(Deed::Change, NetworkObject::Port(port), key, vec![]))
-    }
-
-    pub(super) fn port_delete(&mut self, id: PortId) -> Decided<ChangeOutcome> {
-        let was = self.port(id)?;
-        let key = port_key(&was);
-        self.fence(ObjectKind::Port, &key, was.generation)?;
-        if let Some(owner) = was.owner {
-            let instance = if was.hostname.is_empty() { owner.instance_id.to_string() } else { was.hostname.clone() };
-            let hint = if owner.with_instance {
-                "it was made with its instance and goes with it, or when its card is detached"
-            } else {
-                "detach it from the instance first: iaasctl instance nic remove"
-            };
-            return Err(super::in_use(ObjectKind::Port, key, &[format!("instance {instance}")], hint));
-        }
-        let floating = self.dissociate(&was);
-        self.remove_port(&was, self.ask.quarantine_secs);
-        Ok(self.done(Deed::Delete, NetworkObject::Port(was), key, floating))
-    }
-
-    /// Floating IPs stand for it no longer. Their names.
+    /// Floating IPs stand for the port no longer. Their descriptions.
     pub(super) fn dissociate(&mut self, port: &Port) -> Vec<String> {
-        let floating: Vec<FloatingIp> = self.topology.floating_ips_of(port.id).cloned().collect();
+        let floating_ips: Vec<FloatingIp> = self.topology.floating_ips_of(port.id).cloned().collect();
         let mut names = Vec::new();
-        for was in floating {
-            self.plan.seen.push(Key::FloatingIp(was.id));
+        for old in floating_ips {
+            self.reads::<FloatingIp>(old.id);
             self.op(FloatingIpChange {
-                id: was.id,
-                expected_generation: was.generation,
-                description: was.description.clone(),
+                id: old.id,
+                expected_generation: old.generation,
+                description: old.description.clone(),
                 port_id: None,
                 fixed_ip: None,
             });
-            names.push(named(ObjectKind::FloatingIp, was.address, was.id));
-            self.learn(Learned::FloatingIp(FloatingIp {
-                port_id: None,
-                fixed_ip: None,
-                generation: was.generation + 1,
-                ..was
-            }));
+            names.push(old.describe());
+            self.put(FloatingIp { port_id: None, fixed_ip: None, generation: old.generation + 1, ..old });
         }
         names
     }
 
-    /// The row goes; its addresses rest so long. Gives the quota back unless that was done when its instance's deletion was accepted.
-    pub(super) fn remove_port(&mut self, port: &Port, rest_secs: u64) {
-        self.plan.seen.push(Key::Port(port.id));
+    /// The port's row goes; its addresses are quarantined for so long. Its quota is freed unless that was done when the deletion of its
+    /// instance was accepted.
+    pub(super) fn remove_port(&mut self, port: &Port, quarantine_secs: u64) {
+        self.reads::<Port>(port.id);
         self.op(PortDelete { id: port.id, expected_generation: port.generation });
         for ip in &port.fixed_ips {
-            self.release(scoped(port.network_id.0, ip.address), port.id.to_string(), rest_secs);
+            self.release(scoped(port.network_id.0, ip.address), port.id.to_string(), quarantine_secs);
         }
         if port.state != PortState::Releasing {
             self.uses(port.project_id, QuotaAmounts { ports: -1, ..QuotaAmounts::NONE });
         }
-        // As what it ended: memory may not have it yet.
-        self.learn(Learned::Port(port.clone()));
-        self.learn(Learned::Gone(Key::Port(port.id)));
+        // Memory may not have the row yet, and must know at which generation it ended.
+        self.put(port.clone());
+        self.gone::<Port>(port.id);
     }
 }
 
-/// The MAC that was asked for is another port's, of any project's.
-#[must_use]
-pub fn mac_taken(mac: MacAddr) -> Problem {
-    Problem::new(ErrorKind::AlreadyExists, "mac_taken", format!("the MAC address {mac} is another port's"))
-        .with_hint("give none to get one that is free")
+impl Planning for Port {
+    fn create(planner: &mut Planner<'_>, new: &NewPort) -> Decision<ChangeOutcome> {
+        let project_id = planner.project()?;
+        let network: Network = planner.fetch(new.network_id)?;
+        let group_ids = planner.groups_or_default(project_id, new.security_group_ids.as_deref())?;
+        planner.takes_name::<Self>(&new.name, new.id, |other| other.project_id == project_id)?;
+        let mac = planner.mac(new.mac)?;
+        let fixed_ips = planner.fixed_ips(&network, &new.fixed_ips)?;
+        let origin = PortOrigin { name: Some(new.name.clone()), ..PortOrigin::default() };
+        let port = Self {
+            allowed_addresses: new.allowed_addresses.clone(),
+            rate_limit: new.rate_limit,
+            ..planner.new_port(new.id, &network, mac, fixed_ips, group_ids, origin)
+        };
+        planner.insert_port(&port);
+        Ok(planner.finish(Verb::Create, port, vec![network.describe()]))
+    }
+
+    fn update(planner: &mut Planner<'_>, id: PortId, patch: &PortPatch) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        if old.state == PortState::Releasing {
+            return Err(Problem::invalid_state(format!("the port {} goes with its instance", old.label())));
+        }
+        let PortPatch { name, security_group_ids, allowed_addresses, rate_limit } = patch.clone();
+        let mut port = Self { generation: old.generation + 1, ..old.clone() };
+        if let Some(name) = name {
+            planner.takes_name::<Self>(&name, id, |other| other.project_id == old.project_id)?;
+            port.name = Some(name);
+        }
+        if let Some(requested) = security_group_ids {
+            port.security_group_ids = planner.groups(&requested)?;
+        }
+        port.allowed_addresses = allowed_addresses.unwrap_or(port.allowed_addresses);
+        port.rate_limit = rate_limit.unwrap_or(port.rate_limit);
+        planner.op(PortUpdate {
+            id,
+            expected_generation: old.generation,
+            name: port.name.clone(),
+            allowed_addresses: port.allowed_addresses.clone(),
+            rate_limit: port.rate_limit,
+        });
+        for group in port.security_group_ids.iter().filter(|group| !old.security_group_ids.contains(group)) {
+            planner.op(PortSecurityGroupPut { port_id: id, security_group_id: *group });
+        }
+        for group in old.security_group_ids.iter().filter(|group| !port.security_group_ids.contains(group)) {
+            planner.op(PortSecurityGroupDelete { port_id: id, security_group_id: *group });
+        }
+        planner.put(port.clone());
+        Ok(planner.finish(Verb::Change, port, vec![]))
+    }
+
+    fn delete(planner: &mut Planner<'_>, id: PortId) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        if let Some(owner) = old.owner {
+            let instance = if old.hostname.is_empty() { owner.instance_id.to_string() } else { old.hostname.clone() };
+            let hint = if owner.with_instance {
+                "it was made with its instance and goes with it, or when its NIC is removed"
+            } else {
+                "detach it from the instance first: iaasctl instance nic remove"
+            };
+            return Err(in_use(ObjectKind::Port, old.label(), &[format!("instance {instance}")], hint));
+        }
+        let floating_ips = planner.dissociate(&old);
+        planner.remove_port(&old, planner.context.quarantine_secs);
+        Ok(planner.finish(Verb::Delete, old, floating_ips))
+    }
 }

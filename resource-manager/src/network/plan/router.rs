@@ -1,123 +1,87 @@
 //! Routers: how a network leaves to the outside.
 
-use super::{Decided, Deed, Draft, in_use, named, subnet::touched, uplink};
-use crate::network::topology::{Key, Learned};
+use super::{Decision, Planner, Planning, Verb, planner::in_use};
+use crate::network::topology::NamedRow as _;
 use domain::{
-    ErrorKind, ExternalNetworkId, Name, Problem, RouterId,
-    network::{ChangeOutcome, Network, NetworkObject, NewRouter, ObjectKind, Router, RouterPatch},
+    ErrorKind, Problem, RouterId,
+    network::{ChangeOutcome, ExternalNetwork, Network, NewRouter, ObjectKind, Router, RouterPatch},
     quota::QuotaAmounts,
 };
 use store::{RouterDelete, RouterInsert, RouterUpdate, UplinkRow};
 
-impl Draft<'_> {
-    pub(super) fn router_create(&mut self, new: &NewRouter) -> Decided<ChangeOutcome> {
+impl Planner<'_> {
+    pub(super) fn insert_router(&mut self, new: NewRouter, network: &Network) -> Router {
         let NewRouter { id, name, network_id, external_network_id, source_nat } = new;
-        let (id, network_id, external_network_id, source_nat) = (*id, *network_id, *external_network_id, *source_nat);
-        let project_id = self.project()?;
-        let network = self.network(network_id)?;
-        let external = self.external_network(external_network_id)?;
-        if let Some(there) = self.topology.router_of(network_id) {
+        let (project_id, created_at) = (network.project_id, self.context.now);
+        let object =
+            Router { id, project_id, name, network_id, external_network_id, source_nat, generation: 1, created_at };
+        let name = object.name.clone();
+        self.op(RouterInsert { id, project_id, name, network_id, external_network_id, source_nat, created_at });
+        self.uses(project_id, QuotaAmounts { routers: 1, ..QuotaAmounts::NONE });
+        self.put(object.clone());
+        object
+    }
+}
+
+impl Planning for Router {
+    fn create(planner: &mut Planner<'_>, new: &NewRouter) -> Decision<ChangeOutcome> {
+        let project_id = planner.project()?;
+        let network: Network = planner.fetch(new.network_id)?;
+        let external: ExternalNetwork = planner.fetch(new.external_network_id)?;
+        if let Some(existing) = planner.topology.router_of(network.id) {
             return Err(Problem::new(
                 ErrorKind::AlreadyExists,
                 "router_exists",
-                format!("the network {} has a router already: {}", network.name, there.name),
+                format!("the network {} has a router already: {}", network.name, existing.name),
             )
             .with_hint("a network has one way out; delete that router, or change it"));
         }
-        let taken = |r: &Router| r.project_id == project_id && r.name == *name;
-        self.free_name(ObjectKind::Router, name, |t| t.routers().any(taken))?;
-        let object = self.new_router(id, name, &network, external_network_id, source_nat);
-        self.touch(&network);
-        let touches = vec![touched(&network), named(ObjectKind::ExternalNetwork, &external.name, external.id)];
-        Ok(self.done(Deed::Create, NetworkObject::Router(object), name, touches))
+        planner.takes_name::<Self>(&new.name, new.id, |other| other.project_id == project_id)?;
+        let object = planner.insert_router(new.clone(), &network);
+        planner.bump(&network);
+        Ok(planner.finish(Verb::Create, object, vec![network.describe(), external.describe()]))
     }
 
-    pub(super) fn new_router(
-        &mut self,
-        id: RouterId,
-        name: &Name,
-        network: &Network,
-        external_network_id: ExternalNetworkId,
-        source_nat: bool,
-    ) -> Router {
-        let object = Router {
-            id,
-            project_id: network.project_id,
-            name: name.clone(),
-            network_id: network.id,
-            external_network_id,
-            source_nat,
-            generation: 1,
-            created_at: self.ask.now,
-        };
-        self.op(RouterInsert {
-            id,
-            project_id: object.project_id,
-            name: object.name.clone(),
-            network_id: network.id,
-            external_network_id,
-            source_nat,
-            created_at: object.created_at,
-        });
-        self.uses(network.project_id, QuotaAmounts { routers: 1, ..QuotaAmounts::NONE });
-        self.learn(Learned::Router(object.clone()));
-        object
-    }
-
-    pub(super) fn router_update(&mut self, id: RouterId, patch: &RouterPatch) -> Decided<ChangeOutcome> {
-        let RouterPatch { name, source_nat } = patch;
-        let was = self.router(id)?;
-        self.fence(ObjectKind::Router, &was.name, was.generation)?;
-        let network = self.network(was.network_id)?;
-        let mut object = Router { generation: was.generation + 1, ..was.clone() };
-        if let Some(name) = name {
-            let taken = |r: &Router| r.project_id == was.project_id && r.name == *name && r.id != id;
-            self.free_name(ObjectKind::Router, name, |t| t.routers().any(taken))?;
-            object.name = name.clone();
+    fn update(planner: &mut Planner<'_>, id: RouterId, patch: &RouterPatch) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        let network: Network = planner.fetch(old.network_id)?;
+        let RouterPatch { name, source_nat } = patch.clone();
+        if let Some(name) = &name {
+            planner.takes_name::<Self>(name, id, |other| other.project_id == old.project_id)?;
         }
-        object.source_nat = source_nat.unwrap_or(was.source_nat);
-        self.op(RouterUpdate {
+        let object = Self {
+            name: name.unwrap_or(old.name),
+            source_nat: source_nat.unwrap_or(old.source_nat),
+            generation: old.generation + 1,
+            ..old
+        };
+        planner.op(RouterUpdate {
             id,
-            expected_generation: was.generation,
+            expected_generation: old.generation,
             name: object.name.clone(),
             source_nat: object.source_nat,
         });
-        self.touch(&network);
-        self.learn(Learned::Router(object.clone()));
-        let name = object.name.clone();
-        Ok(self.done(Deed::Change, NetworkObject::Router(object), name, vec![touched(&network)]))
+        planner.bump(&network);
+        planner.put(object.clone());
+        Ok(planner.finish(Verb::Change, object, vec![network.describe()]))
     }
 
-    pub(super) fn router_delete(&mut self, id: RouterId) -> Decided<ChangeOutcome> {
-        let was = self.router(id)?;
-        self.fence(ObjectKind::Router, &was.name, was.generation)?;
-        let network = self.network(was.network_id)?;
-        let ports = self.topology.ports_of(network.id);
-        let floating = ports.flat_map(|port| self.topology.floating_ips_of(port.id));
-        let users: Vec<String> = floating.map(|f| named(ObjectKind::FloatingIp, f.address, f.id)).collect();
+    fn delete(planner: &mut Planner<'_>, id: RouterId) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        let network: Network = planner.fetch(old.network_id)?;
+        let topology = planner.topology;
+        let floating_ips = topology.ports_of(network.id).flat_map(|port| topology.floating_ips_of(port.id));
+        let users: Vec<String> = floating_ips.map(|ip| ip.describe()).collect();
         if !users.is_empty() {
-            return Err(in_use(ObjectKind::Router, &was.name, &users, "dissociate these floating IPs first"));
+            return Err(in_use(ObjectKind::Router, &old.name, &users, "dissociate these floating IPs first"));
         }
-        self.op(RouterDelete { id, expected_generation: was.generation });
-        let hosts: Vec<UplinkRow> =
-            self.topology.uplinks().filter(|uplink| uplink.network_id == network.id).cloned().collect();
-        for gone in &hosts {
-            self.uplink_delete(gone);
-        }
-        self.touch(&network);
-        self.uses(was.project_id, QuotaAmounts { routers: -1, ..QuotaAmounts::NONE });
-        self.learn(Learned::Gone(Key::Router(id)));
-        Ok(self.done(Deed::Delete, NetworkObject::Router(was.clone()), &was.name, vec![touched(&network)]))
-    }
-
-    /// The network leaves this host no longer; its addresses there rest.
-    pub(crate) fn uplink_delete(&mut self, gone: &UplinkRow) {
-        let (network_id, host_id) = (gone.network_id, gone.host_id);
-        self.op(store::UplinkDelete { network_id, host_id });
-        for address in uplink::addresses(gone) {
-            let at = super::scoped(gone.external_network_id.0, address);
-            self.release(at, uplink::owner(network_id, host_id), self.ask.quarantine_secs);
-        }
-        self.learn(Learned::Gone(Key::Uplink(network_id, host_id)));
+        planner.op(RouterDelete { id, expected_generation: old.generation });
+        let uplinks = topology.uplinks().filter(|uplink| uplink.network_id == network.id);
+        let uplinks: Vec<&UplinkRow> = uplinks.collect();
+        uplinks.into_iter().for_each(|uplink| planner.remove_uplink(uplink));
+        planner.bump(&network);
+        planner.uses(old.project_id, QuotaAmounts { routers: -1, ..QuotaAmounts::NONE });
+        planner.gone::<Self>(id);
+        Ok(planner.finish(Verb::Delete, old, vec![network.describe()]))
     }
 }

@@ -3,12 +3,12 @@
 //! The group `default` is every project's: a port that names no group is in it. So it is neither renamed nor deleted, as people know it
 //! from other clouds; its rules are the project's to change.
 
-use super::{DEFAULT, Decided, Deed, Draft, check_description, in_use, named, words::port_named};
-use crate::network::topology::{Key, Learned};
+use super::{Decision, Planner, Planning, Verb, planner::in_use};
+use crate::network::topology::{DEFAULT, NamedRow as _};
 use domain::{
-    ErrorKind, Name, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
+    ErrorKind, Problem, ProjectId, SecurityGroupId, SecurityRuleId,
     network::{
-        ChangeOutcome, InvalidRule, NetworkObject, NewSecurityGroup, ObjectKind, Remote, SecurityGroup,
+        ChangeOutcome, InvalidRule, NetworkObject, NewSecurityGroup, NoPatch, ObjectKind, Remote, SecurityGroup,
         SecurityGroupPatch, SecurityGroupRule, SecurityRule,
     },
     quota::QuotaAmounts,
@@ -16,18 +16,28 @@ use domain::{
 use std::collections::BTreeSet;
 use store::{SecurityGroupChange, SecurityGroupDelete, SecurityGroupInsert, SecurityRuleDelete, SecurityRuleInsert};
 
-fn invalid_rule(wrong: &InvalidRule) -> Problem {
-    let field = match wrong {
+fn invalid_rule(violation: &InvalidRule) -> Problem {
+    let field = match violation {
         InvalidRule::Ports { .. } | InvalidRule::NoPorts { .. } => "ports",
         InvalidRule::Family { .. } => "remote",
         InvalidRule::NoTypes { .. } | InvalidRule::CodeWithoutType => "icmp_type",
         InvalidRule::Named { .. } => "protocol",
     };
-    Problem::new(ErrorKind::InvalidArgument, "invalid_rule", wrong.to_string()).with_field(field, wrong.to_string())
+    let detail = violation.to_string();
+    Problem::new(ErrorKind::InvalidArgument, "invalid_rule", detail.clone()).with_field(field, detail)
 }
 
 fn rule_exists(group: &str) -> Problem {
     Problem::new(ErrorKind::AlreadyExists, "rule_exists", format!("the security group {group} has such a rule already"))
+}
+
+fn of_the_project(what: &str) -> Problem {
+    Problem::new(
+        ErrorKind::InvalidState,
+        "default_group",
+        format!("the security group `{DEFAULT}` can't be {what}: ports that name no group are in it"),
+    )
+    .with_hint("change its rules instead, or put the ports into other groups")
 }
 
 fn remote_group(rule: &SecurityRule) -> Option<SecurityGroupId> {
@@ -37,74 +47,37 @@ fn remote_group(rule: &SecurityRule) -> Option<SecurityGroupId> {
     }
 }
 
-fn rules(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
+fn amount(rules: usize) -> i64 {
+    i64::try_from(rules).unwrap_or(i64::MAX)
 }
 
-impl Draft<'_> {
-    /// A rule that makes sense, and whose group is of the project.
-    fn check_rule(&mut self, own: SecurityGroupId, rule: &SecurityRule) -> Decided<()> {
-        rule.validate().map_err(|wrong| invalid_rule(&wrong))?;
+impl Planner<'_> {
+    /// A rule that makes sense, and whose remote group is one of the project's.
+    fn check_rule(&mut self, own: SecurityGroupId, rule: &SecurityRule) -> Decision<()> {
+        rule.validate().map_err(|violation| invalid_rule(&violation))?;
         match remote_group(rule) {
-            Some(id) if id != own => self.security_group(id).map(drop),
+            Some(id) if id != own => self.fetch::<SecurityGroup>(id).map(drop),
             Some(_) | None => Ok(()),
         }
     }
 
-    pub(super) fn security_group_create(&mut self, new: &NewSecurityGroup) -> Decided<ChangeOutcome> {
-        let NewSecurityGroup { id, name, description, rules: new } = new;
-        let id = *id;
-        let project_id = self.project()?;
-        check_description(description)?;
-        let mut distinct: BTreeSet<SecurityRule> = BTreeSet::new();
-        for SecurityGroupRule { rule, description, .. } in new {
-            check_description(description)?;
-            self.check_rule(id, rule)?;
-            if !distinct.insert(*rule) {
-                return Err(rule_exists(name.as_str()));
-            }
-        }
-        let taken = |g: &SecurityGroup| g.project_id == project_id && g.name == *name;
-        self.free_name(ObjectKind::SecurityGroup, name, |t| t.security_groups().any(taken))?;
-        let object = self.new_security_group(project_id, id, name, description, new);
-        Ok(self.done(Deed::Create, NetworkObject::SecurityGroup(object), name, vec![]))
-    }
-
-    pub(super) fn new_security_group(
-        &mut self,
-        project_id: ProjectId,
-        id: SecurityGroupId,
-        name: &Name,
-        description: &str,
-        new: &[SecurityGroupRule],
-    ) -> SecurityGroup {
-        let created_at = self.ask.now;
+    pub(super) fn insert_security_group(&mut self, project_id: ProjectId, new: NewSecurityGroup) -> SecurityGroup {
+        let NewSecurityGroup { id, name, description, mut rules } = new;
+        let created_at = self.context.now;
+        rules.sort_by_key(|rule| rule.id);
+        let (inserted_name, inserted_description) = (name.clone(), description.clone());
         self.op(SecurityGroupInsert {
             id,
             project_id,
-            name: name.clone(),
-            description: description.to_owned(),
+            name: inserted_name,
+            description: inserted_description,
             created_at,
         });
-        let mut of_group: Vec<SecurityGroupRule> = Vec::new();
-        for rule in new {
-            let rule = SecurityGroupRule { security_group_id: id, ..rule.clone() };
-            self.insert_rule(&rule);
-            of_group.push(rule);
-        }
-        of_group.sort_by_key(|rule| rule.id);
-        let object = SecurityGroup {
-            id,
-            project_id,
-            name: name.clone(),
-            description: description.to_owned(),
-            rules: of_group,
-            generation: 1,
-            created_at,
-        };
-        let taken = QuotaAmounts { security_groups: 1, security_rules: rules(new.len()), ..QuotaAmounts::NONE };
-        self.uses(project_id, taken);
-        self.learn(Learned::SecurityGroup(object.clone()));
+        rules.iter().for_each(|rule| self.insert_rule(rule));
+        let security_rules = amount(rules.len());
+        self.uses(project_id, QuotaAmounts { security_groups: 1, security_rules, ..QuotaAmounts::NONE });
+        let object = SecurityGroup { id, project_id, name, description, rules, generation: 1, created_at };
+        self.put(object.clone());
         object
     }
 
@@ -118,112 +91,112 @@ impl Draft<'_> {
         });
     }
 
-    pub(super) fn security_group_update(
-        &mut self,
-        id: SecurityGroupId,
-        patch: &SecurityGroupPatch,
-    ) -> Decided<ChangeOutcome> {
-        let SecurityGroupPatch { name, description } = patch;
-        let was = self.security_group(id)?;
-        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
-        let mut object = was.clone();
-        if let Some(name) = name.as_ref().filter(|name| **name != was.name) {
-            if was.name.as_str() == DEFAULT {
-                return Err(of_the_project("renamed"));
-            }
-            let taken = |g: &SecurityGroup| g.project_id == was.project_id && g.name == *name;
-            self.free_name(ObjectKind::SecurityGroup, name, |t| t.security_groups().any(taken))?;
-            object.name = name.clone();
-        }
-        if let Some(description) = description {
-            check_description(description)?;
-            object.description.clone_from(description);
-        }
-        let object = self.put_group(&was, object);
-        let name = object.name.clone();
-        Ok(self.done(Deed::Change, NetworkObject::SecurityGroup(object), name, vec![]))
-    }
-
     /// The group's next generation.
-    fn put_group(&mut self, was: &SecurityGroup, object: SecurityGroup) -> SecurityGroup {
+    fn change_group(&mut self, object: SecurityGroup) -> SecurityGroup {
         self.op(SecurityGroupChange {
-            id: was.id,
-            expected_generation: was.generation,
+            id: object.id,
+            expected_generation: object.generation,
             name: object.name.clone(),
             description: object.description.clone(),
         });
-        let object = SecurityGroup { generation: was.generation + 1, ..object };
-        self.learn(Learned::SecurityGroup(object.clone()));
+        let object = SecurityGroup { generation: object.generation + 1, ..object };
+        self.put(object.clone());
         object
     }
 
-    pub(super) fn security_group_delete(&mut self, id: SecurityGroupId) -> Decided<ChangeOutcome> {
-        let was = self.security_group(id)?;
-        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
-        if was.name.as_str() == DEFAULT {
-            return Err(of_the_project("deleted"));
-        }
-        let ports = self.topology.ports_in(id).map(port_named);
-        let names = |group: &&SecurityGroup| {
-            group.id != id && group.rules.iter().any(|rule| remote_group(&rule.rule) == Some(id))
-        };
-        let groups = self.topology.security_groups().filter(|group| group.project_id == was.project_id).filter(names);
-        let groups =
-            groups.map(|group| format!("a rule of {}", named(ObjectKind::SecurityGroup, &group.name, group.id)));
-        let users: Vec<String> = ports.chain(groups).collect();
-        if !users.is_empty() {
-            return Err(in_use(ObjectKind::SecurityGroup, &was.name, &users, "take these out of it first"));
-        }
-        self.op(SecurityGroupDelete { id, expected_generation: was.generation });
-        let given_back =
-            QuotaAmounts { security_groups: -1, security_rules: -rules(was.rules.len()), ..QuotaAmounts::NONE };
-        self.uses(was.project_id, given_back);
-        self.learn(Learned::Gone(Key::SecurityGroup(id)));
-        Ok(self.done(Deed::Delete, NetworkObject::SecurityGroup(was.clone()), &was.name, vec![]))
-    }
-
-    pub(super) fn security_rule_create(&mut self, new: &SecurityGroupRule) -> Decided<ChangeOutcome> {
-        let SecurityGroupRule { id, security_group_id, rule, description } = new;
-        let security_group_id = *security_group_id;
-        let was = self.security_group(security_group_id)?;
-        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
-        check_description(description)?;
-        self.check_rule(security_group_id, rule)?;
-        if was.rules.iter().any(|there| there.rule == *rule) {
-            return Err(rule_exists(was.name.as_str()));
-        }
-        self.insert_rule(new);
-        let mut object = was.clone();
-        object.rules.push(new.clone());
-        object.rules.sort_by_key(|rule| rule.id);
-        self.put_group(&was, object);
-        self.uses(was.project_id, QuotaAmounts { security_rules: 1, ..QuotaAmounts::NONE });
-        let touches = vec![named(ObjectKind::SecurityGroup, &was.name, was.id)];
-        Ok(self.done(Deed::Create, NetworkObject::SecurityRule(new.clone()), id, touches))
-    }
-
-    pub(super) fn security_rule_delete(&mut self, id: SecurityRuleId) -> Decided<ChangeOutcome> {
-        let mut groups = self.topology.security_groups().filter(|group| Some(group.project_id) == self.ask.project_id);
-        let gone = groups.find_map(|group| group.rules.iter().find(|rule| rule.id == id)).cloned();
-        let gone = gone.ok_or_else(|| Problem::not_found("security rule", id))?;
-        let security_group_id = gone.security_group_id;
-        let was = self.security_group(security_group_id)?;
-        self.fence(ObjectKind::SecurityGroup, &was.name, was.generation)?;
-        self.op(SecurityRuleDelete { id, security_group_id });
-        let mut object = was.clone();
-        object.rules.retain(|rule| rule.id != id);
-        self.put_group(&was, object);
-        self.uses(was.project_id, QuotaAmounts { security_rules: -1, ..QuotaAmounts::NONE });
-        let touches = vec![named(ObjectKind::SecurityGroup, &was.name, was.id)];
-        Ok(self.done(Deed::Delete, NetworkObject::SecurityRule(gone), id, touches))
+    fn finish_rule(&mut self, verb: Verb, rule: SecurityGroupRule, group: &SecurityGroup) -> ChangeOutcome {
+        let (id, project_id) = (rule.id.to_string(), Some(group.project_id));
+        self.finish_object(verb, NetworkObject::SecurityRule(rule), &id, &id, project_id, vec![group.describe()])
     }
 }
 
-fn of_the_project(what: &str) -> Problem {
-    Problem::new(
-        ErrorKind::InvalidState,
-        "default_group",
-        format!("the security group `{DEFAULT}` can't be {what}: ports that name no group are in it"),
-    )
-    .with_hint("change its rules instead, or put the ports into other groups")
+impl Planning for SecurityGroup {
+    fn create(planner: &mut Planner<'_>, new: &NewSecurityGroup) -> Decision<ChangeOutcome> {
+        let project_id = planner.project()?;
+        let mut distinct: BTreeSet<SecurityRule> = BTreeSet::new();
+        for SecurityGroupRule { rule, .. } in &new.rules {
+            planner.check_rule(new.id, rule)?;
+            if !distinct.insert(*rule) {
+                return Err(rule_exists(new.name.as_str()));
+            }
+        }
+        planner.takes_name::<Self>(&new.name, new.id, |other| other.project_id == project_id)?;
+        let object = planner.insert_security_group(project_id, new.clone());
+        Ok(planner.finish(Verb::Create, object, vec![]))
+    }
+
+    fn update(planner: &mut Planner<'_>, id: SecurityGroupId, patch: &SecurityGroupPatch) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        let SecurityGroupPatch { name, description } = patch.clone();
+        let mut object = old.clone();
+        if let Some(name) = name.filter(|name| *name != old.name) {
+            if old.name.as_str() == DEFAULT {
+                return Err(of_the_project("renamed"));
+            }
+            planner.takes_name::<Self>(&name, id, |other| other.project_id == old.project_id)?;
+            object.name = name;
+        }
+        object.description = description.unwrap_or(object.description);
+        let object = planner.change_group(object);
+        Ok(planner.finish(Verb::Change, object, vec![]))
+    }
+
+    fn delete(planner: &mut Planner<'_>, id: SecurityGroupId) -> Decision<ChangeOutcome> {
+        let old: Self = planner.fetch_to_change(id)?;
+        if old.name.as_str() == DEFAULT {
+            return Err(of_the_project("deleted"));
+        }
+        let ports = planner.topology.ports_in(id).map(|port| port.describe());
+        let names = |group: &&Self| {
+            let mut remotes = group.rules.iter().map(|rule| remote_group(&rule.rule));
+            group.id != id && remotes.any(|remote| remote == Some(id))
+        };
+        let groups = planner.topology.security_groups().filter(|group| group.project_id == old.project_id);
+        let groups = groups.filter(names).map(|group| format!("a rule of {}", group.describe()));
+        let users: Vec<String> = ports.chain(groups).collect();
+        if !users.is_empty() {
+            return Err(in_use(ObjectKind::SecurityGroup, &old.name, &users, "take these out of it first"));
+        }
+        planner.op(SecurityGroupDelete { id, expected_generation: old.generation });
+        let freed = QuotaAmounts { security_groups: 1, security_rules: amount(old.rules.len()), ..QuotaAmounts::NONE };
+        planner.uses(old.project_id, freed.negated());
+        planner.gone::<Self>(id);
+        Ok(planner.finish(Verb::Delete, old, vec![]))
+    }
+}
+
+/// A rule is a part of its group: a change of it is the group's next generation.
+impl Planning for SecurityGroupRule {
+    fn create(planner: &mut Planner<'_>, new: &Self) -> Decision<ChangeOutcome> {
+        let group: SecurityGroup = planner.fetch_to_change(new.security_group_id)?;
+        planner.check_rule(group.id, &new.rule)?;
+        if group.rules.iter().any(|existing| existing.rule == new.rule) {
+            return Err(rule_exists(group.name.as_str()));
+        }
+        planner.insert_rule(new);
+        let mut object = group.clone();
+        object.rules.push(new.clone());
+        object.rules.sort_by_key(|rule| rule.id);
+        planner.change_group(object);
+        planner.uses(group.project_id, QuotaAmounts { security_rules: 1, ..QuotaAmounts::NONE });
+        Ok(planner.finish_rule(Verb::Create, new.clone(), &group))
+    }
+
+    fn update(_: &mut Planner<'_>, _: SecurityRuleId, patch: &NoPatch) -> Decision<ChangeOutcome> {
+        match *patch {}
+    }
+
+    fn delete(planner: &mut Planner<'_>, id: SecurityRuleId) -> Decision<ChangeOutcome> {
+        let project_id = planner.project()?;
+        let groups = planner.topology.security_groups().filter(|group| group.project_id == project_id);
+        let old = groups.flat_map(|group| &group.rules).find(|rule| rule.id == id).cloned();
+        let old = old.ok_or_else(|| Problem::not_found(ObjectKind::SecurityRule.label(), id))?;
+        let group: SecurityGroup = planner.fetch_to_change(old.security_group_id)?;
+        planner.op(SecurityRuleDelete { id, security_group_id: group.id });
+        let mut object = group.clone();
+        object.rules.retain(|rule| rule.id != id);
+        planner.change_group(object);
+        planner.uses(group.project_id, QuotaAmounts { security_rules: -1, ..QuotaAmounts::NONE });
+        Ok(planner.finish_rule(Verb::Delete, old, &group))
+    }
 }

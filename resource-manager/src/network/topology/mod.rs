@@ -1,282 +1,302 @@
-//! All of the rows, in memory, with the indexes that say which hosts a change concerns.
+//! All of the rows, in memory, with the indexes that say which hosts a change affects.
 //!
-//! **The problem.** A change of one port must reach the hosts that have its network within milliseconds, among a hundred thousand ports. Asking
-//! the database for what a host must know on each change costs as much as the host has; so the rows are kept here.
+//! **The problem.** A change of one port must reach the hosts that have its network within milliseconds, among a hundred thousand ports. To
+//! ask the database for what a host must know on each change costs as much as the host has; so the rows are kept here.
 //!
 //! **Rejected.** A cache that is filled on demand: what is missing in it can't be told from what isn't there, and a host would be told
 //! that an object is gone. Change events through the database: another hop, another order.
 //!
 //! **Invariants**
-//! 1. It follows commits and never goes before one: [`Topology::learn`] is called with rows that are committed.
-//! 2. A row of a lower generation never replaces one of a higher: two commits may be learned in another order than they were made.
-//! 3. What a host must know ([`render`]) is a pure function of it (and of the instances' rows, for their metadata).
+//! 1. It follows commits and never goes before one: [`Topology::apply`] is called with rows that are committed.
+//! 2. A row of a lower generation never replaces one of a higher (`row`).
+//! 3. What a host must know ([`Topology::render`]) is a pure function of it (and of the instances' rows, for their metadata).
+//!
+//! A kind of row is a file here and a line in `rows!`; one that hosts are sent has a line in `host_objects!` as well.
 
-mod concern;
-mod learn;
-mod load;
-pub mod render;
+mod external_network;
+mod floating_ip;
+mod host;
+mod network;
+mod peering;
+mod port;
+mod router;
+mod row;
+mod security_group;
+mod subnet;
 #[cfg(test)]
 pub(crate) mod tests;
+mod uplink;
+
+pub use port::bound_to;
+pub use row::{NamedRow, Row, Table, described};
 
 use domain::{
-    ExternalNetworkId, FloatingIpId, HostId, NetworkId, PeeringId, PortId, ProjectId, RouterId, SecurityGroupId,
-    SubnetId,
+    ExternalNetworkId, FloatingIpId, HostId, InstanceId, NetworkId, PeeringId, PortId, ProjectId, RouterId,
+    SecurityGroupId, SubnetId,
     network::{
-        ExternalNetwork, FloatingIp, Network, Peering, Port, PortState, Router, SecurityGroup, Subnet,
-        VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6,
+        ExternalNetwork, FloatingIp, Network, ObjectKind, Peering, Port, Resource, Router, SecurityGroup, Subnet,
     },
 };
+use proto::sync::v1 as pb;
+use row::{Return, Tombstones};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use store::{NetworkHostRow, UplinkRow};
+use store::{NetworkHostRow, ReadError, Store, UplinkRow};
 
-/// The name of the group that ports are in when none is said, and of the network that instances are in.
+/// The name of the group that ports are in when none is requested, and of the network that instances are in.
 pub const DEFAULT: &str = "default";
 
-/// Which row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Key {
-    ExternalNetwork(ExternalNetworkId),
-    Network(NetworkId),
-    Subnet(SubnetId),
-    Port(PortId),
-    Router(RouterId),
-    FloatingIp(FloatingIpId),
-    SecurityGroup(SecurityGroupId),
-    Peering(PeeringId),
-    Uplink(NetworkId, HostId),
-    Host(HostId),
+macro_rules! rows {
+    ($($get:ident, $all:ident: $kind:ident($row:ty, $id:ty) of $key:expr, $find:path, $load_all:path;)+) => {
+        /// Which row.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum RowKey {
+            $($kind($id)),+
+        }
+
+        /// A row as it was committed, or which one is gone.
+        #[derive(Debug, Clone)]
+        pub enum RowChange {
+            $($kind($row),)+
+            Gone(RowKey),
+        }
+
+        #[derive(Debug, Default)]
+        struct Tables {
+            $($all: HashMap<$id, $row>),+
+        }
+
+        $(impl Table for $row {
+            type RowId = $id;
+            const KEY: fn($id) -> RowKey = RowKey::$kind;
+
+            fn row_id(&self) -> $id {
+                let key: fn(&$row) -> ($id, i64) = $key;
+                key(self).0
+            }
+
+            fn row_generation(&self) -> i64 {
+                let key: fn(&$row) -> ($id, i64) = $key;
+                key(self).1
+            }
+
+            fn table(topology: &Topology) -> &HashMap<$id, $row> {
+                &topology.tables.$all
+            }
+
+            fn table_mut(topology: &mut Topology) -> &mut HashMap<$id, $row> {
+                &mut topology.tables.$all
+            }
+        }
+
+        impl From<$row> for RowChange {
+            fn from(row: $row) -> Self {
+                Self::$kind(row)
+            }
+        })+
+
+        impl RowChange {
+            #[must_use]
+            pub fn key(&self) -> RowKey {
+                match self {
+                    $(Self::$kind(row) => RowKey::$kind(row.row_id()),)+
+                    Self::Gone(key) => *key,
+                }
+            }
+        }
+
+        impl RowKey {
+            /// What the database says of it. None: rows of its kind are not read one by one.
+            pub async fn read(self, store: &Store) -> Result<Option<RowChange>, ReadError> {
+                match self {
+                    $(Self::$kind(_) if <$row>::RETURN == Return::Always => Ok(None),
+                    Self::$kind(id) => {
+                        let row = $find(store, id).await?;
+                        Ok(Some(row.map_or(RowChange::Gone(self), RowChange::$kind)))
+                    })+
+                }
+            }
+        }
+
+        impl Topology {
+            $(#[must_use]
+            pub fn $get(&self, id: $id) -> Option<&$row> {
+                self.tables.$all.get(&id)
+            }
+
+            pub fn $all(&self) -> impl Iterator<Item = &$row> {
+                self.tables.$all.values()
+            }
+            )+
+
+            #[must_use]
+            pub fn contains(&self, key: RowKey) -> bool {
+                match key {
+                    $(RowKey::$kind(id) => self.tables.$all.contains_key(&id)),+
+                }
+            }
+
+            /// Everything that is in the database, at start. Parents are read first: a child that is committed meanwhile comes with its
+            /// own commit.
+            pub async fn load(store: &Store) -> Result<Self, ReadError> {
+                let mut topology = Self::default();
+                $(for row in $load_all(store).await? {
+                    // No host is connected yet, so nobody has to know what this affects.
+                    let _ = topology.put(row);
+                })+
+                Ok(topology)
+            }
+
+            /// Takes in a committed change; what it affects may hold a pair twice.
+            pub fn apply(&mut self, change: RowChange) -> Vec<Affected> {
+                match change {
+                    $(RowChange::$kind(row) => self.put(row),)+
+                    RowChange::Gone(key) => match key {
+                        $(RowKey::$kind(id) => self.remove::<$row>(id)),+
+                    },
+                }
+            }
+        }
+    };
 }
 
-/// A row as it was committed.
-#[derive(Debug, Clone)]
-pub enum Learned {
-    ExternalNetwork(ExternalNetwork),
-    Network(Network),
-    Subnet(Subnet),
-    Port(Port),
-    Router(Router),
-    FloatingIp(FloatingIp),
-    SecurityGroup(SecurityGroup),
-    Peering(Peering),
-    Uplink(UplinkRow),
-    Host(NetworkHostRow),
-    Gone(Key),
+/// Rows without a generation are never read one by one.
+async fn never_read<Id, R>(_: &Store, _: Id) -> Result<Option<R>, ReadError> {
+    Ok(None)
 }
 
-/// An object that hosts are told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Told {
-    Network(NetworkId),
-    SecurityGroup(SecurityGroupId),
-    Port(PortId),
-    FloatingIp(FloatingIpId),
+rows! {
+    external_network, external_networks: ExternalNetwork(ExternalNetwork, ExternalNetworkId)
+        of |n| (n.id, n.generation), Store::external_network_find, external_network::load_all;
+    host, hosts: Host(NetworkHostRow, HostId)
+        of |h| (h.host_id, 0), never_read, Store::network_host_load_all;
+    network, networks: Network(Network, NetworkId)
+        of |n| (n.id, n.generation), Store::network_find, Store::network_load_all;
+    subnet, subnets: Subnet(Subnet, SubnetId)
+        of |s| (s.id, s.generation), Store::subnet_find, Store::subnet_load_all;
+    router, routers: Router(Router, RouterId)
+        of |r| (r.id, r.generation), Store::router_find, Store::router_load_all;
+    peering, peerings: Peering(Peering, PeeringId)
+        of |p| (p.id, p.generation), Store::peering_find, Store::peering_load_all;
+    security_group, security_groups: SecurityGroup(SecurityGroup, SecurityGroupId)
+        of |g| (g.id, g.generation), Store::security_group_find, Store::security_group_load_all;
+    port, ports: Port(Port, PortId)
+        of |p| (p.id, p.generation), Store::port_find, Store::port_load_all;
+    floating_ip, floating_ips: FloatingIp(FloatingIp, FloatingIpId)
+        of |f| (f.id, f.generation), Store::floating_ip_find, Store::floating_ip_load_all;
+    uplink, uplinks: Uplink(UplinkRow, (NetworkId, HostId))
+        of |u| ((u.network_id, u.host_id), 0), never_read, Store::uplink_load_all;
 }
 
-/// What a change concerns: this host may have to be told this.
-pub type Concern = (HostId, Told);
+/// What a host must know of one object, as it travels, but for its version.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    pub epoch: i64,
+    pub object: pb::desired_object::Object,
+    /// The instance whose metadata belongs to it: that of a port that is bound there.
+    pub instance_id: Option<InstanceId>,
+}
 
-/// A host's share of the networks: as many ports of each are bound to it.
-type Presence = BTreeMap<NetworkId, u32>;
+/// A kind of object that hosts are sent.
+pub trait HostObject: NamedRow {
+    /// None: the host must not know it; if it does, a tombstone ends that.
+    fn render(&self, topology: &Topology, host_id: HostId) -> Option<Rendered>;
 
-#[derive(Debug)]
+    /// Those that the host may have to know.
+    fn for_host(topology: &Topology, host_id: HostId) -> Vec<<Self as Resource>::Id>;
+}
+
+macro_rules! host_objects {
+    ($($get:ident: $kind:ident($id:ty);)+) => {
+        /// An object that hosts are sent. Their order is that in which a host gets them: what others refer to comes first.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum ObjectKey {
+            $($kind($id)),+
+        }
+
+        impl ObjectKey {
+            /// None: no such kind, or no id.
+            #[must_use]
+            pub fn parse(kind: i32, id: &str) -> Option<Self> {
+                match pb::ObjectKind::try_from(kind).ok()? {
+                    $(pb::ObjectKind::$kind => Some(Self::$kind(id.parse().ok()?)),)+
+                    pb::ObjectKind::Instance | pb::ObjectKind::Unspecified => None,
+                }
+            }
+
+            #[must_use]
+            pub fn wire_kind(self) -> pb::ObjectKind {
+                match self {
+                    $(Self::$kind(_) => pb::ObjectKind::$kind),+
+                }
+            }
+
+            #[must_use]
+            pub fn kind(self) -> ObjectKind {
+                match self {
+                    $(Self::$kind(_) => ObjectKind::$kind),+
+                }
+            }
+
+            #[must_use]
+            pub fn id(self) -> String {
+                match self {
+                    $(Self::$kind(id) => id.to_string()),+
+                }
+            }
+        }
+
+        impl Topology {
+            #[must_use]
+            pub fn render(&self, host_id: HostId, key: ObjectKey) -> Option<Rendered> {
+                match key {
+                    $(ObjectKey::$kind(id) => self.$get(id)?.render(self, host_id)),+
+                }
+            }
+
+            #[must_use]
+            pub fn project_of(&self, key: ObjectKey) -> Option<ProjectId> {
+                match key {
+                    $(ObjectKey::$kind(id) => self.$get(id)?.project_id()),+
+                }
+            }
+
+            /// Everything that a host may have to know.
+            #[must_use]
+            pub fn objects_for_host(&self, host_id: HostId) -> BTreeSet<ObjectKey> {
+                let mut keys = BTreeSet::new();
+                $(keys.extend($kind::for_host(self, host_id).into_iter().map(ObjectKey::$kind));)+
+                keys
+            }
+        }
+    };
+}
+
+host_objects! {
+    network: Network(NetworkId);
+    security_group: SecurityGroup(SecurityGroupId);
+    port: Port(PortId);
+    floating_ip: FloatingIp(FloatingIpId);
+}
+
+/// This host may have to be sent this object.
+pub type Affected = (HostId, ObjectKey);
+
+/// The rows, and the indexes beside them.
+#[derive(Debug, Default)]
 pub struct Topology {
-    external_networks: HashMap<ExternalNetworkId, ExternalNetwork>,
-    networks: HashMap<NetworkId, Network>,
-    subnets: HashMap<SubnetId, Subnet>,
-    ports: HashMap<PortId, Port>,
-    routers: HashMap<RouterId, Router>,
-    floating_ips: HashMap<FloatingIpId, FloatingIp>,
-    groups: HashMap<SecurityGroupId, SecurityGroup>,
-    /// Of each project, the group that ports are in when none is said.
+    tables: Tables,
+    tombstones: Tombstones,
+    /// Each project's group that ports are in when none is requested.
     default_groups: HashMap<ProjectId, SecurityGroupId>,
-    peerings: HashMap<PeeringId, Peering>,
-    uplinks: HashMap<(NetworkId, HostId), UplinkRow>,
-    hosts: HashMap<HostId, NetworkHostRow>,
     subnets_of: HashMap<NetworkId, BTreeSet<SubnetId>>,
     ports_of: HashMap<NetworkId, BTreeSet<PortId>>,
     ports_on: HashMap<HostId, BTreeSet<PortId>>,
-    presence: HashMap<HostId, Presence>,
+    /// How many ports of each network are bound to a host.
+    port_counts: HashMap<HostId, BTreeMap<NetworkId, u32>>,
     hosts_of: HashMap<NetworkId, BTreeSet<HostId>>,
     router_of: HashMap<NetworkId, RouterId>,
     floating_ips_of: HashMap<PortId, BTreeSet<FloatingIpId>>,
     ports_in: HashMap<SecurityGroupId, BTreeSet<PortId>>,
     peers: HashMap<NetworkId, BTreeSet<NetworkId>>,
-    graves: learn::Graves,
-    /// What the narrowest underlay leaves for a guest's packet.
-    room: u32,
-}
-
-macro_rules! lookups {
-    ($($(#[$doc:meta])* $name:ident($map:ident): $id:ty => $row:ty;)+) => {$(
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(&self, id: $id) -> Option<&$row> {
-            self.$map.get(&id)
-        }
-    )+};
-}
-
-impl Topology {
-    lookups! {
-        external_network(external_networks): ExternalNetworkId => ExternalNetwork;
-        network(networks): NetworkId => Network;
-        subnet(subnets): SubnetId => Subnet;
-        port(ports): PortId => Port;
-        router(routers): RouterId => Router;
-        floating_ip(floating_ips): FloatingIpId => FloatingIp;
-        security_group(groups): SecurityGroupId => SecurityGroup;
-        peering(peerings): PeeringId => Peering;
-        host(hosts): HostId => NetworkHostRow;
-    }
-
-    pub fn external_networks(&self) -> impl Iterator<Item = &ExternalNetwork> {
-        self.external_networks.values()
-    }
-
-    pub fn networks(&self) -> impl Iterator<Item = &Network> {
-        self.networks.values()
-    }
-
-    pub fn routers(&self) -> impl Iterator<Item = &Router> {
-        self.routers.values()
-    }
-
-    pub fn uplinks(&self) -> impl Iterator<Item = &UplinkRow> {
-        self.uplinks.values()
-    }
-
-    pub fn hosts(&self) -> impl Iterator<Item = &NetworkHostRow> {
-        self.hosts.values()
-    }
-
-    pub fn ports(&self) -> impl Iterator<Item = &Port> {
-        self.ports.values()
-    }
-
-    pub fn floating_ips(&self) -> impl Iterator<Item = &FloatingIp> {
-        self.floating_ips.values()
-    }
-
-    pub fn security_groups(&self) -> impl Iterator<Item = &SecurityGroup> {
-        self.groups.values()
-    }
-
-    /// By id.
-    pub fn subnets_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Subnet> {
-        self.subnets_of.get(&network_id).into_iter().flatten().filter_map(|id| self.subnets.get(id))
-    }
-
-    /// By id.
-    pub fn ports_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Port> {
-        self.ports_of.get(&network_id).into_iter().flatten().filter_map(|id| self.ports.get(id))
-    }
-
-    /// Those bound to the host, by id.
-    pub fn ports_on(&self, host_id: HostId) -> impl Iterator<Item = &Port> {
-        self.ports_on.get(&host_id).into_iter().flatten().filter_map(|id| self.ports.get(id))
-    }
-
-    /// By id.
-    pub fn ports_in(&self, group_id: SecurityGroupId) -> impl Iterator<Item = &Port> {
-        self.ports_in.get(&group_id).into_iter().flatten().filter_map(|id| self.ports.get(id))
-    }
-
-    /// The project's group named `default`.
-    #[must_use]
-    pub fn default_group(&self, project_id: ProjectId) -> Option<SecurityGroupId> {
-        self.default_groups.get(&project_id).copied()
-    }
-
-    #[must_use]
-    pub fn router_of(&self, network_id: NetworkId) -> Option<&Router> {
-        self.router_of.get(&network_id).and_then(|id| self.routers.get(id))
-    }
-
-    #[must_use]
-    pub fn uplink(&self, network_id: NetworkId, host_id: HostId) -> Option<&UplinkRow> {
-        self.uplinks.get(&(network_id, host_id))
-    }
-
-    pub fn floating_ips_of(&self, port_id: PortId) -> impl Iterator<Item = &FloatingIp> {
-        self.floating_ips_of.get(&port_id).into_iter().flatten().filter_map(|id| self.floating_ips.get(id))
-    }
-
-    pub fn peers_of(&self, network_id: NetworkId) -> impl Iterator<Item = NetworkId> + '_ {
-        self.peers.get(&network_id).into_iter().flatten().copied()
-    }
-
-    pub fn peerings_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Peering> {
-        self.peerings.values().filter(move |p| p.network_id == network_id || p.peer_network_id == network_id)
-    }
-
-    /// Hosts to which a port of the network is bound.
-    pub fn hosts_of(&self, network_id: NetworkId) -> impl Iterator<Item = HostId> + '_ {
-        self.hosts_of.get(&network_id).into_iter().flatten().copied()
-    }
-
-    /// Whether a port of the network is bound to the host.
-    #[must_use]
-    pub fn present(&self, network_id: NetworkId, host_id: HostId) -> bool {
-        self.presence.get(&host_id).is_some_and(|p| p.contains_key(&network_id))
-    }
-
-    /// The networks that a host must know: those with a port bound to it, and those peered with these.
-    #[must_use]
-    pub fn networks_for(&self, host_id: HostId) -> BTreeSet<NetworkId> {
-        let here = self.presence.get(&host_id).into_iter().flat_map(|p| p.keys().copied());
-        here.flat_map(|id| self.peers_of(id).chain([id])).filter(|id| self.networks.contains_key(id)).collect()
-    }
-
-    /// What guests are told: what the narrowest underlay leaves, unless the network's owner said less.
-    #[must_use]
-    pub fn mtu(&self, network: &Network) -> u32 {
-        network.mtu.map_or(self.room, |mtu| mtu.min(self.room))
-    }
-}
-
-/// Without a host: what plain Ethernet leaves.
-const ROOM_DEFAULT: u32 = 1500 - VXLAN_OVERHEAD_V4;
-
-/// What a host's underlay leaves for a guest's packet.
-fn room_of(host: &NetworkHostRow) -> u32 {
-    let overhead = if host.underlay_address.is_ipv4() { VXLAN_OVERHEAD_V4 } else { VXLAN_OVERHEAD_V6 };
-    host.underlay_mtu.saturating_sub(overhead)
-}
-
-impl Default for Topology {
-    fn default() -> Self {
-        Self {
-            external_networks: HashMap::new(),
-            networks: HashMap::new(),
-            subnets: HashMap::new(),
-            ports: HashMap::new(),
-            routers: HashMap::new(),
-            floating_ips: HashMap::new(),
-            groups: HashMap::new(),
-            default_groups: HashMap::new(),
-            peerings: HashMap::new(),
-            uplinks: HashMap::new(),
-            hosts: HashMap::new(),
-            subnets_of: HashMap::new(),
-            ports_of: HashMap::new(),
-            ports_on: HashMap::new(),
-            presence: HashMap::new(),
-            hosts_of: HashMap::new(),
-            router_of: HashMap::new(),
-            floating_ips_of: HashMap::new(),
-            ports_in: HashMap::new(),
-            peers: HashMap::new(),
-            graves: learn::Graves::default(),
-            room: ROOM_DEFAULT,
-        }
-    }
-}
-
-/// Where a port is, if hosts must know of it.
-#[must_use]
-pub fn bound_to(port: &Port) -> Option<HostId> {
-    match port.state {
-        PortState::Reserved => None,
-        PortState::Active | PortState::Releasing => port.host_id,
-    }
+    headroom: host::Headroom,
 }

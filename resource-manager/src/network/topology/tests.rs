@@ -1,6 +1,6 @@
-//! After any history, a host that was told only what the concerns named knows exactly what a full look says it must.
+//! After any history, a host that was sent only what the changes affected knows exactly what a full look says it must.
 
-use super::{Concern, Key, Learned, Told, Topology, render::Rendered};
+use super::{Affected, ObjectKey, Rendered, RowChange, RowKey, Topology};
 use domain::{
     ExternalNetworkId, FloatingIpId, HostId, InstanceId, NetworkId, PeeringId, PortId, ProjectId, RouterId,
     SecurityGroupId, SubnetId, Timestamp,
@@ -195,29 +195,29 @@ fn peering(one: u8, two: u8) -> Peering {
     }
 }
 
-/// Topology and what each host knows by the concerns alone.
+/// The topology, and what each host knows by the affected objects alone.
 #[derive(Default)]
 struct World {
     topology: Topology,
-    known: HashMap<HostId, BTreeMap<Told, Rendered>>,
+    known: HashMap<HostId, BTreeMap<ObjectKey, Rendered>>,
 }
 
 impl World {
-    fn learn(&mut self, learned: Learned) -> Vec<Concern> {
-        let concerns = self.topology.learn(learned);
-        for (host_id, told) in &concerns {
+    fn apply(&mut self, change: RowChange) -> Vec<Affected> {
+        let affected = self.topology.apply(change);
+        for (host_id, key) in &affected {
             let known = self.known.entry(*host_id).or_default();
-            match self.topology.render(*host_id, *told) {
-                Some(rendered) => known.insert(*told, rendered),
-                None => known.remove(told),
+            match self.topology.render(*host_id, *key) {
+                Some(rendered) => known.insert(*key, rendered),
+                None => known.remove(key),
             };
         }
-        concerns
+        affected
     }
 
-    fn must_know(&self, host_id: HostId) -> BTreeMap<Told, Rendered> {
-        let told = self.topology.told_to(host_id);
-        told.into_iter().filter_map(|one| Some((one, self.topology.render(host_id, one)?))).collect()
+    fn must_know(&self, host_id: HostId) -> BTreeMap<ObjectKey, Rendered> {
+        let keys = self.topology.objects_for_host(host_id);
+        keys.into_iter().filter_map(|key| Some((key, self.topology.render(host_id, key)?))).collect()
     }
 }
 
@@ -225,37 +225,37 @@ impl World {
 fn a_host_knows_its_networks_all_of_their_ports_and_no_others() {
     let mut world = World::default();
     for row in [
-        Learned::Host(host(1, 1500)),
-        Learned::Host(host(2, 1500)),
-        Learned::Network(network(1, 1)),
-        Learned::Network(network(2, 1)),
-        Learned::Subnet(subnet(1)),
-        Learned::Port(port(1, 1, Some(1), &[1], 1)),
-        Learned::Port(port(2, 1, Some(2), &[1], 1)),
-        Learned::Port(port(3, 2, Some(2), &[], 1)),
-        Learned::Port(port(4, 1, None, &[1], 1)),
-        Learned::SecurityGroup(group(1, 1)),
+        RowChange::Host(host(1, 1500)),
+        RowChange::Host(host(2, 1500)),
+        RowChange::Network(network(1, 1)),
+        RowChange::Network(network(2, 1)),
+        RowChange::Subnet(subnet(1)),
+        RowChange::Port(port(1, 1, Some(1), &[1], 1)),
+        RowChange::Port(port(2, 1, Some(2), &[1], 1)),
+        RowChange::Port(port(3, 2, Some(2), &[], 1)),
+        RowChange::Port(port(4, 1, None, &[1], 1)),
+        RowChange::SecurityGroup(group(1, 1)),
     ] {
-        world.learn(row);
+        world.apply(row);
     }
     let one = world.must_know(host_id(1));
-    let keys: Vec<Told> = one.keys().copied().collect();
+    let keys: Vec<ObjectKey> = one.keys().copied().collect();
     assert_eq!(
         keys,
         [
-            Told::Network(network_id(1)),
-            Told::SecurityGroup(group_id(1)),
-            Told::Port(port_id(1)),
-            Told::Port(port_id(2))
+            ObjectKey::Network(network_id(1)),
+            ObjectKey::SecurityGroup(group_id(1)),
+            ObjectKey::Port(port_id(1)),
+            ObjectKey::Port(port_id(2))
         ]
     );
-    let Object::Port(there) = &one[&Told::Port(port_id(2))].object else { panic!("a port") };
+    let Object::Port(there) = &one[&ObjectKey::Port(port_id(2))].object else { panic!("a port") };
     assert_eq!(there.binding, Some(proto::network::v1::port::Binding::RemoteUnderlay("192.0.2.2".into())));
-    assert_eq!(one[&Told::Port(port_id(1))].instance_id, Some(InstanceId(id(7, 1))));
-    let Object::Network(net) = &one[&Told::Network(network_id(1))].object else { panic!("a network") };
+    assert_eq!(one[&ObjectKey::Port(port_id(1))].instance_id, Some(InstanceId(id(7, 1))));
+    let Object::Network(net) = &one[&ObjectKey::Network(network_id(1))].object else { panic!("a network") };
     assert_eq!((net.mtu, net.subnets.len(), net.uplink.is_some()), (1450, 1, false));
     // The last port leaves: all of it goes.
-    world.learn(Learned::Port(port(1, 1, None, &[1], 2)));
+    world.apply(RowChange::Port(port(1, 1, None, &[1], 2)));
     assert!(world.must_know(host_id(1)).is_empty());
     assert!(world.known[&host_id(1)].is_empty());
 }
@@ -263,22 +263,22 @@ fn a_host_knows_its_networks_all_of_their_ports_and_no_others() {
 #[test]
 fn an_older_row_or_one_after_its_end_changes_nothing() {
     let mut topology = Topology::default();
-    topology.learn(Learned::Network(network(1, 5)));
-    topology.learn(Learned::Network(network(1, 4)));
+    topology.apply(RowChange::Network(network(1, 5)));
+    topology.apply(RowChange::Network(network(1, 4)));
     assert_eq!(topology.network(network_id(1)).map(|n| n.generation), Some(5));
-    topology.learn(Learned::Gone(Key::Network(network_id(1))));
-    topology.learn(Learned::Network(network(1, 6)));
+    topology.apply(RowChange::Gone(RowKey::Network(network_id(1))));
+    topology.apply(RowChange::Network(network(1, 6)));
     assert!(topology.network(network_id(1)).is_none());
 }
 
 #[test]
-fn what_a_host_reports_concerns_nobody() {
+fn what_a_host_reports_affects_nobody() {
     let mut world = World::default();
-    world.learn(Learned::Host(host(1, 1500)));
-    world.learn(Learned::Network(network(1, 1)));
-    world.learn(Learned::Port(port(1, 1, Some(1), &[], 1)));
-    let seen = Port { status: PortStatus::Active, ..port(1, 1, Some(1), &[], 1) };
-    assert!(world.learn(Learned::Port(seen)).is_empty());
+    world.apply(RowChange::Host(host(1, 1500)));
+    world.apply(RowChange::Network(network(1, 1)));
+    world.apply(RowChange::Port(port(1, 1, Some(1), &[], 1)));
+    let reported = Port { status: PortStatus::Active, ..port(1, 1, Some(1), &[], 1) };
+    assert!(world.apply(RowChange::Port(reported)).is_empty());
     assert_eq!(world.topology.port(port_id(1)).map(|p| p.status), Some(PortStatus::Active));
 }
 
@@ -317,43 +317,43 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
 
 proptest! {
     #[test]
-    fn told_by_concerns_is_told_by_a_full_look(moves in moves()) {
+    fn what_changes_affect_is_what_a_full_look_finds(moves in moves()) {
         let mut world = World::default();
-        world.learn(Learned::ExternalNetwork(external()));
+        world.apply(RowChange::ExternalNetwork(external()));
         for n in 0..3 {
-            world.learn(Learned::Host(host(n, 1500)));
-            world.learn(Learned::Network(network(n, 1)));
+            world.apply(RowChange::Host(host(n, 1500)));
+            world.apply(RowChange::Network(network(n, 1)));
         }
         // A port stays in its network.
         let mut home: HashMap<u8, u8> = HashMap::new();
         for (at, one) in moves.into_iter().enumerate() {
             let generation = i64::try_from(at).expect("few") + 2;
-            let learned = match one {
-                Move::Host(n, mtu) => Learned::Host(host(n, mtu)),
-                Move::Network(n) => Learned::Network(network(n, generation)),
-                Move::Subnet(n) => Learned::Subnet(subnet(n)),
+            let change = match one {
+                Move::Host(n, mtu) => RowChange::Host(host(n, mtu)),
+                Move::Network(n) => RowChange::Network(network(n, generation)),
+                Move::Subnet(n) => RowChange::Subnet(subnet(n)),
                 Move::Port { n, of, on, groups } => {
                     let of = *home.entry(n).or_insert(of);
-                    Learned::Port(port(n, of, on, &groups, generation))
+                    RowChange::Port(port(n, of, on, &groups, generation))
                 }
-                Move::Group(n) => Learned::SecurityGroup(group(n, generation)),
-                Move::Router(n) => Learned::Router(router(n, generation)),
-                Move::Uplink(of, on) => Learned::Uplink(uplink(of, on)),
-                Move::Floating(n, port) => Learned::FloatingIp(floating(n, port, generation)),
-                Move::Peering(a, b) => Learned::Peering(peering(a, b)),
-                Move::End(0, n) => Learned::Gone(Key::Port(port_id(n))),
-                Move::End(1, n) => Learned::Gone(Key::Subnet(SubnetId(id(6, n % 3)))),
-                Move::End(2, n) => Learned::Gone(Key::Router(router(n % 3, 1).id)),
-                Move::End(3, n) => Learned::Gone(Key::FloatingIp(floating_id(n % 3))),
-                Move::End(4, n) => Learned::Gone(Key::Uplink(network_id(n % 3), host_id(n / 2))),
-                Move::End(5, n) => Learned::Gone(Key::SecurityGroup(group_id(n % 3))),
-                Move::End(6, n) => Learned::Gone(Key::Peering(peering(0, 1 + n % 2).id)),
-                Move::End(_, _) => Learned::Gone(Key::Peering(peering(1, 2).id)),
+                Move::Group(n) => RowChange::SecurityGroup(group(n, generation)),
+                Move::Router(n) => RowChange::Router(router(n, generation)),
+                Move::Uplink(of, on) => RowChange::Uplink(uplink(of, on)),
+                Move::Floating(n, port) => RowChange::FloatingIp(floating(n, port, generation)),
+                Move::Peering(a, b) => RowChange::Peering(peering(a, b)),
+                Move::End(0, n) => RowChange::Gone(RowKey::Port(port_id(n))),
+                Move::End(1, n) => RowChange::Gone(RowKey::Subnet(SubnetId(id(6, n % 3)))),
+                Move::End(2, n) => RowChange::Gone(RowKey::Router(router(n % 3, 1).id)),
+                Move::End(3, n) => RowChange::Gone(RowKey::FloatingIp(floating_id(n % 3))),
+                Move::End(4, n) => RowChange::Gone(RowKey::Uplink((network_id(n % 3), host_id(n / 2)))),
+                Move::End(5, n) => RowChange::Gone(RowKey::SecurityGroup(group_id(n % 3))),
+                Move::End(6, n) => RowChange::Gone(RowKey::Peering(peering(0, 1 + n % 2).id)),
+                Move::End(_, _) => RowChange::Gone(RowKey::Peering(peering(1, 2).id)),
             };
-            world.learn(learned);
+            world.apply(change);
             for n in 0..3 {
-                let by_concerns = world.known.get(&host_id(n)).cloned().unwrap_or_default();
-                prop_assert_eq!(by_concerns, world.must_know(host_id(n)), "host {} after move {}", n, at);
+                let by_changes = world.known.get(&host_id(n)).cloned().unwrap_or_default();
+                prop_assert_eq!(by_changes, world.must_know(host_id(n)), "host {} after move {}", n, at);
             }
         }
     }

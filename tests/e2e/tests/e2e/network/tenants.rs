@@ -127,7 +127,7 @@ fn cards(cloud: &Cloud, a: &mut super::shell::Shell) -> anyhow::Result<()> {
     until("its port is gone", || Ok(cloud.ctl(&format!("port show {port}")).is_err()))?;
     // The address rests.
     let address = with["nics"][1]["addresses"][0].as_str().unwrap_or_default().to_owned();
-    cloud.refused(&format!("port create again --network green --ip {address}"), "address_resting")
+    cloud.refused(&format!("port create again --network green --ip {address}"), "address_quarantined")
 }
 
 fn refusals(cloud: &Cloud, taken: &str) -> anyhow::Result<()> {

@@ -5,12 +5,12 @@ use crate::Manager;
 
 pub(super) async fn step(manager: &Manager) -> Result<(), StepError> {
     let mut failure = None;
-    for doubt in manager.ripe_doubts() {
-        let keys = manager.refresh(&doubt.keys).await;
-        let addresses = manager.refresh_addresses(&doubt.addresses).await;
+    for outcome in manager.due_unknown_outcomes() {
+        let keys = manager.refresh(&outcome.keys).await;
+        let addresses = manager.refresh_addresses(&outcome.addresses).await;
         if let Err(error) = keys.and(addresses) {
             failure = Some(error);
-            manager.doubt_again(doubt);
+            manager.watch_unknown_outcome(outcome);
         }
     }
     failure.map_or(Ok(()), |error| Err(StepError::Read(error)))

@@ -1,8 +1,8 @@
-//! The external networks of the configuration: made, or brought up to date, at each start.
+//! The external networks of the configuration are created, or brought up to date, at each start.
 
 use crate::{
     Manager,
-    grpc::apply::{Wish, apply},
+    grpc::apply::{ChangeRequest, apply},
 };
 use domain::{
     ExternalNetworkId,
@@ -10,11 +10,11 @@ use domain::{
 };
 use service_kit::context::CallContext;
 
-/// What can't be done (a block that is in use is gone from the configuration) is said, and is as it was.
+/// What can't be done (the configuration no longer has a block that is in use) is logged, and stays as it was.
 pub(crate) async fn ensure(manager: &Manager) {
     for (name, subnets) in manager.config.external_networks() {
-        let there = manager.topology().external_networks().find(|external| external.name == name).cloned();
-        let change = match there {
+        let existing = manager.topology().external_networks().find(|external| external.name == name).cloned();
+        let change = match existing {
             Some(external) if external.subnets == subnets => continue,
             Some(external) => {
                 let patch = ExternalNetworkPatch { description: None, subnets: Some(subnets) };
@@ -27,11 +27,10 @@ pub(crate) async fn ensure(manager: &Manager) {
                 subnets,
             }),
         };
-        let wish = Wish { change, project_id: None, expected_generation: 0 };
-        match apply(manager, &CallContext::system("configuration"), &wish).await {
+        match apply(manager, &CallContext::system("configuration"), &ChangeRequest::new(change, None)).await {
             Ok(outcome) => tracing::info!(summary = outcome.summary, "an external network of the configuration"),
             Err(problem) => {
-                tracing::error!(%name, problem = problem.detail, "an external network of the configuration can't be had as it is there");
+                tracing::error!(%name, problem = problem.detail, "an external network can't be made as the configuration has it");
             }
         }
     }

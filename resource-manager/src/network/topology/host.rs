@@ -1,0 +1,61 @@
+//! Hosts, as their network-agents introduced themselves: where each is reached, and how much of a packet its underlay leaves to guests.
+
+use super::{Affected, Row, Topology, row::Return};
+use domain::network::{Network, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6};
+use store::NetworkHostRow;
+
+/// What the narrowest underlay leaves for a guest's packet, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Headroom(u32);
+
+/// Without any host it is what plain Ethernet leaves.
+impl Default for Headroom {
+    fn default() -> Self {
+        Self(1500 - VXLAN_OVERHEAD_V4)
+    }
+}
+
+fn headroom_of(host: &NetworkHostRow) -> Headroom {
+    let overhead = if host.underlay_address.is_ipv4() { VXLAN_OVERHEAD_V4 } else { VXLAN_OVERHEAD_V6 };
+    Headroom(host.underlay_mtu.saturating_sub(overhead))
+}
+
+impl Topology {
+    /// What guests are given: what the narrowest underlay leaves, unless the network's owner chose less.
+    #[must_use]
+    pub fn mtu(&self, network: &Network) -> u32 {
+        let Headroom(most) = self.headroom;
+        network.mtu.map_or(most, |mtu| mtu.min(most))
+    }
+
+    fn measure_headroom(&mut self) {
+        self.headroom = self.hosts().map(headroom_of).min_by_key(|headroom| headroom.0).unwrap_or_default();
+    }
+}
+
+impl Row for NetworkHostRow {
+    const RETURN: Return = Return::Always;
+
+    fn unindex(&self, topology: &mut Topology) {
+        topology.measure_headroom();
+    }
+
+    fn affected(&self, _: &Topology) -> Vec<Affected> {
+        Vec::new()
+    }
+
+    /// A host that moved affects those that reach its ports; one that narrows or widens what guests may send affects every network.
+    fn put(self, topology: &mut Topology) -> Vec<Affected> {
+        let (host_id, address, headroom) = (self.host_id, self.underlay_address, topology.headroom);
+        let old = topology.tables.hosts.insert(host_id, self);
+        topology.measure_headroom();
+        let mut affected = Vec::new();
+        if old.is_some_and(|old| old.underlay_address != address) {
+            affected.extend(topology.ports_on(host_id).flat_map(|port| port.affected(topology)));
+        }
+        if topology.headroom != headroom {
+            affected.extend(topology.networks().flat_map(|network| network.affected(topology)));
+        }
+        affected
+    }
+}
