@@ -211,7 +211,7 @@ const SKELETON: &str = r#"table inet iaas {
 		type nat hook prerouting priority dstnat; policy accept;
 		dnat ip to ip daddr map @floating_in
 	}
-	chain removed {
+	chain outgoing {
 		type nat hook postrouting priority srcnat; policy accept;
 		oifname "up" snat ip to ip saddr map @floating_out
 		oifname "up" jump source_nat
