@@ -25,7 +25,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Who this host is; with a token it joins first, and waits while the API is away. None: warned to stop meanwhile.
+    /// Who this host is; with a token it joins first, and waits while the API is away. None means that it was asked to stop meanwhile.
     pub async fn open(
         config: &Config,
         role: AgentRole,
@@ -125,11 +125,11 @@ impl Host {
         self.target(&config.links.resource_url, &self.identity.links.resource_url, config.links.resource_url())
     }
 
-    fn target(&self, configured: &str, warned: &str, default: String) -> anyhow::Result<GrpcTarget> {
+    fn target(&self, configured: &str, announced: &str, default: String) -> anyhow::Result<GrpcTarget> {
         if !self.joined {
             return links::target_with(None, default);
         }
-        let url = [configured, warned].into_iter().find(|url| !url.is_empty()).map_or(default, str::to_owned);
+        let url = [configured, announced].into_iter().find(|url| !url.is_empty()).map_or(default, str::to_owned);
         links::target_with(Some(self.credentials.files()), url)
     }
 

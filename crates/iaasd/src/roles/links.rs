@@ -67,7 +67,7 @@ pub fn target_with(files: Option<CertFiles>, url: String) -> anyhow::Result<Grpc
     Ok(GrpcTarget::Tcp { url, tls })
 }
 
-/// Where agents are links that the managers are: by the URL that is configured, else where they listen. `{host}`: wherever the API is.
+/// Where agents find the managers: at the URL that is configured, else where they listen. `{host}` stands for the host of the API.
 fn agent_url(url: &str, listen: &str, tls: bool) -> String {
     if !url.is_empty() {
         return url.to_owned();
