@@ -49,7 +49,7 @@ pub const NICS_MAX: usize = domain::limits::NICS_PER_INSTANCE;
 /// The file descriptor of the first NIC's tap. Whoever opens files before has far fewer open.
 const NIC_FD_FIRST: u32 = 100;
 /// The id of the PCI bridge that NICs are plugged into.
-const NIC_BUS: &str = "cards";
+const NIC_BUS: &str = "nics";
 
 /// The `tb-size` for `-accel tcg`, in MiB; [`super::overhead`] says why.
 pub const TCG_TB_SIZE_MIB: u64 = 128;
