@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct CpuBaseline {
     pub architecture: String,
-    /// As the guest sees it.
+    /// The vendor that the guest sees.
     pub vendor: String,
     /// As the hypervisor calls it: `host`, or what is emulated, with all that is changed of it.
     pub model: String,

@@ -159,7 +159,7 @@ pub struct Host {
     /// Rises in each transaction that changes what this host must be.
     pub revision: i64,
     pub registered_at: Timestamp,
-    /// Of the last change of `state`.
+    /// The time of the last change of `state`.
     pub state_changed_at: Timestamp,
 }
 

@@ -34,7 +34,7 @@ string_enum! {
     GroupPolicy {
         /// Where another member is (anywhere, for the first).
         Affinity = "affinity",
-        /// Where no other member is.
+        /// The host is one where no other member is.
         AntiAffinity = "anti_affinity",
     }
 }
@@ -51,7 +51,7 @@ string_enum! {
 
 string_enum! {
     GroupStrength {
-        /// Or not at all.
+        /// The group is kept, or the instance is refused.
         Hard = "hard",
         /// If there is room.
         Soft = "soft",

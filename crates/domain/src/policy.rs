@@ -12,7 +12,7 @@ pub enum Role {
     Reader,
     /// Makes, changes and deletes its objects.
     Member,
-    /// Also its members.
+    /// The role also manages the members of the project.
     Admin,
 }
 

@@ -50,7 +50,7 @@ pub mod grpc_code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     No,
-    /// After reading the object again.
+    /// The request may be repeated after the object was read again.
     ReRead,
     /// When something changed: capacity came free.
     Later,

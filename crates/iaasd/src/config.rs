@@ -72,9 +72,9 @@ pub struct Links {
     pub resource_listen: String,
     /// Where the others find the cluster-manager, as in `https://manager.example:7481`. Empty: the listen address.
     pub cluster_url: String,
-    /// Where the others find the storage-manager.
+    /// The URL at which the others find the storage-manager.
     pub storage_url: String,
-    /// Where the others find the resource-manager.
+    /// The URL at which the others find the resource-manager.
     pub resource_url: String,
     /// A directory with `<role>.pem`, `<role>.key` and `ca.pem` (made by `iaasd certs issue`). Empty: plain text, allowed on loopback alone.
     pub tls_dir: PathBuf,

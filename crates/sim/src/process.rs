@@ -98,7 +98,7 @@ struct Process {
     outbox: BTreeMap<InstanceId, Sent>,
     /// Held back, to come after the next.
     late: Vec<pb::Report>,
-    /// To be done later.
+    /// What the simulated host does later.
     due: Vec<(Instant, InstanceId)>,
 }
 

@@ -16,7 +16,7 @@ const RECEIVE_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Beside `NLM_F_REQUEST` and `NLM_F_ACK`.
+    /// The flags beside `NLM_F_REQUEST` and `NLM_F_ACK`.
     pub flags: u16,
     pub message: RouteNetlinkMessage,
 }
@@ -28,7 +28,7 @@ pub struct Netlink {
 }
 
 impl Netlink {
-    /// In the calling thread's namespace.
+    /// Opens a socket in the calling thread's namespace.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;

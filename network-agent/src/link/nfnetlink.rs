@@ -31,7 +31,7 @@ pub struct Nfnetlink {
 }
 
 impl Nfnetlink {
-    /// In the calling thread's namespace.
+    /// Opens a socket in the calling thread's namespace.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
@@ -54,7 +54,7 @@ impl Nfnetlink {
         Ok(Self { socket })
     }
 
-    /// Of the socket's namespace.
+    /// The generation of the rules in the socket's namespace.
     pub fn generation(&mut self) -> io::Result<u32> {
         let mut request = Vec::with_capacity(20);
         request.extend(20u32.to_ne_bytes());

@@ -94,7 +94,7 @@ pub struct Subnet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
     pub external_network: String,
-    /// With prefix lengths.
+    /// The addresses have prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
     pub gateways: Vec<IpAddr>,
     pub source_nat: bool,

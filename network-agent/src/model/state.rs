@@ -95,7 +95,7 @@ pub struct Link {
 pub enum Hop {
     /// Straight out of the link.
     Link(String),
-    /// By a neighbour on the link.
+    /// The packet goes to a neighbour on the link.
     Via(IpAddr, String),
     /// It leads nowhere, and the sender gets an answer that says so.
     Unreachable,

@@ -13,7 +13,7 @@ pub enum Field {
     Link(String),
     Mac(MacAddr),
     Addr(IpAddr),
-    /// Of sets with intervals.
+    /// A block, in sets with intervals.
     Block(Cidr),
 }
 

@@ -155,7 +155,7 @@ async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 pub enum Answer {
     Ours(Vec<u8>),
     Forward,
-    /// Not a question.
+    /// The message is not a question.
     Nothing,
 }
 

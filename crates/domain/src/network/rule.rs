@@ -26,7 +26,7 @@ pub enum InvalidRule {
 pub enum Direction {
     /// To the instance.
     Ingress,
-    /// From the instance.
+    /// Packets that the instance sends.
     Egress,
 }
 

@@ -30,7 +30,7 @@ fn cert_files(dir: &Path, role: &str) -> CertFiles {
     }
 }
 
-/// Where a role alone accepts calls.
+/// The listener on which a role that runs alone accepts calls.
 pub async fn listener(config: &Config, role: &str, addr: &str, fleet: &Fleet) -> anyhow::Result<GrpcListener> {
     let addr: SocketAddr = addr.parse().context("checked before")?;
     let tls_dir = &config.links.tls_dir;
@@ -42,7 +42,7 @@ pub async fn listener(config: &Config, role: &str, addr: &str, fleet: &Fleet) ->
     Ok(GrpcListener::tcp_for(addr, Some(tls), fleet.clone()).await?)
 }
 
-/// Where a role alone finds another.
+/// The target at which a role that runs alone finds another.
 pub fn target(config: &Config, role: &str, url: String) -> anyhow::Result<GrpcTarget> {
     let tls_dir = &config.links.tls_dir;
     let files = (!tls_dir.as_os_str().is_empty()).then(|| cert_files(tls_dir, role));
@@ -80,7 +80,7 @@ fn agent_url(url: &str, listen: &str, tls: bool) -> String {
     }
 }
 
-/// Of roles that run alone.
+/// These are the links of roles that run alone.
 pub fn agent_links(links: &Links) -> cluster_manager::AgentLinks {
     let tls = !links.tls_dir.as_os_str().is_empty();
     cluster_manager::AgentLinks {

@@ -47,7 +47,7 @@ pub struct Pool {
     /// First → last; disjoint, never adjacent, within the ranges.
     free: BTreeMap<u128, u128>,
     used: HashMap<u128, Use>,
-    /// By when their quarantine ends.
+    /// They are sorted by the end of their quarantine.
     quarantined: BTreeSet<(Timestamp, u128)>,
     cursor: u128,
 }

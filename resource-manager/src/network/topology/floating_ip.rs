@@ -11,7 +11,7 @@ use domain::{
 use proto::{network::v1 as pb, sync::v1::desired_object::Object};
 
 impl Topology {
-    /// By id.
+    /// All rows, by their ids.
     pub fn floating_ips_of(&self, port_id: PortId) -> impl Iterator<Item = &FloatingIp> {
         self.floating_ips_of.get(&port_id).into_iter().flatten().filter_map(|id| self.floating_ip(*id))
     }

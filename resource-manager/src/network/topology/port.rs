@@ -20,7 +20,7 @@ pub fn bound_to(port: &Port) -> Option<HostId> {
 }
 
 impl Topology {
-    /// By id.
+    /// All rows, by their ids.
     pub fn ports_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Port> {
         self.ports_of.get(&network_id).into_iter().flatten().filter_map(|id| self.port(*id))
     }

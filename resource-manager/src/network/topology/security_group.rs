@@ -9,7 +9,7 @@ use proto::{convert::network::rule_to_pb, network::v1 as pb, sync::v1::desired_o
 use std::collections::BTreeSet;
 
 impl Topology {
-    /// By id.
+    /// All rows, by their ids.
     pub fn ports_in(&self, group_id: SecurityGroupId) -> impl Iterator<Item = &Port> {
         self.ports_in.get(&group_id).into_iter().flatten().filter_map(|id| self.port(*id))
     }

@@ -7,7 +7,7 @@ use super::{
 use domain::{NetworkId, network::Subnet};
 
 impl Topology {
-    /// By id.
+    /// All rows, by their ids.
     pub fn subnets_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Subnet> {
         self.subnets_of.get(&network_id).into_iter().flatten().filter_map(|id| self.subnet(*id))
     }

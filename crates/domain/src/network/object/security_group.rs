@@ -19,7 +19,7 @@ pub struct SecurityGroup {
     pub project_id: ProjectId,
     pub name: Name,
     pub description: String,
-    /// By id.
+    /// They are sorted by id.
     pub rules: Vec<SecurityGroupRule>,
     pub generation: i64,
     pub created_at: Timestamp,
