@@ -105,7 +105,7 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     assert_eq!((host.ledger.host().revision, host.ledger.all().len()), (6, 2));
     // A deletion is carried out and reported until it is acknowledged.
     session.send(Down::Delta(pb::Delta { previous: 6, revision: 7, objects: vec![group(one, 2, true)] })).await;
-    let deleted = |m: &Up| matches!(m, Up::Report(pb::Report { observation: Some(Observation::Network(seen)), .. }) if seen.state() == ObjectState::Deleted);
+    let deleted = |m: &Up| matches!(m, Up::Report(pb::Report { observation: Some(Observation::Network(observed)), .. }) if observed.state() == ObjectState::Deleted);
     let Up::Report(report) = session.next(deleted).await else { unreachable!() };
     assert_eq!((report.id.as_str(), report.start), (one.to_string().as_str(), 1));
 

@@ -83,27 +83,27 @@ fn newest(batch: &mut Vec<Incoming<Manager>>) -> Vec<Work> {
     let mut by_instance: HashMap<(HostId, InstanceId), Work> = HashMap::new();
     for Incoming { stream, report } in batch.drain(..) {
         let ack = ack_of(&report);
-        let seen = match observation(report) {
-            Ok(seen) => seen,
+        let observed = match observation(report) {
+            Ok(observed) => observed,
             Err(error) => {
                 tracing::warn!(host_id = %stream.host_id, %error, "a report can't be read");
                 continue;
             }
         };
-        let key = (stream.host_id, seen.instance_id);
+        let key = (stream.host_id, observed.instance_id);
         match by_instance.get_mut(&key) {
             None => {
-                by_instance.insert(key, Work { stream, observation: seen, acks: vec![ack] });
+                by_instance.insert(key, Work { stream, observation: observed, acks: vec![ack] });
             }
             Some(work) => {
                 work.acks.push(ack);
                 let order = |o: &Observation| (o.fence.epoch, o.fence.start, o.fence.counter);
                 // The proof of a deletion is never covered by anything.
                 let proof = work.observation.state == InstanceState::Deleted
-                    && work.observation.fence.epoch == seen.fence.epoch;
-                if order(&seen) >= order(&work.observation) && !proof {
+                    && work.observation.fence.epoch == observed.fence.epoch;
+                if order(&observed) >= order(&work.observation) && !proof {
                     work.stream = stream;
-                    work.observation = seen;
+                    work.observation = observed;
                 }
             }
         }
@@ -112,7 +112,7 @@ fn newest(batch: &mut Vec<Incoming<Manager>>) -> Vec<Work> {
 }
 
 fn observation(report: pb::Report) -> Result<Observation, InvalidMessage> {
-    let Some(pb::report::Observation::Instance(seen)) = report.observation else {
+    let Some(pb::report::Observation::Instance(observed)) = report.observation else {
         return Err(InvalidMessage { field: "report.instance", detail: "is missing".to_owned() });
     };
     Ok(Observation {
@@ -123,14 +123,14 @@ fn observation(report: pb::Report) -> Result<Observation, InvalidMessage> {
             start: report.start,
             counter: report.counter,
         },
-        state: state_from_pb(seen.state)?,
-        step: seen.step,
-        reason: seen.reason,
-        converged: seen.converged,
-        started_at: seen.started_at.map(Timestamp),
-        guest_up_at: seen.guest_up_at.map(Timestamp),
-        crash_count: seen.crash_count,
-        exec_ms: seen.exec_ms,
+        state: state_from_pb(observed.state)?,
+        step: observed.step,
+        reason: observed.reason,
+        converged: observed.converged,
+        started_at: observed.started_at.map(Timestamp),
+        guest_up_at: observed.guest_up_at.map(Timestamp),
+        crash_count: observed.crash_count,
+        exec_ms: observed.exec_ms,
     })
 }
 

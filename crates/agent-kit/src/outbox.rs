@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[derive(Debug, Clone, PartialEq, Eq)]
-    struct Seen {
+    struct Observed {
         key: u32,
         state: State,
         step: &'static str,
@@ -214,7 +214,7 @@ mod tests {
         last_only: bool,
     }
 
-    impl Observation for Seen {
+    impl Observation for Observed {
         type Key = u32;
 
         fn key(&self) -> u32 {
@@ -230,11 +230,11 @@ mod tests {
         }
     }
 
-    fn seen(state: S, step: &'static str) -> Seen {
-        Seen { key: 1, state, step, last_only: false }
+    fn observed(state: S, step: &'static str) -> Observed {
+        Observed { key: 1, state, step, last_only: false }
     }
 
-    fn states(due: &[Numbered<Seen>]) -> Vec<(S, &str)> {
+    fn states(due: &[Numbered<Observed>]) -> Vec<(S, &str)> {
         due.iter().map(|n| (n.observation.state, n.observation.step)).collect()
     }
 
@@ -242,9 +242,9 @@ mod tests {
     fn progress_is_coalesced_and_transitions_are_kept() {
         let outbox = Outbox::default();
         for (state, step) in [(S::Building, "1 %"), (S::Building, "9 %"), (S::Running, ""), (S::Stopped, "")] {
-            assert!(outbox.post(seen(state, step)));
+            assert!(outbox.post(observed(state, step)));
         }
-        assert!(!outbox.post(seen(S::Stopped, "")), "the same again is no news");
+        assert!(!outbox.post(observed(S::Stopped, "")), "the same again is no news");
         let now = Instant::now();
         assert_eq!(states(&outbox.take_due(now)), [(S::Building, "9 %"), (S::Running, ""), (S::Stopped, "")]);
         assert!(outbox.take_due(now).is_empty());
@@ -253,8 +253,8 @@ mod tests {
     #[test]
     fn reports_are_sent_again_until_acknowledged() {
         let (outbox, now) = (Outbox::default(), Instant::now());
-        outbox.post(seen(S::Building, ""));
-        outbox.post(seen(S::Running, ""));
+        outbox.post(observed(S::Building, ""));
+        outbox.post(observed(S::Running, ""));
         let first = outbox.take_due(now);
         assert_eq!(outbox.take_due(now + RESEND), first, "with the same numbers");
         outbox.acknowledge(1, first[0].counter);
@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn of_some_objects_only_the_last_observation_is_sent() {
         let (outbox, now) = (Outbox::default(), Instant::now());
-        let last = |state| Seen { last_only: true, ..seen(state, "") };
+        let last = |state| Observed { last_only: true, ..observed(state, "") };
         outbox.post(last(S::Building));
         assert_eq!(outbox.take_due(now).len(), 1);
         outbox.post(last(S::Running));
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn what_is_gone_is_forgotten_once_the_manager_knows() {
         let outbox = Outbox::default();
-        outbox.post(seen(S::Deleted, ""));
+        outbox.post(observed(S::Deleted, ""));
         let sent = outbox.take_due(Instant::now());
         outbox.acknowledge(1, sent[0].counter);
         outbox.start_session();
@@ -304,7 +304,7 @@ mod tests {
             let (mut last, mut now) = (None, Instant::now());
             for (n, lost, cut) in events {
                 let state = [S::Building, S::Running, S::Paused, S::Stopped, S::Error][usize::from(n)];
-                let observation = Seen { last_only, ..seen(state, "") };
+                let observation = Observed { last_only, ..observed(state, "") };
                 last = Some(observation.clone());
                 outbox.post(observation);
                 if cut {

@@ -231,7 +231,7 @@ impl Run<'_> {
                     _ => None,
                 };
                 if let Some(link) = link {
-                    self.learn_index(link);
+                    self.note_index(link);
                 }
                 message::of_step(step, |name| self.indexes.get(name).copied())
             }
@@ -246,7 +246,7 @@ impl Run<'_> {
         }
     }
 
-    fn learn_index(&mut self, link: &str) {
+    fn note_index(&mut self, link: &str) {
         if !self.indexes.contains_key(link) {
             if self.batch.iter().any(|(p, _)| matches!(p.step, Step::AddLink { .. })) {
                 self.flush();

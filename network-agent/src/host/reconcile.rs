@@ -321,17 +321,17 @@ fn report(
         .filter_map(|key| if let Key::SecurityGroup(group) = key { Some(*group) } else { None })
         .filter(|group| desired_state.groups.contains_key(group))
         .collect();
-    let mut seen = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for port in ports.into_iter().filter(|port| port.instance().is_some()) {
         post(Key::Port(port.id), if desired_state.in_use(port) { ObjectState::Active } else { ObjectState::Ready });
         groups.extend(port.groups.iter().copied());
-        seen.insert(port.id);
+        reported.insert(port.id);
     }
     for group in groups {
         post(Key::SecurityGroup(group), ObjectState::Ready);
     }
     for floating in desired_state.floating_ips_of(id) {
-        if all || seen.contains(&floating.port_id) || affected.keys.contains(&Key::FloatingIp(floating.id)) {
+        if all || reported.contains(&floating.port_id) || affected.keys.contains(&Key::FloatingIp(floating.id)) {
             let active = desired_state.floating_target(floating).is_some();
             post(Key::FloatingIp(floating.id), if active { ObjectState::Active } else { ObjectState::Ready });
         }

@@ -119,8 +119,8 @@ mod tests {
         let (one, two) = (encode(&[record(1), record(2)], host(1)), encode(&[record(3)], host(2)));
         let all = [one.clone(), two].concat();
         for cut in 0..=all.len() {
-            let mut seen = 0;
-            let (host, good) = decode(&all[..cut], |_| seen += 1);
+            let mut count = 0;
+            let (host, good) = decode(&all[..cut], |_| count += 1);
             let expected = if cut == all.len() {
                 (3, 2)
             } else if cut >= one.len() {
@@ -128,7 +128,7 @@ mod tests {
             } else {
                 (0, 0)
             };
-            assert_eq!((seen, host.map_or(0, |h| h.revision)), expected, "cut at {cut}");
+            assert_eq!((count, host.map_or(0, |h| h.revision)), expected, "cut at {cut}");
             assert!(good <= cut);
         }
         let mut damaged = all.clone();

@@ -290,18 +290,18 @@ mod tests {
         let sender = [Field::Link("t1".into()), Field::Mac(MacAddr([2, 0, 0, 0, 0, 1]))];
         let elements = vec![Element::key(sender); 300];
         let Batch { bytes, last } = encode(&[add(elements)], 7).expect("a batch");
-        let (mut at, mut seen) = (0, Vec::new());
+        let (mut at, mut found) = (0, Vec::new());
         while at < bytes.len() {
             let length = u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("4")) as usize;
             let kind = u16::from_ne_bytes([bytes[at + 4], bytes[at + 5]]);
             let flags = u16::from_ne_bytes([bytes[at + 6], bytes[at + 7]]);
             let sequence = u32::from_ne_bytes(bytes[at + 8..at + 12].try_into().expect("4"));
             assert!(length >= 20 && length.is_multiple_of(4) && at + length <= bytes.len());
-            seen.push((kind, flags & number::ACK != 0, sequence));
+            found.push((kind, flags & number::ACK != 0, sequence));
             at += length;
         }
         let element = number::NEW_ELEMENT;
-        assert_eq!(seen, [(16, false, 1), (element, false, 2), (element, true, 3), (17, false, 4)]);
+        assert_eq!(found, [(16, false, 1), (element, false, 2), (element, true, 3), (17, false, 4)]);
         assert_eq!(last, 3);
         assert_eq!(bytes[20..28], [8, 0, 1, 0, 0, 0, 0, 7], "the generation");
     }

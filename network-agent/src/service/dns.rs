@@ -1,5 +1,5 @@
 //! Names: those of the network's instances are answered here, all others are forwarded, byte for byte, to the host's resolvers.
-//! Only the question is ever parsed; a guest's packet reaches nobody but the resolver.
+//! Only the query is ever parsed; a guest's packet reaches nobody but the resolver.
 
 use super::{dhcp6::encode_name, view::View};
 use crate::{host::Host, link::packet_info};
@@ -17,12 +17,12 @@ use tokio::{
 
 const TTL_SECS: u32 = 30;
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Forwarded questions of one network at once; more are dropped, and sent again by the guests.
+/// Forwarded queries of one network at once; more are dropped, and sent again by the guests.
 const AT_ONCE: usize = 256;
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
-/// Where questions about other names are forwarded to, from the host's own namespace.
+/// Where queries about other names are forwarded to, from the host's own namespace.
 pub struct Resolvers {
     host: Arc<Host>,
     servers: Vec<SocketAddr>,
@@ -41,19 +41,19 @@ impl Resolvers {
         Self { host, servers, permits: Semaphore::new(AT_ONCE) }
     }
 
-    async fn forward_udp(&self, question: &[u8]) -> Option<Vec<u8>> {
+    async fn forward_udp(&self, query: &[u8]) -> Option<Vec<u8>> {
         let _permit = self.permits.try_acquire().ok()?;
         for server in &self.servers {
             let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
-            // A port of its own for each question: an answer can't be guessed.
+            // A port of its own for each query: an answer can't be guessed.
             let socket = self.host.worker.run(move |_| packet_info::udp(any)).await.ok()?.ok()?;
             let socket = UdpSocket::from_std(socket).ok()?;
-            if socket.connect(server).await.is_err() || socket.send(question).await.is_err() {
+            if socket.connect(server).await.is_err() || socket.send(query).await.is_err() {
                 continue;
             }
             let mut buffer = vec![0; 4096];
             if let Ok(Ok(bytes)) = tokio::time::timeout(TIMEOUT / 2, socket.recv(&mut buffer)).await
-                && buffer[..2] == question[..2]
+                && buffer[..2] == query[..2]
             {
                 buffer.truncate(bytes);
                 return Some(buffer);
@@ -62,13 +62,13 @@ impl Resolvers {
         None
     }
 
-    async fn forward_tcp(&self, question: &[u8]) -> Option<Vec<u8>> {
+    async fn forward_tcp(&self, query: &[u8]) -> Option<Vec<u8>> {
         let _permit = self.permits.try_acquire().ok()?;
         for server in self.servers.iter().copied() {
             let socket = self.host.worker.run(move |_| packet_info::tcp(server.is_ipv4())).await.ok()?.ok()?;
             let exchange = async {
                 let mut stream = TcpSocket::from_std_stream(socket).connect(server).await?;
-                write_framed(&mut stream, question).await?;
+                write_framed(&mut stream, query).await?;
                 read_framed(&mut stream).await
             };
             if let Ok(Ok(answer)) = tokio::time::timeout(TIMEOUT, exchange).await {
@@ -88,7 +88,7 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
         let Ok(arrival) = socket.try_io(Interest::READABLE, || packet_info::receive(&*socket, &mut buffer)) else {
             continue;
         };
-        let question = buffer[..arrival.bytes].to_vec();
+        let query = buffer[..arrival.bytes].to_vec();
         let view = Arc::clone(&view.borrow());
         let reply = move |socket: &UdpSocket, bytes: &[u8]| {
             // From the address that was queried, out of the interface it came by.
@@ -96,12 +96,12 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
                 tracing::debug!(%error, "a DNS answer could not be sent");
             }
         };
-        match answer(&view, &question) {
+        match answer(&view, &query) {
             Answer::Ours(bytes) => reply(&socket, &bytes),
             Answer::Forward => {
                 let (socket, resolvers) = (Arc::clone(&socket), Arc::clone(&resolvers));
                 tokio::spawn(async move {
-                    let bytes = resolvers.forward_udp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE));
+                    let bytes = resolvers.forward_udp(&query).await.or_else(|| refusal(&query, SERVER_FAILURE));
                     if let Some(bytes) = bytes {
                         reply(&socket, &bytes);
                     }
@@ -120,13 +120,11 @@ pub async fn serve_tcp(listener: TcpListener, view: watch::Receiver<Arc<View>>, 
         let (view, resolvers) = (view.clone(), Arc::clone(&resolvers));
         tokio::spawn(async move {
             let _permit = permit;
-            while let Ok(Ok(question)) = tokio::time::timeout(TIMEOUT, read_framed(&mut stream)).await {
+            while let Ok(Ok(query)) = tokio::time::timeout(TIMEOUT, read_framed(&mut stream)).await {
                 let view = Arc::clone(&view.borrow());
-                let bytes = match answer(&view, &question) {
+                let bytes = match answer(&view, &query) {
                     Answer::Ours(bytes) => Some(bytes),
-                    Answer::Forward => {
-                        resolvers.forward_tcp(&question).await.or_else(|| refusal(&question, SERVER_FAILURE))
-                    }
+                    Answer::Forward => resolvers.forward_tcp(&query).await.or_else(|| refusal(&query, SERVER_FAILURE)),
                     Answer::Nothing => None,
                 };
                 let Some(bytes) = bytes else { return };
@@ -150,12 +148,12 @@ async fn write_framed(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
     stream.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await
 }
 
-/// What to do with a question.
+/// What to do with a query.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer {
     Ours(Vec<u8>),
     Forward,
-    /// The message is not a question.
+    /// The message is not a query.
     Nothing,
 }
 
@@ -164,8 +162,8 @@ const SERVER_FAILURE: u8 = 2;
 
 /// Pure.
 #[must_use]
-pub fn answer(view: &View, question: &[u8]) -> Answer {
-    let Some((name, kind, end)) = parse_question(question) else { return Answer::Nothing };
+pub fn answer(view: &View, query: &[u8]) -> Answer {
+    let Some((name, kind, end)) = parse_query(query) else { return Answer::Nothing };
     let domain = &view.network.dns_domain;
     let inside = if domain.is_empty() { None } else { name.strip_suffix(domain).and_then(|n| n.strip_suffix('.')) };
     let label = match inside {
@@ -174,17 +172,17 @@ pub fn answer(view: &View, question: &[u8]) -> Answer {
         None => return Answer::Forward,
     };
     let Some(addrs) = view.addresses_of(label) else {
-        return refusal(question, NAME_ERROR).map_or(Answer::Nothing, Answer::Ours);
+        return refusal(query, NAME_ERROR).map_or(Answer::Nothing, Answer::Ours);
     };
     let fitting: Vec<IpAddr> = addrs
         .iter()
         .copied()
         .filter(|addr| (kind == A && addr.is_ipv4()) || (kind == AAAA && addr.is_ipv6()))
         .collect();
-    let mut bytes = header(question, 0, fitting.len() as u16);
-    bytes.extend(&question[12..end]);
+    let mut bytes = header(query, 0, fitting.len() as u16);
+    bytes.extend(&query[12..end]);
     for addr in fitting {
-        // The name is the question's, at offset 12.
+        // The name is the query's, at offset 12.
         bytes.extend([0xc0, 12]);
         bytes.extend(kind.to_be_bytes());
         bytes.extend([0, 1]);
@@ -204,23 +202,23 @@ pub fn answer(view: &View, question: &[u8]) -> Answer {
 }
 
 /// An answer's header: authoritative, recursion available.
-fn header(question: &[u8], code: u8, answers: u16) -> Vec<u8> {
-    let mut bytes = question[..2].to_vec();
-    bytes.extend([0x84 | (question[2] & 1), 0x80 | code, 0, 1]);
+fn header(query: &[u8], code: u8, answers: u16) -> Vec<u8> {
+    let mut bytes = query[..2].to_vec();
+    bytes.extend([0x84 | (query[2] & 1), 0x80 | code, 0, 1]);
     bytes.extend(answers.to_be_bytes());
     bytes.extend([0; 4]);
     bytes
 }
 
-fn refusal(question: &[u8], code: u8) -> Option<Vec<u8>> {
-    let (.., end) = parse_question(question)?;
-    let mut bytes = header(question, code, 0);
-    bytes.extend(&question[12..end]);
+fn refusal(query: &[u8], code: u8) -> Option<Vec<u8>> {
+    let (.., end) = parse_query(query)?;
+    let mut bytes = header(query, code, 0);
+    bytes.extend(&query[12..end]);
     Some(bytes)
 }
 
-/// (name in lower case without its last dot, type, where the question ends) of a query with one question of class IN.
-fn parse_question(bytes: &[u8]) -> Option<(String, u16, usize)> {
+/// (name in lower case without its last dot, type, where the query ends) of a query with one question of class IN.
+fn parse_query(bytes: &[u8]) -> Option<(String, u16, usize)> {
     let query = bytes.len() > 16 && bytes[2] & 0xf8 == 0 && bytes[4..6] == [0, 1];
     if !query {
         return None;
@@ -241,9 +239,9 @@ fn parse_question(bytes: &[u8]) -> Option<(String, u16, usize)> {
     (class == 1).then(|| (labels.join("."), u16::from_be_bytes([tail[0], tail[1]]), at + 4))
 }
 
-/// A question, for tests and probes.
+/// A query, for tests and probes.
 #[must_use]
-pub fn question(id: u16, name: &str, kind: u16) -> Vec<u8> {
+pub fn query(id: u16, name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = id.to_be_bytes().to_vec();
     bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     bytes.extend(encode_name(name));

@@ -84,16 +84,16 @@ fn an_advertisement_says_router_mtu_and_an_off_link_prefix() {
 #[test]
 fn own_names_are_answered_and_others_forwarded() {
     let view = view();
-    let Answer::Ours(bytes) = dns::answer(&view, &dns::question(1, "VM7.p.internal", 1)) else { panic!("ours") };
+    let Answer::Ours(bytes) = dns::answer(&view, &dns::query(1, "VM7.p.internal", 1)) else { panic!("ours") };
     assert!(bytes.ends_with(&[10, 0, 0, 7]), "also of instances elsewhere");
-    let Answer::Ours(bytes) = dns::answer(&view, &dns::question(1, "vm7", 16)) else { panic!("ours") };
+    let Answer::Ours(bytes) = dns::answer(&view, &dns::query(1, "vm7", 16)) else { panic!("ours") };
     assert_eq!((bytes[3] & 15, bytes[7]), (0, 0), "known, but nothing of that type");
-    let Answer::Ours(bytes) = dns::answer(&view, &dns::question(1, "vm9.p.internal", 1)) else { panic!("ours") };
+    let Answer::Ours(bytes) = dns::answer(&view, &dns::query(1, "vm9.p.internal", 1)) else { panic!("ours") };
     assert_eq!(bytes[3] & 15, 3);
-    assert_eq!(dns::answer(&view, &dns::question(1, "example.org", 1)), Answer::Forward);
-    assert_eq!(dns::answer(&view, &dns::question(1, "evilp.internal", 1)), Answer::Forward);
+    assert_eq!(dns::answer(&view, &dns::query(1, "example.org", 1)), Answer::Forward);
+    assert_eq!(dns::answer(&view, &dns::query(1, "evilp.internal", 1)), Answer::Forward);
     for cut in 0..29 {
-        assert_eq!(dns::answer(&view, &dns::question(1, "vm7.p.internal", 1)[..cut]), Answer::Nothing, "{cut}");
+        assert_eq!(dns::answer(&view, &dns::query(1, "vm7.p.internal", 1)[..cut]), Answer::Nothing, "{cut}");
     }
 }
 

@@ -99,7 +99,7 @@ async fn a_real_client_gets_its_lease_and_each_instance_sees_its_own_metadata() 
         let socket = UdpSocket::bind("0.0.0.0:0").expect("bound");
         socket.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
         let ask = |name: &str, kind| {
-            socket.send_to(&dns::question(7, name, kind), "10.0.0.1:53").expect("sent");
+            socket.send_to(&dns::query(7, name, kind), "10.0.0.1:53").expect("sent");
             let mut buffer = [0; 512];
             let n = socket.recv(&mut buffer).expect("answered");
             buffer[..n].to_vec()

@@ -36,8 +36,9 @@ async fn source_nat_out_and_a_floating_ip_in_that_moves() {
     let neighbour = || run(&format!("ip -n {} neigh show 203.0.113.50", lab.outside())).1;
     assert!(neighbour().contains("02:00:00:00:02:0b"), "by the first host: {}", neighbour());
     // From the inside the floating IP is the source.
-    let seen = crate::rig::inside(&lab.outside(), || std::net::TcpListener::bind("203.0.113.1:5000").expect("bound"));
-    let listener = seen.join().expect("thread");
+    let observed =
+        crate::rig::inside(&lab.outside(), || std::net::TcpListener::bind("203.0.113.1:5000").expect("bound"));
+    let listener = observed.join().expect("thread");
     let accepted = std::thread::spawn(move || listener.accept().expect("accepted").1.ip().to_string());
     crate::rig::inside(&ga.ns, || std::net::TcpStream::connect("203.0.113.1:5000").expect("connected"))
         .join()

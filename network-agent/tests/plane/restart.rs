@@ -34,8 +34,8 @@ async fn killed_while_programming_two_hundred_ports_it_converges_and_leaves_noth
     host.host.accept(objects, 1).await.expect("taken");
     // Ended after a little more of the work each time.
     for _ in 0..3 {
-        let seen = host.host.worker_of(net).is_some();
-        if !seen {
+        let observed = host.host.worker_of(net).is_some();
+        if !observed {
             let mut changes = host.host.signal.changes();
             let _ = tokio::time::timeout(std::time::Duration::from_millis(300), changes.changed()).await;
         }

@@ -4,7 +4,7 @@
 //! an older message for a newer one; and a host that is slow, or thousands of them, must hold up nobody and cost bounded memory.
 //!
 //! **How.** Each stream has a set of pending updates by object ([`HostStream::push`]). The stream takes the whole set as fast as the agent
-//! reads: an object that changes twice meanwhile is sent once, as it is last. A set that grows past its bound is replaced by one wish: a
+//! reads: an object that changes twice meanwhile is sent once, as it is last. A set that grows past its bound is replaced by one request: a
 //! snapshot. Every delta says which revision it builds on, and an agent that sees a gap requests a snapshot (Resync). What agents report
 //! goes into one bounded channel for all hosts, so that many reports become one commit; when it is full, the agents' streams wait.
 //!

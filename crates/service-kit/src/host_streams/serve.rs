@@ -97,7 +97,7 @@ async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut inco
                 return;
             }
         };
-        stream.seen();
+        stream.note_message();
         match message {
             Some(Up::Heartbeat(beat)) => {
                 if let Some(statistics) = beat.statistics {

@@ -113,7 +113,7 @@ impl<M: HostManager> HostStream<M> {
         self.change(|pending| pending.snapshot = true);
     }
 
-    pub(super) fn seen(&self) {
+    pub(super) fn note_message(&self) {
         *self.last_seen.lock() = Instant::now();
     }
 
