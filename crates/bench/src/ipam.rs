@@ -101,7 +101,7 @@ fn in_memory(count: usize) -> anyhow::Result<(f64, f64)> {
     let began = Instant::now();
     for n in 0..count {
         let at = (scope, taken[n * stride % count]);
-        ipam.rest(at, now);
+        ipam.quarantine(at, now);
         ipam.set(at, None);
     }
     Ok((allocate_per_s, count as f64 / began.elapsed().as_secs_f64()))
