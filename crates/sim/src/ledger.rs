@@ -99,12 +99,12 @@ impl Ledger {
                 world.stops(id, host_id);
             }
         };
-        let mut seen =
+        let mut observed =
             InstanceObservation { converged: true, crash_count: entry.crash_count, ..InstanceObservation::default() };
         if entry.tombstone {
             stop(&mut self.machines);
-            seen.set_state(InstanceState::Deleted);
-            return Some(report_of(&entry.desired, seen));
+            observed.set_state(InstanceState::Deleted);
+            return Some(report_of(&entry.desired, observed));
         }
         if spec.root_seq > entry.built_seq {
             stop(&mut self.machines);
@@ -118,8 +118,8 @@ impl Ledger {
         }
         if desired_power == DesiredPower::Off || entry.lies_since_boot.is_some() {
             stop(&mut self.machines);
-            seen.set_state(InstanceState::Stopped);
-            return Some(report_of(&entry.desired, seen));
+            observed.set_state(InstanceState::Stopped);
+            return Some(report_of(&entry.desired, observed));
         }
         let power = if desired_power == DesiredPower::Paused { Power::Paused } else { Power::Running };
         let goes_on = self.machines.contains_key(&id) && !reboots;
@@ -129,10 +129,10 @@ impl Ledger {
             world.starts(id, host_id);
         }
         self.machines.insert(id, Machine { epoch: entry.desired.epoch, power, started_at });
-        seen.set_state(if power == Power::Paused { InstanceState::Paused } else { InstanceState::Running });
-        seen.started_at = Some(started_at.0);
-        seen.guest_up_at = Some(started_at.0);
-        Some(report_of(&entry.desired, seen))
+        observed.set_state(if power == Power::Paused { InstanceState::Paused } else { InstanceState::Running });
+        observed.started_at = Some(started_at.0);
+        observed.guest_up_at = Some(started_at.0);
+        Some(report_of(&entry.desired, observed))
     }
 
     /// The instance ends by itself. Answers whether there was one.
@@ -174,13 +174,13 @@ pub(crate) fn instance_of(desired: &pb::DesiredObject) -> Option<&DesiredInstanc
 }
 
 /// A report on this version of an instance, without a place in the order.
-pub(crate) fn report_of(desired: &pb::DesiredObject, seen: InstanceObservation) -> pb::Report {
+pub(crate) fn report_of(desired: &pb::DesiredObject, observed: InstanceObservation) -> pb::Report {
     pb::Report {
         kind: pb::ObjectKind::Instance.into(),
         id: desired.id.clone(),
         epoch: desired.epoch,
         generation: desired.generation,
-        observation: Some(Observation::Instance(seen)),
+        observation: Some(Observation::Instance(observed)),
         ..pb::Report::default()
     }
 }
@@ -204,16 +204,16 @@ mod tests {
         assert_eq!(ledger.take(id, desired(1, 2, false)), Taken::Again);
         assert_eq!(ledger.take(id, desired(1, 1, false)), Taken::Refused);
         let report = ledger.settle(id, host, &world, Timestamp(5)).expect("known");
-        let seen = |report: &pb::Report| {
-            let Some(Observation::Instance(seen)) = &report.observation else { panic!("an instance") };
-            seen.clone()
+        let observed = |report: &pb::Report| {
+            let Some(Observation::Instance(observed)) = &report.observation else { panic!("an instance") };
+            observed.clone()
         };
-        assert_eq!((seen(&report).state(), seen(&report).started_at), (InstanceState::Running, Some(5)));
+        assert_eq!((observed(&report).state(), observed(&report).started_at), (InstanceState::Running, Some(5)));
         ledger.settle(id, host, &world, Timestamp(9));
         assert_eq!(world.starts_so_far(), 1, "what runs goes on");
         assert_eq!(ledger.take(id, desired(1, 3, true)), Taken::New);
         let report = ledger.settle(id, host, &world, Timestamp(9)).expect("known");
-        assert_eq!(seen(&report).state(), InstanceState::Deleted);
+        assert_eq!(observed(&report).state(), InstanceState::Deleted);
         assert_eq!(ledger.take(id, desired(1, 4, false)), Taken::Refused);
         assert_eq!(ledger.take(id, desired(2, 4, false)), Taken::New, "a later epoch begins anew");
         assert!(ledger.machines.is_empty());

@@ -301,10 +301,10 @@ impl Process {
             };
             (state, entry.desired.clone())
         };
-        let mut seen =
+        let mut observed =
             InstanceObservation { step: step.to_owned(), reason: reason.to_owned(), ..InstanceObservation::default() };
-        seen.set_state(state);
-        let report = self.number(report_of(&desired, seen));
+        observed.set_state(state);
+        let report = self.number(report_of(&desired, observed));
         self.outbox.insert(id, Sent { report: report.clone(), at: Instant::now() });
         out.push(report);
     }
@@ -340,8 +340,8 @@ impl Process {
                 let mut stale = report.clone();
                 stale.counter -= 1;
                 stale.generation -= 1;
-                if let Some(Observation::Instance(seen)) = &mut stale.observation {
-                    seen.set_state(InstanceState::Building);
+                if let Some(Observation::Instance(observed)) = &mut stale.observation {
+                    observed.set_state(InstanceState::Building);
                 }
                 out.extend([report, stale]);
             }
