@@ -1,7 +1,6 @@
 //! Checks whether this host can run instances, and says what to do if not. It changes nothing that lasts.
 
 use crate::{
-    chain::chain,
     config::Config,
     host::{
         cgroup::{Cgroups, parse_mountinfo},
@@ -12,6 +11,7 @@ use crate::{
     reconcile::{context::Context, hypervisor::prober},
 };
 use serde::Serialize;
+use service_kit::error_chain;
 use std::{fmt, fs, path::Path};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -130,7 +130,7 @@ async fn qemu(config: &Config, root: bool, findings: &mut Vec<Finding>) {
     let qemu = match find_qemu(config.qemu.as_deref()).await {
         Ok(qemu) => qemu,
         // Each of these texts itself says what to do.
-        Err(error) => return findings.push(Finding::error(chain(&error), "")),
+        Err(error) => return findings.push(Finding::error(error_chain(&error), "")),
     };
     findings.push(Finding::ok(format!("QEMU {} ({})", qemu.version, qemu.binary.display())));
     match fs::OpenOptions::new().read(true).write(true).open("/dev/kvm") {
@@ -159,7 +159,7 @@ async fn qemu(config: &Config, root: bool, findings: &mut Vec<Finding>) {
             findings.extend(warnings.map(|w| Finding::warning(w.clone(), "")));
         }
         Err(error) => findings.push(Finding::error(
-            format!("the accelerators can't be measured: {}", chain(&error)),
+            format!("the accelerators can't be measured: {}", error_chain(&error)),
             "check compute.run_dir and compute.state_dir",
         )),
     }
@@ -184,7 +184,7 @@ fn cgroups(config: &Config, findings: &mut Vec<Finding>) {
                 .iter()
                 .map(|w| Finding::warning(w.clone(), "mount the controller, or accept that this limit isn't enforced")),
         ),
-        Err(error) => findings.push(Finding::error(chain(&error), "see compute.cgroup_parent")),
+        Err(error) => findings.push(Finding::error(error_chain(&error), "see compute.cgroup_parent")),
     }
 }
 
@@ -219,7 +219,7 @@ fn ledger(config: &Config, findings: &mut Vec<Finding>) {
                 )
             }));
         }
-        Err(error) => findings.push(Finding::error(chain(&error), "check the disk below compute.state_dir")),
+        Err(error) => findings.push(Finding::error(error_chain(&error), "check the disk below compute.state_dir")),
     }
     let quarantine = config.state_dir.join("ledger/quarantine");
     let count = fs::read_dir(&quarantine).map_or(0, Iterator::count);

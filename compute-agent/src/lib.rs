@@ -12,7 +12,6 @@
 //! ```
 
 pub mod adopt;
-mod chain;
 pub mod config;
 pub mod console;
 pub mod disk;

@@ -6,7 +6,6 @@
 
 use crate::{
     adopt::{Found, running_qemus},
-    chain::chain,
     config::Config,
     host::cgroup::Cgroups,
     ledger::{Held, Ledger, LedgerError},
@@ -15,6 +14,7 @@ use crate::{
     reconcile::layout::Paths,
 };
 use domain::InstanceId;
+use service_kit::error_chain;
 use std::{fmt, time::Duration};
 
 /// The longest time that a guest gets to shut down, whatever its own timeout.
@@ -117,9 +117,9 @@ async fn stop_vm(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
         Err(_) => false,
     };
     let end = async {
-        found.process.kill().await.map_err(|e| chain(&e))?;
+        found.process.kill().await.map_err(|e| error_chain(&e))?;
         if let Ok(cgroups) = Cgroups::detect(&config.cgroup_parent) {
-            cgroups.group(&instance_id.to_string()).kill_all().await.map_err(|e| chain(&e))?;
+            cgroups.group(&instance_id.to_string()).kill_all().await.map_err(|e| error_chain(&e))?;
         }
         Ok(())
     };

@@ -131,7 +131,7 @@ async fn run_log(
     up: &mpsc::Sender<pb::ConsoleUp>,
     down: &mut tonic::Streaming<pb::ConsoleDown>,
 ) -> Result<(), SessionError> {
-    let failed = |error: crate::console::log::LogError| SessionError::Log { detail: crate::chain::chain(&error) };
+    let failed = |error: crate::console::log::LogError| SessionError::Log { detail: service_kit::error_chain(&error) };
     if !log.path().exists() {
         // It never ran: an empty log.
         return send(up, ConsoleOutput { data: Bytes::new(), next_offset: 0, truncated: false }).await;

@@ -7,7 +7,6 @@ mod wire;
 
 use crate::{
     adopt::Orphan,
-    chain::chain,
     reconcile::{Reconciler, context::Context},
 };
 use agent_kit::{Agent, HelloError, HostRecord, LedgerError, Outbox};
@@ -17,6 +16,7 @@ use proto::{
     agent::v1::{OpenSession, console_relay_client::ConsoleRelayClient},
     sync::v1::{self as pb, heartbeat::Statistics},
 };
+use service_kit::error_chain;
 use std::{
     sync::{
         Arc,
@@ -70,7 +70,7 @@ impl Agent for ComputeAgent {
     }
 
     async fn hello(&self) -> Result<pb::Hello, HelloError> {
-        let hypervisor = self.context.hypervisor().await.map_err(|error| chain(&error));
+        let hypervisor = self.context.hypervisor().await.map_err(|error| error_chain(&error));
         self.without_qemu.store(hypervisor.is_err(), Ordering::Relaxed);
         if let Err(reason) = &hypervisor {
             tracing::error!(reason, "this host can run no instances");

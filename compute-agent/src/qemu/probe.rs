@@ -9,6 +9,7 @@
 //! `RUN_TIMEOUT`. The outcome is remembered for a boot of the host, a QEMU version and a kernel, since nothing else
 //! changes it.
 
+use service_kit::error_chain;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -29,7 +30,7 @@ use super::launch::{Confinement, Launcher, stderr_tail, wait_ready};
 use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
 use super::version::QemuVersion;
-use crate::{chain::chain, host::facts};
+use crate::host::facts;
 
 /// The assembled guest, which has eight sectors.
 pub const GUEST: &[u8] = include_bytes!("probe_guest.bin");
@@ -253,11 +254,11 @@ impl Prober {
         };
         let process = match self.launcher.launch(spec, &confinement, vec![]).await {
             Ok(process) => process,
-            Err(error) => return chain(&error),
+            Err(error) => return error_chain(&error),
         };
         let end = observe(&process, spec, &confinement.stderr, timeout, each).await;
         if let Err(error) = process.kill().await {
-            tracing::warn!(pid = process.pid, error = chain(&error), "the probe's QEMU can't be ended");
+            tracing::warn!(pid = process.pid, error = error_chain(&error), "the probe's QEMU can't be ended");
         }
         end
     }
@@ -271,10 +272,10 @@ async fn observe(
     mut each: impl FnMut(&[u8], Duration) -> bool,
 ) -> String {
     let connect = async {
-        let qmp = wait_ready(process, &spec.qmp_socket, stderr, READY_TIMEOUT).await.map_err(|e| chain(&e))?;
-        let serial = UnixStream::connect(&spec.serial_socket).await.map_err(|e| chain(&e))?;
+        let qmp = wait_ready(process, &spec.qmp_socket, stderr, READY_TIMEOUT).await.map_err(|e| error_chain(&e))?;
+        let serial = UnixStream::connect(&spec.serial_socket).await.map_err(|e| error_chain(&e))?;
         let mut events = qmp.events();
-        qmp.cont().await.map_err(|e| chain(&e))?;
+        qmp.cont().await.map_err(|e| error_chain(&e))?;
         // An error means that the connection is gone, which the exit below reports better.
         let stopped = async move { while events.recv().await.is_ok_and(|event| event.name != "STOP") {} };
         Ok::<_, String>((qmp, serial, stopped))
@@ -299,7 +300,7 @@ async fn observe(
                 }
             },
             () = &mut stopped => {
-                let state = qmp.query_status().await.map_or_else(|e| chain(&e), |state| format!("{state:?}"));
+                let state = qmp.query_status().await.map_or_else(|e| error_chain(&e), |state| format!("{state:?}"));
                 return format!("QEMU stopped it ({state}): {}", first_error(&stderr_tail(stderr)));
             }
             () = tokio::time::sleep_until(deadline) => return format!("it didn't end within {} s", timeout.as_secs()),

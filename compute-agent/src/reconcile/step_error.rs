@@ -1,6 +1,7 @@
 //! Why a step failed.
 
-use crate::{chain::chain, disk::overlay::DiskError, images::FetchError, ledger::LedgerError, qmp::QmpError};
+use crate::{disk::overlay::DiskError, images::FetchError, ledger::LedgerError, qmp::QmpError};
+use service_kit::error_chain;
 use std::{io, path::Path};
 
 /// Why a step failed, in words for the instance's owner.
@@ -14,11 +15,11 @@ pub(super) struct StepError {
 pub(super) type StepResult = Result<(), StepError>;
 
 pub(super) fn fault(error: &(dyn std::error::Error + 'static)) -> StepError {
-    StepError { reason: chain(error), fault: true }
+    StepError { reason: error_chain(error), fault: true }
 }
 
 pub(super) fn transient(error: &(dyn std::error::Error + 'static)) -> StepError {
-    StepError { reason: chain(error), fault: false }
+    StepError { reason: error_chain(error), fault: false }
 }
 
 impl From<LedgerError> for StepError {

@@ -247,7 +247,7 @@ impl Process {
         for desired in objects {
             match self.take_one(desired, out) {
                 Flow::GoOn => {}
-                flow => return flow,
+                flow @ (Flow::Crash | Flow::Disconnect) => return flow,
             }
         }
         Flow::GoOn

@@ -26,6 +26,7 @@ use crate::{
 use domain::NetworkId;
 use nix::errno::Errno;
 use rules::RulesError;
+use service_kit::error_chain;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
@@ -133,20 +134,13 @@ fn send_one(netlink: &mut Netlink, step: &Step, request: Request) -> io::Result<
 }
 
 fn describe(step: &Step, error: &dyn std::error::Error) -> String {
-    let error = chain(error);
+    let error = error_chain(error);
     let step = match step {
         Step::Rules(Rules::Whole(_)) => "the whole of the rules".into(),
         Step::Rules(Rules::Delta(_)) => "the difference of the rules".into(),
         step => format!("{step:?}"),
     };
     format!("{step}: {error}")
-}
-
-/// An error with its causes.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |e| e.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// The executor of one plan in its namespace.

@@ -7,7 +7,7 @@
 use super::{Host, lock, tracked::Affected};
 use crate::{
     announce::announce,
-    apply::{self, Applied, ApplyContext, chain, namespace},
+    apply::{self, Applied, ApplyContext, namespace},
     link::{
         netns,
         netns::{NetnsError, Worker},
@@ -26,6 +26,7 @@ use crate::{
 };
 use domain::{NetworkId, SecurityGroupId, network::MacAddr};
 use proto::network::v1::ObjectState;
+use service_kit::error_chain;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -135,7 +136,7 @@ async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     }
     let failed = match result {
         Ok(applied) => applied.failed,
-        Err(error) => BTreeMap::from([(None, chain(&error))]),
+        Err(error) => BTreeMap::from([(None, error_chain(&error))]),
     };
     if failed.is_empty() {
         slot.failures = 0;
@@ -271,7 +272,7 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
             true
         }
         Err(error) => {
-            tracing::warn!(network_id = %id, error = chain(&error), "a network could not be removed");
+            tracing::warn!(network_id = %id, error = error_chain(&error), "a network could not be removed");
             slot.failures += 1;
             false
         }

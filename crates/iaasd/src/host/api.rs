@@ -16,6 +16,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use serde::{Deserialize, Serialize};
+use service_kit::error_chain;
 use service_kit::host_cert::{fingerprints, sha256_hex};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -88,11 +89,11 @@ pub async fn join(url: &str, ca_sha256: &str, request: &JoinRequest<'_>) -> Resu
     let response = client.post(format!("{}/v1/host-joins", url.trim_end_matches('/'))).json(request).send().await;
     let answer = response.map_err(|error| match untrusted(&error) {
         true => JoinError::Untrusted { url: url.to_owned(), ca_sha256: ca_sha256.to_owned() },
-        false => away(chain(&error)),
+        false => away(error_chain(&error)),
     })?;
     let status = answer.status();
     if status.is_success() {
-        let joined: Joined = answer.json().await.map_err(|e| away(chain(&e)))?;
+        let joined: Joined = answer.json().await.map_err(|e| away(error_chain(&e)))?;
         let shown = fingerprints(&joined.ca_pem).unwrap_or_default();
         if !shown.iter().any(|print| print == ca_sha256) {
             return Err(JoinError::Untrusted { url: url.to_owned(), ca_sha256: ca_sha256.to_owned() });
@@ -123,11 +124,6 @@ fn for_host(joined: Joined, host: &str) -> Joined {
 pub fn is_loopback(uri: &http::Uri) -> bool {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let texts = std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string);
-    texts.collect::<Vec<_>>().join(": ")
 }
 
 /// Whether the server's certificate is at the bottom of it. An I/O error hides what it holds from `source`.

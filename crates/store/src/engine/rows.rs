@@ -299,10 +299,10 @@ impl serde_json::ser::Formatter for WithoutNul {
         writer: &mut W,
         escape: serde_json::ser::CharEscape,
     ) -> io::Result<()> {
-        match escape {
-            serde_json::ser::CharEscape::AsciiControl(0) => writer.write_all(b"\\ufffd"),
-            other => serde_json::ser::CompactFormatter.write_char_escape(writer, other),
+        if matches!(escape, serde_json::ser::CharEscape::AsciiControl(0)) {
+            return writer.write_all(b"\\ufffd");
         }
+        serde_json::ser::CompactFormatter.write_char_escape(writer, escape)
     }
 }
 
