@@ -20,6 +20,8 @@ pub struct World {
     pub config: Config,
     /// Where (simulated) agents attach.
     pub cluster: GrpcTarget,
+    pub storage: GrpcTarget,
+    pub resource: GrpcTarget,
     pub http: reqwest::Client,
     shutdown: CancellationToken,
     running: Vec<JoinHandle<()>>,
@@ -166,8 +168,8 @@ impl World {
         let deps = Deps {
             store: store.clone(),
             cluster: cluster.clone(),
-            storage,
-            resource,
+            storage: storage.clone(),
+            resource: resource.clone(),
             metrics: service_kit::metrics::install(),
         };
         let gateway = api_gateway::bind(config.clone(), deps, shutdown.clone()).await.expect("the gateway binds");
@@ -175,7 +177,18 @@ impl World {
         running.push(tokio::spawn(async move { gateway.run().await.expect("the gateway serves") }));
         let scheme = if config.api.uses_tls() { "https" } else { "http" };
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        Self { dir, base: format!("{scheme}://localhost:{port}"), store, config, cluster, http, shutdown, running }
+        Self {
+            dir,
+            base: format!("{scheme}://localhost:{port}"),
+            store,
+            config,
+            cluster,
+            storage,
+            resource,
+            http,
+            shutdown,
+            running,
+        }
     }
 
     /// Stops everything as SIGTERM would, and waits.

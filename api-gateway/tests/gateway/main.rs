@@ -16,6 +16,7 @@ mod identity;
 mod image;
 mod instance;
 mod instance_bad;
+mod limits;
 mod listing;
 mod network;
 mod network_bad;

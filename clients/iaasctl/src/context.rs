@@ -1,7 +1,7 @@
 //! What every command works with: the settings that options, environment and profile add up to, and the client made of them.
 
 use crate::{
-    cli::Globals,
+    args::Globals,
     config::{self, ConfigFile, DEFAULT_PROFILE, DEFAULT_URL, Profile, ProfileVault},
     error::CliError,
     output::{Format, Output, Row, print},
@@ -104,7 +104,7 @@ impl Context {
         }
         let mut text = format!("dry run: {}\n", plan.summary);
         for touched in &plan.touches {
-            text.push_str(&format!("  touches {touched}\n"));
+            text.push_str(&format!("  affects {touched}\n"));
         }
         if let Some(placement) = plan.placement.as_ref().filter(|p| !p.summary.is_empty()) {
             text.push_str(&format!("  placement: {}\n", placement.summary));

@@ -121,10 +121,10 @@ impl CliError {
             Self::Client(ClientError::Problem(problem)) => problem.hint.clone(),
             Self::Client(ClientError::LoggedOut) => Some("log in with `iaasctl login`, or set IAAS_TOKEN".to_owned()),
             Self::Client(ClientError::Unreachable { .. }) => {
-                Some("is iaasd running, and is the URL right? `iaasctl doctor` looks".to_owned())
+                Some("check that iaasd is running and that the URL is right; `iaasctl doctor` helps to find out".to_owned())
             }
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
-            Self::Profile { .. } => Some("correct it, or move it away and log in again".to_owned()),
+            Self::Profile { .. } => Some("correct the file, or remove it and log in again".to_owned()),
             _ => None,
         }
     }

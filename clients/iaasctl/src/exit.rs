@@ -17,21 +17,21 @@ pub const TIMEOUT: u8 = 9;
 pub const HELP: &str = "\
 Exit codes:
   0  done
-  1  failed in a way that has no code of its own
-  2  the command line, or a value in it, is wrong
-  3  there is no such object
+  1  any other failure
+  2  the command line, or a value in it, is not valid
+  3  the object does not exist
   4  not logged in, or not allowed
-  5  conflict: the name is taken, the state doesn't allow it, somebody was faster
+  5  conflict: the name is taken, the object's state doesn't allow the change, or it was changed meanwhile
   6  the project's quota is reached
-  7  no host has room
-  8  the server can't be reached, or can't answer now
-  9  it took longer than the timeout
+  7  no host has enough free capacity
+  8  the server can't be reached, or is temporarily unavailable
+  9  the timeout has passed
 
 Environment:
-  IAAS_URL, IAAS_PROJECT, IAAS_PROFILE   as the options of the same name
+  IAAS_URL, IAAS_PROJECT, IAAS_PROFILE   the defaults of --url, --project and --profile
   IAAS_TOKEN                             an API key or access token, instead of a login
-  IAASCTL_CONFIG                         the file of profiles (~/.config/iaas/config.toml)
-  NO_COLOR                               no colours
+  IAASCTL_CONFIG                         the profile file, instead of ~/.config/iaas/config.toml
+  NO_COLOR                               print no colours
 
 Data goes to stdout, progress and errors to stderr.";
 

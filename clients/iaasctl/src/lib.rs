@@ -4,6 +4,7 @@
 //! (see [`exit`]); an error repeats what the server said, its hint and its request id; nothing asks a question unless it is typed at
 //! a terminal.
 
+mod args;
 pub mod cli;
 pub mod config;
 mod context;

@@ -43,8 +43,8 @@ pub fn secret(file: Option<&Path>, label: &str) -> Result<String, CliError> {
         })?,
         None if io::stdin().is_terminal() => typed(label)?,
         None => {
-            return Err(CliError::usage(format!("no {label} was given, and there is no terminal to ask on"))
-                .with_hint("give it in a file with --password-file (`-` reads stdin)"));
+            return Err(CliError::usage(format!("no {label} was given, and there is no terminal to ask for it"))
+                .with_hint("use --password-file FILE (`-` reads stdin)"));
         }
     };
     let line = text.lines().next().unwrap_or_default().to_owned();

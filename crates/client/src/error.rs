@@ -38,7 +38,7 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("{url} gave no answer in time")]
+    #[error("{url} did not answer in time")]
     TimedOut {
         url: String,
         #[source]
@@ -52,7 +52,7 @@ pub enum ClientError {
         source: reqwest::Error,
     },
     /// The server speaks, but not this API.
-    #[error("the answer to {method} {path} is not of this API (status {status})")]
+    #[error("{method} {path} was answered, but not by this API (status {status})")]
     Answer {
         method: String,
         path: String,
@@ -78,7 +78,7 @@ pub enum ClientError {
     /// No token, and none can be had without a password.
     #[error("not logged in")]
     LoggedOut,
-    #[error("the renewed tokens could not be kept")]
+    #[error("the renewed tokens could not be saved")]
     Vault {
         #[source]
         source: std::io::Error,

@@ -368,10 +368,10 @@ pub(crate) async fn problem(call: &Call<'_>, answer: Response) -> ClientError {
         status: status.as_u16(),
         code: "not_a_problem_document".to_owned(),
         detail: format!(
-            "{} {} was answered with status {status} by something that is not this API",
+            "{} {} was answered with status {status} by a program that is not this API",
             call.method, call.path
         ),
-        hint: Some("check the URL (iaasctl config get url), and proxies on the way".to_owned()),
+        hint: Some("check the URL (iaasctl config get url) and any proxies".to_owned()),
         request_id,
         ..ProblemDocument::default()
     })))

@@ -1,6 +1,6 @@
 //! `api-key`: secrets for programs.
 
-use super::{delete_each, project::RoleName};
+use super::{change::delete_each, project::RoleName};
 use crate::{context::Context, error::CliError};
 use clap::Subcommand;
 use client::model::ApiKeyCreate;
@@ -8,20 +8,20 @@ use domain::Timestamp;
 
 #[derive(Debug, Subcommand)]
 pub enum ApiKeyCommand {
-    /// Make a key for the project in use; its secret is shown once
+    /// Create a key for the project in use; its secret is shown once
     Create {
         name: String,
-        /// At most this role; without it, your own
+        /// The highest role that the key has; without it, your own
         #[arg(long, value_enum)]
         role: Option<RoleName>,
-        /// When it stops working (`2027-01-31T00:00:00Z`)
+        /// When the key expires (`2027-01-31T00:00:00Z`)
         #[arg(long, value_name = "TIME")]
         expires_at: Option<Timestamp>,
-        /// For all your projects, whatever the profile says
+        /// The key is valid for all your projects, not only for the one in use
         #[arg(long)]
         all_projects: bool,
     },
-    /// Your keys
+    /// List your keys
     List,
     /// Delete keys
     Delete {
@@ -38,7 +38,7 @@ pub(super) async fn run(context: Context, command: ApiKeyCommand) -> Result<(), 
             let request = ApiKeyCreate { name, project, role: role.map(RoleName::role), expires_at };
             if let Some(key) = context.change(client.api_key_create(&request)).await? {
                 context.out.one(&key)?;
-                context.note("keep the secret: it can't be shown again");
+                context.note("store the secret now: it can't be shown again");
             }
             Ok(())
         }

@@ -1,16 +1,16 @@
 //! `audit`: who asked for what.
 
-use crate::{cli::LimitArgs, context::Context, error::CliError};
+use crate::{args::LimitArgs, context::Context, error::CliError};
 use clap::Subcommand;
 use std::collections::VecDeque;
 
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// The last entries of the audit log, the newest at the end
+    /// List the last entries of the audit log, the newest last
     List {
         #[command(flatten)]
         limit: LimitArgs,
-        /// Of every project (system admins)
+        /// Show objects of all projects (system admins)
         #[arg(long)]
         all_projects: bool,
     },

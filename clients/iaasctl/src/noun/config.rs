@@ -28,13 +28,13 @@ pub enum ConfigCommand {
     Get { key: Key },
     /// Remove one setting
     Unset { key: Key },
-    /// The profiles
+    /// List the profiles
     List,
-    /// Use another profile from now on
+    /// Switch to another profile
     Use { profile: String },
-    /// Forget a profile, its session included
+    /// Delete a profile with its session
     Remove { profile: String },
-    /// Where the file of profiles is
+    /// Print the path of the profile file
     Path,
 }
 

@@ -1,7 +1,7 @@
 //! `doctor`: what is wrong, seen from here, and what to do about it.
 
 use crate::{
-    cli::Globals,
+    args::Globals,
     context::Context,
     error::CliError,
     exit,
@@ -19,7 +19,7 @@ const SKEW_SECS: i64 = 30;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Don't look at this machine (as root, `iaasd doctor` is asked too)
+    /// Don't check this machine (as root, `iaasd doctor` is run too)
     #[arg(long)]
     no_local: bool,
 }
@@ -80,7 +80,7 @@ impl Findings {
 pub(super) async fn run(globals: &Globals, args: &DoctorArgs) -> Result<(), CliError> {
     let mut findings = Findings::default();
     match Context::new(globals) {
-        Err(error) => findings.error("profile", &error, "correct the file, or move it away and log in again"),
+        Err(error) => findings.error("profile", &error, "correct the file, or remove it and log in again"),
         Ok(context) => {
             profile(&mut findings, &context);
             server(&mut findings, &context).await;
@@ -99,11 +99,11 @@ fn profile(findings: &mut Findings, context: &Context) {
     let path = &context.config_path;
     match std::fs::metadata(path) {
         Err(_) if Context::env_token().is_some() => findings.ok("profile", "none; IAAS_TOKEN is used"),
-        Err(_) => findings.add("profile", Verdict::Warn, "there is none yet", "iaasctl login --user NAME"),
+        Err(_) => findings.add("profile", Verdict::Warn, "there is no profile yet", "iaasctl login --user NAME"),
         Ok(meta) if meta.permissions().mode() & 0o077 != 0 => findings.add(
             "profile",
             Verdict::Warn,
-            format!("others may read the tokens in {}", path.display()),
+            format!("other users can read the tokens in {}", path.display()),
             format!("chmod 600 {}", path.display()),
         ),
         Ok(_) => findings.ok("profile", format!("`{}` in {}", context.profile_name, path.display())),
@@ -126,27 +126,27 @@ async fn server(findings: &mut Findings, context: &Context) {
     if look.status == 200 {
         findings.ok("reachable", format!("{} in {} ms", context.url, look.took.as_millis()));
     } else {
-        let advice = "something else listens there: correct the URL, or look for a proxy on the way";
+        let advice = "another program answers at this URL: correct the URL, or check for a proxy in between";
         findings.add("reachable", Verdict::Fail, format!("status {} from /healthz", look.status), advice);
     }
     if let Some(server_clock) = look.server_clock {
         let skew = Timestamp::now().0 / 1000 - server_clock;
         if skew.abs() > SKEW_SECS {
-            let advice = "set both clocks by NTP (`timedatectl set-ntp true`)";
-            findings.add("clock", Verdict::Warn, format!("{skew} s apart from the server's"), advice);
+            let advice = "synchronize both clocks with NTP (`timedatectl set-ntp true`)";
+            findings.add("clock", Verdict::Warn, format!("differs from the server's by {skew} s"), advice);
         } else {
-            findings.ok("clock", "agrees with the server's");
+            findings.ok("clock", "is the same as the server's");
         }
     }
     match client.look("/readyz").await {
-        Ok(look) if look.status == 200 => findings.ok("ready", "the server says so"),
+        Ok(look) if look.status == 200 => findings.ok("ready", "the server is ready"),
         Ok(look) => {
             let found = not_ready(&look.body);
             findings.add(
                 "ready",
                 Verdict::Fail,
                 found,
-                "see the server's log (`journalctl -u iaasd`), and `iaasd doctor` there",
+                "see the server's log (`journalctl -u iaasd`), and run `iaasd doctor` on the server",
             );
         }
         Err(error) => findings.error("ready", &error.into(), "see the server's log"),
@@ -178,7 +178,7 @@ fn encryption(findings: &mut Findings, url: &str) {
         (false, true) => findings.ok("encryption", "not needed: the server is this machine"),
         (false, false) => {
             let advice = "use the https address; with the built-in CA: iaasctl config set ca-file FILE";
-            findings.add("encryption", Verdict::Warn, "none: passwords and tokens travel in the open", advice);
+            findings.add("encryption", Verdict::Warn, "none: passwords and tokens are sent unencrypted", advice);
         }
     }
 }
@@ -190,7 +190,7 @@ async fn session(findings: &mut Findings, context: &Context, client: &Client) {
     };
     findings.ok("session", format!("logged in as {}", who.user.name));
     match &context.project {
-        None => findings.add("project", Verdict::Warn, "none is chosen", "iaasctl config set project NAME"),
+        None => findings.add("project", Verdict::Warn, "no project is chosen", "iaasctl config set project NAME"),
         Some(project) => match client.project(project).await {
             Ok(_) => findings.ok("project", project.clone()),
             Err(error) => {
@@ -209,20 +209,20 @@ async fn hosts(findings: &mut Findings, client: &Client) {
         Err(error) => return findings.error("hosts", &error.into(), "see the server's log"),
     };
     if hosts.is_empty() {
-        let advice = "start a compute-agent (`iaasd all` has one; its log says why it doesn't register)";
-        return findings.add("hosts", Verdict::Fail, "none has registered", advice);
+        let advice = "start a compute-agent (`iaasd all` includes one; its log says why it doesn't register)";
+        return findings.add("hosts", Verdict::Fail, "no host has registered", advice);
     }
     for host in &hosts {
         let check = format!("host {}", host.name);
         let accelerator = host.fact("accelerator");
         if host.state != "up" {
-            let advice = "look at its compute-agent's log and its network; its instances go on meanwhile";
+            let advice = "check the compute-agent's log and the host's network; its instances keep running";
             findings.add(&check, Verdict::Fail, host.state.clone(), advice);
         } else if host.cordoned {
             let advice = format!("iaasctl host uncordon {}", host.name);
             findings.add(&check, Verdict::Warn, format!("cordoned: {}", host.cordon_reason), advice);
         } else if accelerator == "tcg" {
-            let advice = "instances are emulated, and slow; `iaasd doctor` there says what KVM lacks";
+            let advice = "instances are emulated and slow; `iaasd doctor` on the host says why KVM isn't available";
             findings.add(&check, Verdict::Warn, format!("no KVM: {}", host.fact("accelerator_reason")), advice);
         } else {
             findings.ok(&check, format!("up, {accelerator}"));
@@ -239,11 +239,11 @@ fn local() -> bool {
     let found =
         beside.into_iter().chain(std::env::split_paths(&path)).map(|dir| dir.join("iaasd")).find(|p| p.is_file());
     let (true, Some(iaasd)) = (root, found) else { return true };
-    eprintln!("\nthis machine, by {} doctor:", iaasd.display());
+    eprintln!("\noutput of `{} doctor` on this machine:", iaasd.display());
     match std::process::Command::new(&iaasd).arg("doctor").status() {
         Ok(status) => status.success(),
         Err(error) => {
-            eprintln!("it can't be run: {error}");
+            eprintln!("it can't be started: {error}");
             false
         }
     }

@@ -6,18 +6,18 @@ use client::event::EventMessage;
 
 #[derive(Debug, Subcommand)]
 pub enum EventCommand {
-    /// Print events as they happen, until interrupted; nothing is lost when the connection is
+    /// Print events as they happen, until interrupted; after a lost connection, none is missing
     Follow {
-        /// Begin behind this event's id (0: as far back as the server keeps them) instead of now
+        /// Start after the event with this id (0: with the oldest that the server keeps) instead of now
         #[arg(long, value_name = "ID")]
         after: Option<i64>,
-        /// End after so many events
+        /// Exit after this many events
         #[arg(long, value_name = "N")]
         count: Option<u64>,
-        /// Only kinds that begin with this (`instance.`)
+        /// Only events whose kind begins with this (`instance.`)
         #[arg(long, value_name = "PREFIX")]
         kind: Option<String>,
-        /// Of every project (system admins)
+        /// Show objects of all projects (system admins)
         #[arg(long)]
         all_projects: bool,
     },
@@ -30,7 +30,7 @@ pub(super) async fn run(context: Context, command: EventCommand) -> Result<(), C
     while count.is_none_or(|count| seen < count) {
         match events.next().await? {
             EventMessage::Reset => {
-                context.note("the server no longer keeps all events since then: some are missing here");
+                context.note("the server no longer has all events since then: some are missing");
             }
             EventMessage::Event(event) => {
                 if kind.as_ref().is_some_and(|prefix| !event.kind.starts_with(prefix.as_str())) {

@@ -1,24 +1,27 @@
 //! `external-network`: the outside.
 
-use super::{create_and_show, delete_each, something, subnet::replaced};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::{
+    change::{create_and_show, delete_each, something},
+    subnet::replaced,
+};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{ArgGroup, Args, Subcommand};
 use client::model::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnet};
 
 #[derive(Debug, Subcommand)]
 pub enum ExternalNetworkCommand {
-    /// Declare an external network that hosts are wired to (system admins)
+    /// Create an external network that hosts are connected to (system admins)
     Create(CreateArgs),
-    /// The external networks
+    /// List the external networks
     List,
     /// Show an external network
     Show { network: String },
-    /// Describe an external network, or replace its blocks (system admins)
+    /// Change the description or the subnets of an external network (system admins)
     Set {
         network: String,
         #[arg(long)]
         description: Option<String>,
-        /// Replaces all blocks; repeat it for several
+        /// A subnet; replaces all present ones; repeat it for several
         #[arg(long = "subnet", value_parser = parse_subnet, value_name = "CIDR[,gateway=…][,range=…]")]
         subnets: Vec<ExternalSubnet>,
     },
@@ -32,18 +35,18 @@ pub enum ExternalNetworkCommand {
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("blocks").required(true).args(["cidr", "subnets"]))]
 pub struct CreateArgs {
-    /// As in the hosts' configuration (`[network.external]`)
+    /// The name, as in the hosts' configuration (`[network.external]`)
     name: String,
-    /// Its only block: `203.0.113.0/24`
+    /// Its only subnet: `203.0.113.0/24`
     #[arg(long, value_name = "CIDR")]
     cidr: Option<String>,
-    /// Of the only block; without it, the first address
+    /// With --cidr: the gateway's address; without it, the first address of the subnet
     #[arg(long, value_name = "ADDRESS", requires = "cidr")]
     gateway: Option<String>,
-    /// Where addresses of the only block are taken from; repeat it for several. Without it: the whole block
+    /// With --cidr: a range to allocate addresses from; repeat it for several. Without it, the whole subnet
     #[arg(long = "range", alias = "allocation", value_name = "FIRST-LAST", requires = "cidr")]
     ranges: Vec<String>,
-    /// One of several blocks: `203.0.113.0/24,gateway=203.0.113.1,range=203.0.113.10-203.0.113.99`; repeat it for each
+    /// One of several subnets: `203.0.113.0/24,gateway=203.0.113.1,range=203.0.113.10-203.0.113.99`; repeat it for each
     #[arg(long = "subnet", value_parser = parse_subnet, value_name = "CIDR[,gateway=…][,range=…]")]
     subnets: Vec<ExternalSubnet>,
     #[arg(long, default_value = "", hide_default_value = true)]

@@ -1,8 +1,8 @@
 //! `flavor`: named sizes.
 
-use super::{create_and_show, delete_each};
+use super::change::{create_and_show, delete_each};
 use crate::{
-    cli::IfNotExists,
+    args::IfNotExists,
     context::Context,
     error::CliError,
     size::{parse_gib, parse_mib},
@@ -20,18 +20,18 @@ pub enum Pin {
 
 #[derive(Debug, Subcommand)]
 pub enum FlavorCommand {
-    /// Make a flavor (system admins)
+    /// Create a flavor (system admins)
     Create {
         name: String,
         #[arg(long, value_name = "N")]
         vcpus: u32,
-        /// With a unit: `512MiB`, `2GiB`
+        /// The memory, with a unit: `512MiB`, `2GiB`
         #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
         memory: u64,
-        /// With a unit: `10GiB`; 0 for none
+        /// The size of the root disk, with a unit: `10GiB`; 0 for no root disk
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         disk: u64,
-        /// Give each vCPU of its instances a thread of its own, all of one NUMA node
+        /// Pin each vCPU of its instances to a hardware thread of its own, all in one NUMA node
         #[arg(long, value_enum, default_value_t, value_name = "HOW")]
         pin: Pin,
         #[arg(long, default_value = "", hide_default_value = true)]
@@ -39,11 +39,11 @@ pub enum FlavorCommand {
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// All flavors
+    /// List all flavors
     List,
     /// Show a flavor
     Show { flavor: String },
-    /// Delete flavors; instances keep their sizes
+    /// Delete flavors; existing instances keep their sizes
     Delete {
         #[arg(required = true)]
         flavors: Vec<String>,

@@ -1,15 +1,15 @@
 //! `floating-ip`: addresses of the outside that stand for instances. Each is known by its address.
 
-use super::delete_each;
+use super::change::delete_each;
 use crate::{context::Context, error::CliError};
 use clap::{ArgGroup, Args, Subcommand};
 use client::model::{FloatingIpChange, FloatingIpCreate};
 
 #[derive(Debug, Subcommand)]
 pub enum FloatingIpCommand {
-    /// Take an address of the outside, and let it stand for an instance if one is named
+    /// Allocate a floating IP, and map it to an instance or port if one is given
     Create(CreateArgs),
-    /// The project's floating IPs
+    /// List the project's floating IPs
     List {
         /// Only those of this instance
         #[arg(long, value_name = "NAME")]
@@ -20,21 +20,21 @@ pub enum FloatingIpCommand {
         #[arg(value_name = "ADDRESS")]
         floating_ip: String,
     },
-    /// Describe a floating IP
+    /// Change the description of a floating IP
     Set {
         #[arg(value_name = "ADDRESS")]
         floating_ip: String,
         #[arg(long)]
         description: String,
     },
-    /// Let a floating IP stand for an instance or a port; from another it is moved
+    /// Map a floating IP to an instance or a port, replacing its present mapping
     Associate(AssociateArgs),
-    /// Let a floating IP stand for nothing; it stays the project's
+    /// Remove the mapping of a floating IP; the project keeps the address
     Dissociate {
         #[arg(value_name = "ADDRESS")]
         floating_ip: String,
     },
-    /// Give addresses back
+    /// Release floating IPs
     Delete {
         #[arg(required = true, value_name = "ADDRESS")]
         floating_ips: Vec<String>,
@@ -43,16 +43,16 @@ pub enum FloatingIpCommand {
 
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Where the address is from; without it, the only external network, or `public`
+    /// The external network that the address is taken from; without it, the only external network, or `public`
     #[arg(long, value_name = "NAME")]
     external_network: Option<String>,
-    /// This address; without it, any that is free
+    /// Take this address; without it, any free one
     #[arg(long, value_name = "ADDRESS")]
     address: Option<String>,
-    /// What it shall stand for: an instance's first card that the outside can reach
+    /// Map the address to this instance: to its first NIC in a network with a router
     #[arg(long, value_name = "NAME", conflicts_with = "port")]
     instance: Option<String>,
-    /// What it shall stand for: a port
+    /// Map the address to this port
     #[arg(long, value_name = "NAME")]
     port: Option<String>,
     /// Which of the port's addresses; without it, the first IPv4 one
@@ -67,7 +67,7 @@ pub struct CreateArgs {
 pub struct AssociateArgs {
     #[arg(value_name = "ADDRESS")]
     floating_ip: String,
-    /// An instance: its first card that the outside can reach
+    /// An instance: its first NIC in a network with a router
     #[arg(long, value_name = "NAME")]
     instance: Option<String>,
     /// A port

@@ -1,6 +1,6 @@
 //! `host`: the machines.
 
-use super::delete_each;
+use super::change::delete_each;
 use crate::{
     context::Context,
     error::CliError,
@@ -14,86 +14,86 @@ use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
-    /// All hosts, with what is used of them
+    /// List all hosts, with their usage
     List,
     /// Show a host
     Show { host: String },
-    /// Place nothing new on a host; what runs there goes on
+    /// Place no new instances on a host; those on it keep running
     Cordon {
         host: String,
-        /// Shown to other operators
+        /// The reason, shown to other operators
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
-    /// Take a cordoned or drained host back into service
+    /// Allow new instances on a cordoned or drained host again
     Uncordon { host: String },
-    /// Empty a host: nothing new comes; what can't move yet stays until it is deleted
+    /// Drain a host: it gets no new instances; those that can't be moved stay until they are deleted
     Drain {
         host: String,
-        /// Shown to other operators
+        /// The reason, shown to other operators
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
-    /// Change a host's zone, tags, overcommit, what is kept from instances or the project that it is dedicated to
+    /// Change a host's zone, tags, overcommit, reserved capacity or dedication to a project
     Set {
         host: String,
         #[arg(long)]
         zone: Option<String>,
-        /// Replaces all tags; repeat it for each
+        /// A tag; replaces all present ones; repeat it for several
         #[arg(long = "tag", value_parser = parse_tag, value_name = "KEY=VALUE")]
         tags: Vec<(String, String)>,
-        /// vCPUs per hardware thread
+        /// Ratio of vCPUs to hardware threads
         #[arg(long, value_name = "FACTOR")]
         cpu_overcommit: Option<f64>,
-        /// Guests' memory per memory; above 1, guests swap once all use theirs
+        /// Ratio of guest memory to host memory; above 1, the host swaps when guests use all of theirs
         #[arg(long, value_name = "FACTOR")]
         memory_overcommit: Option<f64>,
-        /// Guests' disk per disk; above 1, writes fail once all are full
+        /// Ratio of guest disks to host disk; above 1, writes fail when guests use all of theirs
         #[arg(long, value_name = "FACTOR")]
         disk_overcommit: Option<f64>,
-        /// Hardware threads kept from instances
+        /// Hardware threads that instances may not use
         #[arg(long, value_name = "N")]
         reserve_vcpus: Option<u32>,
-        /// Memory kept from instances: `512MiB`, `2GiB`
+        /// Memory that instances may not use: `512MiB`, `2GiB`
         #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
         reserve_memory: Option<u64>,
-        /// Disk kept from instances: `10GiB`
+        /// Disk that instances may not use: `10GiB`
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         reserve_disk: Option<u64>,
-        /// Take this project's instances alone
+        /// Reserve the host for the instances of this project
         #[arg(long, value_name = "PROJECT", conflicts_with = "shared")]
         dedicated_to: Option<String>,
-        /// Take every project's instances again
+        /// Open the host to the instances of all projects again
         #[arg(long)]
         shared: bool,
     },
-    /// Take hosts that hold no instance out of the fleet; they can join again with a new token
+    /// Remove hosts that have no instances; they can join again with a new token
     Remove {
         #[arg(required = true)]
         hosts: Vec<String>,
     },
-    /// Tokens that admit hosts
+    /// Manage the tokens with which hosts join
     #[command(subcommand)]
     Token(HostTokenCommand),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum HostTokenCommand {
-    /// Make a token that admits one host; it is shown once
+    /// Create a token with which one host can join; it is shown once
     Create {
-        /// The one host it is for: a new one, which is named so, or a known one, which gets a new key
+        /// The host that may use it: a new one, which gets this name, or a known one, which gets a new key
         #[arg(long, value_name = "HOST")]
         name: Option<String>,
-        /// The zone that a new host is put in; without it, what its agent says
+        /// The zone of a new host; without it, the one in the host's configuration
         #[arg(long)]
         zone: Option<String>,
-        /// How long it is good
+        /// How long the token is valid
         #[arg(long, value_parser = parse_duration, default_value = "1h", value_name = "TIME")]
         ttl: Duration,
     },
-    /// All tokens, without their secrets
+    /// List all tokens, without their secrets
     List,
-    /// Delete tokens; the hosts that they have admitted stay
+    /// Delete tokens; hosts that joined with them stay
     Delete {
         #[arg(required = true)]
         tokens: Vec<String>,
@@ -149,7 +149,7 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
     let Some(host) = context.change(client.host_change(&host, &change)).await? else { return Ok(()) };
     if let Some(beyond) = beyond_capacity(&host) {
         context
-            .note(&format!("warning: host {} holds {beyond} more than it has room for; nothing new fits", host.name));
+            .note(&format!("warning: host {} is overcommitted by {beyond}; it takes no new instances", host.name));
     }
     context.out.one(&host)
 }
@@ -166,7 +166,7 @@ async fn token(context: Context, command: HostTokenCommand) -> Result<(), CliErr
             // Alone on its output, for scripts; what to do with it is for people.
             print(&format!("{}\n", made.token))?;
             context.note(&format!(
-                "it admits one host until {}, and can't be shown again. On that host:\n  iaasd compute-agent --join {}\n  iaasd network-agent --join {}",
+                "one host can join with this token until {}. The token can't be shown again. Run on that host:\n  iaasd compute-agent --join {}\n  iaasd network-agent --join {}",
                 made.expires_at, made.token, made.token
             ));
             Ok(())

@@ -1,7 +1,7 @@
 //! `image`: making one is declaring it and uploading its parts.
 
-use super::{create, delete_each};
-use crate::{cli::IfNotExists, context::Context, error::CliError, progress::Transfer, size::parse_mib};
+use super::change::{create, delete_each};
+use crate::{args::IfNotExists, context::Context, error::CliError, progress::Transfer, size::parse_mib};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use client::{
     Client,
@@ -22,13 +22,13 @@ pub enum FormatName {
 
 #[derive(Debug, Clone, Args)]
 pub struct PartArgs {
-    /// A disk image, which boots by itself
+    /// The file of a bootable disk image
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kernel", "initrd"])]
     pub disk: Option<PathBuf>,
-    /// A Linux kernel (bzImage), booted directly
+    /// The file of a Linux kernel (bzImage)
     #[arg(long, value_name = "FILE")]
     pub kernel: Option<PathBuf>,
-    /// The kernel's initrd
+    /// The file of the kernel's initrd
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
 }
@@ -46,39 +46,39 @@ impl PartArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
-    /// Make an image from files: a disk, or a kernel with its initrd
+    /// Create an image from files: a disk, or a kernel with its initrd
     #[command(group = ArgGroup::new("content").required(true).multiple(true).args(["disk", "kernel"]))]
     Create {
         name: String,
         #[command(flatten)]
         parts: PartArgs,
-        /// What the disk's file is; it must be that
+        /// The format of the disk file; the upload fails if the file has another one
         #[arg(long, value_enum, requires = "disk")]
         format: Option<FormatName>,
         /// The kernel's command line
         #[arg(long, requires = "kernel", value_name = "TEXT")]
         cmdline: Option<String>,
-        /// The least memory an instance of it needs
+        /// The memory that an instance needs at least
         #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
         min_memory: Option<u64>,
-        /// For every project (system admins)
+        /// Make the image available to all projects (system admins)
         #[arg(long)]
         public: bool,
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// Upload parts that a queued image still lacks
+    /// Upload the parts that a queued image still lacks
     #[command(group = ArgGroup::new("content").required(true).multiple(true).args(["disk", "kernel", "initrd"]))]
     Upload {
         image: String,
         #[command(flatten)]
         parts: PartArgs,
     },
-    /// The project's images, and public ones
+    /// List the project's images and the public ones
     List,
     /// Show an image
     Show { image: String },
-    /// Delete images that no instance was made from
+    /// Delete images that no instance uses
     Delete {
         #[arg(required = true)]
         images: Vec<String>,
@@ -91,11 +91,11 @@ pub(super) async fn run(context: Context, command: ImageCommand) -> Result<(), C
         ImageCommand::Create { name, parts, format, cmdline, min_memory, public, exists } => {
             let kind = if parts.disk.is_some() { ImageKind::Disk } else { ImageKind::Kernel };
             if kind == ImageKind::Kernel && parts.initrd.is_none() {
-                return Err(CliError::usage("a kernel needs its --initrd FILE"));
+                return Err(CliError::usage("--kernel needs --initrd FILE"));
             }
             if kind == ImageKind::Disk && format.is_none() {
-                return Err(CliError::usage("a disk needs its --format: qcow2 or raw")
-                    .with_hint("`qemu-img info FILE` says which it is"));
+                return Err(CliError::usage("--disk needs --format qcow2 or raw")
+                    .with_hint("`qemu-img info FILE` shows the format"));
             }
             let digests = digest_all(&context, &parts).await?;
             let request = ImageCreate {
@@ -167,7 +167,7 @@ async fn upload_missing(
         if let Some(there) = image.parts.iter().find(|p| p.kind == *kind) {
             if there.sha256 != digest.sha256 {
                 context.note(&format!(
-                    "note: the image's {} is not the content of {} (delete the image to replace it)",
+                    "note: the image has another {} than {}; delete the image to replace it",
                     kind.as_str(),
                     path.display()
                 ));

@@ -1,7 +1,7 @@
 //! `key`: SSH public keys.
 
-use super::{create_and_show, delete_each};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::change::{create_and_show, delete_each};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::Subcommand;
 use client::model::SshKeyCreate;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ pub enum KeyCommand {
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// The project's keys
+    /// List the project's keys
     List,
     /// Show a key
     Show { key: String },
-    /// Delete keys; instances that have them keep them
+    /// Delete keys; instances that were created with them keep them
     Delete {
         #[arg(required = true)]
         keys: Vec<String>,

@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod audit;
 pub mod capacity;
+mod change;
 pub mod config;
 pub mod doctor;
 pub mod event;
@@ -31,11 +32,8 @@ use crate::{
     cli::{Cli, Noun},
     context::Context,
     error::CliError,
-    exit,
-    output::{Row, print_bytes},
+    output::print_bytes,
 };
-use client::{ClientError, Mutation};
-use serde::de::DeserializeOwned;
 
 pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
     if let Noun::Completion { shell } = cli.noun {
@@ -78,86 +76,5 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Noun::Event(command) => event::run(context, command).await,
         Noun::Audit(command) => audit::run(context, command).await,
         Noun::Completion { .. } | Noun::Doctor(_) => Ok(()),
-    }
-}
-
-/// Makes an object and shows it; one that exists already is shown instead, if that is asked for. `None`: a dry run.
-async fn create<T: DeserializeOwned + Row>(
-    context: &Context,
-    mutation: Mutation<T>,
-    if_not_exists: bool,
-    existing: impl Future<Output = Result<T, ClientError>>,
-) -> Result<Option<T>, CliError> {
-    match context.change(mutation).await {
-        Err(CliError::Client(ClientError::Problem(problem)))
-            if if_not_exists && problem.status == 409 && problem.code == "name_taken" =>
-        {
-            context.note("it exists already");
-            Ok(Some(existing.await?))
-        }
-        other => other,
-    }
-}
-
-async fn create_and_show<T: DeserializeOwned + Row>(
-    context: &Context,
-    mutation: Mutation<T>,
-    if_not_exists: bool,
-    existing: impl Future<Output = Result<T, ClientError>>,
-) -> Result<(), CliError> {
-    match create(context, mutation, if_not_exists, existing).await? {
-        Some(object) => context.out.one(&object),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a change of nothing.
-fn something<T: Default + PartialEq>(change: T, command: &str) -> Result<T, CliError> {
-    if change == T::default() {
-        return Err(CliError::usage("nothing to change").with_hint(format!("iaasctl {command} --help")));
-    }
-    Ok(change)
-}
-
-/// Deletes each; one that fails doesn't keep the others.
-async fn delete_each(
-    context: &Context,
-    noun: &str,
-    names: &[String],
-    delete: impl Fn(&str) -> Mutation<()>,
-) -> Result<(), CliError> {
-    let mut failures = Failures::default();
-    for name in names {
-        match context.change(delete(name)).await {
-            Ok(Some(())) => context.note(&format!("{noun} {name} deleted")),
-            Ok(None) => {}
-            Err(error) => failures.add(name, error, names.len()),
-        }
-    }
-    failures.end()
-}
-
-/// The failures of a command on many objects: each is said at once, the first one's kind is the exit code.
-#[derive(Default)]
-struct Failures {
-    first: Option<CliError>,
-    said: bool,
-}
-
-impl Failures {
-    fn add(&mut self, name: &str, error: CliError, of: usize) {
-        if of > 1 {
-            eprint!("{name}: {}", error.render());
-            self.said = true;
-        }
-        self.first.get_or_insert(error);
-    }
-
-    fn end(self) -> Result<(), CliError> {
-        match self.first {
-            None => Ok(()),
-            Some(error) if self.said => Err(CliError::Said { code: error.exit_code().max(exit::FAILURE) }),
-            Some(error) => Err(error),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! `network`: private networks.
 
-use super::{create, delete_each, something};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::change::{create, delete_each, something};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{Args, Subcommand};
 use client::{
     Client,
@@ -10,13 +10,13 @@ use client::{
 
 #[derive(Debug, Subcommand)]
 pub enum NetworkCommand {
-    /// Make a network, and with it subnets and its way to the outside
+    /// Create a network, optionally with subnets and a router
     Create(CreateArgs),
-    /// The project's networks
+    /// List the project's networks
     List,
     /// Show a network with its subnets, router and peerings
     Show { network: String },
-    /// Rename or describe a network
+    /// Change the name or description of a network
     Set {
         network: String,
         #[arg(long)]
@@ -24,7 +24,7 @@ pub enum NetworkCommand {
         #[arg(long)]
         description: Option<String>,
     },
-    /// Delete networks that no port, router or peering needs; their subnets go too
+    /// Delete networks without ports, routers and peerings; their subnets are deleted too
     Delete {
         #[arg(required = true)]
         networks: Vec<String>,
@@ -34,15 +34,15 @@ pub enum NetworkCommand {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     name: String,
-    /// A block of addresses for it (`10.1.0.0/24`, `fd00:1::/64`); repeat it for several
+    /// Create a subnet with this range too (`10.1.0.0/24`, `fd00:1::/64`); repeat it for several
     #[arg(long = "subnet", value_name = "CIDR")]
     subnets: Vec<String>,
-    /// Also a router to this external network (`iaasctl external-network list`)
+    /// Create a router to this external network too (`iaasctl external-network list`)
     #[arg(long, value_name = "NAME")]
     external_network: Option<String>,
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
-    /// What guests are told; without it, what the hosts' network allows
+    /// The MTU of the guests' interfaces; without it, the largest that the hosts' network allows
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u32>,
     #[command(flatten)]
@@ -71,7 +71,7 @@ async fn make(context: &Context, client: &Client, args: CreateArgs) -> Result<()
     let made = create(context, client.network_create(&request), exists.if_not_exists, client.network(&name)).await?;
     let Some(network) = made else { return Ok(()) };
     if let Err(error) = furnish(context, client, &network, &subnets, external_network).await {
-        context.note(&format!("the network {name} is made; what failed is a part of it:"));
+        context.note(&format!("the network {name} was created; a part of it failed:"));
         return Err(error);
     }
     context.out.one(&client.network(&network.id.to_string()).await?)

@@ -1,22 +1,22 @@
 //! `peering`: networks that talk to each other.
 
-use super::{create_and_show, delete_each};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::change::{create_and_show, delete_each};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::Subcommand;
 use client::model::PeeringCreate;
 
 #[derive(Debug, Subcommand)]
 pub enum PeeringCommand {
-    /// Let the instances of two networks talk to each other
+    /// Connect two networks so that their instances reach each other
     Create {
         name: String,
         network: String,
-        /// The other network; their ranges must not overlap
+        /// The other network; the address ranges of the two must not overlap
         peer: String,
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// The project's peerings
+    /// List the project's peerings
     List {
         /// Only those of this network
         #[arg(long, value_name = "NAME")]
@@ -24,7 +24,7 @@ pub enum PeeringCommand {
     },
     /// Show a peering
     Show { peering: String },
-    /// End peerings
+    /// Delete peerings
     Delete {
         #[arg(required = true)]
         peerings: Vec<String>,

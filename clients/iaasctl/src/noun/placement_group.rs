@@ -1,33 +1,33 @@
 //! `placement-group`: instances that keep together or apart.
 
-use super::{create_and_show, delete_each};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::change::{create_and_show, delete_each};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{Subcommand, ValueEnum};
 use client::model::PlacementGroupCreate;
 use domain::placement::{GroupPolicy, GroupScope, GroupStrength};
 
 #[derive(Debug, Subcommand)]
 pub enum PlacementGroupCommand {
-    /// Make a group; instances join it when they are made (`instance create --group`)
+    /// Create a placement group; instances join it when they are created (`instance create --group`)
     Create {
         name: String,
-        /// Whether its instances keep together or apart
+        /// Whether its instances are placed together (affinity) or apart (anti-affinity)
         #[arg(long, value_enum)]
         policy: PolicyName,
-        /// What counts as the same place; racks are hosts with the same tag `rack`
+        /// What counts as one place; a rack is all hosts with the same value of the tag `rack`
         #[arg(long, value_enum, default_value = "host")]
         scope: ScopeName,
-        /// Without the room that it asks for, place its instances anyway
+        /// Place its instances even if the policy can't be met
         #[arg(long)]
         soft: bool,
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// The project's placement groups
+    /// List the project's placement groups
     List,
     /// Show a placement group with its instances
     Show { group: String },
-    /// Delete placement groups that no instance is in
+    /// Delete placement groups without instances
     Delete {
         #[arg(required = true)]
         groups: Vec<String>,
@@ -36,9 +36,9 @@ pub enum PlacementGroupCommand {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum PolicyName {
-    /// All at one place
+    /// All in one place
     Affinity,
-    /// Each at another place
+    /// Each in another place
     AntiAffinity,
 }
 

@@ -1,23 +1,23 @@
 //! `placement-record`: what placement refused, and what it decided of instances that are gone.
 
-use crate::{cli::LimitArgs, context::Context, error::CliError};
+use crate::{args::LimitArgs, context::Context, error::CliError};
 use clap::{Subcommand, ValueEnum};
 use client::model::KeptPlacement;
 use domain::{limits, placement::PlacementOutcome};
 
 #[derive(Debug, Subcommand)]
 pub enum PlacementRecordCommand {
-    /// What was refused, and what was decided of instances that are gone, the newest at the end
+    /// List refused placements and those of deleted instances, the newest last
     List {
-        /// Only of an instance of this name or id
+        /// Only those of the instance with this name or id
         #[arg(long, value_name = "NAME")]
         instance: Option<String>,
-        /// Only these
+        /// Only placements with this outcome
         #[arg(long, value_enum)]
         outcome: Option<OutcomeName>,
         #[command(flatten)]
         limit: LimitArgs,
-        /// Of every project (system admins)
+        /// Show objects of all projects (system admins)
         #[arg(long)]
         all_projects: bool,
     },

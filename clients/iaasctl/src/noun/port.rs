@@ -1,7 +1,10 @@
 //! `port`: attachment points of networks.
 
-use super::{create_and_show, delete_each, something, subnet::replaced};
-use crate::{cli::IfNotExists, context::Context, error::CliError, size::parse_rate};
+use super::{
+    change::{create_and_show, delete_each, something},
+    subnet::replaced,
+};
+use crate::{args::IfNotExists, context::Context, error::CliError, size::parse_rate};
 use clap::{Args, Subcommand};
 use client::{
     Client,
@@ -10,17 +13,17 @@ use client::{
 
 #[derive(Debug, Subcommand)]
 pub enum PortCommand {
-    /// Make a port of its own, to be given to an instance, and to outlive it
+    /// Create a port that can be attached to an instance and outlives it
     Create(CreateArgs),
-    /// The project's ports, those of instances included
+    /// List the project's ports, including those of instances
     List(ListArgs),
     /// Show a port
     Show { port: String },
-    /// What passed through a port, and what was dropped at it and why
+    /// Show the traffic of a port, and the packets that were dropped, by reason
     Traffic { port: String },
     /// Change a port's name, security groups, allowed addresses or rate limit
     Set(SetArgs),
-    /// Delete ports that no instance has
+    /// Delete ports that aren't attached to an instance
     Delete {
         #[arg(required = true)]
         ports: Vec<String>,
@@ -30,18 +33,18 @@ pub enum PortCommand {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     name: String,
-    /// The network it is of
+    /// The network that it belongs to
     #[arg(long, value_name = "NAME")]
     network: String,
-    /// An address, or a subnet to take any of; repeat it for several. Without it: one of IPv4 and one of IPv6, where there is a subnet
+    /// An address, or a subnet to allocate one from; repeat it for several. Without it, one IPv4 and one IPv6 address, if the network has such subnets
     #[arg(long = "ip", value_name = "ADDRESS|SUBNET")]
     ips: Vec<String>,
-    /// Without it: one is chosen
+    /// The MAC address; without it, one is chosen
     #[arg(long, value_name = "MAC")]
     mac: Option<String>,
     #[command(flatten)]
     groups: GroupArgs,
-    /// A block that it may also send from; repeat it for several
+    /// An additional address range that it may send from; repeat it for several
     #[arg(long = "allow-address", value_name = "CIDR")]
     allowed: Vec<String>,
     #[command(flatten)]
@@ -52,27 +55,27 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub struct GroupArgs {
-    /// A security group it is in; repeat it for several. Without it: `default` for a new port
+    /// A security group; repeat it for several. Without it, a new port is in `default`
     #[arg(long = "security-group", value_name = "NAME")]
     groups: Vec<String>,
-    /// In none: nothing passes
+    /// No security group: all traffic is dropped
     #[arg(long, conflicts_with = "groups")]
     no_security_group: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct RateArgs {
-    /// The most it receives (`100M`, `1G`: bits per second; 0: no limit)
+    /// The rate at which it may receive (`100M`, `1G`: bits per second; 0: no limit)
     #[arg(long, value_parser = parse_rate, value_name = "RATE")]
     rate_in: Option<u64>,
-    /// The most it sends
+    /// The rate at which it may send
     #[arg(long, value_parser = parse_rate, value_name = "RATE")]
     rate_out: Option<u64>,
 }
 
 #[derive(Debug, Args)]
 pub struct ListArgs {
-    /// Only of this network
+    /// Only those in this network
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// Only of this instance
@@ -90,10 +93,10 @@ pub struct SetArgs {
     name: Option<String>,
     #[command(flatten)]
     groups: GroupArgs,
-    /// Replaces all blocks that it may also send from; repeat it for several
+    /// An additional address range that it may send from; replaces all present ones; repeat it for several
     #[arg(long = "allow-address", value_name = "CIDR")]
     allowed: Vec<String>,
-    /// It sends from its own addresses alone
+    /// It may send only from its own addresses
     #[arg(long, conflicts_with = "allowed")]
     no_allowed_addresses: bool,
     #[command(flatten)]

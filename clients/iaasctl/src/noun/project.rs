@@ -1,18 +1,18 @@
 //! `project`: projects and their members.
 
-use super::{create_and_show, delete_each};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::change::{create_and_show, delete_each};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{Subcommand, ValueEnum};
 use client::model::{ProjectChange, ProjectCreate};
 use domain::policy::Role;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleName {
-    /// Sees everything but secrets and consoles
+    /// May read everything but secrets and consoles
     Reader,
-    /// Makes, changes and deletes objects
+    /// May also create, change and delete objects
     Member,
-    /// Also manages the members
+    /// May also manage the members
     Admin,
 }
 
@@ -29,7 +29,7 @@ impl RoleName {
 
 #[derive(Debug, Subcommand)]
 pub enum ProjectCommand {
-    /// Make a project (system admins)
+    /// Create a project (system admins)
     Create {
         name: String,
         #[arg(long, default_value = "", hide_default_value = true)]
@@ -37,11 +37,11 @@ pub enum ProjectCommand {
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// The projects you may see
+    /// List the projects that you may use
     List,
     /// Show a project
     Show { project: String },
-    /// Rename or describe a project
+    /// Change the name or description of a project
     Set {
         project: String,
         #[arg(long)]
@@ -54,23 +54,23 @@ pub enum ProjectCommand {
         #[arg(required = true)]
         projects: Vec<String>,
     },
-    /// Who may do what in a project
+    /// Manage the members of a project and their roles
     #[command(subcommand)]
     Member(MemberCommand),
 }
 
 #[derive(Debug, Subcommand)]
 pub enum MemberCommand {
-    /// The members of a project
+    /// List the members of a project
     List { project: String },
-    /// Give a user a role, or another one
+    /// Add a user with a role, or change the user's role
     Set {
         project: String,
         user: String,
         #[arg(long, value_enum)]
         role: RoleName,
     },
-    /// Take a user's role away
+    /// Remove a user from the project
     Remove { project: String, user: String },
 }
 

@@ -12,23 +12,23 @@ use client::model::{Quota, QuotaChange};
 
 #[derive(Debug, Subcommand)]
 pub enum QuotaCommand {
-    /// What a project may hold and holds
+    /// Show the limits and the usage of a project
     Show {
-        /// Without it: the project in use
+        /// The project; without it, the project in use
         project: Option<String>,
     },
     /// Change limits (system admins)
     Set {
         project: String,
-        /// Of any state
+        /// Instances in any state
         #[arg(long, value_name = "N")]
         instances: Option<u32>,
         #[arg(long, value_name = "N")]
         vcpus: Option<u32>,
-        /// With a unit: `64GiB`
+        /// Memory of all instances together, with a unit: `64GiB`
         #[arg(long, value_parser = parse_mib, value_name = "SIZE")]
         memory: Option<u64>,
-        /// With a unit: `500GiB`
+        /// Disk of all instances together, with a unit: `500GiB`
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         disk: Option<u64>,
         #[command(flatten)]
@@ -42,10 +42,10 @@ pub struct NetworkLimits {
     /// Networks
     #[arg(long, value_name = "N")]
     networks: Option<u32>,
-    /// Subnets, of all networks together
+    /// Subnets of all networks together
     #[arg(long, value_name = "N")]
     subnets: Option<u32>,
-    /// Ports: those of instances, and others
+    /// Ports, including those of instances
     #[arg(long, value_name = "N")]
     ports: Option<u32>,
     /// Routers
@@ -57,10 +57,10 @@ pub struct NetworkLimits {
     /// Security groups
     #[arg(long, value_name = "N")]
     security_groups: Option<u32>,
-    /// Rules, of all security groups together
+    /// Rules of all security groups together
     #[arg(long, value_name = "N")]
     security_rules: Option<u32>,
-    /// Peerings of two networks
+    /// Peerings
     #[arg(long, value_name = "N")]
     peerings: Option<u32>,
 }

@@ -6,27 +6,27 @@ use client::model::RebalanceGoal;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Goal {
-    /// Empty hosts, to switch off or to give away
+    /// Empty hosts, which can then be switched off or removed
     FreeHosts,
-    /// Hosts used alike
+    /// Similar load on all hosts
     EvenLoad,
 }
 
 #[derive(Debug, Args)]
 pub struct RebalanceArgs {
-    /// Only say what would be moved; nothing else can be asked for yet
+    /// Show the moves without making them; this is required, as moving isn't supported yet
     #[arg(long, required = true)]
     plan: bool,
-    /// What the moves are for
+    /// The goal of the moves
     #[arg(long, value_enum, default_value_t = Goal::FreeHosts)]
     goal: Goal,
-    /// At most so many moves
+    /// The most moves to plan
     #[arg(long, default_value_t = 100, value_name = "N")]
     moves: u32,
-    /// What a freed host is worth, in moves
+    /// With --goal free-hosts: the most moves that emptying one host may take
     #[arg(long, default_value_t = 20, value_name = "N")]
     moves_per_host: u32,
-    /// With --goal even-load: hosts are even whose loads differ by no more than so many percent
+    /// With --goal even-load: the difference in load between two hosts, in percent, that is small enough
     #[arg(long, default_value_t = 10, value_name = "PERCENT")]
     tolerance: u32,
 }
@@ -42,9 +42,9 @@ pub(super) async fn run(context: Context, args: RebalanceArgs) -> Result<(), Cli
     }
     context.out.list(&plan.moves)?;
     let gain = match args.goal {
-        Goal::FreeHosts => format!("free {} hosts", plan.freed_host_ids.len()),
+        Goal::FreeHosts => format!("empty {} hosts", plan.freed_host_ids.len()),
         Goal::EvenLoad => format!(
-            "narrow the widest gap between two hosts from {} to {} % of a host",
+            "reduce the largest difference in load between two hosts from {} % to {} %",
             percent(plan.gap_before_permille),
             percent(plan.gap_after_permille)
         ),

@@ -1,8 +1,8 @@
 //! `router`: ways of networks to the outside.
 
-use super::{create_and_show, delete_each, something};
+use super::change::{create_and_show, delete_each, something};
 use crate::{
-    cli::{IfNotExists, Switch},
+    args::{IfNotExists, Switch},
     context::Context,
     error::CliError,
 };
@@ -11,39 +11,39 @@ use client::model::{RouterChange, RouterCreate};
 
 #[derive(Debug, Subcommand)]
 pub enum RouterCommand {
-    /// Give a network a way to the outside
+    /// Create a router that connects a network to an external network
     Create {
         name: String,
-        /// The network; it has at most one router
+        /// The network; a network has at most one router
         #[arg(long, value_name = "NAME")]
         network: String,
-        /// Where it leads; without it, the only external network, or `public`
+        /// The external network that it connects to; without it, the only external network, or `public`
         #[arg(long, value_name = "NAME")]
         external_network: Option<String>,
-        /// Instances without a floating IP don't reach the outside
+        /// Instances without a floating IP can't reach the external network
         #[arg(long)]
         no_source_nat: bool,
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// The project's routers
+    /// List the project's routers
     List {
-        /// Only that of this network
+        /// Only the router of this network
         #[arg(long, value_name = "NAME")]
         network: Option<String>,
     },
     /// Show a router
     Show { router: String },
-    /// Rename a router, or switch its source NAT
+    /// Change the name of a router, or switch its source NAT
     Set {
         router: String,
         #[arg(long)]
         name: Option<String>,
-        /// Whether instances without a floating IP reach the outside
+        /// Whether instances without a floating IP can reach the external network
         #[arg(long, value_enum)]
         source_nat: Option<Switch>,
     },
-    /// Delete routers that no floating IP needs
+    /// Delete routers that no floating IP uses
     Delete {
         #[arg(required = true)]
         routers: Vec<String>,

@@ -1,20 +1,20 @@
 //! `security-group`: what may pass.
 
-use super::{create_and_show, delete_each, something};
-use crate::{cli::IfNotExists, context::Context, error::CliError};
+use super::change::{create_and_show, delete_each, something};
+use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{Args, Subcommand, ValueEnum};
 use client::model::{Described, SecurityGroupCreate, SecurityRuleCreate};
 use domain::network::{Direction, Ethertype};
 
 #[derive(Debug, Subcommand)]
 pub enum SecurityGroupCommand {
-    /// Make a group that lets everything out, and in what is allowed
+    /// Create a group that allows all outgoing traffic, and the incoming traffic that you name
     Create(CreateArgs),
-    /// The project's security groups
+    /// List the project's security groups
     List,
     /// Show a security group with its rules
     Show { group: String },
-    /// Rename or describe a security group
+    /// Change the name or description of a security group
     Set {
         group: String,
         #[arg(long)]
@@ -22,12 +22,12 @@ pub enum SecurityGroupCommand {
         #[arg(long)]
         description: Option<String>,
     },
-    /// Delete security groups that no port is in
+    /// Delete security groups that no port uses
     Delete {
         #[arg(required = true)]
         groups: Vec<String>,
     },
-    /// What a group lets pass
+    /// Manage the rules of a security group
     #[command(subcommand)]
     Rule(RuleCommand),
 }
@@ -35,10 +35,10 @@ pub enum SecurityGroupCommand {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     name: String,
-    /// What is let in: `tcp:22`, `udp:53`, `tcp:8000-8100@10.0.0.0/8`, `icmp`, `any`; repeat it for several
+    /// Incoming traffic to allow: `tcp:22`, `udp:53`, `tcp:8000-8100@10.0.0.0/8`, `icmp`, `any`; repeat it for several
     #[arg(long = "allow", value_parser = parse_allowed, value_name = "WHAT[@CIDR]")]
     allowed: Vec<SecurityRuleCreate>,
-    /// Let nothing out but replies
+    /// Allow no outgoing traffic except replies
     #[arg(long)]
     no_egress: bool,
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -49,9 +49,9 @@ pub struct CreateArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum RuleCommand {
-    /// Let something pass; it holds at once
+    /// Allow traffic; the rule takes effect at once
     Add(RuleArgs),
-    /// Don't let it pass any more (`iaasctl security-group show` has the ids)
+    /// Remove rules (`iaasctl security-group show` lists their ids)
     Remove {
         group: String,
         #[arg(required = true)]
@@ -68,28 +68,28 @@ pub enum Family {
 #[derive(Debug, Args)]
 pub struct RuleArgs {
     group: String,
-    /// What leaves the instances, instead of what comes in
+    /// A rule for outgoing traffic, instead of incoming
     #[arg(long)]
     egress: bool,
-    /// tcp, udp, sctp, icmp, icmpv6 or a number; without it tcp if ports are given, else everything
+    /// tcp, udp, sctp, icmp, icmpv6 or a number; without it, tcp if a port is given, otherwise every protocol
     #[arg(long, value_name = "PROTOCOL")]
     protocol: Option<String>,
-    /// `22` or `8000-8100`
+    /// A port or a range of ports: `22`, `8000-8100`
     #[arg(long, value_name = "PORT|FIRST-LAST")]
     port: Option<String>,
-    /// Of icmp
+    /// The type of ICMP messages
     #[arg(long, value_name = "N")]
     icmp_type: Option<u8>,
-    /// Of icmp
+    /// The code of ICMP messages
     #[arg(long, value_name = "N", requires = "icmp_type")]
     icmp_code: Option<u8>,
-    /// The other end's addresses; without it, anybody
+    /// The remote addresses; without it, any
     #[arg(long, value_name = "CIDR", conflicts_with = "remote_group")]
     remote: Option<String>,
-    /// The other end is an instance in this group
+    /// The remote end is an instance in this security group
     #[arg(long, value_name = "NAME")]
     remote_group: Option<String>,
-    /// Without it: as the other end's addresses are, else ipv4
+    /// The address family; without it, that of the remote addresses, otherwise ipv4
     #[arg(long, value_enum)]
     family: Option<Family>,
     #[arg(long, default_value = "", hide_default_value = true)]

@@ -13,23 +13,23 @@ use std::path::PathBuf;
 
 #[derive(Debug, Args)]
 pub struct LoginArgs {
-    /// The user's name; asked for on a terminal
+    /// The user's name; without it, you are asked on the terminal
     #[arg(long, short)]
     pub user: Option<String>,
-    /// A file whose first line is the password (`-`: stdin); asked for on a terminal
+    /// A file whose first line is the password (`-`: stdin); without it, you are asked on the terminal
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
-    /// A CA certificate to trust besides the system's (PEM), for an API with its built-in CA
+    /// A file with a CA certificate (PEM) to trust in addition to the system's, for an API that uses its built-in CA
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct PasswdArgs {
-    /// A file with the current password
+    /// A file whose first line is the current password
     #[arg(long, value_name = "FILE")]
     pub current_password_file: Option<PathBuf>,
-    /// A file with the new password
+    /// A file whose first line is the new password
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
 }
@@ -67,7 +67,7 @@ pub(super) async fn login(mut context: Context, args: LoginArgs) -> Result<(), C
     context.note(&format!("logged in to {} as {} (profile `{name}`)", context.url, who.user.name));
     match chosen {
         Some(project) => context.note(&format!("project: {project}")),
-        None => context.note("no project chosen: `iaasctl config set project NAME`"),
+        None => context.note("no project is chosen: use `iaasctl config set project NAME`"),
     }
     Ok(())
 }
@@ -91,7 +91,7 @@ fn only_project(projects: &[WhoamiProject]) -> Option<String> {
 
 pub(super) async fn logout(context: Context) -> Result<(), CliError> {
     let Some(refresh_token) = context.profile.refresh_token.clone() else {
-        context.note("nobody is logged in");
+        context.note("you are not logged in");
         return Ok(());
     };
     let ended = context.anonymous()?.logout(&refresh_token).await;
@@ -104,7 +104,7 @@ pub(super) async fn logout(context: Context) -> Result<(), CliError> {
     match ended {
         Ok(()) => context.note("logged out"),
         // The session is over as far as we go: its tokens are forgotten here.
-        Err(ClientError::Problem(problem)) if problem.status == 401 => context.note("the session had ended already"),
+        Err(ClientError::Problem(problem)) if problem.status == 401 => context.note("the session had already ended"),
         Err(error) => return Err(error.into()),
     }
     Ok(())
@@ -131,7 +131,7 @@ pub(super) async fn passwd(context: Context, args: PasswdArgs) -> Result<(), Cli
     let current = prompt::secret(args.current_password_file.as_deref(), "current password")?;
     let new = prompt::secret(args.password_file.as_deref(), "new password")?;
     if context.change(context.client()?.password_change(&current, &new)).await?.is_some() {
-        context.note("the password is changed");
+        context.note("the password was changed");
     }
     Ok(())
 }

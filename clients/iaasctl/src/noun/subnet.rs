@@ -1,8 +1,8 @@
 //! `subnet`: blocks of addresses.
 
-use super::{create_and_show, delete_each, something};
+use super::change::{create_and_show, delete_each, something};
 use crate::{
-    cli::{IfNotExists, Switch},
+    args::{IfNotExists, Switch},
     context::Context,
     error::CliError,
 };
@@ -11,19 +11,19 @@ use client::model::{HostRoute, SubnetChange, SubnetCreate};
 
 #[derive(Debug, Subcommand)]
 pub enum SubnetCommand {
-    /// Give a network a block of addresses
+    /// Create a subnet: an address range of a network
     Create(CreateArgs),
-    /// The project's subnets
+    /// List the project's subnets
     List {
-        /// Only of this network
+        /// Only those in this network
         #[arg(long, value_name = "NAME")]
         network: Option<String>,
     },
     /// Show a subnet
     Show { subnet: String },
-    /// Change what guests are told
+    /// Change a subnet's name, resolvers, ranges, routes or DHCP
     Set(SetArgs),
-    /// Delete subnets that nobody has an address of
+    /// Delete subnets from which no address is in use
     Delete {
         #[arg(required = true)]
         subnets: Vec<String>,
@@ -33,25 +33,25 @@ pub enum SubnetCommand {
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     name: String,
-    /// The network it is of
+    /// The network that it belongs to
     #[arg(long, value_name = "NAME")]
     network: String,
-    /// `10.1.0.0/24`, `fd00:1::/64`
+    /// The address range: `10.1.0.0/24`, `fd00:1::/64`
     #[arg(long, value_name = "CIDR")]
     cidr: String,
-    /// Without it: the block's first address
+    /// The gateway's address; without it, the first address of the range
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<String>,
-    /// A resolver that guests are told; repeat it for several. Without it: the network's own
+    /// A DNS resolver to announce to guests; repeat it for several. Without it, the network's own
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
-    /// Where addresses are taken from; repeat it for several. Without it: the whole block
+    /// A range to allocate addresses from; repeat it for several. Without it, the whole subnet
     #[arg(long = "range", alias = "allocation", value_name = "FIRST-LAST")]
     ranges: Vec<String>,
-    /// A route that guests are told; repeat it for several
+    /// A route to announce to guests; repeat it for several
     #[arg(long = "route", value_parser = parse_route, value_name = "CIDR=ADDRESS")]
     routes: Vec<HostRoute>,
-    /// Don't tell guests their addresses
+    /// Don't tell guests their addresses by DHCP
     #[arg(long)]
     no_dhcp: bool,
     #[command(flatten)]
@@ -63,25 +63,25 @@ pub struct SetArgs {
     subnet: String,
     #[arg(long)]
     name: Option<String>,
-    /// Replaces all resolvers; repeat it for several
+    /// A DNS resolver; replaces all present ones; repeat it for several
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
-    /// The network's own resolver again
+    /// Use the network's own resolver again
     #[arg(long, conflicts_with = "dns")]
     no_dns: bool,
-    /// Replaces all ranges; repeat it for several
+    /// A range to allocate addresses from; replaces all present ones; repeat it for several
     #[arg(long = "range", alias = "allocation", value_name = "FIRST-LAST")]
     ranges: Vec<String>,
-    /// Take addresses from the whole block again
+    /// Allocate addresses from the whole subnet again
     #[arg(long, conflicts_with = "ranges")]
     no_ranges: bool,
-    /// Replaces all routes; repeat it for several
+    /// A route; replaces all present ones; repeat it for several
     #[arg(long = "route", value_parser = parse_route, value_name = "CIDR=ADDRESS")]
     routes: Vec<HostRoute>,
-    /// Tell guests no routes
+    /// Remove all routes
     #[arg(long, conflicts_with = "routes")]
     no_routes: bool,
-    /// Whether guests are told their addresses
+    /// Whether DHCP tells guests their addresses
     #[arg(long, value_enum)]
     dhcp: Option<Switch>,
 }

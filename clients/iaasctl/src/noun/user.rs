@@ -1,39 +1,39 @@
 //! `user`: accounts.
 
-use super::{create_and_show, delete_each};
-use crate::{cli::IfNotExists, context::Context, error::CliError, prompt};
+use super::change::{create_and_show, delete_each};
+use crate::{args::IfNotExists, context::Context, error::CliError, prompt};
 use clap::Subcommand;
 use client::model::{UserChange, UserCreate};
 use std::path::PathBuf;
 
 #[derive(Debug, Subcommand)]
 pub enum UserCommand {
-    /// Make a user
+    /// Create a user
     Create {
         name: String,
-        /// A file whose first line is the password (`-`: stdin); asked for on a terminal
+        /// A file whose first line is the password (`-`: stdin); without it, you are asked on the terminal
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
-        /// May do everything, everywhere
+        /// The user may do everything in every project
         #[arg(long)]
         system_admin: bool,
         #[command(flatten)]
         exists: IfNotExists,
     },
-    /// All users
+    /// List all users
     List,
     /// Show a user
     Show { user: String },
-    /// Enable, disable, promote, or give a new password
+    /// Enable or disable a user, make them a system admin, or set a password
     Set {
         user: String,
-        /// A disabled user can't log in, and their keys don't work
+        /// Whether the user may log in; the API keys of a disabled user don't work either
         #[arg(long, value_name = "BOOL")]
         enabled: Option<bool>,
-        /// Whether they may do everything, everywhere
+        /// Whether the user is a system admin, who may do everything in every project
         #[arg(long, value_name = "BOOL")]
         system_admin: Option<bool>,
-        /// A file with the new password
+        /// A file whose first line is the new password
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
     },

@@ -40,7 +40,7 @@ fn show(size: &Size) -> String {
 }
 
 impl Row for ZoneLine {
-    const HEADER: &'static [&'static str] = &["ZONE", "HOSTS", "OPEN", "DEDICATED", "USED", "SET ASIDE", "CAPACITY"];
+    const HEADER: &'static [&'static str] = &["ZONE", "HOSTS", "OPEN", "DEDICATED", "USED", "RESERVED", "CAPACITY"];
 
     fn cells(&self) -> Vec<String> {
         let zone = &self.0;

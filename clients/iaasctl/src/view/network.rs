@@ -22,7 +22,7 @@ fn filled(mut fields: Vec<(&'static str, String)>) -> Vec<(&'static str, String)
 }
 
 impl Row for Network {
-    const HEADER: &'static [&'static str] = &["NAME", "SUBNETS", "OUTSIDE", "PEERS", "DESCRIPTION", "ID"];
+    const HEADER: &'static [&'static str] = &["NAME", "SUBNETS", "EXTERNAL NETWORK", "PEERS", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
         let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr.as_str()).collect();
@@ -40,7 +40,7 @@ impl Row for Network {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let subnets = self.subnets.iter().map(|s| format!("{} {} (gateway {})", s.name, s.cidr, s.gateway));
         let router = self.router.as_ref().map(|r| {
-            let nat = if r.source_nat { "source NAT" } else { "floating IPs alone" };
+            let nat = if r.source_nat { "source NAT" } else { "floating IPs only" };
             format!("{} to {} ({nat})", r.name, named(r.external_network.as_ref(), &r.external_network_id))
         });
         let peerings =
@@ -51,7 +51,7 @@ impl Row for Network {
             ("project", self.project_id.to_string()),
             ("description", self.description.clone()),
             ("subnets", lines(subnets)),
-            ("router", router.unwrap_or_else(|| "none: it doesn't reach the outside".to_owned())),
+            ("router", router.unwrap_or_else(|| "none: not connected to an external network".to_owned())),
             ("peerings", lines(peerings)),
             ("mtu", self.mtu.map_or(String::new(), |mtu| mtu.to_string())),
             ("vni", self.vni.map_or(String::new(), |vni| vni.to_string())),
@@ -120,8 +120,8 @@ impl Row for Port {
             ("mac", self.mac.clone()),
             ("addresses", self.addresses.join(", ")),
             ("floating IPs", self.floating_ips.join(", ")),
-            ("may also send from", self.allowed_addresses.join(", ")),
-            ("security groups", if groups.is_empty() { "none: nothing passes".to_owned() } else { groups.join(", ") }),
+            ("allowed addresses", self.allowed_addresses.join(", ")),
+            ("security groups", if groups.is_empty() { "none: all traffic is dropped".to_owned() } else { groups.join(", ") }),
             ("rate limit", if limited { rate } else { String::new() }),
             ("status", word(&self.status)),
             ("reason", self.status_reason.clone()),
@@ -171,7 +171,7 @@ impl Row for PortTraffic {
 }
 
 impl Row for Router {
-    const HEADER: &'static [&'static str] = &["NAME", "NETWORK", "OUTSIDE", "SOURCE NAT", "ID"];
+    const HEADER: &'static [&'static str] = &["NAME", "NETWORK", "EXTERNAL NETWORK", "SOURCE NAT", "ID"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -188,7 +188,7 @@ impl Row for Router {
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
             ("network", named(self.network.as_ref(), &self.network_id)),
-            ("outside", named(self.external_network.as_ref(), &self.external_network_id)),
+            ("external network", named(self.external_network.as_ref(), &self.external_network_id)),
             ("source NAT", yes(self.source_nat)),
             ("created", time(self.created_at)),
         ]
@@ -205,7 +205,7 @@ fn holder(floating_ip: &FloatingIp) -> String {
 }
 
 impl Row for FloatingIp {
-    const HEADER: &'static [&'static str] = &["ADDRESS", "INSTANCE", "FIXED IP", "OUTSIDE", "DESCRIPTION", "ID"];
+    const HEADER: &'static [&'static str] = &["ADDRESS", "INSTANCE", "FIXED IP", "EXTERNAL NETWORK", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -223,11 +223,11 @@ impl Row for FloatingIp {
         filled(vec![
             ("address", self.address.clone()),
             ("id", self.id.to_string()),
-            ("stands for", if holder.is_empty() { "nothing".to_owned() } else { holder }),
+            ("mapped to", if holder.is_empty() { "nothing".to_owned() } else { holder }),
             ("fixed IP", self.fixed_ip.clone().unwrap_or_default()),
             ("port", self.port_id.map_or(String::new(), |id| id.to_string())),
             ("port status", self.port_status.map_or(String::new(), |status| word(&status))),
-            ("outside", named(self.external_network.as_ref(), &self.external_network_id)),
+            ("external network", named(self.external_network.as_ref(), &self.external_network_id)),
             ("description", self.description.clone()),
             ("created", time(self.created_at)),
         ])
@@ -264,7 +264,7 @@ fn other_end(rule: &SecurityRule) -> String {
 }
 
 impl Row for SecurityRule {
-    const HEADER: &'static [&'static str] = &["DIRECTION", "WHAT", "OTHER END", "DESCRIPTION", "ID"];
+    const HEADER: &'static [&'static str] = &["DIRECTION", "TRAFFIC", "REMOTE", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
         vec![word(&self.direction), what(self), other_end(self), self.description.clone(), self.id.to_string()]
@@ -274,8 +274,8 @@ impl Row for SecurityRule {
         filled(vec![
             ("id", self.id.to_string()),
             ("direction", word(&self.direction)),
-            ("what", what(self)),
-            ("other end", other_end(self)),
+            ("traffic", what(self)),
+            ("remote", other_end(self)),
             ("description", self.description.clone()),
         ])
     }
@@ -294,7 +294,7 @@ impl Row for SecurityGroup {
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
             ("description", self.description.clone()),
-            ("rules", if self.rules.is_empty() { "none: nothing passes".to_owned() } else { lines(rules) }),
+            ("rules", if self.rules.is_empty() { "none: all traffic is dropped".to_owned() } else { lines(rules) }),
             ("created", time(self.created_at)),
         ])
     }
@@ -334,7 +334,7 @@ impl Row for ExternalNetwork {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let subnet = |s: &ExternalSubnet| {
             let gateway = s.gateway.as_deref().unwrap_or("none");
-            let ranges = if s.allocation.is_empty() { "all of it".to_owned() } else { s.allocation.join(", ") };
+            let ranges = if s.allocation.is_empty() { "all".to_owned() } else { s.allocation.join(", ") };
             format!("{} (gateway {gateway}; used: {ranges})", s.cidr)
         };
         filled(vec![

@@ -39,7 +39,7 @@ fn rejected(record: &PlacementRecord) -> String {
 }
 
 impl Row for KeptPlacement {
-    const HEADER: &'static [&'static str] = &["KEPT", "INSTANCE", "OUTCOME", "WHY", "ID"];
+    const HEADER: &'static [&'static str] = &["RECORDED", "INSTANCE", "OUTCOME", "WHY", "ID"];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -65,10 +65,10 @@ impl Row for KeptPlacement {
             ("instance id", self.instance_id.to_string()),
             ("project id", self.project_id.to_string()),
             ("outcome", self.outcome.as_str().to_owned()),
-            ("kept", time(self.kept_at)),
+            ("recorded", time(self.kept_at)),
             ("decided", time(record.at)),
             ("why", record.summary.clone()),
-            ("what would help", record.hint.clone()),
+            ("hint", record.hint.clone()),
             ("hosts", record.hosts_considered.to_string()),
             ("rejected", rejected(record)),
             ("nearest", nearest.unwrap_or_default()),

@@ -40,7 +40,7 @@ impl Row for Host {
             ("memory MiB", of(self.used.memory_mib, self.capacity.memory_mib)),
             ("disk GiB", of(self.used.disk_gib, self.capacity.disk_gib)),
             ("beyond room", beyond_capacity(self).unwrap_or_default()),
-            ("kept", amounts(self.reserved).unwrap_or_default()),
+            ("recorded", amounts(self.reserved).unwrap_or_default()),
             ("cpu overcommit", self.cpu_overcommit.to_string()),
             ("memory overcommit", overcommit(self.memory_overcommit)),
             ("disk overcommit", overcommit(self.disk_overcommit)),

@@ -2,10 +2,10 @@
 
 use super::wait::{self, Wait};
 use crate::{
-    cli::{SizeArgs, WaitState},
+    args::{SizeArgs, WaitState},
     context::Context,
     error::CliError,
-    noun::Failures,
+    noun::change::Failures,
     output::Format,
     progress::Progress,
     size::parse_duration,
@@ -24,11 +24,11 @@ pub struct ActArgs {
     /// By name or id
     #[arg(value_name = "INSTANCE")]
     instances: Vec<String>,
-    /// Every instance of the project
+    /// All instances of the project
     #[arg(long)]
     all: bool,
     #[command(flatten)]
-    wait: crate::cli::WaitArgs,
+    wait: crate::args::WaitArgs,
 }
 
 #[derive(Debug, Args)]
@@ -37,16 +37,16 @@ pub struct StopArgs {
     /// By name or id
     #[arg(value_name = "INSTANCE")]
     instances: Vec<String>,
-    /// Every instance of the project
+    /// All instances of the project
     #[arg(long)]
     all: bool,
-    /// How long the guest may take before it is ended
+    /// How long the guest may take to shut down before it is powered off
     #[arg(long, value_parser = parse_duration, value_name = "TIME", conflicts_with = "hard")]
     timeout: Option<Duration>,
-    /// Don't ask the guest at all
+    /// Power off without asking the guest to shut down
     #[arg(long)]
     hard: bool,
-    /// Wait until they are stopped, or in another state
+    /// Wait until the instances are stopped, or in another state
     #[arg(long, value_enum, num_args = 0..=1, value_name = "STATE")]
     wait: Option<Option<WaitState>>,
     /// How long to wait
@@ -58,7 +58,7 @@ pub struct StopArgs {
 pub struct RebootArgs {
     #[command(flatten)]
     act: ActArgs,
-    /// Reset it like a button would, without asking the guest
+    /// Reset the instance without asking the guest to shut down
     #[arg(long)]
     hard: bool,
 }
@@ -69,17 +69,17 @@ pub struct ResizeArgs {
     #[command(flatten)]
     size: SizeArgs,
     #[command(flatten)]
-    wait: crate::cli::WaitArgs,
+    wait: crate::args::WaitArgs,
 }
 
 #[derive(Debug, Args)]
 pub struct RebuildArgs {
     instance: String,
-    /// Another image; without it, its own
+    /// The image; without it, the one that the instance was created from
     #[arg(long)]
     image: Option<String>,
     #[command(flatten)]
-    wait: crate::cli::WaitArgs,
+    wait: crate::args::WaitArgs,
 }
 
 /// The instances that a command names, or all.

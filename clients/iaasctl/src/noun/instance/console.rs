@@ -19,7 +19,7 @@ const LEAVE: u8 = 0x1d;
 pub(super) async fn run(context: &Context, client: &Client, instance: &str) -> Result<(), CliError> {
     let mut console = client.instance_console(instance).await?;
     let interactive = io::stdin().is_terminal() && io::stdout().is_terminal();
-    context.note(&format!("connected to {instance}; leave with Ctrl-] (press Enter for a prompt)"));
+    context.note(&format!("connected to {instance}; press Ctrl-] to disconnect, Enter for a prompt"));
     let raw = if interactive { Some(RawMode::enter()?) } else { None };
     let ended = session(&mut console).await;
     drop(raw);
@@ -28,7 +28,7 @@ pub(super) async fn run(context: &Context, client: &Client, instance: &str) -> R
         eprintln!();
     }
     context.note(match &ended {
-        Ok(End::Left) => "left the console; the instance goes on",
+        Ok(End::Left) => "disconnected; the instance keeps running",
         Ok(End::Closed) | Err(_) => "the console was closed",
     });
     ended.map(drop)

@@ -5,7 +5,7 @@ use super::{
     wait::{self, Wait},
 };
 use crate::{
-    cli::{IfNotExists, SizeArgs, WaitArgs, WaitState},
+    args::{IfNotExists, SizeArgs, WaitArgs, WaitState},
     context::Context,
     error::CliError,
     exit,
@@ -30,27 +30,27 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     name: String,
-    /// What it starts from, by name or id
+    /// The image that it starts from, by name or id
     #[arg(long)]
     image: String,
     #[command(flatten)]
     size: SizeArgs,
-    /// So many, named NAME-1 to NAME-N: all of them or none, unless --as-many-as-fit
+    /// Create N instances, named NAME-1 to NAME-N: all of them or none, unless --as-many-as-fit is given
     #[arg(long, value_name = "N", conflicts_with = "if_not_exists")]
     count: Option<u32>,
-    /// Of --count, make those that have a place, and say why the others haven't
+    /// With --count: create those that fit, and report why the others don't
     #[arg(long, requires = "count")]
     as_many_as_fit: bool,
-    /// An SSH key that it gets (`iaasctl key list`); repeat it for several
+    /// An SSH key to install (`iaasctl key list`); repeat it for several
     #[arg(long = "key", value_name = "NAME")]
     keys: Vec<String>,
-    /// A script or cloud-init document for its first boot
+    /// A file with a script or a cloud-init document for the first boot
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
-    /// Repeat it for several
+    /// A tag of the instance; repeat it for several
     #[arg(long = "tag", value_parser = parse_tag, value_name = "KEY=VALUE")]
     tags: Vec<(String, String)>,
-    /// What happens when QEMU ends although it should run
+    /// What to do when QEMU exits unexpectedly
     #[arg(long, value_enum)]
     on_crash: Option<OnCrashName>,
     /// Only on hosts of this zone
@@ -58,7 +58,7 @@ pub struct CreateArgs {
     zone: Option<String>,
     #[command(flatten)]
     placement: PlacementArgs,
-    /// Make it, but don't start it
+    /// Create the instance without starting it
     #[arg(long)]
     stopped: bool,
     #[command(flatten)]
@@ -125,7 +125,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
         Err(CliError::Client(ClientError::Problem(problem)))
             if exists.if_not_exists && problem.code == "name_taken" =>
         {
-            context.note("it exists already");
+            context.note("it already exists");
             standing(context, client, &name, wait).await
         }
         Err(error) => Err(error),
@@ -140,7 +140,7 @@ async fn standing(context: &Context, client: &Client, name: &str, wait: Option<W
     if runs && instance.power != Power::On {
         return Err(CliError::Failed {
             detail: format!(
-                "the instance {name} exists and is {}, and nobody asked to start it",
+                "the instance {name} already exists and is {}; it wasn't started",
                 instance.state.as_str()
             ),
             hint: Some(format!("iaasctl instance start {name} --wait")),
@@ -195,7 +195,7 @@ async fn many(
 
 fn say_not_made(context: &Context, not_made: Option<NotMade>) {
     let Some(NotMade { names, why, hint, .. }) = not_made else { return };
-    context.note(&format!("not made: {} ({why}); {hint}", names.join(", ")));
+    context.note(&format!("not created: {} ({why}); {hint}", names.join(", ")));
 }
 
 fn read_user_data(path: &Path) -> Result<Vec<u8>, CliError> {
@@ -203,8 +203,8 @@ fn read_user_data(path: &Path) -> Result<Vec<u8>, CliError> {
         std::fs::read(path).map_err(|source| CliError::File { action: "read", path: path.to_owned(), source })?;
     if bytes.len() > limits::USER_DATA_BYTES {
         let (is, most) = (bytes.len(), limits::USER_DATA_BYTES);
-        return Err(CliError::usage(format!("the user data has {is} bytes; {most} are the most"))
-            .with_hint("let a short script fetch the rest"));
+        return Err(CliError::usage(format!("the user data has {is} bytes; the limit is {most}"))
+            .with_hint("use a short script that downloads the rest"));
     }
     Ok(bytes)
 }

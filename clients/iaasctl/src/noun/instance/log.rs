@@ -8,10 +8,10 @@ use std::time::Duration;
 #[derive(Debug, Args)]
 pub struct LogArgs {
     instance: String,
-    /// Only the last lines
+    /// Only this many of the last lines
     #[arg(long, value_name = "LINES")]
     tail: Option<usize>,
-    /// Go on as the guest prints, until interrupted
+    /// Keep printing as the guest writes, until interrupted
     #[arg(long, short)]
     follow: bool,
 }

@@ -17,7 +17,7 @@ pub use placement::PlacementArgs;
 pub use ssh::SshArgs;
 
 use crate::{
-    cli::WaitArgs,
+    args::WaitArgs,
     context::Context,
     error::CliError,
     output::{Format, Row, print, render_table},
@@ -48,22 +48,22 @@ impl OnCrashName {
 
 #[derive(Debug, Subcommand)]
 pub enum InstanceCommand {
-    /// Make instances
+    /// Create instances
     Create(CreateArgs),
-    /// The project's instances
+    /// List the project's instances
     List(ListArgs),
     /// Show an instance
     Show { instance: String },
-    /// Give an instance another name
+    /// Rename an instance
     Rename { instance: String, name: String },
     /// Set or remove tags
     Tag {
         instance: String,
-        /// KEY=VALUE sets, KEY- removes
+        /// KEY=VALUE sets a tag, KEY- removes it
         #[arg(required = true, value_name = "KEY=VALUE|KEY-")]
         tags: Vec<String>,
     },
-    /// What happens when QEMU ends although it should run
+    /// What to do when QEMU exits unexpectedly
     OnCrash {
         instance: String,
         #[arg(value_enum)]
@@ -73,36 +73,36 @@ pub enum InstanceCommand {
     Delete(ActArgs),
     /// Start instances
     Start(ActArgs),
-    /// Stop instances: the guest is asked, and ended when it takes too long
+    /// Stop instances: the guest is asked to shut down, and powered off if it takes too long
     Stop(StopArgs),
     /// Reboot instances
     Reboot(RebootArgs),
-    /// Stop the vCPUs, keeping the memory
+    /// Pause instances: their vCPUs stop, their memory is kept
     Pause(ActArgs),
-    /// Let paused instances go on
+    /// Resume paused instances
     Resume(ActArgs),
-    /// Give a stopped instance another size
+    /// Change the size of a stopped instance
     Resize(ResizeArgs),
-    /// Start over with a fresh root disk
+    /// Replace the root disk with a fresh copy of an image
     Rebuild(RebuildArgs),
-    /// Network cards, also while it runs
+    /// Manage the network cards (NICs) of an instance, also while it runs
     #[command(subcommand)]
     Nic(NicCommand),
-    /// As `nic add`
+    /// Same as `nic add`
     #[command(hide = true)]
     Attach(AddArgs),
-    /// As `nic remove`
+    /// Same as `nic remove`
     #[command(hide = true)]
     Detach(RemoveArgs),
-    /// Log in over the instance's floating IP
+    /// Log in with ssh through the instance's floating IP
     Ssh(SshArgs),
-    /// Type at the serial console; Ctrl-] leaves
+    /// Connect the terminal to the serial console; Ctrl-] disconnects
     Console { instance: String },
-    /// What the guest printed on its serial console
+    /// Print the log of the serial console
     Log(LogArgs),
-    /// What happened to an instance, and why
+    /// Show what happened to an instance, and why
     Timeline { instance: String },
-    /// Why it is where it is, or why it isn't running
+    /// Explain why an instance is on its host, or why it isn't running
     Explain { instance: String },
     /// Wait for an instance to reach a state
     Wait {
@@ -117,7 +117,7 @@ pub struct ListArgs {
     /// Only in this state; repeat it for several
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
-    /// Only of this name, or beginning so (`web-*`)
+    /// Only with this name, or with names that begin like this (`web-*`)
     #[arg(long)]
     name: Option<String>,
     /// Only made from this image
@@ -129,7 +129,7 @@ pub struct ListArgs {
     /// Only on this host (system admins)
     #[arg(long)]
     host: Option<String>,
-    /// Of every project (system admins)
+    /// Show objects of all projects (system admins)
     #[arg(long)]
     all_projects: bool,
 }

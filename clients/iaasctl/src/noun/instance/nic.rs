@@ -2,7 +2,7 @@
 
 use super::wait::{self, Wait};
 use crate::{
-    cli::{WaitArgs, WaitState},
+    args::{WaitArgs, WaitState},
     context::Context,
     error::CliError,
     progress::Progress,
@@ -15,13 +15,13 @@ use client::{
 
 #[derive(Debug, Args)]
 pub struct NicArgs {
-    /// A card on this network; repeat it for several. Without any card option: one on `default`, if there is such a network
+    /// Add a NIC in this network; repeat it for several. Without --network, --port and --no-network: one in the network `default`, if it exists
     #[arg(long = "network", value_parser = parse_network, value_name = "NAME[,ip=…][,security-group=…]")]
     networks: Vec<NicRequest>,
-    /// A card with this port, after those of networks; repeat it for several
+    /// Add a NIC with this port, after those given with --network; repeat it for several
     #[arg(long = "port", value_name = "NAME")]
     ports: Vec<String>,
-    /// No card at all
+    /// Create the instance without any NIC
     #[arg(long, conflicts_with_all = ["networks", "ports"])]
     no_network: bool,
 }
@@ -53,11 +53,11 @@ fn parse_network(text: &str) -> Result<NicRequest, String> {
 
 #[derive(Debug, Subcommand)]
 pub enum NicCommand {
-    /// Give an instance a network card more, also while it runs
+    /// Attach another NIC to an instance, also while it runs
     Add(AddArgs),
-    /// Take a network card from an instance, also while it runs; a port of its own stays, with its addresses
+    /// Detach a NIC from an instance, also while it runs; a port that was created separately keeps its addresses
     Remove(RemoveArgs),
-    /// The network cards of an instance, in the order in which the guest sees them
+    /// List the NICs of an instance, in the order in which the guest sees them
     List { instance: String },
 }
 
@@ -65,10 +65,10 @@ pub enum NicCommand {
 #[command(group = ArgGroup::new("card").required(true).args(["network", "port"]))]
 pub struct AddArgs {
     instance: String,
-    /// A new port of this network
+    /// Create a new port in this network
     #[arg(long, value_parser = parse_network, value_name = "NAME[,ip=…][,security-group=…]")]
     network: Option<NicRequest>,
-    /// A port that no instance has
+    /// A port that isn't attached to an instance
     #[arg(long, value_name = "NAME")]
     port: Option<String>,
     #[command(flatten)]
@@ -78,7 +78,7 @@ pub struct AddArgs {
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
     instance: String,
-    /// The card's port, by name or id (`iaasctl instance nic list`); none is needed for an instance with one card
+    /// The NIC's port, by name or id (`iaasctl instance nic list`); not needed if the instance has one NIC
     #[arg(long, value_name = "NAME")]
     port: Option<String>,
     #[command(flatten)]
@@ -132,8 +132,8 @@ fn only_card(instance: &Instance) -> Result<String, CliError> {
     let name = &instance.name;
     match instance.nics.as_slice() {
         [only] => Ok(only.port_id.to_string()),
-        [] => Err(CliError::usage(format!("the instance {name} has no network card"))),
-        several => Err(CliError::usage(format!("the instance {name} has {} network cards: say which", several.len()))
+        [] => Err(CliError::usage(format!("the instance {name} has no NIC"))),
+        several => Err(CliError::usage(format!("the instance {name} has {} NICs: choose one with --port", several.len()))
             .with_hint(format!("`iaasctl instance nic list {name}` shows their ports"))),
     }
 }

@@ -24,7 +24,7 @@ impl OnHostLossName {
 
 #[derive(Debug, Args)]
 pub struct PlacementArgs {
-    /// A placement group to be in; repeat it for several
+    /// A placement group to join; repeat it for several
     #[arg(long = "group", value_name = "NAME")]
     groups: Vec<String>,
     /// Only on hosts with this tag; repeat it for several
@@ -39,10 +39,10 @@ pub struct PlacementArgs {
     /// Only on hosts dedicated to the project
     #[arg(long)]
     dedicated: bool,
-    /// What happens when its host is lost: `restart` needs another host that keeps room for it
+    /// What to do when its host is lost; `restart` reserves capacity for it on another host
     #[arg(long, value_enum)]
     on_host_loss: Option<OnHostLossName>,
-    /// It gives way to others when there is no room, lower classes (0 to 255) first
+    /// It may be preempted when capacity is short; lower classes (0 to 255) first
     #[arg(long = "preemptible", value_name = "CLASS")]
     preemptible_class: Option<u8>,
 }

@@ -14,13 +14,13 @@ const SSH_PORT: u16 = 22;
 #[derive(Debug, Args)]
 pub struct SshArgs {
     instance: String,
-    /// The user in the guest; without it, as ssh decides
+    /// The user name in the guest; without it, the one that ssh chooses
     #[arg(long, short, value_name = "USER")]
     login: Option<String>,
-    /// The private key; without it, as ssh decides
+    /// The private key file; without it, the one that ssh chooses
     #[arg(long, short, value_name = "FILE")]
     identity: Option<PathBuf>,
-    /// What to run there, and its arguments
+    /// The command to run in the guest, with its arguments; without it, a shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -33,11 +33,11 @@ fn failed(detail: String, hint: String, code: u8) -> CliError {
 fn way_in(instance: &Instance) -> Result<String, CliError> {
     let name = &instance.name;
     if instance.state != InstanceState::Running {
-        let detail = format!("the instance {name} is {}, so nothing answers there", instance.state.as_str());
+        let detail = format!("the instance {name} is {}, so ssh can't connect", instance.state.as_str());
         return Err(failed(detail, format!("iaasctl instance start {name} --wait=guest"), exit::CONFLICT));
     }
     if instance.nics.is_empty() {
-        let detail = format!("the instance {name} has no network card");
+        let detail = format!("the instance {name} has no NIC");
         let hint = format!(
             "iaasctl instance nic add {name} --network default, then iaasctl floating-ip create --instance {name}; or use \
              iaasctl instance console {name}"
@@ -66,13 +66,13 @@ async fn check_rules(client: &Client, instance: &Instance, address: &str) -> Res
     let name = &instance.name;
     let (detail, hint) = match names.first() {
         None => (
-            format!("the instance {name} is in no security group, so nothing reaches it"),
+            format!("the instance {name} is in no security group, so all traffic to it is dropped"),
             format!("iaasctl port set {} --security-group default", port.id),
         ),
         Some(first) => (
-            format!("no rule of the security groups of {name} ({}) lets SSH in", names.join(", ")),
+            format!("no rule of the security groups of {name} ({}) allows SSH", names.join(", ")),
             format!(
-                "iaasctl security-group rule add {first} --port {SSH_PORT} (--remote YOUR-ADDRESS/32 for you alone)"
+                "iaasctl security-group rule add {first} --port {SSH_PORT} (with --remote YOUR-ADDRESS/32 only from your address)"
             ),
         ),
     };
@@ -111,7 +111,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: SshArgs) -> Re
     // Only comes back when there is no ssh.
     let error = Command::new("ssh").args(arguments).exec();
     Err(failed(
-        format!("ssh can't be run: {error}"),
+        format!("ssh can't be started: {error}"),
         format!("install an OpenSSH client (apt install openssh-client); the address is {address}"),
         exit::FAILURE,
     ))

@@ -1,7 +1,7 @@
 //! Waiting, with what the host is doing right now on the progress line.
 
 use crate::{
-    cli::{WaitArgs, WaitState},
+    args::{WaitArgs, WaitState},
     context::Context,
     error::CliError,
     exit,
@@ -36,7 +36,7 @@ pub(super) fn line(instance: &Instance, target: WaitTarget) -> String {
     let doing = match doing {
         Some(text) => text.clone(),
         None if target == WaitTarget::Guest && WaitTarget::Running.reached(instance) => {
-            "waiting for the guest to say that it is up".to_owned()
+            "waiting for the guest to report that it is up".to_owned()
         }
         None => String::new(),
     };
@@ -51,15 +51,15 @@ pub(super) fn check(instance: Instance, target: WaitTarget) -> Result<Instance, 
         return Ok(instance);
     }
     let name = &instance.name;
-    let hint = Some(format!("`iaasctl instance timeline {name}` says what happened, `explain` says why"));
+    let hint = Some(format!("`iaasctl instance timeline {name}` shows what happened, `iaasctl instance explain {name}` why"));
     if instance.state == InstanceState::Error {
-        let reason = if instance.reason.is_empty() { "no reason was given" } else { instance.reason.as_str() };
-        let detail = format!("the instance {name} is in error: {reason}");
+        let reason = if instance.reason.is_empty() { "no reason is known" } else { instance.reason.as_str() };
+        let detail = format!("the instance {name} is in the state error: {reason}");
         return Err(CliError::Failed { detail, hint, code: exit::FAILURE });
     }
     let (state, power) = (instance.state.as_str(), serde_json::to_value(instance.power).unwrap_or_default());
     let detail = format!(
-        "the instance {name} is {state} and won't be {} by itself (its power is {})",
+        "the instance {name} is {state} and will not become {} by itself (its power is {})",
         target.as_str(),
         power.as_str().unwrap_or_default()
     );
