@@ -104,9 +104,9 @@ impl PortClient {
         Ok(Self { stream: UnixStream::connect(path)? })
     }
 
-    /// The reply and, when it is `Acquired`, the tap. `patience` bounds the wait for the reply.
-    pub fn call(&mut self, request: &PortRequest, patience: Duration) -> io::Result<(PortReply, Option<OwnedFd>)> {
-        self.stream.set_read_timeout(Some(patience))?;
+    /// The reply and, when it is `Acquired`, the tap. `timeout` bounds the wait for the reply.
+    pub fn call(&mut self, request: &PortRequest, timeout: Duration) -> io::Result<(PortReply, Option<OwnedFd>)> {
+        self.stream.set_read_timeout(Some(timeout))?;
         self.stream.write_all(&encode(request))?;
         let mut head = [0; 4];
         let (mut got, fd) = recv_with_fd(self.stream.as_fd(), &mut head)?;

@@ -120,7 +120,7 @@ async fn many_are_made_together_or_not_at_all() {
     cloud.admin.put("/v1/projects/blue/quota", quota).await.expect(200);
     let refused = ann.post("/v1/instances", many("more", 2, "tiny")).await.problem(403, "quota_exceeded");
     assert!(
-        refused["detail"].as_str().is_some_and(|d| d.contains("instances: 2 asked, 101 used, limit 102")),
+        refused["detail"].as_str().is_some_and(|d| d.contains("instances: 2 requested, 101 used, limit 102")),
         "{refused}"
     );
     let all = ann.get("/v1/instances?limit=1000").await.expect(200);

@@ -37,7 +37,7 @@ pub struct Globals {
 /// For commands that make something.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct IfNotExists {
-    /// If an object with this name exists already, show it and succeed
+    /// If an object with this name already exists, show it and succeed
     #[arg(long)]
     pub if_not_exists: bool,
 }

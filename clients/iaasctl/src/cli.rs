@@ -1,9 +1,8 @@
-//! The command line: the tree of nouns. Options that many commands share are in `args`; each noun's own are with the noun.
+//! The command line: the tree of commands. Options that many commands share are in `args`; each command's own are with the command.
 
 use crate::{
     args::Globals,
-    exit,
-    noun::{
+    command::{
         api_key::ApiKeyCommand, audit::AuditCommand, config::ConfigCommand, doctor::DoctorArgs, event::EventCommand,
         external_network::ExternalNetworkCommand, flavor::FlavorCommand, floating_ip::FloatingIpCommand,
         host::HostCommand, image::ImageCommand, instance::InstanceCommand, key::KeyCommand, network::NetworkCommand,
@@ -11,6 +10,7 @@ use crate::{
         port::PortCommand, project::ProjectCommand, quota::QuotaCommand, router::RouterCommand,
         security_group::SecurityGroupCommand, session::LoginArgs, subnet::SubnetCommand, user::UserCommand,
     },
+    exit,
 };
 use clap::{Parser, Subcommand};
 
@@ -18,16 +18,16 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "iaasctl", version, after_help = exit::HELP, max_term_width = 100, disable_help_subcommand = true)]
 #[command(disable_help_flag = true)]
-#[command(subcommand_value_name = "NOUN", subcommand_help_heading = "Nouns")]
+#[command(subcommand_help_heading = "Commands")]
 pub struct Cli {
     #[command(flatten)]
     pub globals: Globals,
     #[command(subcommand)]
-    pub noun: Noun,
+    pub command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-pub enum Noun {
+pub enum Command {
     /// Log in with a password and save the session in a profile
     Login(LoginArgs),
     /// Log out: end the session
@@ -35,7 +35,7 @@ pub enum Noun {
     /// Show who is logged in and which projects they may use
     Whoami,
     /// Change your password
-    Passwd(crate::noun::session::PasswdArgs),
+    Passwd(crate::command::session::PasswdArgs),
     /// Manage profiles and their settings
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -93,7 +93,7 @@ pub enum Noun {
     /// Show how many more instances of each flavor fit, per zone, and how many if one host is lost (for system admins)
     Capacity,
     /// Plan moves of instances that would empty hosts or even out their load (for system admins)
-    Rebalance(crate::noun::rebalance::RebalanceArgs),
+    Rebalance(crate::command::rebalance::RebalanceArgs),
     /// The physical machines that run instances (for system admins)
     #[command(subcommand)]
     Host(HostCommand),

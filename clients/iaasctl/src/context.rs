@@ -103,8 +103,8 @@ impl Context {
             return self.out.value(plan);
         }
         let mut text = format!("dry run: {}\n", plan.summary);
-        for touched in &plan.touches {
-            text.push_str(&format!("  affects {touched}\n"));
+        for affected in &plan.touches {
+            text.push_str(&format!("  affects {affected}\n"));
         }
         if let Some(placement) = plan.placement.as_ref().filter(|p| !p.summary.is_empty()) {
             text.push_str(&format!("  placement: {}\n", placement.summary));

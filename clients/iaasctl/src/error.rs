@@ -120,9 +120,9 @@ impl CliError {
         match self {
             Self::Client(ClientError::Problem(problem)) => problem.hint.clone(),
             Self::Client(ClientError::LoggedOut) => Some("log in with `iaasctl login`, or set IAAS_TOKEN".to_owned()),
-            Self::Client(ClientError::Unreachable { .. }) => {
-                Some("check that iaasd is running and that the URL is right; `iaasctl doctor` helps to find out".to_owned())
-            }
+            Self::Client(ClientError::Unreachable { .. }) => Some(
+                "check that iaasd is running and that the URL is right; `iaasctl doctor` helps to find out".to_owned(),
+            ),
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
             Self::Profile { .. } => Some("correct the file, or remove it and log in again".to_owned()),
             _ => None,

@@ -54,7 +54,7 @@ pub fn of_client(error: &ClientError) -> u8 {
     }
 }
 
-/// The code of a refusal, by its HTTP status; a quota's 403 is told from a denial by its code.
+/// The code of a refusal, by its HTTP status; a quota's 403 is explained_records from a denial by its code.
 #[must_use]
 pub fn of_problem(status: u16, code: &str) -> u8 {
     match status {

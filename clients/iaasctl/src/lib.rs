@@ -6,11 +6,11 @@
 
 mod args;
 pub mod cli;
+mod command;
 pub mod config;
 mod context;
 mod error;
 pub mod exit;
-mod noun;
 pub mod output;
 mod progress;
 mod prompt;
@@ -47,7 +47,7 @@ async fn run_command_line() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { exit::USAGE } else { exit::OK });
         }
     };
-    match noun::run(cli).await {
+    match command::run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.print();

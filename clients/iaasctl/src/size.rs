@@ -45,7 +45,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 /// `key=value`.
 pub fn parse_tag(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not key=value"))?;
-    if key.is_empty() { Err("the key of a tag must not be empty".to_owned()) } else { Ok((key.to_owned(), value.to_owned())) }
+    if key.is_empty() {
+        Err("the key of a tag must not be empty".to_owned())
+    } else {
+        Ok((key.to_owned(), value.to_owned()))
+    }
 }
 
 /// Bits per second: `100M`, `1G`, `2500000`; 0 is no limit. Thousands, as networks count.

@@ -88,7 +88,7 @@ pub fn zone_capacities(hosts: &[HostCapacity], sizes: &[(Size, Pinning)]) -> Vec
         zone.hosts += 1;
         zone.capacity = plus(zone.capacity, host.capacity);
         zone.used = plus(zone.used, host.used);
-        zone.set_aside = plus(zone.set_aside, host.recovery_reserved);
+        zone.reserved = plus(zone.reserved, host.recovery_reserved);
         if host.dedicated {
             zone.dedicated_hosts += 1;
             continue;

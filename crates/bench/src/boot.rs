@@ -25,7 +25,7 @@ pub struct Args {
     guest: Option<PathBuf>,
     #[arg(long, default_value = "/var/tmp")]
     dir: PathBuf,
-    /// Until the first ping is answered, against instances without a card.
+    /// Until the first ping is answered, against instances without a NIC.
     #[arg(long)]
     network: bool,
 }
@@ -52,18 +52,18 @@ pub async fn run(args: Args) -> anyhow::Result<Value> {
     let warm = boot(&rest, &server, "warm").await?;
     let by_hand = ByHand::copy(&warm.argv, server.dir.path())?;
     delete(&rest, "warm").await?;
-    let (mut api, mut raw, mut exec, mut seen) = (vec![], vec![], vec![], vec![]);
+    let (mut api, mut raw, mut exec, mut running) = (vec![], vec![], vec![], vec![]);
     for run in 0..args.runs {
         let name = format!("run-{run}");
         let measured = boot(&rest, &server, &name).await?;
         delete(&rest, &name).await?;
         api.push(measured.api_ms);
         exec.push(measured.accepted_to_exec_ms);
-        seen.push(measured.up_to_running_ms);
+        running.push(measured.up_to_running_ms);
         raw.push(by_hand.boot()?);
     }
     server.stop()?;
-    let (api, raw, exec, seen) = (Sample::new(api), Sample::new(raw), Sample::new(exec), Sample::new(seen));
+    let (api, raw, exec, running) = (Sample::new(api), Sample::new(raw), Sample::new(exec), Sample::new(running));
     Ok(json!({
         "bench": "boot",
         "api_ms_p50": round(api.percentile(50.0)),
@@ -71,7 +71,7 @@ pub async fn run(args: Args) -> anyhow::Result<Value> {
         "overhead_ms_p50": round(api.percentile(50.0) - raw.percentile(50.0)),
         "accepted_to_exec_ms_p50": round(exec.percentile(50.0)),
         "accepted_to_exec_ms_p99": round(exec.percentile(99.0)),
-        "up_to_running_ms_p50": round(seen.percentile(50.0)),
+        "up_to_running_ms_p50": round(running.percentile(50.0)),
     }))
 }
 

@@ -1,4 +1,4 @@
-//! `iaas-bench boot --network`: from the REST call until the instance answers its first ping, against instances without a card until their
+//! `iaas-bench boot --network`: from the REST call until the instance answers its first ping, against instances without a NIC until their
 //! up line, in turns. The network is on the host already, as it is for all but a project's first instance there.
 
 use crate::{
@@ -17,7 +17,7 @@ use std::{
 pub async fn run(rest: &Rest, server: &Server, runs: usize) -> anyhow::Result<Value> {
     let network = rest.get("/v1/networks/default").await?;
     let namespace = format!("{}-{}", server.prefix, network["id"].as_str().context("an id")?.replace('-', ""));
-    let keeper = with_card("keeper", "10.0.1.1");
+    let keeper = with_nic("keeper", "10.0.1.1");
     rest.call(Method::POST, "/v1/instances?wait=guest&timeout=120s", Some(&keeper)).await?;
     let (mut without, mut up, mut ping) = (vec![], vec![], vec![]);
     for run in 0..runs {
@@ -25,10 +25,10 @@ pub async fn run(rest: &Rest, server: &Server, runs: usize) -> anyhow::Result<Va
         let body = json!({"name": name, "image": "tiny", "vcpus": 1, "memory_mib": 256, "disk_gib": 1, "networks": []});
         without.push(up_ms(rest, server, &name, &body).await?);
         delete(rest, &name).await?;
-        let (name, address) = (format!("card-{run}"), format!("10.0.2.{}", 1 + run % 250));
+        let (name, address) = (format!("nic-{run}"), format!("10.0.2.{}", 1 + run % 250));
         let (began, inside) = (Instant::now(), namespace.clone());
         let pinged = tokio::task::spawn_blocking(move || first_ping(&inside, &address, began));
-        up.push(up_ms(rest, server, &name, &with_card(&name, &format!("10.0.2.{}", 1 + run % 250))).await?);
+        up.push(up_ms(rest, server, &name, &with_nic(&name, &format!("10.0.2.{}", 1 + run % 250))).await?);
         ping.push(pinged.await??);
         delete(rest, &name).await?;
     }
@@ -45,7 +45,7 @@ pub async fn run(rest: &Rest, server: &Server, runs: usize) -> anyhow::Result<Va
     }))
 }
 
-fn with_card(name: &str, address: &str) -> Value {
+fn with_nic(name: &str, address: &str) -> Value {
     let nics = json!([{"network": "default", "fixed_ips": [address]}]);
     json!({"name": name, "image": "tiny", "vcpus": 1, "memory_mib": 256, "disk_gib": 1, "networks": nics})
 }

@@ -3,8 +3,8 @@
 
 use crate::{
     network::{
+        message::{self, GATEWAY_MAC, MTU, Port, text_of},
         place::{Agent, Place, run_in},
-        words::{self, GATEWAY_MAC, MTU, Port, text_of},
     },
     stats::{Sample, round},
 };
@@ -94,13 +94,17 @@ async fn hosts(place: &mut Place) -> anyhow::Result<[Agent; 2]> {
 async fn wire_ports(place: &Place, agents: &[Agent; 2], guests: [&Arc<Worker>; 2]) -> anyhow::Result<String> {
     let (net, group) = (NetworkId::new(), SecurityGroupId::new());
     let mut addr = String::new();
-    // The same port's word differs by host: bound there or elsewhere.
+    // The same port's message differs by host: bound there or elsewhere.
     let bound = [Port::new(0, net, group, None), Port::new(1, net, group, None)];
     for (at, agent) in agents.iter().enumerate() {
         let elsewhere = Port::new(1 - at as u16, net, group, Some(underlay(2 - at as u8)));
-        let words =
-            vec![words::network(net, 77), words::group(group, 1, None), bound[at].word.clone(), elsewhere.word.clone()];
-        agent.accept(words).await?;
+        let messages = vec![
+            message::network(net, 77),
+            message::group(group, 1, None),
+            bound[at].message.clone(),
+            elsewhere.message.clone(),
+        ];
+        agent.accept(messages).await?;
         agent.acquire(&bound[at]).await?;
         let port = &bound[at];
         let (end, guest) = (names::endpoint_link(port.id), guests[at]);

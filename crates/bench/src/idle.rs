@@ -1,4 +1,4 @@
-//! `iaas-bench idle`: what `iaasd all` costs when nothing is asked of it.
+//! `iaas-bench idle`: what `iaasd all` costs when there are no requests.
 
 use crate::stats::round;
 use anyhow::Context;

@@ -53,13 +53,13 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
             0 => &protected,
             5 | 15 => {
                 let group = PlacementGroupId(uuid::Uuid::from_u128((at / 100) as u128));
-                let wish = GroupConstraint {
+                let constraint = GroupConstraint {
                     group,
                     policy: GroupPolicy::AntiAffinity,
                     scope: GroupScope::Host,
                     strength: GroupStrength::Hard,
                 };
-                grouped.groups = vec![wish];
+                grouped.groups = vec![constraint];
                 &grouped
             }
             _ => &plain,
@@ -68,7 +68,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     }
     spent += began.elapsed().as_secs_f64();
     anyhow::ensure!(choose(&mut inventory, &plain).is_some(), "there is room");
-    let exposed = inventory.retry_backups().len();
+    let without_backup = inventory.retry_backups().len();
     let rss = rss_mib()?;
     Ok(json!({
         "bench": "inventory",
@@ -77,7 +77,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "rss_mib": round(rss),
         "rss_before_mib": round(before),
         "load_ms": round(spent * 1000.0),
-        "unprotected": exposed,
+        "unprotected": without_backup,
     }))
 }
 

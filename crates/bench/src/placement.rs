@@ -48,14 +48,14 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
     // Prices, page faults.
     cloud.turns(&sizes, 2 * BLOCK);
     small.turns(&sizes, 2 * BLOCK);
-    let (mut micros, mut growth, mut seconds) = (Vec::with_capacity(args.requests), Vec::new(), 0.0);
+    let (mut micros, mut ratios, mut seconds) = (Vec::with_capacity(args.requests), Vec::new(), 0.0);
     while micros.len() < args.requests {
         let began = Instant::now();
         let block = cloud.turns(&sizes, BLOCK.min(args.requests - micros.len()));
         seconds += began.elapsed().as_secs_f64();
         anyhow::ensure!(!block.is_empty(), "nothing fits any more");
         let beside = small.turns(&sizes, BLOCK);
-        growth.push(mean(&block) / mean(&beside));
+        ratios.push(mean(&block) / mean(&beside));
         micros.extend(block);
     }
     let turns_per_s = micros.len() as f64 / seconds;
@@ -71,7 +71,7 @@ pub fn run(args: &Args) -> anyhow::Result<Value> {
         "p50_us": round(sample.percentile(50.0)),
         "p99_us": round(sample.percentile(99.0)),
         "p999_us": round(sample.percentile(99.9)),
-        "growth": round(Sample::new(growth).percentile(50.0)),
+        "growth": round(Sample::new(ratios).percentile(50.0)),
         "refused": cloud.refused,
         "overcommitted": overcommitted,
         "scan_per_s": round(scan_per_s),
@@ -92,7 +92,7 @@ struct Cloud {
     held: Vec<Placed>,
     random: Seeded,
     request: Request,
-    asked: usize,
+    requested: usize,
     refused: usize,
 }
 
@@ -102,10 +102,10 @@ impl Cloud {
         let mut random = Seeded::new(1);
         let capacity = Size { vcpus: host.vcpus, memory_mib: host.memory_mib, disk_gib: 1 << 20 };
         let mut rows: Vec<_> = (0..hosts).map(|at| host_row(at, capacity)).collect();
-        let wanted = hosts as u64 * u64::from(host.vcpus) * FILLED / 100;
+        let target = hosts as u64 * u64::from(host.vcpus) * FILLED / 100;
         let (mut taken, mut held) = (0, Vec::new());
         for size in sizes.iter().cycle() {
-            if taken >= wanted {
+            if taken >= target {
                 break;
             }
             let row = &mut rows[random.below(hosts as u64) as usize];
@@ -120,15 +120,15 @@ impl Cloud {
                 held.push(Placed::of(row.id, *size));
             }
         }
-        Self { inventory: Inventory::new(&rows), held, random, request: Request::default(), asked: 0, refused: 0 }
+        Self { inventory: Inventory::new(&rows), held, random, request: Request::default(), requested: 0, refused: 0 }
     }
 
     /// What `count` decisions took, in microseconds.
     fn turns(&mut self, sizes: &[Size], count: usize) -> Vec<f64> {
         let mut micros = Vec::with_capacity(count);
         for _ in 0..count {
-            let size = sizes[self.asked % sizes.len()];
-            self.asked += 1;
+            let size = sizes[self.requested % sizes.len()];
+            self.requested += 1;
             match self.turn(size) {
                 Some(seconds) => micros.push(seconds * 1e6),
                 None => self.refused += 1,

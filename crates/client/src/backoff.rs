@@ -18,12 +18,12 @@ impl Tries {
         Self { started: Instant::now(), budget, next: FIRST }
     }
 
-    /// The pause before another try, or `None` when the budget has no room for it. `asked` is the server's `Retry-After`.
-    pub(crate) fn pause(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    /// The pause before another try, or `None` when the budget has no room for it. `requested` is the server's `Retry-After`.
+    pub(crate) fn pause(&mut self, requested: Option<Duration>) -> Option<Duration> {
         let random = f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
         let own = self.next / 2 + (self.next / 2).mul_f64(random);
         self.next = (self.next * 2).min(MOST);
-        let pause = asked.map_or(own, |asked| asked.max(own));
+        let pause = requested.map_or(own, |requested| requested.max(own));
         (self.started.elapsed() + pause <= self.budget).then_some(pause)
     }
 }

@@ -294,10 +294,10 @@ impl Client {
             let (error, pause) = match self.request(call, bearer)?.send().await {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => {
-                    let (status, asked) = (answer.status(), retry_after(&answer));
+                    let (status, requested) = (answer.status(), retry_after(&answer));
                     let error = problem(call, answer).await;
                     let again = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
-                    (error, if again { tries.pause(asked) } else { None })
+                    (error, if again { tries.pause(requested) } else { None })
                 }
                 Err(source) => {
                     let url = self.base_url().to_owned();

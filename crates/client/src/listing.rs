@@ -4,7 +4,7 @@ use crate::{Client, ClientError, http::Call, model::Page};
 use serde::de::DeserializeOwned;
 use std::marker::PhantomData;
 
-/// A list being asked for.
+/// A list that is about to be requested.
 #[derive(Debug, Clone)]
 #[must_use = "a listing does nothing until `page` or `all` is called"]
 pub struct Listing<T> {

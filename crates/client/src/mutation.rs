@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{future::IntoFuture, marker::PhantomData, pin::Pin, time::Duration};
 
-/// A change being asked for; `.await` makes it.
+/// A change that is about to be requested; `.await` sends it.
 #[derive(Debug, Clone)]
 #[must_use = "a mutation does nothing until it is awaited"]
 pub struct Mutation<T> {

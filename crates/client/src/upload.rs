@@ -75,7 +75,7 @@ impl Client {
                 })))
             }
         };
-        // A file that can't be read is said before the server is asked.
+        // A file that can't be read is said before the server is requested.
         open().map_err(|source| ClientError::File { path: path.to_owned(), source })?;
         let call = Call {
             method: Method::PUT,

@@ -37,7 +37,7 @@ impl WaitTarget {
         }
     }
 
-    /// Whether an instance looks so. When a wait ended and it doesn't, it won't by itself: it is in `error`, or was asked to be
+    /// Whether an instance looks so. When a wait ended and it doesn't, it won't by itself: it is in `error`, or was requested to be
     /// otherwise.
     #[must_use]
     pub fn reached(self, instance: &Instance) -> bool {
@@ -57,12 +57,12 @@ const LOOK: Duration = Duration::from_millis(400);
 pub const WAIT_MAX: Duration = Duration::from_secs(domain::limits::WAIT_SECS_MAX);
 
 impl Client {
-    /// Does `work` (a request that waits), and tells `seen` meanwhile how the instance looks now and then.
+    /// Does `work` (a request that waits), and calls `show` meanwhile how the instance looks now and then.
     pub async fn instance_watch<T>(
         &self,
         instance: &str,
         work: impl Future<Output = T>,
-        mut seen: impl FnMut(&Instance),
+        mut show: impl FnMut(&Instance),
     ) -> T {
         let mut work = pin!(work);
         loop {
@@ -75,7 +75,7 @@ impl Client {
                 done = &mut work => return done,
                 looked = self.instance(instance) => {
                     if let Ok(now) = looked {
-                        seen(&now);
+                        show(&now);
                     }
                 }
             }
@@ -88,7 +88,7 @@ impl Client {
         instance: &str,
         target: WaitTarget,
         timeout: Duration,
-        seen: impl FnMut(&Instance),
+        show: impl FnMut(&Instance),
     ) -> Result<Option<Instance>, ClientError> {
         let started = Instant::now();
         let waiting = async {
@@ -101,7 +101,7 @@ impl Client {
                 }
             }
         };
-        self.instance_watch(instance, waiting, seen).await
+        self.instance_watch(instance, waiting, show).await
     }
 
     async fn wait_once(

@@ -1,5 +1,5 @@
 //! The client against a server whose answers are scripted, over real HTTP: what it repeats, what it never repeats, and what it makes of
-//! what it is told.
+//! what it is reported.
 
 use axum::{
     Json, Router,
@@ -68,16 +68,16 @@ fn instance(state: &str) -> Value {
     })
 }
 
-/// Answers that are given one after the other, and what was asked.
+/// Answers that are given one after the other, and what was requested.
 #[derive(Clone, Default)]
 struct Script {
     answers: Arc<Mutex<VecDeque<Response>>>,
-    asked: Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>,
+    requested: Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>,
 }
 
 impl Script {
     async fn start(answers: Vec<Response>) -> (Self, String) {
-        let script = Self { answers: Arc::new(Mutex::new(answers.into())), asked: Arc::default() };
+        let script = Self { answers: Arc::new(Mutex::new(answers.into())), requested: Arc::default() };
         let url = serve(Router::new().fallback(any(Self::answer)).with_state(script.clone())).await;
         (script, url)
     }
@@ -86,19 +86,19 @@ impl Script {
         let (parts, body) = request.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
         let line = format!("{} {}", parts.method, parts.uri);
-        script.asked.lock().push((line, parts.headers, body));
+        script.requested.lock().push((line, parts.headers, body));
         let next = script.answers.lock().pop_front();
         next.unwrap_or_else(|| problem(418, "nothing_is_scripted"))
     }
 
     fn lines(&self) -> Vec<String> {
-        self.asked.lock().iter().map(|(line, ..)| line.clone()).collect()
+        self.requested.lock().iter().map(|(line, ..)| line.clone()).collect()
     }
 
     fn headers(&self, name: &str) -> Vec<String> {
-        let asked = self.asked.lock();
+        let requested = self.requested.lock();
         let text = |h: &HeaderMap| h.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
-        asked.iter().map(|(_, headers, _)| text(headers)).collect()
+        requested.iter().map(|(_, headers, _)| text(headers)).collect()
     }
 }
 
@@ -277,8 +277,8 @@ async fn a_wait_shows_what_goes_on_and_ends_at_once() {
         }
     };
     let url = serve(Router::new().route("/v1/instances/hello", get(look))).await;
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let tell = seen.clone();
+    let observed = Arc::new(Mutex::new(Vec::new()));
+    let tell = observed.clone();
     let client = client(&url);
     let watching = client.instance_wait("hello", WaitTarget::Running, Duration::from_secs(30), move |now| {
         tell.lock().push((now.state, now.step.clone()));
@@ -286,7 +286,7 @@ async fn a_wait_shows_what_goes_on_and_ends_at_once() {
     });
     let now = watching.await.expect("an answer").expect("it is there");
     assert!(WaitTarget::Running.reached(&now));
-    assert_eq!(seen.lock()[0], (domain::instance::InstanceState::Building, "fetching image".into()));
+    assert_eq!(observed.lock()[0], (domain::instance::InstanceState::Building, "fetching image".into()));
 }
 
 fn sse(id: i64) -> String {
@@ -339,8 +339,8 @@ async fn an_upload_is_streamed_and_repeated_from_its_start() {
     let digest = upload::digest(&path, |_| {}).await.expect("read");
     assert_eq!(digest.size_bytes, content.len() as u64);
     let most = Arc::new(Mutex::new(0));
-    let seen = most.clone();
-    let progress = move |bytes| *seen.lock() = bytes;
+    let observed = most.clone();
+    let progress = move |bytes| *observed.lock() = bytes;
     let image = client(&url).image_upload("disk", ImagePartKind::Disk, &path, &digest, progress).await.expect("taken");
     assert_eq!(image.state, domain::image::ImageState::Active);
     assert_eq!(*most.lock(), content.len() as u64, "progress reaches the end");
@@ -412,7 +412,7 @@ async fn a_console_log_says_where_it_goes_on() {
         assert_eq!((text.as_slice(), log.next_offset()), (&b"seven b"[..], expected));
     }
     let path = "GET /v1/instances/hello/console-log";
-    let asked =
+    let requested =
         [format!("{path}?tail_bytes=64"), format!("{path}?offset=107"), format!("{path}?offset=114&follow=true")];
-    assert_eq!(script.lines(), asked);
+    assert_eq!(script.lines(), requested);
 }

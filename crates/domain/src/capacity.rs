@@ -1,13 +1,13 @@
-//! What a cloud still has room for.
+//! How many more instances a cloud can take, and moves that would change that.
 
 use crate::{HostId, InstanceId, flavor::Size};
 use serde::{Deserialize, Serialize};
 
-/// How many more instances of one size.
+/// How many more instances of one size fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Fits {
     pub now: u64,
-    /// Such that they all have a place when any one host is lost.
+    /// The number that still has a place when any one host is lost.
     pub with_one_host_lost: u64,
 }
 
@@ -15,36 +15,36 @@ pub struct Fits {
 pub struct ZoneCapacity {
     pub zone: String,
     pub hosts: u32,
-    /// That take new instances of every project.
+    /// Hosts that take new instances of every project.
     pub open_hosts: u32,
     pub dedicated_hosts: u32,
     pub capacity: Size,
     pub used: Size,
     /// Kept free for instances that must survive their host.
-    pub set_aside: Size,
-    /// Of each size that was asked for.
+    pub reserved: Size,
+    /// The answer for each size of the request, in order.
     pub fits: Vec<Fits>,
 }
 
-/// An instance that would go to another host.
+/// An instance that would be moved to another host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {
     pub instance_id: InstanceId,
     pub from: HostId,
     pub to: HostId,
-    /// What would have to be copied, with QEMU's own memory.
+    /// The memory that would have to be copied, with QEMU's own.
     pub memory_mib: u64,
     pub disk_gib: u64,
 }
 
-/// What moves are for.
+/// The goal of the moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RebalanceGoal {
-    /// Empty hosts, to switch off or to give away.
+    /// Hosts are emptied, so that they can be switched off or removed.
     #[default]
     FreeHosts,
-    /// Hosts used alike.
+    /// Hosts get similar loads.
     EvenLoad,
 }
 
@@ -53,7 +53,7 @@ pub enum RebalanceGoal {
 pub struct RebalancePlan {
     pub moves: Vec<Move>,
     pub freed: Vec<HostId>,
-    /// The cost of all.
+    /// The memory of all moves together.
     pub memory_mib: u64,
     pub disk_gib: u64,
     /// The widest gap between the dominant shares in use of two hosts of one zone and dedication, in thousandths of a host.

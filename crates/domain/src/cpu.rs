@@ -2,7 +2,7 @@
 //!
 //! A guest looks at its CPU once, when it boots, and then uses what it found. So an instance records the baseline of the host that it was
 //! placed on, and may only move, running, to a host whose guests get at least that: the same architecture, vendor and model, and every
-//! feature. A host that has more is fine. An instance that starts anew elsewhere looks again, and is bound to nothing but its own wishes.
+//! feature. A host that has more is fine. An instance that starts anew elsewhere looks again, and is bound to nothing but its own constraints.
 //!
 //! Hardware virtualization gives guests the host's own CPU: its model is `host`, and its features are the host's. Emulation gives every
 //! host's guests the same CPU, which the model says entirely: an emulated guest may go to any host that emulates the same model.
@@ -17,9 +17,9 @@ pub struct CpuBaseline {
     pub architecture: String,
     /// The vendor that the guest sees.
     pub vendor: String,
-    /// As the hypervisor calls it: `host`, or what is emulated, with all that is changed of it.
+    /// The hypervisor's name for the CPU: `host`, or the emulated model with its changes.
     pub model: String,
-    /// Sorted. Empty where the model says all.
+    /// The features that guests see, sorted; empty where the model implies them all.
     pub features: Vec<String>,
 }
 
@@ -27,17 +27,17 @@ impl CpuBaseline {
     /// Names it: readable, and the same for equal ones alone.
     #[must_use]
     pub fn id(&self) -> String {
-        let word = |text: &str| -> String {
+        let part = |text: &str| -> String {
             let plain = text.chars().take_while(|c| *c != ',').filter(char::is_ascii_alphanumeric);
             plain.take(24).collect::<String>().to_ascii_lowercase()
         };
         let mut sum = Sha256::new();
         let whole = [&self.architecture, &self.vendor, &self.model].into_iter().chain(&self.features);
-        whole.for_each(|part| {
-            sum.update((part.len() as u64).to_le_bytes());
-            sum.update(part.as_bytes());
+        whole.for_each(|text| {
+            sum.update((text.len() as u64).to_le_bytes());
+            sum.update(text.as_bytes());
         });
-        format!("{}-{}-{}", word(&self.vendor), word(&self.model), hex::encode(&sum.finalize()[..6]))
+        format!("{}-{}-{}", part(&self.vendor), part(&self.model), hex::encode(&sum.finalize()[..6]))
     }
 
     /// Whether a guest that booted on this may go on, running, on a host whose guests get `host`.

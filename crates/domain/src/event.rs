@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Event {
     pub id: i64,
     pub at: Timestamp,
-    /// None: of the system, seen by system admins alone.
+    /// `None` marks an event of the system, which only system admins may read.
     pub project_id: Option<ProjectId>,
     /// `kind.verb`: `instance.create_accepted`, `instance.running`, `image.active`, `host.disconnected`.
     pub kind: String,
@@ -17,13 +17,13 @@ pub struct Event {
     pub object_id: String,
     /// One sentence for people.
     pub message: String,
-    /// Of the request that caused it; empty when none did.
+    /// The id of the request that caused the event; empty when none did.
     pub request_id: String,
-    /// Small JSON object with the facts: states from and to, durations.
+    /// A small JSON object with the facts, such as states and durations.
     pub data: serde_json::Value,
 }
 
-/// What a writer says; the id is assigned by the commit.
+/// An event as its writer makes it; the commit assigns the id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewEvent {
     pub at: Timestamp,
@@ -36,14 +36,14 @@ pub struct NewEvent {
     pub data: serde_json::Value,
 }
 
-/// One line of the audit log: who asked for what, and what came of it. Append-only.
+/// An entry of the audit log: who requested what, and with what outcome. The log is append-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
     pub id: crate::AuditId,
     pub at: Timestamp,
     /// `user:<id>` or `api_key:<id>` or `system`.
     pub principal: String,
-    /// The name at that time, for people.
+    /// The principal's name at that time, for people.
     pub principal_name: String,
     pub project_id: Option<ProjectId>,
     /// `instance.create`, ….

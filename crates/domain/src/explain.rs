@@ -10,21 +10,21 @@ pub enum Rejection {
     Disconnected,
     Cordoned,
     Zone,
-    /// Dedicated to another project, or not dedicated where that is asked for.
+    /// The host is dedicated to another project, or isn't dedicated although the request demands it.
     Dedicated,
     Tags,
     ForbiddenTags,
     CpuFeatures,
-    /// Others took of it or changed it while this was decided.
+    /// Other requests claimed capacity of the host or changed it during the decision.
     Contended,
-    /// A placement group's affinity or anti-affinity.
+    /// The host contradicts a placement group's affinity or anti-affinity.
     Group,
     Vcpus,
     Memory,
     Disk,
     /// No NUMA node has the threads and the memory for pinned vCPUs.
     Pinning,
-    /// It has the room, but no other host could take the instance were this one lost (N+1).
+    /// The host has the capacity, but no other host could take the instance if this one were lost (N+1).
     Reserve,
 }
 
@@ -60,7 +60,7 @@ pub struct RejectionCount {
 /// The host that came nearest, and what it lacks of each resource (0: enough).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NearestFit {
-    /// Left out for tenants.
+    /// The host is left out for tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_id: Option<HostId>,
     pub lacks: Size,
@@ -76,7 +76,7 @@ pub struct PlacementRecord {
     pub rejected: Vec<RejectionCount>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen: Option<HostId>,
-    /// The best hosts, the chosen one first. Not for tenants.
+    /// The best hosts, the chosen one first; they are left out for tenants.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub best: Vec<CandidateScore>,
     /// The chosen host's score, for people: "leaves 2 vCPUs, 512 MiB".
@@ -84,14 +84,14 @@ pub struct PlacementRecord {
     pub score: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nearest: Option<NearestFit>,
-    /// One sentence.
+    /// One sentence on the outcome.
     pub summary: String,
-    /// Of a refusal: what would make it fit.
+    /// After a refusal: what would make the instance fit.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
 }
 
-/// A host that could have taken it, and how it was rated.
+/// A host that could have taken the instance, with its rating.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CandidateScore {
     pub host_id: HostId,
@@ -99,7 +99,7 @@ pub struct CandidateScore {
 }
 
 impl PlacementRecord {
-    /// What a tenant may see: counts and what would fit, no host.
+    /// The record as a tenant may see it: counts and what would fit, but no host.
     #[must_use]
     pub fn redacted(mut self) -> Self {
         self.chosen = None;

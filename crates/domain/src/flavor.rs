@@ -3,7 +3,7 @@
 use crate::{FlavorId, Name, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// What an instance asks of a host. `disk_gib` 0 means no root disk (only for kernel images, which run from memory).
+/// The resources that an instance claims of a host. `disk_gib` 0 means no root disk (only for kernel images, which run from memory).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Size {
     pub vcpus: u32,
@@ -15,10 +15,10 @@ pub struct Size {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pinning {
-    /// They share the host's threads with others.
+    /// The vCPUs share the host's threads with others.
     #[default]
     None,
-    /// One whole thread each, all of one NUMA node, with memory of that node.
+    /// Each vCPU gets a whole thread, all of them of one NUMA node, with memory of that node.
     Numa,
 }
 
@@ -33,7 +33,7 @@ impl Pinning {
 
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::None, Self::Numa].into_iter().find(|one| one.as_str() == text)
+        [Self::None, Self::Numa].into_iter().find(|pinning| pinning.as_str() == text)
     }
 
     #[must_use]

@@ -19,16 +19,16 @@ pub struct HostFacts {
     pub qemu_version: String,
     /// `kvm` or `tcg`.
     pub accelerator: String,
-    /// Why, when it isn't KVM.
+    /// The reason why the accelerator isn't KVM.
     pub accelerator_reason: String,
     pub agent_version: String,
-    /// Its NUMA nodes that have threads, by id. Agents of the first release don't say, and pin nothing.
+    /// The NUMA nodes that have threads, by id. Agents of the first release don't report them, and pin nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub numa: Vec<NumaFacts>,
     /// Memory that the operator set apart as hugepages, by size, when the agent connected. Guests have none of it: it is no capacity.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hugepages: Vec<HugepageFacts>,
-    /// What guests see. Agents of the first release don't say.
+    /// The CPU that guests see. Agents of the first release don't report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_cpu: Option<CpuBaseline>,
 }
@@ -72,9 +72,9 @@ impl MemoryOverhead {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HostState {
-    /// Its agent is connected.
+    /// The host's agent is connected.
     Up,
-    /// Its agent isn't. Instances go on; nothing new is placed.
+    /// The host's agent isn't connected. Its instances keep running; no new ones are placed on it.
     Disconnected,
 }
 
@@ -131,32 +131,32 @@ pub struct Host {
     pub zone: String,
     pub tags: BTreeMap<String, String>,
     pub state: HostState,
-    /// Cordoned: keeps what it has, gets nothing new.
+    /// A cordoned host keeps its instances and gets no new ones.
     pub cordoned: bool,
     pub cordon_reason: String,
-    /// Being emptied: gets nothing new.
+    /// The host is being emptied and gets no new instances.
     pub draining: bool,
-    /// Takes this project\'s instances alone.
+    /// The only project whose instances the host takes.
     pub dedicated_to: Option<ProjectId>,
     /// What instances may take in total: of what is offered, what isn't reserved, times the overcommit ([`Self::placeable`]). Memory
     /// claims include QEMU's overhead.
     pub capacity: Size,
     /// What its agent says instances may take: hardware threads, MiB and GiB, the host's own needs already left out.
     pub offered: Size,
-    /// Kept from instances by the operator.
+    /// What the operator keeps from instances.
     pub reserved: Size,
     /// vCPUs per hardware thread, in thousandths: 4000 is 4 vCPUs a thread. 0: its agent hasn't said yet.
     pub cpu_overcommit_permille: u32,
-    /// Guests' memory per memory, in thousandths.
+    /// Guests' memory per memory of the host, in thousandths.
     pub memory_overcommit_permille: u32,
-    /// Guests' disk per disk, in thousandths.
+    /// Guests' disk per disk of the host, in thousandths.
     pub disk_overcommit_permille: u32,
     pub used: Size,
     pub overhead: MemoryOverhead,
     pub facts: HostFacts,
-    /// Rises with cordon, tags and zone.
+    /// The generation rises with cordon, tags, zone and whatever else an operator decides.
     pub generation: i64,
-    /// Rises in each transaction that changes what this host must be.
+    /// The revision rises in each transaction that changes the desired state of this host.
     pub revision: i64,
     pub registered_at: Timestamp,
     /// The time of the last change of `state`.

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageKind {
-    /// Boots from a disk through the firmware. One part: `disk`.
+    /// The image boots from a disk through the firmware. Its only part is `disk`.
     Disk,
-    /// Boots directly. Parts: `kernel` and `initrd`.
+    /// The image boots directly. Its parts are `kernel` and `initrd`.
     Kernel,
 }
 
@@ -31,7 +31,7 @@ pub enum DiskFormat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageState {
-    /// Waits for its parts; has a deadline.
+    /// The image waits for its parts until a deadline.
     Queued,
     Active,
     Deleting,
@@ -82,7 +82,7 @@ impl ImageKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImagePart {
     pub kind: ImagePartKind,
-    /// Lower-case hex.
+    /// The SHA-256 of the part's bytes in lower-case hexadecimal digits.
     pub sha256: String,
     pub size_bytes: u64,
 }
@@ -94,7 +94,7 @@ pub struct Image {
     pub name: Name,
     pub visibility: Visibility,
     pub kind: ImageKind,
-    /// Of the `disk` part; `raw` for kernel images.
+    /// The format of the part `disk`; `raw` for kernel images.
     pub format: DiskFormat,
     /// The kernel's command line, for kernel images.
     pub cmdline: String,

@@ -18,11 +18,11 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InstanceState {
-    /// Accepted and placed; its host doesn't know of it yet.
+    /// The instance is accepted and placed; its host doesn't know of it yet.
     Pending,
-    /// Being placed (again).
+    /// The instance is being placed, possibly again.
     Scheduling,
-    /// Its host prepares disks or starts QEMU.
+    /// The host prepares disks or starts QEMU.
     Building,
     Running,
     Paused,
@@ -33,7 +33,7 @@ pub enum InstanceState {
     Resizing,
     Rebuilding,
     Deleting,
-    /// Never stored: the row is gone. It ends timelines and streams.
+    /// This state is never stored, since the row is gone. It ends timelines and streams.
     Deleted,
     Error,
 }
@@ -176,7 +176,7 @@ pub enum OnHostLoss {
     Recreate,
 }
 
-/// What the owner wants. Stored whole as JSON, sent whole to the host.
+/// The desired state. It is stored as one JSON document and sent as a whole to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceSpec {
     pub size: Size,
@@ -185,13 +185,13 @@ pub struct InstanceSpec {
     pub flavor: String,
     pub image_id: ImageId,
     pub power: Power,
-    /// Raised by each reboot; the host reboots until what it did catches up.
+    /// Each reboot raises this counter; the host reboots until it has caught up with it.
     #[serde(default)]
     pub boot_seq: u64,
     /// Whether the reboot that raised `boot_seq` last is a reset (true) or asks the guest first (false).
     #[serde(default)]
     pub boot_hard: bool,
-    /// Raised by each rebuild; the host makes the root disk anew from `image_id`.
+    /// Each rebuild raises this counter; the host makes the root disk again from `image_id`.
     #[serde(default)]
     pub root_seq: u64,
     /// How long a stop waits for the guest before QEMU is ended, seconds. 0 ends it at once.
@@ -204,30 +204,30 @@ pub struct InstanceSpec {
     /// The public keys themselves: deleting a stored key changes no instance.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
-    /// Bytes as given, base64.
+    /// The bytes as the owner gave them, in base64.
     #[serde(default)]
     pub user_data_base64: String,
     #[serde(default)]
     pub zone: Option<String>,
     #[serde(default, skip_serializing_if = "PlacementConstraints::is_empty")]
     pub placement: PlacementConstraints,
-    /// Its network cards, in the order in which the guest sees them.
+    /// The NICs, in the order in which the guest sees them.
     #[serde(default)]
     pub nics: Vec<Nic>,
     #[serde(default)]
     pub deleted: bool,
 }
 
-/// A network card: a port of a network, given to this instance.
+/// A NIC: a port of a network that is attached to this instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     pub port_id: PortId,
     pub network_id: NetworkId,
     pub mac: MacAddr,
-    /// At the time of attachment; a port's addresses don't change while it is attached.
+    /// The addresses at the time of attachment; a port's addresses don't change while it is attached.
     pub addresses: Vec<IpAddr>,
-    /// As asked for when it was made with its instance, should its reservation have to be made anew; None: the project's default group.
-    /// What holds now is the port's.
+    /// The groups as they were requested when the NIC was made with its instance, in case its reservation has to be repeated; `None` means the
+    /// project's default group. The present groups are those of the port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_group_ids: Option<Vec<SecurityGroupId>>,
 }
@@ -288,13 +288,13 @@ pub fn default_stop_timeout_secs() -> u32 {
     30
 }
 
-/// What was last observed.
+/// The observed state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InstanceStatus {
     pub state: InstanceState,
-    /// What is being done right now, for people: "fetching image (41 %)". Empty when nothing is.
+    /// The current step, for people: "fetching image (41 %)". It is empty when nothing is being done.
     pub step: String,
-    /// Why it is in `error`, or why it waits.
+    /// Why the instance is in `error`, or why it waits.
     pub reason: String,
     /// The desired generation that the host has caught up with.
     pub observed_generation: i64,
@@ -302,18 +302,18 @@ pub struct InstanceStatus {
     pub deadline_at: Option<Timestamp>,
     /// When QEMU was last started.
     pub started_at: Option<Timestamp>,
-    /// When the guest last said that it is up.
+    /// When the guest last reported that it is up.
     pub guest_up_at: Option<Timestamp>,
     /// Unexpected ends of QEMU since the instance was created.
     pub crash_count: u32,
 }
 
-/// What it got of its host beyond room, as it was placed.
+/// What the instance was given of its host beyond capacity when it was placed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Binding {
-    /// The baseline ([`crate::cpu::CpuBaseline::id`]) that it may migrate within. None: its host's agent doesn't say.
+    /// The CPU baseline ([`crate::cpu::CpuBaseline::id`]) within which the instance may migrate; `None` if its host's agent reports none.
     pub cpu_baseline: Option<String>,
-    /// The host's NUMA node whose threads its vCPUs are pinned to. None: they aren't.
+    /// The NUMA node of the host to whose threads the vCPUs are pinned; `None` if they aren't pinned.
     pub numa_node: Option<u32>,
 }
 
@@ -323,15 +323,15 @@ pub struct Instance {
     pub project_id: ProjectId,
     pub name: Name,
     pub tags: BTreeMap<String, String>,
-    /// Rises with every desired-state write; also the ETag.
+    /// The generation rises with every write of the desired state; it is also the ETag.
     pub generation: i64,
-    /// Rises each time the instance is given to a host.
+    /// The epoch rises each time the instance is given to a host.
     pub epoch: i64,
     pub host_id: Option<HostId>,
     pub root_disk_id: Option<DiskId>,
     pub spec: InstanceSpec,
     pub status: InstanceStatus,
-    /// How its place was chosen.
+    /// How the host was chosen.
     pub placement: Option<PlacementRecord>,
     pub binding: Binding,
     pub created_at: Timestamp,
@@ -367,17 +367,17 @@ mod tests {
     #[test]
     fn every_state_that_is_not_final_can_reach_one() {
         for from in S::ALL {
-            let mut seen = vec![from];
+            let mut reached = vec![from];
             let mut i = 0;
-            while i < seen.len() {
+            while i < reached.len() {
                 for to in S::ALL {
-                    if S::valid_transition(seen[i], to) && !seen.contains(&to) {
-                        seen.push(to);
+                    if S::valid_transition(reached[i], to) && !reached.contains(&to) {
+                        reached.push(to);
                     }
                 }
                 i += 1;
             }
-            assert!(seen.iter().any(|s| s.is_final()), "{from:?} is a trap");
+            assert!(reached.iter().any(|s| s.is_final()), "{from:?} is a trap");
             assert_eq!(S::parse(from.as_str()), Some(from));
         }
     }

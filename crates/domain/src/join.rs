@@ -15,9 +15,9 @@ const URL_BYTES_MAX: usize = 512;
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinToken {
     pub secret: String,
-    /// Of the CA's certificate, lowercase hexadecimal.
+    /// The SHA-256 of the CA's certificate in lower-case hexadecimal digits.
     pub ca_sha256: String,
-    /// Of the API, as in `https://10.0.0.1:7480`; tried in this order.
+    /// The URLs of the API, as in `https://10.0.0.1:7480`, in the order in which they are tried.
     pub urls: Vec<String>,
 }
 
@@ -35,7 +35,7 @@ impl fmt::Display for JoinToken {
     }
 }
 
-/// Without the secret.
+/// The debug output leaves the secret out.
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinToken")

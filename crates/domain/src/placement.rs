@@ -1,4 +1,4 @@
-//! What an instance wishes of its host, and groups of instances that keep together or apart.
+//! Where an instance may be placed, and groups of instances that are placed together or apart.
 
 use crate::{
     InstanceId, Name, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp, explain::PlacementRecord,
@@ -32,18 +32,18 @@ macro_rules! string_enum {
 
 string_enum! {
     GroupPolicy {
-        /// Where another member is (anywhere, for the first).
+        /// A member goes where another member is; the first may go anywhere.
         Affinity = "affinity",
-        /// The host is one where no other member is.
+        /// A member goes where no other member is.
         AntiAffinity = "anti_affinity",
     }
 }
 
 string_enum! {
-    /// What counts as the same place.
+    /// What counts as one place.
     GroupScope {
         Host = "host",
-        /// Hosts with the same tag `rack`. A host without one is a rack of its own.
+        /// A rack is all hosts with the same value of the tag `rack`; a host without the tag is a rack of its own.
         Rack = "rack",
         Zone = "zone",
     }
@@ -51,15 +51,15 @@ string_enum! {
 
 string_enum! {
     GroupStrength {
-        /// The group is kept, or the instance is refused.
+        /// An instance that can't be placed by the policy isn't placed at all.
         Hard = "hard",
-        /// If there is room.
+        /// The policy is met if capacity allows, and ignored otherwise.
         Soft = "soft",
     }
 }
 
 string_enum! {
-    /// What is made of several when not all have a place.
+    /// What happens to a request for several instances when not all of them can be placed.
     Fill {
         AllOrNothing = "all_or_nothing",
         AsManyAsFit = "as_many_as_fit",
@@ -67,19 +67,19 @@ string_enum! {
 }
 
 string_enum! {
-    /// What a decision came to.
+    /// The outcome of a placement decision.
     PlacementOutcome {
         Placed = "placed",
         Refused = "refused",
     }
 }
 
-/// A decision that is kept beyond its instance, or that made none.
+/// A placement decision that outlives its instance, or that refused to place one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptPlacement {
     pub id: PlacementRecordId,
     pub project_id: ProjectId,
-    /// Of a refused create: the id that it would have had.
+    /// After a refused create this is the id that the instance would have had.
     pub instance_id: InstanceId,
     pub instance_name: Name,
     pub outcome: PlacementOutcome,
@@ -87,7 +87,7 @@ pub struct KeptPlacement {
     pub kept_at: Timestamp,
 }
 
-/// Instances of a project that keep together or apart. What it says never changes: members were placed by it.
+/// Instances of a project that are placed together or apart. The policy never changes, since members were placed by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementGroup {
     pub id: PlacementGroupId,
@@ -100,27 +100,27 @@ pub struct PlacementGroup {
     pub created_at: Timestamp,
 }
 
-/// What an instance wishes of its host, beyond room and zone.
+/// What an instance requires of its host, beyond capacity and zone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlacementConstraints {
     /// Tags that the host must have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub required_tags: BTreeMap<String, String>,
-    /// Tags that it must not have.
+    /// Tags that the host must not have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub forbidden_tags: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cpu_features: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<PlacementGroupId>,
-    /// Only on hosts dedicated to its project.
+    /// The instance may only be on hosts that are dedicated to its project.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dedicated: bool,
-    /// It gives way to others when there is no room; lower classes first. None: it never does.
+    /// The instance may be preempted when capacity is short, lower classes first; `None` means never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemptible_class: Option<u8>,
-    /// Its flavor's.
+    /// The pinning comes from the flavor.
     #[serde(skip_serializing_if = "Pinning::none")]
     pub pinning: Pinning,
 }
@@ -137,12 +137,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_read_back_and_no_wishes_are_an_empty_document() {
+    fn enums_read_back_and_no_constraints_are_an_empty_document() {
         for policy in GroupPolicy::ALL {
             assert_eq!(GroupPolicy::parse(policy.as_str()), Some(*policy));
         }
         assert_eq!(serde_json::to_string(&PlacementConstraints::default()).expect("serializes"), "{}");
-        let wishes: PlacementConstraints = serde_json::from_str(r#"{"preemptible_class":3}"#).expect("reads");
-        assert_eq!(wishes, PlacementConstraints { preemptible_class: Some(3), ..PlacementConstraints::default() });
+        let constraints: PlacementConstraints = serde_json::from_str(r#"{"preemptible_class":3}"#).expect("reads");
+        assert_eq!(constraints, PlacementConstraints { preemptible_class: Some(3), ..PlacementConstraints::default() });
     }
 }

@@ -1,5 +1,5 @@
-//! Who may do what: one pure function. The gateway asks it before every route; a test enumerates all routes and fails for one that
-//! has no unauthorized case.
+//! Who may do what: one pure function. The gateway calls it before every route; a test enumerates all routes and fails for a route without an
+//! unauthorized case.
 
 use crate::{ProjectId, UserId};
 use serde::{Deserialize, Serialize};
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Sees everything of the project but secrets and consoles.
+    /// A reader sees everything of the project but secrets and consoles.
     Reader,
-    /// Makes, changes and deletes its objects.
+    /// A member creates, changes and deletes the project's objects.
     Member,
-    /// The role also manages the members of the project.
+    /// An admin manages the project's members as well.
     Admin,
 }
 
@@ -37,7 +37,7 @@ impl Role {
     }
 }
 
-/// Who asks, as far as the policy cares.
+/// The caller, as far as the policy is interested in them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub user_id: UserId,
@@ -53,31 +53,31 @@ impl Principal {
     }
 }
 
-/// What is asked. A closed list: a new route names one of these or adds one, and the table below must then decide it.
+/// What a route does. The list is closed: a new route names one of these or adds one, and the table below must then decide it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Read objects of a project.
     ProjectRead,
-    /// Make, change, delete objects of a project; consoles.
+    /// Create, change and delete objects of a project, and use consoles.
     ProjectWrite,
-    /// Members of a project.
+    /// Manage the members of a project.
     ProjectManage,
-    /// Own password, own API keys, whoami.
+    /// Change one's own password and API keys, and read who one is.
     SelfService,
     /// Read the catalog: flavors, public images.
     CatalogRead,
-    /// Hosts, users, projects, quotas' limits, flavors, public images, the whole audit log.
+    /// Manage hosts, users, projects, quota limits, flavors and public images, and read the whole audit log.
     SystemManage,
 }
 
-/// What it is asked of.
+/// The object of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     Project(ProjectId),
     System,
 }
 
-/// The answer. `Hidden` is a 404: one may not know that the thing exists.
+/// The policy's answer. `Hidden` is a 404: the caller may not know that the object exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     Allow,

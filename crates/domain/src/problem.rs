@@ -8,7 +8,7 @@ use std::fmt;
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     InvalidArgument,
-    /// An idempotency key used again with another body.
+    /// An idempotency key was used again with another body.
     KeyReused,
     Unauthenticated,
     PermissionDenied,
@@ -50,12 +50,12 @@ pub mod grpc_code {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     No,
-    /// The request may be repeated after the object was read again.
+    /// A retry helps after the object was read again.
     ReRead,
-    /// When something changed: capacity came free.
+    /// A retry helps once something has changed, such as free capacity.
     Later,
     Yes,
-    /// Only if the request is idempotent: its outcome is unknown.
+    /// A retry is safe only if the request is idempotent, since its outcome is unknown.
     IfIdempotent,
 }
 
@@ -149,10 +149,10 @@ impl ErrorKind {
         match self {
             Self::InvalidArgument => "The request is not valid",
             Self::KeyReused => "The idempotency key was used for another request",
-            Self::Unauthenticated => "Who are you?",
-            Self::PermissionDenied => "You may not do this",
+            Self::Unauthenticated => "Authentication is required",
+            Self::PermissionDenied => "You are not allowed to do this",
             Self::NotFound => "There is no such object",
-            Self::AlreadyExists => "It exists already",
+            Self::AlreadyExists => "The object already exists",
             Self::InvalidState => "The object's state doesn't allow this",
             Self::PreconditionFailed => "The object changed since you read it",
             Self::StaleGeneration => "The object changed meanwhile",
@@ -160,11 +160,11 @@ impl ErrorKind {
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::UnsupportedMediaType => "The media type is not supported",
             Self::QuotaExceeded => "The project's quota is reached",
-            Self::NoCapacity => "No host has room",
+            Self::NoCapacity => "No host has enough free capacity",
             Self::RateLimited => "Too many requests",
-            Self::Unavailable => "The service can't answer now",
-            Self::DeadlineExceeded => "It took too long",
-            Self::Internal => "Something went wrong on our side",
+            Self::Unavailable => "The service is temporarily unavailable",
+            Self::DeadlineExceeded => "The request took too long",
+            Self::Internal => "Internal error",
         }
     }
 
@@ -198,16 +198,16 @@ impl ErrorKind {
     }
 }
 
-/// One field of a request that is wrong.
+/// A field of a request that is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
-    /// JSON pointer, or the query parameter's or header's name.
+    /// A JSON pointer, or the name of the query parameter or header.
     pub field: String,
     pub detail: String,
 }
 
-/// What a caller is told. `code` is stable and documented in docs/errors.md; `detail` says what failed on which object; `hint` says
-/// what to do next. Never carries what only we should know.
+/// What a caller is answered. `code` is stable and documented in docs/errors.md; `detail` says what failed on which object; `hint` says
+/// what to do next. A problem never carries what only operators should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     pub kind: ErrorKind,
@@ -273,7 +273,7 @@ impl Problem {
 
     #[must_use]
     pub fn already_exists(kind: &str, key: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::AlreadyExists, "name_taken", format!("a {kind} named `{key}` exists already"))
+        Self::new(ErrorKind::AlreadyExists, "name_taken", format!("a {kind} named `{key}` already exists"))
             .with_hint("choose another name, or use the existing object")
     }
 
@@ -293,8 +293,8 @@ impl Problem {
     /// The fixed text of every internal error: the cause is in our log under the request id.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(ErrorKind::Internal, "internal", "an error on our side; it has been logged under the request id")
-            .with_hint("try again; if it stays, give the request id to your administrator")
+        Self::new(ErrorKind::Internal, "internal", "an internal error; it has been logged under the request id")
+            .with_hint("try again; if the error persists, give the request id to your administrator")
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a project may hold. Limits are the gateway's to write; usage is counted by the service that owns the objects, in the
-//! transaction that changes them.
+//! What a project may have. The gateway writes the limits; the service that owns the objects counts the usage, in the transaction that changes
+//! the objects.
 
 use crate::{ErrorKind, Problem, flavor::Size};
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl QuotaAmounts {
         peerings: 20,
     };
 
-    /// None of anything.
+    /// Zero of each resource.
     pub const NONE: Self = Self {
         instances: 0,
         vcpus: 0,
@@ -119,13 +119,13 @@ impl QuotaAmounts {
         }
     }
 
-    /// Each amount turned around.
+    /// Each amount with the opposite sign.
     #[must_use]
     pub fn negated(&self) -> Self {
         Self::NONE.minus(self)
     }
 
-    /// Each amount less the other's.
+    /// Each amount minus the other's.
     #[must_use]
     pub fn minus(&self, other: &Self) -> Self {
         Self {
@@ -180,13 +180,21 @@ impl QuotaAmounts {
         }
     }
 
-    /// The problem a request gets when `used + asked` passes `limit`, naming every resource that does; `None` when it fits.
+    /// The problem a request gets when `used + requested` passes `limit`, naming every resource that does; `None` when it fits.
     #[must_use]
-    pub fn refusal(limit: &Self, used: &Self, asked: &Self) -> Option<Problem> {
+    pub fn refusal(limit: &Self, used: &Self, requested: &Self) -> Option<Problem> {
         let over: Vec<String> = QuotaResource::ALL
             .iter()
-            .filter(|r| asked.get(**r) > 0 && used.get(**r).saturating_add(asked.get(**r)) > limit.get(**r))
-            .map(|r| format!("{}: {} asked, {} used, limit {}", r.as_str(), asked.get(*r), used.get(*r), limit.get(*r)))
+            .filter(|r| requested.get(**r) > 0 && used.get(**r).saturating_add(requested.get(**r)) > limit.get(**r))
+            .map(|r| {
+                format!(
+                    "{}: {} requested, {} used, limit {}",
+                    r.as_str(),
+                    requested.get(*r),
+                    used.get(*r),
+                    limit.get(*r)
+                )
+            })
             .collect();
         (!over.is_empty()).then(|| {
             Problem::new(
@@ -207,10 +215,10 @@ mod tests {
     fn a_refusal_names_what_and_how_much() {
         let limit = QuotaAmounts { instances: 2, vcpus: 8, memory_mib: 1024, disk_gib: 10, ..QuotaAmounts::NONE };
         let used = QuotaAmounts { instances: 1, vcpus: 7, ..QuotaAmounts::NONE };
-        let asked = QuotaAmounts::of_instances(Size { vcpus: 2, memory_mib: 512, disk_gib: 0 }, 1);
-        let problem = QuotaAmounts::refusal(&limit, &used, &asked).expect("over");
-        assert!(problem.detail.contains("vcpus: 2 asked, 7 used, limit 8"), "{}", problem.detail);
+        let requested = QuotaAmounts::of_instances(Size { vcpus: 2, memory_mib: 512, disk_gib: 0 }, 1);
+        let problem = QuotaAmounts::refusal(&limit, &used, &requested).expect("over");
+        assert!(problem.detail.contains("vcpus: 2 requested, 7 used, limit 8"), "{}", problem.detail);
         assert!(!problem.detail.contains("instances:"));
-        assert!(QuotaAmounts::refusal(&limit, &QuotaAmounts::default(), &asked).is_none());
+        assert!(QuotaAmounts::refusal(&limit, &QuotaAmounts::default(), &requested).is_none());
     }
 }

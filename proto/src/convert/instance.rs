@@ -71,8 +71,8 @@ pub fn spec_to_pb(spec: &InstanceSpec) -> pb::InstanceSpec {
     }
 }
 
-fn constraints_to_pb(wishes: &PlacementConstraints) -> String {
-    if wishes.is_empty() { String::new() } else { serde_json::to_string(wishes).unwrap_or_default() }
+fn constraints_to_pb(constraints: &PlacementConstraints) -> String {
+    if constraints.is_empty() { String::new() } else { serde_json::to_string(constraints).unwrap_or_default() }
 }
 
 fn constraints_from_pb(json: &str) -> Result<PlacementConstraints, InvalidMessage> {

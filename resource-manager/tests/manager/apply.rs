@@ -338,7 +338,7 @@ async fn quotas_generations_repeats_and_other_projects() {
             world.dry_run(more(NetworkId::new())).await.expect_err("full"),
         ] {
             assert_eq!(problem.kind, ErrorKind::QuotaExceeded);
-            assert!(problem.detail.contains("networks: 1 asked, 5 used, limit 5"), "{}", problem.detail);
+            assert!(problem.detail.contains("networks: 1 requested, 5 used, limit 5"), "{}", problem.detail);
         }
         // What was read matters, where it was said.
         let context = || CallContext::system("test");

@@ -168,7 +168,7 @@ async fn the_quota_is_kept_and_the_refusal_has_the_figures() {
         world.reserve(ids(), 60).await.expect("reserved");
         let refused = world.reserve(ids(), 50).await.expect_err("over");
         assert_eq!((refused.kind, refused.code.as_str()), (ErrorKind::QuotaExceeded, "quota_exceeded"));
-        assert!(refused.detail.contains("disk_gib: 50 asked, 60 used, limit 100"), "{}", refused.detail);
+        assert!(refused.detail.contains("disk_gib: 50 requested, 60 used, limit 100"), "{}", refused.detail);
         // All or none.
         let (a, b) = (ids(), ids());
         let both = vec![world.reservation(a, 30), world.reservation(b, 30)];

@@ -26,7 +26,7 @@ pub struct ZoneCapacityView {
     pub capacity: SizeView,
     pub used: SizeView,
     /// Kept free for instances that must survive their host.
-    pub set_aside: SizeView,
+    pub reserved: SizeView,
     pub flavors: Vec<FlavorFitsView>,
 }
 
@@ -44,7 +44,7 @@ impl ZoneCapacityView {
     /// `flavors` in the order in which they were asked for.
     #[must_use]
     pub fn new(zone: ZoneCapacity, flavors: &[Flavor]) -> Self {
-        let ZoneCapacity { zone, hosts, open_hosts, dedicated_hosts, capacity, used, set_aside, fits } = zone;
+        let ZoneCapacity { zone, hosts, open_hosts, dedicated_hosts, capacity, used, reserved, fits } = zone;
         let flavors = flavors.iter().zip(fits).map(|(flavor, fits)| FlavorFitsView {
             flavor: flavor.name.to_string(),
             fits: fits.now,
@@ -57,7 +57,7 @@ impl ZoneCapacityView {
             dedicated_hosts,
             capacity: capacity.into(),
             used: used.into(),
-            set_aside: set_aside.into(),
+            reserved: reserved.into(),
             flavors: flavors.collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! `audit`: who asked for what.
+//! `audit`: who requested what.
 
 use crate::{args::LimitArgs, context::Context, error::CliError};
 use clap::Subcommand;

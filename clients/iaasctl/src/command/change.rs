@@ -45,14 +45,14 @@ pub(super) fn something<T: Default + PartialEq>(change: T, command: &str) -> Res
 /// Deletes each; one that fails doesn't keep the others.
 pub(super) async fn delete_each(
     context: &Context,
-    noun: &str,
+    kind: &str,
     names: &[String],
     delete: impl Fn(&str) -> Mutation<()>,
 ) -> Result<(), CliError> {
     let mut failures = Failures::default();
     for name in names {
         match context.change(delete(name)).await {
-            Ok(Some(())) => context.note(&format!("{noun} {name} deleted")),
+            Ok(Some(())) => context.note(&format!("{kind} {name} deleted")),
             Ok(None) => {}
             Err(error) => failures.add(name, error, names.len()),
         }

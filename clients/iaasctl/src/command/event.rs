@@ -26,8 +26,8 @@ pub enum EventCommand {
 pub(super) async fn run(context: Context, command: EventCommand) -> Result<(), CliError> {
     let EventCommand::Follow { after, count, kind, all_projects } = command;
     let mut events = context.client()?.events(after, all_projects);
-    let mut seen = 0;
-    while count.is_none_or(|count| seen < count) {
+    let mut printed = 0;
+    while count.is_none_or(|count| printed < count) {
         match events.next().await? {
             EventMessage::Reset => {
                 context.note("the server no longer has all events since then: some are missing");
@@ -36,7 +36,7 @@ pub(super) async fn run(context: Context, command: EventCommand) -> Result<(), C
                 if kind.as_ref().is_some_and(|prefix| !event.kind.starts_with(prefix.as_str())) {
                     continue;
                 }
-                seen += 1;
+                printed += 1;
                 let line =
                     format!("{}  {}  {}  {}  {}", event.id, event.at, event.kind, event.object_id, event.message);
                 context.out.stream_item(&event, &line)?;

@@ -148,8 +148,7 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
     };
     let Some(host) = context.change(client.host_change(&host, &change)).await? else { return Ok(()) };
     if let Some(beyond) = beyond_capacity(&host) {
-        context
-            .note(&format!("warning: host {} is overcommitted by {beyond}; it takes no new instances", host.name));
+        context.note(&format!("warning: host {} is overcommitted by {beyond}; it takes no new instances", host.name));
     }
     context.out.one(&host)
 }

@@ -29,52 +29,52 @@ pub mod subnet;
 pub mod user;
 
 use crate::{
-    cli::{Cli, Noun},
+    cli::{Cli, Command},
     context::Context,
     error::CliError,
     output::print_bytes,
 };
 
 pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
-    if let Noun::Completion { shell } = cli.noun {
+    if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut crate::command(), "iaasctl", &mut script);
         return print_bytes(&script);
     }
-    if let Noun::Doctor(args) = &cli.noun {
+    if let Command::Doctor(args) = &cli.command {
         // It looks at the profile file itself, which may be what is wrong.
         return doctor::run(&cli.globals, args).await;
     }
     let context = Context::new(&cli.globals)?;
-    match cli.noun {
-        Noun::Login(args) => session::login(context, args).await,
-        Noun::Logout => session::logout(context).await,
-        Noun::Whoami => session::whoami(context).await,
-        Noun::Passwd(args) => session::passwd(context, args).await,
-        Noun::Config(command) => config::run(context, command),
-        Noun::Project(command) => project::run(context, command).await,
-        Noun::User(command) => user::run(context, command).await,
-        Noun::Key(command) => key::run(context, command).await,
-        Noun::ApiKey(command) => api_key::run(context, command).await,
-        Noun::Flavor(command) => flavor::run(context, command).await,
-        Noun::Image(command) => image::run(context, command).await,
-        Noun::Instance(command) => instance::run(context, *command).await,
-        Noun::Network(command) => network::run(context, command).await,
-        Noun::Subnet(command) => subnet::run(context, command).await,
-        Noun::Port(command) => port::run(context, command).await,
-        Noun::Router(command) => router::run(context, command).await,
-        Noun::FloatingIp(command) => floating_ip::run(context, command).await,
-        Noun::SecurityGroup(command) => security_group::run(context, command).await,
-        Noun::Peering(command) => peering::run(context, command).await,
-        Noun::PlacementGroup(command) => placement_group::run(context, command).await,
-        Noun::PlacementRecord(command) => placement_record::run(context, command).await,
-        Noun::ExternalNetwork(command) => external_network::run(context, command).await,
-        Noun::Capacity => capacity::run(context).await,
-        Noun::Rebalance(args) => rebalance::run(context, args).await,
-        Noun::Host(command) => host::run(context, command).await,
-        Noun::Quota(command) => quota::run(context, command).await,
-        Noun::Event(command) => event::run(context, command).await,
-        Noun::Audit(command) => audit::run(context, command).await,
-        Noun::Completion { .. } | Noun::Doctor(_) => Ok(()),
+    match cli.command {
+        Command::Login(args) => session::login(context, args).await,
+        Command::Logout => session::logout(context).await,
+        Command::Whoami => session::whoami(context).await,
+        Command::Passwd(args) => session::passwd(context, args).await,
+        Command::Config(command) => config::run(context, command),
+        Command::Project(command) => project::run(context, command).await,
+        Command::User(command) => user::run(context, command).await,
+        Command::Key(command) => key::run(context, command).await,
+        Command::ApiKey(command) => api_key::run(context, command).await,
+        Command::Flavor(command) => flavor::run(context, command).await,
+        Command::Image(command) => image::run(context, command).await,
+        Command::Instance(command) => instance::run(context, *command).await,
+        Command::Network(command) => network::run(context, command).await,
+        Command::Subnet(command) => subnet::run(context, command).await,
+        Command::Port(command) => port::run(context, command).await,
+        Command::Router(command) => router::run(context, command).await,
+        Command::FloatingIp(command) => floating_ip::run(context, command).await,
+        Command::SecurityGroup(command) => security_group::run(context, command).await,
+        Command::Peering(command) => peering::run(context, command).await,
+        Command::PlacementGroup(command) => placement_group::run(context, command).await,
+        Command::PlacementRecord(command) => placement_record::run(context, command).await,
+        Command::ExternalNetwork(command) => external_network::run(context, command).await,
+        Command::Capacity => capacity::run(context).await,
+        Command::Rebalance(args) => rebalance::run(context, args).await,
+        Command::Host(command) => host::run(context, command).await,
+        Command::Quota(command) => quota::run(context, command).await,
+        Command::Event(command) => event::run(context, command).await,
+        Command::Audit(command) => audit::run(context, command).await,
+        Command::Completion { .. } | Command::Doctor(_) => Ok(()),
     }
 }

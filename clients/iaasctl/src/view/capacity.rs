@@ -50,7 +50,7 @@ impl Row for ZoneLine {
             zone.open_hosts.to_string(),
             zone.dedicated_hosts.to_string(),
             show(&zone.used),
-            show(&zone.set_aside),
+            show(&zone.reserved),
             show(&zone.capacity),
         ]
     }

@@ -121,7 +121,10 @@ impl Row for Port {
             ("addresses", self.addresses.join(", ")),
             ("floating IPs", self.floating_ips.join(", ")),
             ("allowed addresses", self.allowed_addresses.join(", ")),
-            ("security groups", if groups.is_empty() { "none: all traffic is dropped".to_owned() } else { groups.join(", ") }),
+            (
+                "security groups",
+                if groups.is_empty() { "none: all traffic is dropped".to_owned() } else { groups.join(", ") },
+            ),
             ("rate limit", if limited { rate } else { String::new() }),
             ("status", word(&self.status)),
             ("reason", self.status_reason.clone()),
@@ -205,7 +208,8 @@ fn holder(floating_ip: &FloatingIp) -> String {
 }
 
 impl Row for FloatingIp {
-    const HEADER: &'static [&'static str] = &["ADDRESS", "INSTANCE", "FIXED IP", "EXTERNAL NETWORK", "DESCRIPTION", "ID"];
+    const HEADER: &'static [&'static str] =
+        &["ADDRESS", "INSTANCE", "FIXED IP", "EXTERNAL NETWORK", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
         vec![

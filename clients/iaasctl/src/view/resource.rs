@@ -88,7 +88,7 @@ fn addresses(instance: &Instance) -> String {
     if outside.is_empty() { own } else { format!("{own} ({})", outside.join(",")) }
 }
 
-/// One card, on one line.
+/// One NIC, on one line.
 fn nic(nic: &Nic) -> String {
     let network = nic.network.clone().unwrap_or_else(|| nic.network_id.to_string());
     let outside = match nic.floating_ips.as_slice() {

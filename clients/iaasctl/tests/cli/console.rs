@@ -51,7 +51,7 @@ struct Terminal {
     slave: OwnedFd,
     /// None: it was waited for.
     child: Option<Child>,
-    seen: String,
+    observed: String,
 }
 
 impl Terminal {
@@ -62,19 +62,19 @@ impl Terminal {
         let mut command = home.command(&["instance", "console", "hello"]);
         command.env("IAAS_URL", url).env("IAAS_TOKEN", "k").stdin(side()).stdout(side()).stderr(side());
         let child = command.spawn().expect("the binary runs");
-        Self { master: File::from(pty.master), slave: pty.slave, child: Some(child), seen: String::new() }
+        Self { master: File::from(pty.master), slave: pty.slave, child: Some(child), observed: String::new() }
     }
 
     /// Reads until the screen shows `text`; what came behind it stays to be read.
     fn expect(&mut self, text: &str) {
         let mut buffer = [0; 1024];
         loop {
-            if let Some((_, rest)) = self.seen.split_once(text) {
-                self.seen = rest.to_owned();
+            if let Some((_, rest)) = self.observed.split_once(text) {
+                self.observed = rest.to_owned();
                 return;
             }
             let n = self.master.read(&mut buffer).expect("the terminal is open");
-            self.seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            self.observed.push_str(&String::from_utf8_lossy(&buffer[..n]));
         }
     }
 
@@ -90,9 +90,9 @@ impl Terminal {
     fn ends_with(mut self, code: i32) {
         let mut child = self.child.take().expect("it runs");
         let pid = child.id();
-        let (tell, told) = mpsc::channel();
+        let (tell, reported) = mpsc::channel();
         std::thread::spawn(move || tell.send(child.wait()));
-        let Ok(status) = told.recv_timeout(Duration::from_secs(20)) else {
+        let Ok(status) = reported.recv_timeout(Duration::from_secs(20)) else {
             kill(pid, Signal::SIGKILL);
             panic!("it doesn't end");
         };
@@ -158,14 +158,14 @@ fn a_script_types_its_stdin() {
     let mut stdin = child.stdin.take().expect("a pipe");
     let mut stdout = child.stdout.take().expect("a pipe");
     stdin.write_all(b"uname").expect("typed");
-    let mut seen = String::new();
+    let mut observed = String::new();
     let mut buffer = [0; 256];
-    while !seen.contains("UNAME") {
+    while !observed.contains("UNAME") {
         let n = stdout.read(&mut buffer).expect("bytes");
-        assert_ne!(n, 0, "it ended early: {seen}");
-        seen.push_str(&String::from_utf8_lossy(&buffer[..n]));
+        assert_ne!(n, 0, "it ended early: {observed}");
+        observed.push_str(&String::from_utf8_lossy(&buffer[..n]));
     }
     stdin.write_all(b"\x1d").expect("typed");
     assert_eq!(child.wait().expect("it ends").code(), Some(0));
-    assert_eq!(seen, "login: UNAME");
+    assert_eq!(observed, "login: UNAME");
 }

@@ -56,7 +56,7 @@ fn flavor() -> Value {
 
 #[test]
 fn data_is_printed_as_asked() {
-    let url = table(|asked| match asked {
+    let url = table(|requests| match requests {
         "GET /v1/flavors" => (200, json!({ "items": [flavor()], "next_cursor": null })),
         _ => problem(404, "not_found"),
     });
@@ -74,7 +74,7 @@ fn data_is_printed_as_asked() {
 
 #[test]
 fn making_what_exists_already_can_be_fine() {
-    let url = table(|asked| match asked {
+    let url = table(|requests| match requests {
         "POST /v1/flavors" => problem(409, "name_taken"),
         "GET /v1/flavors/small" => (200, flavor()),
         _ => problem(404, "not_found"),
@@ -89,7 +89,7 @@ fn making_what_exists_already_can_be_fine() {
 
 #[test]
 fn a_dry_run_prints_the_plan_and_changes_nothing() {
-    let url = table(|asked| match asked {
+    let url = table(|requests| match requests {
         "DELETE /v1/flavors/small" => {
             let plan = json!({ "summary": "the flavor would go", "touches": ["flavor small"] });
             (200, json!({ "dry_run": true, "plan": plan }))
@@ -103,7 +103,7 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
 
 #[test]
 fn one_failure_of_many_is_said_and_does_not_stop_the_others() {
-    let url = table(|asked| match asked {
+    let url = table(|requests| match requests {
         "DELETE /v1/flavors/a" | "DELETE /v1/flavors/c" => (200, Value::Null),
         _ => problem(404, "flavor_not_found"),
     });
@@ -126,7 +126,7 @@ fn every_shell_gets_its_completions() {
 #[test]
 fn a_doctor_says_what_is_wrong_and_what_to_do() {
     let home = Home::new();
-    let url = table(|asked| match asked {
+    let url = table(|requests| match requests {
         "GET /healthz" => (200, json!({ "status": "ok" })),
         "GET /readyz" => {
             let check = json!({ "name": "database", "ok": false, "detail": "it is locked" });

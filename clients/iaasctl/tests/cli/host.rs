@@ -14,16 +14,16 @@ fn token() -> Value {
     })
 }
 
-fn answer(asked: &str) -> (u16, Value) {
-    match asked {
+fn answer(requests: &str) -> (u16, Value) {
+    match requests {
         "POST /v1/host-tokens" => {
             let mut made = token();
             made["token"] = json!(TOKEN);
             (201, made)
         }
         "GET /v1/host-tokens" => (200, json!({"items": [token()], "next_cursor": null})),
-        _ if asked.starts_with("DELETE ") => (204, Value::Null),
-        _ => panic!("nobody should ask {asked}"),
+        _ if requests.starts_with("DELETE ") => (204, Value::Null),
+        _ => panic!("nobody should ask {requests}"),
     }
 }
 
@@ -36,19 +36,19 @@ fn every_command_asks_for_what_it_says() {
         ("host token delete one two", "DELETE /v1/host-tokens/one DELETE /v1/host-tokens/two"),
         ("host remove rack-1 rack-2", "DELETE /v1/hosts/rack-1 DELETE /v1/hosts/rack-2"),
     ] {
-        let (url, heard) = record(|asked, _| answer(asked));
+        let (url, received) = record(|requests, _| answer(requests));
         let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
-        let heard = heard.lock();
-        let mut asked: Vec<_> = heard.iter().map(|(asked, _)| asked.as_str()).collect();
-        asked.sort_unstable();
-        assert_eq!(asked.join(" "), what, "{line}");
+        let received = received.lock();
+        let mut requests: Vec<_> = received.iter().map(|(requests, _)| requests.as_str()).collect();
+        requests.sort_unstable();
+        assert_eq!(requests.join(" "), what, "{line}");
         let body = match line {
             "host token create" => json!({"ttl_secs": 3600}),
             _ if line.contains("create") => json!({"name": "rack-1", "zone": "b", "ttl_secs": 1800}),
             _ => Value::Null,
         };
-        assert_eq!(heard[0].1, body, "{line}");
+        assert_eq!(received[0].1, body, "{line}");
     }
 }
 
@@ -61,23 +61,23 @@ fn what_an_operator_keeps_of_a_host_is_said_and_a_host_that_holds_more_is_warned
         })
     };
     let line = "host set rack-1 --reserve-vcpus 2 --reserve-memory 2GiB --reserve-disk 10GiB --memory-overcommit 1.5 --disk-overcommit 3";
-    let (url, heard) = record(move |_, _| (200, host(512)));
+    let (url, received) = record(move |_, _| (200, host(512)));
     let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let said = "warning: host rack-1 holds 512 MiB of memory more than it has room for; nothing new fits\n";
     assert_eq!(stderr(&output), said);
     let reserved = json!({"vcpus": 2, "memory_mib": 2048, "disk_gib": 10});
     let body = json!({"reserved": reserved, "memory_overcommit": 1.5, "disk_overcommit": 3.0});
-    assert_eq!(heard.lock()[0], ("PATCH /v1/hosts/rack-1".to_owned(), body));
-    let (url, heard) = record(move |_, _| (200, host(0)));
+    assert_eq!(received.lock()[0], ("PATCH /v1/hosts/rack-1".to_owned(), body));
+    let (url, received) = record(move |_, _| (200, host(0)));
     let output = Home::new().run_at(&url, &["host", "set", "rack-1", "--reserve-disk", "0"]);
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
-    assert_eq!(heard.lock()[0].1, json!({"reserved": {"disk_gib": 0}}), "what isn't named stays");
+    assert_eq!(received.lock()[0].1, json!({"reserved": {"disk_gib": 0}}), "what isn't named stays");
 }
 
 #[test]
 fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
-    let (url, _) = record(|asked, _| answer(asked));
+    let (url, _) = record(|requests, _| answer(requests));
     let home = Home::new();
     let made = home.run_at(&url, &["host", "token", "create"]);
     assert_eq!(stdout(&made), format!("{TOKEN}\n"), "for scripts");
@@ -95,11 +95,11 @@ fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
 fn a_flavor_says_how_its_vcpus_are_pinned() {
     let flavor = || json!({"id": ID, "name": "own", "vcpus": 1, "memory_mib": 512, "disk_gib": 0, "pinning": "numa", "created_at": AT});
     for (pin, sent) in [(" --pin numa", json!("numa")), (" --pin none", Value::Null), ("", Value::Null)] {
-        let (url, heard) = record(move |_, _| (201, flavor()));
+        let (url, received) = record(move |_, _| (201, flavor()));
         let line = format!("flavor create own --vcpus 1 --memory 512MiB --disk 0{pin}");
         let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
         assert!(stdout(&output).contains("numa"), "{}", stderr(&output));
-        assert_eq!(heard.lock()[0].1["pinning"], sent, "{pin}");
+        assert_eq!(received.lock()[0].1["pinning"], sent, "{pin}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Networks by command line: what each command asks of the server, and what is refused before anything is asked.
+//! Networks by command line: what each command asks of the server, and what is refused before anything is requests.
 
 use crate::server::{Home, problem, record, stderr, stdout};
 use serde_json::{Value, json};
@@ -33,9 +33,9 @@ fn instance(nics: Value) -> Value {
 }
 
 /// What a command line asks first, other than to look.
-fn asked(line: &str) -> (String, Value) {
-    let (url, heard) = record(|asked, _| {
-        let (method, path) = asked.split_once(' ').expect("a method and a path");
+fn requests(line: &str) -> (String, Value) {
+    let (url, received) = record(|requests, _| {
+        let (method, path) = requests.split_once(' ').expect("a method and a path");
         match method {
             "DELETE" if !path.contains("/nics/") => (204, Value::Null),
             "GET" if path == "/v1/subnets" => (200, json!({"items": [], "next_cursor": null})),
@@ -44,8 +44,8 @@ fn asked(line: &str) -> (String, Value) {
     });
     let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{line}: {}", stderr(&output));
-    let heard = heard.lock();
-    heard.iter().find(|(asked, _)| !asked.starts_with("GET")).unwrap_or(&heard[0]).clone()
+    let received = received.lock();
+    received.iter().find(|(requests, _)| !requests.starts_with("GET")).unwrap_or(&received[0]).clone()
 }
 
 #[test]
@@ -146,15 +146,15 @@ fn every_command_asks_for_what_it_says() {
         ("instance attach web --port p", "POST /v1/instances/web/nics", json!({"port": "p"})),
         ("instance nic remove web --port p", "DELETE /v1/instances/web/nics/p", Value::Null),
     ] {
-        let (what_asked, body_asked) = asked(line);
-        assert_eq!((what_asked.as_str(), &body_asked), (what, &body), "{line}");
+        let (what_requested, body_requested) = requests(line);
+        assert_eq!((what_requested.as_str(), &body_requested), (what, &body), "{line}");
     }
 }
 
 #[test]
-fn an_instance_is_asked_for_with_its_cards() {
+fn an_instance_is_requested_with_its_nics() {
     let networks = |options: &str| {
-        asked(&format!("instance create web --image tiny --flavor small {options}")).1.get("networks").cloned()
+        requests(&format!("instance create web --image tiny --flavor small {options}")).1.get("networks").cloned()
     };
     assert_eq!(networks(""), None, "the server chooses");
     assert_eq!(networks("--no-network"), Some(json!([])));
@@ -170,17 +170,17 @@ fn an_instance_is_asked_for_with_its_cards() {
 
 #[test]
 fn a_network_is_made_with_all_that_it_needs() {
-    let (url, heard) = record(|asked, _| {
-        let (_, path) = asked.split_once(' ').expect("a method and a path");
+    let (url, received) = record(|requests, _| {
+        let (_, path) = requests.split_once(' ').expect("a method and a path");
         (200, object(path))
     });
     let line = "network create blue --subnet 10.1.0.0/24 --subnet fd00:1::/64 --external-network public -o json";
     let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let heard = heard.lock();
-    let bodies: Vec<_> = heard.iter().filter(|(asked, _)| asked.starts_with("POST")).collect();
+    let received = received.lock();
+    let bodies: Vec<_> = received.iter().filter(|(requests, _)| requests.starts_with("POST")).collect();
     let names: Vec<_> =
-        bodies.iter().map(|(asked, body)| (asked.as_str(), body["name"].as_str().expect("a name"))).collect();
+        bodies.iter().map(|(requests, body)| (requests.as_str(), body["name"].as_str().expect("a name"))).collect();
     assert_eq!(
         names,
         [
@@ -197,7 +197,7 @@ fn a_network_is_made_with_all_that_it_needs() {
 
 #[test]
 fn nonsense_is_refused_with_what_to_do() {
-    // Nobody listens there: whatever these were told, the server wasn't asked.
+    // Nobody listens there: whatever these were reported, the server wasn't requests.
     let run = |line: &str| Home::new().run_at("http://127.0.0.1:1", &line.split_whitespace().collect::<Vec<_>>());
     for (line, said) in [
         ("network set blue", "nothing to change"),
@@ -257,7 +257,7 @@ fn what_the_server_refuses_is_shown_whole() {
     );
 }
 
-fn card(floating_ips: Value) -> Value {
+fn nic(floating_ips: Value) -> Value {
     json!([{
         "port_id": ID, "network_id": ID, "network": "default", "mac": "02:00:00:00:00:01", "addresses": ["10.0.0.5"],
         "floating_ips": floating_ips,
@@ -266,14 +266,14 @@ fn card(floating_ips: Value) -> Value {
 
 /// A cloud with the instance `web`, whose port is in the group `default` with these rules.
 fn cloud(shown: Value, rules: Value) -> String {
-    let (url, _) = record(move |asked, _| match asked {
+    let (url, _) = record(move |requests, _| match requests {
         "GET /v1/instances/web" => (200, shown.clone()),
-        asked if asked.starts_with("GET /v1/ports/") => {
+        requests if requests.starts_with("GET /v1/ports/") => {
             let mut port = object("/v1/ports");
             port["security_groups"] = json!([{"id": ID, "name": "default"}]);
             (200, port)
         }
-        asked if asked.starts_with("GET /v1/security-groups/") => {
+        requests if requests.starts_with("GET /v1/security-groups/") => {
             let mut group = object("/v1/security-groups");
             (group["name"], group["rules"]) = (json!("default"), rules.clone());
             (200, group)
@@ -289,14 +289,14 @@ fn lets_in(ports: &str) -> Value {
 
 #[test]
 fn ssh_says_what_is_missing() {
-    let mut stopped = instance(card(json!(["203.0.113.9"])));
+    let mut stopped = instance(nic(json!(["203.0.113.9"])));
     stopped["state"] = json!("stopped");
     for (shown, rules, said, hint) in [
         (stopped, lets_in("22"), "is stopped", "iaasctl instance start web"),
-        (instance(json!([])), lets_in("22"), "no network card", "iaasctl instance nic add web --network"),
-        (instance(card(json!([]))), lets_in("22"), "no floating IP", "iaasctl floating-ip create --instance web"),
+        (instance(json!([])), lets_in("22"), "no NIC", "iaasctl instance nic add web --network"),
+        (instance(nic(json!([]))), lets_in("22"), "no floating IP", "iaasctl floating-ip create --instance web"),
         (
-            instance(card(json!(["203.0.113.9"]))),
+            instance(nic(json!(["203.0.113.9"]))),
             lets_in("80"),
             "lets SSH in",
             "iaasctl security-group rule add default --port 22",
@@ -304,8 +304,8 @@ fn ssh_says_what_is_missing() {
     ] {
         let output = Home::new().run_at(&cloud(shown, rules), &["instance", "ssh", "web"]);
         assert_eq!(output.status.code(), Some(5), "{said}");
-        let told = stderr(&output);
-        assert!(told.contains(said) && told.contains(&format!("hint: {hint}")), "{told}");
+        let reported = stderr(&output);
+        assert!(reported.contains(said) && reported.contains(&format!("hint: {hint}")), "{reported}");
     }
     let nobody = Home::new().run_at(&cloud(json!({}), json!([])), &["instance", "ssh", "nope"]);
     assert_eq!(nobody.status.code(), Some(3));
@@ -314,7 +314,7 @@ fn ssh_says_what_is_missing() {
 #[test]
 fn ssh_becomes_ssh() {
     let home = Home::new();
-    let url = cloud(instance(card(json!(["203.0.113.9"]))), lets_in("1-1024"));
+    let url = cloud(instance(nic(json!(["203.0.113.9"]))), lets_in("1-1024"));
     let line = ["instance", "ssh", "web", "-l", "root", "--", "uname", "-a"];
     let options = format!("-o HostKeyAlias=iaas-{ID} -o CheckHostIP=no -o StrictHostKeyChecking=accept-new");
     let words = format!("{options} -l root -- 203.0.113.9 uname -a\n");

@@ -12,7 +12,7 @@ use std::{
 
 /// Serves until the test ends.
 pub fn serve(router: Router) -> String {
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
@@ -21,7 +21,7 @@ pub fn serve(router: Router) -> String {
             axum::serve(listener, router).await.expect("served");
         });
     });
-    told.recv().expect("an address")
+    reported.recv().expect("an address")
 }
 
 /// Answers every request by `METHOD /path`.
@@ -36,26 +36,26 @@ pub fn table(answer: impl Fn(&str) -> (u16, Value) + Clone + Send + Sync + 'stat
     })))
 }
 
-/// What was asked: `METHOD /path` and the body.
-pub type Heard = Arc<Mutex<Vec<(String, Value)>>>;
+/// What was requests: `METHOD /path` and the body.
+pub type Received = Arc<Mutex<Vec<(String, Value)>>>;
 
-/// Answers as [`table`] does, knowing the body, and keeps what was asked.
-pub fn record(answer: impl Fn(&str, &Value) -> (u16, Value) + Clone + Send + Sync + 'static) -> (String, Heard) {
-    let heard = Heard::default();
-    let keep = heard.clone();
+/// Answers as [`table`] does, knowing the body, and keeps what was requests.
+pub fn record(answer: impl Fn(&str, &Value) -> (u16, Value) + Clone + Send + Sync + 'static) -> (String, Received) {
+    let received = Received::default();
+    let keep = received.clone();
     let url = serve(Router::new().fallback(any(move |request: Request| {
         let (answer, keep) = (answer.clone(), keep.clone());
         async move {
-            let asked = format!("{} {}", request.method(), request.uri().path());
+            let requests = format!("{} {}", request.method(), request.uri().path());
             let bytes = axum::body::to_bytes(request.into_body(), usize::MAX).await.expect("a body");
             let body = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-            let (status, told) = answer(&asked, &body);
-            keep.lock().push((asked, body));
+            let (status, reported) = answer(&requests, &body);
+            keep.lock().push((requests, body));
             let status = StatusCode::from_u16(status).expect("a status");
-            Response::builder().status(status).body(Body::from(told.to_string())).expect("a response")
+            Response::builder().status(status).body(Body::from(reported.to_string())).expect("a response")
         }
     })));
-    (url, heard)
+    (url, received)
 }
 
 pub fn problem(status: u16, code: &str) -> (u16, Value) {

@@ -5,14 +5,15 @@
 //! first packet passed or was refused. The bench holds the taps' descriptors as QEMU would. The reference is one port made by hand
 //! with `ip -batch` and `nft -f`, the tools that others drive, in the same namespace.
 
+pub mod message;
 pub mod place;
 mod restart;
 mod wire;
-pub mod words;
 
 use crate::stats::{Sample, round};
 use anyhow::{Context, ensure};
 use domain::{NetworkId, SecurityGroupId};
+use message::{GATEWAY_MAC, MTU, OPEN, Port, text_of};
 use network_agent::model::{names, state::Wiring};
 use place::{Agent, Place, run_in};
 use proto::sync::v1::ObjectKind;
@@ -24,7 +25,6 @@ use std::{
     time::{Duration, Instant},
 };
 use wire::{Datagram, Wire};
-use words::{GATEWAY_MAC, MTU, OPEN, Port, text_of};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -61,10 +61,10 @@ pub async fn run(args: Args) -> anyhow::Result<Value> {
     let ports: Vec<Port> = (0..args.ports).map(|n| Port::new(n, net, group, None)).collect();
 
     eprintln!("{} ports from nothing", args.ports);
-    let mut words = vec![words::network(net, 77), words::group(group, 1, Some(OPEN))];
-    words.extend(ports.iter().map(|port| port.word.clone()));
+    let mut messages = vec![message::network(net, 77), message::group(group, 1, Some(OPEN))];
+    messages.extend(ports.iter().map(|port| port.message.clone()));
     let began = Instant::now();
-    agent.accept(words.clone()).await?;
+    agent.accept(messages.clone()).await?;
     agent.settled().await?;
     let ready_ms = ms(began.elapsed());
     let mut taps = agent.acquire_all(&ports).await?;
@@ -85,7 +85,7 @@ pub async fn run(args: Args) -> anyhow::Result<Value> {
     eprintln!("everything anew");
     let began = Instant::now();
     let agent = Agent::start(&place, HOST, config.clone()).await?;
-    agent.accept(words).await?;
+    agent.accept(messages).await?;
     agent.settled().await?;
     let resync_ms = ms(began.elapsed());
     agent.stop().await?;
@@ -93,9 +93,9 @@ pub async fn run(args: Args) -> anyhow::Result<Value> {
     let agent = Agent::start(&place, HOST, config).await?;
     agent.settled().await?;
     let began = Instant::now();
-    let mut words: Vec<_> = ports.iter().map(Port::gone).collect();
-    words.push(words::gone(net.to_string(), ObjectKind::Network));
-    agent.accept(words).await?;
+    let mut messages: Vec<_> = ports.iter().map(Port::gone).collect();
+    messages.push(message::gone(net.to_string(), ObjectKind::Network));
+    agent.accept(messages).await?;
     agent.settled().await?;
     let remove_ms = ms(began.elapsed());
 
@@ -152,7 +152,7 @@ async fn one_by_one(
     for n in 0..args.runs {
         let port = Port::new(args.ports + n, net, group, None);
         let began = Instant::now();
-        agent.accept(vec![port.word.clone()]).await?;
+        agent.accept(vec![port.message.clone()]).await?;
         agent.settled().await?;
         ready.push(ms(began.elapsed()));
         let wire = Wire::new(agent.acquire(&port).await?.context("a port came without its tap")?, &port)?;
@@ -183,15 +183,15 @@ async fn rules(agent: &Agent, group: SecurityGroupId, sink: &Wire, talker: &Wire
     // It ends open.
     for n in 0..runs.next_multiple_of(2) {
         let opens = n % 2 == 1;
-        let word = words::group(group, i64::from(n) + 2, Some(if opens { OPEN } else { OPEN + 1 }));
+        let message = message::group(group, i64::from(n) + 2, Some(if opens { OPEN } else { OPEN + 1 }));
         let began = Instant::now();
         agent.accept(vec![word]).await?;
         loop {
             from_port = if from_port == u16::MAX { 10_000 } else { from_port + 1 };
             let number = u64::from(n) << 32 | u64::from(from_port);
             talker.send(Datagram { to: sink.addr, from_port, to_port: OPEN, number })?;
-            let heard = tokio::task::block_in_place(|| sink.receive(OPEN, ABSENCE))?;
-            if heard.is_some() == opens {
+            let received = tokio::task::block_in_place(|| sink.receive(OPEN, ABSENCE))?;
+            if received.is_some() == opens {
                 break;
             }
             ensure!(began.elapsed() < ARRIVAL, "a rule's change is never felt");
@@ -236,23 +236,23 @@ async fn by_hand(place: &Place, net: NetworkId, runs: u16) -> anyhow::Result<Sam
 async fn networks(agent: &Agent, count: u16) -> anyhow::Result<(f64, f64)> {
     const NETWORKS: u16 = 100;
     let group = SecurityGroupId::new();
-    let mut words = vec![words::group(group, 1, Some(OPEN))];
+    let mut messages = vec![message::group(group, 1, Some(OPEN))];
     let (mut ports, mut nets) = (Vec::new(), Vec::new());
     for vni in 0..NETWORKS {
         let net = NetworkId::new();
-        words.push(words::network(net, 1000 + u32::from(vni)));
+        messages.push(message::network(net, 1000 + u32::from(vni)));
         ports.extend((0..count / NETWORKS).map(|n| Port::new(n, net, group, None)));
         nets.push(net);
     }
-    words.extend(ports.iter().map(|port| port.word.clone()));
+    messages.extend(ports.iter().map(|port| port.message.clone()));
     let began = Instant::now();
-    agent.accept(words).await?;
+    agent.accept(messages).await?;
     agent.acquire_all(&ports).await?;
     let made = ms(began.elapsed());
-    let mut words: Vec<_> = ports.iter().map(Port::gone).collect();
-    words.extend(nets.iter().map(|net| words::gone(net.to_string(), ObjectKind::Network)));
+    let mut messages: Vec<_> = ports.iter().map(Port::gone).collect();
+    messages.extend(nets.iter().map(|net| message::gone(net.to_string(), ObjectKind::Network)));
     let began = Instant::now();
-    agent.accept(words).await?;
+    agent.accept(messages).await?;
     agent.settled().await?;
     Ok((made, ms(began.elapsed())))
 }

@@ -1,6 +1,6 @@
 //! Namespaces of the bench's own, and the agent in them: nothing of it is in the machine's own network, and nothing stays.
 
-use super::words::Port;
+use super::message::Port;
 use anyhow::{Context, anyhow, bail};
 use network_agent::{
     config::Config,
@@ -21,7 +21,7 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A directory of namespaces; all go with it.
 pub struct Place {
@@ -106,25 +106,25 @@ impl Agent {
                 Ok(host) => break Ok(tokio::task::spawn_blocking(move || drop(host)).await?),
                 Err(held) => held,
             };
-            anyhow::ensure!(began.elapsed() < PATIENCE, "somebody still holds the agent");
+            anyhow::ensure!(began.elapsed() < TIMEOUT, "somebody still holds the agent");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
-    pub async fn accept(&self, words: Vec<sync::DesiredObject>) -> anyhow::Result<()> {
+    pub async fn accept(&self, messages: Vec<sync::DesiredObject>) -> anyhow::Result<()> {
         let revision = self.host.ledger.host().revision + 1;
-        Ok(self.host.accept(words, revision).await?)
+        Ok(self.host.accept(messages, revision).await?)
     }
 
     /// Until the kernel has all that was said.
     pub async fn settled(&self) -> anyhow::Result<()> {
         let mut news = self.host.signal.changes();
         let quiet = async { while self.host.signal.pending() > 0 && news.changed().await.is_ok() {} };
-        tokio::time::timeout(PATIENCE, quiet).await.context("the host doesn't settle")
+        tokio::time::timeout(TIMEOUT, quiet).await.context("the host doesn't settle")
     }
 
     pub async fn acquire(&self, port: &Port) -> anyhow::Result<Option<OwnedFd>> {
-        match self.host.acquire(port.id, port.instance_id, 1, PATIENCE).await {
+        match self.host.acquire(port.id, port.instance_id, 1, TIMEOUT).await {
             Ok(acquired) => Ok(acquired.tap),
             Err(refusal) => Err(anyhow!("a port was refused: {}", refusal.detail)),
         }

@@ -2,9 +2,9 @@
 
 use super::{
     ARRIVAL,
-    place::{PATIENCE, Place},
+    message::{OPEN, Port},
+    place::{Place, TIMEOUT},
     wire::{Datagram, Wire},
-    words::{OPEN, Port},
 };
 use anyhow::{Context, ensure};
 use network_agent::{Deps, config::Config};
@@ -89,10 +89,10 @@ async fn ready(socket: &Path, port: &Port) -> anyhow::Result<()> {
         PortRequest::Acquire { port_id: port.id, instance_id: port.instance_id, epoch: 1, timeout_ms: 20_000 };
     loop {
         let (socket, request) = (socket.to_owned(), request.clone());
-        let call = move || PortClient::connect(&socket)?.call(&request, PATIENCE);
+        let call = move || PortClient::connect(&socket)?.call(&request, TIMEOUT);
         match tokio::task::spawn_blocking(call).await? {
             Ok((PortReply::Acquired { .. }, _)) => return Ok(()),
-            _ if began.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(1)).await,
+            _ if began.elapsed() < TIMEOUT => tokio::time::sleep(Duration::from_millis(1)).await,
             other => {
                 other.context("the agent's socket")?;
                 anyhow::bail!("the agent doesn't hand a port over");
@@ -106,13 +106,13 @@ async fn flow(sink: &Wire, talker: &Wire, ended: &AtomicBool) -> anyhow::Result<
     // The first opens the flow.
     talker.send(datagram(0))?;
     ensure!(sink.receive(OPEN, ARRIVAL)?.is_some(), "the flow begins");
-    let (mut sent, mut heard) = (0, 0);
+    let (mut sent, mut received) = (0, 0);
     while !ended.load(Ordering::Acquire) {
         sent += 1;
         talker.send(datagram(sent))?;
         let arrived = tokio::task::block_in_place(|| sink.receive(OPEN, LOST))?;
-        heard += u64::from(arrived == Some(sent));
+        received += u64::from(arrived == Some(sent));
         tokio::time::sleep(GAP).await;
     }
-    Ok(Flow { sent, lost: sent - heard })
+    Ok(Flow { sent, lost: sent - received })
 }

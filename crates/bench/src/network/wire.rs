@@ -1,6 +1,6 @@
 //! Frames through taps: an instance's end of the wire, without an instance.
 
-use super::words::{GATEWAY_MAC, Port};
+use super::message::{GATEWAY_MAC, Port};
 use anyhow::{Context, ensure};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -65,8 +65,8 @@ impl Wire {
     }
 
     /// The next datagram to `to_port`, if one comes in time; everything else is passed over.
-    pub fn receive(&self, to_port: u16, patience: Duration) -> anyhow::Result<Option<u64>> {
-        let deadline = Instant::now() + patience;
+    pub fn receive(&self, to_port: u16, timeout: Duration) -> anyhow::Result<Option<u64>> {
+        let deadline = Instant::now() + timeout;
         let mut buffer = [0; FRAME_MAX];
         loop {
             match rustix::io::read(&self.tap, &mut buffer) {

@@ -71,7 +71,7 @@ impl Client {
         Mutation::new(self, Method::PATCH, format!("/v1/instances/{}", segment(instance))).body(change)
     }
 
-    /// `None`: it is gone already (asked to wait for that).
+    /// `None`: it is gone already (requested to wait for that).
     pub fn instance_delete(&self, instance: &str) -> Mutation<Option<Instance>> {
         Mutation::new(self, Method::DELETE, format!("/v1/instances/{}", segment(instance)))
     }
@@ -135,11 +135,11 @@ impl Client {
         }
         let answer = self.send(&call).await?;
         let said = |name| header_text(&answer, name).parse::<u64>().ok();
-        let asked = match from {
+        let requested = match from {
             LogFrom::Offset(offset) => offset,
             LogFrom::Tail(_) => 0,
         };
-        let next_offset = said("x-offset").unwrap_or(asked);
+        let next_offset = said("x-offset").unwrap_or(requested);
         Ok(ConsoleLog { client: self.clone(), answer, next_offset })
     }
 }

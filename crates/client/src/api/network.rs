@@ -67,12 +67,12 @@ impl Client {
         Mutation::new(self, Method::DELETE, path)
     }
 
-    /// A network card more, also while it runs.
+    /// A NIC more, also while it runs.
     pub fn instance_attach(&self, instance: &str, nic: &NicRequest) -> Mutation<Instance> {
         Mutation::new(self, Method::POST, format!("/v1/instances/{}/nics", segment(instance))).body(nic)
     }
 
-    /// The card with this port less.
+    /// The NIC with this port less.
     pub fn instance_detach(&self, instance: &str, port: &str) -> Mutation<Instance> {
         let path = format!("/v1/instances/{}/nics/{}", segment(instance), segment(port));
         Mutation::new(self, Method::DELETE, path)

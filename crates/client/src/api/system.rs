@@ -90,8 +90,8 @@ impl Client {
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 section 5.6.7) as Unix seconds.
 fn http_date(text: &str) -> Option<i64> {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.split_ascii_whitespace().skip(1);
-    let (day, month, year, clock) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let mut parts = text.split_ascii_whitespace().skip(1);
+    let (day, month, year, clock) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let month = MONTHS.iter().position(|m| *m == month)? + 1;
     let at: Timestamp = format!("{year}-{month:02}-{day:0>2}T{clock}Z").parse().ok()?;
     Some(at.0 / 1000)

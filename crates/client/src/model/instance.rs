@@ -1,4 +1,4 @@
-//! Instances, and what is asked of them.
+//! Instances, and requests about them.
 
 use super::{KeptPlacement, Nic, NicRequest, Placement, PlacementRequest};
 use domain::{
@@ -55,7 +55,7 @@ pub struct Instance {
     /// Fingerprints.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
-    /// Its network cards, in the order in which the guest sees them.
+    /// Its NICs, in the order in which the guest sees them.
     #[serde(default)]
     pub nics: Vec<Nic>,
     #[serde(default)]
@@ -107,7 +107,7 @@ pub struct InstanceCreate {
     /// What is made of several when not all have a place; `None`: all or nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fill: Option<Fill>,
-    /// Its cards; `None`: one on the project's network `default`, if there is such a one.
+    /// Its NICs; `None`: one on the project's network `default`, if there is such a one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub networks: Option<Vec<NicRequest>>,
 }
@@ -143,12 +143,12 @@ impl InstanceCreate {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InstancesMade {
     pub items: Vec<Instance>,
-    /// As many as fit were asked for, and not all did.
+    /// The instances that didn't fit, if as many as fit were requested.
     #[serde(default)]
     pub not_made: Option<NotMade>,
 }
 
-/// Instances that were asked for and had no place.
+/// Requested instances for which no host had enough capacity.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NotMade {
     pub names: Vec<String>,

@@ -471,7 +471,7 @@ pub struct ExternalNetworkChange {
     pub subnets: Option<Vec<ExternalSubnet>>,
 }
 
-/// A network card of an instance.
+/// A NIC of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
     pub port_id: PortId,
@@ -485,7 +485,7 @@ pub struct Nic {
     pub floating_ips: Vec<String>,
 }
 
-/// A card that is asked for: on a network, or with a port that is there.
+/// A requested NIC: on a network, or with an existing port.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct NicRequest {
     #[serde(skip_serializing_if = "Option::is_none")]

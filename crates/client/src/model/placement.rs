@@ -10,7 +10,7 @@ use domain::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What an instance wishes of its host beyond room and zone.
+/// What an instance requires of its host beyond capacity and zone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlacementRequest {
@@ -106,7 +106,7 @@ pub struct ZoneCapacity {
     pub capacity: Size,
     pub used: Size,
     /// Kept free for instances that must survive their host.
-    pub set_aside: Size,
+    pub reserved: Size,
     pub flavors: Vec<FlavorFits>,
 }
 

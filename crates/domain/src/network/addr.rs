@@ -1,4 +1,4 @@
-//! The words of addressing as types: a CIDR whose host bits are zero, a range whose ends are ordered, a MAC of one station, a VNI
+//! Addresses as types: a CIDR whose host bits are zero, a range whose ends are ordered, a MAC of one station, a VNI
 //! that VXLAN can carry. Own types instead of a crate's, because their text is our API and their errors go to people.
 
 use serde::{Deserialize, Serialize};
@@ -8,18 +8,18 @@ use std::{
     str::FromStr,
 };
 
-/// What a person wrote is not what was expected; says what would be.
+/// A text that a person wrote isn't an address of the expected form; the message says what is expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
     #[error("`{text}` is not a CIDR (an address, `/` and a prefix length, such as 10.0.0.0/24 or fd00::/64)")]
     Cidr { text: String },
     #[error("the prefix of `{text}` is too long: IPv4 has at most /32, IPv6 /128")]
     Prefix { text: String },
-    #[error("`{text}` has bits set behind its prefix; did you mean `{meant}`?")]
+    #[error("`{text}` has bits set after its prefix; did you mean `{meant}`?")]
     HostBits { text: String, meant: Cidr },
     #[error("`{text}` is not a MAC address (six pairs of hexadecimal digits, such as 02:00:5e:10:00:01)")]
     Mac { text: String },
-    #[error("the MAC address {mac} is a group's or nobody's: a port's is a single station's")]
+    #[error("the MAC address {mac} is a multicast or an empty address: a port needs a unicast address")]
     MacNotUnicast { mac: MacAddr },
     #[error("`{text}` is not a range of addresses (FIRST-LAST, both of one family, the first not above the last)")]
     Range { text: String },
@@ -70,28 +70,29 @@ impl fmt::Display for Vni {
 pub struct MacAddr(pub [u8; 6]);
 
 impl MacAddr {
-    /// Locally administered and unicast, from 40 bits of entropy: the first octet is 02.
+    /// A locally administered unicast address from 40 bits of entropy: the first octet is 02.
     #[must_use]
     pub fn local(bits: [u8; 5]) -> Self {
         let [a, b, c, d, e] = bits;
         Self([0x02, a, b, c, d, e])
     }
 
-    /// Of a network's gateway: the same on every host, so that an instance that moves needs no new neighbour. No port has such a one.
+    /// The address of a network's gateway: the same on every host, so that an instance that moves needs no new neighbour. No port has such an
+    /// address.
     #[must_use]
     pub fn gateway(vni: Vni) -> Self {
         let [_, a, b, c] = vni.get().to_be_bytes();
         Self([0x02, 0x00, 0x00, a, b, c])
     }
 
-    /// Of a port or an uplink, from 39 bits of entropy; never a gateway's.
+    /// An address for a port or an uplink, from 39 bits of entropy; it is never a gateway's.
     #[must_use]
     pub fn port(bits: [u8; 5]) -> Self {
         let [a, b, c, d, e] = bits;
         Self([0x02, a | 0x80, b, c, d, e])
     }
 
-    /// One station's address: neither a group's (the lowest bit of the first octet) nor all zeros.
+    /// Accepts a single station's address: neither a group's (the lowest bit of the first octet) nor all zeros.
     pub fn unicast(self) -> Result<Self, InvalidAddress> {
         if self.0[0] & 1 == 1 || self.0 == [0; 6] { Err(InvalidAddress::MacNotUnicast { mac: self }) } else { Ok(self) }
     }
@@ -228,7 +229,7 @@ fn mask(addr: IpAddr, prefix: u8) -> u128 {
     full(addr).checked_shl(shift).unwrap_or(0) & full(addr)
 }
 
-/// Of the family of `like`.
+/// The address with these bits, of the same family as `like`.
 fn from_bits(like: IpAddr, bits: u128) -> IpAddr {
     if like.is_ipv4() { IpAddr::V4(Ipv4Addr::from(bits as u32)) } else { IpAddr::V6(Ipv6Addr::from(bits)) }
 }
@@ -358,7 +359,7 @@ mod tests {
         assert!(matches!("10.0.0.0/33".parse::<Cidr>(), Err(InvalidAddress::Prefix { .. })));
         assert!(matches!("fd00::/300".parse::<Cidr>(), Err(InvalidAddress::Prefix { .. })));
         let error = "10.0.0.7/24".parse::<Cidr>().expect_err("host bits");
-        assert_eq!(error.to_string(), "`10.0.0.7/24` has bits set behind its prefix; did you mean `10.0.0.0/24`?");
+        assert_eq!(error.to_string(), "`10.0.0.7/24` has bits set after its prefix; did you mean `10.0.0.0/24`?");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Networks: addresses, subnets, ports and security rules, and the rules about them that need no I/O.
 //!
-//! Which address is free, and who gets it, is the resource-manager's allocator; how packets flow is the network-agent's. Both
-//! trust what is parsed and validated here.
+//! The resource-manager's allocator decides which address is free and who gets it; the network-agent makes packets flow. Both trust what is
+//! parsed and validated here.
 
 mod addr;
 mod object;

@@ -24,9 +24,9 @@ pub enum InvalidRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Direction {
-    /// To the instance.
+    /// Traffic to the instance.
     Ingress,
-    /// Packets that the instance sends.
+    /// Traffic from the instance.
     Egress,
 }
 
@@ -77,9 +77,9 @@ pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
-    /// ICMP with IPv4, ICMPv6 with IPv6.
+    /// This is ICMP with IPv4 and ICMPv6 with IPv6.
     Icmp,
-    /// By its number in the IP header; those above have their names.
+    /// A protocol by its number in the IP header; those above are always given by name.
     Number(u8),
 }
 
@@ -116,15 +116,15 @@ pub enum Match {
     Any,
     Protocol {
         protocol: Protocol,
-        /// tcp, udp, sctp: destination ports; none is all.
+        /// Destination ports of tcp, udp and sctp; `None` matches all.
         ports: Option<PortRange>,
-        /// icmp: the type; none is all.
+        /// The type of icmp; `None` matches all.
         icmp_type: Option<u8>,
         icmp_code: Option<u8>,
     },
 }
 
-/// The other end: the source of ingress, the destination of egress.
+/// The remote end: the source of ingress, the destination of egress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remote {

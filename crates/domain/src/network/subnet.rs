@@ -1,4 +1,4 @@
-//! What makes a subnet sensible, by itself and beside its siblings.
+//! The rules for a subnet, by itself and together with the other subnets of its network.
 
 use super::{Cidr, IpRange};
 use core::net::IpAddr;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// Bytes that VXLAN adds to a packet: outer Ethernet of the inner frame, IP, UDP, VXLAN.
 pub const VXLAN_OVERHEAD_V4: u32 = 50;
 pub const VXLAN_OVERHEAD_V6: u32 = 70;
-/// IPv6 asks for 1280 on every link.
+/// IPv6 requires an MTU of 1280 on every link.
 pub const MTU_MIN: u32 = 1280;
 pub const MTU_MAX: u32 = 9216;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSubnet {
-    #[error("{cidr} is no place for a subnet: {why}")]
+    #[error("{cidr} can't be used for a subnet: {why}")]
     Reserved { cidr: Cidr, why: &'static str },
     #[error("{cidr} is too small: an IPv4 subnet is at least a /29, an IPv6 subnet at least a /112")]
     TooSmall { cidr: Cidr },
@@ -25,13 +25,13 @@ pub enum InvalidSubnet {
     RangeOutside { range: IpRange, cidr: Cidr },
     #[error("the allocation ranges {one} and {two} overlap")]
     RangesOverlap { one: IpRange, two: IpRange },
-    #[error("the host route to {destination} goes by {next_hop}, which is not an address of {cidr}")]
+    #[error("the next hop {next_hop} of the host route to {destination} is not an address of {cidr}")]
     NextHop { destination: Cidr, next_hop: IpAddr, cidr: Cidr },
-    #[error("{cidr} overlaps {other}, which the network has already")]
+    #[error("{cidr} overlaps {other}, which the network already has")]
     Overlaps { cidr: Cidr, other: Cidr },
 }
 
-/// A route that guests are told of.
+/// A route that is announced to guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct HostRoute {
     pub destination: Cidr,
@@ -43,13 +43,13 @@ pub struct SubnetSpec {
     pub cidr: Cidr,
     pub gateway: IpAddr,
     pub dns: Vec<IpAddr>,
-    /// Where addresses are taken from when none is asked for. Empty: everywhere.
+    /// The ranges from which addresses are allocated when none is requested; an empty list means the whole subnet.
     pub allocation: Vec<IpRange>,
     pub host_routes: Vec<HostRoute>,
 }
 
 impl SubnetSpec {
-    /// By itself and beside the network's other subnets.
+    /// Checks the subnet by itself and against the network's other subnets.
     pub fn validate(&self, siblings: &[Cidr]) -> Result<(), InvalidSubnet> {
         let cidr = self.cidr;
         let (min, max) = if cidr.v4() { (8, 29) } else { (32, 112) };
@@ -85,7 +85,7 @@ impl SubnetSpec {
     }
 }
 
-/// An address a host can have: inside, and neither IPv4's network or broadcast address nor IPv6's subnet-router anycast.
+/// Whether a host can have the address: it is inside, and neither IPv4's network or broadcast address nor IPv6's subnet-router anycast.
 fn usable(cidr: Cidr, addr: IpAddr) -> bool {
     cidr.contains(addr) && addr != cidr.addr() && !(cidr.v4() && addr == cidr.last())
 }

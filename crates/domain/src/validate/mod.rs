@@ -31,18 +31,18 @@ impl Violations {
         }
     }
 
-    /// For lists. Returns whether there are as few as allowed, so that the caller needn't look at each element of a list that is too long.
+    /// Bounds the length of a list. Returns whether there are as few as allowed, so that the caller needn't look at each element of a list that is too long.
     pub fn at_most(&mut self, field: &str, count: usize, most: usize) -> bool {
         self.unless(count <= most, field, || format!("at most {most}"));
         count <= most
     }
 
-    /// For texts.
+    /// Bounds the length of a text.
     pub fn at_most_bytes(&mut self, field: &str, text: &str, most: usize) {
         self.unless(text.len() <= most, field, || format!("at most {most} bytes"));
     }
 
-    /// For numbers.
+    /// Bounds a number.
     pub fn within<T: PartialOrd + Display>(&mut self, field: &str, value: T, bounds: &RangeInclusive<T>) {
         self.unless(bounds.contains(&value), field, || format!("{} to {}", bounds.start(), bounds.end()));
     }
@@ -100,7 +100,7 @@ fn each_tag(violations: &mut Violations, field: &str, tags: &BTreeMap<String, St
     }
 }
 
-/// A name, where a text is kept.
+/// Checks that a text is a name, where the text itself is kept.
 pub fn name(violations: &mut Violations, field: &str, text: &str) {
     violations.parse::<Name>(field, text);
 }

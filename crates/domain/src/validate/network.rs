@@ -28,7 +28,7 @@ pub fn peers(violations: &mut Violations, field: &str, different: bool) {
     violations.unless(different, field, || "another network is expected".to_owned());
 }
 
-/// What a new port is asked to have, whether a person or an instance asks.
+/// What a new port is requested to have, whether a person or an instance asks.
 pub fn new_port(violations: &mut Violations, fixed_ips: usize, security_groups: usize, mac: Option<MacAddr>) {
     violations.at_most("fixed_ips", fixed_ips, limits::FIXED_IPS_PER_PORT);
     violations.at_most("security_groups", security_groups, limits::SECURITY_GROUPS_PER_PORT);

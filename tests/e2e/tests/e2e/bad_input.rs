@@ -101,7 +101,7 @@ async fn bad_input_gets_a_problem_that_says_what_to_do() -> anyhow::Result<()> {
     rest.call(Method::PUT, "/v1/projects/demo/quota", Some(&small)).await?;
     let (status, problem) = rest.answer(Method::POST, "/v1/instances", Some(&instance(json!({"vcpus": 2})))).await?;
     ensure!(
-        status == 403 && problem["detail"].as_str().is_some_and(|d| d.contains("vcpus: 2 asked, 0 used, limit 1")),
+        status == 403 && problem["detail"].as_str().is_some_and(|d| d.contains("vcpus: 2 requested, 0 used, limit 1")),
         "{problem}"
     );
     ensure!(rest.get("/v1/instances").await?["items"] == json!([]), "nothing is left behind");

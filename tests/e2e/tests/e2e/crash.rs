@@ -109,7 +109,7 @@ async fn fifty_creates_survive_a_crash_in_their_middle() -> anyhow::Result<()> {
     }
     server.restart().await?;
     let rest = server.admin().await?.with_project("demo");
-    // Those whose request never got through are asked for again: names say which.
+    // Those whose request never got through are requested again: names say which.
     for i in 0..50 {
         let body = json!({"name": format!("vm-{i}"), "image": "halt", "vcpus": 1, "memory_mib": 64, "disk_gib": 1});
         let (status, answer) = rest.answer(reqwest::Method::POST, "/v1/instances", Some(&body)).await?;

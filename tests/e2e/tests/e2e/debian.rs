@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJl3dIeudNqd0DPMRD6OIh65tjkxFNOtwGcWB2gCgPhk me@example";
 /// A Debian under emulation may take some minutes to come up.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// At its first boot it is told who it is by the config drive. Then it forgets all that, and may only ask the metadata service.
 const USER_DATA: &str = r#"#cloud-config
@@ -46,7 +46,7 @@ async fn a_stock_debian_is_told_who_it_is_by_config_drive_and_by_metadata_servic
     for said in ["user-data-ran-on deb", &format!("metadata-said metadata (http://169.254.169.254) deb {KEY}")] {
         let began = Instant::now();
         while !console(&rest, "deb").await?.contains(said) {
-            ensure!(began.elapsed() < PATIENCE, "never said `{said}`: {}", console(&rest, "deb").await?);
+            ensure!(began.elapsed() < TIMEOUT, "never said `{said}`: {}", console(&rest, "deb").await?);
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }

@@ -110,15 +110,15 @@ async fn serial_console_answers(rest: &harness::Rest, name: &str) -> anyhow::Res
     let (mut socket, _) = tokio_tungstenite::connect_async(&url).await?;
     // The shell computes: an echo of what was typed is not taken for an answer.
     socket.send(Message::binary(b"\necho answer-$((6*7))\n".to_vec())).await?;
-    let mut seen = String::new();
+    let mut output = String::new();
     let answered = async {
         while let Some(message) = socket.next().await {
             match message? {
-                Message::Binary(bytes) => seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Message::Text(text) => seen.push_str(&text),
+                Message::Binary(bytes) => output.push_str(&String::from_utf8_lossy(&bytes)),
+                Message::Text(text) => output.push_str(&text),
                 Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => {}
             }
-            if seen.contains("answer-42") {
+            if output.contains("answer-42") {
                 return Ok(());
             }
         }

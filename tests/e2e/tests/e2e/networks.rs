@@ -75,7 +75,7 @@ async fn a_projects_networks_from_a_terminal() -> anyhow::Result<()> {
     terminal.ctl("peering create both blue red")?;
     terminal.ctl("router set blue --source-nat off")?;
     terminal.ctl("subnet set blue --dns 9.9.9.9 --route 10.9.0.0/16=10.1.0.9")?;
-    for (noun, names) in [
+    for (kind, names) in [
         ("network", json!(["default", "blue", "red"])),
         ("router", json!(["default", "blue"])),
         ("port --network blue", json!(["vip", "other"])),
@@ -83,10 +83,10 @@ async fn a_projects_networks_from_a_terminal() -> anyhow::Result<()> {
         ("peering", json!(["both"])),
         ("external-network", json!(["public"])),
     ] {
-        let (noun, options) = noun.split_once(' ').unwrap_or((noun, ""));
-        let list = terminal.ctl(&format!("{noun} list {options}"))?;
+        let (kind, options) = kind.split_once(' ').unwrap_or((kind, ""));
+        let list = terminal.ctl(&format!("{kind} list {options}"))?;
         let found: Vec<_> = list.as_array().into_iter().flatten().map(|item| item["name"].clone()).collect();
-        ensure!(json!(found) == names, "{noun}: {list}");
+        ensure!(json!(found) == names, "{kind}: {list}");
     }
 
     refusals(&terminal, &port)?;

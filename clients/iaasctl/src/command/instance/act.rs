@@ -3,9 +3,9 @@
 use super::wait::{self, Wait};
 use crate::{
     args::{SizeArgs, WaitState},
+    command::change::Failures,
     context::Context,
     error::CliError,
-    noun::change::Failures,
     output::Format,
     progress::Progress,
     size::parse_duration,

@@ -139,10 +139,7 @@ async fn standing(context: &Context, client: &Client, name: &str, wait: Option<W
     let runs = matches!(wait.target, WaitTarget::Running | WaitTarget::Guest);
     if runs && instance.power != Power::On {
         return Err(CliError::Failed {
-            detail: format!(
-                "the instance {name} already exists and is {}; it wasn't started",
-                instance.state.as_str()
-            ),
+            detail: format!("the instance {name} already exists and is {}; it wasn't started", instance.state.as_str()),
             hint: Some(format!("iaasctl instance start {name} --wait")),
             code: exit::CONFLICT,
         });

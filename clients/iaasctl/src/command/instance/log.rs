@@ -16,7 +16,7 @@ pub struct LogArgs {
     follow: bool,
 }
 
-/// Bytes asked for per line wanted, at least, and the most that one request gives.
+/// Bytes to request for each desired line, at least, and the most that one request returns.
 const PER_LINE: u64 = 512;
 const AT_LEAST: u64 = 64 * 1024;
 const AT_MOST: u64 = 8 * 1024 * 1024;

@@ -85,7 +85,7 @@ pub enum InstanceCommand {
     Resize(ResizeArgs),
     /// Replace the root disk with a fresh copy of an image
     Rebuild(RebuildArgs),
-    /// Manage the network cards (NICs) of an instance, also while it runs
+    /// Manage the NICs (NICs) of an instance, also while it runs
     #[command(subcommand)]
     Nic(NicCommand),
     /// Same as `nic add`
@@ -218,12 +218,12 @@ async fn explain(context: &Context, client: &Client, instance: &str) -> Result<(
 fn render_explained(explained: &Explain) -> String {
     let mut text = format!("{}\n", explained.why);
     // The newest of what isn't there is what the paragraph says.
-    let told = usize::from(explained.instance.is_null());
-    if explained.records.len() > told {
+    let covered = usize::from(explained.instance.is_null());
+    if explained.records.len() > covered {
         let rows: Vec<_> = explained.records.iter().rev().map(Row::cells).collect();
         text += &format!("\n{}", render_table(KeptPlacement::HEADER, &rows, false));
     }
-    if !explained.timeline.is_empty() || told == 0 {
+    if !explained.timeline.is_empty() || covered == 0 {
         let rows: Vec<_> = explained.timeline.iter().map(Row::cells).collect();
         text += &format!("\n{}", render_table(TimelineItem::HEADER, &rows, false));
     }

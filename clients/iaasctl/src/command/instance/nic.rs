@@ -1,4 +1,4 @@
-//! Network cards: asked for with a new instance, added, removed.
+//! NICs: requested with a new instance, added, removed.
 
 use super::wait::{self, Wait};
 use crate::{
@@ -30,8 +30,8 @@ impl NicArgs {
     /// `None`: nothing was said.
     pub(super) fn requests(self) -> Option<Vec<NicRequest>> {
         let ports = self.ports.into_iter().map(|port| NicRequest { port: Some(port), ..NicRequest::default() });
-        let cards: Vec<NicRequest> = self.networks.into_iter().chain(ports).collect();
-        (self.no_network || !cards.is_empty()).then_some(cards)
+        let nics: Vec<NicRequest> = self.networks.into_iter().chain(ports).collect();
+        (self.no_network || !nics.is_empty()).then_some(nics)
     }
 }
 
@@ -40,15 +40,15 @@ fn parse_network(text: &str) -> Result<NicRequest, String> {
     let mut parts = text.split(',');
     let network = parts.next().filter(|name| !name.is_empty() && !name.contains('='));
     let network = network.ok_or_else(|| format!("`{text}` doesn't begin with a network's name"))?;
-    let mut card = NicRequest { network: Some(network.to_owned()), ..NicRequest::default() };
+    let mut nic = NicRequest { network: Some(network.to_owned()), ..NicRequest::default() };
     for part in parts {
         match part.split_once('=') {
-            Some(("ip", address)) => card.fixed_ips.push(address.to_owned()),
-            Some(("security-group", group)) => card.security_groups.get_or_insert_default().push(group.to_owned()),
+            Some(("ip", address)) => nic.fixed_ips.push(address.to_owned()),
+            Some(("security-group", group)) => nic.security_groups.get_or_insert_default().push(group.to_owned()),
             _ => return Err(format!("`{part}` is neither ip=ADDRESS nor security-group=NAME")),
         }
     }
-    Ok(card)
+    Ok(nic)
 }
 
 #[derive(Debug, Subcommand)]
@@ -62,7 +62,7 @@ pub enum NicCommand {
 }
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("card").required(true).args(["network", "port"]))]
+#[command(group = ArgGroup::new("nic").required(true).args(["network", "port"]))]
 pub struct AddArgs {
     instance: String,
     /// Create a new port in this network
@@ -114,27 +114,29 @@ pub(super) async fn run(context: &Context, client: &Client, command: NicCommand)
 }
 
 pub(super) async fn add(context: &Context, client: &Client, args: AddArgs) -> Result<(), CliError> {
-    let card = args.network.unwrap_or(NicRequest { port: args.port, ..NicRequest::default() });
-    let mutation = client.instance_attach(&args.instance, &card);
+    let nic = args.network.unwrap_or(NicRequest { port: args.port, ..NicRequest::default() });
+    let mutation = client.instance_attach(&args.instance, &nic);
     change(context, client, &args.instance, mutation, args.wait).await
 }
 
 pub(super) async fn remove(context: &Context, client: &Client, args: RemoveArgs) -> Result<(), CliError> {
     let port = match args.port {
         Some(port) => port,
-        None => only_card(&client.instance(&args.instance).await?)?,
+        None => only_nic(&client.instance(&args.instance).await?)?,
     };
     let mutation = client.instance_detach(&args.instance, &port);
     change(context, client, &args.instance, mutation, args.wait).await
 }
 
-fn only_card(instance: &Instance) -> Result<String, CliError> {
+fn only_nic(instance: &Instance) -> Result<String, CliError> {
     let name = &instance.name;
     match instance.nics.as_slice() {
         [only] => Ok(only.port_id.to_string()),
         [] => Err(CliError::usage(format!("the instance {name} has no NIC"))),
-        several => Err(CliError::usage(format!("the instance {name} has {} NICs: choose one with --port", several.len()))
-            .with_hint(format!("`iaasctl instance nic list {name}` shows their ports"))),
+        several => {
+            Err(CliError::usage(format!("the instance {name} has {} NICs: choose one with --port", several.len()))
+                .with_hint(format!("`iaasctl instance nic list {name}` shows their ports")))
+        }
     }
 }
 
@@ -143,14 +145,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cards_are_read() {
-        let card = parse_network("blue,ip=10.0.0.5,ip=fd00::5,security-group=web").expect("a card");
+    fn nics_are_read() {
+        let nic = parse_network("blue,ip=10.0.0.5,ip=fd00::5,security-group=web").expect("a NIC");
         assert_eq!(
-            (card.network.as_deref(), card.fixed_ips.as_slice()),
+            (nic.network.as_deref(), nic.fixed_ips.as_slice()),
             (Some("blue"), &["10.0.0.5".to_owned(), "fd00::5".to_owned()][..])
         );
-        assert_eq!(card.security_groups, Some(vec!["web".to_owned()]));
-        assert_eq!(parse_network("blue").expect("a card").security_groups, None);
+        assert_eq!(nic.security_groups, Some(vec!["web".to_owned()]));
+        assert_eq!(parse_network("blue").expect("a NIC").security_groups, None);
         for bad in ["", "ip=10.0.0.5", "blue,10.0.0.5", "blue,mac=02:00:00:00:00:01"] {
             assert!(parse_network(bad).is_err(), "{bad}");
         }

@@ -52,9 +52,9 @@ fn way_in(instance: &Instance) -> Result<String, CliError> {
 
 /// Refuses when surely no rule lets SSH in. Whoever may not look at the rules just tries.
 async fn check_rules(client: &Client, instance: &Instance, address: &str) -> Result<(), CliError> {
-    let card = instance.nics.iter().find(|nic| nic.floating_ips.iter().any(|ip| ip == address));
-    let Some(card) = card else { return Ok(()) };
-    let Ok(port) = client.port(&card.port_id.to_string()).await else { return Ok(()) };
+    let nic = instance.nics.iter().find(|nic| nic.floating_ips.iter().any(|ip| ip == address));
+    let Some(nic) = nic else { return Ok(()) };
+    let Ok(port) = client.port(&nic.port_id.to_string()).await else { return Ok(()) };
     let mut names = Vec::new();
     for group in &port.security_groups {
         let Ok(group) = client.security_group(&group.id.to_string()).await else { return Ok(()) };
@@ -105,8 +105,8 @@ pub(super) async fn run(context: &Context, client: &Client, args: SshArgs) -> Re
     check_rules(client, &instance, &address).await?;
     let arguments = arguments(&instance, &address, &args);
     if context.dry_run {
-        let words: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
-        return print(&format!("dry run: ssh {}\n", words.join(" ")));
+        let arguments_shown: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
+        return print(&format!("dry run: ssh {}\n", arguments_shown.join(" ")));
     }
     // Only comes back when there is no ssh.
     let error = Command::new("ssh").args(arguments).exec();

@@ -44,14 +44,15 @@ pub(super) fn line(instance: &Instance, target: WaitTarget) -> String {
     format!("{}: {}{colon}{doing}", instance.name, instance.state.as_str())
 }
 
-/// An instance that was waited for must be as wished.
+/// An instance that was waited for must be as requested.
 pub(super) fn check(instance: Instance, target: WaitTarget) -> Result<Instance, CliError> {
     use domain::instance::InstanceState;
     if target.reached(&instance) {
         return Ok(instance);
     }
     let name = &instance.name;
-    let hint = Some(format!("`iaasctl instance timeline {name}` shows what happened, `iaasctl instance explain {name}` why"));
+    let hint =
+        Some(format!("`iaasctl instance timeline {name}` shows what happened, `iaasctl instance explain {name}` why"));
     if instance.state == InstanceState::Error {
         let reason = if instance.reason.is_empty() { "no reason is known" } else { instance.reason.as_str() };
         let detail = format!("the instance {name} is in the state error: {reason}");
@@ -80,13 +81,13 @@ where
     let Some(wait) = wait else { return Ok(mutation.send().await?.into()) };
     let started = Instant::now();
     let mutation = wait.applied(mutation);
-    let seen = |now: &Instance| progress.say(&line(now, wait.target));
-    let done = match client.instance_watch(instance, mutation.send(), seen).await {
+    let show = |now: &Instance| progress.say(&line(now, wait.target));
+    let done = match client.instance_watch(instance, mutation.send(), show).await {
         Ok(done) => done.into(),
         // It was made; it only takes longer than one request may.
         Err(ClientError::Problem(problem)) if problem.code == "wait_timeout" && wait.timeout > WAIT_MAX => {
             let left = wait.timeout.saturating_sub(started.elapsed());
-            client.instance_wait(instance, wait.target, left, seen).await?
+            client.instance_wait(instance, wait.target, left, show).await?
         }
         Err(error) => return Err(error.into()),
     };
@@ -104,7 +105,7 @@ pub(super) async fn run(context: &Context, client: &Client, instance: &str, args
     }
 }
 
-/// Waits for an instance that is there already. `None`: it is gone, as wished.
+/// Waits for an instance that is there already. `None`: it is gone, as requested.
 pub(super) async fn existing(
     context: &Context,
     client: &Client,
@@ -112,8 +113,8 @@ pub(super) async fn existing(
     wait: Wait,
 ) -> Result<Option<Instance>, CliError> {
     let progress = Progress::start(context.quiet);
-    let seen = |now: &Instance| progress.say(&line(now, wait.target));
-    match client.instance_wait(instance, wait.target, wait.timeout, seen).await? {
+    let show = |now: &Instance| progress.say(&line(now, wait.target));
+    match client.instance_wait(instance, wait.target, wait.timeout, show).await? {
         Some(now) => check(now, wait.target).map(Some),
         None => Ok(None),
     }

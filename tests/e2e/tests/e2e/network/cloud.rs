@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 pub struct Cloud {
     pub lab: Lab,
@@ -102,10 +102,10 @@ impl Cloud {
         Ok((shell, address))
     }
 
-    /// The first card's address of that family.
+    /// The first NIC's address of that family.
     pub fn address(&self, instance: &str, v4: bool) -> anyhow::Result<String> {
         let shown = self.ctl(&format!("instance show {instance}"))?;
-        let addresses = shown["nics"][0]["addresses"].as_array().context("a card")?;
+        let addresses = shown["nics"][0]["addresses"].as_array().context("a NIC")?;
         let found = addresses.iter().filter_map(Value::as_str).find(|a| a.contains('.') == v4);
         found.map(str::to_owned).with_context(|| format!("no such address: {shown}"))
     }
@@ -124,6 +124,6 @@ pub fn until(what: &str, mut good: impl FnMut() -> anyhow::Result<bool>) -> anyh
         if good().with_context(|| what.to_owned())? {
             return Ok(began.elapsed());
         }
-        ensure!(began.elapsed() < PATIENCE, "waited {PATIENCE:?} for: {what}");
+        ensure!(began.elapsed() < TIMEOUT, "waited {TIMEOUT:?} for: {what}");
     }
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// How long a command in an emulated guest may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a guest may take until it lets somebody in.
 const CONNECT: Duration = Duration::from_secs(90);
 const END: &str = "--end-of-command--";
@@ -78,7 +78,7 @@ impl Shell {
     fn tries(&mut self, command: &str) -> anyhow::Result<(i32, String)> {
         writeln!(self.input, "{{ {command}\n}} 2>&1 </dev/null; echo {END}$?").context("the session has ended")?;
         self.input.flush()?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut said = String::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -55,7 +55,7 @@ async fn instances_of_a_network_reach_each_other_and_nobody_else() -> anyhow::Re
 
     forgers(&cloud, &mut a, &mut b, &b4)?;
     rules(&cloud, &mut a, &b4)?;
-    cards(&cloud, &mut a)?;
+    nics(&cloud, &mut a)?;
     refusals(&cloud, &b4)?;
     cloud.lab.down()
 }
@@ -80,10 +80,10 @@ fn forgers(cloud: &Cloud, a: &mut super::shell::Shell, b: &mut super::shell::She
         a.run(&forged)?;
     }
     a.run(&format!("ping -c 1 -W 10 {b4}"))?;
-    let heard = b.run("sleep 1; cat /tmp/sniffed")?;
-    ensure!(!heard.trim().is_empty(), "the sniffer hears nothing at all");
+    let received = b.run("sleep 1; cat /tmp/sniffed")?;
+    ensure!(!received.trim().is_empty(), "the sniffer hears nothing at all");
     for sign in ["10.9.9.9", "02:66:00:00:00:01", "fd00:bad"] {
-        ensure!(!heard.contains(sign), "a forged packet arrived: {heard}");
+        ensure!(!received.contains(sign), "a forged packet arrived: {received}");
     }
     let port = cloud.ctl("instance show a")?["nics"][0]["port_id"].as_str().unwrap_or_default().to_owned();
     until("forged packets are counted, by what they were", || {
@@ -115,15 +115,15 @@ fn rules(cloud: &Cloud, a: &mut super::shell::Shell, b4: &str) -> anyhow::Result
     Ok(())
 }
 
-/// A card comes and goes while the instance runs.
-fn cards(cloud: &Cloud, a: &mut super::shell::Shell) -> anyhow::Result<()> {
+/// A NIC comes and goes while the instance runs.
+fn nics(cloud: &Cloud, a: &mut super::shell::Shell) -> anyhow::Result<()> {
     cloud.ctl("network create green --subnet 10.77.0.0/24")?;
     let with = cloud.ctl("instance attach a --network green --wait running --timeout 60s")?;
     let port = with["nics"][1]["port_id"].as_str().unwrap_or_default().to_owned();
-    until("the new card has its address", || a.can("ip -4 addr show dev eth1 | grep -q 10.77.0."))?;
+    until("the new NIC has its address", || a.can("ip -4 addr show dev eth1 | grep -q 10.77.0."))?;
     a.run("ping -c 1 -W 10 10.77.0.1")?;
     cloud.ctl(&format!("instance detach a --port {port} --wait running --timeout 60s"))?;
-    until("the card is gone", || Ok(!a.can("ip link show dev eth1")?))?;
+    until("the NIC is gone", || Ok(!a.can("ip link show dev eth1")?))?;
     until("its port is gone", || Ok(cloud.ctl(&format!("port show {port}")).is_err()))?;
     // The address rests.
     let address = with["nics"][1]["addresses"][0].as_str().unwrap_or_default().to_owned();

@@ -60,7 +60,7 @@ pub struct Port {
     pub instance_id: InstanceId,
     pub mac: [u8; 6],
     pub addr: Ipv4Addr,
-    pub word: sync::DesiredObject,
+    pub message: sync::DesiredObject,
 }
 
 impl Port {
@@ -87,7 +87,7 @@ impl Port {
             instance_id,
             mac,
             addr,
-            word: desired(id.to_string(), (1, 1), sync::desired_object::Object::Port(object)),
+            message: desired(id.to_string(), (1, 1), sync::desired_object::Object::Port(object)),
         }
     }
 
