@@ -11,31 +11,19 @@ pub struct Size {
     pub disk_gib: u64,
 }
 
-/// Whether an instance's vCPUs get threads of their own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Pinning {
-    /// The vCPUs share the host's threads with others.
-    #[default]
-    None,
-    /// Each vCPU gets a whole thread, all of them of one NUMA node, with memory of that node.
-    Numa,
+string_enum! {
+    /// Whether an instance's vCPUs get threads of their own.
+    #[derive(Default)]
+    pub enum Pinning {
+        /// The vCPUs share the host's threads with others.
+        #[default]
+        None = "none",
+        /// Each vCPU gets a whole thread, all of them of one NUMA node, with memory of that node.
+        Numa = "numa",
+    }
 }
 
 impl Pinning {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Numa => "numa",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::None, Self::Numa].into_iter().find(|pinning| pinning.as_str() == text)
-    }
-
     #[must_use]
     pub fn none(&self) -> bool {
         *self == Self::None

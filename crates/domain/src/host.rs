@@ -69,58 +69,20 @@ impl MemoryOverhead {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HostState {
-    /// The host's agent is connected.
-    Up,
-    /// The host's agent isn't connected. Its instances keep running; no new ones are placed on it.
-    Disconnected,
-}
-
-impl HostState {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Disconnected => "disconnected",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "up" => Some(Self::Up),
-            "disconnected" => Some(Self::Disconnected),
-            _ => None,
-        }
+string_enum! {
+    pub enum HostState {
+        /// The host's agent is connected.
+        Up = "up",
+        /// The host's agent isn't connected. Its instances keep running; no new ones are placed on it.
+        Disconnected = "disconnected",
     }
 }
 
-/// The two daemons that speak for a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AgentRole {
-    ComputeAgent,
-    NetworkAgent,
-}
-
-impl AgentRole {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ComputeAgent => "compute-agent",
-            Self::NetworkAgent => "network-agent",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "compute-agent" => Some(Self::ComputeAgent),
-            "network-agent" => Some(Self::NetworkAgent),
-            _ => None,
-        }
+string_enum! {
+    /// The two daemons that speak for a host.
+    pub enum AgentRole {
+        ComputeAgent = "compute-agent",
+        NetworkAgent = "network-agent",
     }
 }
 

@@ -4,69 +4,45 @@
 use crate::{ImageId, Name, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageKind {
-    /// The image boots from a disk through the firmware. Its only part is `disk`.
-    Disk,
-    /// The image boots directly. Its parts are `kernel` and `initrd`.
-    Kernel,
+string_enum! {
+    pub enum ImageKind {
+        /// The image boots from a disk through the firmware. Its only part is `disk`.
+        Disk = "disk",
+        /// The image boots directly. Its parts are `kernel` and `initrd`.
+        Kernel = "kernel",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImagePartKind {
-    Disk,
-    Kernel,
-    Initrd,
+string_enum! {
+    pub enum ImagePartKind {
+        Disk = "disk",
+        Kernel = "kernel",
+        Initrd = "initrd",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DiskFormat {
-    Qcow2,
-    Raw,
+string_enum! {
+    pub enum DiskFormat {
+        Qcow2 = "qcow2",
+        Raw = "raw",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageState {
-    /// The image waits for its parts until a deadline.
-    Queued,
-    Active,
-    Deleting,
+string_enum! {
+    pub enum ImageState {
+        /// The image waits for its parts until a deadline.
+        Queued = "queued",
+        Active = "active",
+        Deleting = "deleting",
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Visibility {
-    Private,
-    /// Every project may use it; only a system admin makes one.
-    Public,
-}
-
-macro_rules! texts {
-    ($($ty:ident { $($variant:ident => $text:literal),+ $(,)? })+) => {$(
-        impl $ty {
-            #[must_use]
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $text),+ }
-            }
-
-            #[must_use]
-            pub fn parse(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    )+};
-}
-
-texts! {
-    ImageKind { Disk => "disk", Kernel => "kernel" }
-    ImagePartKind { Disk => "disk", Kernel => "kernel", Initrd => "initrd" }
-    DiskFormat { Qcow2 => "qcow2", Raw => "raw" }
-    ImageState { Queued => "queued", Active => "active", Deleting => "deleting" }
-    Visibility { Private => "private", Public => "public" }
+string_enum! {
+    pub enum Visibility {
+        Private = "private",
+        /// Every project may use it; only a system admin makes one.
+        Public = "public",
+    }
 }
 
 impl ImageKind {

@@ -15,47 +15,30 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InstanceState {
-    /// The instance is accepted and placed; its host doesn't know of it yet.
-    Pending,
-    /// The instance is being placed, possibly again.
-    Scheduling,
-    /// The host prepares disks or starts QEMU.
-    Building,
-    Running,
-    Paused,
-    Stopped,
-    Suspended,
-    Migrating,
-    Recovering,
-    Resizing,
-    Rebuilding,
-    Deleting,
-    /// This state is never stored, since the row is gone. It ends timelines and streams.
-    Deleted,
-    Error,
+string_enum! {
+    pub enum InstanceState {
+        /// The instance is accepted and placed; its host doesn't know of it yet.
+        Pending = "pending",
+        /// The instance is being placed, possibly again.
+        Scheduling = "scheduling",
+        /// The host prepares disks or starts QEMU.
+        Building = "building",
+        Running = "running",
+        Paused = "paused",
+        Stopped = "stopped",
+        Suspended = "suspended",
+        Migrating = "migrating",
+        Recovering = "recovering",
+        Resizing = "resizing",
+        Rebuilding = "rebuilding",
+        Deleting = "deleting",
+        /// This state is never stored, since the row is gone. It ends timelines and streams.
+        Deleted = "deleted",
+        Error = "error",
+    }
 }
 
 impl InstanceState {
-    pub const ALL: [Self; 14] = [
-        Self::Pending,
-        Self::Scheduling,
-        Self::Building,
-        Self::Running,
-        Self::Paused,
-        Self::Stopped,
-        Self::Suspended,
-        Self::Migrating,
-        Self::Recovering,
-        Self::Resizing,
-        Self::Rebuilding,
-        Self::Deleting,
-        Self::Deleted,
-        Self::Error,
-    ];
-
     /// States that may last. Every other one has a deadline.
     pub const FINAL: [Self; 6] =
         [Self::Running, Self::Paused, Self::Stopped, Self::Suspended, Self::Deleted, Self::Error];
@@ -69,31 +52,6 @@ impl InstanceState {
     #[must_use]
     pub fn is_final(self) -> bool {
         Self::FINAL.contains(&self)
-    }
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Scheduling => "scheduling",
-            Self::Building => "building",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Suspended => "suspended",
-            Self::Migrating => "migrating",
-            Self::Recovering => "recovering",
-            Self::Resizing => "resizing",
-            Self::Rebuilding => "rebuilding",
-            Self::Deleting => "deleting",
-            Self::Deleted => "deleted",
-            Self::Error => "error",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|s| s.as_str() == text)
     }
 
     /// Whether `to` may follow `from`. Staying is always allowed. docs/states.md is generated from this function.

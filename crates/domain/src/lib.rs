@@ -1,6 +1,9 @@
 //! The nouns of the cloud and the rules that need no I/O: ids, names, states and their transitions, specs, quotas, the
 //! authorization policy and the error table. Everything else in the workspace may depend on this crate; it depends on none of them.
 
+#[macro_use]
+mod string_enum;
+
 pub mod capacity;
 pub mod cpu;
 pub mod event;

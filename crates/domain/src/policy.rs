@@ -4,36 +4,15 @@
 use crate::{ProjectId, UserId};
 use serde::{Deserialize, Serialize};
 
-/// A user's role in one project; each includes the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// A reader sees everything of the project but secrets and consoles.
-    Reader,
-    /// A member creates, changes and deletes the project's objects.
-    Member,
-    /// An admin manages the project's members as well.
-    Admin,
-}
-
-impl Role {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Reader => "reader",
-            Self::Member => "member",
-            Self::Admin => "admin",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "reader" => Some(Self::Reader),
-            "member" => Some(Self::Member),
-            "admin" => Some(Self::Admin),
-            _ => None,
-        }
+string_enum! {
+    /// A user's role in one project; each includes the ones before it.
+    pub enum Role {
+        /// A reader sees everything of the project but secrets and consoles.
+        Reader = "reader",
+        /// A member creates, changes and deletes the project's objects.
+        Member = "member",
+        /// An admin manages the project's members as well.
+        Admin = "admin",
     }
 }
 

@@ -4,30 +4,30 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    InvalidArgument,
-    /// An idempotency key was used again with another body.
-    KeyReused,
-    Unauthenticated,
-    PermissionDenied,
-    NotFound,
-    AlreadyExists,
-    InvalidState,
-    /// `If-Match` didn't match (412).
-    PreconditionFailed,
-    /// A concurrent change won (409).
-    StaleGeneration,
-    PayloadTooLarge,
-    MethodNotAllowed,
-    UnsupportedMediaType,
-    QuotaExceeded,
-    NoCapacity,
-    RateLimited,
-    Unavailable,
-    DeadlineExceeded,
-    Internal,
+string_enum! {
+    pub enum ErrorKind {
+        InvalidArgument = "invalid_argument",
+        /// An idempotency key was used again with another body.
+        KeyReused = "key_reused",
+        Unauthenticated = "unauthenticated",
+        PermissionDenied = "permission_denied",
+        NotFound = "not_found",
+        AlreadyExists = "already_exists",
+        InvalidState = "invalid_state",
+        /// `If-Match` didn't match (412).
+        PreconditionFailed = "precondition_failed",
+        /// A concurrent change won (409).
+        StaleGeneration = "stale_generation",
+        PayloadTooLarge = "payload_too_large",
+        MethodNotAllowed = "method_not_allowed",
+        UnsupportedMediaType = "unsupported_media_type",
+        QuotaExceeded = "quota_exceeded",
+        NoCapacity = "no_capacity",
+        RateLimited = "rate_limited",
+        Unavailable = "unavailable",
+        DeadlineExceeded = "deadline_exceeded",
+        Internal = "internal",
+    }
 }
 
 /// gRPC status codes by their number in the protocol, so that this crate needs no gRPC library.
@@ -60,27 +60,6 @@ pub enum Retry {
 }
 
 impl ErrorKind {
-    pub const ALL: [Self; 18] = [
-        Self::InvalidArgument,
-        Self::KeyReused,
-        Self::Unauthenticated,
-        Self::PermissionDenied,
-        Self::NotFound,
-        Self::AlreadyExists,
-        Self::InvalidState,
-        Self::PreconditionFailed,
-        Self::StaleGeneration,
-        Self::PayloadTooLarge,
-        Self::MethodNotAllowed,
-        Self::UnsupportedMediaType,
-        Self::QuotaExceeded,
-        Self::NoCapacity,
-        Self::RateLimited,
-        Self::Unavailable,
-        Self::DeadlineExceeded,
-        Self::Internal,
-    ];
-
     #[must_use]
     pub fn http_status(self) -> u16 {
         match self {
@@ -166,35 +145,6 @@ impl ErrorKind {
             Self::DeadlineExceeded => "The request took too long",
             Self::Internal => "Internal error",
         }
-    }
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidArgument => "invalid_argument",
-            Self::KeyReused => "key_reused",
-            Self::Unauthenticated => "unauthenticated",
-            Self::PermissionDenied => "permission_denied",
-            Self::NotFound => "not_found",
-            Self::AlreadyExists => "already_exists",
-            Self::InvalidState => "invalid_state",
-            Self::PreconditionFailed => "precondition_failed",
-            Self::StaleGeneration => "stale_generation",
-            Self::PayloadTooLarge => "payload_too_large",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::QuotaExceeded => "quota_exceeded",
-            Self::NoCapacity => "no_capacity",
-            Self::RateLimited => "rate_limited",
-            Self::Unavailable => "unavailable",
-            Self::DeadlineExceeded => "deadline_exceeded",
-            Self::Internal => "internal",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|k| k.as_str() == text)
     }
 }
 

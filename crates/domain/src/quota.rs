@@ -4,55 +4,20 @@
 use crate::{ErrorKind, Problem, flavor::Size};
 use serde::{Deserialize, Serialize};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum QuotaResource {
-    Instances,
-    Vcpus,
-    MemoryMib,
-    DiskGib,
-    Networks,
-    Subnets,
-    Ports,
-    Routers,
-    FloatingIps,
-    SecurityGroups,
-    SecurityRules,
-    Peerings,
-}
-
-impl QuotaResource {
-    pub const ALL: [Self; 12] = [
-        Self::Instances,
-        Self::Vcpus,
-        Self::MemoryMib,
-        Self::DiskGib,
-        Self::Networks,
-        Self::Subnets,
-        Self::Ports,
-        Self::Routers,
-        Self::FloatingIps,
-        Self::SecurityGroups,
-        Self::SecurityRules,
-        Self::Peerings,
-    ];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Instances => "instances",
-            Self::Vcpus => "vcpus",
-            Self::MemoryMib => "memory_mib",
-            Self::DiskGib => "disk_gib",
-            Self::Networks => "networks",
-            Self::Subnets => "subnets",
-            Self::Ports => "ports",
-            Self::Routers => "routers",
-            Self::FloatingIps => "floating_ips",
-            Self::SecurityGroups => "security_groups",
-            Self::SecurityRules => "security_rules",
-            Self::Peerings => "peerings",
-        }
+string_enum! {
+    pub enum QuotaResource {
+        Instances = "instances",
+        Vcpus = "vcpus",
+        MemoryMib = "memory_mib",
+        DiskGib = "disk_gib",
+        Networks = "networks",
+        Subnets = "subnets",
+        Ports = "ports",
+        Routers = "routers",
+        FloatingIps = "floating_ips",
+        SecurityGroups = "security_groups",
+        SecurityRules = "security_rules",
+        Peerings = "peerings",
     }
 }
 

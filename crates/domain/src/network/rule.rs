@@ -21,53 +21,19 @@ pub enum InvalidRule {
     Named { number: u8, name: &'static str },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Direction {
-    /// Traffic to the instance.
-    Ingress,
-    /// Traffic from the instance.
-    Egress,
-}
-
-impl Direction {
-    pub const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ingress => "ingress",
-            Self::Egress => "egress",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|d| d.as_str() == text)
+string_enum! {
+    pub enum Direction {
+        /// Traffic to the instance.
+        Ingress = "ingress",
+        /// Traffic from the instance.
+        Egress = "egress",
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ethertype {
-    Ipv4,
-    Ipv6,
-}
-
-impl Ethertype {
-    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
-
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ipv4 => "ipv4",
-            Self::Ipv6 => "ipv6",
-        }
-    }
-
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|e| e.as_str() == text)
+string_enum! {
+    pub enum Ethertype {
+        Ipv4 = "ipv4",
+        Ipv6 = "ipv6",
     }
 }
 
