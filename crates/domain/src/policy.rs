@@ -2,7 +2,6 @@
 //! unauthorized case.
 
 use crate::{ProjectId, UserId};
-use serde::{Deserialize, Serialize};
 
 string_enum! {
     /// A user's role in one project; each includes the ones before it.

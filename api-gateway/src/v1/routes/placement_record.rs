@@ -10,7 +10,10 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
-    v1::view::{names::PlacementOutcomeName, placement_record::PlacementRecordView},
+    v1::view::{
+        names::PlacementOutcomeName,
+        placement_record::{PlacementRecordView, placement_record},
+    },
 };
 use axum::extract::State;
 use domain::{PlacementRecordId, Problem, placement::PlacementOutcome};
@@ -71,7 +74,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Place
     };
     let rows = placement_record::list(&app, &filter).await?;
     let role = caller.system_role();
-    page.reply(rows, |row| row.id.to_string(), |row| PlacementRecordView::new(row, role))
+    page.reply(rows, |row| row.id.to_string(), |row| placement_record(row, role))
 }
 
 /// Shows a placement record.
@@ -81,5 +84,5 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Place
 async fn show(State(app): State<App>, caller: Caller, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let project_id = caller.reading_scope(app.auth(), false).await?;
     let found = placement_record::find(&app, project_id, &key).await?;
-    reply::json(StatusCode::OK, &PlacementRecordView::new(found, caller.system_role()))
+    reply::json(StatusCode::OK, &placement_record(found, caller.system_role()))
 }

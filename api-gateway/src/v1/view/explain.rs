@@ -2,7 +2,11 @@
 //!
 //! A tenant reads no host's name or id here. A system admin reads the host's name and what is wrong with it.
 
-use super::{instance::InstanceView, placement_record::PlacementRecordView, timeline::TimelineItem};
+use super::{
+    instance::InstanceView,
+    placement_record::{PlacementRecordView, placement_record},
+    timeline::TimelineItem,
+};
 use crate::{app::explain::Explanation, auth::caller::SystemRole};
 use domain::{
     explain::PlacementRecord,
@@ -52,7 +56,7 @@ impl ExplainView {
 }
 
 fn shown(records: Vec<KeptPlacement>, role: SystemRole) -> Vec<PlacementRecordView> {
-    records.into_iter().map(|kept| PlacementRecordView::new(kept, role)).collect()
+    records.into_iter().map(|kept| placement_record(kept, role)).collect()
 }
 
 /// One paragraph of an instance that isn't there.

@@ -1,48 +1,15 @@
 //! Flavors.
 
+pub use api_types::Flavor as FlavorView;
+
 use super::names::PinningName;
 use domain::{
-    FlavorId, Name, Problem, Timestamp, Violations,
-    flavor::{Flavor, Pinning, Size},
+    Name, Problem, Violations,
+    flavor::{Pinning, Size},
     validate,
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
-
-#[derive(Serialize, ToSchema)]
-#[schema(as = Flavor)]
-pub struct FlavorView {
-    #[schema(value_type = String, format = "uuid")]
-    pub id: FlavorId,
-    #[schema(value_type = String)]
-    pub name: Name,
-    pub vcpus: u32,
-    pub memory_mib: u64,
-    /// 0: no root disk (for kernel images, which run from memory).
-    pub disk_gib: u64,
-    #[schema(value_type = PinningName)]
-    pub pinning: Pinning,
-    pub description: String,
-    pub generation: i64,
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-}
-
-impl From<Flavor> for FlavorView {
-    fn from(flavor: Flavor) -> Self {
-        Self {
-            id: flavor.id,
-            name: flavor.name,
-            vcpus: flavor.size.vcpus,
-            memory_mib: flavor.size.memory_mib,
-            disk_gib: flavor.size.disk_gib,
-            pinning: flavor.pinning,
-            description: flavor.description,
-            generation: flavor.generation,
-            created_at: flavor.created_at,
-        }
-    }
-}
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

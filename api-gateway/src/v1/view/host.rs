@@ -1,10 +1,10 @@
 //! Hosts, for system admins.
 
 use super::names::HostStateName;
+use api_types::Size as SizeView;
 use domain::{
     HostId, ProjectId, Timestamp,
     cpu::CpuBaseline,
-    flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
 };
 use serde::{Deserialize, Serialize};
@@ -56,21 +56,6 @@ pub struct HostView {
     pub registered_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     pub state_changed_at: Timestamp,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-#[schema(as = Size)]
-pub struct SizeView {
-    pub vcpus: u32,
-    pub memory_mib: u64,
-    pub disk_gib: u64,
-}
-
-impl From<Size> for SizeView {
-    fn from(size: Size) -> Self {
-        let Size { vcpus, memory_mib, disk_gib } = size;
-        Self { vcpus, memory_mib, disk_gib }
-    }
 }
 
 /// Memory that one QEMU takes beside the guest's own: `fixed + per_vcpu * vcpus + per_gib * memory_gib`, MiB.

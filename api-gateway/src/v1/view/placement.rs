@@ -1,8 +1,8 @@
 //! What an instance wishes of its host.
 
-use super::names::PinningName;
-use domain::{PlacementGroupId, flavor::Pinning, placement::PlacementConstraints};
-use serde::{Deserialize, Serialize};
+pub use api_types::Placement as PlacementView;
+
+use serde::Deserialize;
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
@@ -22,34 +22,4 @@ pub struct PlacementRequest {
     pub dedicated: bool,
     /// 0 to 255: it gives way to others when there is no room, lower classes first. Without it, it never does.
     pub preemptible_class: Option<u8>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Placement)]
-pub struct PlacementView {
-    #[schema(value_type = Vec<String>)]
-    pub group_ids: Vec<PlacementGroupId>,
-    pub required_tags: BTreeMap<String, String>,
-    pub forbidden_tags: BTreeMap<String, String>,
-    pub cpu_features: Vec<String>,
-    pub dedicated: bool,
-    pub preemptible_class: Option<u8>,
-    /// Its flavor's.
-    #[schema(value_type = PinningName)]
-    pub pinning: Pinning,
-}
-
-impl From<PlacementConstraints> for PlacementView {
-    fn from(wishes: PlacementConstraints) -> Self {
-        let PlacementConstraints {
-            required_tags,
-            forbidden_tags,
-            cpu_features,
-            groups,
-            dedicated,
-            preemptible_class,
-            pinning,
-        } = wishes;
-        Self { group_ids: groups, required_tags, forbidden_tags, cpu_features, dedicated, preemptible_class, pinning }
-    }
 }

@@ -10,7 +10,7 @@ impl Row for PlacementGroup {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             self.policy.as_str().to_owned(),
             self.scope.as_str().to_owned(),
             self.strength.as_str().to_owned(),
@@ -21,7 +21,7 @@ impl Row for PlacementGroup {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let members = self.instance_ids.as_deref().unwrap_or_default();
         vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("policy", self.policy.as_str().to_owned()),
             ("scope", self.scope.as_str().to_owned()),
@@ -44,7 +44,7 @@ impl Row for KeptPlacement {
     fn cells(&self) -> Vec<String> {
         vec![
             time(self.kept_at),
-            self.instance_name.clone(),
+            self.instance_name.to_string(),
             self.outcome.as_str().to_owned(),
             self.placement.summary.clone(),
             self.id.to_string(),
@@ -61,7 +61,7 @@ impl Row for KeptPlacement {
         });
         let all = [
             ("id", self.id.to_string()),
-            ("instance", self.instance_name.clone()),
+            ("instance", self.instance_name.to_string()),
             ("instance id", self.instance_id.to_string()),
             ("project id", self.project_id.to_string()),
             ("outcome", self.outcome.as_str().to_owned()),

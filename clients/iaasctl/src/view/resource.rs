@@ -112,7 +112,7 @@ impl Row for Image {
     fn cells(&self) -> Vec<String> {
         let format = if self.kind == ImageKind::Disk { self.format } else { None };
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             self.state.as_str().to_owned(),
             self.kind.as_str().to_owned(),
             format.map_or(String::new(), |f| f.as_str().to_owned()),
@@ -128,7 +128,7 @@ impl Row for Image {
         let parts = self.parts.iter();
         let parts = parts.map(|p| format!("{} {} sha256:{}", p.kind.as_str(), show_bytes(p.size_bytes), p.sha256));
         let mut fields = vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("project", self.project_id.to_string()),
             ("state", self.state.as_str().to_owned()),
@@ -153,7 +153,7 @@ impl Row for Flavor {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             self.vcpus.to_string(),
             show_mib(self.memory_mib),
             format!("{} GiB", self.disk_gib),
@@ -164,7 +164,7 @@ impl Row for Flavor {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("vcpus", self.vcpus.to_string()),
             ("memory", show_mib(self.memory_mib)),
@@ -180,12 +180,12 @@ impl Row for SshKey {
     const HEADER: &'static [&'static str] = &["NAME", "FINGERPRINT", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), self.fingerprint.clone(), self.id.to_string()]
+        vec![self.name.to_string(), self.fingerprint.clone(), self.id.to_string()]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("fingerprint", self.fingerprint.clone()),
             ("public key", self.public_key.clone()),

@@ -118,7 +118,7 @@ impl Drop for Terminal {
 #[test]
 fn keys_go_to_the_guest_and_one_key_leaves() {
     let mut terminal = Terminal::start(&guest());
-    terminal.expect("leave with Ctrl-]");
+    terminal.expect("press Ctrl-] to disconnect");
     terminal.expect("login: ");
     assert!(terminal.raw(), "every key is the guest's");
     terminal.type_in(b"root");
@@ -145,7 +145,7 @@ fn a_signal_ends_it_with_the_terminal_restored() {
     terminal.expect("login: ");
     assert!(terminal.raw());
     kill(terminal.child.as_ref().expect("it runs").id(), Signal::SIGTERM);
-    terminal.expect("left the console");
+    terminal.expect("disconnected");
     terminal.ends_with(0);
 }
 

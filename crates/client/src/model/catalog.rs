@@ -1,27 +1,10 @@
 //! What instances are made of: flavors, images, SSH keys.
 
 use domain::{
-    FlavorId, ImageId, ProjectId, SshKeyId, Timestamp,
     flavor::Pinning,
-    image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
+    image::{DiskFormat, ImageKind, Visibility},
 };
 use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flavor {
-    pub id: FlavorId,
-    pub name: String,
-    pub vcpus: u32,
-    pub memory_mib: u64,
-    pub disk_gib: u64,
-    #[serde(default)]
-    pub pinning: Pinning,
-    #[serde(default)]
-    pub description: String,
-    #[serde(default)]
-    pub generation: i64,
-    pub created_at: Timestamp,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlavorCreate {
@@ -36,50 +19,9 @@ pub struct FlavorCreate {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshKey {
-    pub id: SshKeyId,
-    #[serde(default)]
-    pub project_id: Option<ProjectId>,
-    pub name: String,
-    pub public_key: String,
-    pub fingerprint: String,
-    #[serde(default)]
-    pub generation: i64,
-    pub created_at: Timestamp,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SshKeyCreate {
     pub name: String,
     pub public_key: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    pub id: ImageId,
-    pub project_id: ProjectId,
-    pub name: String,
-    pub visibility: Visibility,
-    pub kind: ImageKind,
-    /// None for kernel images.
-    #[serde(default)]
-    pub format: Option<DiskFormat>,
-    #[serde(default)]
-    pub cmdline: String,
-    #[serde(default)]
-    pub min_disk_gib: u64,
-    #[serde(default)]
-    pub min_memory_mib: u64,
-    pub state: ImageState,
-    #[serde(default)]
-    pub parts: Vec<ImagePart>,
-    #[serde(default)]
-    pub reason: String,
-    #[serde(default)]
-    pub deadline_at: Option<Timestamp>,
-    #[serde(default)]
-    pub generation: i64,
-    pub created_at: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

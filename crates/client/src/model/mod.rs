@@ -1,4 +1,5 @@
-//! What the API's JSON looks like, from a caller's side. Answers tolerate fields that this version doesn't know.
+//! What the API's JSON looks like, from a caller's side. Answers that are the same for the server and its callers are `api-types`'; all of them
+//! tolerate fields that this version doesn't know.
 
 mod catalog;
 mod identity;
@@ -7,6 +8,10 @@ mod network;
 mod placement;
 mod system;
 
+pub use api_types::{
+    AuditEntry, Capacity, Flavor, FlavorFits, Image, ImagePart, KeptPlacement, Move, Placement, PlacementGroup,
+    RebalancePlan, Size, SshKey, ZoneCapacity,
+};
 pub use catalog::*;
 pub use identity::*;
 pub use instance::*;

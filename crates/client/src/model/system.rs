@@ -1,17 +1,9 @@
-//! What operators look at: hosts, events, the audit log.
+//! What operators look at: hosts and events.
 
+use super::Size;
 use domain::{HostId, HostTokenId, ProjectId, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-/// Sizes as the API says them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Size {
-    pub vcpus: u64,
-    pub memory_mib: u64,
-    pub disk_gib: u64,
-}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Host {
@@ -156,25 +148,4 @@ pub struct Event {
     pub request_id: String,
     #[serde(default)]
     pub data: serde_json::Value,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AuditEntry {
-    pub id: String,
-    pub at: Timestamp,
-    pub principal: String,
-    #[serde(default)]
-    pub principal_name: String,
-    #[serde(default)]
-    pub project_id: Option<ProjectId>,
-    pub action: String,
-    #[serde(default)]
-    pub object_kind: String,
-    #[serde(default)]
-    pub object_id: String,
-    #[serde(default)]
-    pub request_id: String,
-    pub outcome: String,
-    #[serde(default)]
-    pub detail: String,
 }

@@ -122,7 +122,7 @@ async fn serial_console_answers(rest: &harness::Rest, name: &str) -> anyhow::Res
                 return Ok(());
             }
         }
-        anyhow::bail!("the console closed: {seen}")
+        anyhow::bail!("the console closed: {output}")
     };
     tokio::time::timeout(std::time::Duration::from_secs(60), answered).await??;
     let again = tokio_tungstenite::connect_async(&url).await;

@@ -1,0 +1,148 @@
+//! What instances are made of: flavors, images, SSH keys.
+
+use crate::names::{DiskFormatName, ImageKindName, ImagePartName, ImageStateName, PinningName, VisibilityName};
+use domain::{
+    FlavorId, ImageId, Name, ProjectId, SshKeyId, Timestamp,
+    flavor::{self, Pinning},
+    image::{self, DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
+    ssh_key,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Flavor {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: FlavorId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    /// 0: no root disk (for kernel images, which run from memory).
+    pub disk_gib: u64,
+    #[schema(value_type = PinningName)]
+    pub pinning: Pinning,
+    pub description: String,
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<flavor::Flavor> for Flavor {
+    fn from(flavor: flavor::Flavor) -> Self {
+        Self {
+            id: flavor.id,
+            name: flavor.name,
+            vcpus: flavor.size.vcpus,
+            memory_mib: flavor.size.memory_mib,
+            disk_gib: flavor.size.disk_gib,
+            pinning: flavor.pinning,
+            description: flavor.description,
+            generation: flavor.generation,
+            created_at: flavor.created_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SshKey {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: SshKeyId,
+    #[schema(value_type = String, format = "uuid")]
+    pub project_id: ProjectId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    /// One line: type, base64, comment.
+    pub public_key: String,
+    /// As `ssh-keygen -l` prints it.
+    pub fingerprint: String,
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<ssh_key::SshKey> for SshKey {
+    fn from(key: ssh_key::SshKey) -> Self {
+        Self {
+            id: key.id,
+            project_id: key.project_id,
+            name: key.name,
+            public_key: key.public_key,
+            fingerprint: key.fingerprint,
+            generation: key.generation,
+            created_at: key.created_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Image {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: ImageId,
+    /// The project that made it; a public one may be used from every project.
+    #[schema(value_type = String, format = "uuid")]
+    pub project_id: ProjectId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    #[schema(value_type = VisibilityName)]
+    pub visibility: Visibility,
+    #[schema(value_type = ImageKindName)]
+    pub kind: ImageKind,
+    /// Null for kernel images.
+    #[schema(value_type = Option<DiskFormatName>)]
+    pub format: Option<DiskFormat>,
+    /// Of the kernel, for kernel images.
+    pub cmdline: String,
+    /// The smallest root disk that holds it.
+    pub min_disk_gib: u64,
+    pub min_memory_mib: u64,
+    #[schema(value_type = ImageStateName)]
+    pub state: ImageState,
+    pub parts: Vec<ImagePart>,
+    /// Why it isn't active.
+    pub reason: String,
+    /// A queued image whose parts haven't come by then is removed.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deadline_at: Option<Timestamp>,
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ImagePart {
+    #[schema(value_type = ImagePartName)]
+    pub kind: ImagePartKind,
+    /// Lower-case hex.
+    pub sha256: String,
+    pub size_bytes: u64,
+}
+
+impl From<image::ImagePart> for ImagePart {
+    fn from(part: image::ImagePart) -> Self {
+        let image::ImagePart { kind, sha256, size_bytes } = part;
+        Self { kind, sha256, size_bytes }
+    }
+}
+
+impl From<image::Image> for Image {
+    fn from(image: image::Image) -> Self {
+        Self {
+            id: image.id,
+            project_id: image.project_id,
+            name: image.name,
+            visibility: image.visibility,
+            kind: image.kind,
+            format: (image.kind == ImageKind::Disk).then_some(image.format),
+            cmdline: image.cmdline,
+            min_disk_gib: image.min_disk_gib,
+            min_memory_mib: image.min_memory_mib,
+            state: image.state,
+            parts: image.parts.into_iter().map(ImagePart::from).collect(),
+            reason: image.reason,
+            deadline_at: image.deadline_at,
+            generation: image.generation,
+            created_at: image.created_at,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Where instances may be placed, groups, and recorded decisions.
+
+use crate::names::{GroupPolicyName, GroupScopeName, GroupStrengthName, PinningName, PlacementOutcomeName};
+use domain::{
+    InstanceId, Name, PlacementGroupId, PlacementRecordId, ProjectId, Timestamp,
+    explain::PlacementRecord,
+    flavor::Pinning,
+    placement::{self, GroupPolicy, GroupScope, GroupStrength, PlacementConstraints, PlacementOutcome},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use utoipa::ToSchema;
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Placement {
+    #[schema(value_type = Vec<String>)]
+    pub group_ids: Vec<PlacementGroupId>,
+    pub required_tags: BTreeMap<String, String>,
+    pub forbidden_tags: BTreeMap<String, String>,
+    pub cpu_features: Vec<String>,
+    pub dedicated: bool,
+    pub preemptible_class: Option<u8>,
+    /// Its flavor's.
+    #[schema(value_type = PinningName)]
+    pub pinning: Pinning,
+}
+
+impl From<PlacementConstraints> for Placement {
+    fn from(constraints: PlacementConstraints) -> Self {
+        let PlacementConstraints {
+            required_tags,
+            forbidden_tags,
+            cpu_features,
+            groups,
+            dedicated,
+            preemptible_class,
+            pinning,
+        } = constraints;
+        Self { group_ids: groups, required_tags, forbidden_tags, cpu_features, dedicated, preemptible_class, pinning }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PlacementGroup {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: PlacementGroupId,
+    #[schema(value_type = String, format = "uuid")]
+    pub project_id: ProjectId,
+    #[schema(value_type = String)]
+    pub name: Name,
+    #[schema(value_type = GroupPolicyName)]
+    pub policy: GroupPolicy,
+    /// What counts as the same place.
+    #[schema(value_type = GroupScopeName)]
+    pub scope: GroupScope,
+    #[schema(value_type = GroupStrengthName)]
+    pub strength: GroupStrength,
+    /// The instances in it, by id: the first 1000. In lists: null.
+    #[schema(value_type = Option<Vec<String>>)]
+    pub instance_ids: Option<Vec<InstanceId>>,
+    pub generation: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<placement::PlacementGroup> for PlacementGroup {
+    fn from(group: placement::PlacementGroup) -> Self {
+        let placement::PlacementGroup { id, project_id, name, policy, scope, strength, generation, created_at } = group;
+        Self { id, project_id, name, policy, scope, strength, instance_ids: None, generation, created_at }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = PlacementRecord)]
+pub struct KeptPlacement {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: PlacementRecordId,
+    #[schema(value_type = String, format = "uuid")]
+    pub project_id: ProjectId,
+    /// Of a refused create: the id that it would have had.
+    #[schema(value_type = String, format = "uuid")]
+    pub instance_id: InstanceId,
+    #[schema(value_type = String)]
+    pub instance_name: Name,
+    #[schema(value_type = PlacementOutcomeName)]
+    pub outcome: PlacementOutcome,
+    /// When it was refused, or when its instance ended.
+    #[schema(value_type = String, format = DateTime)]
+    pub kept_at: Timestamp,
+    /// Hosts rejected per filter, the best candidates, the nearest fit; for tenants without hosts.
+    #[schema(value_type = Object)]
+    pub placement: PlacementRecord,
+}
