@@ -126,7 +126,7 @@ fn keys_go_to_the_guest_and_one_key_leaves() {
     terminal.type_in(b"\x03z");
     terminal.expect("\x03Z");
     terminal.type_in(b"\x1d");
-    terminal.expect("the instance goes on");
+    terminal.expect("the instance keeps running");
     terminal.ends_with(0);
 }
 
