@@ -217,14 +217,14 @@ impl Instance {
     }
 }
 
-/// A network card that is requested for an instance.
+/// A NIC that is requested for an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NicRequest {
     pub port_id: PortId,
     pub port: PortRequest,
 }
 
-/// Where the port of a requested network card comes from.
+/// Where the port of a requested NIC comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PortRequest {
     /// The port exists by itself and is taken.

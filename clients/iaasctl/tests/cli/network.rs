@@ -317,9 +317,9 @@ fn ssh_becomes_ssh() {
     let url = cloud(instance(nic(json!(["203.0.113.9"]))), lets_in("1-1024"));
     let line = ["instance", "ssh", "web", "-l", "root", "--", "uname", "-a"];
     let options = format!("-o HostKeyAlias=iaas-{ID} -o CheckHostIP=no -o StrictHostKeyChecking=accept-new");
-    let words = format!("{options} -l root -- 203.0.113.9 uname -a\n");
+    let arguments = format!("{options} -l root -- 203.0.113.9 uname -a\n");
     let dry = home.run_at(&url, &[&line[..3], &["--dry-run"], &line[3..]].concat());
-    assert_eq!(stdout(&dry), format!("dry run: ssh {words}"));
+    assert_eq!(stdout(&dry), format!("dry run: ssh {arguments}"));
     // An `ssh` that says what it was given, and ends with a code of its own.
     let bin = home.program("ssh", "#!/bin/sh\necho \"$@\"\nexit 42\n");
     let run = |path: &str| {
@@ -327,7 +327,7 @@ fn ssh_becomes_ssh() {
         command.env("PATH", path).env("IAAS_URL", &url).env("IAAS_TOKEN", "iaas_key").output().expect("it runs")
     };
     let output = run(&bin);
-    assert_eq!((stdout(&output), output.status.code()), (words, Some(42)), "{}", stderr(&output));
+    assert_eq!((stdout(&output), output.status.code()), (arguments, Some(42)), "{}", stderr(&output));
     let without = run("/nowhere");
     assert_eq!(without.status.code(), Some(1));
     assert!(stderr(&without).contains("install an OpenSSH client"), "{}", stderr(&without));

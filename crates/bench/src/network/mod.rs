@@ -185,7 +185,7 @@ async fn rules(agent: &Agent, group: SecurityGroupId, sink: &Wire, talker: &Wire
         let opens = n % 2 == 1;
         let message = message::group(group, i64::from(n) + 2, Some(if opens { OPEN } else { OPEN + 1 }));
         let began = Instant::now();
-        agent.accept(vec![word]).await?;
+        agent.accept(vec![message]).await?;
         loop {
             from_port = if from_port == u16::MAX { 10_000 } else { from_port + 1 };
             let number = u64::from(n) << 32 | u64::from(from_port);
