@@ -8,7 +8,11 @@ use domain::{
     SubnetId,
     instance::InstanceSpec,
     limits as l,
-    network::{Change, Cidr, Direction, Ethertype, FixedIpRequest, Match, RateLimit, Remote, SecurityRule, SubnetSpec},
+    network::{
+        Change, Cidr, Direction, Ethertype, ExternalNetwork, FixedIpRequest, Match, Network, NewExternalNetwork,
+        NewNetwork, NewPort, NewSecurityGroup, NewSubnet, Port, RateLimit, Remote, SecurityGroup, SecurityGroupRule,
+        SecurityRule, Subnet, SubnetSpec,
+    },
     placement::PlacementConstraints,
     testing,
 };
@@ -424,7 +428,13 @@ fn subnet_create(change: impl FnOnce(&mut SubnetSpec)) -> Call {
     };
     change(&mut spec);
     let name = "s".parse().expect("a name");
-    Call::Network(Change::SubnetCreate { id: SubnetId::new(), network_id: NetworkId::new(), name, spec, dhcp: true })
+    Call::Network(Change::create::<Subnet>(NewSubnet {
+        id: SubnetId::new(),
+        network_id: NetworkId::new(),
+        name,
+        spec,
+        dhcp: true,
+    }))
 }
 
 fn range(n: u64) -> String {
@@ -445,7 +455,12 @@ fn of_subnets() -> Vec<Limit> {
     let create = move |n, ranges| {
         let subnets = serde_json::from_value(Value::Array(external(n, ranges))).expect("external subnets");
         let (id, name) = (domain::ExternalNetworkId::new(), "public".parse().expect("a name"));
-        Call::Network(Change::ExternalNetworkCreate { id, name, description: String::new(), subnets })
+        Call::Network(Change::create::<ExternalNetwork>(NewExternalNetwork {
+            id,
+            name,
+            description: String::new(),
+            subnets,
+        }))
     };
     let post =
         move |n, ranges| (Method::POST, "external-networks", json!({"name": "public", "subnets": external(n, ranges)}));
@@ -507,7 +522,7 @@ fn port(more: Value) -> (Method, &'static str, Value) {
 }
 
 fn port_create(fixed_ips: u64, groups: u64, allowed: u64, to_instance_bps: u64) -> Call {
-    Call::Network(Change::PortCreate {
+    Call::Network(Change::create::<Port>(NewPort {
         id: PortId::new(),
         network_id: NetworkId::new(),
         name: "p".parse().expect("a name"),
@@ -516,7 +531,7 @@ fn port_create(fixed_ips: u64, groups: u64, allowed: u64, to_instance_bps: u64) 
         allowed_addresses: (0..allowed).map(|i| block(i).parse::<Cidr>().expect("a CIDR")).collect(),
         security_group_ids: (groups > 0).then(|| (0..groups).map(|_| SecurityGroupId::new()).collect()),
         rate_limit: RateLimit { to_instance_bps, from_instance_bps: 0 },
-    })
+    }))
 }
 
 /// A new port of an instance.
@@ -586,12 +601,12 @@ fn of_ports() -> Vec<Limit> {
 
 fn of_networks() -> Vec<Limit> {
     let network = |mtu: Option<u32>, description: String| {
-        Call::Network(Change::NetworkCreate {
+        Call::Network(Change::create::<Network>(NewNetwork {
             id: NetworkId::new(),
             name: "n".parse().expect("a name"),
             description,
             mtu,
-        })
+        }))
     };
     let mtu = move || {
         limit(
@@ -609,9 +624,15 @@ fn of_networks() -> Vec<Limit> {
             matches: Match::Any,
             remote: Remote::Cidr(format!("10.0.{i}.0/24").parse().expect("a CIDR")),
         };
-        let rules = (0..n).map(|i| (SecurityRuleId::new(), rule(i), description.clone())).collect();
         let (id, name) = (SecurityGroupId::new(), "g".parse().expect("a name"));
-        Call::Network(Change::SecurityGroupCreate { id, name, description: String::new(), rules })
+        let new = |i| SecurityGroupRule {
+            id: SecurityRuleId::new(),
+            security_group_id: id,
+            rule: rule(i),
+            description: description.clone(),
+        };
+        let rules = (0..n).map(new).collect();
+        Call::Network(Change::create::<SecurityGroup>(NewSecurityGroup { id, name, description: String::new(), rules }))
     };
     let rules = |n: u64, description: String| {
         let rule = move |i| json!({"direction": "ingress", "remote_cidr": format!("10.0.{i}.0/24"), "description": description});
