@@ -9,7 +9,6 @@ mod error_chain;
 pub mod fleet;
 pub mod host_cert;
 pub mod host_streams;
-pub mod in_flight;
 pub mod metrics;
 pub mod peer;
 pub mod secret_file;
