@@ -41,15 +41,18 @@ readonly PART_WEIGHTS='aws-lc-sys=45 libsqlite3-sys=40 sqlx-postgres=15 netlink-
 resource-manager=60 compute-agent=40 network-agent=40 storage-manager=25 store=40 service-kit=15 client=10 iaasctl=40 iaasd=25'
 
 cargo_build() {
-    local status=0
+    local status=0 every=15
+    [[ ! -t 2 ]] || every=1
     CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=240 CARGO_TERM_COLOR=never cargo build "$@" 2>&1 </dev/null |
-        progress_shown "$([[ -t 2 ]] && echo 1 || echo 15)" >&2 || status=$?
+        progress_shown "$every" >&2 || status=$?
     return "$status"
 }
 
 # progress_shown SECONDS: cargo's output, with its progress as a sentence at most every SECONDS (on a terminal in one line).
 progress_shown() {
-    awk -v every="$1" -v weights="$PART_WEIGHTS" -v terminal="$([[ -t 2 ]] && echo yes || true)" '
+    local terminal=''
+    [[ ! -t 2 ]] || terminal=yes
+    awk -v every="$1" -v weights="$PART_WEIGHTS" -v terminal="$terminal" '
         function now(    line) { "date +%s" | getline line; close("date +%s"); return line + 0 }
         function clear() { if (terminal && shown) printf "\r\033[K"; shown = 0 }
         function show(text) {
