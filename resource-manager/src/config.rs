@@ -28,7 +28,7 @@ pub struct ExternalNetworkConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// How long an address that was given back rests before anybody gets it again, seconds.
+    /// How long a released address is quarantined before anybody gets it again, seconds.
     pub quarantine_secs: u64,
     /// How long a port's reservation stands when its owner doesn't say, seconds.
     pub reservation_ttl_secs: u32,
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_errors_are_said_at_once() {
+    fn all_errors_are_named_at_once() {
         assert_eq!(Config::default().validate(), vec![]);
         let block = |cidr: &str, gateway: &str| ExternalNetworkConfig {
             name: "public".parse().expect("a name"),

@@ -1,4 +1,4 @@
-//! What people ask for: granted, or refused with a problem that says why.
+//! Changes that people request: granted, or refused with a problem that says why.
 
 use crate::support::{LIMIT, World, subnet_create};
 use domain::{
@@ -98,8 +98,8 @@ async fn subnets_dont_overlap_where_they_meet() {
     assert_eq!(world.refused(peer(blue, blue)).await.kind, ErrorKind::InvalidArgument);
     world.apply(peer(blue, green)).await;
     assert_eq!(world.refused(peer(green, blue)).await.code, "peering_exists");
-    let beside = world.refused(subnet_create(SubnetId::new(), green, "a", "10.1.0.0/16", "10.1.0.1")).await;
-    assert_eq!(beside.code, "subnet_overlaps", "a peer's");
+    let overlapping = world.refused(subnet_create(SubnetId::new(), green, "a", "10.1.0.0/16", "10.1.0.1")).await;
+    assert_eq!(overlapping.code, "subnet_overlaps", "a peer's");
     assert_eq!(
         world.refused(peer(green, red)).await.code,
         "subnet_overlaps",
@@ -124,7 +124,7 @@ async fn subnets_dont_overlap_where_they_meet() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_have_one_owner_and_rest() {
+async fn addresses_have_one_owner_and_are_quarantined() {
     for world in World::each().await {
         let (_, group) = world.defaults().await;
         let network = world.network("blue").await;
@@ -175,8 +175,8 @@ async fn addresses_have_one_owner_and_rest() {
         assert_eq!(world.dry_run(port_create(network, "given", vec![])).await.expect_err("taken").code, "name_taken");
 
         world.apply(Change::delete::<Port>(given.id)).await;
-        let rests = world.refused(port_create(network, "p", vec![address("10.1.0.9")])).await;
-        assert_eq!(rests.code, "address_quarantined");
+        let quarantined = world.refused(port_create(network, "p", vec![address("10.1.0.9")])).await;
+        assert_eq!(quarantined.code, "address_quarantined");
         assert_eq!(world.refused(Change::delete::<Network>(network)).await.code, "network_in_use");
         let rename =
             PortPatch { name: Some(name("renamed")), security_group_ids: Some(vec![]), ..PortPatch::default() };

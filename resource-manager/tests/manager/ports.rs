@@ -10,7 +10,7 @@ use resource_manager::Config;
 use std::{collections::BTreeSet, time::Duration};
 use store::{Unit, testing::TestStore};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 async fn until(what: &str, mut good: impl AsyncFnMut() -> bool) {
     let waiting = async {
@@ -18,7 +18,7 @@ async fn until(what: &str, mut good: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{what}: not in time"));
+    tokio::time::timeout(TIMEOUT, waiting).await.unwrap_or_else(|_| panic!("{what}: not in time"));
 }
 
 fn at(address: &str) -> String {
@@ -29,12 +29,12 @@ fn at(address: &str) -> String {
 async fn from_reservation_to_proof() {
     for mut world in World::each().await {
         let (instance, host) = (InstanceId::new(), HostId::new());
-        let asked = [world.asks(instance), world.asks(instance)];
-        // A rehearsal changes nothing.
-        assert_eq!(world.reserve_for(&asked, 0, true).await.expect("would do").len(), 2);
+        let requests = [world.reservation(instance), world.reservation(instance)];
+        // A dry run changes nothing.
+        assert_eq!(world.reserve_for(&requests, 0, true).await.expect("would do").len(), 2);
         assert_eq!(world.used().await.ports, 0);
-        let ports = world.reserve(&asked).await.expect("reserved");
-        assert_eq!(world.reserve(&asked).await.expect("a repeat"), ports);
+        let ports = world.reserve(&requests).await.expect("reserved");
+        assert_eq!(world.reserve(&requests).await.expect("a repeat"), ports);
         assert_eq!(world.used().await.ports, 2);
         for port in &ports {
             assert_eq!(port.fixed_ips.len(), 2, "one of each family");
@@ -42,7 +42,7 @@ async fn from_reservation_to_proof() {
             assert_eq!((row.state, row.security_group_ids.as_slice()), (PortState::Reserved, &[world.group_id][..]));
             assert_eq!(row.hostname, "web");
         }
-        // Bound, repeated, given words anew, moved; across a restart.
+        // The port is bound, bound again, given new metadata, and moved; across a restart.
         let id = ports[0].port_id.clone();
         let epoch_of = |answer: pb::BindPortsResponse| (answer.ports[0].epoch, answer.expired_port_ids);
         for (epoch, instance_epoch, digest) in [(1, 1, "a"), (1, 1, "a"), (1, 1, "b"), (2, 2, "b")] {
@@ -65,14 +65,15 @@ async fn from_reservation_to_proof() {
         }
         assert_eq!(world.port(&id).await.map(|p| p.state), Some(PortState::Releasing));
         for _ in 0..2 {
-            world.forget(instance).await;
+            world.remove(instance).await;
             assert_eq!((world.port(&id).await, world.used().await.ports), (None, 0));
         }
-        // What was given back rests: asked for by name it is refused, saying until when; others are free.
+        // What was released is quarantined: requested by name it is refused, saying until when; others are free.
         let address = &ports[0].fixed_ips[0];
-        let named = pb::PortReservation { fixed_ip_request_json: vec![at(address)], ..world.asks(InstanceId::new()) };
-        let resting = world.reserve(&[named]).await.expect_err("it rests");
-        assert_eq!((resting.kind, resting.code.as_str()), (ErrorKind::AlreadyExists, "address_quarantined"));
+        let named =
+            pb::PortReservation { fixed_ip_request_json: vec![at(address)], ..world.reservation(InstanceId::new()) };
+        let quarantined = world.reserve(&[named]).await.expect_err("it is quarantined");
+        assert_eq!((quarantined.kind, quarantined.code.as_str()), (ErrorKind::AlreadyExists, "address_quarantined"));
         assert_eq!(world.store.leak_report().await.expect("read"), []);
         world.stop().await;
     }
@@ -82,10 +83,10 @@ async fn from_reservation_to_proof() {
 async fn all_or_none_and_each_refusal_says_why() {
     for mut world in World::each().await {
         let instance = InstanceId::new();
-        let good = world.asks(instance);
+        let good = world.reservation(instance);
         let with = |addresses: &[&str]| pb::PortReservation {
             fixed_ip_request_json: addresses.iter().map(|a| at(a)).collect(),
-            ..world.asks(instance)
+            ..world.reservation(instance)
         };
         let taken = world.reserve(&[with(&["10.0.0.5"])]).await.expect("free")[0].clone();
         let other = ids(&world);
@@ -95,20 +96,20 @@ async fn all_or_none_and_each_refusal_says_why() {
             (with(&["10.0.0.7"]), "address_not_usable"),
             (with(&["10.0.0.5"]), "address_taken"),
             (with(&["fd00::5", "fd00::5"]), "address_taken"),
-            (pb::PortReservation { network_id: other.clone(), ..world.asks(instance) }, "not_found"),
-            (pb::PortReservation { project_id: other.clone(), ..world.asks(instance) }, "not_found"),
+            (pb::PortReservation { network_id: other.clone(), ..world.reservation(instance) }, "not_found"),
+            (pb::PortReservation { project_id: other.clone(), ..world.reservation(instance) }, "not_found"),
             (
                 pb::PortReservation {
                     security_groups_given: true,
                     security_group_ids: vec![other.clone()],
-                    ..world.asks(instance)
+                    ..world.reservation(instance)
                 },
                 "not_found",
             ),
-            (pb::PortReservation { mac: taken.mac.clone(), ..world.asks(instance) }, "mac_taken"),
-            (pb::PortReservation { existing: true, ..world.asks(instance) }, "not_found"),
+            (pb::PortReservation { mac: taken.mac.clone(), ..world.reservation(instance) }, "mac_taken"),
+            (pb::PortReservation { existing: true, ..world.reservation(instance) }, "not_found"),
             (
-                pb::PortReservation { existing: true, port_id: taken.port_id.clone(), ..world.asks(other_id()) },
+                pb::PortReservation { existing: true, port_id: taken.port_id.clone(), ..world.reservation(other_id()) },
                 "port_attached",
             ),
         ];
@@ -118,7 +119,7 @@ async fn all_or_none_and_each_refusal_says_why() {
             assert!(problem.hint.is_some() || code == "not_found", "{code} says what to do");
         }
         assert_eq!(world.used().await.ports, 1, "nothing of them was kept");
-        let many: Vec<_> = (0..QUOTA_PORTS).map(|_| world.asks(instance)).collect();
+        let many: Vec<_> = (0..QUOTA_PORTS).map(|_| world.reservation(instance)).collect();
         let over = world.reserve(&many).await.expect_err("one too many");
         assert_eq!(over.kind, ErrorKind::QuotaExceeded);
         // A /29 has five; one is taken. What refused creates claimed is free again: the four that are left can be had.
@@ -146,14 +147,14 @@ async fn a_port_of_its_own_is_taken_and_free_again_afterwards() {
         let take = |world: &World, instance| pb::PortReservation {
             existing: true,
             port_id: id.clone(),
-            ..world.asks(instance)
+            ..world.reservation(instance)
         };
         world.reserve(&[take(&world, one)]).await.expect("taken");
         world.bind(&id, one, host, 1, "").await.expect("bound");
         let refused = world.reserve(&[take(&world, two)]).await.expect_err("attached");
         assert_eq!(refused.code, "port_attached");
         world.release(one).await;
-        world.forget(one).await;
+        world.remove(one).await;
         let free = world.port(&id).await.expect("it stays");
         assert_eq!((free.owner, free.host_id, free.status), (None, None, PortStatus::Down));
         world.reserve(&[take(&world, two)]).await.expect("free again");
@@ -166,14 +167,14 @@ async fn a_port_of_its_own_is_taken_and_free_again_afterwards() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reservation_whose_owner_never_comes_expires() {
     let mut world = World::on(TestStore::sqlite().await, Config::default()).await;
-    let asked = world.asks(InstanceId::new());
-    let port = world.reserve_for(std::slice::from_ref(&asked), 1, false).await.expect("reserved")[0].clone();
+    let requests = world.reservation(InstanceId::new());
+    let port = world.reserve_for(std::slice::from_ref(&requests), 1, false).await.expect("reserved")[0].clone();
     until("the reservation expires", async || world.port(&port.port_id).await.is_none()).await;
     assert_eq!(world.used().await.ports, 0);
     let late = world.bind(&port.port_id, InstanceId::new(), HostId::new(), 1, "").await.expect("answered");
     assert_eq!(late.expired_port_ids, [port.port_id]);
-    // Never used, so it doesn't rest.
-    let again = pb::PortReservation { fixed_ip_request_json: vec![at(&port.fixed_ips[0])], ..asked };
+    // It was never used, so it isn't quarantined.
+    let again = pb::PortReservation { fixed_ip_request_json: vec![at(&port.fixed_ips[0])], ..requests };
     world.reserve(&[again]).await.expect("free at once");
     world.stop().await;
 }
@@ -188,7 +189,7 @@ async fn many_at_once_never_share_an_address() {
             .await
             .expect("a limit");
         // Five addresses of IPv4, twelve that want one.
-        let calls = (0..12).map(|_| async { world.reserve(&[world.asks(InstanceId::new())]).await });
+        let calls = (0..12).map(|_| async { world.reserve(&[world.reservation(InstanceId::new())]).await });
         let answers = futures::future::join_all(calls).await;
         let got: Vec<String> = answers.iter().flatten().map(|ports| ports[0].fixed_ips[0].clone()).collect();
         assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), got.len());

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 /// How long a condition may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub struct World {
     pub store: store::Store,
@@ -207,7 +207,7 @@ impl World {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, waited).await.expect("in time")
+        tokio::time::timeout(TIMEOUT, waited).await.expect("in time")
     }
 
     /// Nothing is left behind; instances aren't this test's.

@@ -108,7 +108,7 @@ impl World {
         (&mut self.served).await.expect("no panic").expect("served");
     }
 
-    pub fn asks(&self, instance_id: InstanceId) -> pb::PortReservation {
+    pub fn reservation(&self, instance_id: InstanceId) -> pb::PortReservation {
         pb::PortReservation {
             port_id: PortId::new().to_string(),
             instance_id: instance_id.to_string(),
@@ -160,9 +160,9 @@ impl World {
         self.client.clone().release_ports(request).await.expect("released");
     }
 
-    pub async fn forget(&self, instance_id: InstanceId) {
+    pub async fn remove(&self, instance_id: InstanceId) {
         let request = pb::RemovePortsRequest { instance_ids: vec![instance_id.to_string()], ports: vec![] };
-        self.client.clone().remove_ports(request).await.expect("forgotten");
+        self.client.clone().remove_ports(request).await.expect("removed");
     }
 
     /// A port that somebody made.

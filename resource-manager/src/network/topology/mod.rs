@@ -3,8 +3,8 @@
 //! **The problem.** A change of one port must reach the hosts that have its network within milliseconds, among a hundred thousand ports. To
 //! ask the database for what a host must know on each change costs as much as the host has; so the rows are kept here.
 //!
-//! **Rejected.** A cache that is filled on demand: what is missing in it can't be told from what isn't there, and a host would be told
-//! that an object is gone. Change events through the database: another hop, another order.
+//! **Rejected.** A cache that is filled on demand: what is missing in it can't be distinguished from what isn't there, and a host
+//! would learn that an object is gone. Change events through the database: another hop, another order.
 //!
 //! **Invariants**
 //! 1. It follows commits and never goes before one: [`Topology::apply`] is called with rows that are committed.
