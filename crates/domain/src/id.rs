@@ -54,9 +54,18 @@ macro_rules! ids {
     )+};
 }
 
-ids! {
-    ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId, NetworkId,
-    /// One accepted mutation. Unique per owning service, so that a repeat after a crash finds its answer.
-    OperationId,
-    PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId, UserId,
+/// Calls a macro with all ids, so that no layer has a list of its own that could miss one.
+#[macro_export]
+macro_rules! for_each_id {
+    ($with:ident) => {
+        $with! {
+            ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId,
+            NetworkId,
+            /// One accepted mutation. Unique per owning service, so that a repeat after a crash finds its answer.
+            OperationId,
+            PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId,
+            SshKeyId, SubnetId, UserId,
+        }
+    };
 }
+for_each_id!(ids);

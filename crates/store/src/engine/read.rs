@@ -49,14 +49,12 @@ macro_rules! binds {
         })+
     };
 }
-binds! {
-    text: domain::ProjectId, domain::UserId, domain::ApiKeyId, domain::SshKeyId, domain::FlavorId, domain::HostId,
-    domain::HostTokenId,
-          domain::InstanceId, domain::ImageId, domain::DiskId, domain::OperationId, domain::ExternalNetworkId,
-          domain::NetworkId, domain::SubnetId, domain::PortId, domain::RouterId, domain::FloatingIpId,
-          domain::SecurityGroupId, domain::PeeringId, domain::PlacementGroupId, domain::PlacementRecordId;
-    int: i64, u32, domain::Timestamp
+macro_rules! id_binds {
+    ($($(#[$doc:meta])* $id:ident),+ $(,)?) => {
+        binds! { text: $(domain::$id),+; int: i64, u32, domain::Timestamp }
+    };
 }
+domain::for_each_id!(id_binds);
 
 row! {
     /// `SELECT … AS n`.

@@ -5,9 +5,7 @@
 //! U+FFFD on both: a guest's garbage in a `reason` must not make the row unwritable.
 
 use domain::{
-    ApiKeyId, AuditId, DiskId, ExternalNetworkId, FlavorId, FloatingIpId, HostId, HostTokenId, ImageId, InstanceId,
-    Name, NetworkId, OperationId, PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RouterId,
-    SecurityGroupId, SecurityRuleId, SshKeyId, SubnetId, Timestamp, UserId,
+    Name, Timestamp,
     cpu::CpuBaseline,
     explain::PlacementRecord,
     flavor::Pinning,
@@ -169,30 +167,13 @@ macro_rules! texts {
         }
     )+};
 }
+macro_rules! id_texts {
+    ($($(#[$doc:meta])* $id:ident),+ $(,)?) => {
+        texts! { $(domain::$id => |t| t.parse().ok()),+ }
+    };
+}
+domain::for_each_id!(id_texts);
 texts! {
-    ApiKeyId => |t| t.parse().ok(),
-    AuditId => |t| t.parse().ok(),
-    DiskId => |t| t.parse().ok(),
-    ExternalNetworkId => |t| t.parse().ok(),
-    FlavorId => |t| t.parse().ok(),
-    FloatingIpId => |t| t.parse().ok(),
-    HostId => |t| t.parse().ok(),
-    HostTokenId => |t| t.parse().ok(),
-    ImageId => |t| t.parse().ok(),
-    InstanceId => |t| t.parse().ok(),
-    NetworkId => |t| t.parse().ok(),
-    OperationId => |t| t.parse().ok(),
-    PeeringId => |t| t.parse().ok(),
-    PlacementGroupId => |t| t.parse().ok(),
-    PlacementRecordId => |t| t.parse().ok(),
-    PortId => |t| t.parse().ok(),
-    ProjectId => |t| t.parse().ok(),
-    RouterId => |t| t.parse().ok(),
-    SecurityGroupId => |t| t.parse().ok(),
-    SecurityRuleId => |t| t.parse().ok(),
-    SshKeyId => |t| t.parse().ok(),
-    SubnetId => |t| t.parse().ok(),
-    UserId => |t| t.parse().ok(),
     Name => |t| t.parse().ok(),
     Role => Role::parse,
     GroupPolicy => GroupPolicy::parse,
