@@ -171,11 +171,11 @@ pub const CODES: &[Code] = &[
         "The port's network has no router to the floating IP's external network. Make one.",
     ),
     code("network_without_subnet", &[K::InvalidState], "The network has no subnet to take an address from. Make one."),
-    code("nic_not_found", &[K::NotFound], "The instance has no network card with that port."),
+    code("nic_not_found", &[K::NotFound], "The instance has no NIC with that port."),
     code(
         "no_address",
         &[K::InvalidState],
-        "The instance has no network card, or no address, that a floating IP could stand for.",
+        "The instance has no NIC, or no address, that a floating IP could stand for.",
     ),
     code(
         "no_capacity",
