@@ -6,6 +6,7 @@
 
 use crate::{
     model::{
+        names,
         object::Key,
         state::{Hop, Link, LinkKind, NsState},
     },
@@ -113,9 +114,23 @@ impl Step {
             | Self::DeleteRoute { .. } => None,
         }
     }
+
+    /// The link that must be there for the step, by its name.
+    #[must_use]
+    pub fn link(&self) -> Option<&str> {
+        match self {
+            Self::AddAddress { link, .. }
+            | Self::DeleteAddress { link, .. }
+            | Self::SetNeighbour { link, .. }
+            | Self::DeleteNeighbour { link, .. } => Some(link),
+            Self::SetRoute { hop, .. } | Self::DeleteRoute { hop, .. } => hop.link(),
+            Self::SetForwarding { .. } | Self::DeleteForwarding { .. } => Some(names::VXLAN),
+            Self::AddLink { .. } | Self::SetLink { .. } | Self::DeleteLink { .. } | Self::Rules(_) => None,
+        }
+    }
 }
 
-/// A step and whom it is for: when one of a port's fails, that port's are undone and the others' go on. Without a owner it is
+/// A step and whom it is for: when one of a port's fails, that port's are undone and the others' go on. Without an owner it is
 /// the whole network's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {

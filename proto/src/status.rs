@@ -32,10 +32,12 @@ pub fn from_status(status: &Status) -> Problem {
         1 | 2 => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     };
-    match kind {
-        ErrorKind::Internal => Problem::internal(),
-        ErrorKind::Unavailable => Problem::unavailable("a service behind the API doesn't answer"),
-        kind => Problem::new(kind, kind.as_str(), status.message()),
+    if kind == ErrorKind::Internal {
+        Problem::internal()
+    } else if kind == ErrorKind::Unavailable {
+        Problem::unavailable("a service behind the API doesn't answer")
+    } else {
+        Problem::new(kind, kind.as_str(), status.message())
     }
 }
 

@@ -122,7 +122,12 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
                 }
                 NOT_ADMITTED_RETRY
             }
-            end => {
+            end @ (SessionEnd::Unreachable(_)
+            | SessionEnd::Closed
+            | SessionEnd::Silent
+            | SessionEnd::WrongHost { .. }
+            | SessionEnd::Ledger(_)
+            | SessionEnd::Hello(_)) => {
                 if session.registered {
                     backoff.reset();
                     (logged, removed) = (false, false);

@@ -135,10 +135,13 @@ fn send_one(netlink: &mut Netlink, step: &Step, request: Request) -> io::Result<
 
 fn describe(step: &Step, error: &dyn std::error::Error) -> String {
     let error = error_chain(error);
-    let step = match step {
-        Step::Rules(Rules::Whole(_)) => "the whole of the rules".into(),
-        Step::Rules(Rules::Delta(_)) => "the difference of the rules".into(),
-        step => format!("{step:?}"),
+    let step = if let Step::Rules(rules) = step {
+        match rules {
+            Rules::Whole(_) => "the whole of the rules".into(),
+            Rules::Delta(_) => "the difference of the rules".into(),
+        }
+    } else {
+        format!("{step:?}")
     };
     format!("{step}: {error}")
 }
@@ -214,17 +217,16 @@ impl Run<'_> {
                 self.applied.stale = matches!(written, Err(RulesError::Batch(BatchError::Stale)));
                 return self.settle(planned, written.map(|_| ()).map_err(io::Error::other));
             }
-            step => {
-                let link = match step {
-                    Step::AddAddress { link, .. }
-                    | Step::DeleteAddress { link, .. }
-                    | Step::SetNeighbour { link, .. }
-                    | Step::DeleteNeighbour { link, .. } => Some(link.as_str()),
-                    Step::SetRoute { hop, .. } | Step::DeleteRoute { hop, .. } => hop.link(),
-                    Step::SetForwarding { .. } | Step::DeleteForwarding { .. } => Some(names::VXLAN),
-                    _ => None,
-                };
-                if let Some(link) = link {
+            step @ (Step::AddAddress { .. }
+            | Step::DeleteAddress { .. }
+            | Step::SetNeighbour { .. }
+            | Step::DeleteNeighbour { .. }
+            | Step::SetRoute { .. }
+            | Step::DeleteRoute { .. }
+            | Step::SetForwarding { .. }
+            | Step::DeleteForwarding { .. }
+            | Step::DeleteLink { .. }) => {
+                if let Some(link) = step.link() {
                     self.note_index(link);
                 }
                 message::of_step(step, |name| self.indexes.get(name).copied())

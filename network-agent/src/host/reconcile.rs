@@ -252,9 +252,9 @@ fn apply_context(host: &Host, desired_state: &DesiredState, network: &Network) -
 /// Addresses that come to the uplink with these steps.
 fn announced(steps: &[Planned], network: &Network) -> Vec<(IpAddr, MacAddr)> {
     let Some(uplink) = &network.uplink else { return Vec::new() };
-    let added = steps.iter().filter_map(|planned| match &planned.step {
-        Step::AddAddress { link, addr, .. } if link == names::UPLINK => Some((*addr, uplink.mac)),
-        _ => None,
+    let added = steps.iter().filter_map(|planned| {
+        let Step::AddAddress { link, addr, .. } = &planned.step else { return None };
+        (link == names::UPLINK).then_some((*addr, uplink.mac))
     });
     added.collect()
 }

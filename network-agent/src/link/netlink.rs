@@ -70,6 +70,7 @@ impl Netlink {
     }
 
     /// Everything of a kind.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what else the kernel sends is passed over")]
     pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         self.buffer.clear();
         self.push(message, NLM_F_REQUEST | NLM_F_DUMP);

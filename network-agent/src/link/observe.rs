@@ -96,6 +96,7 @@ fn ours(name: &str) -> bool {
         || name.starts_with(names::PEER_PREFIX)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's attributes are many, and grow")]
 fn take_link(found: &mut Found, link: &LinkMessage) {
     let (mut name, mut mac, mut mtu, mut counters) = (None, None, 0, LinkCounters::default());
     for attribute in &link.attributes {
@@ -144,6 +145,7 @@ fn by_itself(addr: IpAddr) -> bool {
     addr.is_loopback() || matches!(addr, IpAddr::V6(a) if a.is_unicast_link_local())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's attributes are many, and grow")]
 fn take_neighbour(state: &mut NsState, neighbour: &NeighbourMessage, name_of: &BTreeMap<u32, String>) {
     let Some(link) = name_of.get(&neighbour.header.ifindex).filter(|link| ours(link)) else { return };
     let (mut addr, mut mac) = (None, None);
@@ -173,6 +175,7 @@ fn address_of(bytes: &[u8]) -> Option<IpAddr> {
     v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(|b| IpAddr::V6(Ipv6Addr::from(b))))
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the crate's attributes are many, and grow")]
 fn take_route(state: &mut NsState, route: &RouteMessage, name_of: &BTreeMap<u32, String>) {
     let header = &route.header;
     if header.protocol != RouteProtocol::Other(ROUTE_PROTOCOL) {

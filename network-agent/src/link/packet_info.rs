@@ -33,6 +33,7 @@ pub fn enable(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     Ok(())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what else the kernel sends is passed over")]
 pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Arrival> {
     let mut space = nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo);
     let mut parts = [IoSliceMut::new(buffer)];

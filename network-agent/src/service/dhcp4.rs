@@ -58,6 +58,7 @@ fn destination(request: &Message, reply: &Message) -> SocketAddr {
 
 /// The answer, and the gateway it comes from; None where RFC 2131 wants silence. Pure.
 #[must_use]
+#[expect(clippy::wildcard_enum_match_arm, reason = "messages of servers aren't for us")]
 pub fn answer(network: &Network, port: &Port, request: &Message) -> Option<(Message, Ipv4Addr)> {
     if request.opcode() != Opcode::BootRequest || request.chaddr() != port.mac.0 {
         return None;

@@ -17,12 +17,14 @@ use domain::network::{Direction, Remote};
 
 fn shown(steps: &[Planned]) -> String {
     let line = |planned: &Planned| {
-        let step = match &planned.step {
-            Step::Rules(Rules::Whole(text)) => format!("Rules {{ full: true, lines: {} }}", text.lines().count()),
-            Step::Rules(Rules::Delta(changes)) => {
-                format!("Rules {{ full: false, lines: {} }}", render_changes(changes).lines().count())
-            }
-            step => format!("{step:?}"),
+        let step = if let Step::Rules(rules) = &planned.step {
+            let (full, text) = match rules {
+                Rules::Whole(text) => (true, text.clone()),
+                Rules::Delta(changes) => (false, render_changes(changes)),
+            };
+            format!("Rules {{ full: {full}, lines: {} }}", text.lines().count())
+        } else {
+            format!("{:?}", planned.step)
         };
         let owner = planned.owner.map_or("-".to_owned(), |key| format!("{:?}", key.kind()));
         format!("{owner:<4} {step}")

@@ -34,9 +34,9 @@ async fn a_port_is_handed_over_with_its_tap_and_only_under_its_epoch() {
     };
     let acquire =
         |epoch, instance_id, timeout_ms| PortRequest::Acquire { port_id: a.id, instance_id, epoch, timeout_ms };
-    let refused = |reply: PortReply| match reply {
-        PortReply::Refused { reason, .. } => reason,
-        other => panic!("{other:?}"),
+    let refused = |reply: PortReply| {
+        let PortReply::Refused { reason, .. } = reply else { panic!("{reply:?}") };
+        reason
     };
     let (reply, _) = call(acquire(3, a.instance, 50)).await.expect("task");
     assert_eq!(refused(reply), RefusedReason::NotYet, "the ledger is behind, and stays so");

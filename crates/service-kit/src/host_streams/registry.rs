@@ -108,7 +108,7 @@ impl<M: HostManager> HostStreams<M> {
 
     /// Updates of several hosts; those that aren't connected get a snapshot when they are.
     pub fn push(&self, updates: impl IntoIterator<Item = (HostId, M::Key, M::Update)>) {
-        let mut by_host: HashMap<HostId, Vec<(M::Key, M::Update)>> = HashMap::new();
+        let mut by_host: HashMap<HostId, Vec<_>> = HashMap::new();
         for (host_id, key, update) in updates {
             by_host.entry(host_id).or_default().push((key, update));
         }
