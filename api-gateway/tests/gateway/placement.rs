@@ -123,7 +123,7 @@ async fn groups_are_made_shown_listed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wishes_that_cannot_be_are_refused_field_by_field() {
+async fn constraints_that_cannot_be_are_refused_field_by_field() {
     let cloud = cloud_of(1).await;
     let ann = &cloud.ann;
     let field = async |placement: Value| {
@@ -132,7 +132,7 @@ async fn wishes_that_cannot_be_are_refused_field_by_field() {
     };
     assert_eq!(field(json!({"groups": vec!["a"; 9]})).await, "/placement/groups");
     assert_eq!(field(json!({"groups": [""]})).await, "/placement/groups/0");
-    assert_eq!(field(json!({"required_tags": {"": "x"}})).await, "/placement/required_tags");
+    assert_eq!(field(json!({"required_tags": {"": "x"}})).await, "/placement/required_tags/");
     let both = json!({"required_tags": {"a": "b"}, "forbidden_tags": {"a": "b"}});
     assert_eq!(field(both).await, "/placement/forbidden_tags");
     assert_eq!(field(json!({"cpu_features": ["avx 2"]})).await, "/placement/cpu_features/0");

@@ -21,7 +21,7 @@ Exit codes:
   2  the command line, or a value in it, is not valid
   3  the object does not exist
   4  not logged in, or not allowed
-  5  conflict: the name is taken, the object's state doesn't allow the change, or it was changed meanwhile
+  5  conflict: the name is taken, the state doesn't allow it, or the object was changed meanwhile
   6  the project's quota is reached
   7  no host has enough free capacity
   8  the server can't be reached, or is temporarily unavailable
