@@ -135,7 +135,7 @@ pub struct IdentityConfig {
     pub principal_cache_ms: u64,
     /// Wrong passwords for one user from one address before further attempts wait.
     pub login_attempts: u32,
-    /// And how long they wait, seconds.
+    /// How long further attempts wait, seconds.
     pub login_lockout_secs: u64,
     /// Password hashes computed at a time; each takes 19 MiB.
     pub password_hashes_at_once: usize,

@@ -3,7 +3,7 @@
 //! - `http`: from the socket to a route and back; the strict extractors; problems.
 //! - `auth`: who sends a request, and whether they may.
 //! - `app`: what routes work with; the one way to run a mutation.
-//! - `v1`: the API under `/v1`; one file per noun, what it does (`routes`) and what its JSON looks like (`view`).
+//! - `v1`: the API under `/v1`; one file per kind, what it does (`routes`) and what its JSON looks like (`view`).
 //!
 //! Reads go to the store; changes of instances, hosts and images go to their services by gRPC; the gateway writes what is its own
 //! (projects, users, keys, flavors, limits) in one commit each.
@@ -20,7 +20,7 @@ pub use config::{AccessLog, ApiConfig, Config, IdentityConfig};
 use crate::{
     app::{App, Services, events::EventHub, sweep},
     auth::{Auth, bootstrap, master_key::MasterKey},
-    http::server::Server,
+    http::{dialect::Dialect, server::Server},
 };
 use anyhow::Context;
 use futures::future::BoxFuture;
@@ -52,12 +52,12 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
 /// A gateway that has its port and is ready to run.
 pub struct Gateway {
     app: App,
-    router: axum::Router,
+    dialects: Vec<Dialect>,
     server: Server,
     shutdown: CancellationToken,
 }
 
-/// As [`serve`], in two steps, for whoever must know the address first (port 0).
+/// The first step of [`serve`], for callers that must know the address before (port 0).
 pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<Gateway> {
     service_kit::install_crypto();
     let master = MasterKey::open_or_create(&config.identity.master_key_path()).context("the master key")?;
@@ -74,12 +74,18 @@ pub async fn bind(config: Config, deps: Deps, shutdown: CancellationToken) -> an
         .await
         .map_err(|e| e.into_problem())
         .context("the first user")?;
-    let (router, api) = v1::routes::build();
-    app.set_openapi(serde_json::to_vec(&api).context("the OpenAPI document")?.into());
-    Ok(Gateway { router: router.with_state(app.clone()), app, server, shutdown })
+    let dialects = vec![v1::dialect().context("the OpenAPI document")?];
+    Ok(Gateway { app, dialects, server, shutdown })
 }
 
 impl Gateway {
+    /// Serves another API dialect too.
+    #[must_use]
+    pub fn with_dialect(mut self, dialect: Dialect) -> Self {
+        self.dialects.push(dialect);
+        self
+    }
+
     #[must_use]
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.server.local_addr()
@@ -87,7 +93,7 @@ impl Gateway {
 
     /// Serves until the shutdown token ends, then drains.
     pub async fn run(self) -> anyhow::Result<()> {
-        let Self { app, router, server, shutdown } = self;
+        let Self { app, dialects, server, shutdown } = self;
         let drain = Duration::from_secs(app.config().api.drain_timeout_secs);
         let tasks = app.tasks().clone();
         let events = tasks.spawn({
@@ -96,7 +102,7 @@ impl Gateway {
         });
         let sweeper = tasks.spawn(sweep::run(app.clone(), shutdown.clone()));
         tracing::info!(address = ?server.local_addr(), tls = app.config().api.uses_tls(), "the API is served");
-        server.serve(app, router, shutdown).await;
+        server.serve(app, dialects, shutdown).await;
         tasks.close();
         if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
             tracing::warn!(tasks = tasks.len(), "some streams didn't end in time and are cut");

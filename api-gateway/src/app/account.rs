@@ -4,7 +4,7 @@ use crate::{
     app::{
         App,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         plan::Done,
         project,
     },
@@ -12,6 +12,7 @@ use crate::{
     failure::ApiError,
 };
 use domain::{ErrorKind, Problem, identity::Project, limits, policy::Role};
+use operation::Activity;
 use store::{Page, RefreshUserRevoke, Unit, UserUpdate};
 
 /// The projects that the caller has a role in, as far as their token reaches.
@@ -56,16 +57,10 @@ pub async fn change_password(
                 enabled: None,
             })
             .op(RefreshUserRevoke { user_id: user.id });
-        let activity = Activity {
-            action: "user.change_password",
-            event: "user.password_changed",
-            object_kind: "user",
-            object_id: user.id.to_string(),
-            object_name: user.name.to_string(),
-            project_id: None,
-            message: format!("user {} set a new password", user.name),
-        };
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: true })
+        let message = format!("user {} set a new password", user.name);
+        let activity = Activity::new("user", user.id, "user.change_password", "user.password_changed", message);
+        let object_name = user.name.to_string();
+        Ok(OwnChange { unit, activity, object_name, outcome: (), changes_identity: true })
     })
     .await
 }

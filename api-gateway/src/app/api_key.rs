@@ -5,7 +5,7 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         page::on_page,
         plan::Done,
     },
@@ -13,6 +13,7 @@ use crate::{
     failure::ApiError,
 };
 use domain::{ApiKeyId, ErrorKind, Name, Problem, Timestamp, identity::ApiKey, policy::Role};
+use operation::Activity;
 use serde::{Deserialize, Serialize};
 use store::{ApiKeyDelete, ApiKeyInsert, ApiKeyRow, Page, Unit};
 
@@ -99,7 +100,13 @@ pub async fn create(
             created_at,
         });
         let activity = activity("api_key.create", "api_key.created", "was created", caller, &key);
-        Ok(OwnChange { unit, activity, outcome: NewApiKey { key, secret }, changes_identity: true })
+        Ok(OwnChange {
+            unit,
+            activity,
+            object_name: key.name.to_string(),
+            outcome: NewApiKey { key, secret },
+            changes_identity: true,
+        })
     })
     .await
 }
@@ -114,19 +121,12 @@ pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> R
         let key = from_row(found.ok_or_else(|| Problem::not_found("api key", shown(key)))?);
         let unit = Unit::new().op(ApiKeyDelete { id: key.id, user_id });
         let activity = activity("api_key.delete", "api_key.deleted", "was deleted", caller, &key);
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name: key.name.to_string(), outcome: (), changes_identity: true })
     })
     .await
 }
 
 fn activity(action: &'static str, event: &'static str, what: &str, caller: &Caller, key: &ApiKey) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "api_key",
-        object_id: key.id.to_string(),
-        object_name: key.name.to_string(),
-        project_id: None,
-        message: format!("API key {} of {} {what}", key.name, caller.identity.user_name),
-    }
+    let message = format!("API key {} of {} {what}", key.name, caller.identity.user_name);
+    Activity::new("api_key", key.id, action, event, message)
 }

@@ -34,7 +34,7 @@ impl Default for Catalog {
 }
 
 impl Catalog {
-    /// After any write of images, flavors or keys by this process.
+    /// Drops everything. This process calls it after any write of images, flavors or keys.
     pub fn invalidate(&self) {
         self.images.invalidate();
         self.flavors.invalidate();

@@ -30,11 +30,11 @@ pub enum LogFrom {
 /// Part of a log that is complete for now.
 pub struct LogPart {
     pub bytes: Bytes,
-    /// Of the first byte.
+    /// The offset of the first byte.
     pub offset: u64,
-    /// Ask again from here.
+    /// The offset to continue from.
     pub next_offset: u64,
-    /// The beginning asked for is no longer kept.
+    /// Whether the requested beginning is no longer kept.
     pub truncated: bool,
 }
 
@@ -91,7 +91,7 @@ pub async fn follow(app: &App, grant: &Grant, from: LogFrom) -> Result<LogStream
 }
 
 impl LogStream {
-    /// Of the first byte, when it is known already.
+    /// The offset of the first byte, when it is already known.
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         self.first.as_ref().map(|first| first.next_offset.saturating_sub(first.data.len() as u64))
@@ -106,7 +106,7 @@ impl LogStream {
     pub fn bytes(self, shutdown: CancellationToken) -> impl futures::Stream<Item = Result<Bytes, Problem>> + Send {
         let Self { session: Session { input, mut output }, first } = self;
         async_stream::stream! {
-            // Its end would tell the host that nobody reads.
+            // Dropping it would tell the host that nobody reads.
             let _input = input;
             if let Some(first) = first {
                 yield Ok(first.data);

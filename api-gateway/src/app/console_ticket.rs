@@ -10,11 +10,11 @@ use crate::{
     failure::ApiError,
 };
 use domain::{
-    AuditId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp,
-    event::AuditEntry,
+    ErrorKind, InstanceId, Problem, ProjectId, Timestamp,
     instance::Instance,
     policy::{self, Action, Decision, Resource},
 };
+use operation::{Activity, AuditOutcome};
 use parking_lot::Mutex;
 use service_kit::context::CallContext;
 use sha2::{Digest, Sha256};
@@ -26,7 +26,7 @@ use std::{
 use store::{AuditInsert, Unit};
 
 pub const TICKET_SECS: u64 = 60;
-/// Tickets that nobody has used; past it the oldest go first.
+/// How many unused tickets are kept; beyond that the oldest is dropped.
 const TICKETS_MAX: usize = 10_000;
 
 /// Whose console, and for whom.
@@ -34,7 +34,7 @@ const TICKETS_MAX: usize = 10_000;
 pub struct Grant {
     pub project_id: ProjectId,
     pub instance_id: InstanceId,
-    /// Who asked. The right is asked for anew when the ticket is used, and while the session lasts.
+    /// Who requested the ticket. The right is checked again when the ticket is used, and while the session lasts.
     pub identity: Arc<Identity>,
     /// The session's calls carry it.
     pub context: CallContext,
@@ -46,7 +46,7 @@ impl Grant {
         Self { project_id, instance_id, identity: Arc::clone(&caller.identity), context: caller.context(None, false) }
     }
 
-    /// Whether the principal (still) has the right: roles, keys and users go.
+    /// Whether the principal still has the right: roles, keys and users may be removed.
     pub async fn stands(&self, app: &App) -> Result<bool, ApiError> {
         let current = app.auth().identities.again(&self.identity).await?;
         let resource = Resource::Project(self.project_id);
@@ -58,7 +58,7 @@ impl Grant {
 
 #[derive(Default)]
 pub struct Tickets {
-    /// By hash, so that how long a look takes says nothing of the tickets there are.
+    /// The tickets by their hashes, so that the time of a lookup reveals nothing about the existing tickets.
     granted: Mutex<HashMap<[u8; 32], (Instant, Grant)>>,
 }
 
@@ -91,19 +91,10 @@ fn key_of(ticket: &str) -> [u8; 32] {
 
 /// Gives the caller a ticket for the console of an instance, and when it ends. The audit log says who looked into whose machine.
 pub async fn issue(app: &App, caller: &Caller, instance: &Instance) -> Result<(String, Timestamp), ApiError> {
-    let entry = AuditEntry {
-        id: AuditId::new(),
-        at: Timestamp::now(),
-        principal: caller.identity.label.clone(),
-        principal_name: caller.identity.display.clone(),
-        project_id: Some(instance.project_id),
-        action: "instance.console".to_owned(),
-        object_kind: "instance".to_owned(),
-        object_id: instance.id.to_string(),
-        request_id: caller.request_id.clone(),
-        outcome: "accepted".to_owned(),
-        detail: format!("a ticket for the console of {}", instance.name),
-    };
+    let detail = format!("a ticket for the console of {}", instance.name);
+    let activity =
+        Activity::new("instance", instance.id, "instance.console", "", detail).in_project(instance.project_id);
+    let entry = activity.audit_entry(&caller.context(None, false), AuditOutcome::Accepted, Timestamp::now());
     app.store().commit(Unit::new().op(AuditInsert(entry))).await?;
     Ok(app.tickets().issue(Grant::new(caller, instance.project_id, instance.id), Instant::now()))
 }
@@ -118,9 +109,9 @@ fn bad_ticket() -> Problem {
     Problem::new(
         ErrorKind::Unauthenticated,
         "bad_ticket",
-        "the console's ticket is unknown, expired or used: each opens one session within a minute",
+        "the console's ticket is unknown, has expired or was used: a ticket opens one session within a minute",
     )
-    .with_hint("ask for another one: POST /v1/instances/{instance}/console-ticket")
+    .with_hint("request a new ticket: POST /v1/instances/{instance}/console-ticket")
 }
 
 /// Where the ticket is used: `ws://…/v1/console?ticket=…`.

@@ -28,9 +28,9 @@ const CHUNKS: usize = 8;
 /// Events rendered into one chunk before it is handed on, bytes.
 const CHUNK_BYTES: usize = 32 * 1024;
 
-/// Which events a subscriber wants.
+/// Which events a subscriber gets.
 #[derive(Debug, Clone)]
-pub enum Wanted {
+pub enum EventScope {
     /// All that they may see.
     Visible,
     Project(ProjectId),
@@ -38,27 +38,27 @@ pub enum Wanted {
 
 pub struct Subscription {
     pub identity: Arc<Identity>,
-    pub wanted: Wanted,
+    pub scope: EventScope,
     /// The last id seen; `None` starts now.
     pub after: Option<i64>,
 }
 
-/// What the stream may carry at this moment.
+/// Which events the subscriber may see at this moment.
 enum Filter {
     All,
     Projects(Vec<ProjectId>),
 }
 
 impl Filter {
-    /// `None`: nothing any more.
-    fn of(identity: &Identity, wanted: &Wanted) -> Option<Self> {
+    /// `None`: the subscriber may no longer see any.
+    fn of(identity: &Identity, scope: &EventScope) -> Option<Self> {
         let may_read = |id: ProjectId| {
             policy::decide(&identity.principal, Action::ProjectRead, Resource::Project(id)) == Decision::Allow
         };
-        match wanted {
-            Wanted::Project(id) => may_read(*id).then(|| Self::Projects(vec![*id])),
-            Wanted::Visible if identity.principal.system_admin => Some(Self::All),
-            Wanted::Visible => Some(Self::Projects(
+        match scope {
+            EventScope::Project(id) => may_read(*id).then(|| Self::Projects(vec![*id])),
+            EventScope::Visible if identity.principal.system_admin => Some(Self::All),
+            EventScope::Visible => Some(Self::Projects(
                 identity.principal.roles.iter().map(|(id, _)| *id).filter(|id| may_read(*id)).collect(),
             )),
         }
@@ -82,7 +82,7 @@ impl Filter {
 
 /// Why the task stops; the reader sees the end of the stream and comes back.
 #[derive(Debug)]
-enum End {
+enum StreamEnd {
     ReaderGone,
     ReaderSlow,
     NotAllowed,
@@ -90,13 +90,13 @@ enum End {
     Failed(ApiError),
 }
 
-impl From<ApiError> for End {
+impl From<ApiError> for StreamEnd {
     fn from(error: ApiError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<store::ReadError> for End {
+impl From<store::ReadError> for StreamEnd {
     fn from(error: store::ReadError) -> Self {
         Self::Failed(error.into())
     }
@@ -108,7 +108,7 @@ pub async fn open(
     subscription: Subscription,
     slot: OwnedSemaphorePermit,
 ) -> Result<mpsc::Receiver<Result<Bytes, Infallible>>, ApiError> {
-    let filter = Filter::of(&subscription.identity, &subscription.wanted).ok_or_else(|| {
+    let filter = Filter::of(&subscription.identity, &subscription.scope).ok_or_else(|| {
         Problem::new(ErrorKind::PermissionDenied, "permission_denied", "this needs a role in the project")
     })?;
     let receiver = app.events().subscribe().await?;
@@ -129,17 +129,17 @@ pub async fn open(
     let pump = Pump {
         app: app.clone(),
         identity: subscription.identity,
-        wanted: subscription.wanted,
+        scope: subscription.scope,
         filter,
         sent,
-        out: Out { tx, chunk, patience: SLOW_AFTER },
+        out: Out { tx, chunk, timeout: SLOW_AFTER },
     };
     app.tasks().spawn(async move {
         let end = pump.run(receiver).await;
         drop(slot);
         match end {
-            End::Failed(error) => tracing::warn!(problem = %error.problem(), "an event stream ended"),
-            End::ReaderGone | End::ReaderSlow | End::NotAllowed | End::Shutdown => {
+            StreamEnd::Failed(error) => tracing::warn!(problem = %error.problem(), "an event stream ended"),
+            StreamEnd::ReaderGone | StreamEnd::ReaderSlow | StreamEnd::NotAllowed | StreamEnd::Shutdown => {
                 tracing::debug!(?end, "an event stream ended");
             }
         }
@@ -150,8 +150,8 @@ pub async fn open(
 struct Out {
     tx: mpsc::Sender<Result<Bytes, Infallible>>,
     chunk: String,
-    /// How long a reader may take nothing.
-    patience: Duration,
+    /// How long a reader may take nothing before it is disconnected.
+    timeout: Duration,
 }
 
 impl Out {
@@ -161,19 +161,19 @@ impl Out {
     }
 
     /// Hands the chunk on; waits for a reader that is busy, not for one that sleeps.
-    async fn flush(&mut self) -> Result<(), End> {
+    async fn flush(&mut self) -> Result<(), StreamEnd> {
         if self.chunk.is_empty() {
             return Ok(());
         }
         let bytes = Bytes::from(std::mem::take(&mut self.chunk));
-        match self.tx.send_timeout(Ok(bytes), self.patience).await {
+        match self.tx.send_timeout(Ok(bytes), self.timeout).await {
             Ok(()) => Ok(()),
-            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(End::ReaderGone),
-            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(End::ReaderSlow),
+            Err(mpsc::error::SendTimeoutError::Closed(_)) => Err(StreamEnd::ReaderGone),
+            Err(mpsc::error::SendTimeoutError::Timeout(_)) => Err(StreamEnd::ReaderSlow),
         }
     }
 
-    async fn flush_if_full(&mut self) -> Result<(), End> {
+    async fn flush_if_full(&mut self) -> Result<(), StreamEnd> {
         if self.chunk.len() >= CHUNK_BYTES { self.flush().await } else { Ok(()) }
     }
 }
@@ -181,7 +181,7 @@ impl Out {
 struct Pump {
     app: App,
     identity: Arc<Identity>,
-    wanted: Wanted,
+    scope: EventScope,
     filter: Filter,
     /// Every visible event up to this id was sent.
     sent: i64,
@@ -189,21 +189,21 @@ struct Pump {
 }
 
 impl Pump {
-    async fn run(mut self, mut receiver: broadcast::Receiver<Arc<Event>>) -> End {
+    async fn run(mut self, mut receiver: broadcast::Receiver<Arc<Event>>) -> StreamEnd {
         match self.pump(&mut receiver).await {
             Err(end) => end,
             Ok(never) => match never {},
         }
     }
 
-    async fn pump(&mut self, receiver: &mut broadcast::Receiver<Arc<Event>>) -> Result<Infallible, End> {
+    async fn pump(&mut self, receiver: &mut broadcast::Receiver<Arc<Event>>) -> Result<Infallible, StreamEnd> {
         self.catch_up().await?;
         let shutdown = self.app.shutdown().clone();
         let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Err(End::Shutdown),
-                () = self.out.tx.closed() => return Err(End::ReaderGone),
+                () = shutdown.cancelled() => return Err(StreamEnd::Shutdown),
+                () = self.out.tx.closed() => return Err(StreamEnd::ReaderGone),
                 _ = keep_alive.tick() => self.keep_alive().await?,
                 received = receiver.recv() => match received {
                     Ok(event) => {
@@ -218,14 +218,14 @@ impl Pump {
                         self.out.flush().await?;
                     }
                     Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up().await?,
-                    Err(broadcast::error::RecvError::Closed) => return Err(End::Shutdown),
+                    Err(broadcast::error::RecvError::Closed) => return Err(StreamEnd::Shutdown),
                 }
             }
         }
     }
 
     /// Sends what the database has behind `sent`.
-    async fn catch_up(&mut self) -> Result<(), End> {
+    async fn catch_up(&mut self) -> Result<(), StreamEnd> {
         loop {
             let events = self.app.store().event_after(self.sent, self.filter.one(), BATCH).await?;
             let last_page = events.len() < BATCH as usize;
@@ -250,10 +250,10 @@ impl Pump {
         }
     }
 
-    async fn keep_alive(&mut self) -> Result<(), End> {
+    async fn keep_alive(&mut self) -> Result<(), StreamEnd> {
         let current = self.app.auth().identities.again(&self.identity).await?;
-        let filter = current.as_ref().and_then(|identity| Filter::of(identity, &self.wanted));
-        let (Some(identity), Some(filter)) = (current, filter) else { return Err(End::NotAllowed) };
+        let filter = current.as_ref().and_then(|identity| Filter::of(identity, &self.scope));
+        let (Some(identity), Some(filter)) = (current, filter) else { return Err(StreamEnd::NotAllowed) };
         (self.identity, self.filter) = (identity, filter);
         self.out.chunk.push_str(": keep-alive\n\n");
         self.out.flush().await
@@ -297,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn a_reader_that_takes_nothing_is_given_up_and_holds_a_bounded_number_of_chunks() {
         let (tx, mut rx) = mpsc::channel(CHUNKS);
-        let mut out = Out { tx, chunk: String::new(), patience: Duration::from_millis(20) };
+        let mut out = Out { tx, chunk: String::new(), timeout: Duration::from_millis(20) };
         let mut sent = 0;
         let end = loop {
             out.chunk.push_str(": x\n\n");
@@ -306,14 +306,14 @@ mod tests {
                 Err(end) => break end,
             }
         };
-        assert!(matches!(end, End::ReaderSlow), "{end:?}");
+        assert!(matches!(end, StreamEnd::ReaderSlow), "{end:?}");
         assert_eq!(sent, CHUNKS);
         rx.recv().await.expect("a chunk is there").expect("bytes");
         out.chunk.push_str(": y\n\n");
         out.flush().await.expect("a reader that reads again goes on");
         drop(rx);
         out.chunk.push_str(": z\n\n");
-        assert!(matches!(out.flush().await, Err(End::ReaderGone)));
+        assert!(matches!(out.flush().await, Err(StreamEnd::ReaderGone)));
     }
 
     #[test]
@@ -344,14 +344,14 @@ mod tests {
             data: serde_json::Value::Null,
         };
         let passes =
-            |who: &Identity, wanted, project| Filter::of(who, &wanted).is_some_and(|f| f.passes(&event(project)));
+            |who: &Identity, scope, project| Filter::of(who, &scope).is_some_and(|f| f.passes(&event(project)));
         let (ann, root) = (identity(false, vec![(mine, Role::Reader)]), identity(true, vec![]));
-        assert!(passes(&ann, Wanted::Visible, Some(mine)));
-        assert!(!passes(&ann, Wanted::Visible, Some(other)));
-        assert!(!passes(&ann, Wanted::Visible, None), "the system's own are for its administrators");
-        assert!(passes(&root, Wanted::Visible, None));
-        assert!(passes(&root, Wanted::Project(other), Some(other)));
-        assert!(!passes(&root, Wanted::Project(other), Some(mine)));
-        assert!(Filter::of(&ann, &Wanted::Project(other)).is_none());
+        assert!(passes(&ann, EventScope::Visible, Some(mine)));
+        assert!(!passes(&ann, EventScope::Visible, Some(other)));
+        assert!(!passes(&ann, EventScope::Visible, None), "the system's own are for its administrators");
+        assert!(passes(&root, EventScope::Visible, None));
+        assert!(passes(&root, EventScope::Project(other), Some(other)));
+        assert!(!passes(&root, EventScope::Project(other), Some(mine)));
+        assert!(Filter::of(&ann, &EventScope::Project(other)).is_none());
     }
 }

@@ -10,10 +10,7 @@
 //!
 //! Invariant: every event with an id above the position at the time of `subscribe` reaches the subscriber or is reported as lag.
 
-use crate::{
-    config::ApiConfig,
-    failure::{ApiError, chain},
-};
+use crate::{config::ApiConfig, failure::ApiError};
 use domain::event::Event;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc, time::Duration};
@@ -96,7 +93,7 @@ impl EventHub {
         Ok(receiver)
     }
 
-    /// To wait for a change of one object: make this, look at the object, and wait only if it isn't as wished yet.
+    /// To wait for a change of one object: make this, read the object, and wait only if it isn't as expected yet.
     pub async fn watch_object(&self, object_id: impl Into<String>) -> Result<ObjectWatch<'_>, ApiError> {
         let object_id = object_id.into();
         let watch = {
@@ -119,7 +116,7 @@ impl EventHub {
         Ok(())
     }
 
-    /// Whether nobody waits; then the position is forgotten.
+    /// Returns whether nobody waits, and forgets the position then.
     async fn rests(&self) -> bool {
         let mut position = self.position.lock().await;
         let waiters = self.waiters.lock().len();
@@ -149,7 +146,10 @@ impl EventHub {
                 }
                 Err(error) => {
                     if !failing {
-                        tracing::warn!(cause = chain(&error), "events can't be read; trying on");
+                        tracing::warn!(
+                            cause = service_kit::error_chain(&error),
+                            "events can't be read; it is tried again"
+                        );
                     }
                     failing = true;
                     false

@@ -5,7 +5,7 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         plan::Done,
     },
     auth::caller::Caller,
@@ -16,6 +16,7 @@ use domain::{
     flavor::{Flavor, Pinning, Size},
     limits,
 };
+use operation::Activity;
 use store::{FlavorDelete, FlavorInsert, Unit};
 
 pub struct FlavorRequest {
@@ -62,7 +63,7 @@ pub async fn create(
             created_at: flavor.created_at,
         });
         let activity = activity("flavor.create", "flavor.created", "was created", &flavor);
-        Ok(OwnChange { unit, activity, outcome: flavor, changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name: flavor.name.to_string(), outcome: flavor, changes_identity: false })
     })
     .await
 }
@@ -73,19 +74,12 @@ pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> R
         intent.check_generation(flavor.generation)?;
         let unit = Unit::new().op(FlavorDelete { id: flavor.id });
         let activity = activity("flavor.delete", "flavor.deleted", "was deleted", &flavor);
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name: flavor.name.to_string(), outcome: (), changes_identity: false })
     })
     .await
 }
 
 fn activity(action: &'static str, event: &'static str, what: &str, flavor: &Flavor) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "flavor",
-        object_id: flavor.id.to_string(),
-        object_name: flavor.name.to_string(),
-        project_id: None,
-        message: format!("flavor {} {what}", flavor.name),
-    }
+    let message = format!("flavor {} {what}", flavor.name);
+    Activity::new("flavor", flavor.id, action, event, message)
 }

@@ -23,7 +23,7 @@ pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
     found.ok_or_else(|| Problem::not_found("host", shown(key)).into())
 }
 
-/// What an operator decides on a host. What isn't named stays.
+/// A change that an operator decides on a host. What it doesn't name stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostChange {
     pub cordoned: Option<bool>,
@@ -39,7 +39,7 @@ pub struct HostChange {
     pub reserved: Option<HostReserve>,
 }
 
-/// What is kept from instances.
+/// What the operator reserves, so that instances can't use it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostReserve {
     pub vcpus: Option<u32>,

@@ -32,7 +32,7 @@ pub async fn find(app: &App, key: &str) -> Result<HostTokenRow, ApiError> {
     };
     found.ok_or_else(|| {
         Problem::not_found("host token", shown(key))
-            .with_hint("list what there is with `iaasctl host token list`")
+            .with_hint("`iaasctl host token list` shows the existing tokens")
             .into()
     })
 }
@@ -68,7 +68,7 @@ pub async fn create(
     let expires_at = Timestamp(answer.expires_at);
     if intent.dry_run {
         let whom = name.as_ref().map_or_else(|| "any one new host".to_owned(), |name| format!("host {name}"));
-        let summary = format!("a token would be made that admits {whom} until {expires_at}");
+        let summary = format!("a token would be created that admits {whom} until {expires_at}");
         return Ok(Done::Plan(Plan::of(summary, Vec::new())));
     }
     let token = JoinToken { secret, ca_sha256: answer.ca_sha256, urls: api_urls(&app.config().api) };

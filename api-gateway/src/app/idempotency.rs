@@ -20,52 +20,15 @@ use crate::{
     failure::ApiError,
 };
 use domain::{ErrorKind, OperationId, Problem, Timestamp};
-use parking_lot::Mutex;
+use operation::Turn;
 use service_kit::context::CallContext;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
-use store::{CommitError, Constraint, IdempotencyInsert, Unit};
-use tokio::sync::OwnedMutexGuard;
+use store::{CommitError, Constraint, IdempotencyInsert, OperationTable, Unit};
 use uuid::Uuid;
 
-/// (principal, key).
-type KeyName = (String, String);
+/// A principal and the key that they chose.
+pub(crate) type KeyName = (String, String);
 
-/// The keys that are being worked on in this process.
-#[derive(Default)]
-pub struct InFlight {
-    keys: Mutex<HashMap<KeyName, Weak<tokio::sync::Mutex<()>>>>,
-}
-
-/// Held while a key is worked on.
-pub struct KeyLock {
-    _held: OwnedMutexGuard<()>,
-}
-
-impl InFlight {
-    pub(crate) async fn lock(&self, principal: &str, key: &str) -> KeyLock {
-        let mutex = {
-            let mut keys = self.keys.lock();
-            if keys.len() > 1024 {
-                keys.retain(|_, weak| weak.strong_count() > 0);
-            }
-            let slot = keys.entry((principal.to_owned(), key.to_owned())).or_default();
-            match slot.upgrade() {
-                Some(mutex) => mutex,
-                None => {
-                    let mutex = Arc::new(tokio::sync::Mutex::new(()));
-                    *slot = Arc::downgrade(&mutex);
-                    mutex
-                }
-            }
-        };
-        KeyLock { _held: mutex.lock_owned().await }
-    }
-}
-
-/// What a key was found to mean.
+/// The operation and the objects that a key means.
 pub(crate) struct Known {
     pub operation_id: OperationId,
     pub ids: Vec<Uuid>,
@@ -109,12 +72,12 @@ pub(crate) fn row(
 /// The right to run a mutation of an object that another service owns: the context to call with, and the ids that the request means.
 pub struct IdempotencyRecord {
     pub context: CallContext,
-    /// What `ids` returned when the key was used first.
+    /// The ids that were committed when the key was used first.
     pub ids: Vec<Uuid>,
     /// The request came before: the owner will answer with the first outcome.
     pub repeated: bool,
     if_match: Option<i64>,
-    _lock: Option<KeyLock>,
+    _turn: Option<Turn<KeyName>>,
 }
 
 impl IdempotencyRecord {
@@ -127,33 +90,46 @@ impl IdempotencyRecord {
         intent: &Intent,
         ids: impl Future<Output = Result<Vec<Uuid>, ApiError>> + Send,
     ) -> Result<Self, ApiError> {
-        let record = |operation_id, ids, repeated, lock| Self {
+        let record = |operation_id, ids, repeated, turn| Self {
             context: caller.context(operation_id, intent.dry_run),
             ids,
             repeated,
             if_match: intent.if_match,
-            _lock: lock,
+            _turn: turn,
         };
         let Some(key) = &intent.key else {
             return Ok(record(None, ids.await?, false, None));
         };
         let principal = &caller.identity.label;
-        let lock = app.in_flight().lock(principal, &key.key).await;
+        let turn = app.in_flight().enter((principal.clone(), key.key.clone())).await;
         if let Some(known) = find(app, principal, &key.key, &key.request_hash).await? {
-            return Ok(record(Some(known.operation_id), known.ids, true, Some(lock)));
+            return Ok(record(Some(known.operation_id), known.ids, true, Some(turn)));
         }
         let ids = ids.await?;
         let operation_id = OperationId::new();
         let unit = row(app, principal, intent, operation_id, &ids).into_iter().fold(Unit::new(), Unit::op);
         match app.store().commit(unit).await {
-            Ok(()) => Ok(record(Some(operation_id), ids, false, Some(lock))),
+            Ok(()) => Ok(record(Some(operation_id), ids, false, Some(turn))),
             // The same request at another gateway was faster.
             Err(CommitError::Constraint(Constraint::IdempotencyRepeated)) => {
                 let known = find(app, principal, &key.key, &key.request_hash).await?;
-                let known = known.ok_or_else(|| Problem::unavailable("the idempotency key is in motion"))?;
-                Ok(record(Some(known.operation_id), known.ids, true, Some(lock)))
+                let known = known
+                    .ok_or_else(|| Problem::unavailable("another request with this Idempotency-Key is in progress"))?;
+                Ok(record(Some(known.operation_id), known.ids, true, Some(turn)))
             }
             Err(other) => Err(other.into()),
+        }
+    }
+
+    /// The answer of an earlier request with the same key, if that one was accepted. The names in a repeat may mean nothing any more (the image
+    /// was deleted since), so this is read before they are looked up.
+    pub async fn first_answer<M>(&self, app: &App, table: OperationTable) -> Result<Option<M>, ApiError>
+    where
+        M: prost::Message + Default,
+    {
+        match self.context.operation_id.filter(|_| self.repeated) {
+            Some(id) => Ok(operation::find_outcome(app.store(), table, id).await?),
+            None => Ok(None),
         }
     }
 
@@ -173,23 +149,5 @@ impl IdempotencyRecord {
             problem.code = "precondition_failed".to_owned();
         }
         problem.into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_key_is_worked_on_by_one_at_a_time() {
-        let in_flight = InFlight::default();
-        let first = in_flight.lock("user:a", "k").await;
-        let other = in_flight.lock("user:b", "k").await;
-        let second = in_flight.lock("user:a", "k");
-        tokio::pin!(second);
-        assert!(futures::poll!(&mut second).is_pending());
-        drop(first);
-        drop(second.await);
-        drop(other);
     }
 }

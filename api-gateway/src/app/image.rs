@@ -30,9 +30,9 @@ pub async fn find_own(app: &App, project_id: ProjectId, key: &str) -> Result<Ima
     Err(Problem::new(
         ErrorKind::PermissionDenied,
         "foreign_image",
-        format!("image {} is a public one of another project: it can be used here, not changed", image.name),
+        format!("image {} is a public image of another project: it can be used here, but not changed", image.name),
     )
-    .with_hint("ask in the project that owns it, or make an image of your own")
+    .with_hint("change it in the project that owns it, or create an image of your own")
     .into())
 }
 
@@ -59,10 +59,10 @@ pub async fn create(
         return Err(Problem::new(
             ErrorKind::PermissionDenied,
             "permission_denied",
-            "a public image needs a system administrator: every project can boot it",
+            "only a system administrator can create a public image, since every project can boot it",
         )
-        .with_field("/visibility", "private is what you may make")
-        .with_hint("leave visibility out, or ask an administrator to publish it")
+        .with_field("/visibility", "you may only create private images")
+        .with_hint("leave visibility out, or ask an administrator to create it")
         .into());
     }
     let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![ImageId::new().0]) }).await?;

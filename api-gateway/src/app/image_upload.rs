@@ -28,7 +28,7 @@ use tokio_stream::wrappers::ReceiverStream;
 const BUFFERED: usize = 4;
 /// A caller that sends nothing for this long is given up.
 const STALLED: Duration = Duration::from_secs(60);
-/// What is read of a body whose upload was refused already.
+/// How much is read of a body whose upload was already refused.
 const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
 const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Pieces of one gRPC message.
@@ -138,7 +138,7 @@ async fn feed<E>(
                 return Err(Problem::new(
                     ErrorKind::InvalidArgument,
                     "upload_cut",
-                    "the upload broke off before its end; nothing of it was kept",
+                    "the upload ended too early; nothing of it was kept",
                 )
                 .with_hint("send it again from the start"));
             }
@@ -146,7 +146,7 @@ async fn feed<E>(
                 return Err(Problem::new(
                     ErrorKind::DeadlineExceeded,
                     "upload_stalled",
-                    format!("no byte came for {} s; nothing of the upload was kept", STALLED.as_secs()),
+                    format!("no data arrived for {} seconds; nothing of the upload was kept", STALLED.as_secs()),
                 )
                 .with_hint("send it again from the start"));
             }

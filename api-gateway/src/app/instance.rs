@@ -6,8 +6,7 @@ use crate::{
         App,
         catalog::shown,
         idempotency::IdempotencyRecord,
-        instance_check::{CheckedCreate, SizeAsked},
-        instance_nic,
+        instance_nic::{self, NicRequest},
         intent::Intent,
         network::find,
         placement_group,
@@ -15,15 +14,13 @@ use crate::{
     },
     auth::caller::Caller,
     failure::ApiError,
-    v1::view::{nic::NicRequest, placement::PlacementRequest},
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
-    DiskId, ErrorKind, InstanceId, PortId, Problem, ProjectId,
+    DiskId, ErrorKind, InstanceId, Name, PortId, Problem, ProjectId,
     explain::PlacementRecord,
     flavor::{Pinning, Size},
     image::{Image, ImageKind},
-    instance::{Instance, InstanceSpec, OnCrash, Power, default_stop_timeout_secs},
+    instance::{Instance, InstanceSpec, OnCrash, OnHostLoss, Power, default_stop_timeout_secs},
     placement::{Fill, PlacementConstraints},
     validate,
 };
@@ -56,17 +53,38 @@ async fn find_id(app: &App, project_id: ProjectId, key: &str) -> Result<Instance
     }
 }
 
-/// The answer of an earlier request with the same idempotency key, if that one got as far. The names in a repeat may mean nothing any
-/// more (the image was deleted since), so this is requested before they are looked up.
-async fn replayed<M: prost::Message + Default>(app: &App, record: &IdempotencyRecord) -> Result<Option<M>, ApiError> {
-    let Some(id) = record.context.operation_id.filter(|_| record.repeated) else { return Ok(None) };
-    let Some(outcome) = app.store().operation_find(OperationTable::Compute, id).await? else { return Ok(None) };
-    let bytes = BASE64_STANDARD
-        .decode(outcome)
-        .map_err(|error| ApiError::internal("a stored outcome is not base64", &error))?;
-    M::decode(bytes.as_slice())
-        .map(Some)
-        .map_err(|error| ApiError::internal("a stored outcome can't be decoded", &error))
+/// A size as requested.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SizeRequest {
+    /// A flavor's id or name.
+    Flavor(String),
+    Given {
+        vcpus: u32,
+        memory_mib: u64,
+        /// None: the smallest that the image needs.
+        disk_gib: Option<u64>,
+    },
+}
+
+/// New instances whose form was checked. Keys (ids or names) are still to be looked up.
+#[derive(Debug, Clone)]
+pub struct CreateRequest {
+    pub names: Vec<Name>,
+    pub fill: Fill,
+    pub image: String,
+    pub size: SizeRequest,
+    pub ssh_keys: Vec<String>,
+    pub user_data_base64: String,
+    pub tags: BTreeMap<String, String>,
+    pub on_crash: OnCrash,
+    pub on_host_loss: OnHostLoss,
+    pub zone: Option<String>,
+    pub placement_groups: Vec<String>,
+    /// The constraints without groups and pinning, which come from the groups' keys and the flavor.
+    pub constraints: PlacementConstraints,
+    pub power: Power,
+    /// None: a NIC on the project's network `default`, if there is one.
+    pub nics: Option<Vec<NicRequest>>,
 }
 
 /// The instances of one request, and those of its names that had no place.
@@ -86,22 +104,22 @@ pub async fn create(
     app: &App,
     caller: &Caller,
     project_id: ProjectId,
-    requested: CheckedCreate,
+    requested: CreateRequest,
     intent: &Intent,
 ) -> Result<Done<Created>, ApiError> {
     let count = requested.names.len();
-    let ports = count * instance_nic::ports_each(requested.networks.as_ref());
+    let ports = count * instance_nic::ports_each(requested.nics.as_ref());
     // For each instance: itself, its root disk, and a port for each of its NICs.
     let mint = || {
         let instances = (0..count).map(|_| InstanceId::new().0).chain((0..count).map(|_| DiskId::new().0));
         instances.chain((0..ports).map(|_| PortId::new().0)).collect()
     };
     let record = IdempotencyRecord::open(app, caller, intent, async { Ok(mint()) }).await?;
-    let answer = match replayed::<pb::CreateInstancesResponse>(app, &record).await? {
+    let answer = match record.first_answer::<pb::CreateInstancesResponse>(app, OperationTable::Compute).await? {
         Some(answer) => answer,
         None => {
             let spec = resolve(app, project_id, &requested).await?;
-            let nics = instance_nic::resolve_all(app, project_id, requested.networks.as_ref()).await?;
+            let nics = instance_nic::resolve_all(app, project_id, requested.nics.as_ref()).await?;
             let request = create_request(project_id, &requested, &spec, &nics, &record.ids);
             let answer = app.cluster().create_instances(record.request(request)).await;
             answer.map_err(|status| refused(caller, &record, status))?.into_inner()
@@ -123,7 +141,7 @@ fn not_created(not_made: pb::NotMade) -> Result<NotCreated, ApiError> {
 
 fn create_request(
     project_id: ProjectId,
-    requested: &CheckedCreate,
+    requested: &CreateRequest,
     spec: &InstanceSpec,
     nics: &[pb::NicRequest],
     ids: &[Uuid],
@@ -131,7 +149,7 @@ fn create_request(
     let count = requested.names.len();
     let (instance_ids, rest) = ids.split_at(count.min(ids.len()));
     let (disk_ids, port_ids) = rest.split_at(count.min(rest.len()));
-    let ports_each = instance_nic::ports_each(requested.networks.as_ref());
+    let ports_each = instance_nic::ports_each(requested.nics.as_ref());
     let has_disk = spec.size.disk_gib > 0;
     let each = requested.names.iter().zip(instance_ids).zip(disk_ids).enumerate();
     let instances = each.map(|(at, ((name, id), disk))| pb::InstanceRequest {
@@ -153,15 +171,15 @@ fn create_request(
 }
 
 /// Ids and numbers for the names in a create.
-async fn resolve(app: &App, project_id: ProjectId, requested: &CheckedCreate) -> Result<InstanceSpec, ApiError> {
+async fn resolve(app: &App, project_id: ProjectId, requested: &CreateRequest) -> Result<InstanceSpec, ApiError> {
     let catalog = app.catalog();
     let image = catalog.image(app, project_id, &requested.image).await?;
     let (size, flavor, pinning) = match &requested.size {
-        SizeAsked::Flavor(key) => {
+        SizeRequest::Flavor(key) => {
             let flavor = catalog.flavor(app, key).await?;
             (flavor.size, flavor.name.to_string(), flavor.pinning)
         }
-        SizeAsked::Given { vcpus, memory_mib, disk_gib } => {
+        SizeRequest::Given { vcpus, memory_mib, disk_gib } => {
             let disk_gib = disk_gib.unwrap_or_else(|| least_disk_gib(&image));
             (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new(), Pinning::None)
         }
@@ -171,7 +189,7 @@ async fn resolve(app: &App, project_id: ProjectId, requested: &CheckedCreate) ->
     for key in &requested.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
     }
-    let placement = PlacementConstraints { pinning, ..resolve_placement(app, project_id, &requested.placement).await? };
+    let placement = PlacementConstraints { pinning, ..resolve_placement(app, project_id, requested).await? };
     Ok(InstanceSpec {
         size,
         flavor,
@@ -196,26 +214,17 @@ async fn resolve(app: &App, project_id: ProjectId, requested: &CheckedCreate) ->
 async fn resolve_placement(
     app: &App,
     project_id: ProjectId,
-    requested: &PlacementRequest,
+    requested: &CreateRequest,
 ) -> Result<PlacementConstraints, ApiError> {
-    let mut groups = Vec::with_capacity(requested.groups.len());
-    for (at, key) in requested.groups.iter().enumerate() {
+    let mut groups = Vec::with_capacity(requested.placement_groups.len());
+    for (at, key) in requested.placement_groups.iter().enumerate() {
         let field = format!("/placement/groups/{at}");
         let group = find::in_field(&field, placement_group::find(app, project_id, key)).await?;
         groups.push(group.id);
     }
     groups.sort_unstable();
     groups.dedup();
-    Ok(PlacementConstraints {
-        // Filled from the flavor.
-        pinning: Pinning::None,
-        required_tags: requested.required_tags.clone(),
-        forbidden_tags: requested.forbidden_tags.clone(),
-        cpu_features: requested.cpu_features.clone(),
-        groups,
-        dedicated: requested.dedicated,
-        preemptible_class: requested.preemptible_class,
-    })
+    Ok(PlacementConstraints { groups, ..requested.constraints.clone() })
 }
 
 /// The smallest root disk that the image runs with.
@@ -242,7 +251,7 @@ pub enum ChangeRequest {
     Reboot {
         hard: bool,
     },
-    /// To the size of this flavor.
+    /// The instance gets the size of this flavor.
     ResizeToFlavor(String),
     /// The numbers that are given replace those of the present size.
     Resize {
@@ -250,7 +259,7 @@ pub enum ChangeRequest {
         memory_mib: Option<u64>,
         disk_gib: Option<u64>,
     },
-    /// From this image, or from the present one.
+    /// The root disk is made of this image, or of the present one.
     Rebuild(Option<String>),
     AttachNic(NicRequest),
     /// The NIC with this port, by id or name.
@@ -266,11 +275,11 @@ pub async fn change(
     intent: &Intent,
     requested: ChangeRequest,
 ) -> Result<Done<Instance>, ApiError> {
-    // The instance, and the port of a card that may come.
+    // The instance, and the port of a NIC that may be attached.
     let ids = async { Ok(vec![find_id(app, project_id, key).await?.0, PortId::new().0]) };
     let record = IdempotencyRecord::open(app, caller, intent, ids).await?;
     let id = known_id(&record)?;
-    let answer = match replayed::<pb::ChangeInstanceResponse>(app, &record).await? {
+    let answer = match record.first_answer::<pb::ChangeInstanceResponse>(app, OperationTable::Compute).await? {
         Some(answer) => answer,
         None => {
             let resizes = matches!(requested, ChangeRequest::Resize { .. } | ChangeRequest::ResizeToFlavor(_));

@@ -34,7 +34,7 @@ pub async fn list(app: &App, query: InstanceQuery, page: Page) -> Result<Vec<Ins
         (Some(key), Some(project_id)) => Some(app.catalog().image(app, project_id, key).await?.id),
         // Among all projects a name means nothing.
         (Some(key), None) => {
-            Some(key.parse().map_err(|_| Problem::invalid("image", "with all_projects an id is expected"))?)
+            Some(key.parse().map_err(|_| Problem::invalid("image", "an id is expected together with all_projects"))?)
         }
     };
     let host_id = match &host {

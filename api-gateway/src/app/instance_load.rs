@@ -31,7 +31,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     reading: bool,
-    wanted: Vec<(InstanceId, oneshot::Sender<Answer>)>,
+    queued: Vec<(InstanceId, oneshot::Sender<Answer>)>,
 }
 
 impl Shared {
@@ -66,7 +66,7 @@ impl InstanceLoader {
             let (answer, answered) = oneshot::channel();
             let start = {
                 let mut queue = self.0.queue();
-                queue.wanted.push((id, answer));
+                queue.queued.push((id, answer));
                 !std::mem::replace(&mut queue.reading, true)
             };
             if start {
@@ -86,14 +86,14 @@ async fn read_all(mut reading: Reading) {
     loop {
         let batch = {
             let mut queue = shared.queue();
-            let count = queue.wanted.len().min(BATCH);
+            let count = queue.queued.len().min(BATCH);
             if count == 0 {
                 // Under the lock, so that nobody joins a queue that is no longer read.
                 queue.reading = false;
                 reading.finished = true;
                 return;
             }
-            queue.wanted.drain(..count).collect::<Vec<_>>()
+            queue.queued.drain(..count).collect::<Vec<_>>()
         };
         let mut ids: Vec<InstanceId> = batch.iter().map(|(id, _)| *id).collect();
         ids.sort_unstable();
@@ -102,7 +102,7 @@ async fn read_all(mut reading: Reading) {
             Ok(rows) => {
                 let found: HashMap<InstanceId, Instance> = rows.into_iter().map(|row| (row.id, row.instance)).collect();
                 for (id, answer) in batch {
-                    // An error means that it is no longer wanted.
+                    // An error means that it is no longer queued.
                     let _ = answer.send(Ok(found.get(&id).cloned()));
                 }
             }

@@ -1,8 +1,8 @@
-//! `?wait=` for instances: the answer comes when the instance is as wished, or when it is certain that it won't be.
+//! `?wait=` for instances: the answer comes when the instance is as expected, or when it is certain that it won't be.
 //!
-//! A wait is woken by the instance's events (`app::events`), looks at the row (`app::instance_load`: one query for all who were woken),
+//! A wait is woken by the instance's events (`app::events`), reads the row (`app::instance_load`: one query for all who were woken),
 //! and decides here. Not every change of a row is an event: a reboot ends in the state it began in, and only `observed_generation`
-//! says that it is done. So a wait that is short of nothing but that looks again soon by itself.
+//! says that it is done. So a wait that lacks only this reads again soon by itself.
 
 use crate::{
     app::{App, wait},
@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Looks again without an event, should one go amiss.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// When only the host's word that it has caught up is missing.
-const LOOK_SOON: Duration = Duration::from_millis(50);
+/// How soon the row is read again without an event, in case one is missed.
+const REREAD_AFTER: Duration = Duration::from_secs(2);
+/// The same, when only the host's report that it has caught up is missing.
+const REREAD_SOON: Duration = Duration::from_millis(50);
 
-/// What is waited for.
+/// The state that is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WaitTarget {
@@ -40,7 +40,7 @@ impl WaitTarget {
             Self::Running => format!("instance {name} is not running"),
             Self::Stopped => format!("instance {name} is not stopped"),
             Self::Paused => format!("instance {name} is not paused"),
-            Self::Guest => format!("the guest of instance {name} hasn't said that it is up"),
+            Self::Guest => format!("the guest of instance {name} hasn't reported that it is up"),
             Self::Deleted => format!("instance {name} is not gone"),
         }
     }
@@ -56,7 +56,7 @@ impl WaitTarget {
     }
 }
 
-/// The change whose end is waited for: what it answered.
+/// The change that is waited for, by what it answered.
 #[derive(Debug, Clone, Copy)]
 pub struct After<'a> {
     pub answer: &'a Instance,
@@ -74,7 +74,7 @@ impl<'a> After<'a> {
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Waited {
-    /// As wished, or never to be (in error, or asked to be otherwise): look at its state.
+    /// The instance is as expected, or will never be (it is in error, or something else was requested meanwhile): its state says which.
     Instance(Box<Instance>),
     Gone,
 }
@@ -82,9 +82,9 @@ pub enum Waited {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
     Reached,
-    /// It won't come to what is waited for by itself.
-    Hopeless,
-    /// `soon`: only the host's word is missing.
+    /// It won't reach the target by itself.
+    Unreachable,
+    /// `soon`: only the host's report is missing.
     NotYet {
         soon: bool,
     },
@@ -96,18 +96,18 @@ fn verdict(target: WaitTarget, after: Option<After<'_>>, now: &Instance) -> Verd
         return Verdict::NotYet { soon: false };
     }
     if now.spec.deleted {
-        return Verdict::Hopeless;
+        return Verdict::Unreachable;
     }
     if status.state == InstanceState::Error {
         // A change of an instance in error leaves it there until its host has tried: that error is the old one.
         let old = after.is_some_and(|a| a.answer.status == *status);
-        return if old { Verdict::NotYet { soon: false } } else { Verdict::Hopeless };
+        return if old { Verdict::NotYet { soon: false } } else { Verdict::Unreachable };
     }
     if let Some(After { answer, .. }) = after
         && now.generation > answer.generation
         && target.power().is_some_and(|power| power != now.spec.power)
     {
-        return Verdict::Hopeless;
+        return Verdict::Unreachable;
     }
     let in_state = match target {
         WaitTarget::Running => status.state == InstanceState::Running,
@@ -121,8 +121,8 @@ fn verdict(target: WaitTarget, after: Option<After<'_>>, now: &Instance) -> Verd
         WaitTarget::Paused => status.state == InstanceState::Paused,
         WaitTarget::Deleted => false,
     };
-    let wanted = after.map_or(now.generation, |a| a.answer.generation);
-    match (in_state, status.observed_generation >= wanted) {
+    let expected = after.map_or(now.generation, |a| a.answer.generation);
+    match (in_state, status.observed_generation >= expected) {
         (true, true) => Verdict::Reached,
         (true, false) => Verdict::NotYet { soon: true },
         (false, _) => Verdict::NotYet { soon: false },
@@ -138,7 +138,7 @@ pub async fn until(
     timeout: Duration,
 ) -> Result<Waited, ApiError> {
     let deadline = Instant::now() + timeout;
-    // Made before the first look, so that no change falls between the two.
+    // The watch begins before the first read, so that no change falls between the two.
     let mut watch = app.events().watch_object(id.to_string()).await?;
     loop {
         let Some(now) = app.instances().load(id).await? else {
@@ -149,11 +149,11 @@ pub async fn until(
             };
         };
         let soon = match verdict(target, after, &now) {
-            Verdict::Reached | Verdict::Hopeless => return Ok(Waited::Instance(Box::new(now))),
+            Verdict::Reached | Verdict::Unreachable => return Ok(Waited::Instance(Box::new(now))),
             Verdict::NotYet { soon } => soon,
         };
         if app.shutdown().is_cancelled() {
-            let mut problem = Problem::unavailable("the server is going down; the change goes on");
+            let mut problem = Problem::unavailable("the server is shutting down; the change goes on");
             problem.code = "shutting_down".to_owned();
             return Err(problem.into());
         }
@@ -161,10 +161,10 @@ pub async fn until(
             let missing = target.missing(now.name.as_str());
             return Err(wait::timed_out(&missing, now.status.state.as_str(), &now.status.step).into());
         }
-        let look_again = Instant::now() + if soon { LOOK_SOON } else { LOOK_AGAIN };
+        let reread_at = Instant::now() + if soon { REREAD_SOON } else { REREAD_AFTER };
         tokio::select! {
             () = watch.changed() => {}
-            () = tokio::time::sleep_until(deadline.min(look_again)) => {}
+            () = tokio::time::sleep_until(deadline.min(reread_at)) => {}
             () = app.shutdown().cancelled() => {}
         }
     }
@@ -246,10 +246,10 @@ mod tests {
     }
 
     fn guest(started: i64, up: Option<i64>) -> Instance {
-        let mut seen = instance(S::Running, 1, 1, Power::On);
-        seen.status.started_at = Some(Timestamp(started));
-        seen.status.guest_up_at = up.map(Timestamp);
-        seen
+        let mut observed = instance(S::Running, 1, 1, Power::On);
+        observed.status.started_at = Some(Timestamp(started));
+        observed.status.guest_up_at = up.map(Timestamp);
+        observed
     }
 
     #[test]
@@ -262,12 +262,16 @@ mod tests {
             (T::Paused, S::Paused, Power::Paused),
         ] {
             assert_eq!(verdict(target, None, &instance(state, 2, 2, power)), Verdict::Reached, "{target:?}");
-            assert_eq!(verdict(target, None, &instance(state, 3, 2, power)), soon, "{target:?}: of an older wish");
+            assert_eq!(
+                verdict(target, None, &instance(state, 3, 2, power)),
+                soon,
+                "{target:?}: of an older generation"
+            );
             assert_eq!(verdict(target, None, &instance(S::Building, 2, 1, power)), later);
-            assert_eq!(verdict(target, None, &instance(S::Error, 2, 1, power)), Verdict::Hopeless);
+            assert_eq!(verdict(target, None, &instance(S::Error, 2, 1, power)), Verdict::Unreachable);
             let mut deleted = instance(state, 2, 2, power);
             deleted.spec.deleted = true;
-            assert_eq!(verdict(target, None, &deleted), Verdict::Hopeless);
+            assert_eq!(verdict(target, None, &deleted), Verdict::Unreachable);
             assert_eq!(verdict(T::Deleted, None, &deleted), later);
         }
     }
@@ -282,7 +286,7 @@ mod tests {
         assert_eq!(verdict(T::Running, after, &answer), Verdict::NotYet { soon: true });
         assert_eq!(verdict(T::Running, after, &rebooted), Verdict::Reached);
         assert_eq!(verdict(T::Running, after, &renamed_meanwhile), Verdict::Reached);
-        assert_eq!(verdict(T::Running, after, &stopped_meanwhile), Verdict::Hopeless);
+        assert_eq!(verdict(T::Running, after, &stopped_meanwhile), Verdict::Unreachable);
     }
 
     #[test]
@@ -293,7 +297,7 @@ mod tests {
         failed_again.status.reason = "new".to_owned();
         let after = Some(After::change(&answer));
         assert_eq!(verdict(T::Stopped, after, &answer), Verdict::NotYet { soon: false });
-        assert_eq!(verdict(T::Stopped, after, &failed_again), Verdict::Hopeless);
+        assert_eq!(verdict(T::Stopped, after, &failed_again), Verdict::Unreachable);
     }
 
     #[test]

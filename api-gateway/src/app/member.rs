@@ -4,7 +4,7 @@ use crate::{
     app::{
         App,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         page::on_page,
         plan::Done,
         user,
@@ -17,6 +17,7 @@ use domain::{
     identity::{Member, User},
     policy::Role,
 };
+use operation::Activity;
 use store::{Page, RoleBindingDelete, RoleBindingPut, Unit};
 
 pub async fn list(app: &App, project_id: ProjectId, page: &Page) -> Result<Vec<Member>, ApiError> {
@@ -46,8 +47,9 @@ pub async fn put(
         let unit = Unit::new().op(RoleBindingPut { project_id: project.id, user_id: user.id, role, created_at });
         let what = format!("is {} of", role.as_str());
         let activity = activity(project, &user, "member.put", "member.changed", &what);
+        let object_name = user.name.to_string();
         let outcome = Member { user_id: user.id, user_name: user.name, role, created_at };
-        Ok(OwnChange { unit, activity, outcome, changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name, outcome, changes_identity: true })
     })
     .await
 }
@@ -68,19 +70,12 @@ pub async fn remove(
         }
         let unit = Unit::new().op(RoleBindingDelete { project_id: project.id, user_id: user.id });
         let activity = activity(project, &user, "member.delete", "member.deleted", "is no longer a member of");
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name: user.name.to_string(), outcome: (), changes_identity: true })
     })
     .await
 }
 
 fn activity(project: &ProjectRef, user: &User, action: &'static str, event: &'static str, what: &str) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "member",
-        object_id: format!("{}/{}", project.id, user.id),
-        object_name: user.name.to_string(),
-        project_id: Some(project.id),
-        message: format!("user {} {what} project {}", user.name, project.name),
-    }
+    let message = format!("user {} {what} project {}", user.name, project.name);
+    Activity::new("member", format!("{}/{}", project.id, user.id), action, event, message).in_project(project.id)
 }

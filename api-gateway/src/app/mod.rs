@@ -1,4 +1,5 @@
-//! What routes work with: the store, the other services, authentication, events; and the one way to run a mutation.
+//! What the gateway does, whatever the API's dialect: one module for each kind of object, on neutral requests and domain types. Nothing here knows a
+//! view, a status or a header. `App` holds what they work with: the store, the other services, authentication, events.
 
 pub mod account;
 pub mod api_key;
@@ -17,7 +18,6 @@ pub mod idempotency;
 pub mod image;
 pub mod image_upload;
 pub mod instance;
-pub mod instance_check;
 pub mod instance_list;
 pub mod instance_load;
 pub mod instance_nic;
@@ -42,8 +42,9 @@ use crate::{auth::Auth, config::Config};
 use catalog::Catalog;
 use console_ticket::Tickets;
 use events::EventHub;
-use idempotency::InFlight;
+use idempotency::KeyName;
 use instance_load::InstanceLoader;
+use operation::InFlight;
 use proto::{
     cluster::v1::cluster_manager_client::ClusterManagerClient,
     resource::v1::resource_manager_client::ResourceManagerClient,
@@ -73,18 +74,17 @@ pub struct Inner {
     cluster: ClusterManagerClient<Channel>,
     storage: StorageManagerClient<Channel>,
     resource: ResourceManagerClient<Channel>,
-    /// The same, for readiness.
+    /// The same services, for the readiness check.
     services: Services,
     auth: Auth,
     events: EventHub,
-    in_flight: InFlight,
+    in_flight: InFlight<KeyName>,
     catalog: Catalog,
     instances: InstanceLoader,
     tickets: Tickets,
     metrics: MetricsHandle,
     shutdown: CancellationToken,
     tasks: TaskTracker,
-    openapi: std::sync::OnceLock<bytes::Bytes>,
 }
 
 impl App {
@@ -118,7 +118,6 @@ impl App {
             metrics,
             shutdown,
             tasks: TaskTracker::new(),
-            openapi: std::sync::OnceLock::new(),
         }))
     }
 
@@ -157,19 +156,19 @@ impl App {
         &self.0.auth
     }
 
-    /// What names of images, flavors and keys stand for.
+    /// The images, flavors and keys behind their names.
     #[must_use]
     pub fn catalog(&self) -> &Catalog {
         &self.0.catalog
     }
 
-    /// Rows for all who wait for instances.
+    /// Reads rows for all who wait for instances.
     #[must_use]
     pub fn instances(&self) -> &InstanceLoader {
         &self.0.instances
     }
 
-    /// Of consoles.
+    /// The tickets that open consoles.
     #[must_use]
     pub fn tickets(&self) -> &Tickets {
         &self.0.tickets
@@ -197,16 +196,8 @@ impl App {
         &self.0.tasks
     }
 
-    pub(crate) fn in_flight(&self) -> &InFlight {
+    /// The idempotency keys that are being worked on.
+    pub(crate) fn in_flight(&self) -> &InFlight<KeyName> {
         &self.0.in_flight
-    }
-
-    pub(crate) fn set_openapi(&self, document: bytes::Bytes) {
-        let _ = self.0.openapi.set(document);
-    }
-
-    #[must_use]
-    pub fn openapi(&self) -> bytes::Bytes {
-        self.0.openapi.get().cloned().unwrap_or_default()
     }
 }

@@ -1,6 +1,6 @@
 //! The one way to change what the gateway owns: projects, members, users, keys, flavors, quota limits, placement groups.
 //!
-//! A noun says, from what it read, what would change ([`OwnChange`]). From there all is the same for every object: a dry run answers with
+//! A module says, from what it read, what would change ([`OwnChange`]). From there all is the same for every kind of object: a dry run answers with
 //! the plan; otherwise the change, its audit line, its event and (with an idempotency key) the key and the outcome are one unit, one
 //! commit. Objects of other services go through [`crate::app::idempotency::IdempotencyRecord`] instead: there the owner writes all of that.
 
@@ -13,38 +13,30 @@ use crate::{
     auth::caller::Caller,
     failure::ApiError,
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use domain::{
-    AuditId, OperationId, ProjectId, Timestamp,
-    event::{AuditEntry, NewEvent},
-};
+use domain::{OperationId, Timestamp};
+use operation::Activity;
 use serde::{Serialize, de::DeserializeOwned};
-use store::{AuditInsert, CommitError, Constraint, EventInsert, IdentityOperationInsert, OperationTable, Unit};
+use service_kit::context::CallContext;
+use store::{CommitError, Constraint, OperationTable, Unit};
 
 /// A change that is ready to be committed.
 pub struct OwnChange<T> {
     /// The change's own ops.
     pub unit: Unit,
     pub activity: Activity,
+    /// The name that a refusal shows: "a project named `web` already exists".
+    pub object_name: String,
     /// What the caller gets, now and when the request is repeated.
     pub outcome: T,
     /// Whether the caches of who may do what must be dropped: for users, roles, keys and projects.
     pub changes_identity: bool,
 }
 
-/// What is said of a change in the audit log, in the event and in a dry run's plan.
-pub struct Activity {
-    /// `project.create`: the audit log's action.
-    pub action: &'static str,
-    /// `project.created`: the event's kind.
-    pub event: &'static str,
-    pub object_kind: &'static str,
-    pub object_id: String,
-    pub object_name: String,
-    /// None: it concerns the system.
-    pub project_id: Option<ProjectId>,
-    /// One sentence: "project web was created".
-    pub message: String,
+/// An outcome as it is stored: sealed, because it may hold a secret that is shown once (an API key).
+#[derive(Clone, PartialEq, prost::Message)]
+struct SealedOutcome {
+    #[prost(string, tag = "1")]
+    sealed: String,
 }
 
 fn purpose(operation_id: OperationId) -> String {
@@ -62,23 +54,28 @@ where
     T: Serialize + DeserializeOwned,
 {
     let principal = &caller.identity.label;
-    let _lock = match &intent.key {
+    let _turn = match &intent.key {
         Some(key) => {
-            let lock = app.in_flight().lock(principal, &key.key).await;
+            let turn = app.in_flight().enter((principal.clone(), key.key.clone())).await;
             if let Some(outcome) = first_outcome(app, caller, intent).await? {
                 return Ok(Done::Change(outcome));
             }
-            Some(lock)
+            Some(turn)
         }
         None => None,
     };
-    let OwnChange { unit, activity, outcome, changes_identity } = plan.await?;
+    let OwnChange { mut unit, activity, object_name, outcome, changes_identity } = plan.await?;
+    let object_kind = activity.object_kind;
     if intent.dry_run {
-        let Activity { object_kind, object_id, object_name, message, .. } = activity;
+        let Activity { object_id, message, .. } = activity;
         let changes = vec![format!("{object_kind} {object_name} ({object_id})")];
         return Ok(Done::Plan(Plan::of(format!("would do: {message}"), changes)));
     }
-    let unit = whole_unit(app, caller, intent, unit, &activity, &outcome)?;
+    let now = Timestamp::now();
+    let context = caller.context(Some(OperationId::new()), false);
+    let data = serde_json::json!({ "name": object_name, "by": caller.identity.display });
+    activity.with_data(data).record(&mut unit, &context, now);
+    store_outcome(app, caller, intent, &context, &mut unit, &outcome)?;
     match app.store().commit(unit).await {
         Ok(()) => {}
         // The same request at another gateway was faster.
@@ -90,7 +87,7 @@ where
                 domain::Problem::unavailable("another request with this Idempotency-Key is in progress").into()
             });
         }
-        Err(other) => return Err(named(other, &activity, intent)),
+        Err(other) => return Err(named(other, object_kind, &object_name, intent)),
     }
     if changes_identity {
         app.auth().identities.invalidate();
@@ -99,53 +96,24 @@ where
     Ok(Done::Change(outcome))
 }
 
-/// The change with everything that goes with it.
-fn whole_unit<T: Serialize>(
+/// With an idempotency key: what the key means, and the outcome for repeats.
+fn store_outcome<T: Serialize>(
     app: &App,
     caller: &Caller,
     intent: &Intent,
-    mut unit: Unit,
-    activity: &Activity,
+    context: &CallContext,
+    unit: &mut Unit,
     outcome: &T,
-) -> Result<Unit, ApiError> {
-    let now = Timestamp::now();
-    unit.push(AuditInsert(AuditEntry {
-        id: AuditId::new(),
-        at: now,
-        principal: caller.identity.label.clone(),
-        principal_name: caller.identity.display.clone(),
-        project_id: activity.project_id,
-        action: activity.action.to_owned(),
-        object_kind: activity.object_kind.to_owned(),
-        object_id: activity.object_id.clone(),
-        request_id: caller.request_id.clone(),
-        outcome: "accepted".to_owned(),
-        detail: activity.message.clone(),
-    }));
-    unit.push(EventInsert(NewEvent {
-        at: now,
-        project_id: activity.project_id,
-        kind: activity.event.to_owned(),
-        object_kind: activity.object_kind.to_owned(),
-        object_id: activity.object_id.clone(),
-        message: activity.message.clone(),
-        request_id: caller.request_id.clone(),
-        data: serde_json::json!({ "name": activity.object_name, "by": caller.identity.display }),
-    }));
-    let operation_id = OperationId::new();
-    if let Some(row) = idempotency::row(app, &caller.identity.label, intent, operation_id, &[]) {
-        let outcome =
-            serde_json::to_vec(outcome).map_err(|error| ApiError::internal("an outcome doesn't serialise", &error))?;
-        unit.push(row);
-        // An outcome may hold a secret that is shown once (an API key): it isn't readable in the database either.
-        unit.push(IdentityOperationInsert {
-            id: operation_id,
-            outcome: BASE64_STANDARD
-                .encode(app.auth().keyring.master().wrap(&purpose(operation_id), &outcome).as_bytes()),
-            created_at: now,
-        });
-    }
-    Ok(unit)
+) -> Result<(), ApiError> {
+    let Some(operation_id) = context.operation_id else { return Ok(()) };
+    let Some(row) = idempotency::row(app, &caller.identity.label, intent, operation_id, &[]) else { return Ok(()) };
+    let now = row.created_at;
+    unit.push(row);
+    let outcome =
+        serde_json::to_vec(outcome).map_err(|error| ApiError::internal("an outcome doesn't serialise", &error))?;
+    let sealed = app.auth().keyring.master().wrap(&purpose(operation_id), &outcome);
+    operation::store_outcome(unit, OperationTable::Identity, context, &SealedOutcome { sealed }, now);
+    Ok(())
 }
 
 /// The outcome of an earlier request with the same idempotency key, if it got as far.
@@ -157,15 +125,12 @@ async fn first_outcome<T: DeserializeOwned>(
     let Some(key) = &intent.key else { return Ok(None) };
     let found = idempotency::find(app, &caller.identity.label, &key.key, &key.request_hash).await?;
     let Some(known) = found else { return Ok(None) };
-    let Some(outcome) = app.store().operation_find(OperationTable::Identity, known.operation_id).await? else {
-        return Ok(None);
-    };
-    let sealed = BASE64_STANDARD.decode(outcome).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let bytes = app
-        .auth()
-        .keyring
-        .master()
-        .unwrap(&purpose(known.operation_id), sealed.as_deref().unwrap_or_default())
+    let id = known.operation_id;
+    let stored = operation::find_outcome::<SealedOutcome>(app.store(), OperationTable::Identity, id).await?;
+    let Some(SealedOutcome { sealed }) = stored else { return Ok(None) };
+    let master = app.auth().keyring.master();
+    let bytes = master
+        .unwrap(&purpose(id), &sealed)
         .map_err(|error| ApiError::internal("a stored outcome doesn't open", &error))?;
     serde_json::from_slice(&bytes)
         .map(Some)
@@ -173,11 +138,11 @@ async fn first_outcome<T: DeserializeOwned>(
 }
 
 /// The commit's refusal with the object's name in it.
-fn named(error: CommitError, activity: &Activity, intent: &Intent) -> ApiError {
+fn named(error: CommitError, object_kind: &str, object_name: &str, intent: &Intent) -> ApiError {
     let mut problem = ApiError::from(error).into_problem();
     if problem.kind == domain::ErrorKind::AlreadyExists {
-        let kind = activity.object_kind.replace('_', " ");
-        problem.detail = format!("a {kind} named `{}` already exists", activity.object_name);
+        let kind = object_kind.replace('_', " ");
+        problem.detail = format!("a {kind} named `{object_name}` already exists");
     }
     if problem.kind == domain::ErrorKind::StaleGeneration && intent.if_match.is_some() {
         problem.kind = domain::ErrorKind::PreconditionFailed;

@@ -5,7 +5,7 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         plan::Done,
     },
     auth::caller::Caller,
@@ -15,6 +15,7 @@ use domain::{
     InstanceId, Name, PlacementGroupId, Problem, ProjectId, Timestamp, limits,
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementGroup},
 };
+use operation::Activity;
 use store::{PlacementGroupDelete, PlacementGroupInsert, Unit};
 
 pub struct GroupRequest {
@@ -63,7 +64,7 @@ pub async fn create(
             created_at: group.created_at,
         });
         let activity = activity("placement_group.create", "placement_group.created", "was created", &group);
-        Ok(OwnChange { unit, activity, outcome: group, changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name: group.name.to_string(), outcome: group, changes_identity: false })
     })
     .await
 }
@@ -83,19 +84,12 @@ pub async fn delete(
         }
         let unit = Unit::new().op(PlacementGroupDelete { id: group.id });
         let activity = activity("placement_group.delete", "placement_group.deleted", "was deleted", &group);
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name: group.name.to_string(), outcome: (), changes_identity: false })
     })
     .await
 }
 
 fn activity(action: &'static str, event: &'static str, what: &str, group: &PlacementGroup) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "placement_group",
-        object_id: group.id.to_string(),
-        object_name: group.name.to_string(),
-        project_id: Some(group.project_id),
-        message: format!("placement group {} {what}", group.name),
-    }
+    let message = format!("placement group {} {what}", group.name);
+    Activity::new("placement_group", group.id, action, event, message).in_project(group.project_id)
 }

@@ -5,7 +5,7 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         network,
         plan::Done,
     },
@@ -13,6 +13,7 @@ use crate::{
     failure::ApiError,
 };
 use domain::{Name, Problem, ProjectId, Timestamp, identity::Project, limits, policy::Role, quota::QuotaAmounts};
+use operation::Activity;
 use store::{Page, ProjectDelete, ProjectInsert, ProjectRow, ProjectUpdate, QuotaLimitPut, RoleBindingPut, Unit};
 
 pub(super) fn from_row(row: ProjectRow) -> Project {
@@ -72,7 +73,13 @@ pub async fn create(
                 created_at: project.created_at,
             });
         let activity = activity("project.create", "project.created", "was created", &project);
-        Ok(OwnChange { unit, activity, outcome: project, changes_identity: true })
+        Ok(OwnChange {
+            unit,
+            activity,
+            object_name: project.name.to_string(),
+            outcome: project,
+            changes_identity: true,
+        })
     })
     .await?;
     // A repeat is answered with the first outcome: its project has another id, and its defaults already.
@@ -111,7 +118,13 @@ pub async fn change(
             description: project.description.clone(),
         });
         let activity = activity("project.change", "project.changed", "was changed", &project);
-        Ok(OwnChange { unit, activity, outcome: project, changes_identity: true })
+        Ok(OwnChange {
+            unit,
+            activity,
+            object_name: project.name.to_string(),
+            outcome: project,
+            changes_identity: true,
+        })
     })
     .await
 }
@@ -122,7 +135,7 @@ pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> R
         intent.check_generation(project.generation)?;
         let unit = Unit::new().op(ProjectDelete { id: project.id });
         let activity = activity("project.delete", "project.deleted", "was deleted", &project);
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name: project.name.to_string(), outcome: (), changes_identity: true })
     })
     .await
 }
@@ -135,13 +148,6 @@ fn check_description(text: &str) -> Result<(), Problem> {
 }
 
 fn activity(action: &'static str, event: &'static str, what: &str, project: &Project) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "project",
-        object_id: project.id.to_string(),
-        object_name: project.name.to_string(),
-        project_id: Some(project.id),
-        message: format!("project {} {what}", project.name),
-    }
+    let message = format!("project {} {what}", project.name);
+    Activity::new("project", project.id, action, event, message).in_project(project.id)
 }

@@ -5,13 +5,14 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         plan::Done,
     },
     auth::caller::Caller,
     failure::ApiError,
 };
 use domain::{Problem, ProjectId, identity::Quota, quota::QuotaAmounts};
+use operation::Activity;
 use store::{QuotaLimitPut, Unit};
 
 pub async fn find(app: &App, project_id: ProjectId) -> Result<Quota, ApiError> {
@@ -37,20 +38,16 @@ pub async fn put(
         intent.check_generation(now.generation)?;
         let limits = limits(now.limits)?;
         let unit = Unit::new().op(QuotaLimitPut::new(project.id, &limits, now.generation));
-        let activity = Activity {
-            action: "quota.change",
-            event: "quota.changed",
-            object_kind: "quota",
-            object_id: project.id.to_string(),
-            object_name: project.name.clone(),
-            project_id: Some(project.id),
-            message: format!(
-                "project {} may hold {} instances, {} vCPUs, {} MiB memory, {} GiB disk",
-                project.name, limits.instances, limits.vcpus, limits.memory_mib, limits.disk_gib
-            ),
-        };
+        let QuotaAmounts { instances, vcpus, memory_mib, disk_gib, .. } = limits;
+        let message = format!(
+            "project {} may hold {instances} instances, {vcpus} vCPUs, {memory_mib} MiB memory, {disk_gib} GiB disk",
+            project.name
+        );
+        let activity =
+            Activity::new("quota", project.id, "quota.change", "quota.changed", message).in_project(project.id);
+        let object_name = project.name.clone();
         let outcome = Quota { limits, used: now.used, generation: now.generation + 1 };
-        Ok(OwnChange { unit, activity, outcome, changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name, outcome, changes_identity: false })
     })
     .await
 }

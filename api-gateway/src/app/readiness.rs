@@ -13,7 +13,7 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Check {
     /// `database`, `cluster-manager`, `storage-manager`.
     pub name: &'static str,
-    /// Why it doesn't work; empty when it does.
+    /// The reason why it doesn't work; empty when it does.
     pub detail: String,
 }
 
@@ -43,7 +43,7 @@ pub async fn check(app: &App) -> Result<Vec<Check>, ApiError> {
 async fn database(app: &App) -> Check {
     let detail = match tokio::time::timeout(TIMEOUT, app.store().ping()).await {
         Ok(Ok(())) => String::new(),
-        Ok(Err(error)) => crate::failure::chain(&error),
+        Ok(Err(error)) => service_kit::error_chain(&error),
         Err(_) => "no answer".to_owned(),
     };
     Check { name: "database", detail }
@@ -60,12 +60,10 @@ async fn service(name: &'static str, channel: Channel) -> Check {
     let detail = match tokio::time::timeout(TIMEOUT, call).await {
         Err(_) => "no answer".to_owned(),
         Ok(Ok(())) => String::new(),
-        Ok(Err(status)) => match status.code() {
-            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {
-                "the service doesn't answer".to_owned()
-            }
-            _ => String::new(),
-        },
+        Ok(Err(status)) => {
+            let lost = [Code::Unavailable, Code::Unknown, Code::Cancelled, Code::DeadlineExceeded];
+            if lost.contains(&status.code()) { "the service doesn't answer".to_owned() } else { String::new() }
+        }
     };
     Check { name, detail }
 }

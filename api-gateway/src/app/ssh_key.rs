@@ -5,7 +5,7 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         plan::Done,
     },
     auth::caller::Caller,
@@ -15,6 +15,7 @@ use domain::{
     Name, Problem, ProjectId, SshKeyId, Timestamp,
     ssh_key::{SshKey, parse_public_key},
 };
+use operation::Activity;
 use store::{SshKeyDelete, SshKeyInsert, Unit};
 
 /// The key behind an id or a name, in this project only.
@@ -51,7 +52,7 @@ pub async fn create(
             created_at: key.created_at,
         });
         let activity = activity("ssh_key.create", "ssh_key.created", "was created", &key);
-        Ok(OwnChange { unit, activity, outcome: key, changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name: key.name.to_string(), outcome: key, changes_identity: false })
     })
     .await
 }
@@ -68,19 +69,12 @@ pub async fn delete(
         intent.check_generation(key.generation)?;
         let unit = Unit::new().op(SshKeyDelete { id: key.id });
         let activity = activity("ssh_key.delete", "ssh_key.deleted", "was deleted", &key);
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: false })
+        Ok(OwnChange { unit, activity, object_name: key.name.to_string(), outcome: (), changes_identity: false })
     })
     .await
 }
 
 fn activity(action: &'static str, event: &'static str, what: &str, key: &SshKey) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "ssh_key",
-        object_id: key.id.to_string(),
-        object_name: key.name.to_string(),
-        project_id: Some(key.project_id),
-        message: format!("SSH key {} {what}", key.name),
-    }
+    let message = format!("SSH key {} {what}", key.name);
+    Activity::new("ssh_key", key.id, action, event, message).in_project(key.project_id)
 }

@@ -5,16 +5,17 @@ use crate::{
         App,
         catalog::shown,
         intent::Intent,
-        mutate::{Activity, OwnChange, commit_own_change},
+        mutate::{OwnChange, commit_own_change},
         plan::Done,
     },
     auth::{caller::Caller, password},
     failure::ApiError,
 };
 use domain::{ErrorKind, Name, Problem, Timestamp, UserId, identity::User};
+use operation::Activity;
 use store::{Page, RefreshUserRevoke, Unit, UserDelete, UserInsert, UserRow, UserUpdate};
 
-/// What isn't named stays.
+/// A change of a user. What it doesn't name stays.
 pub struct UserChange {
     pub password: Option<String>,
     pub enabled: Option<bool>,
@@ -64,7 +65,7 @@ pub async fn create(
             created_at,
         });
         let activity = activity("user.create", "user.created", "was created", &user);
-        Ok(OwnChange { unit, activity, outcome: user, changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name: user.name.to_string(), outcome: user, changes_identity: true })
     })
     .await
 }
@@ -101,7 +102,7 @@ pub async fn change(
         user.enabled = enabled.unwrap_or(user.enabled);
         user.generation += 1;
         let activity = activity("user.change", "user.changed", "was changed", &user);
-        Ok(OwnChange { unit, activity, outcome: user, changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name: user.name.to_string(), outcome: user, changes_identity: true })
     })
     .await
 }
@@ -115,7 +116,7 @@ pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> R
         }
         let unit = Unit::new().op(UserDelete { id: user.id });
         let activity = activity("user.delete", "user.deleted", "was deleted", &user);
-        Ok(OwnChange { unit, activity, outcome: (), changes_identity: true })
+        Ok(OwnChange { unit, activity, object_name: user.name.to_string(), outcome: (), changes_identity: true })
     })
     .await
 }
@@ -127,13 +128,6 @@ fn not_oneself(what: &str) -> Problem {
 }
 
 fn activity(action: &'static str, event: &'static str, what: &str, user: &User) -> Activity {
-    Activity {
-        action,
-        event,
-        object_kind: "user",
-        object_id: user.id.to_string(),
-        object_name: user.name.to_string(),
-        project_id: None,
-        message: format!("user {} {what}", user.name),
-    }
+    let message = format!("user {} {what}", user.name);
+    Activity::new("user", user.id, action, event, message)
 }

@@ -18,16 +18,16 @@ pub fn parse_timeout(text: Option<&str>) -> Result<Duration, Problem> {
     };
     let max = limits::WAIT_SECS_MAX;
     millis.filter(|ms| *ms <= max * 1000).map(Duration::from_millis).ok_or_else(|| {
-        Problem::invalid("timeout", format!("a time like 30s, 1500ms or 2m is expected, at most {max}s"))
+        Problem::invalid("timeout", format!("a time like 30s, 1500ms or 2m is expected, at most {max} seconds"))
     })
 }
 
-/// The 504 of a wait that ended before the object was as wished. `what` names object and wish: "instance web is not running".
+/// The refusal when a wait ended before the object was as expected. `what` names the object and what is missing: "instance web is not running".
 #[must_use]
 pub fn timed_out(what: &str, state: &str, step: &str) -> Problem {
     let doing = if step.is_empty() { String::new() } else { format!(", step: {step}") };
     Problem::new(ErrorKind::DeadlineExceeded, "wait_timeout", format!("{what} yet (state: {state}{doing})"))
-        .with_hint("the change goes on: read the object, or wait again with GET ?wait=")
+        .with_hint("the change goes on: read the object, or wait again with GET and ?wait=")
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ const SECRET_BYTES: usize = 24;
 pub struct NewApiKey {
     pub prefix: String,
     pub secret_hash: String,
-    /// What the caller is shown, once.
+    /// The whole key, which the caller is shown once.
     pub key: String,
 }
 

@@ -36,7 +36,7 @@ impl<K: Hash + Eq, V: Clone> TtlCache<K, V> {
         self.lock().get(key).filter(|(at, _)| at.elapsed() < self.ttl).map(|(_, value)| value.clone())
     }
 
-    /// To be taken before a value is loaded.
+    /// The version, which is taken before a value is loaded.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }

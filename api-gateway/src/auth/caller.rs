@@ -8,10 +8,10 @@ use crate::{
     failure::ApiError,
 };
 use domain::{
-    AuditId, ErrorKind, OperationId, Problem, ProjectId, Timestamp,
-    event::AuditEntry,
+    ErrorKind, OperationId, Problem, ProjectId, Timestamp,
     policy::{self, Action, Decision, Resource},
 };
+use operation::{Activity, AuditOutcome};
 use service_kit::context::CallContext;
 use std::{net::IpAddr, sync::Arc};
 use store::{AuditInsert, Unit};
@@ -23,7 +23,7 @@ pub enum SystemRole {
     Admin,
 }
 
-/// Somebody known, with what their request says of itself.
+/// Somebody known, with what their request says about itself.
 #[derive(Clone)]
 pub struct Caller {
     pub identity: Arc<Identity>,
@@ -52,7 +52,7 @@ impl Caller {
         self.project_key.is_some()
     }
 
-    /// What goes with a call to another service.
+    /// The context that goes with a call to another service.
     #[must_use]
     pub fn context(&self, operation_id: Option<OperationId>, dry_run: bool) -> CallContext {
         CallContext {
@@ -90,19 +90,9 @@ impl Caller {
             Resource::System => None,
         };
         let route = mutation.split_once(' ').map_or(mutation, |(_, route)| route);
-        let entry = AuditEntry {
-            id: AuditId::new(),
-            at: Timestamp::now(),
-            principal: self.identity.label.clone(),
-            principal_name: self.identity.display.clone(),
-            project_id,
-            action: mutation.to_owned(),
-            object_kind: "route".to_owned(),
-            object_id: route.to_owned(),
-            request_id: self.request_id.clone(),
-            outcome: "denied".to_owned(),
-            detail: format!("{action:?} is not allowed"),
-        };
+        let activity = Activity::new("route", route, mutation.to_owned(), "", format!("{action:?} is not allowed"))
+            .in_project(project_id);
+        let entry = activity.audit_entry(&self.context(None, false), AuditOutcome::Denied, Timestamp::now());
         Ok(auth.store.commit(Unit::new().op(AuditInsert(entry))).await?)
     }
 

@@ -1,4 +1,4 @@
-//! From a bearer token to who asks and what they may, without the database in the common case.
+//! From a bearer token to who sends the request and what they may do, without the database in the common case.
 //!
 //! Two caches, both of short life and forgotten on any write of this process that could change them: what a token is (so that a
 //! signature is verified once), and who a user is with their roles. A change by another gateway is seen within the lifetime
@@ -20,14 +20,14 @@ const TOKENS_MAX: usize = 10_000;
 const IDENTITIES_MAX: usize = 10_000;
 const PROJECTS_MAX: usize = 10_000;
 
-/// Who asks.
+/// The principal of a request.
 #[derive(Debug)]
 pub struct Identity {
     pub user_id: UserId,
     pub user_name: String,
-    /// Of the user; an API key of theirs may carry less (see `principal`).
+    /// Whether the user is a system admin; an API key of theirs may carry less (see `principal`).
     pub system_admin: bool,
-    /// What the policy decides on.
+    /// The principal that the policy decides on.
     pub principal: Principal,
     pub api_key: Option<KeyIdentity>,
     /// `user:<id>` or `api_key:<id>`.
@@ -53,7 +53,7 @@ impl KeyIdentity {
     }
 }
 
-/// What a token turned out to be.
+/// The user and the key that a token stands for.
 #[derive(Clone)]
 struct Credential {
     user_id: UserId,
@@ -73,7 +73,7 @@ pub struct Identities {
     keyring: Arc<Keyring>,
     tokens: TtlCache<[u8; 32], Credential>,
     identities: TtlCache<(UserId, Option<ApiKeyId>), Arc<Identity>>,
-    /// By id and by name.
+    /// Projects by id and by name.
     projects: TtlCache<String, Arc<ProjectRef>>,
 }
 
@@ -89,19 +89,19 @@ impl Identities {
         }
     }
 
-    /// After any write of users, roles, keys or projects.
+    /// Drops the caches. It is called after any write of users, roles, keys or projects.
     pub fn invalidate(&self) {
         self.tokens.invalidate();
         self.identities.invalidate();
         self.projects.invalidate();
     }
 
-    /// Who a bearer token stands for.
+    /// The identity that a bearer token stands for.
     pub async fn resolve(&self, token: &str) -> Result<Arc<Identity>, ApiError> {
         let credential = self.credential(token).await?;
         if credential.expires_at.is_some_and(|at| at <= Timestamp::now()) {
             return Err(Problem::new(ErrorKind::Unauthenticated, "token_expired", "the API key has expired")
-                .with_hint("make a new one: POST /v1/api-keys")
+                .with_hint("create a new one: POST /v1/api-keys")
                 .into());
         }
         self.identity(&credential).await
@@ -173,7 +173,7 @@ impl Identities {
         Ok(identity)
     }
 
-    /// Who they are now, for requests that last: `None` when they may no longer be here.
+    /// Who they are now, for requests that last; `None` when they no longer have access.
     pub async fn again(&self, before: &Identity) -> Result<Option<Arc<Identity>>, ApiError> {
         let api_key = match &before.api_key {
             None => None,

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub const PASSWORD_BYTES_MIN: usize = 8;
 pub const PASSWORD_BYTES_MAX: usize = 256;
-/// Longer than this in the queue, and a login is told to come back.
+/// A login that waits longer than this is refused for now.
 const QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// Verified when there is no such user, so that a wrong name takes as long as a wrong password. The parameters are those of new
 /// hashes (a test compares them); no password has this hash.
@@ -32,7 +32,7 @@ impl Passwords {
     async fn slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         match tokio::time::timeout(QUEUE_WAIT, Arc::clone(&self.slots).acquire_owned()).await {
             Ok(Ok(slot)) => Ok(slot),
-            Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many logins at once").into()),
+            Ok(Err(_)) | Err(_) => Err(Problem::unavailable("too many logins at the same time").into()),
         }
     }
 

@@ -44,7 +44,7 @@ fn check<K: Hash + Eq + Clone>(
                 "rate_limited",
                 format!("more than {per_second} requests a second {whose}"),
             )
-            .with_hint("slow down; an administrator can raise api.rate_limit_per_principal and _per_project");
+            .with_hint("send fewer requests; an administrator can raise api.rate_limit_per_principal and _per_project");
             problem.retry_after_secs = Some(wait.as_secs().max(1));
             Err(problem)
         }

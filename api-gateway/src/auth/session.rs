@@ -24,7 +24,7 @@ fn wrong_login() -> Problem {
 }
 
 fn wrong_refresh() -> Problem {
-    Problem::new(ErrorKind::Unauthenticated, "refresh_token_invalid", "the refresh token is not valid any more")
+    Problem::new(ErrorKind::Unauthenticated, "refresh_token_invalid", "the refresh token is no longer valid")
         .with_hint("log in again: iaasctl login, or POST /v1/auth/login")
 }
 
@@ -133,7 +133,7 @@ async fn reused(auth: &Auth, user_id: UserId, family: &str, request_id: &str) ->
         "refresh_token_reused",
         "this refresh token was used before; for safety all tokens of that login are revoked",
     )
-    .with_hint("log in again; if you didn't use it twice, change your password")
+    .with_hint("log in again; if you didn't use the token twice, change your password")
     .into())
 }
 

@@ -15,7 +15,7 @@ pub struct Throttle {
     attempts: u32,
     lockout: Duration,
     code: &'static str,
-    /// As in "too many wrong passwords for this user from this address".
+    /// The refusal: "too many wrong passwords for this user from this address".
     what: &'static str,
     hint: &'static str,
     failures: Mutex<HashMap<(String, IpAddr), Failures>>,
@@ -27,7 +27,7 @@ struct Failures {
 }
 
 impl Throttle {
-    /// Of passwords.
+    /// Counts wrong passwords.
     #[must_use]
     pub fn new(attempts: u32, lockout: Duration) -> Self {
         Self {
@@ -35,18 +35,18 @@ impl Throttle {
             lockout,
             code: "login_throttled",
             what: "too many wrong passwords for this user from this address",
-            hint: "after the wait, try again; an administrator can set a new password",
+            hint: "try again after that time; an administrator can set a new password",
             failures: Mutex::new(HashMap::new()),
         }
     }
 
-    /// Of hosts that join.
+    /// Counts hosts that fail to join.
     #[must_use]
     pub fn joins(attempts: u32, lockout: Duration) -> Self {
         Self {
             code: "join_throttled",
             what: "too many hosts failed to join from this address",
-            hint: "after the wait, try again with a token that is good",
+            hint: "try again after that time, with a valid token",
             ..Self::new(attempts, lockout)
         }
     }
@@ -82,8 +82,9 @@ impl Throttle {
 
     fn refusal(&self, wait: Duration) -> Problem {
         let secs = wait.as_secs().max(1);
-        let mut problem = Problem::new(ErrorKind::RateLimited, self.code, format!("{}; wait {secs} s", self.what))
-            .with_hint(self.hint);
+        let mut problem =
+            Problem::new(ErrorKind::RateLimited, self.code, format!("{}; wait {secs} seconds", self.what))
+                .with_hint(self.hint);
         problem.retry_after_secs = Some(secs);
         problem
     }

@@ -29,7 +29,7 @@ pub struct Claims {
 /// A token for `user_id`, valid from now for `lifetime_secs`.
 pub fn issue(keyring: &Keyring, user_id: UserId, lifetime_secs: u64) -> Result<String, ApiError> {
     let keys = keyring.keys();
-    let signer = keys.signer().ok_or_else(|| Problem::unavailable("no key to sign tokens with yet"))?;
+    let signer = keys.signer().ok_or_else(|| Problem::unavailable("there is no key to sign tokens with yet"))?;
     let now = Timestamp::now().0 / 1000;
     let claims = Claims {
         iss: ISSUER.to_owned(),
@@ -71,10 +71,6 @@ pub async fn verify(keyring: &Keyring, store: &Store, token: &str) -> Result<Cla
 
 #[must_use]
 pub fn invalid() -> Problem {
-    Problem::new(
-        ErrorKind::Unauthenticated,
-        "token_invalid",
-        "the token is not one of this installation, or was revoked",
-    )
-    .with_hint("log in again: iaasctl login, or POST /v1/auth/login")
+    Problem::new(ErrorKind::Unauthenticated, "token_invalid", "the token isn't from this installation, or was revoked")
+        .with_hint("log in again: iaasctl login, or POST /v1/auth/login")
 }

@@ -35,7 +35,7 @@ pub async fn read(mut body: Body) -> Result<Bytes, Problem> {
     let (mut whole, mut total) = (BytesMut::new(), 0usize);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| {
-            let detail = "the request's body ended before its time";
+            let detail = "the request's body ended too early";
             Problem::new(ErrorKind::InvalidArgument, "body_incomplete", detail)
         })?;
         let Ok(data) = frame.into_data() else { continue };
@@ -68,7 +68,7 @@ pub fn parse<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T
         return Err(Problem::new(
             ErrorKind::UnsupportedMediaType,
             "unsupported_media_type",
-            "the body must be JSON, and say so",
+            "the body must be JSON, with a Content-Type that says so",
         )
         .with_hint("send the header Content-Type: application/json"));
     }

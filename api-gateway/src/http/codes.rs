@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 pub struct Code {
     pub code: &'static str,
     pub kinds: &'static [ErrorKind],
-    /// What it means and what to do.
+    /// The code's meaning, and what to do.
     pub meaning: &'static str,
 }
 
@@ -16,13 +16,13 @@ const fn code(code: &'static str, kinds: &'static [ErrorKind], meaning: &'static
 
 use ErrorKind as K;
 
-/// Sorted by code.
+/// All codes, sorted.
 pub const CODES: &[Code] = &[
     code("address_is_gateway", &[K::InvalidArgument], "The address is the subnet's gateway."),
     code(
         "address_not_usable",
         &[K::InvalidArgument],
-        "The address names the subnet itself or all of it: no host can have it.",
+        "The address is the subnet's network or broadcast address: no host can have it.",
     ),
     code("address_outside_subnet", &[K::InvalidArgument], "The address is in none of the subnets."),
     code(
@@ -30,7 +30,7 @@ pub const CODES: &[Code] = &[
         &[K::AlreadyExists],
         "The address was released a moment ago and is quarantined. Try again when the detail says, or take another.",
     ),
-    code("address_taken", &[K::AlreadyExists], "Another has the address."),
+    code("address_taken", &[K::AlreadyExists], "Another port has the address."),
     code(
         "ambiguous_name",
         &[K::InvalidArgument],
@@ -40,14 +40,18 @@ pub const CODES: &[Code] = &[
     code(
         "bad_cursor",
         &[K::InvalidArgument],
-        "The cursor isn't ours, or belongs to another list or other filters. Start again without one.",
+        "The cursor is not from this API, or belongs to another list or other filters. Start again without one.",
     ),
     code("bad_idempotency_key", &[K::InvalidArgument], "`Idempotency-Key` isn't 1 to 255 visible ASCII characters."),
     code("bad_if_match", &[K::InvalidArgument], "`If-Match` isn't one ETag of this server, like `\"7\"`."),
-    code("bad_ticket", &[K::Unauthenticated], "The console's ticket is unknown, expired or used. Ask for another one."),
+    code("bad_ticket", &[K::Unauthenticated], "The console's ticket is unknown, expired or used. Request a new one."),
     code("body_incomplete", &[K::InvalidArgument], "The request's body ended before its time. Nothing was done."),
-    code("conflict", &[K::StaleGeneration], "Another change of the object won. Read it again and decide anew."),
-    code("console_session_not_found", &[K::NotFound], "The console's session is over. Ask for a new one."),
+    code(
+        "conflict",
+        &[K::StaleGeneration],
+        "Another change of the object came first. Read it again, and repeat the change if it still makes sense.",
+    ),
+    code("console_session_not_found", &[K::NotFound], "The console's session has ended. Request a new ticket."),
     code("console_timeout", &[K::DeadlineExceeded], "The instance's host didn't answer the console's request in time."),
     code(
         "database_unavailable",
@@ -66,23 +70,23 @@ pub const CODES: &[Code] = &[
     code(
         "external_network_in_use",
         &[K::InvalidState],
-        "Routers or floating IPs need the external network (or the part of it that would go).",
+        "Routers or floating IPs need the external network (or the part of it that would be removed).",
     ),
     code("external_network_not_found", &[K::NotFound], "There is no external network of that id or name."),
     code("flavor_not_found", &[K::NotFound], "There is no flavor of that id or name."),
-    code("floating_ip_exists", &[K::AlreadyExists], "Another floating IP stands for that address already."),
+    code("floating_ip_exists", &[K::AlreadyExists], "Another floating IP already leads to that address."),
     code("floating_ip_not_found", &[K::NotFound], "The project has no floating IP of that id or address."),
-    code("foreign_image", &[K::PermissionDenied], "A public image of another project: it can be used, not changed."),
+    code(
+        "foreign_image",
+        &[K::PermissionDenied],
+        "The image is a public image of another project: it can be used, but not changed.",
+    ),
     code(
         "host_disconnected",
         &[K::Unavailable],
         "The instance's host isn't connected. The instance goes on; its console and log can't be reached now.",
     ),
-    code(
-        "host_in_use",
-        &[K::InvalidState],
-        "The host holds instances. Cordon it, delete what is on it, then remove it.",
-    ),
+    code("host_in_use", &[K::InvalidState], "The host has instances. Cordon it, delete its instances, then remove it."),
     code(
         "host_is_local",
         &[K::InvalidState],
@@ -91,16 +95,16 @@ pub const CODES: &[Code] = &[
     code(
         "host_known",
         &[K::PermissionDenied],
-        "The host is known already, with another key or none. Only a token that names it may change that.",
+        "The host is already known, with another key or none. Only a token that names it can change that.",
     ),
     code("host_name_taken", &[K::AlreadyExists], "Another host is registered under that name."),
     code(
         "host_not_admitted",
         &[K::PermissionDenied],
-        "The host isn't part of this fleet (any more), or not with this key. Join with a new token.",
+        "The host isn't part of this fleet, or not with this key. Join with a new token.",
     ),
     code("host_not_found", &[K::NotFound], "There is no host of that id or name."),
-    code("host_token_expired", &[K::Unauthenticated], "The host token's time is over. Make another one."),
+    code("host_token_expired", &[K::Unauthenticated], "The host token has expired. Create a new one."),
     code("host_token_for_another", &[K::PermissionDenied], "The host token is for a host of another name."),
     code(
         "host_token_invalid",
@@ -108,7 +112,11 @@ pub const CODES: &[Code] = &[
         "The host token is unknown: deleted, or of another installation.",
     ),
     code("host_token_not_found", &[K::NotFound], "There is no host token of that id."),
-    code("host_token_used", &[K::PermissionDenied], "The host token has admitted another host. Make one for each."),
+    code(
+        "host_token_used",
+        &[K::PermissionDenied],
+        "The host token has already admitted another host. Create one token for each host.",
+    ),
     code("id_taken", &[K::AlreadyExists], "An object of that id exists already."),
     code("image_in_use", &[K::InvalidState], "Instances use the image. Delete them first."),
     code(
@@ -124,18 +132,18 @@ pub const CODES: &[Code] = &[
     ),
     code("image_too_large", &[K::PayloadTooLarge], "The part is larger than the installation takes."),
     code("instance_not_found", &[K::NotFound], "There is no instance of that id or name in the project."),
-    code("internal", &[K::Internal], "An error on our side, logged under the request id."),
+    code("internal", &[K::Internal], "An error of the server, logged under the request id."),
     code("invalid_allocation", &[K::InvalidArgument], "The allocation ranges overlap or leave the block."),
     code("invalid_argument", &[K::InvalidArgument], "Something in the request is wrong: `errors` names the fields."),
     code("invalid_cidr", &[K::InvalidArgument], "The block is reserved, too small or too large for a subnet."),
-    code("invalid_gateway", &[K::InvalidArgument], "The gateway isn't an address of the block that a host can have."),
+    code("invalid_gateway", &[K::InvalidArgument], "The gateway isn't a usable address of the block."),
     code("invalid_host_route", &[K::InvalidArgument], "The host route's next hop isn't in the block."),
     code("invalid_rule", &[K::InvalidArgument], "The security rule contradicts itself."),
     code("invalid_state", &[K::InvalidState], "The object's state doesn't allow this."),
     code(
         "join_throttled",
         &[K::RateLimited],
-        "Too many hosts failed to join from this address. Wait as `Retry-After` says.",
+        "Too many hosts failed to join from this address. `Retry-After` says how long to wait.",
     ),
     code(
         "key_restricted",
@@ -160,7 +168,7 @@ pub const CODES: &[Code] = &[
     code(
         "method_not_allowed",
         &[K::MethodNotAllowed],
-        "The path is there, the method isn't. `Allow` names those that are.",
+        "The path exists, but not with this method. `Allow` names the methods.",
     ),
     code("name_taken", &[K::AlreadyExists], "Another object of the kind has the name."),
     code("network_in_use", &[K::InvalidState], "The network has ports, a router or peerings. Delete them first."),
@@ -168,19 +176,19 @@ pub const CODES: &[Code] = &[
     code(
         "network_not_routed",
         &[K::InvalidState],
-        "The port's network has no router to the floating IP's external network. Make one.",
+        "The port's network has no router to the floating IP's external network. Create one.",
     ),
-    code("network_without_subnet", &[K::InvalidState], "The network has no subnet to take an address from. Make one."),
-    code("nic_not_found", &[K::NotFound], "The instance has no NIC with that port."),
     code(
-        "no_address",
+        "network_without_subnet",
         &[K::InvalidState],
-        "The instance has no NIC, or no address, that a floating IP could stand for.",
+        "The network has no subnet to take an address from. Create one.",
     ),
+    code("nic_not_found", &[K::NotFound], "The instance has no NIC with that port."),
+    code("no_address", &[K::InvalidState], "The instance has no NIC, or no address, that a floating IP could lead to."),
     code(
         "no_capacity",
         &[K::NoCapacity],
-        "No host has room for it now. `explain` says why each was passed over, and what would fit.",
+        "No host has enough free capacity now. `explain` says why each host was rejected, and what would fit.",
     ),
     code(
         "no_default_group",
@@ -194,13 +202,13 @@ pub const CODES: &[Code] = &[
         "The instance has no root disk, so it can't be resized to have one, or rebuilt.",
     ),
     code("not_found", &[K::NotFound], "There is no such object."),
-    code("not_oneself", &[K::InvalidState], "You can't delete yourself or take your own administration away."),
+    code("not_oneself", &[K::InvalidState], "You can't delete yourself or take away your own administrator rights."),
     code("not_ready", &[K::Unavailable], "Something the API needs doesn't work; the detail says what."),
-    code("parent_not_found", &[K::NotFound], "What the object would belong to was deleted meanwhile."),
+    code("parent_not_found", &[K::NotFound], "The object that it would belong to was deleted meanwhile."),
     code(
         "part_exists",
         &[K::InvalidState],
-        "The image has that part already, with other bytes. An image's content never changes: make a new image.",
+        "The image has that part already, with other bytes. An image's content never changes: create a new image.",
     ),
     code("payload_too_large", &[K::PayloadTooLarge], "The body is larger than the route takes."),
     code("peering_exists", &[K::AlreadyExists], "The two networks are peered already."),
@@ -209,22 +217,22 @@ pub const CODES: &[Code] = &[
     code(
         "placement_contended",
         &[K::Unavailable],
-        "Others took the room again and again while this was placed. Repeat it.",
+        "Other requests took the capacity again and again while this one was placed. Repeat it.",
     ),
     code("placement_group_in_use", &[K::InvalidState], "Instances are in the placement group. Delete them first."),
     code("placement_group_not_found", &[K::NotFound], "The project has no placement group of that id or name."),
     code(
         "placement_record_not_found",
         &[K::NotFound],
-        "The project has no placement record of that id, or its time is over.",
+        "The project has no placement record of that id, or it is no longer kept.",
     ),
-    code("port_attached", &[K::InvalidState], "The port is the card of an instance already. Detach it first."),
+    code("port_attached", &[K::InvalidState], "The port is already the NIC of an instance. Detach it first."),
     code(
         "port_in_use",
         &[K::InvalidState],
-        "An instance has the port, or a floating IP stands for it. The detail says which.",
+        "An instance uses the port, or a floating IP leads to it. The detail says which.",
     ),
-    code("port_not_bound", &[K::InvalidState], "The port is on no host. Give it to an instance that runs."),
+    code("port_not_bound", &[K::InvalidState], "The port is on no host. Attach it to a running instance."),
     code("port_not_found", &[K::NotFound], "There is no port of that id or name in the project."),
     code(
         "precondition_failed",
@@ -240,14 +248,14 @@ pub const CODES: &[Code] = &[
     code(
         "project_required",
         &[K::InvalidArgument],
-        "You are in none or several projects: say which with `?project=` or `X-Iaas-Project`.",
+        "You are in no project or in several: name one with `?project=` or `X-Iaas-Project`.",
     ),
     code(
         "quota_exceeded",
         &[K::QuotaExceeded],
-        "The project's quota is reached; the detail says which and by how much.",
+        "The project's quota would be exceeded; the detail says which, and by how much.",
     ),
-    code("rate_limited", &[K::RateLimited], "Too many requests a second. `Retry-After` says when to return."),
+    code("rate_limited", &[K::RateLimited], "Too many requests a second. `Retry-After` says when to try again."),
     code(
         "refresh_token_invalid",
         &[K::Unauthenticated],
@@ -256,7 +264,7 @@ pub const CODES: &[Code] = &[
     code(
         "refresh_token_reused",
         &[K::Unauthenticated],
-        "The refresh token was used before, so all of that login's are revoked. Log in again.",
+        "The refresh token was used before, so all tokens of that login are revoked. Log in again.",
     ),
     code(
         "request_timeout",
@@ -279,27 +287,27 @@ pub const CODES: &[Code] = &[
     code(
         "sha256_mismatch",
         &[K::InvalidArgument],
-        "Other bytes came than were announced. Nothing was kept: send them again.",
+        "The bytes aren't the ones that were announced. Nothing was kept: send them again.",
     ),
     code("shutting_down", &[K::Unavailable], "The server is stopping."),
     code(
         "size_mismatch",
         &[K::InvalidArgument],
-        "Not as many bytes came as were announced. Nothing was kept: send it again.",
+        "The number of bytes isn't the one that was announced. Nothing was kept: send them again.",
     ),
     code("size_too_small", &[K::InvalidArgument], "The image needs more memory or disk than the size has."),
     code("ssh_key_not_found", &[K::NotFound], "The project has no SSH key of that id or name."),
     code(
         "stale_epoch",
         &[K::StaleGeneration],
-        "A port was bound for a newer life of its instance meanwhile. Only services meet this.",
+        "The port was bound for a newer epoch of its instance meanwhile. Only services get this error.",
     ),
     code(
         "stale_generation",
         &[K::StaleGeneration, K::PreconditionFailed],
-        "The object changed meanwhile. Read it again and decide anew.",
+        "The object changed meanwhile. Read it again, and repeat the change if it still makes sense.",
     ),
-    code("storage_full", &[K::Unavailable], "The image store's disk is full. An administrator must make room."),
+    code("storage_full", &[K::Unavailable], "The image store's disk is full. An administrator must free space."),
     code("subnet_in_use", &[K::InvalidState], "Ports have addresses of the subnet. Delete or detach them first."),
     code(
         "subnet_not_found",
@@ -309,12 +317,12 @@ pub const CODES: &[Code] = &[
     code(
         "subnet_overlaps",
         &[K::AlreadyExists, K::InvalidState],
-        "The range overlaps one of the network, or of a network that it is peered with.",
+        "The range overlaps another range of the network, or of a network that it is peered with.",
     ),
-    code("target_without_ipv4", &[K::InvalidState], "The port has no IPv4 address that a floating IP could stand for."),
-    code("token_expired", &[K::Unauthenticated], "The token was valid once. Refresh it, or make a new API key."),
+    code("target_without_ipv4", &[K::InvalidState], "The port has no IPv4 address that a floating IP could lead to."),
+    code("token_expired", &[K::Unauthenticated], "The token has expired. Refresh it, or create a new API key."),
     code("token_invalid", &[K::Unauthenticated], "The token isn't one of this installation, or was revoked."),
-    code("token_missing", &[K::Unauthenticated], "The request has no `Authorization: Bearer …`."),
+    code("token_missing", &[K::Unauthenticated], "The request has no header `Authorization: Bearer …`."),
     code("too_many_consoles", &[K::RateLimited], "Too many consoles are open."),
     code("too_many_streams", &[K::RateLimited], "Too many event streams are open."),
     code(
@@ -323,18 +331,18 @@ pub const CODES: &[Code] = &[
         "A service behind the API doesn't answer now. Repeat with the same `Idempotency-Key`.",
     ),
     code("unsupported_media_type", &[K::UnsupportedMediaType], "The body's `Content-Type` isn't one the route takes."),
-    code("upload_cut", &[K::InvalidArgument], "The upload was cut before its end. Nothing was kept: send it again."),
+    code("upload_cut", &[K::InvalidArgument], "The upload ended too early. Nothing was kept: send it again."),
     code(
         "upload_stalled",
         &[K::DeadlineExceeded],
         "The upload sent nothing for too long. Nothing was kept: send it again.",
     ),
     code("user_not_found", &[K::NotFound], "There is no user of that id or name."),
-    code("vnis_exhausted", &[K::InvalidState], "This cloud has as many networks as it can have."),
+    code("vnis_exhausted", &[K::InvalidState], "This cloud has reached its maximum number of networks."),
     code(
         "wait_timeout",
         &[K::DeadlineExceeded],
-        "The object isn't as waited for yet; the detail says its state and step. The change goes on.",
+        "The wait ended before the object was as expected; the detail says its state and step. The change goes on.",
     ),
     code("weak_password", &[K::InvalidArgument], "The password is too short, too long or too easy."),
     code("wrong_password", &[K::PermissionDenied], "The current password is wrong."),

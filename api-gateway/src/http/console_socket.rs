@@ -10,7 +10,7 @@ use std::time::Duration;
 /// The longest message of a client: a paste.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
-/// A client from which not even the answer to a ping came.
+/// How long a client may stay silent, which doesn't even answer pings, before it is disconnected.
 const SILENT: Duration = Duration::from_secs(65);
 
 /// Why a session ended.
@@ -19,7 +19,7 @@ enum Ending {
     Silent,
     Guest,
     Host(String),
-    /// The principal lost the right.
+    /// The principal has lost the right.
     NotAllowed,
     Shutdown,
 }
@@ -34,8 +34,8 @@ impl Ending {
                 (close_code::NORMAL, "the console ended: the instance was stopped or its console closed".to_owned())
             }
             Self::Host(reason) => (close_code::ERROR, reason),
-            Self::NotAllowed => (close_code::POLICY, "you may no longer use this console".to_owned()),
-            Self::Shutdown => (close_code::AWAY, "the server is going down: ask for another ticket".to_owned()),
+            Self::NotAllowed => (close_code::POLICY, "you are no longer allowed to use this console".to_owned()),
+            Self::Shutdown => (close_code::AWAY, "the server is shutting down: request a new ticket".to_owned()),
         };
         // A control frame carries at most 125 bytes, two of them the code.
         let end = (0..=reason.len().min(123)).rev().find(|i| reason.is_char_boundary(*i)).unwrap_or(0);
@@ -57,7 +57,7 @@ pub async fn bridge(app: &App, grant: &Grant, socket: WebSocket, session: Sessio
                 Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return Ending::Client,
             };
             if input.send(pb::ConsoleInput { input: Some(Input::Data(data)) }).await.is_err() {
-                // The other side ended, and says so there.
+                // The host's side ended; its task reports why.
                 return std::future::pending().await;
             }
         }
@@ -89,7 +89,7 @@ pub async fn bridge(app: &App, grant: &Grant, socket: WebSocket, session: Sessio
     };
     if let Some(frame) = end.frame() {
         let farewell = async {
-            // A client that is gone needs none.
+            // A client that is gone needs no close frame.
             let _ = sink.send(Message::Close(Some(frame))).await;
             let _ = sink.close().await;
         };

@@ -6,6 +6,7 @@ use crate::{
     app::App,
     config::AccessLog,
     http::{
+        dialect::Dialect,
         problem::{self, PendingProblem},
         query,
         scope::{RequestScope, Scope},
@@ -28,14 +29,33 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub struct Edge {
     app: App,
+    /// The routes of all dialects.
     router: Router,
+    /// The dialects, without their routes; the longest prefixes first.
+    dialects: Vec<Dialect>,
     tls: bool,
 }
 
 impl Edge {
     #[must_use]
-    pub fn new(app: App, router: Router, tls: bool) -> Self {
-        Self { app, router, tls }
+    pub fn new(app: App, dialects: Vec<Dialect>, tls: bool) -> Self {
+        let mut router = Router::new();
+        let mut kept = Vec::with_capacity(dialects.len());
+        for Dialect { router: routes, prefix, render, unlimited } in dialects {
+            router = router.merge(routes);
+            kept.push(Dialect { router: Router::new(), prefix, render, unlimited });
+        }
+        kept.sort_by_key(|dialect| std::cmp::Reverse(dialect.prefix.len()));
+        Self { router: router.with_state(app.clone()), app, dialects: kept, tls }
+    }
+
+    fn render(&self, path: &str, problem: &Problem, request_id: &str) -> Response {
+        let render = self.dialect(path).map_or(problem::render as fn(&Problem, &str) -> Response, |d| d.render);
+        render(problem, request_id)
+    }
+
+    fn dialect(&self, path: &str) -> Option<&Dialect> {
+        self.dialects.iter().find(|dialect| path.starts_with(dialect.prefix))
     }
 }
 
@@ -50,7 +70,7 @@ where
     let scope = RequestScope::new(request_id(request.headers()), peer);
     request.extensions_mut().insert(Arc::clone(&scope));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let limit = time_limit(&edge.app, &request);
+    let limit = time_limit(edge, &request);
 
     let span = tracing::info_span!("request", request_id = %scope.request_id);
     let routed = AssertUnwindSafe(edge.router.clone().oneshot(request)).catch_unwind();
@@ -59,13 +79,13 @@ where
         None => Ok(routed.instrument(span.clone()).await),
     };
     let response = match outcome {
-        Ok(Ok(Ok(response))) => as_problem(response, &method, &path, &scope),
+        Ok(Ok(Ok(response))) => as_problem(edge, response, &method, &path, &scope),
         Ok(Ok(Err(never))) => match never {},
         Ok(Err(panic)) => {
             span.in_scope(|| tracing::error!(panic = panic_text(&*panic), %method, path, "a route panicked"));
-            problem::render(&Problem::internal(), &scope.request_id)
+            edge.render(&path, &Problem::internal(), &scope.request_id)
         }
-        Err(_) => problem::render(&problem::timed_out(), &scope.request_id),
+        Err(_) => edge.render(&path, &problem::timed_out(), &scope.request_id),
     };
     finish(edge, response, &method, &path, &scope, started, &span)
 }
@@ -81,12 +101,13 @@ fn request_id(headers: &HeaderMap) -> String {
     }
 }
 
-/// Uploads end by themselves (a stalled one by the reader's own limit) and a `wait` brings its time along.
-fn time_limit(app: &App, request: &Request<Body>) -> Option<Duration> {
-    if request.method() == Method::PUT && request.uri().path().starts_with("/v1/images/") {
+/// Uploads end by themselves (a stalled one by the reader's own limit), and a `wait` adds its time.
+fn time_limit(edge: &Edge, request: &Request<Body>) -> Option<Duration> {
+    let path = request.uri().path();
+    if edge.dialect(path).is_some_and(|dialect| (dialect.unlimited)(request.method(), path)) {
         return None;
     }
-    let limit = Duration::from_secs(app.config().api.request_timeout_secs);
+    let limit = Duration::from_secs(edge.app.config().api.request_timeout_secs);
     match query::find(request.uri().query(), "wait") {
         Some(_) => Some(limit + Duration::from_secs(limits::WAIT_SECS_MAX)),
         None => Some(limit),
@@ -94,7 +115,7 @@ fn time_limit(app: &App, request: &Request<Body>) -> Option<Duration> {
 }
 
 /// Renders the route's problem, or makes one of an answer that a library made.
-fn as_problem(mut response: Response, method: &Method, path: &str, scope: &Scope) -> Response {
+fn as_problem(edge: &Edge, mut response: Response, method: &Method, path: &str, scope: &Scope) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) {
         return response;
@@ -105,7 +126,7 @@ fn as_problem(mut response: Response, method: &Method, path: &str, scope: &Scope
         None if response.headers().get(header::CONTENT_TYPE) == Some(&problem::PROBLEM_JSON) => return response,
         None => Box::new(problem::for_status(status, method, path)),
     };
-    let mut rendered = problem::render(&problem, &scope.request_id);
+    let mut rendered = edge.render(path, &problem, &scope.request_id);
     // What the route said beside its body stays: Allow, Location, Connection.
     for (name, value) in response.headers() {
         if *name != header::CONTENT_TYPE && *name != header::CONTENT_LENGTH && !rendered.headers().contains_key(name) {

@@ -70,7 +70,7 @@ fn request_hash(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) ->
     })
 }
 
-/// Without a body (DELETE, or a stream that the route reads itself).
+/// The intent of a request without a body, or with one that the route reads itself.
 impl<S: Send + Sync> FromRequestParts<S> for Intent {
     type Rejection = ApiError;
 
@@ -104,7 +104,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Change<T> {
 pub struct MutationParams {
     /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
     pub project: Option<String>,
-    /// All checks and the plan, no change.
+    /// Only checks the request and shows the plan; nothing is changed.
     #[serde(default)]
     #[param(required = false)]
     pub dry_run: bool,
@@ -115,10 +115,10 @@ pub struct MutationParams {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code)]
 pub struct MutationHeaders {
-    /// Repeating the request with the same key returns the first answer; kept 24 hours.
+    /// A repeat of the request with the same key gets the first answer. Keys are kept for 24 hours.
     #[param(rename = "Idempotency-Key")]
     pub idempotency_key: Option<String>,
-    /// The ETag that the change is based on; another generation is a 412.
+    /// The ETag that the change is based on. If the object has another one by now, the answer is 412.
     #[param(rename = "If-Match")]
     pub if_match: Option<String>,
 }

@@ -4,6 +4,7 @@
 pub mod body;
 pub mod codes;
 pub mod console_socket;
+pub mod dialect;
 pub mod edge;
 pub mod etag;
 pub mod intent;

@@ -23,9 +23,9 @@ use utoipa::{
 pub struct ListParams {
     /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
     pub project: Option<String>,
-    /// Items a page, 1 to 1000; 100 unless told.
+    /// Items per page, 1 to 1000; 100 unless given.
     pub limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     pub cursor: Option<String>,
     /// Only these fields of each item, separated by commas.
     pub fields: Option<String>,
@@ -48,9 +48,9 @@ macro_rules! list_params {
         pub struct $name {
             /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
             pub project: Option<String>,
-            /// Items a page, 1 to 1000; 100 unless told.
+            /// Items per page, 1 to 1000; 100 unless given.
             pub limit: Option<u32>,
-            /// `next_cursor` of the page before.
+            /// The `next_cursor` of the previous page.
             pub cursor: Option<String>,
             /// Only these fields of each item, separated by commas.
             pub fields: Option<String>,
@@ -84,7 +84,7 @@ pub struct PageRequest {
 #[derive(Serialize, ToSchema)]
 pub struct List<T> {
     pub items: Vec<T>,
-    /// Ask with this as `cursor` for the next page; null on the last one.
+    /// The `cursor` of the next page; null on the last page.
     pub next_cursor: Option<String>,
 }
 
@@ -135,7 +135,11 @@ fn check_fields<T: PartialSchema>(fields: &[String]) -> Result<(), ApiError> {
         Some(unknown) => {
             let known: Vec<_> = schema.properties.keys().cloned().collect();
             let shown: String = unknown.chars().take(64).collect();
-            Err(Problem::invalid("fields", format!("`{shown}` is no field; there are: {}", known.join(", "))).into())
+            Err(Problem::invalid(
+                "fields",
+                format!("there is no field `{shown}`; the fields are: {}", known.join(", ")),
+            )
+            .into())
         }
     }
 }
@@ -168,13 +172,13 @@ fn read_cursor(text: &str, bound: u64) -> Result<String, Problem> {
             .with_hint("start again without a cursor, and pass next_cursor on as it is")
     };
     let bytes = (text.len() <= 512).then(|| BASE64_URL_SAFE_NO_PAD.decode(text).ok()).flatten();
-    let bytes = bytes.ok_or_else(|| wrong("this is none of ours"))?;
-    let (head, key) = bytes.split_at_checked(8).ok_or_else(|| wrong("this is none of ours"))?;
+    let bytes = bytes.ok_or_else(|| wrong("this cursor is not from this API"))?;
+    let (head, key) = bytes.split_at_checked(8).ok_or_else(|| wrong("this cursor is not from this API"))?;
     if head != bound.to_be_bytes() {
         return Err(wrong("it belongs to another list or to other filters"));
     }
     let key = std::str::from_utf8(key).ok().filter(|k| !k.is_empty() && k.len() <= 256 && k.is_ascii());
-    key.map(str::to_owned).ok_or_else(|| wrong("this is none of ours"))
+    key.map(str::to_owned).ok_or_else(|| wrong("this cursor is not from this API"))
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub struct ProblemDocument<'a> {
     pub type_uri: String,
     pub title: &'a str,
     pub status: u16,
-    /// Stable; docs/errors.md lists them all.
+    /// The code is stable; docs/errors.md lists all codes.
     pub code: &'a str,
     /// What failed, on which object.
     pub detail: &'a str,
@@ -53,7 +53,7 @@ pub struct ProblemDocument<'a> {
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]
     #[schema(value_type = Vec<FieldErrorView>)]
     pub errors: &'a [FieldError],
-    /// Of a refused placement (507): which hosts were passed over and why.
+    /// For a refused placement (507): which hosts were rejected and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub explain: Option<&'a PlacementRecord>,
@@ -102,24 +102,24 @@ pub fn for_status(status: StatusCode, method: &http::Method, path: &str) -> Prob
     let shown: String = path.chars().take(200).collect();
     match status {
         StatusCode::NOT_FOUND => {
-            Problem::new(ErrorKind::NotFound, "route_not_found", format!("there is nothing at {shown}"))
-                .with_hint("the paths there are: GET /openapi.json")
+            Problem::new(ErrorKind::NotFound, "route_not_found", format!("there is no route for {shown}"))
+                .with_hint("GET /openapi.json describes all routes")
         }
         StatusCode::METHOD_NOT_ALLOWED => Problem::new(
             ErrorKind::MethodNotAllowed,
             "method_not_allowed",
-            format!("{method} is not possible on {shown}"),
+            format!("{shown} doesn't support the method {method}"),
         )
-        .with_hint("the Allow header names the methods"),
+        .with_hint("the header Allow names the methods"),
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
             ErrorKind::PayloadTooLarge,
             "payload_too_large",
-            "the request's body is larger than this route takes",
+            "the request's body is larger than this route accepts",
         ),
         StatusCode::UNSUPPORTED_MEDIA_TYPE => Problem::new(
             ErrorKind::UnsupportedMediaType,
             "unsupported_media_type",
-            "the request's Content-Type is not one this route takes",
+            "the request's Content-Type is not one that this route accepts",
         ),
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => timed_out(),
         StatusCode::SERVICE_UNAVAILABLE => Problem::unavailable("the service can't answer now"),

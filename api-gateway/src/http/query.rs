@@ -70,7 +70,10 @@ impl de::Error for QueryError {
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
         let shown: String = field.chars().take(64).collect();
-        Self { field: Some(shown), message: format!("unknown parameter; there are: {}", expected.join(", ")) }
+        Self {
+            field: Some(shown),
+            message: format!("there is no such parameter; the parameters are: {}", expected.join(", ")),
+        }
     }
 }
 
@@ -169,7 +172,7 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
     }
 }
 
-/// For routes that take no parameter but `project`.
+/// The query of routes that take no parameter but `project`.
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]

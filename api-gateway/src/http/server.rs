@@ -6,7 +6,10 @@
 use crate::{
     app::App,
     config::Config,
-    http::edge::{self, Edge},
+    http::{
+        dialect::Dialect,
+        edge::{self, Edge},
+    },
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -82,8 +85,8 @@ impl Server {
     }
 
     /// Accepts until `shutdown`, then waits for what is in progress, at most the drain timeout.
-    pub async fn serve(self, app: App, router: axum::Router, shutdown: CancellationToken) {
-        let edge = Arc::new(Edge::new(app, router, self.tls.is_some()));
+    pub async fn serve(self, app: App, dialects: Vec<Dialect>, shutdown: CancellationToken) {
+        let edge = Arc::new(Edge::new(app, dialects, self.tls.is_some()));
         let graceful = GracefulShutdown::new();
         let connections = TaskTracker::new();
         let slots = Arc::new(Semaphore::new(self.max_connections));

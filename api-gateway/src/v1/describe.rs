@@ -1,5 +1,5 @@
-//! OpenAPI descriptions of routes that are written once for several nouns. `#[utoipa::path]` describes one function for one body; a generic
-//! function is described here, from the texts of its noun and the schemas of its types.
+//! OpenAPI descriptions of routes that are written once for several kinds of objects. `#[utoipa::path]` describes one function for one body; a generic
+//! function is described here, from the texts of its kind and the schemas of its types.
 
 use super::view::plan::DryRun;
 use crate::{app::App, http::page::List};

@@ -7,3 +7,15 @@ pub mod describe;
 pub mod routes;
 pub mod scope;
 pub mod view;
+
+use crate::http::dialect::Dialect;
+use http::Method;
+
+/// The dialect with its routes and the description of them, which it serves.
+pub fn dialect() -> Result<Dialect, serde_json::Error> {
+    let (router, api) = routes::build();
+    let document = serde_json::to_vec(&api)?.into();
+    let router = router.layer(axum::Extension(routes::system::Document(document)));
+    let unlimited = |method: &Method, path: &str| method == Method::PUT && path.starts_with("/v1/images/");
+    Ok(Dialect { unlimited, ..Dialect::new("", router) })
+}

@@ -42,8 +42,12 @@ where
 
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
     let missing = || {
-        Problem::new(ErrorKind::Unauthenticated, "token_missing", "this needs a token: Authorization: Bearer <token>")
-            .with_hint("log in with iaasctl login, or make an API key")
+        Problem::new(
+            ErrorKind::Unauthenticated,
+            "token_missing",
+            "this needs a token in the header Authorization: Bearer <token>",
+        )
+        .with_hint("log in with iaasctl login, or create an API key")
     };
     let text = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).ok_or_else(missing)?;
     let (scheme, token) = text.split_once(' ').ok_or_else(missing)?;
@@ -130,7 +134,7 @@ where
     }
 }
 
-/// What only system admins do.
+/// A caller who is a system admin.
 pub struct SystemAdmin(pub Caller);
 
 impl<S> FromRequestParts<S> for SystemAdmin

@@ -48,7 +48,10 @@ impl Cloud {
     }
 
     pub async fn with(configs: Vec<SimConfig>) -> Self {
-        let world = World::start().await;
+        Self::in_world(World::start().await, configs).await
+    }
+
+    pub async fn in_world(world: World, configs: Vec<SimConfig>) -> Self {
         let admin = world.admin().await;
         world.project(&admin, "blue").await;
         let ann = world.user(&admin, "ann", "blue", "member").await;

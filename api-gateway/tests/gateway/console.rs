@@ -40,7 +40,7 @@ async fn a_ticket_opens_the_console_once() {
     assert_eq!(response.status().as_u16(), 101);
     let printed = printed_next(&mut socket).await;
     assert_eq!(printed, format!("sim: booting {id}\nsim: up\n"), "what was printed comes first");
-    // The simulated guest says what it is told.
+    // The simulated guest prints what it is sent.
     socket.send(Message::binary(&b"uname\r"[..])).await.expect("it is sent");
     assert_eq!(printed_next(&mut socket).await, "uname\r");
     // Used up, while the session goes on and after it.

@@ -3,7 +3,10 @@
 use api_gateway::{
     app::{App, Services},
     auth::{Auth, master_key::MasterKey},
-    http::edge::{self, Edge},
+    http::{
+        dialect::Dialect,
+        edge::{self, Edge},
+    },
 };
 use axum::{Router, body::Body, http::Request, response::Response, routing::get};
 use http_body_util::BodyExt;
@@ -49,7 +52,7 @@ async fn panics_time_limits_and_foreign_errors_are_problem_documents() {
         .route("/never", get(|| async { std::future::pending::<()>().await }))
         .route("/plain", get(|| async { (http::StatusCode::IM_A_TEAPOT, "a library's own words") }))
         .route("/fine", get(|| async { "fine" }));
-    let edge = Edge::new(app, router, false);
+    let edge = Edge::new(app, vec![Dialect::new("", router)], false);
     for (path, status, code) in [
         ("/panics", 500, "internal"),
         ("/never", 504, "request_timeout"),

@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 struct Stream {
     response: reqwest::Response,
@@ -53,7 +53,7 @@ impl Stream {
                     });
                 }
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("something comes");
+            let chunk = tokio::time::timeout(TIMEOUT, self.response.chunk()).await.expect("something comes");
             match chunk {
                 Ok(Some(bytes)) => self.buffer.push_str(std::str::from_utf8(&bytes).expect("UTF-8")),
                 Ok(None) | Err(_) => return None,
@@ -64,7 +64,7 @@ impl Stream {
     /// Reads until the stream has said from where it starts.
     async fn started(&mut self) -> String {
         while !self.buffer.contains("\n\n") {
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk()).await.expect("something comes");
+            let chunk = tokio::time::timeout(TIMEOUT, self.response.chunk()).await.expect("something comes");
             self.buffer.push_str(std::str::from_utf8(&chunk.expect("a chunk").expect("bytes")).expect("UTF-8"));
         }
         self.buffer.lines().find_map(|line| line.strip_prefix("id: ")).expect("an id").to_owned()
@@ -87,7 +87,7 @@ async fn a_reader_that_comes_back_has_missed_nothing() {
     world.project(&admin, "blue").await;
     let mut stream = open(&admin, "?project=blue", None).await;
     let mut resume = stream.started().await;
-    let mut seen: Vec<String> = Vec::new();
+    let mut observed: Vec<String> = Vec::new();
     // Writers go on all the time; the reader is cut off again and again, between any two events.
     let writer = tokio::spawn({
         let admin = admin.clone();
@@ -104,8 +104,8 @@ async fn a_reader_that_comes_back_has_missed_nothing() {
             assert_eq!(message.event, "ssh_key.created");
             assert_eq!(message.data["id"].to_string(), message.id);
             resume = message.id.clone();
-            seen.push(name_of(&message).to_owned());
-            if seen.len() == 60 {
+            observed.push(name_of(&message).to_owned());
+            if observed.len() == 60 {
                 break 'all;
             }
         }
@@ -114,7 +114,7 @@ async fn a_reader_that_comes_back_has_missed_nothing() {
     }
     writer.await.expect("the writer is done");
     let expected: Vec<String> = (0..60).map(|i| format!("k{i}")).collect();
-    assert_eq!(seen, expected, "each once, in order");
+    assert_eq!(observed, expected, "each once, in order");
     // From a number, by the parameter.
     let mut again =
         open(&admin, &format!("?project=blue&after={}", resume.parse::<i64>().expect("a number") - 1), None).await;

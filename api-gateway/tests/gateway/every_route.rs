@@ -1,4 +1,4 @@
-//! All routes of the OpenAPI document, asked by those who may not. A route that is added is tested by this without a line here.
+//! All routes of the OpenAPI document, requested by callers without the right. A new route is tested by this without a line here.
 
 use crate::harness::{Answer, Person, World, answer, key};
 use reqwest::Method;
@@ -152,12 +152,12 @@ async fn a_stranger_finds_nothing() {
         refused.assert_problem();
         let status = refused.status.as_u16();
         assert!(matches!(status, 403 | 404), "{name} answered a stranger with {status}: {}", refused.text);
-        // What a stranger is told of a project that exists is what they are told of one that doesn't.
+        // A stranger gets the same answer for a project that exists and for one that doesn't.
         if operation.has_param("project") && status == 404 {
             let unknown = ask(&eve, operation, "?project=nope").await.body;
             if !operation.route.contains("{project}") {
-                let told = refused.body["detail"].as_str().unwrap_or("").replace("blue", "nope");
-                assert_eq!(unknown["detail"].as_str(), Some(told.as_str()), "{name}");
+                let answered = refused.body["detail"].as_str().unwrap_or("").replace("blue", "nope");
+                assert_eq!(unknown["detail"].as_str(), Some(answered.as_str()), "{name}");
                 assert_eq!(unknown["code"], refused.body["code"], "{name}");
             }
         }
@@ -180,7 +180,7 @@ async fn a_reader_changes_nothing() {
         all.iter().filter(|o| !o.public && !o.reads() && !SELF_SERVICE.contains(&o.name().as_str())).collect();
     assert!(mutations.len() > 15);
     for operation in mutations {
-        // The body is nonsense: who may not is told so before anything is read.
+        // The body is nonsense: a caller without the right is refused before anything is read.
         let refused = ask(&rob, operation, "?project=blue").await;
         assert_eq!(refused.status.as_u16(), 403, "{}: {}", operation.name(), refused.text);
         refused.problem(403, "permission_denied");

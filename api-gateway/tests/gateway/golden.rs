@@ -41,13 +41,13 @@ fn codes_in(source: &str, found: &mut BTreeSet<String>) {
         !text.is_empty() && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let code = source.split("#[cfg(test)]").next().unwrap_or("");
-    for (marker, is_noun) in [("Problem::new(", false), ("Problem::not_found(", true), ("problem.code = ", false)] {
+    for (marker, is_kind) in [("Problem::new(", false), ("Problem::not_found(", true), ("problem.code = ", false)] {
         for (at, _) in code.match_indices(marker) {
             let rest = &code[at + marker.len()..];
             // The literal must stand before the call's end, else the code is computed.
             let rest = rest.split("\n}").next().unwrap_or_default();
             let Some(literal) = next_literal(&rest[..rest.len().min(200)]) else { continue };
-            let text = if is_noun {
+            let text = if is_kind {
                 format!("{}_not_found", literal.replace(' ', "_").to_lowercase())
             } else {
                 literal.to_owned()

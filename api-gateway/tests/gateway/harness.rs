@@ -1,6 +1,6 @@
 //! A running gateway, and people to ask it.
 
-use api_gateway::{Config, Deps};
+use api_gateway::{Config, Deps, http::dialect::Dialect};
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use service_kit::transport::{self, GrpcTarget};
@@ -120,17 +120,24 @@ pub fn key(comment: &str) -> String {
 
 impl World {
     pub async fn start() -> Self {
-        Self::start_with(|_| {}).await
+        Self::start_with_dialects(vec![]).await
     }
 
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = Arc::new(tempfile::tempdir().expect("tempdir"));
         let mut config = config(dir.path());
         change(&mut config);
-        Self::run(dir, config).await
+        Self::run(dir, config, vec![]).await
     }
 
-    async fn run(dir: Arc<TempDir>, config: Config) -> Self {
+    /// With API dialects beside v1.
+    pub async fn start_with_dialects(dialects: Vec<Dialect>) -> Self {
+        let dir = Arc::new(tempfile::tempdir().expect("tempdir"));
+        let config = config(dir.path());
+        Self::run(dir, config, dialects).await
+    }
+
+    async fn run(dir: Arc<TempDir>, config: Config, dialects: Vec<Dialect>) -> Self {
         service_kit::install_crypto();
         let url = format!("sqlite://{}", dir.path().join("iaas.db").display());
         let store = Store::open(&StoreConfig::new(url)).await.expect("the store opens");
@@ -173,6 +180,7 @@ impl World {
             metrics: service_kit::metrics::install(),
         };
         let gateway = api_gateway::bind(config.clone(), deps, shutdown.clone()).await.expect("the gateway binds");
+        let gateway = dialects.into_iter().fold(gateway, api_gateway::Gateway::with_dialect);
         let port = gateway.local_addr().expect("an address").port();
         running.push(tokio::spawn(async move { gateway.run().await.expect("the gateway serves") }));
         let scheme = if config.api.uses_tls() { "https" } else { "http" };
@@ -203,7 +211,7 @@ impl World {
 
     pub async fn restart(self) -> Self {
         let (dir, config) = self.stop().await;
-        Self::run(dir, config).await
+        Self::run(dir, config, vec![]).await
     }
 
     pub fn admin_password(&self) -> String {

@@ -47,7 +47,7 @@ async fn an_image_is_active_when_its_parts_are_there() {
     let linux = image(ann, "linux").await;
     assert_eq!((linux["kind"].as_str(), linux["cmdline"].as_str()), (Some("kernel"), Some("console=ttyS0")));
     assert!(linux["format"].is_null(), "{linux}");
-    // An instance takes the least disk that the image needs, unless told.
+    // An instance gets the smallest disk that the image needs unless a size is given.
     let body = json!({"name": "web", "image": "disk", "vcpus": 1, "memory_mib": 256});
     let web = ann.post("/v1/instances?wait=running", body).await.expect(201);
     assert_eq!(web["disk_gib"], 1);
@@ -179,8 +179,8 @@ async fn an_upload_cut_in_the_middle_leaves_nothing() {
         ("transfer-encoding: chunked", &chunked, false),
         ("transfer-encoding: chunked", &chunked, true),
     ] {
-        let told = cut(&world, &ann, head, body, half_close).await;
-        assert!(!told.contains(" 200 "), "{head}: {told}");
+        let answered = cut(&world, &ann, head, body, half_close).await;
+        assert!(!answered.contains(" 200 "), "{head}: {answered}");
         // Whatever it began is undone by itself.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {

@@ -30,9 +30,9 @@ async fn a_life() {
         "{made}"
     );
     assert!(made["host_id"].is_null() && made["epoch"].is_null(), "a tenant sees no host: {made}");
-    let seen = cloud.admin.get("/v1/instances/web?project=blue").await.expect(200);
-    assert_eq!(seen["host_id"].as_str(), Some(cloud.hosts[0].id().to_string().as_str()));
-    assert_eq!(seen["epoch"], 1);
+    let observed = cloud.admin.get("/v1/instances/web?project=blue").await.expect(200);
+    assert_eq!(observed["host_id"].as_str(), Some(cloud.hosts[0].id().to_string().as_str()));
+    assert_eq!(observed["epoch"], 1);
 
     let act = async |action: &str, body, wait: &str| {
         let changed = ann.post(&format!("/v1/instances/web/{action}?wait={wait}"), body).await.expect(202);
@@ -225,7 +225,7 @@ async fn a_dry_run_changes_nothing() {
     };
     let create = json!({"name": "db", "count": 2, "image": "linux", "flavor": "small"});
     let plan = dry("/v1/instances", create).await;
-    assert_eq!(plan["touches"].as_array().map(Vec::len), Some(4), "each with its card: {plan}");
+    assert_eq!(plan["touches"].as_array().map(Vec::len), Some(4), "each with its NIC: {plan}");
     assert_eq!(plan["quota_left"]["instances"], 497);
     assert_eq!(plan["placement"]["candidates"], 1);
     assert!(plan["placement"].get("chosen").is_none(), "{plan}");
@@ -258,18 +258,18 @@ async fn it_is_explained() {
     small.capacity = Size { vcpus: 2, memory_mib: 2048, disk_gib: 10 };
     let cloud = Cloud::with(vec![small]).await;
     cloud.running("web").await;
-    let told = cloud.ann.get("/v1/instances/web/explain").await.expect(200);
-    let why = told["why"].as_str().expect("a text");
-    assert!(why.starts_with("web is running since ") && why.contains("1 of 1 hosts could take it"), "{why}");
-    assert!(!why.contains("alpha") && !told.to_string().contains(&cloud.hosts[0].id().to_string()), "{told}");
-    let kinds: Vec<_> = told["timeline"].as_array().expect("a list").iter().map(|e| e["kind"].as_str()).collect();
+    let answered = cloud.ann.get("/v1/instances/web/explain").await.expect(200);
+    let why = answered["why"].as_str().expect("a text");
+    assert!(why.starts_with("web has been running since ") && why.contains("1 of 1 hosts could take it"), "{why}");
+    assert!(!why.contains("alpha") && !answered.to_string().contains(&cloud.hosts[0].id().to_string()), "{answered}");
+    let kinds: Vec<_> = answered["timeline"].as_array().expect("a list").iter().map(|e| e["kind"].as_str()).collect();
     assert_eq!(kinds.first(), Some(&Some("instance.create_accepted")));
-    let told = cloud.admin.get("/v1/instances/web/explain?project=blue").await.expect(200);
-    assert!(told["why"].as_str().is_some_and(|t| t.contains("Its host is alpha.")), "{told}");
-    assert_eq!(told["placement"]["chosen"].as_str(), Some(cloud.hosts[0].id().to_string().as_str()));
+    let answered = cloud.admin.get("/v1/instances/web/explain?project=blue").await.expect(200);
+    assert!(answered["why"].as_str().is_some_and(|t| t.contains("Its host is alpha.")), "{answered}");
+    assert_eq!(answered["placement"]["chosen"].as_str(), Some(cloud.hosts[0].id().to_string().as_str()));
     cloud.admin.patch("/v1/hosts/alpha", json!({"cordoned": true, "cordon_reason": "disk"})).await.expect(200);
-    let told = cloud.admin.get("/v1/instances/web/explain?project=blue").await.expect(200);
-    assert!(told["why"].as_str().is_some_and(|t| t.contains("alpha, which is cordoned")), "{told}");
+    let answered = cloud.admin.get("/v1/instances/web/explain?project=blue").await.expect(200);
+    assert!(answered["why"].as_str().is_some_and(|t| t.contains("alpha, which is cordoned")), "{answered}");
     let body = json!({"name": "db", "image": "linux", "flavor": "tiny"});
     let refused = cloud.ann.post("/v1/instances", body).await.problem(507, "no_capacity");
     assert_eq!(refused["explain"]["rejected"], json!([{"filter": "cordoned", "hosts": 1}]), "{refused}");

@@ -20,7 +20,7 @@ mod limits;
 mod listing;
 mod network;
 mod network_bad;
-mod network_card;
+mod network_nic;
 mod network_repeat;
 mod placement;
 mod tls;

@@ -210,8 +210,8 @@ async fn security_groups_say_what_passes() {
 async fn the_outside_is_the_operators() {
     let lab = Lab::start().await;
     lab.outside("public").await;
-    let seen = lab.ann.get("/v1/external-networks/public").await.expect(200);
-    assert_eq!(seen["subnets"][0]["gateway"], "203.0.113.1", "the first address, unless said");
+    let observed = lab.ann.get("/v1/external-networks/public").await.expect(200);
+    assert_eq!(observed["subnets"][0]["gateway"], "203.0.113.1", "the first address, unless said");
     assert_eq!(column(&lab.ann.get("/v1/external-networks").await.expect(200), "name"), ["public"]);
     lab.ann
         .patch("/v1/external-networks/public", json!({"description": "mine"}))

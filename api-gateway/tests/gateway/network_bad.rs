@@ -1,4 +1,4 @@
-//! What may not be asked of networks: refused before anything changes, in words that say what is wrong.
+//! What may not be requested of networks: refused before anything changes, in words that say what is wrong.
 
 use crate::network::Lab;
 use serde_json::{Value, json};

@@ -95,8 +95,8 @@ async fn a_repeat_is_answered_as_the_first_and_a_dry_run_changes_nothing() {
         answer(ann.request(Method::PATCH, "/v1/networks/db").header("if-match", etag).json(&json!({"name": name})))
     };
     with("\"99\"", "x").await.problem(412, "precondition_failed");
-    let seen = ann.get("/v1/networks/db").await.headers["etag"].clone();
-    let changed = with(seen.to_str().expect("a text"), "x").await;
-    assert!(changed.headers["etag"] != seen, "{}", changed.text);
+    let observed = ann.get("/v1/networks/db").await.headers["etag"].clone();
+    let changed = with(observed.to_str().expect("a text"), "x").await;
+    assert!(changed.headers["etag"] != observed, "{}", changed.text);
     lab.world.stop().await;
 }

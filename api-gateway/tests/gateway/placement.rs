@@ -1,4 +1,4 @@
-//! Wishes of placement and placement groups over REST.
+//! Placement constraints and placement groups over REST.
 
 use crate::{
     compute::{Cloud, column, config_of},
@@ -89,11 +89,11 @@ async fn groups_are_made_shown_listed_and_deleted() {
     bob.delete("/v1/placement-groups/near").await.problem(403, "permission_denied");
 
     ann.get("/v1/capacity").await.problem(403, "permission_denied");
-    let told = cloud.admin.get("/v1/capacity").await.expect(200);
-    let zone = &told["zones"][0];
+    let answered = cloud.admin.get("/v1/capacity").await.expect(200);
+    let zone = &answered["zones"][0];
     assert_eq!((zone["hosts"].as_u64(), zone["open_hosts"].as_u64()), (Some(1), Some(1)));
     let tiny = zone["flavors"].as_array().and_then(|all| all.iter().find(|f| f["flavor"] == "tiny"));
-    assert_eq!(tiny, Some(&json!({"flavor": "tiny", "fits": 64, "fits_with_one_host_lost": 0})), "{told}");
+    assert_eq!(tiny, Some(&json!({"flavor": "tiny", "fits": 64, "fits_with_one_host_lost": 0})), "{answered}");
 
     create(ann, "one", json!({"groups": ["near", "soft"], "preemptible_class": 3})).await.expect(201);
     let shown = ann.get("/v1/instances/one").await.expect(200);
@@ -123,7 +123,7 @@ async fn groups_are_made_shown_listed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn constraints_that_cannot_be_are_refused_field_by_field() {
+async fn constraints_that_cannot_be_met_are_refused_field_by_field() {
     let cloud = cloud_of(1).await;
     let ann = &cloud.ann;
     let field = async |placement: Value| {
@@ -182,8 +182,8 @@ async fn what_was_refused_or_is_gone_can_be_asked_for() {
     let cloud = cloud_of(2).await;
     let (ann, admin) = (&cloud.ann, &cloud.admin);
     ann.get("/v1/instances/gpu/explain").await.problem(404, "instance_not_found");
-    let wish = json!({"required_tags": {"gpu": "a100"}});
-    let refused = create(ann, "gpu", wish.clone()).await.problem(507, "no_capacity");
+    let constraint = json!({"required_tags": {"gpu": "a100"}});
+    let refused = create(ann, "gpu", constraint.clone()).await.problem(507, "no_capacity");
     assert_eq!(
         refused["explain"]["nearest"],
         json!({"lacks": {"vcpus": 0, "memory_mib": 0, "disk_gib": 0}}),
@@ -200,17 +200,21 @@ async fn what_was_refused_or_is_gone_can_be_asked_for() {
         }
         tokio::task::yield_now().await;
     };
-    let told = explained(ann, "gpu", 1).await;
-    assert_eq!((&told["instance"], told["timeline"].as_array().map(Vec::len)), (&Value::Null, Some(0)), "{told}");
-    let why = told["why"].as_str().expect("a text");
-    assert!(why.starts_with("gpu was refused, and isn't there."), "{why}");
+    let answered = explained(ann, "gpu", 1).await;
+    assert_eq!(
+        (&answered["instance"], answered["timeline"].as_array().map(Vec::len)),
+        (&Value::Null, Some(0)),
+        "{answered}"
+    );
+    let why = answered["why"].as_str().expect("a text");
+    assert!(why.starts_with("gpu was refused and doesn't exist."), "{why}");
     assert!(why.ends_with("What would help: 2 hosts have enough capacity but lack the tag gpu=a100."), "{why}");
-    assert_eq!(told["placement"]["nearest"]["host_id"], Value::Null, "no host for tenants");
+    assert_eq!(answered["placement"]["nearest"]["host_id"], Value::Null, "no host for tenants");
     let whole = explained(admin, "gpu", 1).await;
     assert!(whole["placement"]["nearest"]["host_id"].is_string(), "{whole}");
     // An operator's own refusal and plan are whole too.
     let path = "/v1/instances?project=blue&dry_run=true";
-    let refused = admin.post(path, instance("gpu", wish)).await.problem(507, "no_capacity");
+    let refused = admin.post(path, instance("gpu", constraint)).await.problem(507, "no_capacity");
     assert!(refused["explain"]["nearest"]["host_id"].is_string(), "{refused}");
     let plan = admin.post(path, instance("web", json!({}))).await.expect(200);
     assert_eq!(plan["plan"]["placement"]["best"].as_array().map(Vec::len), Some(2), "{plan}");
@@ -222,14 +226,14 @@ async fn what_was_refused_or_is_gone_can_be_asked_for() {
 
     // It is made after all, and goes: both are known of its name, and what happened to it.
     let made = create(ann, "gpu", json!({})).await.expect(201);
-    let told = explained(ann, "gpu", 1).await;
-    assert_eq!(told["instance"]["name"], "gpu");
+    let answered = explained(ann, "gpu", 1).await;
+    assert_eq!(answered["instance"]["name"], "gpu");
     let id = made["id"].as_str().expect("an id");
     ann.delete(&format!("/v1/instances/{id}?wait=deleted&timeout=30s")).await;
-    let told = explained(ann, "gpu", 2).await;
-    assert!(told["why"].as_str().is_some_and(|why| why.starts_with("gpu is gone since ")), "{told}");
-    assert!(told["timeline"].as_array().is_some_and(|all| all.iter().any(|e| e["kind"] == "instance.deleted")));
-    assert_eq!(told["placement"]["chosen"], Value::Null);
+    let answered = explained(ann, "gpu", 2).await;
+    assert!(answered["why"].as_str().is_some_and(|why| why.starts_with("gpu is gone since ")), "{answered}");
+    assert!(answered["timeline"].as_array().is_some_and(|all| all.iter().any(|e| e["kind"] == "instance.deleted")));
+    assert_eq!(answered["placement"]["chosen"], Value::Null);
     assert_eq!(explained(ann, id, 1).await["records"][0]["outcome"], "placed");
 
     let list = ann.get("/v1/placement-records?instance=gpu").await.expect(200);
@@ -323,9 +327,9 @@ async fn pinning_is_the_flavors() {
     assert_eq!(admin.get("/v1/instances/pinned?project=blue").await.expect(200)["numa_node"], 2, "operators see where");
     let refused = ann.post("/v1/instances", body("wide", "wide")).await.problem(507, "no_capacity");
     assert_eq!(refused["explain"]["rejected"][0]["filter"], "pinning", "{refused}");
-    let mut asked = body("sly", "tiny");
-    asked["placement"] = json!({"pinning": "numa"});
-    ann.post("/v1/instances", asked).await.problem(400, "invalid_argument");
+    let mut requested = body("sly", "tiny");
+    requested["placement"] = json!({"pinning": "numa"});
+    ann.post("/v1/instances", requested).await.problem(400, "invalid_argument");
     let fits = admin.get("/v1/capacity").await.expect(200);
     let own = fits["flavors"].as_array().and_then(|all| all.iter().position(|f| f["name"] == "own"));
     assert!(own.is_some() || fits.to_string().contains("own"), "{fits}");

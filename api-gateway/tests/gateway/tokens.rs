@@ -95,7 +95,7 @@ async fn keys_rotate_and_old_ones_verify_until_their_tokens_end() {
     let user: domain::UserId =
         admin.get("/v1/whoami").await.expect(200)["user"]["id"].as_str().expect("id").parse().expect("an id");
     let token = api_gateway::auth::token::issue(&elsewhere, user, 600).map_err(|e| e.into_problem()).expect("issued");
-    // Signed with a key that the running gateway has never seen; it looks the table up.
+    // Signed with a key that the running gateway has never observed; it looks the table up.
     Person { token, ..admin.clone() }.get("/v1/whoami").await.expect(200);
     admin.get("/v1/whoami").await.expect(200);
     let jwks = admin.get("/.well-known/jwks.json").await.expect(200);

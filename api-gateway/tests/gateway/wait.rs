@@ -78,8 +78,8 @@ async fn an_error_ends_the_wait_with_the_object() {
         assert_eq!((ended["state"].as_str(), ended["reason"].as_str()), (Some("error"), Some("its host caught fire")));
     }
     assert!(started.elapsed() < Duration::from_secs(25), "not by the time-out");
-    let told = cloud.ann.get("/v1/instances/web/explain").await.expect(200);
-    assert!(told["why"].as_str().is_some_and(|t| t.contains("in error: its host caught fire.")), "{told}");
+    let answered = cloud.ann.get("/v1/instances/web/explain").await.expect(200);
+    assert!(answered["why"].as_str().is_some_and(|t| t.contains("in error: its host caught fire.")), "{answered}");
     cloud.stop().await;
 }
 

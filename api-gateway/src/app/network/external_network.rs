@@ -2,7 +2,7 @@
 
 use super::{
     find,
-    noun::{Cloud, Noun, common, own_id},
+    kind::{Cloud, NetworkKind, common, own_id},
 };
 use crate::{app::App, failure::ApiError};
 use domain::{
@@ -18,7 +18,7 @@ pub struct ExternalNetworkCreate {
     pub subnets: Vec<ExternalSubnet>,
 }
 
-impl Noun for ExternalNetwork {
+impl NetworkKind for ExternalNetwork {
     type Owner = Cloud;
     type Filter = ();
     type Create = ExternalNetworkCreate;

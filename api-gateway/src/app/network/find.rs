@@ -1,4 +1,4 @@
-//! The object behind an id or a name. One of another project is one that isn't there.
+//! The object behind an id or a name. An object of another project doesn't exist for the caller.
 
 use crate::{
     app::{App, catalog::shown},
@@ -13,13 +13,13 @@ use std::net::IpAddr;
 use store::Page;
 
 macro_rules! finders {
-    ($($noun:literal: fn $name:ident -> $object:ident by $id:ident: $by_id:ident, $by_name:ident;)+) => {$(
+    ($($kind:literal: fn $name:ident -> $object:ident by $id:ident: $by_id:ident, $by_name:ident;)+) => {$(
         pub async fn $name(app: &App, project_id: ProjectId, key: &str) -> Result<$object, ApiError> {
             let found = match key.parse::<$id>() {
                 Ok(id) => app.store().$by_id(id).await?.filter(|found| found.project_id == project_id),
                 Err(_) => app.store().$by_name(project_id, key).await?,
             };
-            found.ok_or_else(|| Problem::not_found($noun, shown(key)).into())
+            found.ok_or_else(|| Problem::not_found($kind, shown(key)).into())
         }
     )+};
 }
@@ -32,7 +32,7 @@ finders! {
     "peering": fn peering -> Peering by PeeringId: peering_find, peering_find_by_name;
 }
 
-/// By id, or by a name that only one subnet of the project has: names of subnets are unique in their network alone.
+/// The subnet behind an id, or behind a name that only one subnet of the project has: names of subnets are unique only in their network.
 pub async fn subnet(app: &App, project_id: ProjectId, key: &str) -> Result<Subnet, ApiError> {
     let mut found: Vec<Subnet> = match key.parse::<SubnetId>() {
         Ok(id) => app.store().subnet_find(id).await?.into_iter().filter(|s| s.project_id == project_id).collect(),
@@ -44,12 +44,12 @@ pub async fn subnet(app: &App, project_id: ProjectId, key: &str) -> Result<Subne
         (several, Some(_)) => {
             let detail = format!("{several} subnets of the project are named `{}`", shown(key));
             let problem = Problem::new(domain::ErrorKind::InvalidArgument, "ambiguous_name", detail);
-            Err(problem.with_hint("say which by its id: `iaasctl subnet list` shows them").into())
+            Err(problem.with_hint("use the id instead: `iaasctl subnet list` shows the ids").into())
         }
     }
 }
 
-/// By id or address.
+/// The floating IP behind an id or an address.
 pub async fn floating_ip(app: &App, project_id: ProjectId, key: &str) -> Result<FloatingIp, ApiError> {
     let found = match (key.parse::<FloatingIpId>(), key.parse::<IpAddr>()) {
         (Ok(id), _) => app.store().floating_ip_find(id).await?.filter(|found| found.project_id == project_id),
@@ -59,7 +59,7 @@ pub async fn floating_ip(app: &App, project_id: ProjectId, key: &str) -> Result<
     found.ok_or_else(|| Problem::not_found("floating ip", shown(key)).into())
 }
 
-/// Every project sees them.
+/// The external network behind an id or a name. Every project sees them.
 pub async fn external_network(app: &App, key: &str) -> Result<ExternalNetwork, ApiError> {
     let found = match key.parse::<ExternalNetworkId>() {
         Ok(id) => app.store().external_network_find(id).await?,
@@ -69,27 +69,27 @@ pub async fn external_network(app: &App, key: &str) -> Result<ExternalNetwork, A
 }
 
 /// The external network that is meant when none is named: the only one, else the one named `public`.
-const USUAL: &str = "public";
+const DEFAULT_NAME: &str = "public";
 
-pub async fn external_network_or_usual(app: &App, key: Option<&str>) -> Result<ExternalNetwork, ApiError> {
+pub async fn external_network_or_default(app: &App, key: Option<&str>) -> Result<ExternalNetwork, ApiError> {
     if let Some(key) = key {
         return in_field("/external_network", external_network(app, key)).await;
     }
     let mut all = app.store().external_network_list(Page::first(2)).await?;
     match (all.pop(), all.is_empty()) {
         (Some(only), true) => Ok(only),
-        (Some(_), false) => match app.store().external_network_find_by_name(USUAL).await? {
-            Some(usual) => Ok(usual),
+        (Some(_), false) => match app.store().external_network_find_by_name(DEFAULT_NAME).await? {
+            Some(default) => Ok(default),
             None => {
-                let detail = "there are several external networks and none is named public: say which";
+                let detail = "there are several external networks and none is named public: name one";
                 let problem = Problem::invalid("/external_network", detail);
                 Err(problem.with_hint("`iaasctl external-network list` shows them").into())
             }
         },
         (None, _) => {
             let problem =
-                Problem::invalid_state("this cloud has no external network, so nothing can reach the outside");
-            Err(problem.with_hint("an administrator makes one: `iaasctl external-network create`").into())
+                Problem::invalid_state("this cloud has no external network, so its networks can't reach the outside");
+            Err(problem.with_hint("an administrator can create one: `iaasctl external-network create`").into())
         }
     }
 }
@@ -111,14 +111,14 @@ pub async fn security_groups(
     Ok(ids)
 }
 
-/// Addresses, or subnets of this network (names of subnets are unique in their network alone).
+/// Addresses, or subnets of this network (names of subnets are unique only in their network).
 pub async fn fixed_ips(
     app: &App,
     network_id: NetworkId,
     field: &str,
-    asked: &[String],
+    requested: &[String],
 ) -> Result<Vec<FixedIpRequest>, ApiError> {
-    let named = asked.iter().any(|text| text.parse::<IpAddr>().is_err());
+    let named = requested.iter().any(|text| text.parse::<IpAddr>().is_err());
     let subnets = if named { app.store().subnet_list_of_network(network_id).await? } else { Vec::new() };
     let one = |(at, text): (usize, &String)| match text.parse::<IpAddr>() {
         Ok(address) => Ok(FixedIpRequest::Address(address)),
@@ -132,10 +132,10 @@ pub async fn fixed_ips(
             found.map(|subnet| FixedIpRequest::AnyOf(subnet.id)).ok_or_else(missing)
         }
     };
-    Ok(asked.iter().enumerate().map(one).collect::<Result<_, _>>()?)
+    Ok(requested.iter().enumerate().map(one).collect::<Result<_, _>>()?)
 }
 
-/// Says which field of the body named what isn't there.
+/// Adds to a refusal which field of the request named what doesn't exist.
 pub async fn in_field<T>(field: &str, found: impl Future<Output = Result<T, ApiError>>) -> Result<T, ApiError> {
     found.await.map_err(|error| {
         let problem = error.into_problem();

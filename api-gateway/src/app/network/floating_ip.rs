@@ -2,11 +2,10 @@
 //! reach is taken.
 
 use super::find::{self, in_field};
-use super::noun::{Noun, common, on_page, own_id};
+use super::kind::{NetworkKind, common, on_page, own_id};
 use crate::{
     app::{App, instance},
     failure::ApiError,
-    v1::view::floating_ip as view,
 };
 use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem, ProjectId,
@@ -19,46 +18,25 @@ use uuid::Uuid;
 
 /// What a request names as the target. Keys in it are still to be looked up.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TargetAsked {
+pub enum TargetRequest {
     Nothing,
     Port { key: String, fixed_ip: Option<IpAddr> },
     Instance { key: String, fixed_ip: Option<IpAddr> },
-}
-
-impl TargetAsked {
-    #[must_use]
-    pub fn of_create(body: &view::FloatingIpCreate, fixed_ip: Option<IpAddr>) -> Self {
-        match (&body.port, &body.instance) {
-            (Some(key), _) => Self::Port { key: key.clone(), fixed_ip },
-            (None, Some(key)) => Self::Instance { key: key.clone(), fixed_ip },
-            (None, None) => Self::Nothing,
-        }
-    }
-
-    #[must_use]
-    pub fn of_change(body: &view::FloatingIpChange, fixed_ip: Option<IpAddr>) -> Option<Self> {
-        match (&body.port, &body.instance) {
-            (Some(Some(key)), _) => Some(Self::Port { key: key.clone(), fixed_ip }),
-            (_, Some(key)) => Some(Self::Instance { key: key.clone(), fixed_ip }),
-            (Some(None), None) => Some(Self::Nothing),
-            (None, None) => None,
-        }
-    }
 }
 
 pub async fn target(
     app: &App,
     project_id: ProjectId,
     external_network_id: ExternalNetworkId,
-    asked: TargetAsked,
+    requested: TargetRequest,
 ) -> Result<FloatingTarget, ApiError> {
-    match asked {
-        TargetAsked::Nothing => Ok(FloatingTarget::Nothing),
-        TargetAsked::Port { key, fixed_ip } => {
+    match requested {
+        TargetRequest::Nothing => Ok(FloatingTarget::Nothing),
+        TargetRequest::Port { key, fixed_ip } => {
             let port = in_field("/port", find::port(app, project_id, &key)).await?;
             Ok(FloatingTarget::Port { port_id: port.id, fixed_ip })
         }
-        TargetAsked::Instance { key, fixed_ip } => {
+        TargetRequest::Instance { key, fixed_ip } => {
             let instance = in_field("/instance", instance::find(app, project_id, &key)).await?;
             let port_id = reachable(app, &instance, external_network_id, fixed_ip).await?;
             Ok(FloatingTarget::Port { port_id, fixed_ip })
@@ -101,17 +79,17 @@ async fn reachable(
 }
 
 pub struct FloatingIpCreate {
-    /// None: the usual one.
+    /// None: the default one.
     pub external_network: Option<String>,
     pub address: Option<IpAddr>,
     pub description: String,
-    pub target: TargetAsked,
+    pub target: TargetRequest,
 }
 
 pub struct FloatingIpChange {
     pub description: Option<String>,
     /// None: stays.
-    pub target: Option<TargetAsked>,
+    pub target: Option<TargetRequest>,
 }
 
 /// The objects, by id or name, that a list of floating IPs is narrowed to.
@@ -121,7 +99,7 @@ pub struct FloatingIpsOf {
     pub instance: Option<String>,
 }
 
-impl Noun for FloatingIp {
+impl NetworkKind for FloatingIp {
     type Owner = ProjectId;
     type Filter = FloatingIpsOf;
     type Create = FloatingIpCreate;
@@ -159,7 +137,7 @@ impl Noun for FloatingIp {
         request: FloatingIpCreate,
     ) -> Result<Change, ApiError> {
         let FloatingIpCreate { external_network, address, description, target } = request;
-        let external_network_id = find::external_network_or_usual(app, external_network.as_deref()).await?.id;
+        let external_network_id = find::external_network_or_default(app, external_network.as_deref()).await?.id;
         let target = self::target(app, project_id, external_network_id, target).await?;
         let id = FloatingIpId(own_id(ids)?);
         Ok(Change::create::<Self>(NewFloatingIp { id, external_network_id, address, description, target }))

@@ -1,17 +1,16 @@
 //! Networks and all that belongs to them. What a request means is settled here (names, new ids), and the resource-manager does it. It owns
 //! them; reads go to the store.
 //!
-//! - `noun`: what all nouns have in common; then a file for each noun.
-//! - `check`, `rule`: what a body may say at all. Pure.
+//! - `kind`: what all kinds of objects have in common; then a file for each kind.
+//! - `rule`: a security rule whose form was checked.
 //! - `find`: the object behind an id or a name.
 //! - `related`: what is shown beside the objects.
 
-pub mod check;
 pub mod external_network;
 pub mod find;
 pub mod floating_ip;
+pub mod kind;
 pub mod networks;
-pub mod noun;
 pub mod peering;
 pub mod port;
 pub mod related;

@@ -2,7 +2,7 @@
 
 use super::{
     find,
-    noun::{Noun, common, own_id},
+    kind::{NetworkKind, common, own_id},
 };
 use crate::{app::App, failure::ApiError};
 use domain::{
@@ -18,7 +18,7 @@ pub struct NetworkCreate {
     pub mtu: Option<u32>,
 }
 
-impl Noun for Network {
+impl NetworkKind for Network {
     type Owner = ProjectId;
     type Filter = ();
     type Create = NetworkCreate;

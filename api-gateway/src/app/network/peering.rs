@@ -2,7 +2,7 @@
 
 use super::{
     find::{self, in_field},
-    noun::{Noun, OfNetwork, common, on_page, own_id},
+    kind::{NetworkKind, OfNetwork, common, on_page, own_id},
 };
 use crate::{app::App, failure::ApiError};
 use domain::{
@@ -19,7 +19,7 @@ pub struct PeeringCreate {
     pub peer_network: String,
 }
 
-impl Noun for Peering {
+impl NetworkKind for Peering {
     type Owner = ProjectId;
     type Filter = OfNetwork;
     type Create = PeeringCreate;

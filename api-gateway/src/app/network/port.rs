@@ -2,7 +2,7 @@
 
 use super::{
     find::{self, in_field},
-    noun::{Noun, OfNetwork, common, own_id},
+    kind::{NetworkKind, OfNetwork, common, own_id},
 };
 use crate::{
     app::{App, instance},
@@ -53,7 +53,7 @@ async fn security_groups(
     }
 }
 
-impl Noun for Port {
+impl NetworkKind for Port {
     type Owner = ProjectId;
     type Filter = PortsOf;
     type Create = PortCreate;

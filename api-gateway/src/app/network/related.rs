@@ -48,7 +48,7 @@ impl Related {
     }
 }
 
-/// Sorted and without repeats.
+/// The ids, sorted and without repeats.
 fn unique<T: Ord>(ids: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut ids: Vec<T> = ids.into_iter().collect();
     ids.sort_unstable();
@@ -152,7 +152,7 @@ pub async fn rules<'a>(
     Ok(Related { security_groups, ..Related::default() })
 }
 
-/// What is related to the NICs of instances.
+/// Reads what is related to the NICs of instances.
 pub async fn nics<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instance>) -> Result<Related, ReadError> {
     let nics: Vec<_> = instances.into_iter().flat_map(|instance| &instance.spec.nics).collect();
     if nics.is_empty() {

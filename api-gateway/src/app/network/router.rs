@@ -2,7 +2,7 @@
 
 use super::{
     find::{self, in_field},
-    noun::{Noun, OfNetwork, common, on_page, own_id},
+    kind::{NetworkKind, OfNetwork, common, on_page, own_id},
 };
 use crate::{app::App, failure::ApiError};
 use domain::{
@@ -15,12 +15,12 @@ use uuid::Uuid;
 pub struct RouterCreate {
     pub name: Name,
     pub network: String,
-    /// None: the usual one.
+    /// None: the default one.
     pub external_network: Option<String>,
     pub source_nat: bool,
 }
 
-impl Noun for Router {
+impl NetworkKind for Router {
     type Owner = ProjectId;
     type Filter = OfNetwork;
     type Create = RouterCreate;
@@ -42,7 +42,7 @@ impl Noun for Router {
     async fn create(app: &App, project_id: ProjectId, ids: &[Uuid], request: RouterCreate) -> Result<Change, ApiError> {
         let RouterCreate { name, network, external_network, source_nat } = request;
         let network = in_field("/network", find::network(app, project_id, &network)).await?;
-        let external = find::external_network_or_usual(app, external_network.as_deref()).await?;
+        let external = find::external_network_or_default(app, external_network.as_deref()).await?;
         let (network_id, external_network_id) = (network.id, external.id);
         let id = RouterId(own_id(ids)?);
         Ok(Change::create::<Self>(NewRouter { id, name, network_id, external_network_id, source_nat }))

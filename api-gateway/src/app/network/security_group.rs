@@ -3,8 +3,8 @@
 use super::{
     Call,
     find::{self, in_field},
-    noun::{Noun, common, own_id},
-    rule::RuleAsked,
+    kind::{NetworkKind, common, own_id},
+    rule::RuleRequest,
 };
 use crate::{
     app::{App, catalog::shown, intent::Intent, plan::Done},
@@ -21,10 +21,10 @@ use uuid::Uuid;
 pub struct SecurityGroupCreate {
     pub name: Name,
     pub description: String,
-    pub rules: Vec<RuleAsked>,
+    pub rules: Vec<RuleRequest>,
 }
 
-impl Noun for SecurityGroup {
+impl NetworkKind for SecurityGroup {
     type Owner = ProjectId;
     type Filter = ();
     type Create = SecurityGroupCreate;
@@ -91,7 +91,7 @@ pub async fn add_rule(
     caller: &Caller,
     project_id: ProjectId,
     key: &str,
-    rule: RuleAsked,
+    rule: RuleRequest,
     intent: &Intent,
 ) -> Result<Done<SecurityGroupRule>, ApiError> {
     let ids = async {

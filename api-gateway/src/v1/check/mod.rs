@@ -1,5 +1,17 @@
-//! What bodies may say at all, before anything is looked up, and what they mean to `app`. Pure. Every wrong field is named at once, by its JSON
-//! pointer.
+//! What bodies may say at all, before anything is looked up, and what they mean to `app`. Pure. The bounds are `domain::validate`'s; here are the
+//! names of the fields (JSON pointers), and what only this API knows. Every violation is named at once.
 
 pub mod host;
 pub mod image;
+pub mod instance;
+pub mod network;
+pub mod nic;
+pub mod rule;
+
+use crate::app::catalog::KEY_BYTES_MAX;
+use domain::Violations;
+
+/// An id or a name of something that is looked up later.
+pub fn check_key(violations: &mut Violations, field: &str, text: &str) {
+    violations.unless((1..=KEY_BYTES_MAX).contains(&text.len()), field, || "an id or a name is expected".to_owned());
+}

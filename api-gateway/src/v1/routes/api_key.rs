@@ -1,4 +1,4 @@
-//! One's own API keys. The secret is shown once.
+//! The caller's own API keys. The secret is shown once.
 
 use crate::{
     app::{
@@ -40,7 +40,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<ListP
     page.reply(rows, |row| row.id.to_string(), ApiKeyView::from)
 }
 
-/// Makes an API key. The answer is the only one that holds its secret.
+/// Creates an API key. Only this answer contains its secret.
 #[utoipa::path(post, path = "/v1/api-keys", tag = "api keys", params(MutationParams, MutationHeaders),
     request_body = ApiKeyCreate,
     responses((status = 201, body = ApiKeyCreated), (status = 200, description = "With dry_run.", body = DryRun)))]

@@ -1,4 +1,4 @@
-//! The audit log: who asked for what, and what came of it.
+//! The audit log: who requested what, and with which outcome.
 
 use crate::{
     app::App,
@@ -25,13 +25,13 @@ struct AuditParams {
     /// Id or name of the project; without it a system admin reads the whole log.
     #[allow(dead_code)]
     project: Option<String>,
-    /// The whole log, also when a project is named. System admins only.
+    /// The whole log, even when a project is named. System admins only.
     #[serde(default)]
     #[param(required = false)]
     all_projects: bool,
-    /// Items a page, 1 to 1000; 100 unless told.
+    /// Items per page, 1 to 1000; 100 unless given.
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
     /// Only these fields of each item, separated by commas.
     fields: Option<String>,

@@ -50,7 +50,7 @@ async fn login(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<L
     answer(session::login(app.auth(), &body.username, body.password, scope.peer, &scope.request_id).await?)
 }
 
-/// New tokens for a refresh token, which is used up by it.
+/// Exchanges a refresh token for new tokens. A refresh token works once.
 #[utoipa::path(post, path = "/v1/auth/refresh", tag = "auth", request_body = RefreshRequest,
     responses((status = 200, body = TokensView)))]
 async fn refresh(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<RefreshRequest>) -> ApiResult {
@@ -59,13 +59,13 @@ async fn refresh(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json
 
 /// Ends the login that a refresh token belongs to.
 #[utoipa::path(post, path = "/v1/auth/logout", tag = "auth", request_body = RefreshRequest,
-    responses((status = 204, description = "It is over.")))]
+    responses((status = 204, description = "The login has ended.")))]
 async fn logout(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<RefreshRequest>) -> ApiResult {
     session::logout(app.auth(), &body.refresh_token, &scope.request_id).await?;
     Ok(reply::no_content())
 }
 
-/// The public keys of access tokens (RFC 7517).
+/// Shows the public keys of access tokens (RFC 7517).
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "auth", responses((status = 200, body = Jwks)))]
 async fn jwks(State(app): State<App>, _: Anyone) -> ApiResult {
     reply::json(StatusCode::OK, &app.auth().keyring.jwks())

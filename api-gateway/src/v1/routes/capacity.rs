@@ -1,4 +1,4 @@
-//! What the cloud still has room for.
+//! What the cloud still has capacity for.
 
 use crate::{
     app::{
@@ -26,7 +26,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(rebalance_plan))
 }
 
-/// How many more instances of each flavor every zone takes. System admins only.
+/// Shows how many more instances of each flavor fit in every zone. System admins only.
 #[utoipa::path(get, path = "/v1/capacity", tag = "hosts", params(ProjectParams),
     responses((status = 200, body = CapacityView)))]
 async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -> ApiResult {
@@ -39,21 +39,21 @@ async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct RebalanceParams {
-    /// At most so many moves: 100 unless said, 10000 at most.
+    /// The largest number of moves: 100 unless given, at most 10000.
     moves: Option<u32>,
-    /// What a freed host is worth, in moves: 20 unless said.
+    /// How many moves a freed host is worth: 20 unless given.
     moves_per_host: Option<u32>,
-    /// What the moves are for: `free_hosts` unless said, or `even_load`.
+    /// What the moves are for: `free_hosts` (unless given) or `even_load`.
     #[param(value_type = Option<String>)]
     goal: Option<RebalanceGoal>,
-    /// For `even_load`: hosts are even whose loads differ by no more percent than so many: 10 unless said.
+    /// For `even_load`: by how many percent the loads of hosts may differ: 10 unless given.
     tolerance: Option<u32>,
-    /// As everywhere; means nothing here.
+    /// Accepted as everywhere; it has no meaning here.
     #[allow(dead_code)]
     project: Option<String>,
 }
 
-/// Moves that would free hosts or even out load, with their cost. Nothing is moved. System admins only.
+/// Plans moves that would free hosts or even out load, with their cost. Nothing is moved. System admins only.
 #[utoipa::path(get, path = "/v1/rebalance-plan", tag = "hosts", params(RebalanceParams),
     responses((status = 200, body = RebalancePlanView)))]
 async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Query<RebalanceParams>) -> ApiResult {

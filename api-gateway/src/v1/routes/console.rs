@@ -32,11 +32,11 @@ use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Of the first byte of a log's answer.
+/// The offset of the first byte of a log's answer.
 const OFFSET: HeaderName = HeaderName::from_static("x-offset");
-/// Ask again from here.
+/// The offset to continue from.
 const NEXT_OFFSET: HeaderName = HeaderName::from_static("x-next-offset");
-/// The beginning asked for is no longer kept.
+/// Set when the requested beginning is no longer kept.
 const TRUNCATED: HeaderName = HeaderName::from_static("x-truncated");
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -50,11 +50,11 @@ struct LogParams {
     /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
     #[allow(dead_code)]
     project: Option<String>,
-    /// The last so many bytes; 65536 unless this or `offset` is given.
+    /// How many of the last bytes; 65536 unless this or `offset` is given.
     tail_bytes: Option<u64>,
-    /// From this byte on, counted from the instance's first.
+    /// The first byte to read, counted from the first that the instance printed.
     offset: Option<u64>,
-    /// Go on as the guest prints, until the caller hangs up.
+    /// Continue as the guest prints, until the caller disconnects.
     #[serde(default)]
     #[param(required = false)]
     follow: bool,
@@ -76,8 +76,8 @@ impl LogParams {
     }
 }
 
-/// Reads what a guest printed on its serial console. The header `X-Next-Offset` says where to go on; with `follow`, `X-Offset` says where
-/// the body begins, when that is known. For the role member: consoles show secrets.
+/// Reads what a guest printed on its serial console. The header `X-Next-Offset` says where to continue; with `follow`, `X-Offset`
+/// says where the body begins, when that is known. Needs the role member, since consoles show secrets.
 #[utoipa::path(get, path = "/v1/instances/{instance}/console-log", tag = "consoles",
     params(("instance" = String, Path, description = "Id or name."), LogParams),
     responses((status = 200, description = "The bytes as printed.", body = String, content_type = "text/plain")))]
@@ -115,7 +115,7 @@ async fn log(
     Ok(response)
 }
 
-/// Gives a ticket for the live serial console: for one session, within a minute, for this instance alone.
+/// Issues a ticket for the live serial console: for one session with this instance, within a minute.
 #[utoipa::path(post, path = "/v1/instances/{instance}/console-ticket", tag = "consoles",
     params(("instance" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = NoFields,
     responses((status = 201, body = ConsoleTicketView), (status = 200, description = "With dry_run.", body = DryRun)))]
@@ -141,11 +141,11 @@ async fn ticket(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct SocketParams {
-    /// Of `POST …/console-ticket`; used up by this.
+    /// The ticket of `POST …/console-ticket`. It works once.
     ticket: String,
 }
 
-/// Opens the live serial console: a WebSocket, bytes both ways in binary messages. The ticket is the credential.
+/// Opens the live serial console: a WebSocket that carries bytes both ways in binary messages. The ticket is the credential.
 #[utoipa::path(get, path = "/v1/console", tag = "consoles", params(SocketParams),
     responses((status = 101, description = "The WebSocket is open.")))]
 async fn socket(State(app): State<App>, Query(params): Query<SocketParams>, upgrade: WebSocketUpgrade) -> ApiResult {
@@ -153,7 +153,7 @@ async fn socket(State(app): State<App>, Query(params): Query<SocketParams>, upgr
     // Opened first, so that a refusal is an answer with words and not a socket that closes.
     let session = console::open_serial(&app, &grant).await?;
     let upgrade = upgrade.max_message_size(INPUT_BYTES_MAX).max_frame_size(INPUT_BYTES_MAX);
-    // A stop waits for the session's farewell.
+    // A stop waits until the session has said goodbye.
     let tracked = app.tasks().token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         let _tracked = tracked;

@@ -3,7 +3,7 @@
 use crate::{
     app::{
         App,
-        event_stream::{self, Subscription, Wanted},
+        event_stream::{self, EventScope, Subscription},
     },
     auth::caller::Caller,
     failure::ApiError,
@@ -31,14 +31,14 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct EventParams {
-    /// Id or name of one project; all that you may see unless this or `X-Iaas-Project` is given.
+    /// Id or name of one project; without it and `X-Iaas-Project`, all events that you may see.
     #[allow(dead_code)]
     project: Option<String>,
-    /// Everything, of all projects and of the system. System admins only.
+    /// All events, of all projects and of the system. System admins only.
     #[serde(default)]
     #[param(required = false)]
     all_projects: bool,
-    /// Only events behind this id; the header `Last-Event-ID` wins. Without either: from now on.
+    /// Only events after this id; the header `Last-Event-ID` takes precedence. Without either: from now on.
     after: Option<i64>,
 }
 
@@ -63,7 +63,7 @@ impl<S: Send + Sync> FromRequestParts<S> for LastEventId {
 
 /// Streams events. `event:` is the kind, `data:` the event as JSON; `event: reset` says that ids before are no longer kept.
 #[utoipa::path(get, path = "/v1/events", tag = "events",
-    params(EventParams, ("Last-Event-ID" = Option<i64>, Header, description = "The last id that was seen.")),
+    params(EventParams, ("Last-Event-ID" = Option<i64>, Header, description = "The last id that was received.")),
     responses((status = 200, description = "A stream.", body = String, content_type = "text/event-stream")))]
 async fn stream(
     State(app): State<App>,
@@ -72,23 +72,23 @@ async fn stream(
     LastEventId(last): LastEventId,
 ) -> ApiResult {
     let bound_key = caller.identity.api_key.as_ref().is_some_and(|key| key.project_id.is_some());
-    let wanted = if params.all_projects {
+    let scope = if params.all_projects {
         caller.authorize(app.auth(), Action::SystemManage, Resource::System).await?;
-        Wanted::Visible
+        EventScope::Visible
     } else if caller.names_project() || bound_key {
         let project = caller.project(app.auth()).await?;
         caller.authorize(app.auth(), Action::ProjectRead, Resource::Project(project.id)).await?;
-        Wanted::Project(project.id)
+        EventScope::Project(project.id)
     } else {
-        Wanted::Visible
+        EventScope::Visible
     };
     let slot = app.events().slot().ok_or_else(|| {
         let mut problem = Problem::new(ErrorKind::RateLimited, "too_many_streams", "too many event streams are open")
-            .with_hint("close some, or ask an administrator to raise api.max_event_streams");
+            .with_hint("close some of them, or ask an administrator to raise api.max_event_streams");
         problem.retry_after_secs = Some(10);
         problem
     })?;
-    let subscription = Subscription { identity: caller.identity.clone(), wanted, after: last.or(params.after) };
+    let subscription = Subscription { identity: caller.identity.clone(), scope, after: last.or(params.after) };
     let chunks = event_stream::open(&app, subscription, slot).await?;
     let mut response = Response::new(Body::from_stream(ReceiverStream::new(chunks)));
     let headers = response.headers_mut();

@@ -24,7 +24,7 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// Explains an instance: why it is where it is, why it isn't running, what would make it fit, what happened to it. Also one that was
-/// refused or is gone, as long as that is kept.
+/// refused or deleted, as long as its records are kept.
 #[utoipa::path(get, path = "/v1/instances/{instance}/explain", tag = "instances",
     params(("instance" = String, Path, description = "Id or name."), ProjectParams),
     responses((status = 200, body = ExplainView)))]
@@ -44,7 +44,7 @@ async fn explain(
     }
 }
 
-/// Lists what happened to an instance, the oldest first. By its id also when it is gone.
+/// Lists what happened to an instance, the oldest first. Works by id also after it was deleted.
 #[utoipa::path(get, path = "/v1/instances/{instance}/timeline", tag = "instances",
     params(("instance" = String, Path, description = "Id or name."), ListParams),
     responses((status = 200, body = List<TimelineItem>)))]
@@ -56,7 +56,7 @@ async fn timeline(
 ) -> ApiResult {
     let page = params.page(&format!("timeline of {} {key}", scope.id()))?;
     let after = page.after.as_deref().map_or(Ok(0), str::parse::<i64>);
-    let after = after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?;
+    let after = after.map_err(|_| Problem::invalid("cursor", "this cursor is not from this API"))?;
     let events = explain::timeline(&app, scope.id(), &key, after, page.limit + 1).await?;
     page.reply(events, |event| event.id.to_string(), TimelineItem::from)
 }

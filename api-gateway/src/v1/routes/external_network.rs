@@ -1,14 +1,15 @@
-//! External networks: the outside that hosts are wired to. Everybody sees them, system admins change them.
+//! External networks: the outside that hosts are connected to. Everybody sees them, system admins change them.
 
-use super::noun::{self, NounRoutes, Texts};
+use super::kind::{self, KindRoutes, Texts};
 use crate::{
     app::{
         App,
-        network::{check, external_network, related::Related},
+        network::{external_network, related::Related},
     },
     auth::caller::{Caller, SystemRole},
     http::page::ListParams,
     v1::{
+        check,
         scope::SystemAdmin,
         view::external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalNetworkView},
     },
@@ -20,20 +21,20 @@ use domain::{
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
-    noun::routes::<ExternalNetwork>()
+    kind::routes::<ExternalNetwork>()
 }
 
-impl NounRoutes for ExternalNetwork {
+impl KindRoutes for ExternalNetwork {
     const TEXTS: Texts = Texts {
         path: "/v1/external-networks",
         tag: "external networks",
         param: "external_network",
         key: "Id or name.",
         list: "Lists the external networks.",
-        create: "Declares an external network. Hosts are wired to it by their configuration. System admins only.",
+        create: "Declares an external network. The hosts' configuration connects them to it. System admins only.",
         show: "Shows an external network.",
         change: Some("Changes description or subnets. System admins only."),
-        delete: "Deletes an external network that no router leads to and no floating IP is of. System admins only.",
+        delete: "Deletes an external network that no router and no floating IP uses. System admins only.",
     };
     type Reading = Caller;
     type Writing = SystemAdmin;
@@ -43,13 +44,11 @@ impl NounRoutes for ExternalNetwork {
     type ChangeBody = ExternalNetworkChange;
 
     fn check_create(body: ExternalNetworkCreate) -> Result<external_network::ExternalNetworkCreate, Problem> {
-        let (name, subnets) = check::external_network(&body)?;
-        Ok(external_network::ExternalNetworkCreate { name, description: body.description, subnets })
+        check::network::external_network(body)
     }
 
     fn check_change(body: ExternalNetworkChange) -> Result<ExternalNetworkPatch, Problem> {
-        let subnets = check::external_network_change(&body)?;
-        Ok(ExternalNetworkPatch { description: body.description, subnets })
+        check::network::external_network_change(body)
     }
 
     fn view(self, _: &Related, _: SystemRole) -> ExternalNetworkView {

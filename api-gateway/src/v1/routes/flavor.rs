@@ -1,4 +1,4 @@
-//! Flavors: named sizes. Everybody reads them; system admins make and delete them.
+//! Flavors: named sizes. Everybody reads them; system admins create and delete them.
 
 use crate::{
     app::{
@@ -41,7 +41,7 @@ async fn list(State(app): State<App>, _: Caller, Query(params): Query<ListParams
     page.reply(rows, |row| row.id.to_string(), FlavorView::from)
 }
 
-/// Makes a flavor. System admins only.
+/// Creates a flavor. System admins only.
 #[utoipa::path(post, path = "/v1/flavors", tag = "flavors", params(MutationParams, MutationHeaders),
     request_body = FlavorCreate,
     responses((status = 201, body = FlavorView), (status = 200, description = "With dry_run.", body = DryRun)))]

@@ -1,18 +1,15 @@
-//! Floating IPs: addresses of the outside that stand for one of a port's.
+//! Floating IPs: addresses of the outside that lead to a port.
 
-use super::noun::{self, ListQuery, NounRoutes, Texts};
+use super::kind::{self, KindRoutes, ListQuery, Texts};
 use crate::{
     app::{
         App,
-        network::{
-            check::{self, FloatingIpAsked},
-            floating_ip,
-            related::Related,
-        },
+        network::{floating_ip, related::Related},
     },
     auth::caller::SystemRole,
     http::page::{ListParams, list_params},
     v1::{
+        check,
         scope::{InProject, Read, Write},
         view::floating_ip::{FloatingIpChange, FloatingIpCreate, FloatingIpView},
     },
@@ -21,14 +18,14 @@ use domain::{Problem, network::FloatingIp};
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
-    noun::routes::<FloatingIp>()
+    kind::routes::<FloatingIp>()
 }
 
 list_params! {
     FloatingIpListParams {
-        /// Only those that stand for this port: id or name.
+        /// Only those that lead to this port: id or name.
         port: Option<String>,
-        /// Only those that stand for a card of this instance: id or name.
+        /// Only those that lead to a NIC of this instance: id or name.
         instance: Option<String>,
     }
 }
@@ -42,19 +39,19 @@ impl ListQuery for FloatingIpListParams {
     }
 }
 
-impl NounRoutes for FloatingIp {
+impl KindRoutes for FloatingIp {
     const TEXTS: Texts = Texts {
         path: "/v1/floating-ips",
         tag: "floating IPs",
         param: "floating_ip",
         key: "Id or address.",
         list: "Lists the project's floating IPs.",
-        create: "Takes an address of an external network; with `port` or `instance`, it stands for it at once.",
+        create: "Allocates an address of an external network; with `port` or `instance`, it leads there at once.",
         show: "Shows a floating IP.",
         change: Some(
-            "Moves a floating IP to another port or instance, dissociates it (`\"port\": null`), or describes it anew.",
+            "Moves a floating IP to another port or instance, dissociates it (`\"port\": null`), or changes its description.",
         ),
-        delete: "Gives the address back. Nobody gets it for a minute.",
+        delete: "Releases the address. Nobody else gets it for a minute.",
     };
     type Reading = InProject<Read>;
     type Writing = InProject<Write>;
@@ -64,14 +61,11 @@ impl NounRoutes for FloatingIp {
     type ChangeBody = FloatingIpChange;
 
     fn check_create(body: FloatingIpCreate) -> Result<floating_ip::FloatingIpCreate, Problem> {
-        let FloatingIpAsked { address, target } = check::floating_ip(&body)?;
-        let (external_network, description) = (body.external_network, body.description);
-        Ok(floating_ip::FloatingIpCreate { external_network, address, description, target })
+        check::network::floating_ip(body)
     }
 
     fn check_change(body: FloatingIpChange) -> Result<floating_ip::FloatingIpChange, Problem> {
-        let target = check::floating_ip_change(&body)?;
-        Ok(floating_ip::FloatingIpChange { description: body.description, target })
+        check::network::floating_ip_change(body)
     }
 
     fn view(self, related: &Related, _: SystemRole) -> FloatingIpView {

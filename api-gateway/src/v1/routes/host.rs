@@ -1,4 +1,4 @@
-//! Hosts: what system admins see and decide of them.
+//! Hosts: what system admins see of them and decide about them.
 
 use crate::{
     app::{App, host, intent::Intent},
@@ -60,7 +60,7 @@ async fn change(
     answer::object(StatusCode::OK, done, |host| host.generation, HostView::from)
 }
 
-/// Removes a host that holds no instance: its certificates are refused from then on. System admins only.
+/// Removes a host that has no instances: its certificates are refused from then on. System admins only.
 #[utoipa::path(delete, path = "/v1/hosts/{host}", tag = "hosts",
     params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     responses((status = 204, description = "It is gone."), (status = 200, description = "With dry_run.", body = DryRun)))]

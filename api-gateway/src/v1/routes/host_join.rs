@@ -1,4 +1,4 @@
-//! Hosts that join. No token of the API: a host has none.
+//! Hosts that join. They need no token of the API, since a host has none.
 
 use crate::{
     app::{
@@ -19,8 +19,8 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(join))
 }
 
-/// A host joins with a host token's secret, or comes back with the key it was admitted with: a certificate for one of its agents. A repeat
-/// is answered with another certificate for the same key.
+/// Admits a host with a host token's secret, or again with the key that it was admitted with; answers with a certificate for one of its
+/// agents. A repeat gets another certificate for the same key.
 #[utoipa::path(post, path = "/v1/host-joins", tag = "hosts", request_body = HostJoin,
     responses((status = 200, body = HostJoined)))]
 async fn join(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<HostJoin>) -> ApiResult {

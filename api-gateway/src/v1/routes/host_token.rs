@@ -36,7 +36,7 @@ async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListP
     page.reply(rows, |row| row.id.to_string(), HostTokenView::from)
 }
 
-/// Makes a token that admits one host. The answer is the only one that holds it. System admins only.
+/// Creates a token that admits one host. Only this answer contains it. System admins only.
 #[utoipa::path(post, path = "/v1/host-tokens", tag = "hosts", params(MutationParams, MutationHeaders),
     request_body = HostTokenCreate,
     responses((status = 201, body = HostTokenCreated), (status = 200, description = "With dry_run.", body = DryRun)))]
@@ -58,7 +58,7 @@ async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _
     reply::json(StatusCode::OK, &HostTokenView::from(host_token::find(&app, &key).await?))
 }
 
-/// Deletes a token: it admits nobody any more. The host that it has admitted stays. System admins only.
+/// Deletes a token, which then admits no host. The host that it has admitted stays. System admins only.
 #[utoipa::path(delete, path = "/v1/host-tokens/{host_token}", tag = "hosts",
     params(("host_token" = String, Path, description = "Id."), MutationParams, MutationHeaders),
     responses((status = 204, description = "It is gone."), (status = 200, description = "With dry_run.", body = DryRun)))]

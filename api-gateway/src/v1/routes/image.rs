@@ -34,7 +34,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(show, delete)).routes(routes!(upload))
 }
 
-/// Lists the project's images and public ones.
+/// Lists the project's images and the public ones.
 #[utoipa::path(get, path = "/v1/images", tag = "images", params(ListParams),
     responses((status = 200, body = List<ImageView>)))]
 async fn list(State(app): State<App>, scope: InProject<Read>, Query(params): Query<ListParams>) -> ApiResult {
@@ -43,7 +43,7 @@ async fn list(State(app): State<App>, scope: InProject<Read>, Query(params): Que
     page.reply(rows, |row| row.id.to_string(), ImageView::from)
 }
 
-/// Makes an image without bytes. Upload its parts, then it is active. Public ones: system admins only.
+/// Creates an image without bytes; it becomes active when all its parts are uploaded. Only system admins create public images.
 #[utoipa::path(post, path = "/v1/images", tag = "images", params(MutationParams, MutationHeaders), request_body = ImageCreate,
     responses((status = 201, body = ImageView), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn create(
@@ -85,11 +85,11 @@ async fn delete(
     answer::deleted(image::delete(&app, &scope.caller, scope.id(), &key, &intent).await?)
 }
 
-/// Uploads the bytes of one part. Cut in the middle, nothing of it is kept. The image is active when all parts are there.
+/// Uploads the bytes of one part. Nothing is kept of an upload that breaks off. The image becomes active when all its parts are uploaded.
 #[utoipa::path(put, path = "/v1/images/{image}/parts/{part}", tag = "images",
     params(("image" = String, Path, description = "Id or name."),
         ("part" = inline(crate::v1::view::names::ImagePartName), Path, description = "disk; or kernel and initrd."),
-        ("X-Content-Sha256" = Option<String>, Header, description = "Of the bytes, hex; checked."),
+        ("X-Content-Sha256" = Option<String>, Header, description = "The SHA-256 of the bytes in hex; it is checked."),
         MutationParams, MutationHeaders),
     request_body(content = ImageBytes, content_type = "application/octet-stream", description = "The bytes, streamed."),
     responses((status = 200, body = ImageView)))]

@@ -4,7 +4,6 @@ use crate::{
     app::{
         App,
         instance::{self, ChangeRequest, Created},
-        instance_check,
         instance_list::{self, InstanceQuery},
         instance_wait::{self, After, Wait, WaitTarget, Waited},
         intent::Intent,
@@ -22,7 +21,7 @@ use crate::{
         reply,
     },
     v1::{
-        answer,
+        answer, check,
         scope::{InProject, Read, Write},
         view::{
             instance::{InstanceView, InstancesView, NotMadeView},
@@ -54,15 +53,15 @@ pub struct WaitedMutationParams {
     /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
     #[allow(dead_code)]
     project: Option<String>,
-    /// All checks and the plan, no change.
+    /// Only checks the request and shows the plan; nothing is changed.
     #[serde(default)]
     #[param(required = false)]
     #[allow(dead_code)]
     dry_run: bool,
-    /// Answer when the instance is so, or in error. A wait that takes longer than `timeout` is a 504; the change stands.
+    /// Answer when the instance is in this state, or in error. A wait longer than `timeout` is a 504; the change stands.
     #[param(inline, value_type = Option<WaitTargetName>)]
     wait: Option<WaitTarget>,
-    /// How long to wait: `60s` unless said, `1500ms`, `2m`, at most 10 minutes.
+    /// How long to wait: `60s` unless given, `1500ms`, `2m`, at most 10 minutes.
     timeout: Option<String>,
 }
 
@@ -113,9 +112,9 @@ list_params! {
         #[serde(default)]
         #[param(required = false)]
         state: Vec<String>,
-        /// Only of this name, or beginning so: `web-*`.
+        /// Only with this name, or with a name that begins so: `web-*`.
         name: Option<String>,
-        /// Only made from this image: id or name.
+        /// Only created from this image: id or name.
         image: Option<String>,
         /// Only on this host: id or name. System admins only.
         host: Option<String>,
@@ -123,7 +122,7 @@ list_params! {
         #[serde(default)]
         #[param(required = false)]
         tag: Vec<String>,
-        /// Of all projects. System admins only.
+        /// The instances of all projects. System admins only.
         #[serde(default)]
         #[param(required = false)]
         all_projects: bool,
@@ -159,8 +158,8 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Insta
 
 fn list_query(params: InstanceListParams, project_id: Option<ProjectId>) -> Result<InstanceQuery, Problem> {
     let mut violations = Violations::default();
-    let states = instance_check::states(&mut violations, &params.state);
-    let tags = instance_check::tag_filters(&mut violations, &params.tag);
+    let states = check::instance::states(&mut violations, &params.state);
+    let tags = check::instance::tag_filters(&mut violations, &params.tag);
     let (name, name_prefix) = match params.name {
         None => (None, None),
         Some(name) => match name.strip_suffix('*') {
@@ -175,7 +174,7 @@ fn list_query(params: InstanceListParams, project_id: Option<ProjectId>) -> Resu
     Ok(InstanceQuery { project_id, states, name, name_prefix, image, host, tags, newest_first })
 }
 
-/// Makes an instance, or (with `count`) several: all or none, or as many as fit. With `count` the answer is a list.
+/// Creates an instance, or (with `count`) several: all or none, or as many as fit. With `count` the answer is a list.
 #[utoipa::path(post, path = "/v1/instances", tag = "instances", params(WaitedMutationParams, MutationHeaders),
     request_body = InstanceCreate,
     responses((status = 201, body = InstanceView, description = "Accepted and placed. With `count`: `{\"items\":[…],\"not_made\":…}`."),
@@ -188,10 +187,10 @@ async fn create(
 ) -> ApiResult {
     let wait = params.wait()?;
     if wait.is_some_and(|w| w.target == WaitTarget::Deleted) {
-        return Err(Problem::invalid("wait", "a new instance can't be waited for to be deleted").into());
+        return Err(Problem::invalid("wait", "`deleted` can't be waited for when an instance is created").into());
     }
     let many = body.count.is_some();
-    let request = instance_check::create(&body)?;
+    let request = check::instance::create(body)?;
     let Created { mut instances, not_created } =
         match instance::create(&app, &scope.caller, scope.id(), request, &intent).await? {
             Done::Plan(plan) => return answer::planned(plan),
@@ -217,14 +216,14 @@ struct InstanceShowParams {
     /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
     #[allow(dead_code)]
     project: Option<String>,
-    /// Answer when the instance is so, or in error; 504 after `timeout`.
+    /// Answer when the instance is in this state, or in error; 504 after `timeout`.
     #[param(inline, value_type = Option<WaitTargetName>)]
     wait: Option<WaitTarget>,
-    /// How long to wait: `60s` unless said, `1500ms`, `2m`, at most 10 minutes.
+    /// How long to wait: `60s` unless given, `1500ms`, `2m`, at most 10 minutes.
     timeout: Option<String>,
 }
 
-/// Shows an instance, at once or when it is as waited for.
+/// Shows an instance, at once or when it is in the expected state.
 #[utoipa::path(get, path = "/v1/instances/{instance}", tag = "instances",
     params(("instance" = String, Path, description = "Id or name."), InstanceShowParams),
     responses((status = 200, body = InstanceView), (status = 204, description = "With `wait=deleted`: it is gone.")))]
@@ -257,7 +256,7 @@ async fn change(
     _: Query<MutationParams>,
     Change { body, intent }: Change<InstanceChange>,
 ) -> ApiResult {
-    instance_check::change(&body)?;
+    check::instance::change(&body)?;
     let InstanceChange { name, tags, on_crash } = body;
     let request = ChangeRequest::Describe { name, tags, on_crash };
     let done = instance::change(&app, &scope.caller, scope.id(), &key, &intent, request).await?;
@@ -278,7 +277,7 @@ async fn delete(
 ) -> ApiResult {
     let wait = params.wait()?;
     if wait.is_some_and(|w| w.target != WaitTarget::Deleted) {
-        return Err(Problem::invalid("wait", "a deletion can only be waited for until `deleted`").into());
+        return Err(Problem::invalid("wait", "only `deleted` can be waited for when an instance is deleted").into());
     }
     match instance::delete(&app, &scope.caller, scope.id(), &key, &intent).await? {
         Done::Plan(plan) => answer::planned(plan),

@@ -6,7 +6,6 @@ use crate::{
     app::{
         App,
         instance::{self, ChangeRequest},
-        instance_check, instance_nic,
         instance_wait::WaitTarget,
         intent::Intent,
     },
@@ -17,6 +16,7 @@ use crate::{
         query::Query,
     },
     v1::{
+        check,
         describe::{Described, Description},
         scope::{InProject, Write},
         view::{
@@ -39,21 +39,21 @@ use utoipa_axum::{
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
-        .routes(action("start", "Starts an instance. One that runs stays as it is.", power_on))
+        .routes(action("start", "Starts an instance. A running one stays as it is.", power_on))
         .routes(action("stop", "Stops an instance: asks the guest, and ends it when it takes too long.", stop))
         .routes(action("reboot", "Reboots a running instance: asks the guest, or (`hard`) resets it.", reboot))
-        .routes(action("pause", "Pauses a running instance: its memory stays, its CPUs stand still.", pause))
-        .routes(action("resume", "Lets a paused instance go on.", power_on))
+        .routes(action("pause", "Pauses a running instance: its memory is kept, its CPUs stop.", pause))
+        .routes(action("resume", "Resumes a paused instance.", power_on))
         .routes(action("resize", "Gives a stopped instance another size.", resize))
         .routes(action(
             "rebuild",
-            "Makes the root disk anew, from the instance's image or another. What was on it is gone.",
+            "Recreates the root disk, from the instance's image or another. What was on it is lost.",
             rebuild,
         ))
         .routes(action_at(
             "nics",
             "attach",
-            "Gives an instance a network card more, also while it runs: of a network, or with a port that is there already.",
+            "Attaches a network interface (NIC), also while the instance runs: on a network, or with an existing port.",
             attach,
         ))
         .routes(routes!(detach))
@@ -128,7 +128,7 @@ fn pause(_: NoFields) -> Result<ChangeRequest, Problem> {
 }
 
 fn stop(body: InstanceStop) -> Result<ChangeRequest, Problem> {
-    Ok(ChangeRequest::Power { power: Power::Off, stop_timeout_secs: instance_check::stop(&body)? })
+    Ok(ChangeRequest::Power { power: Power::Off, stop_timeout_secs: check::instance::stop(&body)? })
 }
 
 fn reboot(body: InstanceReboot) -> Result<ChangeRequest, Problem> {
@@ -136,7 +136,7 @@ fn reboot(body: InstanceReboot) -> Result<ChangeRequest, Problem> {
 }
 
 fn resize(body: InstanceResize) -> Result<ChangeRequest, Problem> {
-    instance_check::resize(&body)?;
+    check::instance::resize(&body)?;
     let InstanceResize { flavor, vcpus, memory_mib, disk_gib } = body;
     Ok(match flavor {
         Some(key) => ChangeRequest::ResizeToFlavor(key),
@@ -145,19 +145,18 @@ fn resize(body: InstanceResize) -> Result<ChangeRequest, Problem> {
 }
 
 fn rebuild(body: InstanceRebuild) -> Result<ChangeRequest, Problem> {
-    instance_check::rebuild(&body)?;
+    check::instance::rebuild(&body)?;
     Ok(ChangeRequest::Rebuild(body.image))
 }
 
 fn attach(body: NicRequest) -> Result<ChangeRequest, Problem> {
-    instance_nic::check(&body)?;
-    Ok(ChangeRequest::AttachNic(body))
+    Ok(ChangeRequest::AttachNic(check::nic::check(body)?))
 }
 
-/// Takes a network card from an instance, also while it runs. A port that was made with the instance goes, another stays.
+/// Detaches a NIC, also while the instance runs. A port that was created with the instance is deleted, another stays.
 #[utoipa::path(delete, path = "/v1/instances/{instance}/nics/{port}", tag = "instances",
     params(("instance" = String, Path, description = "Id or name."),
-        ("port" = String, Path, description = "Id or name of the card's port."), WaitedMutationParams, MutationHeaders),
+        ("port" = String, Path, description = "Id or name of the NIC's port."), WaitedMutationParams, MutationHeaders),
     responses((status = 202, body = InstanceView), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn detach(
     State(app): State<App>,

@@ -33,7 +33,7 @@ async fn list(State(app): State<App>, scope: OfProject<Read>, Query(params): Que
     page.reply(rows, |row| row.user_id.to_string(), MemberView::from)
 }
 
-/// Gives a user a role in a project, or another one. Admins of the project.
+/// Gives a user a role in a project, or changes it. Admins of the project only.
 #[utoipa::path(put, path = "/v1/projects/{project}/members/{user}", tag = "projects",
     params(("project" = String, Path, description = "Id or name."), ("user" = String, Path, description = "Id or name."),
         MutationParams, MutationHeaders),
@@ -49,11 +49,11 @@ async fn put(
     answer::plain(StatusCode::OK, done, MemberView::from)
 }
 
-/// Takes a user out of a project. Admins of the project.
+/// Removes a user from a project. Admins of the project only.
 #[utoipa::path(delete, path = "/v1/projects/{project}/members/{user}", tag = "projects",
     params(("project" = String, Path, description = "Id or name."), ("user" = String, Path, description = "Id or name."),
         MutationParams, MutationHeaders),
-    responses((status = 204, description = "It is no member any more.")))]
+    responses((status = 204, description = "The user is no longer a member.")))]
 async fn remove(
     State(app): State<App>,
     scope: OfProject<Manage>,

@@ -1,4 +1,4 @@
-//! All routes, and the API's description that is made of them. One file per noun; how to add one: docs/how-to/add-a-route.md.
+//! All routes, and the API's description that is made of them. One file per kind of object; how to add one: docs/how-to/add-a-route.md.
 
 pub mod api_key;
 pub mod audit;
@@ -16,9 +16,9 @@ pub mod host_token;
 pub mod image;
 pub mod instance;
 pub mod instance_action;
+mod kind;
 pub mod member;
 pub mod network;
-mod noun;
 pub mod peering;
 pub(crate) mod placement_group;
 pub(crate) mod placement_record;

@@ -1,13 +1,14 @@
 //! Peerings: two networks of a project whose instances may talk to each other.
 
-use super::noun::{self, NounRoutes, OfNetworkParams, Texts};
+use super::kind::{self, KindRoutes, OfNetworkParams, Texts};
 use crate::{
     app::{
         App,
-        network::{check, peering, related::Related},
+        network::{peering, related::Related},
     },
     auth::caller::SystemRole,
     v1::{
+        check,
         scope::{InProject, Read, Write},
         view::{
             instance_request::NoFields,
@@ -20,20 +21,20 @@ use std::convert::Infallible;
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
-    noun::routes::<Peering>()
+    kind::routes::<Peering>()
 }
 
-impl NounRoutes for Peering {
+impl KindRoutes for Peering {
     const TEXTS: Texts = Texts {
         path: "/v1/network-peerings",
         tag: "network peerings",
         param: "peering",
         key: "Id or name.",
         list: "Lists the project's peerings, or those of one network.",
-        create: "Lets the instances of two networks talk to each other, as their security groups allow. Their ranges must not overlap.",
+        create: "Creates a peering, so that the instances of two networks can reach each other as their security groups allow. The ranges must not overlap.",
         show: "Shows a peering.",
         change: None,
-        delete: "Ends a peering: the two networks don't see each other any more.",
+        delete: "Deletes a peering: the two networks can no longer reach each other.",
     };
     type Reading = InProject<Read>;
     type Writing = InProject<Write>;
@@ -43,8 +44,7 @@ impl NounRoutes for Peering {
     type ChangeBody = NoFields;
 
     fn check_create(body: PeeringCreate) -> Result<peering::PeeringCreate, Problem> {
-        let name = check::peering(&body)?;
-        Ok(peering::PeeringCreate { name, network: body.network, peer_network: body.peer_network })
+        check::network::peering(body)
     }
 
     fn check_change(_: NoFields) -> Result<Infallible, Problem> {

@@ -1,4 +1,4 @@
-//! Placement groups: instances of a project that keep together or apart.
+//! Placement groups: instances of a project that stay together or apart.
 
 use crate::{
     app::{
@@ -41,7 +41,7 @@ async fn list(State(app): State<App>, scope: InProject<Read>, Query(params): Que
     page.reply(rows, |row| row.id.to_string(), PlacementGroupView::from)
 }
 
-/// Makes a placement group. Instances join it when they are made (`placement.groups`).
+/// Creates a placement group. Instances join it when they are created (`placement.groups`).
 #[utoipa::path(post, path = "/v1/placement-groups", tag = "placement groups", params(MutationParams, MutationHeaders),
     request_body = PlacementGroupCreate,
     responses((status = 201, body = PlacementGroupView), (status = 200, description = "With dry_run.", body = DryRun)))]

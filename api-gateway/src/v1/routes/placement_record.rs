@@ -30,32 +30,32 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct PlacementRecordListParams {
-    /// Id or name of the project; without it a system admin reads those of all.
+    /// Id or name of the project; without it a system admin gets the records of all projects.
     #[allow(dead_code)]
     project: Option<String>,
-    /// Of all projects, also when one is named. System admins only.
+    /// The records of all projects, even when one is named. System admins only.
     #[serde(default)]
     #[param(required = false)]
     all_projects: bool,
-    /// Only these.
+    /// Only records with this outcome.
     #[param(value_type = Option<PlacementOutcomeName>)]
     outcome: Option<PlacementOutcome>,
-    /// Only of an instance of this id or name.
+    /// Only records of the instance with this id or name.
     instance: Option<String>,
     /// The newest first; else the oldest.
     #[serde(default)]
     #[param(required = false)]
     newest_first: bool,
-    /// Items a page, 1 to 1000; 100 unless told.
+    /// Items per page, 1 to 1000; 100 unless given.
     limit: Option<u32>,
-    /// `next_cursor` of the page before.
+    /// The `next_cursor` of the previous page.
     cursor: Option<String>,
     /// Only these fields of each item, separated by commas.
     fields: Option<String>,
 }
 
-/// Lists what placement refused, and what it decided of instances that are gone, the oldest first. A standing instance's own decision is in
-/// its `explain`. Kept for a day unless the operator says otherwise.
+/// Lists what placement refused, and what it decided for instances that were deleted, the oldest first. The decision for an existing
+/// instance is in its `explain`. Records are kept for a day unless the operator configures another time.
 #[utoipa::path(get, path = "/v1/placement-records", tag = "placement records", params(PlacementRecordListParams),
     responses((status = 200, body = List<PlacementRecordView>)))]
 async fn list(State(app): State<App>, caller: Caller, Query(params): Query<PlacementRecordListParams>) -> ApiResult {
@@ -67,7 +67,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Place
     let filter = PlacementRecordFilter {
         project_id,
         outcome: params.outcome,
-        after: after.map_err(|_| Problem::invalid("cursor", "this is none of ours"))?,
+        after: after.map_err(|_| Problem::invalid("cursor", "this cursor is not from this API"))?,
         limit: page.limit + 1,
         newest_first: params.newest_first,
         ..placement_record::of_instance(params.instance.as_deref())

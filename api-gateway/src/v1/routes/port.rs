@@ -1,15 +1,10 @@
 //! Ports: attachment points of networks, with their addresses.
 
-use super::noun::{self, ListQuery, NounRoutes, Texts};
+use super::kind::{self, KindRoutes, ListQuery, Texts};
 use crate::{
     app::{
         App,
-        network::{
-            check::{self, PortAsked},
-            noun::OfNetwork,
-            port,
-            related::Related,
-        },
+        network::{kind::OfNetwork, port, related::Related},
     },
     auth::caller::SystemRole,
     http::{
@@ -20,6 +15,7 @@ use crate::{
         reply,
     },
     v1::{
+        check,
         scope::{InProject, Read, Write},
         view::port::{PortChange, PortCreate, PortTrafficView, PortView},
     },
@@ -30,7 +26,7 @@ use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    noun::routes::<Port>().routes(routes!(traffic))
+    kind::routes::<Port>().routes(routes!(traffic))
 }
 
 list_params! {
@@ -54,17 +50,17 @@ impl ListQuery for PortListParams {
     }
 }
 
-impl NounRoutes for Port {
+impl KindRoutes for Port {
     const TEXTS: Texts = Texts {
         path: "/v1/ports",
         tag: "ports",
         param: "port",
         key: "Id or name.",
         list: "Lists the project's ports, those of instances included.",
-        create: "Makes a port of its own, to be given to an instance, and to outlive it.",
+        create: "Creates a port that can be attached to an instance and outlives it.",
         show: "Shows a port.",
         change: Some("Changes name, security groups, allowed addresses or rate limit."),
-        delete: "Deletes a port that no instance has and no floating IP stands for. Its addresses rest for a minute before others get them.",
+        delete: "Deletes a port that no instance uses and no floating IP leads to. Nobody else gets its addresses for a minute.",
     };
     type Reading = InProject<Read>;
     type Writing = InProject<Write>;
@@ -74,14 +70,11 @@ impl NounRoutes for Port {
     type ChangeBody = PortChange;
 
     fn check_create(body: PortCreate) -> Result<port::PortCreate, Problem> {
-        let PortAsked { name, mac, allowed_addresses, rate_limit } = check::port(&body)?;
-        let PortCreate { network, fixed_ips, security_groups, .. } = body;
-        Ok(port::PortCreate { network, name, mac, fixed_ips, allowed_addresses, security_groups, rate_limit })
+        check::network::port(body)
     }
 
     fn check_change(body: PortChange) -> Result<port::PortChangeRequest, Problem> {
-        let change = check::port_change(&body)?;
-        Ok(port::PortChangeRequest { change, security_groups: body.security_groups })
+        check::network::port_change(body)
     }
 
     fn view(self, related: &Related, role: SystemRole) -> PortView {

@@ -38,7 +38,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<ListP
     page.reply(rows, |row| row.id.to_string(), ProjectView::from)
 }
 
-/// Makes a project, with the default quota, and its maker as its admin. System admins only.
+/// Creates a project with the default quota, and the caller as its admin. System admins only.
 #[utoipa::path(post, path = "/v1/projects", tag = "projects", params(MutationParams, MutationHeaders),
     request_body = ProjectCreate,
     responses((status = 201, body = ProjectView), (status = 200, description = "With dry_run.", body = DryRun)))]
@@ -60,7 +60,7 @@ async fn show(State(app): State<App>, scope: OfProject<Read>, _: Query<ProjectPa
     reply::object(StatusCode::OK, project.generation, &ProjectView::from(project))
 }
 
-/// Changes name or description. Admins of the project.
+/// Changes name or description. Admins of the project only.
 #[utoipa::path(patch, path = "/v1/projects/{project}", tag = "projects",
     params(("project" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     request_body = ProjectChange,

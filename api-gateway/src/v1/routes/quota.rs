@@ -31,7 +31,7 @@ async fn show(State(app): State<App>, scope: OfProject<Read>, _: Query<ProjectPa
     reply::object(StatusCode::OK, quota.generation, &QuotaView::from(quota))
 }
 
-/// Sets limits; those not named stay. A limit below what is used stops growth and takes nothing away. System admins only.
+/// Sets limits; those that aren't named stay. A limit below the usage refuses new objects and removes none. System admins only.
 #[utoipa::path(put, path = "/v1/projects/{project}/quota", tag = "quotas",
     params(("project" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     request_body = QuotaPut, responses((status = 200, body = QuotaView)))]

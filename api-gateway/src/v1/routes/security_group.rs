@@ -1,12 +1,11 @@
 //! Security groups: what may pass to and from the ports that are in them.
 
-use super::noun::{self, NounRoutes, Texts};
+use super::kind::{self, KindRoutes, Texts};
 use crate::{
     app::{
         App,
         intent::Intent,
         network::{
-            check,
             related::{self, Related},
             security_group,
         },
@@ -22,7 +21,7 @@ use crate::{
         reply,
     },
     v1::{
-        answer,
+        answer, check,
         scope::{InProject, Read, Write},
         view::{
             plan::DryRun,
@@ -41,20 +40,20 @@ use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    noun::routes::<SecurityGroup>().routes(routes!(add_rule)).routes(routes!(remove_rule))
+    kind::routes::<SecurityGroup>().routes(routes!(add_rule)).routes(routes!(remove_rule))
 }
 
-impl NounRoutes for SecurityGroup {
+impl KindRoutes for SecurityGroup {
     const TEXTS: Texts = Texts {
         path: "/v1/security-groups",
         tag: "security groups",
         param: "security_group",
         key: "Id or name.",
         list: "Lists the project's security groups with their rules.",
-        create: "Makes a security group, with the rules that are given; else with everything allowed out, and nothing in but replies.",
+        create: "Creates a security group with the given rules. Without rules, all outgoing traffic is allowed, and incoming only replies.",
         show: "Shows a security group with its rules.",
         change: Some("Changes name or description."),
-        delete: "Deletes a security group that no port is in and no other group's rule names.",
+        delete: "Deletes a security group that no port and no rule of another group uses.",
     };
     type Reading = InProject<Read>;
     type Writing = InProject<Write>;
@@ -64,13 +63,11 @@ impl NounRoutes for SecurityGroup {
     type ChangeBody = SecurityGroupChange;
 
     fn check_create(body: SecurityGroupCreate) -> Result<security_group::SecurityGroupCreate, Problem> {
-        let (name, rules) = check::security_group(&body)?;
-        Ok(security_group::SecurityGroupCreate { name, description: body.description, rules })
+        check::network::security_group(body)
     }
 
     fn check_change(body: SecurityGroupChange) -> Result<SecurityGroupPatch, Problem> {
-        let name = check::security_group_change(&body)?;
-        Ok(SecurityGroupPatch { name, description: body.description })
+        check::network::security_group_change(body)
     }
 
     fn view(self, related: &Related, _: SystemRole) -> SecurityGroupView {
@@ -78,7 +75,7 @@ impl NounRoutes for SecurityGroup {
     }
 }
 
-/// Adds a rule to a security group. It holds at once for every port in it; open connections stay.
+/// Adds a rule to a security group. It applies at once to every port in the group; open connections stay.
 #[utoipa::path(post, path = "/v1/security-groups/{security_group}/rules", tag = "security groups",
     params(("security_group" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     request_body = SecurityRuleCreate,
@@ -90,7 +87,7 @@ async fn add_rule(
     _: Query<MutationParams>,
     Change { body, intent }: Change<SecurityRuleCreate>,
 ) -> ApiResult {
-    let rule = check::security_rule(&body)?;
+    let rule = check::network::security_rule(&body)?;
     let done = security_group::add_rule(&app, &scope.caller, scope.id(), &key, rule, &intent).await?;
     let rule = match done {
         Done::Plan(plan) => return answer::planned(plan),
@@ -100,7 +97,7 @@ async fn add_rule(
     reply::json(StatusCode::CREATED, &SecurityRuleView::new(rule, &related))
 }
 
-/// Takes a rule from a security group: what it allowed is cut, where no other rule allows it.
+/// Removes a rule from a security group: connections that it allowed are cut, where no other rule allows them.
 #[utoipa::path(delete, path = "/v1/security-groups/{security_group}/rules/{rule}", tag = "security groups",
     params(("security_group" = String, Path, description = "Id or name."), ("rule" = String, Path, description = "Id."),
         MutationParams, MutationHeaders),

@@ -1,17 +1,14 @@
 //! Subnets: blocks of addresses of a network.
 
-use super::noun::{self, NounRoutes, OfNetworkParams, Texts};
+use super::kind::{self, KindRoutes, OfNetworkParams, Texts};
 use crate::{
     app::{
         App,
-        network::{
-            check::{self, SubnetAsked},
-            related::Related,
-            subnet,
-        },
+        network::{related::Related, subnet},
     },
     auth::caller::SystemRole,
     v1::{
+        check,
         scope::{InProject, Read, Write},
         view::subnet::{SubnetChange, SubnetCreate, SubnetView},
     },
@@ -23,22 +20,22 @@ use domain::{
 use utoipa_axum::router::OpenApiRouter;
 
 pub fn routes() -> OpenApiRouter<App> {
-    noun::routes::<Subnet>()
+    kind::routes::<Subnet>()
 }
 
-impl NounRoutes for Subnet {
+impl KindRoutes for Subnet {
     const TEXTS: Texts = Texts {
         path: "/v1/subnets",
         tag: "subnets",
         param: "subnet",
         key: "Id or name.",
         list: "Lists the project's subnets, or those of one network.",
-        create: "Makes a subnet: a block of addresses that the network's ports get theirs from.",
+        create: "Creates a subnet: a block of addresses, of which the network's ports get theirs.",
         show: "Shows a subnet.",
         change: Some(
-            "Changes what guests are told: name, DNS, ranges, routes, DHCP. Guests learn of it when they renew their lease.",
+            "Changes name, DNS servers, ranges, routes or DHCP. Guests get the change when they renew their lease.",
         ),
-        delete: "Deletes a subnet that nobody has an address of.",
+        delete: "Deletes a subnet of which no address is in use.",
     };
     type Reading = InProject<Read>;
     type Writing = InProject<Write>;
@@ -48,12 +45,11 @@ impl NounRoutes for Subnet {
     type ChangeBody = SubnetChange;
 
     fn check_create(body: SubnetCreate) -> Result<subnet::SubnetCreate, Problem> {
-        let SubnetAsked { name, spec } = check::subnet(&body)?;
-        Ok(subnet::SubnetCreate { network: body.network, name, spec, dhcp: body.dhcp.unwrap_or(true) })
+        check::network::subnet(body)
     }
 
     fn check_change(body: SubnetChange) -> Result<network::SubnetPatch, Problem> {
-        check::subnet_change(&body)
+        check::network::subnet_change(body)
     }
 
     fn view(self, related: &Related, _: SystemRole) -> SubnetView {

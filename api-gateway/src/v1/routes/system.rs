@@ -6,9 +6,13 @@ use crate::{
     v1::routes::auth::Anyone,
     v1::view::health::{Health, Readiness},
 };
-use axum::{body::Body, extract::State, response::Response};
+use axum::{Extension, body::Body, extract::State, response::Response};
 use http::{HeaderValue, StatusCode, header};
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The API's description, as JSON.
+#[derive(Clone)]
+pub struct Document(pub bytes::Bytes);
 
 pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
@@ -18,13 +22,13 @@ pub fn routes() -> OpenApiRouter<App> {
         .routes(routes!(openapi))
 }
 
-/// Whether the process is alive.
+/// Says whether the process is alive.
 #[utoipa::path(get, path = "/healthz", tag = "system", responses((status = 200, body = Health)))]
 async fn healthz(_: Anyone) -> ApiResult {
     reply::json(StatusCode::OK, &Health { status: "ok" })
 }
 
-/// Whether it can do its work: the database reads and writes, the services behind it answer. 503 when not.
+/// Says whether the gateway can do its work: the database reads and writes, and the services behind it answer. 503 when not.
 #[utoipa::path(get, path = "/readyz", tag = "system",
     responses((status = 200, body = Readiness)))]
 async fn readyz(State(app): State<App>, _: Anyone) -> ApiResult {
@@ -32,7 +36,7 @@ async fn readyz(State(app): State<App>, _: Anyone) -> ApiResult {
     reply::json(StatusCode::OK, &Readiness::from(checks))
 }
 
-/// The process's metrics, in Prometheus' text format.
+/// Shows the process's metrics in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "system",
     responses((status = 200, description = "Prometheus' text format.", body = String, content_type = "text/plain")))]
 async fn metrics(State(app): State<App>, _: Anyone) -> Response {
@@ -47,9 +51,9 @@ async fn metrics(State(app): State<App>, _: Anyone) -> Response {
     response
 }
 
-/// This document.
+/// Shows this document.
 #[utoipa::path(get, path = "/openapi.json", tag = "system",
     responses((status = 200, description = "OpenAPI 3.1.", body = Object)))]
-async fn openapi(State(app): State<App>, _: Anyone) -> Response {
-    reply::raw_json(StatusCode::OK, app.openapi())
+async fn openapi(Extension(Document(bytes)): Extension<Document>, _: Anyone) -> Response {
+    reply::raw_json(StatusCode::OK, bytes)
 }

@@ -36,7 +36,7 @@ async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListP
     page.reply(rows, |row| row.id.to_string(), UserView::from)
 }
 
-/// Makes a user.
+/// Creates a user.
 #[utoipa::path(post, path = "/v1/users", tag = "users", params(MutationParams, MutationHeaders),
     request_body = UserCreate,
     responses((status = 201, body = UserView), (status = 200, description = "With dry_run.", body = DryRun)))]
@@ -59,7 +59,7 @@ async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _
     reply::object(StatusCode::OK, user.generation, &UserView::from(user))
 }
 
-/// Sets a new password, enables or disables, makes a system admin. A new password or disabling ends the user's logins.
+/// Sets a new password, enables or disables the user, or changes whether they are a system admin. A new password or disabling ends the user's logins.
 #[utoipa::path(patch, path = "/v1/users/{user}", tag = "users",
     params(("user" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     request_body = UserChange, responses((status = 200, body = UserView)))]
@@ -76,7 +76,7 @@ async fn change(
     answer::object(StatusCode::OK, done, |user| user.generation, UserView::from)
 }
 
-/// Deletes a user, with their roles, API keys and logins. What they made stays.
+/// Deletes a user with their roles, API keys and logins. What they created stays.
 #[utoipa::path(delete, path = "/v1/users/{user}", tag = "users",
     params(("user" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     responses((status = 204, description = "It is gone.")))]

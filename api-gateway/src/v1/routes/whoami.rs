@@ -1,4 +1,4 @@
-//! Oneself: who am I, and a new password.
+//! The caller's own account: who they are, and a new password.
 
 use crate::{
     app::{App, account},
@@ -23,7 +23,7 @@ pub fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new().routes(routes!(show)).routes(routes!(change_password))
 }
 
-/// Who you are and which projects you are in.
+/// Shows who you are and which projects you are in.
 #[utoipa::path(get, path = "/v1/whoami", tag = "auth", responses((status = 200, body = Whoami)))]
 async fn show(State(app): State<App>, caller: Caller, _: Query<ProjectParams>) -> ApiResult {
     let identity = &caller.identity;
@@ -48,9 +48,9 @@ async fn show(State(app): State<App>, caller: Caller, _: Query<ProjectParams>) -
     reply::json(StatusCode::OK, &view)
 }
 
-/// Sets a new password; every refresh token of yours ends with the old one.
+/// Sets a new password. All your refresh tokens end with the old one.
 #[utoipa::path(put, path = "/v1/whoami/password", tag = "auth", params(MutationParams, MutationHeaders),
-    request_body = PasswordChange, responses((status = 204, description = "The new one counts.")))]
+    request_body = PasswordChange, responses((status = 204, description = "The new password is valid.")))]
 async fn change_password(
     State(app): State<App>,
     caller: Caller,

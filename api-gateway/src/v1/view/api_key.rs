@@ -13,9 +13,9 @@ pub struct ApiKeyView {
     pub id: ApiKeyId,
     #[schema(value_type = String)]
     pub name: Name,
-    /// What the key starts with, behind `iaas_`: to recognise it by.
+    /// What the key starts with after `iaas_`, by which you recognise it.
     pub prefix: String,
-    /// The one project it works in; null: all of yours.
+    /// The only project that it works in; null: all of yours.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub project_id: Option<ProjectId>,
     /// The most it may do; null: what you may.
@@ -59,7 +59,7 @@ impl From<NewApiKey> for ApiKeyCreated {
 pub struct ApiKeyCreate {
     #[schema(value_type = String)]
     pub name: Name,
-    /// Id or name of the one project it works in; all of yours unless given.
+    /// Id or name of the only project that it works in; all of yours unless given.
     #[serde(default)]
     pub project: Option<String>,
     /// The most it may do there.

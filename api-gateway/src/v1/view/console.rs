@@ -1,4 +1,4 @@
-//! Consoles' tickets.
+//! Tickets for consoles.
 
 use domain::Timestamp;
 use serde::Serialize;
@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 pub struct ConsoleTicketView {
     /// Opens one session.
     pub ticket: String,
-    /// Where: a WebSocket, ticket included.
+    /// The WebSocket's URL, with the ticket in it.
     pub url: String,
-    /// It opens nothing after this.
+    /// After this time it opens nothing.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
 }

@@ -21,16 +21,16 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 #[schema(as = Explain)]
 pub struct ExplainView {
-    /// Null when there is none of that name (any more): then the rest is of what was refused or ended last.
+    /// Null when there is no instance of that name: then the rest is about what was refused or deleted last.
     pub instance: Option<InstanceView>,
-    /// How its place was chosen; for tenants without hosts.
+    /// How its host was chosen; tenants see no hosts.
     #[schema(value_type = Option<Object>)]
     pub placement: Option<PlacementRecord>,
     /// Why it is where it is, why it isn't running, what would make it fit.
     pub why: String,
-    /// What was refused under its name, and what was decided of instances that had it before: the newest first, at most 20.
+    /// What was refused under its name, and what was decided for earlier instances with that name: the newest first, at most 20.
     pub records: Vec<PlacementRecordView>,
-    /// What happened to it last, the newest last.
+    /// The last events about it, the newest last.
     pub timeline: Vec<TimelineItem>,
 }
 
@@ -59,22 +59,22 @@ fn shown(records: Vec<KeptPlacement>, role: SystemRole) -> Vec<PlacementRecordVi
     records.into_iter().map(|kept| placement_record(kept, role)).collect()
 }
 
-/// One paragraph of an instance that isn't there.
+/// One paragraph about an instance that doesn't exist.
 fn what_it_was(kept: &KeptPlacement) -> String {
     let name = &kept.instance_name;
     match kept.outcome {
         PlacementOutcome::Refused => {
-            let mut text = format!("{name} was refused, and isn't there.{}", where_it_is(&kept.record));
+            let mut text = format!("{name} was refused and doesn't exist.{}", where_it_is(&kept.record));
             if !kept.record.hint.is_empty() {
                 let _ = write!(text, " What would help: {}.", sentence(&kept.record.hint));
             }
             text
         }
-        PlacementOutcome::Placed => format!("{name} is gone since {}.{}", kept.kept_at, where_it_is(&kept.record)),
+        PlacementOutcome::Placed => format!("{name} was deleted at {}.{}", kept.kept_at, where_it_is(&kept.record)),
     }
 }
 
-/// One paragraph. `host` only for those who may know of it.
+/// One paragraph. `host` is given only for those who may know of it.
 #[must_use]
 pub fn why(instance: &Instance, host: Option<&Host>) -> String {
     let mut text = what_it_is(instance);
@@ -83,7 +83,8 @@ pub fn why(instance: &Instance, host: Option<&Host>) -> String {
         let _ = write!(text, " {}.", sentence(&status.reason));
     }
     if let Some(deadline) = status.deadline_at {
-        let _ = write!(text, " If nothing is heard of it by {deadline}, it is shown here, and asked for again.");
+        let _ =
+            write!(text, " If nothing is reported about it by {deadline}, that is shown here and it is tried again.");
     }
     if status.crash_count > 0 {
         let _ = write!(text, " It ended unexpectedly {} time(s) so far.", status.crash_count);
@@ -91,7 +92,7 @@ pub fn why(instance: &Instance, host: Option<&Host>) -> String {
     if let Some(record) = &instance.placement {
         text.push_str(&where_it_is(record));
     } else if instance.host_id.is_none() {
-        text.push_str(" It has no place yet.");
+        text.push_str(" It has no host yet.");
     }
     if let Some(host) = host {
         text.push_str(&on_host(host));
@@ -107,20 +108,22 @@ fn what_it_is(instance: &Instance) -> String {
             (Power::Off, _) => format!("{name} is running and was asked to stop{step}."),
             (Power::Paused, _) => format!("{name} is running and was asked to pause{step}."),
             (Power::On, Some(at)) => match status.guest_up_at {
-                Some(up) if up >= at => format!("{name} is running since {at}, and its guest is up since {up}{step}."),
-                _ => format!("{name} is running since {at}; its guest hasn't said yet that it is up{step}."),
+                Some(up) if up >= at => {
+                    format!("{name} has been running since {at}, and its guest has been up since {up}{step}.")
+                }
+                _ => format!("{name} has been running since {at}; its guest hasn't reported yet that it is up{step}."),
             },
             (Power::On, None) => format!("{name} is running{step}."),
         },
         InstanceState::Stopped => match instance.spec.power {
             Power::Off => format!("{name} is stopped, as it was asked to be{step}."),
             Power::On | Power::Paused => {
-                format!("{name} is stopped although it was asked to run{step}: it ended by itself; start it again.")
+                format!("{name} is stopped although it was asked to run{step}: it ended by itself. Start it again.")
             }
         },
         InstanceState::Paused => match instance.spec.power {
             Power::Paused => format!("{name} is paused, as it was asked to be{step}."),
-            Power::On | Power::Off => format!("{name} is paused and was asked to be otherwise{step}."),
+            Power::On | Power::Off => format!("{name} is paused and was asked to leave that state{step}."),
         },
         InstanceState::Error => {
             format!(
@@ -149,13 +152,13 @@ fn sentence(text: &str) -> &str {
 fn where_it_is(record: &PlacementRecord) -> String {
     let mut text = format!(" Placement, {}: {}", record.at, sentence(&record.summary));
     if record.candidates > 0 && !record.score.is_empty() {
-        let _ = write!(text, " (its place {})", record.score);
+        let _ = write!(text, " (the chosen host {})", record.score);
     }
     text.push('.');
     if !record.rejected.is_empty() {
         let passed: Vec<String> =
             record.rejected.iter().map(|r| format!("{} {}", r.hosts, r.filter.describe())).collect();
-        let _ = write!(text, " Hosts passed over: {}.", passed.join(", "));
+        let _ = write!(text, " Rejected hosts: {}.", passed.join(", "));
     }
     if let Some(nearest) = record.nearest.as_ref().filter(|_| record.candidates == 0) {
         let lacks: Vec<String> = [
@@ -178,9 +181,9 @@ fn on_host(host: &Host) -> String {
     let mut text = format!(" Its host is {}", host.name);
     match (host.state, host.cordoned) {
         (HostState::Up, false) => text.push('.'),
-        (HostState::Up, true) => text.push_str(", which is cordoned: it keeps what it has and gets nothing new."),
+        (HostState::Up, true) => text.push_str(", which is cordoned: it keeps its instances and gets no new ones."),
         (HostState::Disconnected, _) => {
-            let _ = write!(text, ", whose agent is not connected since {}.", host.state_changed_at);
+            let _ = write!(text, ", whose agent has not been connected since {}.", host.state_changed_at);
         }
     }
     text

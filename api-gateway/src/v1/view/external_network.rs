@@ -1,4 +1,4 @@
-//! External networks: the outside that the operator's hosts are wired to.
+//! External networks: the outside that the operator's hosts are connected to.
 
 use domain::{
     ExternalNetworkId, Name, Timestamp,
@@ -29,7 +29,7 @@ pub struct ExternalSubnetView {
     pub cidr: Cidr,
     #[schema(value_type = String)]
     pub gateway: IpAddr,
-    /// Where floating IPs and routers' addresses are taken from; empty: everywhere but the gateway.
+    /// The ranges of floating IPs and routers' addresses; empty: the whole block but the gateway.
     #[schema(value_type = Vec<String>)]
     pub allocation: Vec<IpRange>,
 }
@@ -57,7 +57,7 @@ pub struct ExternalNetworkCreate {
 pub struct ExternalSubnetRequest {
     /// A block like `203.0.113.0/24`.
     pub cidr: String,
-    /// The way out; the block's first address, unless said.
+    /// The gateway to the outside; the block's first address unless given.
     #[serde(default)]
     pub gateway: Option<String>,
     /// Ranges like `203.0.113.10-203.0.113.99` that may be used; without them, the whole block but the gateway.

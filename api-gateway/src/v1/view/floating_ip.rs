@@ -1,4 +1,4 @@
-//! Floating IPs: with the port and the instance that they stand for.
+//! Floating IPs: with the port and the instance that they lead to.
 
 use super::names::PortStatusName;
 use crate::app::network::related::Related;
@@ -24,13 +24,13 @@ pub struct FloatingIpView {
     pub external_network_id: ExternalNetworkId,
     #[schema(value_type = Option<String>)]
     pub external_network: Option<Name>,
-    /// The port that it stands for.
+    /// The port that it leads to.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub port_id: Option<PortId>,
     /// Which of the port's addresses.
     #[schema(value_type = Option<String>)]
     pub fixed_ip: Option<IpAddr>,
-    /// What the port's host last said of the port.
+    /// What the port's host last reported of the port.
     #[schema(value_type = Option<PortStatusName>)]
     pub port_status: Option<PortStatus>,
     #[schema(value_type = Option<String>, format = "uuid")]
@@ -79,21 +79,21 @@ impl FloatingIpView {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FloatingIpCreate {
-    /// Id or name; the only one there is, or the one named `public`, unless said.
+    /// Id or name. Unless given: the only external network, or the one named `public`.
     #[serde(default)]
     pub external_network: Option<String>,
-    /// Any that is free, unless said.
+    /// Any free address unless given.
     #[serde(default)]
     pub address: Option<String>,
     #[serde(default)]
     pub description: String,
-    /// Id or name of the port that it shall stand for.
+    /// Id or name of the port that it leads to.
     #[serde(default)]
     pub port: Option<String>,
-    /// Id or name of an instance, instead of a port: its first card that the external network can reach.
+    /// Id or name of an instance, instead of a port: its first NIC that the external network can reach.
     #[serde(default)]
     pub instance: Option<String>,
-    /// Which of the port's addresses; the first IPv4 one, unless said.
+    /// Which of the port's addresses; the first IPv4 address unless given.
     #[serde(default)]
     pub fixed_ip: Option<String>,
 }
@@ -104,14 +104,14 @@ pub struct FloatingIpCreate {
 pub struct FloatingIpChange {
     #[serde(default)]
     pub description: Option<String>,
-    /// Id or name of the port that it shall stand for from now on; null: none.
+    /// Id or name of the port that it leads to from now on; null: none.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     pub port: Option<Option<String>>,
     /// Id or name of an instance, instead of a port.
     #[serde(default)]
     pub instance: Option<String>,
-    /// Which of the port's addresses; the first IPv4 one, unless said.
+    /// Which of the port's addresses; the first IPv4 address unless given.
     #[serde(default)]
     pub fixed_ip: Option<String>,
 }

@@ -21,23 +21,23 @@ pub struct HostView {
     pub tags: BTreeMap<String, String>,
     #[schema(value_type = HostStateName)]
     pub state: HostState,
-    /// Keeps what it has, gets nothing new.
+    /// It keeps its instances and gets no new ones.
     pub cordoned: bool,
     pub cordon_reason: String,
-    /// Being emptied: gets nothing new.
+    /// It is being drained, and gets no new instances.
     pub draining: bool,
-    /// The project whose instances alone it takes.
+    /// The only project whose instances it takes.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub dedicated_to: Option<ProjectId>,
-    /// What instances may take in total: of what it offers, what isn't reserved, times the overcommit.
+    /// What instances may use in total: what it offers, without what is reserved, times the overcommit.
     pub capacity: SizeView,
-    /// What its agent says instances may take: hardware threads, memory and disk.
+    /// What its agent offers to instances: hardware threads, memory and disk.
     pub offered: SizeView,
-    /// Kept from instances by its operator.
+    /// Reserved by its operator, and not for instances.
     pub reserved: SizeView,
-    /// What they take; memory with QEMU's overhead.
+    /// What instances use; memory with QEMU's overhead.
     pub used: SizeView,
-    /// What is claimed beyond capacity. It stays; nothing new fits until it is freed.
+    /// What is claimed beyond the capacity. These claims stay; nothing new fits until they are freed.
     pub beyond_capacity: SizeView,
     /// vCPUs per hardware thread.
     pub cpu_overcommit: f64,
@@ -48,7 +48,7 @@ pub struct HostView {
     pub overhead: MemoryOverheadView,
     /// Names the CPU that its guests see, `facts.guest_cpu`. Instances may move, running, between hosts of one.
     pub cpu_baseline: Option<String>,
-    /// What its agent says of the machine.
+    /// What its agent reports of the machine.
     #[schema(value_type = Object)]
     pub facts: HostFacts,
     pub generation: i64,
@@ -111,13 +111,13 @@ impl From<Host> for HostView {
 pub struct HostChange {
     #[serde(default)]
     pub cordoned: Option<bool>,
-    /// Why, for the other operators.
+    /// The reason, for the other operators.
     #[serde(default)]
     pub cordon_reason: Option<String>,
-    /// Whether it is to be emptied.
+    /// Whether it is to be drained.
     #[serde(default)]
     pub draining: Option<bool>,
-    /// The project, by id or name, whose instances alone it shall take; empty: every project's again. What is there stays.
+    /// Id or name of the only project whose instances it takes; empty: it takes every project's. Its present instances stay.
     #[serde(default)]
     pub dedicated_to: Option<String>,
     #[serde(default)]
@@ -134,7 +134,7 @@ pub struct HostChange {
     /// Guests' disk per disk, 0.1 to 100, to three decimals.
     #[serde(default)]
     pub disk_overcommit: Option<f64>,
-    /// What is kept from instances, at most what the host offers. Claims beyond what is left stay.
+    /// What is reserved and not for instances, at most what the host offers. Claims beyond what is left stay.
     #[serde(default)]
     pub reserved: Option<HostReserve>,
 }

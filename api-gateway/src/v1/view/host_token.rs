@@ -12,10 +12,10 @@ use utoipa::ToSchema;
 pub struct HostTokenView {
     #[schema(value_type = String, format = "uuid")]
     pub id: HostTokenId,
-    /// The one host it is for; null: any new one.
+    /// The only host that it is for; null: any new host.
     #[schema(value_type = Option<String>)]
     pub name: Option<Name>,
-    /// The zone that a new host is put in; null: what its agent says.
+    /// The zone of a new host; null: what its agent is configured with.
     #[schema(value_type = Option<String>)]
     pub zone: Option<Name>,
     pub state: HostTokenState,
@@ -68,7 +68,7 @@ impl From<HostTokenRow> for HostTokenView {
 pub struct HostTokenCreated {
     #[schema(value_type = String, format = "uuid")]
     pub id: HostTokenId,
-    /// All that a host needs, in one line: `iaasd compute-agent --join <token>`. Shown once.
+    /// All that a host needs, in one line: `iaasd compute-agent --join <token>`. It is shown once.
     pub token: String,
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
@@ -84,20 +84,20 @@ impl From<NewHostToken> for HostTokenCreated {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostTokenCreate {
-    /// Admits this host alone: a new one, which is named so, or the known one of that name, which gets a new key. Absent: any new host.
+    /// Admits only this host: a new one, which gets this name, or the known one of that name, which gets a new key. Absent: any new host.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub name: Option<Name>,
-    /// The zone that a new host is put in. Absent: what its agent says.
+    /// The zone of a new host. Absent: what its agent is configured with.
     #[serde(default)]
     #[schema(value_type = Option<String>)]
     pub zone: Option<Name>,
-    /// How long it is good, seconds: 1 to 2592000. Absent: an hour.
+    /// How long it is valid, in seconds: 1 to 2592000. Absent: an hour.
     #[serde(default)]
     pub ttl_secs: Option<u64>,
 }
 
-/// What a host says to join.
+/// What a host sends to join.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostJoin {
@@ -121,9 +121,9 @@ pub struct HostJoined {
     pub host_id: String,
     pub name: String,
     pub certificate_pem: String,
-    /// The CA that the managers' certificates are of.
+    /// The CA that signed the managers' certificates.
     pub ca_pem: String,
-    /// Where the managers are. `{host}` stands for the host by which the API was reached; empty: there is none.
+    /// The addresses of the managers. `{host}` stands for the host name by which the API was reached; empty: there is none.
     pub cluster_url: String,
     pub storage_url: String,
     pub resource_url: String,

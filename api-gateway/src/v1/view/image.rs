@@ -16,16 +16,16 @@ pub struct ImageCreate {
     /// `disk`: boots from its disk, part `disk`. `kernel`: boots directly, parts `kernel` and `initrd`.
     #[schema(value_type = ImageKindName)]
     pub kind: ImageKind,
-    /// Of a disk image; `qcow2` unless said.
+    /// The format of a disk image; `qcow2` unless given.
     #[serde(default)]
     #[schema(value_type = Option<DiskFormatName>)]
     pub format: Option<DiskFormat>,
-    /// Of a kernel image.
+    /// The command line of a kernel image.
     #[serde(default)]
     pub cmdline: Option<String>,
     #[serde(default)]
     pub min_memory_mib: Option<u64>,
-    /// `private` unless said; only system admins make public ones.
+    /// `private` unless given; only system admins create public images.
     #[serde(default)]
     #[schema(value_type = Option<VisibilityName>)]
     pub visibility: Option<Visibility>,

@@ -29,20 +29,20 @@ pub struct InstanceView {
     #[schema(value_type = String)]
     pub name: Name,
     pub tags: BTreeMap<String, String>,
-    /// Rises with every change that is asked for; also the ETag.
+    /// Rises with every requested change; also the ETag.
     pub generation: i64,
-    /// Rises each time it is given to a host. For system admins only, else null.
+    /// Rises each time it is placed on a host. For system admins only, else null.
     pub epoch: Option<i64>,
     /// For system admins only, else null.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub host_id: Option<HostId>,
     #[schema(value_type = InstanceStateName)]
     pub state: InstanceState,
-    /// What is being done right now; empty when nothing is.
+    /// What is being done now; empty when nothing is.
     pub step: String,
     /// Why it is in `error`, or why it waits.
     pub reason: String,
-    /// What is wanted of it.
+    /// The desired power state.
     #[schema(value_type = PowerName)]
     pub power: Power,
     #[schema(value_type = String, format = "uuid")]
@@ -54,9 +54,9 @@ pub struct InstanceView {
     /// 0: no root disk.
     pub disk_gib: u64,
     pub zone: Option<String>,
-    /// What else it wishes of its host.
+    /// What else it requires of its host.
     pub placement: PlacementView,
-    /// The CPU that it was placed on, and may migrate within: `cpu_baseline` of hosts. Null where its host doesn't say.
+    /// The CPU that it was placed on, and may migrate within: `cpu_baseline` of hosts. Null where its host doesn't report one.
     pub cpu_baseline: Option<String>,
     /// The node of its host that its vCPUs are pinned to. For system admins only, else null.
     pub numa_node: Option<u32>,
@@ -66,21 +66,21 @@ pub struct InstanceView {
     pub on_host_loss: OnHostLoss,
     /// Fingerprint and comment of each: "SHA256:… ann@laptop".
     pub ssh_keys: Vec<String>,
-    /// Its network cards, in the order in which the guest sees them.
+    /// Its network interfaces (NICs), in the order in which the guest sees them.
     pub nics: Vec<NicView>,
     #[schema(value_type = Option<String>, format = "uuid")]
     pub root_disk_id: Option<DiskId>,
     /// The generation that its host has caught up with.
     pub observed_generation: i64,
-    /// When the state stops being plausible; null for states that may last.
+    /// The time by which the state should have changed; null for states that may last.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline_at: Option<Timestamp>,
     #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Timestamp>,
-    /// When the guest itself last said that it is up.
+    /// When the guest itself last reported that it is up.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub guest_up_at: Option<Timestamp>,
-    /// Unexpected ends since it was created.
+    /// How often it ended unexpectedly since it was created.
     pub crash_count: u32,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -160,15 +160,15 @@ fn fingerprint_line(line: &str) -> String {
     }
 }
 
-/// Several at once.
+/// Instances that were created at once.
 #[derive(Serialize, ToSchema)]
 pub struct InstancesView {
     pub items: Vec<InstanceView>,
-    /// With `fill: as_many_as_fit`, when not all had a place; else null.
+    /// With `fill: as_many_as_fit`, when there was no host for some of them; else null.
     pub not_made: Option<NotMadeView>,
 }
 
-/// Instances that were asked for and had no place.
+/// Instances that were requested and not created, because no host had the capacity.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = NotMade)]
 pub struct NotMadeView {

@@ -19,10 +19,10 @@ use utoipa::ToSchema;
 pub struct InstanceCreate {
     /// 1 to 63 characters of a-z, 0-9 and '-', starting with a letter. With `count`, the names are `name-1` to `name-N`.
     pub name: String,
-    /// How many, 1 to 100: all are made or none, unless `fill` says otherwise.
+    /// How many instances, 1 to 100: all are created or none, unless `fill` says otherwise.
     #[serde(default)]
     pub count: Option<u32>,
-    /// What is made of `count` when not all have a place.
+    /// What happens when not all of `count` fit.
     #[serde(default)]
     #[schema(value_type = Option<FillName>)]
     pub fill: Option<Fill>,
@@ -35,7 +35,7 @@ pub struct InstanceCreate {
     pub vcpus: Option<u32>,
     #[serde(default)]
     pub memory_mib: Option<u64>,
-    /// The least that the image needs, unless said.
+    /// The smallest size that the image needs unless given.
     #[serde(default)]
     pub disk_gib: Option<u64>,
     /// Ids or names of the project's SSH keys.
@@ -44,7 +44,7 @@ pub struct InstanceCreate {
     /// A script or a cloud-init document.
     #[serde(default)]
     pub user_data: Option<String>,
-    /// The same for bytes that are no text.
+    /// The same, for bytes that aren't text.
     #[serde(default)]
     pub user_data_base64: Option<String>,
     #[serde(default)]
@@ -58,15 +58,15 @@ pub struct InstanceCreate {
     /// Only hosts of this zone.
     #[serde(default)]
     pub zone: Option<String>,
-    /// More wishes of its host.
+    /// What else it requires of its host.
     #[serde(default)]
     pub placement: PlacementRequest,
-    /// `on` (as without it) or `off`: made, but not started.
+    /// `on` (the default), or `off`: the instance is created, but not started.
     #[serde(default)]
     #[schema(value_type = Option<PowerName>)]
     pub power: Option<Power>,
-    /// Its network cards, at most 16, in the order in which the guest sees them. Without it: one on the project's network `default`, if
-    /// there is such a one. `[]`: none.
+    /// Its network interfaces (NICs), at most 16, in the order in which the guest sees them. Without it: one on the project's network
+    /// `default`, if there is one. `[]`: none.
     #[serde(default)]
     pub networks: Option<Vec<NicRequest>>,
 }
@@ -88,10 +88,10 @@ pub struct InstanceChange {
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceStop {
-    /// How long the guest may take before it is ended, seconds, 0 to 3600; the instance's own time unless said.
+    /// How long the guest may take before it is ended, in seconds, 0 to 3600; the instance's own setting unless given.
     #[serde(default)]
     pub timeout_secs: Option<u32>,
-    /// Not asking the guest at all.
+    /// Stops at once, without asking the guest.
     #[serde(default)]
     pub hard: bool,
 }
@@ -99,7 +99,7 @@ pub struct InstanceStop {
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceReboot {
-    /// A reset, without asking the guest.
+    /// Resets the instance, without asking the guest.
     #[serde(default)]
     pub hard: bool,
 }
@@ -121,7 +121,7 @@ pub struct InstanceResize {
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InstanceRebuild {
-    /// Id or name; the image it was made from, unless said.
+    /// Id or name; the image that it was created from unless given.
     #[serde(default)]
     pub image: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! What JSON looks like, one file per noun. Views are made from domain types; the domain knows nothing of them.
+//! What JSON looks like, one file per kind of object. Views are made from domain types; the domain knows nothing of them.
 
 pub mod api_key;
 pub mod audit;

@@ -20,15 +20,15 @@ pub struct NetworkView {
     #[schema(value_type = String)]
     pub name: Name,
     pub description: String,
-    /// What guests are told; null: what the hosts' network allows.
+    /// The MTU of guests; null: what the hosts' network allows.
     pub mtu: Option<u32>,
-    /// Its number between hosts. For system admins only, else null.
+    /// The number of its tunnel between hosts. For system admins only, else null.
     pub vni: Option<u32>,
     pub subnets: Vec<SubnetOfNetwork>,
-    /// The way to the outside, if it has one.
+    /// The router to the outside, if it has one.
     pub router: Option<RouterOfNetwork>,
     pub peerings: Vec<PeeringOfNetwork>,
-    /// Rises with its subnets, router and peerings too; also the ETag.
+    /// Rises with changes of its subnets, router and peerings too; also the ETag.
     pub generation: i64,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -107,7 +107,7 @@ fn router(router: &Router, related: &Related) -> RouterOfNetwork {
     }
 }
 
-/// As seen from one of its two ends.
+/// The peering, from the side of one of its two networks.
 fn peering(peering: &Peering, from: NetworkId, related: &Related) -> Option<PeeringOfNetwork> {
     let other = match from {
         id if id == peering.network_id => peering.peer_network_id,
@@ -125,7 +125,7 @@ pub struct NetworkCreate {
     pub name: String,
     #[serde(default)]
     pub description: String,
-    /// What guests are told, 1280 to 9216; without it, what the hosts' network allows.
+    /// The MTU of guests, 1280 to 9216; without it, what the hosts' network allows.
     #[serde(default)]
     pub mtu: Option<u32>,
 }

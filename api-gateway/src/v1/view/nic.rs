@@ -1,4 +1,4 @@
-//! Network cards of instances: as they are seen, and as they are asked for.
+//! NICs of instances: as they are shown, and as they are requested.
 
 use crate::app::network::related::Related;
 use domain::{Name, NetworkId, PortId, instance::Nic, network::MacAddr};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use utoipa::ToSchema;
 
-/// A network card, in the order in which the guest sees them.
+/// A network interface (NIC), in the order in which the guest sees them.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Nic)]
 pub struct NicView {
@@ -20,7 +20,7 @@ pub struct NicView {
     pub mac: MacAddr,
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
-    /// Addresses of the outside that stand for one of these.
+    /// The floating IPs that lead to one of these addresses.
     #[schema(value_type = Vec<String>)]
     pub floating_ips: Vec<IpAddr>,
 }
@@ -34,15 +34,15 @@ impl NicView {
     }
 }
 
-/// A card on a network, with a new port that goes with the instance; or a port that is there already.
+/// A NIC on a network, with a new port that is deleted with the instance; or an existing port.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NicRequest {
     /// Id or name.
     #[serde(default)]
     pub network: Option<String>,
-    /// With `network`. Each an address, or a subnet (id or name) to take any of. Without them: one of an IPv4 and one of an IPv6 subnet,
-    /// as far as the network has them.
+    /// With `network`. Each is an address, or a subnet (id or name) of which any free address is taken. Without them: one address of an IPv4 subnet
+    /// and one of an IPv6 subnet, as far as the network has them.
     #[serde(default)]
     pub fixed_ips: Vec<String>,
     /// With `network`. Ids or names; without it, the project's `default`.

@@ -1,4 +1,4 @@
-//! Placement groups: instances of a project that keep together or apart.
+//! Placement groups: instances of a project that stay together or apart.
 
 pub use api_types::PlacementGroup as PlacementGroupView;
 
@@ -10,7 +10,7 @@ use domain::{
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-/// It never changes: its members are placed by it.
+/// A new placement group. It never changes, since its members are placed by it.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PlacementGroupCreate {
@@ -18,11 +18,11 @@ pub struct PlacementGroupCreate {
     pub name: Name,
     #[schema(value_type = GroupPolicyName)]
     pub policy: GroupPolicy,
-    /// `host`, unless said.
+    /// `host` unless given.
     #[serde(default)]
     #[schema(value_type = Option<GroupScopeName>)]
     pub scope: Option<GroupScope>,
-    /// `hard`, unless said.
+    /// `hard` unless given.
     #[serde(default)]
     #[schema(value_type = Option<GroupStrengthName>)]
     pub strength: Option<GroupStrength>,

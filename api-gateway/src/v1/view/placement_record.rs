@@ -1,4 +1,4 @@
-//! What placement refused, and what it decided of instances that are gone.
+//! What placement refused, and what it decided for instances that were deleted.
 
 pub use api_types::KeptPlacement as PlacementRecordView;
 

@@ -16,7 +16,7 @@ pub struct DryRun {
 pub struct PlanView {
     /// One sentence.
     pub summary: String,
-    /// Where it would be placed and why.
+    /// Where the instance would be placed and why.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub placement: Option<domain::explain::PlacementRecord>,
@@ -45,7 +45,7 @@ pub struct QuotaAmountsView {
     pub peerings: i64,
 }
 
-/// What would be left of those resources that a plan for instances takes from.
+/// What would be left of the resources that a plan for instances takes.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = QuotaLeft)]
 pub struct QuotaLeftView {

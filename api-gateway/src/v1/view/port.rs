@@ -1,4 +1,4 @@
-//! Ports: with their addresses, and whose card they are.
+//! Ports: with their addresses, and the instances whose NICs they are.
 
 use super::names::{PortStateName, PortStatusName};
 use crate::app::network::related::Related;
@@ -23,7 +23,7 @@ pub struct PortView {
     pub network_id: NetworkId,
     #[schema(value_type = Option<String>)]
     pub network: Option<Name>,
-    /// Null: made with its instance, and gone with it.
+    /// Null: it was created with its instance, and is deleted with it.
     #[schema(value_type = Option<String>)]
     pub name: Option<Name>,
     #[schema(value_type = String)]
@@ -31,7 +31,7 @@ pub struct PortView {
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     pub fixed_ips: Vec<FixedIpView>,
-    /// Addresses of the outside that stand for one of its own.
+    /// The floating IPs that lead to one of its addresses.
     #[schema(value_type = Vec<String>)]
     pub floating_ips: Vec<IpAddr>,
     /// Blocks that it may also send from.
@@ -41,7 +41,7 @@ pub struct PortView {
     pub rate_limit: RateLimitView,
     #[schema(value_type = PortStateName)]
     pub state: PortState,
-    /// What its host last said of it.
+    /// What its host last reported of it.
     #[schema(value_type = PortStatusName)]
     pub status: PortStatus,
     /// Why it is in `error`.
@@ -119,14 +119,14 @@ impl PortView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = PortTraffic)]
 pub struct PortTrafficView {
-    /// Since the host last said anything; it counts every few seconds.
+    /// The age of these figures: the host reports every few seconds.
     pub age_ms: u64,
     pub rx_bytes: u64,
     pub rx_packets: u64,
     pub tx_bytes: u64,
     pub tx_packets: u64,
     /// Packets that were dropped, by reason: `spoof`, `dhcp_server`, `router_advertisement`, `security_group`, `protected` (addresses that
-    /// no instance may reach), `host` (services of the host that there aren't), `rate`, `transit`, `stale_nat`.
+    /// no instance may reach), `host` (services that the host doesn't offer), `rate`, `transit`, `stale_nat`.
     pub drops: BTreeMap<String, u64>,
 }
 
@@ -149,17 +149,17 @@ pub struct PortCreate {
     pub name: String,
     /// Id or name.
     pub network: String,
-    /// Chosen, unless said.
+    /// Chosen for you unless given.
     #[serde(default)]
     pub mac: Option<String>,
-    /// Each an address, or a subnet (id or name) to take any of. Without them: one of an IPv4 and one of an IPv6 subnet, as far as the
-    /// network has them.
+    /// Each is an address, or a subnet (id or name) of which any free address is taken. Without them: one address of an IPv4 subnet and one
+    /// of an IPv6 subnet, as far as the network has them.
     #[serde(default)]
     pub fixed_ips: Vec<String>,
     /// Blocks that it may also send from, as a router or the holder of a shared address does.
     #[serde(default)]
     pub allowed_addresses: Vec<String>,
-    /// Ids or names; without it, the project's `default`. `[]`: none, which lets nothing pass.
+    /// Ids or names; without it, the project's `default`. `[]`: none, so that nothing passes.
     #[serde(default)]
     pub security_groups: Option<Vec<String>>,
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! Routers: how networks leave to the outside.
+//! Routers: how networks reach the outside.
 
 use crate::app::network::related::Related;
 use domain::{ExternalNetworkId, Name, NetworkId, ProjectId, RouterId, Timestamp, network::Router};
@@ -22,7 +22,7 @@ pub struct RouterView {
     pub external_network_id: ExternalNetworkId,
     #[schema(value_type = Option<String>)]
     pub external_network: Option<Name>,
-    /// Instances without a floating IP leave by an address of the router.
+    /// Whether instances without a floating IP reach the outside by an address of the router.
     pub source_nat: bool,
     pub generation: i64,
     #[schema(value_type = String, format = DateTime)]
@@ -55,10 +55,10 @@ pub struct RouterCreate {
     pub name: String,
     /// Id or name. A network has at most one router.
     pub network: String,
-    /// Id or name; the only one there is, or the one named `public`, unless said.
+    /// Id or name. Unless given: the only external network, or the one named `public`.
     #[serde(default)]
     pub external_network: Option<String>,
-    /// Whether instances without a floating IP reach the outside; true, unless said.
+    /// Whether instances without a floating IP reach the outside; true unless given.
     #[serde(default)]
     pub source_nat: Option<bool>,
 }

@@ -25,7 +25,7 @@ pub struct SecurityGroupView {
     #[schema(value_type = String)]
     pub name: Name,
     pub description: String,
-    /// What passes: what one of them allows, and replies to it. Nothing else.
+    /// Only what one of the rules allows passes, and replies to it.
     pub rules: Vec<SecurityRuleView>,
     pub generation: i64,
     #[schema(value_type = String, format = DateTime)]
@@ -47,10 +47,10 @@ pub struct SecurityRuleView {
     pub port_range: Option<String>,
     pub icmp_type: Option<u8>,
     pub icmp_code: Option<u8>,
-    /// The other end's addresses; null, with no group either: anybody.
+    /// The addresses of the other side; null, and no group either: anybody.
     #[schema(value_type = Option<String>)]
     pub remote_cidr: Option<Cidr>,
-    /// The other end is a port in this group.
+    /// The other side is a port in this group.
     #[schema(value_type = Option<String>, format = "uuid")]
     pub remote_group_id: Option<SecurityGroupId>,
     #[schema(value_type = Option<String>)]
@@ -110,7 +110,7 @@ pub struct SecurityGroupCreate {
     pub name: String,
     #[serde(default)]
     pub description: String,
-    /// At most 200; others can be added later. Without it: everything out, nothing in but replies. `[]`: nothing at all.
+    /// At most 200; others can be added later. Without it: all outgoing traffic is allowed, and incoming only replies. `[]`: nothing passes.
     #[serde(default)]
     pub rules: Option<Vec<SecurityRuleCreate>>,
 }
@@ -125,45 +125,45 @@ pub struct SecurityGroupChange {
     pub description: Option<String>,
 }
 
-/// What shall pass.
+/// Traffic that may pass.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecurityRuleCreate {
     #[schema(value_type = DirectionName)]
     pub direction: Direction,
-    /// As `remote_cidr` is, else `ipv4`, unless said.
+    /// Unless given: the family of `remote_cidr`, else `ipv4`.
     #[serde(default)]
     #[schema(value_type = Option<EthertypeName>)]
     pub ethertype: Option<Ethertype>,
-    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or a number; every protocol, unless said.
-    #[serde(default, deserialize_with = "word")]
+    /// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or a number; every protocol unless given.
+    #[serde(default, deserialize_with = "text_or_number")]
     pub protocol: Option<String>,
-    /// `22` or `8000-8100`, with tcp, udp and sctp; every port, unless said. `port` is the same.
-    #[serde(default, alias = "port", deserialize_with = "word")]
+    /// `22` or `8000-8100`, with tcp, udp and sctp; every port unless given. `port` means the same.
+    #[serde(default, alias = "port", deserialize_with = "text_or_number")]
     pub port_range: Option<String>,
-    /// With icmp alone.
+    /// Only with icmp.
     #[serde(default)]
     pub icmp_type: Option<u8>,
     #[serde(default)]
     pub icmp_code: Option<u8>,
-    /// The other end's addresses, like `10.0.0.0/8`; anybody, unless said.
+    /// The addresses of the other side, like `10.0.0.0/8`; anybody unless given.
     #[serde(default)]
     pub remote_cidr: Option<String>,
-    /// Instead: the other end is a port in this group (id or name; a new group's own name means itself).
+    /// Instead: the other side is a port in this group (id or name; a new group's own name means itself).
     #[serde(default)]
     pub remote_group: Option<String>,
     #[serde(default)]
     pub description: String,
 }
 
-/// A word, or a number that is written as one: `"tcp"`, `6`, `"8000-8100"`, `22`.
-fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    struct Word;
-    impl<'de> Visitor<'de> for Word {
+/// A text, or a number that stands for one: `"tcp"`, `6`, `"8000-8100"`, `22`.
+fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    struct TextOrNumber;
+    impl<'de> Visitor<'de> for TextOrNumber {
         type Value = Option<String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a word or a number")
+            f.write_str("a text or a number")
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
@@ -178,5 +178,5 @@ fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
             Ok(None)
         }
     }
-    deserializer.deserialize_any(Word)
+    deserializer.deserialize_any(TextOrNumber)
 }

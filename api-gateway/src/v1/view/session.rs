@@ -24,18 +24,18 @@ pub struct RefreshRequest {
 pub struct TokensView {
     /// For the header `Authorization: Bearer …`.
     pub access_token: String,
-    /// For one `POST /v1/auth/refresh`.
+    /// It is good for one `POST /v1/auth/refresh`.
     pub refresh_token: String,
     /// Always `Bearer`.
     pub token_type: &'static str,
-    /// Of the access token, seconds.
+    /// How long the access token is valid, in seconds.
     pub expires_in: u64,
 }
 
 #[derive(Serialize, ToSchema)]
 pub struct Whoami {
     pub user: WhoamiUser,
-    /// The projects you are in, as far as this token reaches.
+    /// The projects you are in that this token gives access to.
     pub projects: Vec<WhoamiProject>,
     /// Set when the token is an API key.
     pub api_key: Option<WhoamiKey>,

@@ -26,10 +26,10 @@ pub struct SubnetView {
     pub cidr: Cidr,
     #[schema(value_type = String)]
     pub gateway: IpAddr,
-    /// What guests are told; empty: the network's own resolver.
+    /// The DNS servers of guests; empty: the network's own resolver.
     #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
-    /// Where addresses are taken from when none is asked for; empty: everywhere.
+    /// The ranges that addresses are taken from when none is requested; empty: the whole block.
     #[schema(value_type = Vec<String>)]
     pub allocation: Vec<IpRange>,
     pub host_routes: Vec<HostRouteView>,
@@ -39,7 +39,7 @@ pub struct SubnetView {
     pub created_at: Timestamp,
 }
 
-/// A route that guests are told of.
+/// A route that guests get.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = HostRoute)]
 pub struct HostRouteView {
@@ -79,20 +79,20 @@ pub struct SubnetCreate {
     pub name: String,
     /// Id or name.
     pub network: String,
-    /// A block like `10.1.0.0/24` or `fd00:1::/64`, beside the network's other subnets.
+    /// A block like `10.1.0.0/24` or `fd00:1::/64` that overlaps none of the network's other subnets.
     pub cidr: String,
-    /// The block's first address, unless said.
+    /// The block's first address unless given.
     #[serde(default)]
     pub gateway: Option<String>,
-    /// Resolvers that guests are told, at most 8; without them, the network's own.
+    /// The DNS servers of guests, at most 8; without them, the network's own resolver.
     #[serde(default)]
     pub dns: Vec<String>,
-    /// Ranges like `10.1.0.100-10.1.0.199` that addresses are taken from when none is asked for; without them, the whole block.
+    /// Ranges like `10.1.0.100-10.1.0.199` that addresses are taken from when none is requested; without them, the whole block.
     #[serde(default)]
     pub allocation: Vec<String>,
     #[serde(default)]
     pub host_routes: Vec<HostRouteRequest>,
-    /// Whether guests are told their address by DHCP; true, unless said.
+    /// Whether guests get their address by DHCP; true unless given.
     #[serde(default)]
     pub dhcp: Option<bool>,
 }

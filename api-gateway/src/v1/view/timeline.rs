@@ -6,15 +6,15 @@ use utoipa::ToSchema;
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct TimelineItem {
-    /// Of the event, as in `/v1/events`.
+    /// The event's id, as in `/v1/events`.
     pub id: i64,
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
-    /// `noun.verb`: `instance.running`.
+    /// Object kind and what happened: `instance.running`.
     pub kind: String,
     /// One sentence.
     pub message: String,
-    /// Of the request that caused it; empty when none did.
+    /// The id of the request that caused it; empty when none did.
     pub request_id: String,
     /// The facts: states from and to, durations.
     #[schema(value_type = Object)]

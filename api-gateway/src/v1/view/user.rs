@@ -12,7 +12,7 @@ pub struct UserView {
     #[schema(value_type = String)]
     pub name: Name,
     pub system_admin: bool,
-    /// A disabled one can't log in, and its API keys don't work.
+    /// A disabled user can't log in, and their API keys don't work.
     pub enabled: bool,
     pub generation: i64,
     #[schema(value_type = String, format = DateTime)]

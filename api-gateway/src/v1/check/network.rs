@@ -1,12 +1,15 @@
 //! What a request about networks may say at all, before anything is looked up. Pure. The bounds are
 //! `domain::validate`'s, which the resource-manager calls too; here are the names of the fields.
 
-use super::{
-    floating_ip::TargetAsked,
-    rule::{self, RuleAsked},
-};
+use super::{check_key, rule};
 use crate::{
-    app::instance_check::check_key,
+    app::network::{
+        external_network,
+        floating_ip::{self, TargetRequest},
+        networks, peering, port, router,
+        rule::{RuleRequest, everything_out},
+        security_group, subnet,
+    },
     v1::view::{
         external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnetRequest},
         floating_ip::{FloatingIpChange, FloatingIpCreate},
@@ -69,26 +72,21 @@ fn whole<T>(violations: Violations, value: Option<T>) -> Result<T, Problem> {
     value.ok_or_else(Problem::internal)
 }
 
-pub fn network(body: &NetworkCreate) -> Result<Name, Problem> {
+pub fn network(body: NetworkCreate) -> Result<networks::NetworkCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     violations.description("/description", &body.description);
     validate::network::mtu(&mut violations, "/mtu", body.mtu);
-    whole(violations, name)
+    let NetworkCreate { description, mtu, .. } = body;
+    whole(violations, name.map(|name| networks::NetworkCreate { name, description, mtu }))
 }
 
-pub fn network_change(body: &NetworkChange) -> Result<Option<Name>, Problem> {
+pub fn network_change(body: NetworkChange) -> Result<network::NetworkPatch, Problem> {
     let mut violations = Violations::default();
     let name = new_name(&mut violations, body.name.as_ref());
     violations.description("/description", body.description.as_deref().unwrap_or_default());
     violations.finish()?;
-    Ok(name)
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubnetAsked {
-    pub name: Name,
-    pub spec: SubnetSpec,
+    Ok(network::NetworkPatch { name, description: body.description })
 }
 
 /// The address after the block's own.
@@ -126,7 +124,7 @@ fn impossible(violations: &mut Violations, at: &str, error: &InvalidSubnet) {
     violations.add(format!("{at}/{field}"), error.to_string());
 }
 
-pub fn subnet(body: &SubnetCreate) -> Result<SubnetAsked, Problem> {
+pub fn subnet(body: SubnetCreate) -> Result<subnet::SubnetCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     check_key(&mut violations, "/network", &body.network);
@@ -148,10 +146,11 @@ pub fn subnet(body: &SubnetCreate) -> Result<SubnetAsked, Problem> {
     if let Some(Err(error)) = spec.as_ref().map(|spec| spec.validate(&[])) {
         impossible(&mut violations, "", &error);
     }
-    whole(violations, name.zip(spec).map(|(name, spec)| SubnetAsked { name, spec }))
+    let (network, dhcp) = (body.network, body.dhcp.unwrap_or(true));
+    whole(violations, name.zip(spec).map(|(name, spec)| subnet::SubnetCreate { network, name, spec, dhcp }))
 }
 
-pub fn subnet_change(body: &SubnetChange) -> Result<network::SubnetPatch, Problem> {
+pub fn subnet_change(body: SubnetChange) -> Result<network::SubnetPatch, Problem> {
     let mut violations = Violations::default();
     let change = network::SubnetPatch {
         name: new_name(&mut violations, body.name.as_ref()),
@@ -172,24 +171,16 @@ pub fn subnet_change(body: &SubnetChange) -> Result<network::SubnetPatch, Proble
     Ok(change)
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PortAsked {
-    pub name: Name,
-    pub mac: Option<MacAddr>,
-    pub allowed_addresses: Vec<Cidr>,
-    pub rate_limit: RateLimit,
+/// Addresses or subnets: which they are is decided when the network's subnets are known.
+pub fn fixed_ips(violations: &mut Violations, field: &str, requested: &[String]) {
+    keys(violations, field, limits::FIXED_IPS_PER_PORT, requested);
 }
 
-/// Addresses or subnets: what they are is seen when the network's subnets are known.
-pub fn fixed_ips(violations: &mut Violations, field: &str, asked: &[String]) {
-    keys(violations, field, limits::FIXED_IPS_PER_PORT, asked);
+pub fn security_groups(violations: &mut Violations, field: &str, requested: Option<&Vec<String>>) {
+    keys(violations, field, limits::SECURITY_GROUPS_PER_PORT, requested.map_or(&[], Vec::as_slice));
 }
 
-pub fn security_groups(violations: &mut Violations, field: &str, asked: Option<&Vec<String>>) {
-    keys(violations, field, limits::SECURITY_GROUPS_PER_PORT, asked.map_or(&[], Vec::as_slice));
-}
-
-pub fn port(body: &PortCreate) -> Result<PortAsked, Problem> {
+pub fn port(body: PortCreate) -> Result<port::PortCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     check_key(&mut violations, "/network", &body.network);
@@ -206,11 +197,14 @@ pub fn port(body: &PortCreate) -> Result<PortAsked, Problem> {
     security_groups(&mut violations, "/security_groups", body.security_groups.as_ref());
     let rate_limit = body.rate_limit.unwrap_or_default().into();
     validate::network::rate_limit(&mut violations, "/rate_limit/", rate_limit);
-    whole(violations, name.map(|name| PortAsked { name, mac, allowed_addresses, rate_limit }))
+    let PortCreate { network, fixed_ips, security_groups, .. } = body;
+    let request =
+        |name| port::PortCreate { network, name, mac, fixed_ips, allowed_addresses, security_groups, rate_limit };
+    whole(violations, name.map(request))
 }
 
-/// But the security groups, which are looked up.
-pub fn port_change(body: &PortChange) -> Result<network::PortPatch, Problem> {
+/// The security groups are still to be looked up.
+pub fn port_change(body: PortChange) -> Result<port::PortChangeRequest, Problem> {
     let mut violations = Violations::default();
     security_groups(&mut violations, "/security_groups", body.security_groups.as_ref());
     let change = network::PortPatch {
@@ -229,30 +223,26 @@ pub fn port_change(body: &PortChange) -> Result<network::PortPatch, Problem> {
     };
     validate::network::rate_limit(&mut violations, "/rate_limit/", change.rate_limit.unwrap_or_default());
     violations.finish()?;
-    Ok(change)
+    Ok(port::PortChangeRequest { change, security_groups: body.security_groups })
 }
 
-pub fn router(body: &RouterCreate) -> Result<Name, Problem> {
+pub fn router(body: RouterCreate) -> Result<router::RouterCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     check_key(&mut violations, "/network", &body.network);
     if let Some(key) = &body.external_network {
         check_key(&mut violations, "/external_network", key);
     }
-    whole(violations, name)
+    let RouterCreate { name: _, network, external_network, source_nat } = body;
+    let source_nat = source_nat.unwrap_or(true);
+    whole(violations, name.map(|name| router::RouterCreate { name, network, external_network, source_nat }))
 }
 
-pub fn router_change(body: &RouterChange) -> Result<Option<Name>, Problem> {
+pub fn router_change(body: RouterChange) -> Result<network::RouterPatch, Problem> {
     let mut violations = Violations::default();
     let name = new_name(&mut violations, body.name.as_ref());
     violations.finish()?;
-    Ok(name)
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FloatingIpAsked {
-    pub address: Option<IpAddr>,
-    pub target: TargetAsked,
+    Ok(network::RouterPatch { name, source_nat: body.source_nat })
 }
 
 fn fixed_ip(violations: &mut Violations, text: Option<&String>, targeted: bool) -> Option<IpAddr> {
@@ -270,21 +260,27 @@ fn one_target(violations: &mut Violations, port: Option<&String>, instance: Opti
     violations.unless(!both, "/instance", || "give a port or an instance, not both".to_owned());
 }
 
-pub fn floating_ip(body: &FloatingIpCreate) -> Result<FloatingIpAsked, Problem> {
+pub fn floating_ip(body: FloatingIpCreate) -> Result<floating_ip::FloatingIpCreate, Problem> {
     let mut violations = Violations::default();
     if let Some(key) = &body.external_network {
         check_key(&mut violations, "/external_network", key);
     }
-    let wanted = body.address.as_ref().and_then(|text| address(&mut violations, "/address", text));
+    let requested_address = body.address.as_ref().and_then(|text| address(&mut violations, "/address", text));
     violations.description("/description", &body.description);
     one_target(&mut violations, body.port.as_ref(), body.instance.as_ref());
     let targeted = body.port.is_some() || body.instance.is_some();
     let fixed_ip = fixed_ip(&mut violations, body.fixed_ip.as_ref(), targeted);
     violations.finish()?;
-    Ok(FloatingIpAsked { address: wanted, target: TargetAsked::of_create(body, fixed_ip) })
+    let FloatingIpCreate { external_network, description, port, instance, .. } = body;
+    let target = match (port, instance) {
+        (Some(key), _) => TargetRequest::Port { key, fixed_ip },
+        (None, Some(key)) => TargetRequest::Instance { key, fixed_ip },
+        (None, None) => TargetRequest::Nothing,
+    };
+    Ok(floating_ip::FloatingIpCreate { external_network, address: requested_address, description, target })
 }
 
-pub fn floating_ip_change(body: &FloatingIpChange) -> Result<Option<TargetAsked>, Problem> {
+pub fn floating_ip_change(body: FloatingIpChange) -> Result<floating_ip::FloatingIpChange, Problem> {
     let mut violations = Violations::default();
     violations.description("/description", body.description.as_deref().unwrap_or_default());
     let port = body.port.as_ref().and_then(Option::as_ref);
@@ -294,48 +290,57 @@ pub fn floating_ip_change(body: &FloatingIpChange) -> Result<Option<TargetAsked>
     }
     let fixed_ip = fixed_ip(&mut violations, body.fixed_ip.as_ref(), port.is_some() || body.instance.is_some());
     violations.finish()?;
-    Ok(TargetAsked::of_change(body, fixed_ip))
+    let target = match (body.port, body.instance) {
+        (Some(Some(key)), _) => Some(TargetRequest::Port { key, fixed_ip }),
+        (_, Some(key)) => Some(TargetRequest::Instance { key, fixed_ip }),
+        (Some(None), None) => Some(TargetRequest::Nothing),
+        (None, None) => None,
+    };
+    Ok(floating_ip::FloatingIpChange { description: body.description, target })
 }
 
-pub fn security_group(body: &SecurityGroupCreate) -> Result<(Name, Vec<RuleAsked>), Problem> {
+pub fn security_group(body: SecurityGroupCreate) -> Result<security_group::SecurityGroupCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     violations.description("/description", &body.description);
-    let Some(given) = &body.rules else { return whole(violations, name.map(|name| (name, rule::everything_out()))) };
+    let description = body.description;
+    let request = |rules| move |name| security_group::SecurityGroupCreate { name, description, rules };
+    let Some(given) = &body.rules else { return whole(violations, name.map(request(everything_out()))) };
     violations.at_most("/rules", given.len(), limits::SECURITY_RULES_PER_REQUEST);
     let mut rules = Vec::with_capacity(given.len());
     for (at, rule) in given.iter().enumerate().take(limits::SECURITY_RULES_PER_REQUEST) {
         rules.extend(one_rule(&mut violations, &format!("/rules/{at}"), rule));
     }
-    whole(violations, name.map(|name| (name, rules)))
+    whole(violations, name.map(request(rules)))
 }
 
-pub fn security_group_change(body: &SecurityGroupChange) -> Result<Option<Name>, Problem> {
+pub fn security_group_change(body: SecurityGroupChange) -> Result<network::SecurityGroupPatch, Problem> {
     let mut violations = Violations::default();
     let name = new_name(&mut violations, body.name.as_ref());
     violations.description("/description", body.description.as_deref().unwrap_or_default());
     violations.finish()?;
-    Ok(name)
+    Ok(network::SecurityGroupPatch { name, description: body.description })
 }
 
-fn one_rule(violations: &mut Violations, at: &str, body: &SecurityRuleCreate) -> Option<RuleAsked> {
+fn one_rule(violations: &mut Violations, at: &str, body: &SecurityRuleCreate) -> Option<RuleRequest> {
     violations.description(&format!("{at}/description"), &body.description);
     rule::rule(violations, at, body)
 }
 
-pub fn security_rule(body: &SecurityRuleCreate) -> Result<RuleAsked, Problem> {
+pub fn security_rule(body: &SecurityRuleCreate) -> Result<RuleRequest, Problem> {
     let mut violations = Violations::default();
     let rule = one_rule(&mut violations, "", body);
     whole(violations, rule)
 }
 
-pub fn peering(body: &PeeringCreate) -> Result<Name, Problem> {
+pub fn peering(body: PeeringCreate) -> Result<peering::PeeringCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     check_key(&mut violations, "/network", &body.network);
     check_key(&mut violations, "/peer_network", &body.peer_network);
     validate::network::peers(&mut violations, "/peer_network", body.network != body.peer_network);
-    whole(violations, name)
+    let PeeringCreate { name: _, network, peer_network } = body;
+    whole(violations, name.map(|name| peering::PeeringCreate { name, network, peer_network }))
 }
 
 fn external_subnets(violations: &mut Violations, requests: &[ExternalSubnetRequest]) -> Vec<ExternalSubnet> {
@@ -367,18 +372,19 @@ fn external_subnets(violations: &mut Violations, requests: &[ExternalSubnetReque
     subnets
 }
 
-pub fn external_network(body: &ExternalNetworkCreate) -> Result<(Name, Vec<ExternalSubnet>), Problem> {
+pub fn external_network(body: ExternalNetworkCreate) -> Result<external_network::ExternalNetworkCreate, Problem> {
     let mut violations = Violations::default();
     let name = name(&mut violations, &body.name);
     violations.description("/description", &body.description);
     let subnets = external_subnets(&mut violations, &body.subnets);
-    whole(violations, name.map(|name| (name, subnets)))
+    let description = body.description;
+    whole(violations, name.map(|name| external_network::ExternalNetworkCreate { name, description, subnets }))
 }
 
-pub fn external_network_change(body: &ExternalNetworkChange) -> Result<Option<Vec<ExternalSubnet>>, Problem> {
+pub fn external_network_change(body: ExternalNetworkChange) -> Result<network::ExternalNetworkPatch, Problem> {
     let mut violations = Violations::default();
     violations.description("/description", body.description.as_deref().unwrap_or_default());
     let subnets = body.subnets.as_ref().map(|subnets| external_subnets(&mut violations, subnets));
     violations.finish()?;
-    Ok(subnets)
+    Ok(network::ExternalNetworkPatch { description: body.description, subnets })
 }

@@ -1,4 +1,4 @@
-//! Network cards of instances: asked for with them, added and removed later, reached over floating IPs.
+//! NICs of instances: requested with them, attached and detached later, repeated and refused.
 
 use crate::{
     compute::{Cloud, column},
@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_are_asked_for_with_cards() {
+async fn instances_are_created_with_nics() {
     let cloud = Cloud::start().await;
     let ann = &cloud.ann;
     ann.post("/v1/networks", json!({"name": "web"})).await.expect(201);
@@ -54,7 +54,7 @@ async fn instances_are_asked_for_with_cards() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn instances_have_their_cards() {
+async fn instances_have_their_nics() {
     let cloud = Cloud::start().await;
     let ann = &cloud.ann;
     for (network, cidr) in [("web", "10.1.0.0/24"), ("db", "10.2.0.0/24")] {
@@ -77,7 +77,7 @@ async fn instances_have_their_cards() {
     assert_eq!(
         [&web["nics"][0]["network"], &web["nics"][1]["network"]],
         ["web", "db"],
-        "in the order asked for: {web}"
+        "in the order requested for: {web}"
     );
     assert_eq!((&web["nics"][0]["addresses"], &web["nics"][1]["port_id"]), (&json!(["10.1.0.77"]), &port["id"]));
     let new = ann.get(&format!("/v1/ports/{}", web["nics"][0]["port_id"].as_str().expect("an id"))).await.expect(200);
@@ -86,7 +86,7 @@ async fn instances_have_their_cards() {
     let taken = json!({"name": "x", "image": "linux", "flavor": "tiny", "networks": [{"port": "own"}]});
     ann.post("/v1/instances", taken).await.problem(409, "port_attached");
 
-    // A floating IP for an instance is for the card that the outside can reach.
+    // A floating IP for an instance leads to the NIC that the outside can reach.
     ann.post("/v1/routers", json!({"name": "out", "network": "db"})).await.expect(201);
     let floating = ann.post("/v1/floating-ips", json!({"instance": "web", "address": "203.0.113.9"})).await.expect(201);
     assert_eq!((&floating["port_id"], floating["instance"].as_str()), (&port["id"], Some("web")));
@@ -118,7 +118,7 @@ async fn instances_have_their_cards() {
     let bare = json!({"name": "c", "image": "linux", "flavor": "tiny", "networks": []});
     assert_eq!(ann.post("/v1/instances", bare).await.expect(201)["nics"], json!([]));
 
-    // A card more, a card less, also while it runs.
+    // A NIC is attached and detached, also while the instance runs.
     let nics = "/v1/instances/web/nics?wait=running&timeout=30s";
     let more = ann.post(nics, json!({"network": "default"})).await.expect(202);
     assert_eq!(more["nics"].as_array().map(Vec::len), Some(3));

@@ -1,4 +1,4 @@
-//! The one route set of the network nouns: list, create, show, change, delete. A noun's file says what is its own: its texts, who may, what
+//! The one route set of the kinds of network objects: list, create, show, change, delete. A kind's file says what is its own: its texts, who may, what
 //! its bodies mean and how it is shown.
 
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
         App,
         intent::Intent,
         network::{
-            noun::{self, Cloud, Noun, OfNetwork},
+            kind::{self, Cloud, NetworkKind, OfNetwork},
             related::Related,
         },
         plan::Done,
@@ -37,7 +37,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use utoipa::{IntoParams, ToSchema, openapi::HttpMethod};
 use utoipa_axum::router::OpenApiRouter;
 
-/// What the API's description says of a noun.
+/// What the API's description says of a kind.
 pub struct Texts {
     /// `/v1/routers`.
     pub path: &'static str,
@@ -53,7 +53,7 @@ pub struct Texts {
     pub delete: &'static str,
 }
 
-/// Who asks, and for whose objects.
+/// The caller, and the owner of the objects that are meant.
 pub trait Scope<Owner>: FromRequestParts<App, Rejection = ApiError> + Send + 'static {
     fn caller(&self) -> &Caller;
     fn owner(&self) -> Owner;
@@ -122,7 +122,7 @@ impl ListQuery for OfNetworkParams {
     }
 }
 
-pub trait NounRoutes: Noun {
+pub trait KindRoutes: NetworkKind {
     const TEXTS: Texts;
     type Reading: Scope<Self::Owner>;
     type Writing: Scope<Self::Owner>;
@@ -136,8 +136,8 @@ pub trait NounRoutes: Noun {
     fn view(self, related: &Related, role: SystemRole) -> Self::View;
 }
 
-/// The routes of a noun, described.
-pub fn routes<N: NounRoutes>() -> OpenApiRouter<App> {
+/// The routes of a kind, described.
+pub fn routes<N: KindRoutes>() -> OpenApiRouter<App> {
     let Texts { path, tag, param, key, list: lists, create: creates, show: shows, change: changes, delete: deletes } =
         N::TEXTS;
     let listed = Description::new(tag, "list", lists).params::<N::Query>().answers_list::<N::View>();
@@ -178,7 +178,7 @@ pub fn routes<N: NounRoutes>() -> OpenApiRouter<App> {
 }
 
 /// One object with what is related to it, and its generation as the ETag.
-async fn shown<N: NounRoutes>(app: &App, caller: &Caller, status: StatusCode, done: Done<N>) -> ApiResult {
+async fn shown<N: KindRoutes>(app: &App, caller: &Caller, status: StatusCode, done: Done<N>) -> ApiResult {
     let object = match done {
         Done::Plan(plan) => return answer::planned(plan),
         Done::Change(object) => object,
@@ -188,7 +188,7 @@ async fn shown<N: NounRoutes>(app: &App, caller: &Caller, status: StatusCode, do
     reply::object(status, generation, &object.view(&related, caller.system_role()))
 }
 
-async fn list<N: NounRoutes>(State(app): State<App>, scope: N::Reading, Query(query): Query<N::Query>) -> ApiResult {
+async fn list<N: KindRoutes>(State(app): State<App>, scope: N::Reading, Query(query): Query<N::Query>) -> ApiResult {
     let (params, filter) = query.split();
     let page = params.page(&format!("{} of {:?} {filter:?}", N::TEXTS.path, scope.owner()))?;
     let rows = N::list(&app, scope.owner(), &filter, page.store_page()).await?;
@@ -196,18 +196,18 @@ async fn list<N: NounRoutes>(State(app): State<App>, scope: N::Reading, Query(qu
     page.reply(rows, |row| row.id().to_string(), |row| row.view(&related, role))
 }
 
-async fn create<N: NounRoutes>(
+async fn create<N: KindRoutes>(
     State(app): State<App>,
     scope: N::Writing,
     _: Query<MutationParams>,
     Change { body, intent }: Change<N::CreateBody>,
 ) -> ApiResult {
     let request = N::check_create(body)?;
-    let done = noun::create::<N>(&app, scope.caller(), scope.owner(), request, &intent).await?;
+    let done = kind::create::<N>(&app, scope.caller(), scope.owner(), request, &intent).await?;
     shown(&app, scope.caller(), StatusCode::CREATED, done).await
 }
 
-async fn show<N: NounRoutes>(
+async fn show<N: KindRoutes>(
     State(app): State<App>,
     scope: N::Reading,
     Path(key): Path<String>,
@@ -217,7 +217,7 @@ async fn show<N: NounRoutes>(
     shown(&app, scope.caller(), StatusCode::OK, Done::Change(object)).await
 }
 
-async fn change<N: NounRoutes>(
+async fn change<N: KindRoutes>(
     State(app): State<App>,
     scope: N::Writing,
     Path(key): Path<String>,
@@ -225,16 +225,16 @@ async fn change<N: NounRoutes>(
     Change { body, intent }: Change<N::ChangeBody>,
 ) -> ApiResult {
     let request = N::check_change(body)?;
-    let done = noun::change::<N>(&app, scope.caller(), scope.owner(), &key, request, &intent).await?;
+    let done = kind::change::<N>(&app, scope.caller(), scope.owner(), &key, request, &intent).await?;
     shown(&app, scope.caller(), StatusCode::OK, done).await
 }
 
-async fn delete<N: NounRoutes>(
+async fn delete<N: KindRoutes>(
     State(app): State<App>,
     scope: N::Writing,
     Path(key): Path<String>,
     _: Query<MutationParams>,
     intent: Intent,
 ) -> ApiResult {
-    answer::deleted(noun::delete::<N>(&app, scope.caller(), scope.owner(), &key, &intent).await?)
+    answer::deleted(kind::delete::<N>(&app, scope.caller(), scope.owner(), &key, &intent).await?)
 }

@@ -1,97 +1,69 @@
 //! What a request about instances may say at all, before anything is looked up. Pure. The bounds and what is wrong with a
 //! field are `domain::validate`'s, which the managers call too; here are the names of the fields, and what only this API knows.
 
+use super::{check_key, nic};
 use crate::{
-    app::instance_nic,
+    app::instance::{CreateRequest, SizeRequest},
     v1::view::{
         instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop},
-        nic::NicRequest,
         placement::PlacementRequest,
     },
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     Name, Problem, Violations,
-    flavor::Size,
-    instance::{InstanceState, OnCrash, OnHostLoss, Power},
+    flavor::Pinning,
+    instance::{InstanceState, Power},
     limits,
-    placement::Fill,
+    placement::{Fill, PlacementConstraints},
     validate,
 };
-use std::collections::BTreeMap;
 
-/// Longer than any id or name: what follows is cut from messages.
-const KEY_BYTES_MAX: usize = 64;
-
-/// A size as asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SizeAsked {
-    /// A flavor's id or name.
-    Flavor(String),
-    Given {
-        vcpus: u32,
-        memory_mib: u64,
-        disk_gib: Option<u64>,
-    },
-}
-
-/// A create that says nothing impossible; ids and names in it are still to be looked up.
-#[derive(Debug, Clone)]
-pub struct CheckedCreate {
-    pub names: Vec<Name>,
-    /// `count` was given: the answer is a list, even of one.
-    pub many: bool,
-    pub fill: Fill,
-    pub image: String,
-    pub size: SizeAsked,
-    pub ssh_keys: Vec<String>,
-    pub user_data_base64: String,
-    pub tags: BTreeMap<String, String>,
-    pub on_crash: OnCrash,
-    pub on_host_loss: OnHostLoss,
-    pub zone: Option<String>,
-    pub placement: PlacementRequest,
-    pub power: Power,
-    pub networks: Option<Vec<NicRequest>>,
-}
-
-pub fn create(body: &InstanceCreate) -> Result<CheckedCreate, Problem> {
+pub fn create(body: InstanceCreate) -> Result<CreateRequest, Problem> {
     let mut violations = Violations::default();
     let names = check_names(&mut violations, &body.name, body.count);
     let counted = body.count.is_some() || body.fill.is_none();
     violations.unless(counted, "/fill", || "only with count".to_owned());
     check_key(&mut violations, "/image", &body.image);
-    let size = check_size_asked(&mut violations, body);
+    let size = check_size_request(&mut violations, &body);
     violations.at_most("/ssh_keys", body.ssh_keys.len(), limits::SSH_KEYS_PER_INSTANCE);
     for (i, key) in body.ssh_keys.iter().enumerate() {
         check_key(&mut violations, &format!("/ssh_keys/{i}"), key);
     }
-    let user_data_base64 = check_user_data(&mut violations, body);
+    let user_data_base64 = check_user_data(&mut violations, &body);
     validate::tags(&mut violations, "/tags", &body.tags);
     if let Some(zone) = &body.zone {
         validate::name(&mut violations, "/zone", zone);
     }
     check_placement(&mut violations, &body.placement);
-    instance_nic::check_all(&mut violations, body.networks.as_ref(), names.len());
+    let nics = nic::check_all(&mut violations, body.networks, names.len());
     let power = body.power.unwrap_or_default();
     violations.unless(power != Power::Paused, "/power", || "on or off: a new instance can't be paused".to_owned());
     violations.finish()?;
-    Ok(CheckedCreate {
+    Ok(CreateRequest {
         names,
-        many: body.count.is_some(),
         fill: body.fill.unwrap_or(Fill::AllOrNothing),
-        image: body.image.clone(),
-        // Both are there when nothing is violated.
-        size: size.unwrap_or(SizeAsked::Flavor(String::new())),
-        ssh_keys: body.ssh_keys.clone(),
+        image: body.image,
+        // It is there when nothing is violated.
+        size: size.ok_or_else(Problem::internal)?,
+        ssh_keys: body.ssh_keys,
         user_data_base64,
-        tags: body.tags.clone(),
+        tags: body.tags,
         on_crash: body.on_crash.unwrap_or_default(),
         on_host_loss: body.on_host_loss.unwrap_or_default(),
-        zone: body.zone.clone(),
-        placement: body.placement.clone(),
+        zone: body.zone,
+        placement_groups: body.placement.groups,
+        constraints: PlacementConstraints {
+            pinning: Pinning::None,
+            required_tags: body.placement.required_tags,
+            forbidden_tags: body.placement.forbidden_tags,
+            cpu_features: body.placement.cpu_features,
+            groups: Vec::new(),
+            dedicated: body.placement.dedicated,
+            preemptible_class: body.placement.preemptible_class,
+        },
         power,
-        networks: body.networks.clone(),
+        nics,
     })
 }
 
@@ -121,7 +93,7 @@ pub fn stop(body: &InstanceStop) -> Result<Option<u32>, Problem> {
     let mut violations = Violations::default();
     validate::instance::stop_timeout(&mut violations, "/timeout_secs", body.timeout_secs.unwrap_or_default());
     let both = body.hard && body.timeout_secs.is_some_and(|secs| secs > 0);
-    violations.unless(!both, "/hard", || "a hard stop waits for nothing: give hard or timeout_secs".to_owned());
+    violations.unless(!both, "/hard", || "a hard stop doesn't wait: give either hard or timeout_secs".to_owned());
     violations.finish()?;
     Ok(if body.hard { Some(0) } else { body.timeout_secs })
 }
@@ -150,21 +122,6 @@ pub fn rebuild(body: &InstanceRebuild) -> Result<(), Problem> {
     violations.finish()
 }
 
-/// The instance's present size with what the request names in its place.
-#[must_use]
-pub fn resized(now: Size, body: &InstanceResize) -> Size {
-    Size {
-        vcpus: body.vcpus.unwrap_or(now.vcpus),
-        memory_mib: body.memory_mib.unwrap_or(now.memory_mib),
-        disk_gib: body.disk_gib.unwrap_or(now.disk_gib),
-    }
-}
-
-/// An id or a name of something that is looked up later.
-pub fn check_key(violations: &mut Violations, field: &str, text: &str) {
-    violations.unless((1..=KEY_BYTES_MAX).contains(&text.len()), field, || "an id or a name is expected".to_owned());
-}
-
 /// `name`, or `name-1` to `name-N`.
 fn check_names(violations: &mut Violations, name: &str, count: Option<u32>) -> Vec<Name> {
     let parsed = name.parse::<Name>();
@@ -180,7 +137,7 @@ fn check_names(violations: &mut Violations, name: &str, count: Option<u32>) -> V
     match (parsed, numbered) {
         (Ok(_), Ok(names)) => names,
         (Ok(_), Err(_)) => {
-            violations.add("/name", format!("with -{count} behind it, it is longer than a name may be"));
+            violations.add("/name", format!("with -{count} appended, the name is too long"));
             Vec::new()
         }
         (Err(_), _) => Vec::new(),
@@ -193,7 +150,7 @@ fn check_sizes(violations: &mut Violations, vcpus: Option<u32>, memory_mib: Opti
     disk_gib.into_iter().for_each(|n| validate::instance::disk_gib(violations, "/disk_gib", n));
 }
 
-fn check_size_asked(violations: &mut Violations, body: &InstanceCreate) -> Option<SizeAsked> {
+fn check_size_request(violations: &mut Violations, body: &InstanceCreate) -> Option<SizeRequest> {
     check_sizes(violations, body.vcpus, body.memory_mib, body.disk_gib);
     let sizes = body.vcpus.is_some() || body.memory_mib.is_some() || body.disk_gib.is_some();
     match (&body.flavor, body.vcpus, body.memory_mib) {
@@ -203,9 +160,11 @@ fn check_size_asked(violations: &mut Violations, body: &InstanceCreate) -> Optio
         }
         (Some(flavor), ..) => {
             check_key(violations, "/flavor", flavor);
-            Some(SizeAsked::Flavor(flavor.clone()))
+            Some(SizeRequest::Flavor(flavor.clone()))
         }
-        (None, Some(vcpus), Some(memory_mib)) => Some(SizeAsked::Given { vcpus, memory_mib, disk_gib: body.disk_gib }),
+        (None, Some(vcpus), Some(memory_mib)) => {
+            Some(SizeRequest::Given { vcpus, memory_mib, disk_gib: body.disk_gib })
+        }
         (None, ..) if !sizes => {
             violations.add("/flavor", "give a flavor, or vcpus and memory_mib");
             None
@@ -218,7 +177,7 @@ fn check_size_asked(violations: &mut Violations, body: &InstanceCreate) -> Optio
     }
 }
 
-/// As base64, however it came.
+/// The user data as base64, in whichever form it was given.
 fn check_user_data(violations: &mut Violations, body: &InstanceCreate) -> String {
     let (field, bytes) = match (&body.user_data, &body.user_data_base64) {
         (None, None) => return String::new(),

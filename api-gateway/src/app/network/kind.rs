@@ -1,6 +1,6 @@
-//! What the network nouns have in common, so that each is listed, found, created, changed and deleted by the same five functions.
+//! What all kinds of network objects have in common, so that each is listed, found, created, changed and deleted by the same five functions.
 //!
-//! A noun says how it is found and listed, what a create and a change of it are made of, and which [`Change`] they become. The functions
+//! A kind says how it is found and listed, what a create and a change of it are made of, and which [`Change`] they become. The functions
 //! at the end do the rest: the idempotency record, the call of the resource-manager, the dry run.
 
 use super::{Call, find, related::Related};
@@ -26,10 +26,10 @@ impl From<Cloud> for Option<ProjectId> {
     }
 }
 
-pub trait Noun: Resource {
+pub trait NetworkKind: Resource {
     /// A [`ProjectId`], or [`Cloud`].
     type Owner: Copy + std::fmt::Debug + Into<Option<ProjectId>> + Send + Sync + 'static;
-    /// What narrows a list.
+    /// The filter of a list.
     type Filter: Default + std::fmt::Debug + Send + Sync;
     /// A create whose form was checked; keys in it (ids or names of other objects) are still to be looked up.
     type Create: Send + Sync;
@@ -48,7 +48,7 @@ pub trait Noun: Resource {
         page: Page,
     ) -> impl Future<Output = Result<Vec<Self>, ApiError>> + Send;
 
-    /// What views show beside these objects.
+    /// Reads what views show beside these objects.
     fn related(app: &App, objects: &[Self]) -> impl Future<Output = Result<Related, ReadError>> + Send;
 
     /// The ids that a create mints: the object's own comes first.
@@ -85,7 +85,7 @@ impl OfNetwork {
 }
 
 /// The items of a short list, ordered by id, that are on the page.
-pub(super) fn on_page<N: Noun>(rows: Vec<N>, page: &Page) -> Vec<N> {
+pub(super) fn on_page<N: NetworkKind>(rows: Vec<N>, page: &Page) -> Vec<N> {
     let after = page.after.as_deref().unwrap_or_default();
     rows.into_iter().filter(|row| row.id().to_string().as_str() > after).take(page.limit as usize).collect()
 }
@@ -95,7 +95,7 @@ pub(super) fn own_id(ids: &[Uuid]) -> Result<Uuid, Problem> {
     ids.first().copied().ok_or_else(Problem::internal)
 }
 
-/// What every noun says alike.
+/// The functions that every kind has in the same words.
 macro_rules! common {
     ($related:ident) => {
         fn generation(&self) -> i64 {
@@ -112,7 +112,7 @@ macro_rules! common {
 }
 pub(super) use common;
 
-pub async fn create<N: Noun>(
+pub async fn create<N: NetworkKind>(
     app: &App,
     caller: &Caller,
     owner: N::Owner,
@@ -124,7 +124,7 @@ pub async fn create<N: Noun>(
     call.apply(N::create(app, owner, call.ids(), request)).await
 }
 
-pub async fn change<N: Noun>(
+pub async fn change<N: NetworkKind>(
     app: &App,
     caller: &Caller,
     owner: N::Owner,
@@ -137,7 +137,7 @@ pub async fn change<N: Noun>(
     call.apply(N::change(app, owner, id, request)).await
 }
 
-pub async fn delete<N: Noun>(
+pub async fn delete<N: NetworkKind>(
     app: &App,
     caller: &Caller,
     owner: N::Owner,
@@ -149,6 +149,6 @@ pub async fn delete<N: Noun>(
     call.apply_deletion(async { Ok(Change::delete::<N>(id.into())) }).await
 }
 
-async fn found<N: Noun>(app: &App, owner: N::Owner, key: &str) -> Result<Vec<Uuid>, ApiError> {
+async fn found<N: NetworkKind>(app: &App, owner: N::Owner, key: &str) -> Result<Vec<Uuid>, ApiError> {
     Ok(vec![N::find(app, owner, key).await?.id().into()])
 }
