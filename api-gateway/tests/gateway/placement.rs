@@ -231,7 +231,7 @@ async fn what_was_refused_or_is_gone_can_be_asked_for() {
     let id = made["id"].as_str().expect("an id");
     ann.delete(&format!("/v1/instances/{id}?wait=deleted&timeout=30s")).await;
     let answered = explained(ann, "gpu", 2).await;
-    assert!(answered["why"].as_str().is_some_and(|why| why.starts_with("gpu is gone since ")), "{answered}");
+    assert!(answered["why"].as_str().is_some_and(|why| why.starts_with("gpu was deleted at ")), "{answered}");
     assert!(answered["timeline"].as_array().is_some_and(|all| all.iter().any(|e| e["kind"] == "instance.deleted")));
     assert_eq!(answered["placement"]["chosen"], Value::Null);
     assert_eq!(explained(ann, id, 1).await["records"][0]["outcome"], "placed");
