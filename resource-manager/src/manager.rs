@@ -182,19 +182,18 @@ impl Manager {
     pub async fn refresh(&self, keys: &[RowKey]) -> Result<(), ReadError> {
         for key in keys.iter().copied().collect::<BTreeSet<RowKey>>() {
             let Some(change) = key.read(&self.store).await? else { continue };
-            match change {
-                // An id that was never there may come yet: only what memory has can be gone.
-                RowChange::Gone(key) if !self.topology().contains(key) => continue,
-                // A network comes with its subnets, on which changes of it were decided.
-                RowChange::Network(ref network) => {
-                    let subnets = self.store.subnet_list_of_network(network.id).await?;
-                    {
-                        let mut ipam = self.ipam();
-                        subnets.iter().for_each(|subnet| ipam.put_pool(network.id.0, Some(subnet.id), &subnet.spec));
-                    }
-                    self.apply_committed(subnets.into_iter().map(RowChange::Subnet));
+            // An id that was never there may come yet: only what memory has can be gone.
+            if matches!(change, RowChange::Gone(key) if !self.topology().contains(key)) {
+                continue;
+            }
+            // A network comes with its subnets, on which changes of it were decided.
+            if let RowChange::Network(network) = &change {
+                let subnets = self.store.subnet_list_of_network(network.id).await?;
+                {
+                    let mut ipam = self.ipam();
+                    subnets.iter().for_each(|subnet| ipam.put_pool(network.id.0, Some(subnet.id), &subnet.spec));
                 }
-                _ => {}
+                self.apply_committed(subnets.into_iter().map(RowChange::Subnet));
             }
             self.apply_committed([change]);
         }

@@ -36,10 +36,9 @@ fn address(text: &str) -> FixedIpRequest {
 }
 
 async fn port(world: &World, network_id: NetworkId, called: &str) -> Port {
-    match world.apply(port_create(network_id, called, vec![])).await {
-        NetworkObject::Port(port) => port,
-        other => panic!("{other:?}"),
-    }
+    let object = world.apply(port_create(network_id, called, vec![])).await;
+    let NetworkObject::Port(port) = object else { panic!("{object:?}") };
+    port
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,9 +46,9 @@ impl Planner<'_> {
     fn reserve_port(&mut self, request: &ReserveRequest, expires_at: Timestamp) -> Decision<Port> {
         self.context.project_id = Some(request.project_id);
         // This very call may name a port twice.
-        let twice = self.plan.changes.iter().find_map(|change| match change {
-            RowChange::Port(port) if port.id == request.port_id => Some(port.clone()),
-            _ => None,
+        let twice = self.plan.changes.iter().find_map(|change| {
+            let RowChange::Port(port) = change else { return None };
+            (port.id == request.port_id).then(|| port.clone())
         });
         if let Some(port) = twice {
             return Ok(port);
