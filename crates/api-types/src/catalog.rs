@@ -54,7 +54,7 @@ pub struct SshKey {
     pub name: Name,
     /// One line: type, base64, comment.
     pub public_key: String,
-    /// As `ssh-keygen -l` prints it.
+    /// The fingerprint as `ssh-keygen -l` prints it.
     pub fingerprint: String,
     pub generation: i64,
     #[schema(value_type = String, format = DateTime)]

@@ -17,7 +17,7 @@ runcmd:
       echo "metadata-said $(cloud-init query subplatform) $(hostname) $(cat /home/debian/.ssh/authorized_keys)" > /dev/ttyS0
     else
       echo "user-data-ran-on $(hostname)" > /dev/ttyS0
-      touch /var/lib/first-boot-done
+      : > /var/lib/first-boot-done
       rm /home/debian/.ssh/authorized_keys
       hostnamectl set-hostname nobody
       echo 'datasource_list: [Ec2, None]' > /etc/cloud/cloud.cfg.d/99_metadata_alone.cfg
