@@ -330,7 +330,8 @@ async fn an_upload_is_streamed_and_repeated_from_its_start() {
         }
         let image = json!({
             "id": "01234567-89ab-7def-8123-456789abcdef", "project_id": "01234567-89ab-7def-8123-456789abcdee",
-            "name": "disk", "visibility": "private", "kind": "disk", "format": "raw", "state": "active",
+            "name": "disk", "visibility": "private", "kind": "disk", "format": "raw", "cmdline": "", "min_disk_gib": 1,
+            "min_memory_mib": 0, "state": "active", "parts": [], "reason": "", "deadline_at": null, "generation": 2,
             "created_at": "2026-01-31T00:00:00.000Z",
         });
         Json(image).into_response()
