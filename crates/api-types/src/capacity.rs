@@ -30,12 +30,12 @@ pub struct Capacity {
 pub struct ZoneCapacity {
     pub zone: String,
     pub hosts: u32,
-    /// That take new instances of every project.
+    /// Hosts that take new instances of every project.
     pub open_hosts: u32,
     pub dedicated_hosts: u32,
     pub capacity: Size,
     pub used: Size,
-    /// Kept free for instances that must survive their host.
+    /// Capacity that is kept free for instances that must survive their host.
     pub reserved: Size,
     pub flavors: Vec<FlavorFits>,
 }
@@ -43,9 +43,9 @@ pub struct ZoneCapacity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FlavorFits {
     pub flavor: String,
-    /// So many more instances of it fit on open hosts, of this flavor alone.
+    /// How many more instances of this flavor alone fit on open hosts.
     pub fits: u64,
-    /// So many, such that they all have a place when any one host is lost.
+    /// How many fit such that all of them still do when any one host is lost.
     pub fits_with_one_host_lost: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct RebalancePlan {
     pub moves: Vec<Move>,
     #[schema(value_type = Vec<String>)]
     pub freed_host_ids: Vec<HostId>,
-    /// What would have to be copied in all.
+    /// The total amount that would have to be copied.
     pub memory_mib: u64,
     pub disk_gib: u64,
     /// The widest gap between the dominant shares (of vCPUs or memory) in use of two hosts of one zone and dedication, in thousandths of

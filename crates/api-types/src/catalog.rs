@@ -18,7 +18,7 @@ pub struct Flavor {
     pub name: Name,
     pub vcpus: u32,
     pub memory_mib: u64,
-    /// 0: no root disk (for kernel images, which run from memory).
+    /// 0: no root disk, for kernel images, which run from memory.
     pub disk_gib: u64,
     #[schema(value_type = PinningName)]
     pub pinning: Pinning,
@@ -52,7 +52,7 @@ pub struct SshKey {
     pub project_id: ProjectId,
     #[schema(value_type = String)]
     pub name: Name,
-    /// One line: type, base64, comment.
+    /// One line with type, base64 and comment.
     pub public_key: String,
     /// The fingerprint as `ssh-keygen -l` prints it.
     pub fingerprint: String,
@@ -79,7 +79,7 @@ impl From<ssh_key::SshKey> for SshKey {
 pub struct Image {
     #[schema(value_type = String, format = "uuid")]
     pub id: ImageId,
-    /// The project that made it; a public one may be used from every project.
+    /// The project that created it; a public image can be used in every project.
     #[schema(value_type = String, format = "uuid")]
     pub project_id: ProjectId,
     #[schema(value_type = String)]
@@ -91,7 +91,7 @@ pub struct Image {
     /// Null for kernel images.
     #[schema(value_type = Option<DiskFormatName>)]
     pub format: Option<DiskFormat>,
-    /// Of the kernel, for kernel images.
+    /// The kernel's command line, for kernel images.
     pub cmdline: String,
     /// The smallest root disk that holds it.
     pub min_disk_gib: u64,
@@ -101,7 +101,7 @@ pub struct Image {
     pub parts: Vec<ImagePart>,
     /// Why it isn't active.
     pub reason: String,
-    /// A queued image whose parts haven't come by then is removed.
+    /// A queued image whose parts aren't uploaded by then is removed.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline_at: Option<Timestamp>,
     pub generation: i64,

@@ -39,14 +39,14 @@ macro_rules! names {
 }
 
 names! {
-    /// What it is doing, as last seen.
+    /// What it is doing, as last observed.
     InstanceStateName as InstanceState of InstanceState {
         Pending, Scheduling, Building, Running, Paused, Stopped, Suspended, Migrating, Recovering, Resizing, Rebuilding,
         Deleting, Deleted, Error,
     }
-    /// What is wanted.
+    /// The desired power state.
     PowerName as Power of Power { On, Off, Paused }
-    /// Whether vCPUs get threads of their own.
+    /// Whether vCPUs get hardware threads of their own.
     PinningName as Pinning of Pinning { None, Numa }
     /// What happens when QEMU ends although it should run.
     OnCrashName as OnCrash of OnCrash { Restart, Stop }
@@ -57,23 +57,23 @@ names! {
     DiskFormatName as DiskFormat of DiskFormat { Qcow2, Raw }
     ImageStateName as ImageState of ImageState { Queued, Active, Deleting }
     VisibilityName as Visibility of Visibility { Private, Public }
-    /// `up`: its agent is connected. `disconnected`: its instances go on, nothing new is placed.
+    /// `up`: its agent is connected. `disconnected`: its instances go on, but no new ones are placed.
     HostStateName as HostState of HostState { Up, Disconnected }
     /// `reserved`: made for an instance that isn't accepted yet. `releasing`: its instance is being deleted.
     PortStateName as PortState of PortState { Reserved, Active, Releasing }
-    /// `down`: on no host. `building`: its host is at it. `ready`: programmed, not yet handed over. `active`: its instance has it.
+    /// `down`: on no host. `building`: its host is preparing it. `ready`: programmed, not yet in use. `active`: its instance uses it.
     PortStatusName as PortStatus of PortStatus { Down, Building, Ready, Active, Error }
     /// `ingress`: to the instance. `egress`: from it.
     DirectionName as Direction of Direction { Ingress, Egress }
     EthertypeName as Ethertype of Ethertype { Ipv4, Ipv6 }
-    /// `affinity`: where the others are. `anti_affinity`: where none of the others is.
+    /// `affinity`: in the same place as the others. `anti_affinity`: where none of the others is.
     GroupPolicyName as PlacementPolicy of GroupPolicy { Affinity, AntiAffinity }
     /// `rack`: hosts with the same tag `rack`; a host without one is a rack of its own.
     GroupScopeName as PlacementScope of GroupScope { Host, Rack, Zone }
-    /// `hard`: or not at all. `soft`: if there is room.
+    /// `hard`: the instance is refused otherwise. `soft`: where capacity allows it.
     GroupStrengthName as PlacementStrength of GroupStrength { Hard, Soft }
-    /// `all_or_nothing` (as without it): a request of several that doesn't fit makes none.
+    /// `all_or_nothing` (the default): when not all instances fit, none is created.
     FillName as Fill of Fill { AllOrNothing, AsManyAsFit }
-    /// `placed`: of an instance that is gone. `refused`: no host could take it.
+    /// `placed`: the instance was deleted since. `refused`: no host could take it.
     PlacementOutcomeName as PlacementOutcome of PlacementOutcome { Placed, Refused }
 }

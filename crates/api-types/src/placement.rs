@@ -20,7 +20,7 @@ pub struct Placement {
     pub cpu_features: Vec<String>,
     pub dedicated: bool,
     pub preemptible_class: Option<u8>,
-    /// Its flavor's.
+    /// The pinning of its flavor.
     #[schema(value_type = PinningName)]
     pub pinning: Pinning,
 }
@@ -77,17 +77,17 @@ pub struct KeptPlacement {
     pub id: PlacementRecordId,
     #[schema(value_type = String, format = "uuid")]
     pub project_id: ProjectId,
-    /// Of a refused create: the id that it would have had.
+    /// The instance's id; of a refused create the id that it would have had.
     #[schema(value_type = String, format = "uuid")]
     pub instance_id: InstanceId,
     #[schema(value_type = String)]
     pub instance_name: Name,
     #[schema(value_type = PlacementOutcomeName)]
     pub outcome: PlacementOutcome,
-    /// When it was refused, or when its instance ended.
+    /// When it was refused, or when its instance was deleted.
     #[schema(value_type = String, format = DateTime)]
     pub kept_at: Timestamp,
-    /// Hosts rejected per filter, the best candidates, the nearest fit; for tenants without hosts.
+    /// Hosts rejected per filter, the best candidates, the nearest fit; tenants see no hosts.
     #[schema(value_type = Object)]
     pub placement: PlacementRecord,
 }
