@@ -97,7 +97,7 @@ fn a_dry_run_prints_the_plan_and_changes_nothing() {
         _ => problem(404, "not_found"),
     });
     let output = Home::new().run_at(&url, &["flavor", "delete", "small", "--dry-run"]);
-    assert_eq!(stdout(&output), "dry run: the flavor would go\n  touches flavor small\n");
+    assert_eq!(stdout(&output), "dry run: the flavor would go\n  affects flavor small\n");
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""));
 }
 

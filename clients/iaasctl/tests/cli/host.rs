@@ -55,16 +55,17 @@ fn every_command_asks_for_what_it_says() {
 #[test]
 fn what_an_operator_keeps_of_a_host_is_said_and_a_host_that_holds_more_is_warned_of() {
     let host = |beyond: u64| {
+        let memory = |memory_mib: u64| json!({"vcpus": 0, "memory_mib": memory_mib, "disk_gib": 0});
         json!({
-            "id": ID, "name": "rack-1", "state": "up", "cordoned": false, "capacity": {"memory_mib": 0},
-            "used": {"memory_mib": 512}, "beyond_capacity": {"memory_mib": beyond},
+            "id": ID, "name": "rack-1", "state": "up", "cordoned": false, "capacity": memory(0),
+            "used": memory(512), "beyond_capacity": memory(beyond),
         })
     };
     let line = "host set rack-1 --reserve-vcpus 2 --reserve-memory 2GiB --reserve-disk 10GiB --memory-overcommit 1.5 --disk-overcommit 3";
     let (url, received) = record(move |_, _| (200, host(512)));
     let output = Home::new().run_at(&url, &line.split_whitespace().collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = "warning: host rack-1 holds 512 MiB of memory more than it has room for; nothing new fits\n";
+    let said = "warning: host rack-1 is overcommitted by 512 MiB of memory; it takes no new instances\n";
     assert_eq!(stderr(&output), said);
     let reserved = json!({"vcpus": 2, "memory_mib": 2048, "disk_gib": 10});
     let body = json!({"reserved": reserved, "memory_overcommit": 1.5, "disk_overcommit": 3.0});
@@ -93,7 +94,10 @@ fn a_token_is_alone_on_the_output_and_no_list_shows_it() {
 
 #[test]
 fn a_flavor_says_how_its_vcpus_are_pinned() {
-    let flavor = || json!({"id": ID, "name": "own", "vcpus": 1, "memory_mib": 512, "disk_gib": 0, "pinning": "numa", "created_at": AT});
+    let flavor = || {
+        json!({"id": ID, "name": "own", "vcpus": 1, "memory_mib": 512, "disk_gib": 0, "pinning": "numa",
+        "description": "", "generation": 1, "created_at": AT})
+    };
     for (pin, sent) in [(" --pin numa", json!("numa")), (" --pin none", Value::Null), ("", Value::Null)] {
         let (url, received) = record(move |_, _| (201, flavor()));
         let line = format!("flavor create own --vcpus 1 --memory 512MiB --disk 0{pin}");

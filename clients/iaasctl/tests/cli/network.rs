@@ -298,7 +298,7 @@ fn ssh_says_what_is_missing() {
         (
             instance(nic(json!(["203.0.113.9"]))),
             lets_in("80"),
-            "lets SSH in",
+            "allows SSH",
             "iaasctl security-group rule add default --port 22",
         ),
     ] {
