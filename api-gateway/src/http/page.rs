@@ -145,13 +145,11 @@ fn check_fields<T: PartialSchema>(fields: &[String]) -> Result<(), ApiError> {
 }
 
 fn select<T: Serialize>(item: &T, fields: &[String]) -> Result<serde_json::Value, ApiError> {
-    let value = serde_json::to_value(item).map_err(|e| ApiError::internal("an item doesn't serialise", &e))?;
-    Ok(match value {
-        serde_json::Value::Object(map) => {
-            serde_json::Value::Object(map.into_iter().filter(|(name, _)| fields.contains(name)).collect())
-        }
-        other => other,
-    })
+    let mut value = serde_json::to_value(item).map_err(|e| ApiError::internal("an item doesn't serialise", &e))?;
+    if let serde_json::Value::Object(map) = &mut value {
+        map.retain(|name, _| fields.contains(name));
+    }
+    Ok(value)
 }
 
 /// Stable across processes and versions, unlike the standard library's hasher.

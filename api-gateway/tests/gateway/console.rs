@@ -26,7 +26,7 @@ async fn printed_next(socket: &mut WebSocketStream<MaybeTlsStream<TcpStream>>) -
         match socket.next().await.expect("a message").expect("no error") {
             Message::Binary(bytes) => return String::from_utf8_lossy(&bytes).into_owned(),
             Message::Ping(_) | Message::Pong(_) => {}
-            other => panic!("{other:?}"),
+            other @ (Message::Text(_) | Message::Close(_) | Message::Frame(_)) => panic!("{other:?}"),
         }
     }
 }

@@ -53,6 +53,8 @@ enum Call {
     Image(storage::CreateImageRequest),
 }
 
+type ManagerCall = Box<dyn Fn(&There, u64) -> Call>;
+
 struct Limit {
     name: &'static str,
     /// The last value that is taken, and the first that is refused.
@@ -61,7 +63,7 @@ struct Limit {
     /// What the refusal names, the beginning of it: at the gateway (behind the first `/`, if it is a pointer), and at the manager.
     fields: (&'static str, &'static str),
     rest: Box<dyn Fn(u64) -> (Method, &'static str, Value)>,
-    manager: Box<dyn Fn(&There, u64) -> Call>,
+    manager: ManagerCall,
 }
 
 fn limit(

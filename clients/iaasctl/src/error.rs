@@ -47,12 +47,11 @@ impl CliError {
     }
 
     #[must_use]
-    pub fn with_hint(self, text: impl Into<String>) -> Self {
-        match self {
-            Self::Usage { detail, .. } => Self::Usage { detail, hint: Some(text.into()) },
-            Self::Failed { detail, code, .. } => Self::Failed { detail, hint: Some(text.into()), code },
-            other => other,
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Usage { hint, .. } | Self::Failed { hint, .. } = &mut self {
+            *hint = Some(text.into());
         }
+        self
     }
 
     #[must_use]
@@ -78,10 +77,11 @@ impl CliError {
     #[must_use]
     pub fn render(&self) -> String {
         let mut text = format!("error: {self}");
-        let mut cause = match self {
-            // Its text is the client error's own.
-            Self::Client(error) => std::error::Error::source(error),
-            _ => std::error::Error::source(self),
+        // The text of a client error is shown as this error's own, so what follows is that error's cause.
+        let mut cause = if let Self::Client(error) = self {
+            std::error::Error::source(error)
+        } else {
+            std::error::Error::source(self)
         };
         while let Some(error) = cause {
             text.push_str(&format!(": {error}"));
@@ -125,7 +125,7 @@ impl CliError {
             ),
             Self::Usage { hint, .. } | Self::Failed { hint, .. } => hint.clone(),
             Self::Profile { .. } => Some("correct the file, or remove it and log in again".to_owned()),
-            _ => None,
+            Self::Client(_) | Self::File { .. } | Self::Stdout(_) | Self::Terminal(_) | Self::Said { .. } => None,
         }
     }
 }

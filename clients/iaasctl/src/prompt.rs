@@ -75,17 +75,16 @@ fn typed(label: &str) -> Result<String, CliError> {
         else {
             continue;
         };
-        match code {
-            KeyCode::Enter => break Ok(text),
-            KeyCode::Char('c' | 'd') if modifiers.contains(KeyModifiers::CONTROL) => {
-                break Err(CliError::usage(format!("no {label} was typed")));
+        if code == KeyCode::Enter {
+            break Ok(text);
+        } else if code == KeyCode::Backspace {
+            text.pop();
+        } else if let KeyCode::Char(c) = code {
+            match (c, modifiers.contains(KeyModifiers::CONTROL)) {
+                ('c' | 'd', true) => break Err(CliError::usage(format!("no {label} was typed"))),
+                ('u', true) => text.clear(),
+                _ => text.push(c),
             }
-            KeyCode::Char('u') if modifiers.contains(KeyModifiers::CONTROL) => text.clear(),
-            KeyCode::Char(c) => text.push(c),
-            KeyCode::Backspace => {
-                text.pop();
-            }
-            _ => {}
         }
     };
     drop(raw);

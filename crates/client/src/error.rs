@@ -96,19 +96,16 @@ pub enum ClientError {
 impl ClientError {
     #[must_use]
     pub fn problem(&self) -> Option<&ProblemDocument> {
-        match self {
-            Self::Problem(problem) => Some(problem),
-            _ => None,
-        }
+        if let Self::Problem(problem) = self { Some(problem) } else { None }
     }
 
     /// The HTTP status, when the server answered.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Problem(problem) => Some(problem.status),
-            Self::Answer { status, .. } => Some(*status),
-            _ => None,
+        if let Self::Answer { status, .. } = self {
+            Some(*status)
+        } else {
+            self.problem().map(|problem| problem.status)
         }
     }
 

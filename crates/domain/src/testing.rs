@@ -39,10 +39,12 @@ pub fn spec() -> InstanceSpec {
 /// An instance in this state, on a host, whose desired state fits: generation 3, epoch 2. Its host has caught up if the state is final.
 #[must_use]
 pub fn instance(state: InstanceState) -> Instance {
-    let power = match state {
-        InstanceState::Stopped => Power::Off,
-        InstanceState::Paused => Power::Paused,
-        _ => Power::On,
+    let power = if state == InstanceState::Stopped {
+        Power::Off
+    } else if state == InstanceState::Paused {
+        Power::Paused
+    } else {
+        Power::On
     };
     Instance {
         id: InstanceId::new(),

@@ -119,12 +119,7 @@ mod tests {
         let role = async { serve(&shutdown, async move { until.cancelled().await }).await };
         let (ended, ()) = tokio::join!(role, async { shutdown.cancel() });
         ended.expect("the role was told to end");
-        let (shutdown, until) = (CancellationToken::new(), CancellationToken::new());
-        let late = async {
-            until.cancelled().await;
-            panic!("a defect at the end");
-        };
-        let _ = late;
+        let shutdown = CancellationToken::new();
         shutdown.cancel();
         serve(&shutdown, async { panic!("a defect at the end") }).await.expect_err("a panic is a defect at any time");
     }
