@@ -83,6 +83,7 @@ pub async fn resolve(app: &App, project_id: ProjectId, at: &str, nic: &NicReques
         fixed_ip_request_json,
         security_groups_given: security_groups.is_some(),
         security_group_ids: groups.iter().map(ToString::to_string).collect(),
+        mac: String::new(),
     })
 }
 

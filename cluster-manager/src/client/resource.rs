@@ -3,11 +3,12 @@
 
 use super::coalesce::Coalescer;
 use domain::{
-    HostId, InstanceId, PortId, Problem, ProjectId,
-    instance::{Nic, NicRequest, PortRequest},
+    HostId, InstanceId, PortId, Problem,
+    instance::{Nic, NicRequest, PortRequest, PortReservation},
 };
 use proto::{
-    convert::parse,
+    cluster::v1 as cluster,
+    convert::{nic_from_pb, parse, port_reservation_to_pb},
     resource::v1::{self as pb, resource_manager_client::ResourceManagerClient},
     status::from_status,
 };
@@ -36,67 +37,28 @@ impl Client {
     }
 
     async fn reserve(&self, ports: &[PortReservation], context: Option<&CallContext>) -> Result<Vec<Nic>, Problem> {
-        let message = ports.iter().map(PortReservation::to_pb).collect();
+        let message = ports.iter().map(port_reservation_to_pb).collect();
         let mut request = self.request(pb::ReservePortsRequest { ports: message, ttl_secs: self.ttl_secs });
         if let Some(context) = context {
             context.inject(&mut request);
         }
         let answer = self.inner.clone().reserve_ports(request).await.map_err(|s| from_status(&s))?.into_inner();
-        if answer.ports.len() != ports.len() {
-            let (requested, answered) = (ports.len(), answer.ports.len());
+        if answer.nics.len() != ports.len() {
+            let (requested, answered) = (ports.len(), answer.nics.len());
             tracing::error!(requested, answered, "the resource-manager answered for other ports");
             return Err(Problem::internal());
         }
-        answer.ports.iter().zip(ports).map(|(port, reservation)| reserved_nic(port, &reservation.nic)).collect()
-    }
-}
-
-/// A port that is reserved for an instance.
-#[derive(Debug, Clone)]
-pub struct PortReservation {
-    pub nic: NicRequest,
-    pub instance_id: InstanceId,
-    pub project_id: ProjectId,
-    pub hostname: String,
-}
-
-impl PortReservation {
-    fn to_pb(&self) -> pb::PortReservation {
-        let base = pb::PortReservation {
-            port_id: self.nic.port_id.to_string(),
-            instance_id: self.instance_id.to_string(),
-            project_id: self.project_id.to_string(),
-            hostname: self.hostname.clone(),
-            ..pb::PortReservation::default()
-        };
-        match &self.nic.port {
-            PortRequest::Existing => pb::PortReservation { existing: true, ..base },
-            PortRequest::New { network_id, fixed_ips, security_group_ids, mac } => pb::PortReservation {
-                network_id: network_id.to_string(),
-                // Plain data with text keys is always JSON.
-                fixed_ip_request_json: fixed_ips.iter().filter_map(|ip| serde_json::to_string(ip).ok()).collect(),
-                security_groups_given: security_group_ids.is_some(),
-                security_group_ids: security_group_ids.iter().flatten().map(ToString::to_string).collect(),
-                mac: mac.map(|m| m.to_string()).unwrap_or_default(),
-                ..base
-            },
-        }
+        answer.nics.iter().zip(ports).map(|(nic, reservation)| reserved_nic(nic, &reservation.nic)).collect()
     }
 }
 
 /// The NIC that was reserved. What was requested of security groups is kept, should its reservation have to be made again.
-fn reserved_nic(port: &pb::ReservedPort, request: &NicRequest) -> Result<Nic, Problem> {
-    let addresses = port.fixed_ips.iter().map(|a| Ok(parse("fixed_ips", a)?));
-    Ok(Nic {
-        port_id: parse("port_id", &port.port_id)?,
-        network_id: parse("network_id", &port.network_id)?,
-        mac: parse("mac", &port.mac)?,
-        addresses: addresses.collect::<Result<_, Problem>>()?,
-        security_group_ids: match &request.port {
-            PortRequest::Existing => None,
-            PortRequest::New { security_group_ids, .. } => security_group_ids.clone(),
-        },
-    })
+fn reserved_nic(nic: &cluster::Nic, request: &NicRequest) -> Result<Nic, Problem> {
+    let security_group_ids = match &request.port {
+        PortRequest::Existing => None,
+        PortRequest::New { security_group_ids, .. } => security_group_ids.clone(),
+    };
+    Ok(Nic { security_group_ids, ..nic_from_pb(nic)? })
 }
 
 pub struct Resource {

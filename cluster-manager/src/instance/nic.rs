@@ -1,10 +1,10 @@
 //! Network cards: how they are requested of the resource-manager, and how one more is attached to an instance that exists. Its port is
 //! reserved before the change commits, and released when it certainly didn't.
 
-use crate::{client::resource::PortReservation, manager::Manager};
+use crate::manager::Manager;
 use domain::{
     ErrorKind, InstanceId, NetworkId, Problem, ProjectId,
-    instance::{Instance, Nic, NicRequest, PortRequest},
+    instance::{Instance, Nic, NicRequest, PortRequest, PortReservation},
     network::{FixedIpRequest, MacAddr},
 };
 use operation::read_problem;

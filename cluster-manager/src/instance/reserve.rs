@@ -5,13 +5,10 @@ use super::{
     nic::{hostname, port_reservation},
     request::{CreateRequest, InstanceRequest},
 };
-use crate::{
-    client::{resource::PortReservation, storage::DiskReservation},
-    manager::Manager,
-};
+use crate::{client::storage::DiskReservation, manager::Manager};
 use domain::{
     InstanceId, Problem,
-    instance::{Nic, disks as disks_of},
+    instance::{Nic, PortReservation, disks as disks_of},
 };
 use service_kit::context::CallContext;
 

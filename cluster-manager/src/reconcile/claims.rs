@@ -8,7 +8,7 @@ use super::{
 use crate::{
     client::{
         Clients,
-        resource::{BoundPorts, PortBinding, PortReservation},
+        resource::{BoundPorts, PortBinding},
         storage::{DiskBinding, DiskReservation},
     },
     instance::nic::{hostname, port_reservation, request_again},
@@ -16,7 +16,7 @@ use crate::{
 };
 use domain::{
     DiskId, ErrorKind, InstanceId, PortId, Problem, Timestamp,
-    instance::InstanceState,
+    instance::{InstanceState, PortReservation},
     network::{Port, PortState},
     problem::Retry,
 };

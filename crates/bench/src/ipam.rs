@@ -9,7 +9,10 @@ use domain::{
     quota::QuotaAmounts,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use proto::resource::v1::{self as pb, resource_manager_client::ResourceManagerClient};
+use proto::{
+    cluster::v1::NicRequest,
+    resource::v1::{self as pb, resource_manager_client::ResourceManagerClient},
+};
 use resource_manager::{Config, Deps, network::ipam::Ipam};
 use serde_json::{Value, json};
 use service_kit::{context::CallContext, transport};
@@ -188,12 +191,14 @@ impl World {
 
     async fn reserve(&self, (port_id, instance_id): &(String, String)) -> anyhow::Result<()> {
         let port = pb::PortReservation {
-            port_id: port_id.clone(),
+            nic: Some(NicRequest {
+                port_id: port_id.clone(),
+                network_id: self.network_id.to_string(),
+                ..Default::default()
+            }),
             instance_id: instance_id.clone(),
             project_id: self.project_id.to_string(),
-            network_id: self.network_id.to_string(),
             hostname: "bench".into(),
-            ..Default::default()
         };
         let request = pb::ReservePortsRequest { ports: vec![port], ttl_secs: 3600 };
         self.client.clone().reserve_ports(CallContext::system("bench").request(request)).await?;

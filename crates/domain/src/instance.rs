@@ -241,6 +241,16 @@ pub enum PortRequest {
     },
 }
 
+/// A requested network card whose port is to be reserved for its instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortReservation {
+    pub nic: NicRequest,
+    pub instance_id: InstanceId,
+    pub project_id: ProjectId,
+    /// The instance's name as DNS has it.
+    pub hostname: String,
+}
+
 #[must_use]
 pub fn default_stop_timeout_secs() -> u32 {
     30

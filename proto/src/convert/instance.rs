@@ -1,13 +1,13 @@
 //! Instances on the wire.
 
 use super::{InvalidMessage, missing, parse, parse_optional, unknown};
-use crate::cluster::v1 as pb;
+use crate::{cluster::v1 as pb, resource::v1 as resource};
 use domain::{
     Timestamp,
     flavor::Size,
     instance::{
         Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, NicRequest, OnCrash, OnHostLoss,
-        PortRequest, Power,
+        PortRequest, PortReservation, Power,
     },
     placement::PlacementConstraints,
 };
@@ -96,12 +96,49 @@ pub fn nic_request_from_pb(nic: &pb::NicRequest) -> Result<NicRequest, InvalidMe
         network_id: parse("nic.network_id", &nic.network_id)?,
         fixed_ips: nic.fixed_ip_request_json.iter().map(fixed_ip).collect::<Result<_, _>>()?,
         security_group_ids: nic.security_groups_given.then_some(groups),
-        mac: None,
+        mac: parse_optional("nic.mac", &nic.mac)?,
     };
     Ok(NicRequest { port_id, port })
 }
 
-fn nic_to_pb(nic: &Nic) -> pb::Nic {
+#[must_use]
+pub fn nic_request_to_pb(nic: &NicRequest) -> pb::NicRequest {
+    let base = pb::NicRequest { port_id: nic.port_id.to_string(), ..pb::NicRequest::default() };
+    match &nic.port {
+        PortRequest::Existing => pb::NicRequest { existing: true, ..base },
+        PortRequest::New { network_id, fixed_ips, security_group_ids, mac } => pb::NicRequest {
+            network_id: network_id.to_string(),
+            // Plain data with text keys is always JSON.
+            fixed_ip_request_json: fixed_ips.iter().filter_map(|ip| serde_json::to_string(ip).ok()).collect(),
+            security_groups_given: security_group_ids.is_some(),
+            security_group_ids: security_group_ids.iter().flatten().map(ToString::to_string).collect(),
+            mac: mac.map(|mac| mac.to_string()).unwrap_or_default(),
+            ..base
+        },
+    }
+}
+
+#[must_use]
+pub fn port_reservation_to_pb(reservation: &PortReservation) -> resource::PortReservation {
+    resource::PortReservation {
+        nic: Some(nic_request_to_pb(&reservation.nic)),
+        instance_id: reservation.instance_id.to_string(),
+        project_id: reservation.project_id.to_string(),
+        hostname: reservation.hostname.clone(),
+    }
+}
+
+pub fn port_reservation_from_pb(reservation: &resource::PortReservation) -> Result<PortReservation, InvalidMessage> {
+    Ok(PortReservation {
+        nic: nic_request_from_pb(reservation.nic.as_ref().ok_or_else(|| missing("nic"))?)?,
+        instance_id: parse("instance_id", &reservation.instance_id)?,
+        project_id: parse("project_id", &reservation.project_id)?,
+        hostname: reservation.hostname.clone(),
+    })
+}
+
+#[must_use]
+pub fn nic_to_pb(nic: &Nic) -> pb::Nic {
     pb::Nic {
         port_id: nic.port_id.to_string(),
         network_id: nic.network_id.to_string(),
@@ -110,7 +147,7 @@ fn nic_to_pb(nic: &Nic) -> pb::Nic {
     }
 }
 
-fn nic_from_pb(nic: &pb::Nic) -> Result<Nic, InvalidMessage> {
+pub fn nic_from_pb(nic: &pb::Nic) -> Result<Nic, InvalidMessage> {
     Ok(Nic {
         port_id: parse("nic.port_id", &nic.port_id)?,
         network_id: parse("nic.network_id", &nic.network_id)?,
@@ -289,6 +326,7 @@ mod tests {
             fixed_ip_request_json: vec![serde_json::to_string(&fixed_ip).expect("JSON")],
             security_groups_given: true,
             security_group_ids: vec![group.to_string()],
+            mac: String::new(),
         };
         let port = PortRequest::New {
             network_id,
@@ -296,7 +334,9 @@ mod tests {
             security_group_ids: Some(vec![group]),
             mac: None,
         };
-        assert_eq!(nic_request_from_pb(&nic), Ok(NicRequest { port_id, port }));
+        let request = NicRequest { port_id, port };
+        assert_eq!(nic_request_to_pb(&request), nic);
+        assert_eq!(nic_request_from_pb(&nic), Ok(request));
         let existing = pb::NicRequest { existing: true, port_id: port_id.to_string(), ..pb::NicRequest::default() };
         assert_eq!(nic_request_from_pb(&existing).map(|nic| nic.port), Ok(PortRequest::Existing));
         for bad in [

@@ -6,8 +6,9 @@ pub mod network;
 
 pub use image::{image_from_pb, image_to_desired, image_to_pb};
 pub use instance::{
-    instance_from_pb, instance_to_pb, nic_request_from_pb, on_crash_from_pb, on_crash_to_pb, power_from_pb,
-    power_to_pb, size_from_pb, size_to_pb, spec_from_pb, spec_to_pb, state_from_pb, state_to_pb,
+    instance_from_pb, instance_to_pb, nic_from_pb, nic_request_from_pb, nic_request_to_pb, nic_to_pb, on_crash_from_pb,
+    on_crash_to_pb, port_reservation_from_pb, port_reservation_to_pb, power_from_pb, power_to_pb, size_from_pb,
+    size_to_pb, spec_from_pb, spec_to_pb, state_from_pb, state_to_pb,
 };
 
 /// A message that no peer of ours sends.

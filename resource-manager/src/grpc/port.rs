@@ -7,48 +7,25 @@ use super::{
 };
 use crate::{
     Manager,
-    network::plan::{BindRequest, Binding, PortSource, ReserveRequest},
+    network::plan::{BindRequest, Binding},
 };
 use domain::{
-    InstanceId, PortId, Problem, ProjectId, SecurityGroupId,
-    network::{Change, FixedIpRequest, MacAddr, Port},
+    InstanceId, PortId, Problem, ProjectId,
+    instance::{Nic, NicRequest, PortRequest, PortReservation},
+    network::{Change, Port},
 };
 use futures::future::try_join_all;
 use operation::{COMMIT_ATTEMPTS, read_problem};
-use proto::{convert::parse, resource::v1 as pb};
+use proto::{
+    convert::{nic_to_pb, parse, port_reservation_from_pb},
+    resource::v1 as pb,
+};
 use service_kit::context::CallContext;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const TTL_SECS_MAX: u32 = 3600;
 /// Ports in one unit: each part of a larger call stands by itself.
 const CHUNK: usize = 500;
-
-fn reserve_request(port: &pb::PortReservation) -> Result<ReserveRequest, Problem> {
-    let source = if port.existing {
-        PortSource::Existing
-    } else {
-        let fixed_ips = port.fixed_ip_request_json.iter().map(|json| {
-            serde_json::from_str::<FixedIpRequest>(json)
-                .map_err(|error| Problem::invalid("fixed_ip_request_json", error.to_string()))
-        });
-        let groups = port.security_group_ids.iter().map(|id| Ok(parse("security_group_ids", id)?));
-        let groups: Vec<SecurityGroupId> = groups.collect::<Result<_, Problem>>()?;
-        let mac = (!port.mac.is_empty()).then(|| port.mac.parse::<MacAddr>()).transpose();
-        PortSource::New {
-            network_id: parse("network_id", &port.network_id)?,
-            fixed_ips: fixed_ips.collect::<Result<_, _>>()?,
-            security_group_ids: port.security_groups_given.then_some(groups),
-            mac: mac.map_err(|error| Problem::invalid("mac", error.to_string()))?,
-        }
-    };
-    Ok(ReserveRequest {
-        port_id: parse("port_id", &port.port_id)?,
-        instance_id: parse("instance_id", &port.instance_id)?,
-        project_id: parse("project_id", &port.project_id)?,
-        hostname: port.hostname.clone(),
-        source,
-    })
-}
 
 /// All or none. What stands already is not counted again.
 pub(super) async fn reserve(
@@ -60,7 +37,8 @@ pub(super) async fn reserve(
         0 => manager.config.reservation_ttl_secs,
         requested => requested.min(TTL_SECS_MAX),
     };
-    let requests: Vec<ReserveRequest> = request.ports.iter().map(reserve_request).collect::<Result<_, _>>()?;
+    let requests: Vec<PortReservation> =
+        request.ports.iter().map(port_reservation_from_pb).collect::<Result<_, _>>()?;
     let reserved = if context.dry_run {
         let (plan, reserved) = manager.decide(manager.context(None), |planner| planner.reserve(&requests, ttl_secs))?;
         manager.abandon(&plan);
@@ -70,22 +48,23 @@ pub(super) async fn reserve(
         ensure_default_groups(manager, &requests).await?;
         commit(manager, |planner| planner.reserve(&requests, ttl_secs)).await?
     };
-    Ok(pb::ReservePortsResponse { ports: reserved.iter().map(reserved_port).collect() })
+    Ok(pb::ReservePortsResponse { nics: reserved.iter().map(|port| nic_to_pb(&reserved_nic(port))).collect() })
 }
 
-fn reserved_port(port: &Port) -> pb::ReservedPort {
-    pb::ReservedPort {
-        port_id: port.id.to_string(),
-        network_id: port.network_id.to_string(),
-        mac: port.mac.to_string(),
-        fixed_ips: port.fixed_ips.iter().map(|ip| ip.address.to_string()).collect(),
+fn reserved_nic(port: &Port) -> Nic {
+    Nic {
+        port_id: port.id,
+        network_id: port.network_id,
+        mac: port.mac,
+        addresses: port.fixed_ips.iter().map(|ip| ip.address).collect(),
+        security_group_ids: None,
     }
 }
 
 /// A project may request its first instance before the reconciler has seen that the project is there.
-async fn ensure_default_groups(manager: &Manager, requests: &[ReserveRequest]) -> Result<(), Problem> {
-    let without = |source: &PortSource| matches!(source, PortSource::New { security_group_ids: None, .. });
-    let requests = requests.iter().filter(|request| without(&request.source));
+async fn ensure_default_groups(manager: &Manager, requests: &[PortReservation]) -> Result<(), Problem> {
+    let without = |nic: &NicRequest| matches!(nic.port, PortRequest::New { security_group_ids: None, .. });
+    let requests = requests.iter().filter(|request| without(&request.nic));
     let projects: BTreeSet<ProjectId> = requests.map(|request| request.project_id).collect();
     for project_id in projects {
         let exists = manager.topology().default_group(project_id).is_some();

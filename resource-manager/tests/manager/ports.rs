@@ -5,12 +5,21 @@ use domain::{
     ErrorKind, HostId, InstanceId, PortId,
     network::{FixedIpRequest, Port, PortState, PortStatus},
 };
-use proto::resource::v1 as pb;
+use proto::{cluster::v1 as cluster, resource::v1 as pb};
 use resource_manager::Config;
 use std::{collections::BTreeSet, time::Duration};
 use store::{Unit, testing::TestStore};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The reservation with its NIC changed.
+fn with_nic(
+    mut reservation: pb::PortReservation,
+    change: impl FnOnce(&mut cluster::NicRequest),
+) -> pb::PortReservation {
+    change(reservation.nic.as_mut().expect("a NIC"));
+    reservation
+}
 
 async fn until(what: &str, mut good: impl AsyncFnMut() -> bool) {
     let waiting = async {
@@ -37,7 +46,7 @@ async fn from_reservation_to_proof() {
         assert_eq!(world.reserve(&requests).await.expect("a repeat"), ports);
         assert_eq!(world.used().await.ports, 2);
         for port in &ports {
-            assert_eq!(port.fixed_ips.len(), 2, "one of each family");
+            assert_eq!(port.addresses.len(), 2, "one of each family");
             let row = world.port(&port.port_id).await.expect("there");
             assert_eq!((row.state, row.security_group_ids.as_slice()), (PortState::Reserved, &[world.group_id][..]));
             assert_eq!(row.hostname, "web");
@@ -69,9 +78,8 @@ async fn from_reservation_to_proof() {
             assert_eq!((world.port(&id).await, world.used().await.ports), (None, 0));
         }
         // What was released is quarantined: requested by name it is refused, saying until when; others are free.
-        let address = &ports[0].fixed_ips[0];
-        let named =
-            pb::PortReservation { fixed_ip_request_json: vec![at(address)], ..world.reservation(InstanceId::new()) };
+        let address = &ports[0].addresses[0];
+        let named = with_nic(world.reservation(InstanceId::new()), |nic| nic.fixed_ip_request_json = vec![at(address)]);
         let quarantined = world.reserve(&[named]).await.expect_err("it is quarantined");
         assert_eq!((quarantined.kind, quarantined.code.as_str()), (ErrorKind::AlreadyExists, "address_quarantined"));
         assert_eq!(world.store.leak_report().await.expect("read"), []);
@@ -84,10 +92,9 @@ async fn all_or_none_and_each_refusal_says_why() {
     for mut world in World::each().await {
         let instance = InstanceId::new();
         let good = world.reservation(instance);
-        let with = |addresses: &[&str]| pb::PortReservation {
-            fixed_ip_request_json: addresses.iter().map(|a| at(a)).collect(),
-            ..world.reservation(instance)
-        };
+        let nic = |change: &dyn Fn(&mut cluster::NicRequest)| with_nic(world.reservation(instance), change);
+        let with =
+            |addresses: &[&str]| nic(&|nic| nic.fixed_ip_request_json = addresses.iter().map(|a| at(a)).collect());
         let taken = world.reserve(&[with(&["10.0.0.5"])]).await.expect("free")[0].clone();
         let other = ids(&world);
         let bad = [
@@ -96,20 +103,18 @@ async fn all_or_none_and_each_refusal_says_why() {
             (with(&["10.0.0.7"]), "address_not_usable"),
             (with(&["10.0.0.5"]), "address_taken"),
             (with(&["fd00::5", "fd00::5"]), "address_taken"),
-            (pb::PortReservation { network_id: other.clone(), ..world.reservation(instance) }, "not_found"),
+            (nic(&|nic| nic.network_id.clone_from(&other)), "not_found"),
             (pb::PortReservation { project_id: other.clone(), ..world.reservation(instance) }, "not_found"),
             (
-                pb::PortReservation {
-                    security_groups_given: true,
-                    security_group_ids: vec![other.clone()],
-                    ..world.reservation(instance)
-                },
+                nic(&|nic| (nic.security_groups_given, nic.security_group_ids) = (true, vec![other.clone()])),
                 "not_found",
             ),
-            (pb::PortReservation { mac: taken.mac.clone(), ..world.reservation(instance) }, "mac_taken"),
-            (pb::PortReservation { existing: true, ..world.reservation(instance) }, "not_found"),
+            (nic(&|nic| nic.mac.clone_from(&taken.mac)), "mac_taken"),
+            (nic(&|nic| nic.existing = true), "not_found"),
             (
-                pb::PortReservation { existing: true, port_id: taken.port_id.clone(), ..world.reservation(other_id()) },
+                with_nic(world.reservation(other_id()), |nic| {
+                    (nic.existing, nic.port_id) = (true, taken.port_id.clone())
+                }),
                 "port_attached",
             ),
         ];
@@ -124,7 +129,7 @@ async fn all_or_none_and_each_refusal_says_why() {
         assert_eq!(over.kind, ErrorKind::QuotaExceeded);
         // A /29 has five; one is taken. What refused creates claimed is free again: the four that are left can be had.
         let ports = world.reserve(&many[1..]).await.expect("within the quota");
-        let addresses: BTreeSet<&String> = ports.iter().flat_map(|p| &p.fixed_ips).chain(&taken.fixed_ips).collect();
+        let addresses: BTreeSet<&String> = ports.iter().flat_map(|p| &p.addresses).chain(&taken.addresses).collect();
         assert_eq!(addresses.len(), 7, "three of each family and the one");
         assert_eq!(world.store.leak_report().await.expect("read"), []);
         world.stop().await;
@@ -144,10 +149,8 @@ async fn a_port_of_its_own_is_taken_and_free_again_afterwards() {
     for mut world in World::each().await {
         let id = world.own_port("mine").await.to_string();
         let (one, two, host) = (InstanceId::new(), InstanceId::new(), HostId::new());
-        let take = |world: &World, instance| pb::PortReservation {
-            existing: true,
-            port_id: id.clone(),
-            ..world.reservation(instance)
+        let take = |world: &World, instance| {
+            with_nic(world.reservation(instance), |nic| (nic.existing, nic.port_id) = (true, id.clone()))
         };
         world.reserve(&[take(&world, one)]).await.expect("taken");
         world.bind(&id, one, host, 1, "").await.expect("bound");
@@ -174,7 +177,7 @@ async fn a_reservation_whose_owner_never_comes_expires() {
     let late = world.bind(&port.port_id, InstanceId::new(), HostId::new(), 1, "").await.expect("answered");
     assert_eq!(late.expired_port_ids, [port.port_id]);
     // It was never used, so it isn't quarantined.
-    let again = pb::PortReservation { fixed_ip_request_json: vec![at(&port.fixed_ips[0])], ..requests };
+    let again = with_nic(requests, |nic| nic.fixed_ip_request_json = vec![at(&port.addresses[0])]);
     world.reserve(&[again]).await.expect("free at once");
     world.stop().await;
 }
@@ -191,7 +194,7 @@ async fn many_at_once_never_share_an_address() {
         // Five addresses of IPv4, twelve that want one.
         let calls = (0..12).map(|_| async { world.reserve(&[world.reservation(InstanceId::new())]).await });
         let answers = futures::future::join_all(calls).await;
-        let got: Vec<String> = answers.iter().flatten().map(|ports| ports[0].fixed_ips[0].clone()).collect();
+        let got: Vec<String> = answers.iter().flatten().map(|ports| ports[0].addresses[0].clone()).collect();
         assert_eq!(got.iter().collect::<BTreeSet<_>>().len(), got.len());
         assert_eq!(got.len(), 5);
         for problem in answers.iter().filter_map(|answer| answer.as_ref().err()) {

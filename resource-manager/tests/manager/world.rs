@@ -6,6 +6,7 @@ use domain::{
     quota::QuotaAmounts,
 };
 use proto::{
+    cluster::v1 as cluster,
     resource::v1::{self as pb, resource_manager_client::ResourceManagerClient},
     status::from_status,
 };
@@ -110,16 +111,18 @@ impl World {
 
     pub fn reservation(&self, instance_id: InstanceId) -> pb::PortReservation {
         pb::PortReservation {
-            port_id: PortId::new().to_string(),
+            nic: Some(cluster::NicRequest {
+                port_id: PortId::new().to_string(),
+                network_id: self.network_id.to_string(),
+                ..Default::default()
+            }),
             instance_id: instance_id.to_string(),
             project_id: self.project_id.to_string(),
-            network_id: self.network_id.to_string(),
             hostname: "Web".into(),
-            ..Default::default()
         }
     }
 
-    pub async fn reserve(&self, ports: &[pb::PortReservation]) -> Result<Vec<pb::ReservedPort>, Problem> {
+    pub async fn reserve(&self, ports: &[pb::PortReservation]) -> Result<Vec<cluster::Nic>, Problem> {
         self.reserve_for(ports, 0, false).await
     }
 
@@ -128,11 +131,11 @@ impl World {
         ports: &[pb::PortReservation],
         ttl_secs: u32,
         dry_run: bool,
-    ) -> Result<Vec<pb::ReservedPort>, Problem> {
+    ) -> Result<Vec<cluster::Nic>, Problem> {
         let context = CallContext { dry_run, ..CallContext::system("test") };
         let request = context.request(pb::ReservePortsRequest { ports: ports.to_vec(), ttl_secs });
         let answer = self.client.clone().reserve_ports(request).await.map_err(|s| from_status(&s))?;
-        Ok(answer.into_inner().ports)
+        Ok(answer.into_inner().nics)
     }
 
     pub async fn bind(

@@ -25,7 +25,6 @@ pub use binding::{BindRequest, Binding};
 pub use default::QuotaFit;
 pub use planner::Planner;
 pub use port::mac_taken;
-pub use reserve::{PortSource, ReserveRequest};
 
 use crate::network::{
     ipam::{Scope, ScopedAddress},

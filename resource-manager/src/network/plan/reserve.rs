@@ -3,33 +3,12 @@
 use super::{Decision, Plan, Planner, port::PortOrigin};
 use crate::network::topology::{NamedRow as _, RowChange};
 use domain::{
-    ErrorKind, InstanceId, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
-    network::{FixedIpRequest, MacAddr, Network, Port, PortOwner, PortState},
+    ErrorKind, NetworkId, Problem, Timestamp,
+    instance::{PortRequest, PortReservation},
+    network::{Network, Port, PortOwner, PortState},
     validate,
 };
 use store::PortTake;
-
-#[derive(Debug, Clone)]
-pub struct ReserveRequest {
-    pub port_id: PortId,
-    pub instance_id: InstanceId,
-    pub project_id: ProjectId,
-    /// The instance's name.
-    pub hostname: String,
-    pub source: PortSource,
-}
-
-#[derive(Debug, Clone)]
-pub enum PortSource {
-    Existing,
-    New {
-        network_id: NetworkId,
-        fixed_ips: Vec<FixedIpRequest>,
-        /// None: the project's default group.
-        security_group_ids: Option<Vec<SecurityGroupId>>,
-        mac: Option<MacAddr>,
-    },
-}
 
 fn port_attached(port: &Port, why: &str) -> Problem {
     Problem::new(ErrorKind::InvalidState, "port_attached", format!("the {} {why}", port.describe()))
@@ -38,26 +17,26 @@ fn port_attached(port: &Port, why: &str) -> Problem {
 
 impl Planner<'_> {
     /// The ports, in the order of the requests.
-    pub fn reserve(self, requests: &[ReserveRequest], ttl_secs: u32) -> Decision<(Plan, Vec<Port>)> {
+    pub fn reserve(self, requests: &[PortReservation], ttl_secs: u32) -> Decision<(Plan, Vec<Port>)> {
         let expires_at = self.context.now.plus_secs(u64::from(ttl_secs));
         self.finish_with(|planner| requests.iter().map(|request| planner.reserve_port(request, expires_at)).collect())
     }
 
-    fn reserve_port(&mut self, request: &ReserveRequest, expires_at: Timestamp) -> Decision<Port> {
+    fn reserve_port(&mut self, request: &PortReservation, expires_at: Timestamp) -> Decision<Port> {
         self.context.project_id = Some(request.project_id);
         // This very call may name a port twice.
         let twice = self.plan.changes.iter().find_map(|change| {
             let RowChange::Port(port) = change else { return None };
-            (port.id == request.port_id).then(|| port.clone())
+            (port.id == request.nic.port_id).then(|| port.clone())
         });
         if let Some(port) = twice {
             return Ok(port);
         }
-        let PortSource::New { network_id, fixed_ips, security_group_ids, mac } = &request.source else {
+        let PortRequest::New { network_id, fixed_ips, security_group_ids, mac } = &request.nic.port else {
             return self.take_port(request, expires_at);
         };
-        self.reads::<Port>(request.port_id);
-        if let Some(existing) = self.topology.port(request.port_id) {
+        self.reads::<Port>(request.nic.port_id);
+        if let Some(existing) = self.topology.port(request.nic.port_id) {
             return repeated(existing, request, *network_id);
         }
         let group_count = security_group_ids.as_ref().map_or(0, Vec::len);
@@ -72,13 +51,13 @@ impl Planner<'_> {
             instance_id: Some(request.instance_id),
             expires_at: Some(expires_at),
         };
-        let port = self.new_port(request.port_id, &network, mac, fixed_ips, group_ids, origin);
+        let port = self.new_port(request.nic.port_id, &network, mac, fixed_ips, group_ids, origin);
         self.insert_port(&port);
         Ok(port)
     }
 
-    fn take_port(&mut self, request: &ReserveRequest, expires_at: Timestamp) -> Decision<Port> {
-        let port: Port = self.fetch(request.port_id)?;
+    fn take_port(&mut self, request: &PortReservation, expires_at: Timestamp) -> Decision<Port> {
+        let port: Port = self.fetch(request.nic.port_id)?;
         if port.state != PortState::Active {
             return Err(port_attached(&port, "goes with its instance"));
         }
@@ -109,7 +88,7 @@ impl Planner<'_> {
 }
 
 /// A port of that id stands: it is what was requested, or something else.
-fn repeated(existing: &Port, request: &ReserveRequest, network_id: NetworkId) -> Decision<Port> {
+fn repeated(existing: &Port, request: &PortReservation, network_id: NetworkId) -> Decision<Port> {
     let same = existing.project_id == request.project_id
         && existing.network_id == network_id
         && existing.owner == Some(PortOwner { instance_id: request.instance_id, with_instance: true });
