@@ -539,15 +539,19 @@ fn port_create(fixed_ips: u64, groups: u64, allowed: u64, to_instance_bps: u64) 
 /// A new port of an instance.
 fn reservation(there: &There, fixed_ips: u64, groups: u64) -> Call {
     let any = || serde_json::to_string(&FixedIpRequest::AnyOf(SubnetId::new())).expect("JSON");
-    Call::Ports(resource::PortReservation {
+    let nic = cluster::NicRequest {
         port_id: PortId::new().to_string(),
-        instance_id: InstanceId::new().to_string(),
-        project_id: there.project_id.clone(),
         network_id: NetworkId::new().to_string(),
         fixed_ip_request_json: (0..fixed_ips).map(|_| any()).collect(),
         security_groups_given: true,
         security_group_ids: (0..groups).map(|_| SecurityGroupId::new().to_string()).collect(),
         ..Default::default()
+    };
+    Call::Ports(resource::PortReservation {
+        nic: Some(nic),
+        instance_id: InstanceId::new().to_string(),
+        project_id: there.project_id.clone(),
+        hostname: String::new(),
     })
 }
 
