@@ -82,7 +82,7 @@ async fn an_instance_lives_through_every_change() {
 
         let timeline = cloud.store.event_of_object(&id.to_string(), 0, 1000).await.expect("readable");
         let kinds: Vec<&str> = timeline.iter().map(|e| e.kind.as_str()).collect();
-        let wanted = [
+        let expected = [
             "instance.create_accepted",
             "instance.running",
             "instance.guest_up",
@@ -100,7 +100,7 @@ async fn an_instance_lives_through_every_change() {
             "instance.deleted",
         ];
         let mut rest = kinds.iter();
-        for kind in wanted {
+        for kind in expected {
             assert!(rest.any(|k| *k == kind), "{kind} is missing, or out of order, in {kinds:?}");
         }
         let audit = cloud.store.audit_list(Some(cloud.project_id), store::Page::first(100)).await.expect("readable");

@@ -1,4 +1,4 @@
-//! Tests of instances with network cards, over the real resource-manager.
+//! Tests of instances with NICs, over the real resource-manager.
 
 use crate::{
     cloud::{Cloud, each, eventually, quick},

@@ -241,7 +241,7 @@ pub enum PortRequest {
     },
 }
 
-/// A requested network card whose port is to be reserved for its instance.
+/// A requested NIC whose port is to be reserved for its instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortReservation {
     pub nic: NicRequest,
