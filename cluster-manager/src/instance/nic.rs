@@ -1,4 +1,4 @@
-//! Network cards: how they are requested of the resource-manager, and how one more is attached to an instance that exists. Its port is
+//! NICs: how they are requested of the resource-manager, and how one more is attached to an instance that exists. Its port is
 //! reserved before the change commits, and released when it certainly didn't.
 
 use crate::manager::Manager;

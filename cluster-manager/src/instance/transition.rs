@@ -78,10 +78,10 @@ impl Change {
             }
             Self::Rebuild { image_id } => format!("{name} is to be rebuilt from image {image_id}"),
             Self::AttachNic { .. } => match next.spec.nics.last() {
-                Some(nic) => format!("{name} is to have another network card, {}", nic.mac),
-                None => format!("{name} is to have another network card"),
+                Some(nic) => format!("{name} is to have another NIC, {}", nic.mac),
+                None => format!("{name} is to have another NIC"),
             },
-            Self::DetachNic { port_id } => format!("{name} is to lose the network card of port {port_id}"),
+            Self::DetachNic { port_id } => format!("{name} is to lose the NIC of port {port_id}"),
             Self::Delete => format!("{name} is to be deleted"),
         }
     }
@@ -307,13 +307,13 @@ fn attach_nic(next: &mut Instance, request: &NicRequest, context: TransitionCont
     let count = next.spec.nics.len() + 1;
     validate::check(|v| validate::instance::nic_count(v, "nics", count))?;
     next.spec.nics.push(expected_nic(request));
-    Ok(nics_changed(next, "attaching a network card", context))
+    Ok(nics_changed(next, "attaching a NIC", context))
 }
 
 fn detach_nic(next: &mut Instance, port_id: PortId, context: TransitionContext<'_>) -> bool {
     let before = next.spec.nics.len();
     next.spec.nics.retain(|n| n.port_id != port_id);
-    next.spec.nics.len() != before && nics_changed(next, "detaching a network card", context)
+    next.spec.nics.len() != before && nics_changed(next, "detaching a NIC", context)
 }
 
 /// NICs come and go in any state: a host that does something else does this on the way.

@@ -96,7 +96,7 @@ pub(super) async fn reserve_ports(manager: &Manager, targets: Vec<PassTarget>, o
         let outcome = match reserved {
             Ok(_) => PassOutcome::Again,
             Err(problem) if is_refusal(&problem) => {
-                let reason = format!("its network cards can't be reserved again: {problem}");
+                let reason = format!("its NICs can't be reserved again: {problem}");
                 match show_refusal(manager, target, reason.clone()).await {
                     // An address may be free again later: that is tried, ever more rarely.
                     PassOutcome::Settled => PassOutcome::Failed(reason),

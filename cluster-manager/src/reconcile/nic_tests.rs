@@ -1,4 +1,4 @@
-//! Tests of what the plan does about network cards.
+//! Tests of what the plan does about NICs.
 
 use super::{
     deadline::Deadlines,

@@ -17,7 +17,7 @@ const GOLDEN: u128 = 0x9e37_79b9_7f4a_7c15;
 
 impl IdHasher {
     /// Folds both halves of the product, so that the high bits of a word reach the low bits of the hash.
-    fn mix(&mut self, word: u64) {
+    fn fold(&mut self, word: u64) {
         let product = u128::from(self.0.rotate_left(23) ^ word) * GOLDEN;
         self.0 = (product as u64) ^ (product >> 64) as u64;
     }
@@ -28,12 +28,12 @@ impl Hasher for IdHasher {
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];
             word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_be_bytes(word));
+            self.fold(u64::from_be_bytes(word));
         }
     }
 
     fn write_u32(&mut self, n: u32) {
-        self.mix(u64::from(n));
+        self.fold(u64::from(n));
     }
 
     /// Lengths are left out: those of ids are all the same.

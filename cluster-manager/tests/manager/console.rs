@@ -25,11 +25,12 @@ async fn open(cloud: &Cloud, id: InstanceId, what: What) -> Result<Console, Prob
 }
 
 impl Console {
-    async fn reads(&mut self, wanted: &str) {
-        let mut seen = String::new();
-        while !seen.contains(wanted) {
-            let output = self.out.message().await.expect("no error").unwrap_or_else(|| panic!("ended at `{seen}`"));
-            seen.push_str(&String::from_utf8_lossy(&output.data));
+    async fn reads(&mut self, expected: &str) {
+        let mut output_so_far = String::new();
+        while !output_so_far.contains(expected) {
+            let output =
+                self.out.message().await.expect("no error").unwrap_or_else(|| panic!("ended at `{output_so_far}`"));
+            output_so_far.push_str(&String::from_utf8_lossy(&output.data));
         }
     }
 }

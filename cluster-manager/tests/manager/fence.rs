@@ -42,11 +42,11 @@ impl ManualAgent {
         Self { tx, down }
     }
 
-    async fn next<T>(&mut self, mut wanted: impl FnMut(Down) -> Option<T>) -> T {
+    async fn next<T>(&mut self, mut expected: impl FnMut(Down) -> Option<T>) -> T {
         loop {
             let message = tokio::time::timeout(std::time::Duration::from_secs(30), self.down.message());
             let message = message.await.expect("in time").expect("no error").expect("no end");
-            if let Some(found) = message.message.and_then(&mut wanted) {
+            if let Some(found) = message.message.and_then(&mut expected) {
                 return found;
             }
         }

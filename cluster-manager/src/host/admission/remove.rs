@@ -43,11 +43,11 @@ pub async fn remove(
 async fn check_removable(manager: &Manager, host: &Host) -> Result<(), Problem> {
     let instances = manager.store.instance_list_of_host(host.id).await.map_err(read_problem)?.len();
     if instances > 0 {
-        let noun = if instances == 1 { "instance" } else { "instances" };
+        let kind = if instances == 1 { "instance" } else { "instances" };
         return Err(Problem::new(
             ErrorKind::InvalidState,
             "host_in_use",
-            format!("host {} holds {instances} {noun}", host.name),
+            format!("host {} holds {instances} {kind}", host.name),
         )
         .with_hint(format!("cordon it (`iaasctl host cordon {}`), delete what is on it, then remove it", host.name)));
     }
