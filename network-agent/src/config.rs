@@ -1,6 +1,9 @@
 //! The section `[network]` of the configuration file.
 
-use crate::model::state::{HostFacts, Wiring};
+use crate::{
+    model::state::{HostFacts, Wiring},
+    nft::widest,
+};
 use domain::{HostId, network::Cidr};
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
@@ -102,7 +105,7 @@ impl Config {
         let underlay = Some(self.underlay_address).filter(|addr| !addr.is_loopback());
         let hosts = own.iter().copied().chain(underlay).map(Cidr::host);
         let all: BTreeSet<Cidr> = self.protected.iter().copied().chain(hosts).collect();
-        all.iter().copied().filter(|block| !all.iter().any(|other| other != block && other.covers(*block))).collect()
+        widest(&all).collect()
     }
 
     /// `own`: the host's addresses, which are protected without being configured.

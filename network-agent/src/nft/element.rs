@@ -13,7 +13,7 @@ pub enum Field {
     Link(String),
     Mac(MacAddr),
     Addr(IpAddr),
-    /// A block, in sets with intervals.
+    /// A whole block, which only sets with intervals hold.
     Block(Cidr),
 }
 

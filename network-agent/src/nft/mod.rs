@@ -18,7 +18,7 @@ use crate::model::{
 };
 use domain::{
     SecurityGroupId,
-    network::{Direction, Ethertype, Match, Protocol, Remote, SecurityRule},
+    network::{Cidr, Direction, Ethertype, Match, Protocol, Remote, SecurityRule},
 };
 use element::{Element, Field, Value};
 use port::{PortRules, memberships, port_rules};
@@ -38,10 +38,12 @@ pub enum DropReason {
     Rate,
     Transit,
     StaleNat,
+    /// Between a network and the outside, with an address that nothing translates.
+    NotRoutable,
 }
 
 impl DropReason {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Spoof,
         Self::DhcpServer,
         Self::RouterAdvertisement,
@@ -51,6 +53,7 @@ impl DropReason {
         Self::Rate,
         Self::Transit,
         Self::StaleNat,
+        Self::NotRoutable,
     ];
 
     #[must_use]
@@ -65,6 +68,7 @@ impl DropReason {
             Self::Rate => "rate",
             Self::Transit => "transit",
             Self::StaleNat => "stale_nat",
+            Self::NotRoutable => "not_routable",
         }
     }
 
@@ -115,16 +119,16 @@ pub fn shared_rules<'a>(
     let mut rules = Ruleset::default();
     declare_fixed(&mut rules);
     for block in &host.protected {
-        let set = if block.v4() { "protected4" } else { "protected6" };
-        rules.insert(Table::Inet, set, Element::key([Field::Block(*block)]));
+        rules.insert(Table::Inet, by_family(*block, "protected4", "protected6"), Element::key([Field::Block(*block)]));
     }
+    add_inside(&mut rules, desired_state, network);
     let mut used: BTreeSet<SecurityGroupId> = BTreeSet::new();
     for groups in profiles {
         let name = profile_name(groups);
         for (suffix, ingress) in [("in", true), ("out", false)] {
             let jumps = groups.iter().map(|id| format!("jump {}", names::group_chain(*id, ingress)));
-            let refuse = format!("meta mark set {:#x} accept", DropReason::SecurityGroup.mark());
-            rules.chains.insert(format!("{name}_{suffix}"), jumps.chain([refuse]).collect());
+            let rest = refuse(DropReason::SecurityGroup);
+            rules.chains.insert(format!("{name}_{suffix}"), jumps.chain([rest]).collect());
         }
         used.extend(groups.iter().copied());
     }
@@ -141,7 +145,7 @@ pub fn shared_rules<'a>(
 }
 
 /// Sets and maps that are always there: (table, name, type, map, intervals).
-const FIXED: [(Table, &str, &str, bool, bool); 18] = [
+const FIXED: [(Table, &str, &str, bool, bool); 23] = [
     (Table::Inet, "macs", "ifname . ether_addr", false, false),
     (Table::Inet, "guard4", "ifname . ether_addr . ipv4_addr", false, false),
     (Table::Inet, "guard6", "ifname . ether_addr . ipv6_addr", false, false),
@@ -149,6 +153,11 @@ const FIXED: [(Table, &str, &str, bool, bool); 18] = [
     (Table::Inet, "guard6x", "ifname . ether_addr . ipv6_addr", false, true),
     (Table::Inet, "ours4", "ipv4_addr", false, false),
     (Table::Inet, "ours6", "ipv6_addr", false, false),
+    (Table::Inet, "inside4", "ipv4_addr", false, true),
+    (Table::Inet, "inside6", "ipv6_addr", false, true),
+    (Table::Inet, "behind4", "ifname . ipv4_addr", false, true),
+    (Table::Inet, "behind6", "ifname . ipv6_addr", false, true),
+    (Table::Inet, "inner4", "ipv4_addr", false, false),
     (Table::Inet, "protected4", "ipv4_addr", false, true),
     (Table::Inet, "protected6", "ipv6_addr", false, true),
     (Table::Inet, "port_in", "ifname : verdict", true, false),
@@ -167,6 +176,38 @@ fn declare_fixed(rules: &mut Ruleset) {
         rules.declare(table, name, Head { map, kind, interval });
     }
     rules.chains.insert("source_nat".into(), Vec::new());
+    rules.chains.insert("leaving".into(), vec![refuse(DropReason::NotRoutable)]);
+}
+
+/// What a chain says of packets that it doesn't let pass.
+fn refuse(reason: DropReason) -> String {
+    format!("meta mark set {:#x} accept", reason.mark())
+}
+
+fn by_family(block: Cidr, v4: &'static str, v6: &'static str) -> &'static str {
+    if block.v4() { v4 } else { v6 }
+}
+
+/// The blocks that no other of them covers: intervals of one set must not overlap.
+pub(crate) fn widest(blocks: &BTreeSet<Cidr>) -> impl Iterator<Item = Cidr> {
+    blocks.iter().copied().filter(|block| !blocks.iter().any(|other| other != block && other.covers(*block)))
+}
+
+/// Whose addresses are at home on which side: the ranges that no packet from the outside comes from, and those behind each link to a
+/// peered network.
+fn add_inside(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network) {
+    let mut inside: BTreeSet<Cidr> = network.subnets.iter().map(|subnet| subnet.cidr).collect();
+    for peer in desired_state.peers_of(network) {
+        let behind: BTreeSet<Cidr> = peer.subnets.iter().map(|subnet| subnet.cidr).collect();
+        for block in widest(&behind) {
+            let key = [Field::Link(names::peer_link(peer.id)), Field::Block(block)];
+            rules.insert(Table::Inet, by_family(block, "behind4", "behind6"), Element::key(key));
+        }
+        inside.extend(behind);
+    }
+    for block in widest(&inside) {
+        rules.insert(Table::Inet, by_family(block, "inside4", "inside6"), Element::key([Field::Block(block)]));
+    }
 }
 
 fn profile_name(groups: &BTreeSet<SecurityGroupId>) -> String {
@@ -198,11 +239,15 @@ fn add_group(rules: &mut Ruleset, id: SecurityGroupId, group: Option<&SecurityGr
 fn rule_text(rule: &SecurityRule) -> String {
     let v4 = rule.ethertype == Ethertype::Ipv4;
     let ip = if v4 { "ip" } else { "ip6" };
-    let end = if rule.direction == Direction::Ingress { "saddr" } else { "daddr" };
+    let (end, link) = match rule.direction {
+        Direction::Ingress => ("saddr", "iifname"),
+        Direction::Egress => ("daddr", "oifname"),
+    };
     let mut parts = vec![match rule.remote {
         Remote::Any => format!("meta nfproto {}", if v4 { "ipv4" } else { "ipv6" }),
         Remote::Cidr(cidr) => format!("{ip} {end} {}", Field::Block(cidr)),
-        Remote::Group(id) => format!("{ip} {end} @{}", names::member_set(id, v4)),
+        // An address makes a member only together with the link: nobody outside is one.
+        Remote::Group(id) => format!("{link} != \"{}\" {ip} {end} @{}", names::UPLINK, names::member_set(id, v4)),
     }];
     if let Match::Protocol { protocol, ports, icmp_type, icmp_code } = rule.matches {
         match (protocol, ports, icmp_type) {
@@ -234,6 +279,8 @@ fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network,
     let uplink = network.uplink.as_ref().filter(|uplink| host.external.contains_key(&uplink.external_network));
     let Some(uplink) = uplink else { return };
     let mut texts = Vec::new();
+    // What `source_nat` and `floating_out` will translate, decided before they do.
+    let mut leaving = vec!["ip saddr @inner4 return".to_owned()];
     for (addr, _) in &uplink.addresses {
         let (family, ours) = if addr.is_ipv4() { ("ip", "ours4") } else { ("ip6", "ours6") };
         rules.insert(Table::Inet, ours, Element::key([Field::Addr(*addr)]));
@@ -241,9 +288,12 @@ fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network,
         let declared = texts.iter().any(|text: &String| text.starts_with(&format!("{family} ")));
         if uplink.source_nat && !declared {
             texts.push(format!("{family} saddr != @{ours} snat {family} to {addr}"));
+            leaving.push(format!("{family} saddr != @{ours} return"));
         }
     }
+    leaving.push(refuse(DropReason::NotRoutable));
     rules.chains.insert("source_nat".into(), texts);
+    rules.chains.insert("leaving".into(), leaving);
     for floating in desired_state.floating_ips_of(network.id) {
         if desired_state.floating_target(floating).is_none() {
             continue;
@@ -251,6 +301,7 @@ fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network,
         let (outer, inner) = (IpAddr::V4(floating.address), IpAddr::V4(floating.fixed_ip));
         rules.insert(Table::Inet, "ours4", Element::key([Field::Addr(outer)]));
         rules.insert(Table::Inet, "floating_in", Element::entry(Field::Addr(outer), Value::Addr(inner)));
+        rules.insert(Table::Inet, "inner4", Element::key([Field::Addr(inner)]));
         rules.insert(Table::Inet, "floating_out", Element::entry(Field::Addr(inner), Value::Addr(outer)));
     }
 }

@@ -5,6 +5,7 @@ use super::{
     element::{Element, Field, Value},
     profile_name,
     ruleset::{Limit, Table},
+    widest,
 };
 use crate::model::{names, object::Port};
 
@@ -45,10 +46,8 @@ fn add_guard(rules: &mut PortRules, port: &Port, link: &str) {
             rules.elements.push((Table::Inet, "guard6", element));
         }
     }
-    // Of nested blocks the widest alone: intervals of one set must not overlap.
-    let widest = port.allowed.iter().filter(|b| !port.allowed.iter().any(|o| o != *b && o.covers(**b)));
-    for block in widest {
-        let element = with(Field::Block(*block));
+    for block in widest(&port.allowed) {
+        let element = with(Field::Block(block));
         if block.v4() {
             rules.elements.push((Table::Arp, "guard4x", element.clone()));
             rules.elements.push((Table::Inet, "guard4x", element));

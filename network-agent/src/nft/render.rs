@@ -143,12 +143,17 @@ fn skeleton() -> String {
         .replace("<rate>", &mark(DropReason::Rate))
         .replace("<transit>", &mark(DropReason::Transit))
         .replace("<nat>", &mark(DropReason::StaleNat))
+        .replace("<private>", &mark(DropReason::NotRoutable))
 }
 
 const SKELETON: &str = r#"table inet iaas {
 	# Before connection tracking: a forged packet leaves no trace.
 	chain guard {
 		type filter hook prerouting priority -310; policy accept;
+		iifname "up" ip saddr @inside4 <spoof>
+		iifname "up" ip6 saddr @inside6 <spoof>
+		iifname "pr*" ip saddr @inside4 iifname . ip saddr != @behind4 <spoof>
+		iifname "pr*" ip6 saddr @inside6 iifname . ip6 saddr != @behind6 <spoof>
 		iifname != "t*" accept
 		udp sport 67 <dhcp>
 		udp sport 547 <dhcp>
@@ -184,6 +189,9 @@ const SKELETON: &str = r#"table inet iaas {
 	chain ingress {
 		type filter hook forward priority 1; policy accept;
 		meta mark & 0xffff0000 == 0xd0d00000 accept
+		# The outside meets translated addresses alone, in connections from before a change of translation too.
+		oifname "up" ct direction original ct status & snat == 0 jump leaving
+		iifname "up" ct direction original ct status & dnat == 0 <private>
 		ct state established,related accept
 		oifname vmap @port_in
 		oifname "t*" <group>

@@ -4,6 +4,7 @@ mod addressing;
 mod elements;
 mod forwarding;
 mod killed;
+mod matrix;
 mod outside;
 mod ports;
 mod restart;

@@ -316,6 +316,7 @@ pub struct TestPort {
     pub groups: Vec<SecurityGroupId>,
     pub hostname: String,
     pub rate: u64,
+    pub allowed: Vec<String>,
 }
 
 impl TestPort {
@@ -330,6 +331,7 @@ impl TestPort {
             groups: groups.to_vec(),
             hostname: format!("vm{n}"),
             rate: 0,
+            allowed: Vec::new(),
         }
     }
 
@@ -345,6 +347,7 @@ impl TestPort {
                 binding: Some(binding),
                 rate_limit: Some(pb::RateLimit { to_instance_bps: self.rate, from_instance_bps: self.rate }),
                 hostname: self.hostname.clone(),
+                allowed_addresses: self.allowed.clone(),
                 ..Default::default()
             }),
         )
@@ -364,7 +367,12 @@ impl TestPort {
     }
 
     pub fn remote(&self, network: NetworkId, host: &TestHost) -> sync::DesiredObject {
-        self.object(network, pb::port::Binding::RemoteUnderlay(host.config.underlay_address.to_string()))
+        self.remote_at(network, host.config.underlay_address)
+    }
+
+    /// Bound to a host that needn't have an agent.
+    pub fn remote_at(&self, network: NetworkId, underlay: IpAddr) -> sync::DesiredObject {
+        self.object(network, pb::port::Binding::RemoteUnderlay(underlay.to_string()))
     }
 
     pub fn gone(&self) -> sync::DesiredObject {

@@ -126,7 +126,8 @@ pub struct PortTrafficView {
     pub tx_bytes: u64,
     pub tx_packets: u64,
     /// Packets that were dropped, by reason: `spoof`, `dhcp_server`, `router_advertisement`, `security_group`, `protected` (addresses that
-    /// no instance may reach), `host` (services that the host doesn't offer), `rate`, `transit`, `stale_nat`.
+    /// no instance may reach), `host` (services that the host doesn't offer), `rate`, `transit`, `stale_nat`, `not_routable`
+    /// (a private address on its way between a network and the outside, which nothing translates).
     pub drops: BTreeMap<String, u64>,
 }
 
