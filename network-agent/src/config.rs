@@ -27,7 +27,7 @@ pub struct Config {
     pub port_socket: PathBuf,
     /// Where namespaces are mounted by name; iproute2's own directory, so that `ip netns` shows them.
     pub netns_dir: PathBuf,
-    /// What our namespaces' names begin with. Two agents on one machine need two.
+    /// What the names of our namespaces, and of our table in the host's, begin with: a letter. Two agents on one machine need two.
     pub prefix: String,
     /// The address that other hosts send this one's VXLAN packets to. Without one, a host is alone.
     pub underlay_address: IpAddr,
@@ -90,8 +90,9 @@ impl Config {
             "must be an absolute path of at most 107 bytes",
         );
         let plain = (1..=32).contains(&self.prefix.len())
+            && self.prefix.starts_with(|first: char| first.is_ascii_lowercase())
             && self.prefix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-        check(plain, "prefix", "must be 1 to 32 characters of a-z, 0-9 and '-'");
+        check(plain, "prefix", "must be 1 to 32 characters of a-z, 0-9 and '-', the first of them a letter");
         check((1350..=9216).contains(&self.underlay_mtu), "underlay_mtu", "must be from 1350 to 9216");
         check(self.vxlan_port != 0, "vxlan_port", "must not be 0");
         let interfaces = self.external.values().all(|name| (1..=15).contains(&name.len()));

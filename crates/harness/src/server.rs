@@ -153,6 +153,9 @@ impl Server {
                 anyhow::ensure!(removed.success(), "the namespace {name:?} can't be removed");
             }
         }
+        // Its table in this namespace, if it ran as root: it would keep others' tunnelled frames out.
+        let table = format!("{}_underlay", self.prefix);
+        let _ = Command::new("nft").args(["delete", "table", "inet", &table]).stderr(Stdio::null()).status();
         Ok(())
     }
 }

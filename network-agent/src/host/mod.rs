@@ -7,6 +7,7 @@
 pub mod reconcile;
 pub mod signal;
 pub mod tracked;
+mod underlay;
 
 use crate::{
     config::Config,

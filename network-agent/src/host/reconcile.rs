@@ -4,7 +4,7 @@
 //! and to derive only what changed. Every few seconds all is looked at anew (somebody may have changed it), and after any failure
 //! too: then the kernel is compared with the whole, derived from nothing but the desired_state.
 
-use super::{Host, lock, tracked::Affected};
+use super::{Host, lock, tracked::Affected, underlay::Underlay};
 use crate::{
     announce::announce,
     apply::{self, Applied, ApplyContext, namespace},
@@ -65,8 +65,13 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(host.config.audit_secs));
     tick.tick().await;
     host.refresh_own_addresses().await;
+    let mut underlay = Underlay::default();
+    underlay.follow(&host).await;
     loop {
-        for (id, number) in host.signal.take(&busy, PARALLEL - busy.len()) {
+        let taken = host.signal.take(&busy, PARALLEL - busy.len());
+        // What these rounds report as ready, other hosts can reach.
+        underlay.follow(&host).await;
+        for (id, number) in taken {
             busy.insert(id);
             let mut slot = slots.remove(&id).unwrap_or_default();
             if audits.remove(&id) {
@@ -85,6 +90,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
             () = host.signal.work() => {}
             _ = tick.tick() => {
                 host.refresh_own_addresses().await;
+                underlay.audit(&host).await;
                 audits.extend(slots.keys().copied());
                 host.signal.mark(slots.keys().copied().collect::<Vec<_>>());
             }

@@ -19,7 +19,7 @@ use super::{
 use crate::nft::{
     Remotes,
     element::Element,
-    port::{PortRules, memberships, port_rules},
+    port::{PortRules, memberships, port_rules, tunnel_sources},
     ruleset::{Head, Limit, Ruleset, Table},
     shared_rules,
 };
@@ -40,7 +40,7 @@ enum Source {
     /// A port's additional blocks: the lowest id wins.
     Blocks(Reverse<PortId>),
     Port(PortId),
-    /// A port's addresses as a member of groups, also of a peered network's port.
+    /// A port's addresses as a member of groups and as what its host's frames may say, also of a peered network's port.
     Member(PortId),
     Over,
 }
@@ -147,7 +147,8 @@ impl Model {
             let relevant = desired_state.ports.get(&id).filter(|port| is_relevant(desired_state, network, port));
             let items = relevant.map(|port| {
                 let element = |(set, element)| (Item::Element(Table::Inet, set, element), Value::Present);
-                memberships(port, &self.remotes).map(element).collect()
+                let sources = tunnel_sources(port).map(|(set, element)| (set.to_owned(), element));
+                memberships(port, &self.remotes).chain(sources).map(element).collect()
             });
             self.replace(Source::Member(id), items.unwrap_or_default(), &mut before);
         }

@@ -28,6 +28,8 @@ pub struct DesiredState {
     pub versions: BTreeMap<Key, Version>,
     by_network: BTreeMap<NetworkId, BTreeSet<PortId>>,
     floating_by_network: BTreeMap<NetworkId, BTreeSet<FloatingIpId>>,
+    /// How many ports are bound to each other host.
+    ports_by_underlay: BTreeMap<IpAddr, usize>,
 }
 
 impl DesiredState {
@@ -45,6 +47,9 @@ impl DesiredState {
                 let mut affected = self.remove_port(port.id);
                 affected.extend(self.with_peers(port.network_id));
                 self.by_network.entry(port.network_id).or_default().insert(port.id);
+                if let Some(underlay) = port.underlay() {
+                    *self.ports_by_underlay.entry(underlay).or_default() += 1;
+                }
                 self.ports.insert(port.id, Arc::new(port));
                 affected
             }
@@ -75,6 +80,14 @@ impl DesiredState {
         if let Some(ports) = self.by_network.get_mut(&port.network_id) {
             ports.remove(&id);
         }
+        if let Some(underlay) = port.underlay()
+            && let Some(count) = self.ports_by_underlay.get_mut(&underlay)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.ports_by_underlay.remove(&underlay);
+            }
+        }
         self.with_peers(port.network_id)
     }
 
@@ -98,6 +111,11 @@ impl DesiredState {
 
     pub fn floating_ips_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Arc<FloatingIp>> {
         self.floating_by_network.get(&network_id).into_iter().flatten().filter_map(|id| self.floating_ips.get(id))
+    }
+
+    /// The underlay addresses of the other hosts that ports are bound to.
+    pub fn remote_hosts(&self) -> impl Iterator<Item = IpAddr> {
+        self.ports_by_underlay.keys().copied()
     }
 
     /// The networks that `network` exchanges packets with: both declare it, and both are here.

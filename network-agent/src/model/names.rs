@@ -44,6 +44,12 @@ pub fn namespace(prefix: &str, id: NetworkId) -> String {
     format!("{prefix}-{}", id.0.simple())
 }
 
+/// The table in the host's own namespace that says whose tunnelled frames are taken.
+#[must_use]
+pub fn underlay_table(prefix: &str) -> String {
+    format!("{prefix}_underlay")
+}
+
 /// The network a namespace is of, if the name is one of ours.
 #[must_use]
 pub fn network_of(prefix: &str, namespace: &str) -> Option<NetworkId> {

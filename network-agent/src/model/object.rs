@@ -94,7 +94,7 @@ pub struct Subnet {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {
     pub external_network: String,
-    /// The addresses have prefix lengths.
+    /// The router's addresses, with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
     pub gateways: Vec<IpAddr>,
     pub source_nat: bool,
@@ -136,6 +136,15 @@ impl Port {
         match &self.binding {
             Binding::Local { instance_id, .. } => Some(*instance_id),
             Binding::Remote { .. } | Binding::Unbound => None,
+        }
+    }
+
+    /// The underlay address of the other host that it is bound to.
+    #[must_use]
+    pub fn underlay(&self) -> Option<IpAddr> {
+        match &self.binding {
+            Binding::Remote { underlay } => Some(*underlay),
+            Binding::Local { .. } | Binding::Unbound => None,
         }
     }
 }

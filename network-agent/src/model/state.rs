@@ -95,7 +95,7 @@ pub struct Link {
 pub enum Hop {
     /// Straight out of the link.
     Link(String),
-    /// The packet goes to a neighbour on the link.
+    /// A neighbour on the link passes it on.
     Via(IpAddr, String),
     /// It leads nowhere, and the sender gets an answer that says so.
     Unreachable,

@@ -10,21 +10,25 @@ pub mod element;
 pub mod port;
 pub mod render;
 pub mod ruleset;
+pub mod underlay;
 
 use crate::model::{
     DesiredState, names,
     object::{Network, SecurityGroup},
-    state::HostFacts,
+    state::{HostFacts, vtep_mac},
 };
 use domain::{
     SecurityGroupId,
     network::{Cidr, Direction, Ethertype, Match, Protocol, Remote, SecurityRule},
 };
 use element::{Element, Field, Value};
-use port::{PortRules, memberships, port_rules};
+use port::{PortRules, memberships, port_rules, tunnel_sources};
 use ruleset::{Head, Ruleset, Table};
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// Why a packet was dropped. The number is the low half of its mark on the way to the table that counts and drops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +108,9 @@ pub fn rules_of(desired_state: &DesiredState, network: &Network, host: &HostFact
         for (set, element) in memberships(port, &remotes) {
             rules.insert(Table::Inet, &set, element);
         }
+        for (set, element) in tunnel_sources(port) {
+            rules.insert(Table::Inet, set, element);
+        }
     }
     rules
 }
@@ -122,6 +129,7 @@ pub fn shared_rules<'a>(
         rules.insert(Table::Inet, by_family(*block, "protected4", "protected6"), Element::key([Field::Block(*block)]));
     }
     add_inside(&mut rules, desired_state, network);
+    add_tunnel_blocks(&mut rules, desired_state, network);
     let mut used: BTreeSet<SecurityGroupId> = BTreeSet::new();
     for groups in profiles {
         let name = profile_name(groups);
@@ -145,7 +153,7 @@ pub fn shared_rules<'a>(
 }
 
 /// Sets and maps that are always there: (table, name, type, map, intervals).
-const FIXED: [(Table, &str, &str, bool, bool); 23] = [
+const FIXED: [(Table, &str, &str, bool, bool); 29] = [
     (Table::Inet, "macs", "ifname . ether_addr", false, false),
     (Table::Inet, "guard4", "ifname . ether_addr . ipv4_addr", false, false),
     (Table::Inet, "guard6", "ifname . ether_addr . ipv6_addr", false, false),
@@ -153,6 +161,12 @@ const FIXED: [(Table, &str, &str, bool, bool); 23] = [
     (Table::Inet, "guard6x", "ifname . ether_addr . ipv6_addr", false, true),
     (Table::Inet, "ours4", "ipv4_addr", false, false),
     (Table::Inet, "ours6", "ipv6_addr", false, false),
+    (Table::Inet, "hosts", "ether_addr", false, false),
+    (Table::Inet, "remote4", "ether_addr . ipv4_addr", false, false),
+    (Table::Inet, "remote6", "ether_addr . ipv6_addr", false, false),
+    (Table::Inet, "remote4x", "ether_addr . ipv4_addr", false, true),
+    (Table::Inet, "remote6x", "ether_addr . ipv6_addr", false, true),
+    (Table::Inet, "gateways6", "ipv6_addr", false, false),
     (Table::Inet, "inside4", "ipv4_addr", false, true),
     (Table::Inet, "inside6", "ipv6_addr", false, true),
     (Table::Inet, "behind4", "ifname . ipv4_addr", false, true),
@@ -207,6 +221,27 @@ fn add_inside(rules: &mut Ruleset, desired_state: &DesiredState, network: &Netwo
     }
     for block in widest(&inside) {
         rules.insert(Table::Inet, by_family(block, "inside4", "inside6"), Element::key([Field::Block(block)]));
+    }
+    let subnets = desired_state.peers_of(network).flat_map(|peer| &peer.subnets).chain(&network.subnets);
+    for gateway in subnets.map(|subnet| subnet.gateway).filter(IpAddr::is_ipv6) {
+        rules.insert(Table::Inet, "gateways6", Element::key([Field::Addr(gateway)]));
+    }
+}
+
+/// The blocks that ports elsewhere may send from besides their own addresses. Ports of one host share its MAC, and so one set of blocks that
+/// must not overlap: that makes them a matter of all ports together.
+fn add_tunnel_blocks(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network) {
+    let networks = desired_state.peers_of(network).map(|peer| peer.id).chain([network.id]);
+    let ports = networks.flat_map(|id| desired_state.ports_of(id)).filter(|port| !port.allowed.is_empty());
+    let mut blocks: BTreeMap<IpAddr, BTreeSet<Cidr>> = BTreeMap::new();
+    for (underlay, port) in ports.filter_map(|port| Some((port.underlay()?, port))) {
+        blocks.entry(underlay).or_default().extend(&port.allowed);
+    }
+    for (underlay, blocks) in blocks {
+        for block in widest(&blocks) {
+            let key = [Field::Mac(vtep_mac(underlay)), Field::Block(block)];
+            rules.insert(Table::Inet, by_family(block, "remote4x", "remote6x"), Element::key(key));
+        }
     }
 }
 

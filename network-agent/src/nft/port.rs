@@ -7,7 +7,7 @@ use super::{
     ruleset::{Limit, Table},
     widest,
 };
-use crate::model::{names, object::Port};
+use crate::model::{names, object::Port, state::vtep_mac};
 
 #[derive(Debug, Default)]
 pub struct PortRules {
@@ -71,6 +71,18 @@ fn add_limits(rules: &mut PortRules, port: &Port, link: &str) {
         let element = Element::entry(Field::Link(link.to_owned()), Value::Limit(name));
         rules.elements.push((Table::Inet, set, element));
     }
+}
+
+/// What frames from the host that the port is bound to may say: the MAC of that host's end of the tunnel, together with the port's
+/// addresses. Nothing for a port that is bound here or nowhere.
+pub fn tunnel_sources(port: &Port) -> impl Iterator<Item = (&'static str, Element)> {
+    port.underlay().map(vtep_mac).into_iter().flat_map(|mac| {
+        let addresses = port.fixed_ips.iter().map(move |addr| {
+            let set = if addr.is_ipv4() { "remote4" } else { "remote6" };
+            (set, Element::key([Field::Mac(mac), Field::Addr(*addr)]))
+        });
+        addresses.chain([("hosts", Element::key([Field::Mac(mac)]))])
+    })
 }
 
 /// The port's addresses in the sets of those of its groups that rules name. Ports count wherever they are bound.

@@ -147,6 +147,16 @@ fn skeleton() -> String {
 }
 
 const SKELETON: &str = r#"table inet iaas {
+	# A host speaks for the ports that are bound to it, and its router for itself: what it answers to packets that it can't deliver.
+	chain tunnel {
+		ether saddr . ip saddr @remote4 accept
+		ether saddr . ip6 saddr @remote6 accept
+		ether saddr . ip saddr @remote4x accept
+		ether saddr . ip6 saddr @remote6x accept
+		ether saddr @hosts ip6 saddr fe80::/10 accept
+		ether saddr @hosts ip6 saddr @gateways6 icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } accept
+		<spoof>
+	}
 	# Before connection tracking: a forged packet leaves no trace.
 	chain guard {
 		type filter hook prerouting priority -310; policy accept;
@@ -154,6 +164,7 @@ const SKELETON: &str = r#"table inet iaas {
 		iifname "up" ip6 saddr @inside6 <spoof>
 		iifname "pr*" ip saddr @inside4 iifname . ip saddr != @behind4 <spoof>
 		iifname "pr*" ip6 saddr @inside6 iifname . ip6 saddr != @behind6 <spoof>
+		iifname "vx" jump tunnel
 		iifname != "t*" accept
 		udp sport 67 <dhcp>
 		udp sport 547 <dhcp>

@@ -3,10 +3,11 @@
 use super::{DB, NET, WEB, desired_state, host, port, port_id, rule, tcp};
 use crate::{
     model::{
-        object::{Object, SecurityGroup},
+        object::{Object, Port, SecurityGroup},
         state::{NsState, namespace_state},
     },
     nft::{
+        batch,
         difference::difference,
         render::{render_changes, render_full},
         ruleset::Ruleset,
@@ -53,6 +54,21 @@ fn a_port_more_is_elements_alone() {
     let delta = delta(&before, &after);
     insta::assert_snapshot!(delta);
     assert!(delta.lines().all(|line| line.starts_with("add element ")));
+}
+
+#[test]
+fn a_port_elsewhere_with_its_blocks_is_elements_alone() {
+    let before = desired_state();
+    let mut after = before.clone();
+    let blocks = |blocks: &[&str]| blocks.iter().map(|block| block.parse().expect("cidr")).collect();
+    // One host's blocks are one set: of nested ones of two ports the widest alone.
+    after.put(Object::Port(Port { allowed: blocks(&["10.7.1.0/24", "fd00:7::/48"]), ..port(8, &[WEB], true) }));
+    after.put(Object::Port(Port { allowed: blocks(&["10.7.0.0/16"]), ..port(9, &[WEB], true) }));
+    let changes = difference(&state(&before).rules, &state(&after).rules);
+    let delta = render_changes(&changes);
+    insta::assert_snapshot!(delta);
+    assert!(delta.lines().all(|line| line.starts_with("add element ")));
+    assert!(batch::encode(&changes, 1).is_some(), "without an nft");
 }
 
 #[test]

@@ -187,6 +187,8 @@ proptest! {
             let by_reference = plan(&now, &known, Some(&known.rules));
             prop_assert_eq!(plan(&after, &before, Some(&before.rules)), by_reference);
             prop_assert_eq!(model.whole(), now.clone());
+            let bound: BTreeSet<IpAddr> = desired_state.ports.values().filter_map(|port| port.underlay()).collect();
+            prop_assert_eq!(desired_state.remote_hosts().collect::<BTreeSet<_>>(), bound);
             view.update(&desired_state, &network, scope);
             prop_assert_eq!(answers(&view), answers(&View::new(&desired_state, &network)));
             known = now;

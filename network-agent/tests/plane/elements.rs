@@ -60,6 +60,8 @@ async fn both_ways_to_write_elements_leave_the_same_rules_and_a_stranger_is_noti
     let a = TestPort { rate: 80_000_000, ..TestPort::new(1, &["10.0.0.5", "fd00::5"], &[sg]) };
     let b = TestPort { rate: 8_000_000, ..TestPort::new(2, &["10.0.0.6", "fd00::6"], &[sg]) };
     let c = TestPort::new(3, &["10.0.0.7"], &[sg]);
+    let there = "10.255.0.2".parse().expect("ip");
+    let d = TestPort::new(4, &["10.0.0.8", "fd00::8"], &[sg]);
     let base = [network(net, 100, &["10.0.0.0/24", "fd00::/64"], &[], Some(uplink(11))), group(sg, 1, &open_rules())];
     let fip = FloatingIpId::new();
     let faster = TestPort { rate: 160_000_000, ..a.clone() };
@@ -69,13 +71,18 @@ async fn both_ways_to_write_elements_leave_the_same_rules_and_a_stranger_is_noti
         rules(
             &[
                 &base[..],
-                &[faster.local(net), with_allowed(b.local(net), wide), floating(fip, 1, net, &faster, "203.0.113.50")],
+                &[
+                    faster.local(net),
+                    with_allowed(b.local(net), wide),
+                    with_allowed(d.remote_at(net, there), wide),
+                    floating(fip, 1, net, &faster, "203.0.113.50"),
+                ],
             ]
             .concat(),
             &[&faster, &b],
             net,
         ),
-        rules(&[&base[..], &[c.local(net), b.local(net)]].concat(), &[&b], net),
+        rules(&[&base[..], &[c.local(net), b.local(net), d.remote_at(net, there)]].concat(), &[&b], net),
     ];
     let dir = Path::new("/run/netns");
     let (one, two) = (lab.ns("batch"), lab.ns("text"));

@@ -10,3 +10,4 @@ mod ports;
 mod restart;
 mod rig;
 mod rules;
+mod underlay;

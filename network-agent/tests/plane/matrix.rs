@@ -84,7 +84,7 @@ const fn end(name: &'static str, honest: [bool; 2], member: bool, inside: bool) 
     End { name, honest, member, inside }
 }
 
-const SOURCES: [End; 13] = [
+const SOURCES: [End; 18] = [
     end("member here", BOTH, true, true),
     end("stranger here", BOTH, false, true),
     end("member elsewhere", BOTH, true, true),
@@ -98,6 +98,13 @@ const SOURCES: [End; 13] = [
     end("outside", FIRST, false, false),
     end("outside, untranslated", NEITHER, false, false),
     end("outside, forged", NEITHER, true, true),
+    // From 10.255.0.3, to which a member is bound: with its address, with an allowed one, and with one of a port that is elsewhere.
+    end("tunnel", BOTH, true, true),
+    end("tunnel, allowed", BOTH, false, false),
+    end("tunnel, not held", NEITHER, true, true),
+    // With the second host's address and MAC, from 10.255.0.3, and from an address that isn't of the fleet.
+    end("tunnel, another host's MAC", NEITHER, true, true),
+    end("tunnel, foreign", NEITHER, true, true),
 ];
 
 const DESTINATIONS: [End; 6] = [
@@ -260,7 +267,10 @@ async fn world() -> World {
     let far_member = TestPort::new(8, &["10.0.0.8", "fd00::8"], &[trusted, open]);
     let far_stranger = TestPort::new(9, &["10.0.0.9", "fd00::9"], &[open]);
     // On a host that has no agent, but an address of the fleet: 10.255.0.3.
-    let by_hand = TestPort::new(10, &["10.0.0.10", "fd00::a"], &[trusted]);
+    let by_hand = TestPort {
+        allowed: vec!["192.0.2.0/24".to_owned(), "2001:db8:9::/48".to_owned()],
+        ..TestPort::new(10, &["10.0.0.10", "fd00::a"], &[trusted])
+    };
     let peered = TestPort { allowed: anything(), ..TestPort::new(11, &["10.9.0.5", "fd09::5"], &[trusted, open]) };
     let far_peered = TestPort::new(12, &["10.9.0.6", "fd09::6"], &[trusted, open]);
     let same = TestPort::new(13, &["10.0.0.6", "fd00::6"], &[foreign]);
@@ -351,8 +361,17 @@ impl World {
             "outside" => socket(name, of("203.0.113.1", "2001:db8::1"), public),
             "outside, untranslated" => socket("outside", of("203.0.113.1", "2001:db8::1"), private),
             "outside, forged" => socket("outside", claimed, public),
+            "tunnel" => self.tunnel("10.255.0.3", "10.255.0.3", of("10.0.0.10", "fd00::a"), private),
+            "tunnel, allowed" => self.tunnel("10.255.0.3", "10.255.0.3", of("192.0.2.9", "2001:db8:9::9"), private),
+            "tunnel, not held" => self.tunnel("10.255.0.3", "10.255.0.3", claimed, private),
+            "tunnel, another host's MAC" => self.tunnel("10.255.0.3", "10.255.0.2", of("10.0.0.8", "fd00::8"), private),
+            "tunnel, foreign" => self.tunnel("10.255.0.99", "10.255.0.2", of("10.0.0.8", "fd00::8"), private),
             name => panic!("{name} has no way to send"),
         }
+    }
+
+    fn tunnel(&self, outer: &str, speaks_for: &str, from: IpAddr, to: IpAddr) -> Origin {
+        Origin::Tunnel { ns: self.ns("tunnel"), outer: ip(outer), mac: vtep_mac(ip(speaks_for)), from, to }
     }
 
     fn address(name: &str, family: usize) -> IpAddr {
@@ -421,7 +440,7 @@ async fn every_kind_of_source_meets_every_kind_of_rule() {
     }
     assert!(bad.is_empty(), "{} of {token} are wrong:\n{}", bad.len(), bad.join("\n"));
     // (cases, of which pass): an empty table would prove nothing.
-    assert_eq!(passed, BTreeMap::from([("ingress", (104, 30)), ("egress", (48, 23))]));
+    assert_eq!(passed, BTreeMap::from([("ingress", (144, 38)), ("egress", (48, 23))]));
     drop(world.lab);
 }
 
