@@ -153,7 +153,7 @@ pub fn shared_rules<'a>(
 }
 
 /// Sets and maps that are always there: (table, name, type, map, intervals).
-const FIXED: [(Table, &str, &str, bool, bool); 29] = [
+const FIXED: [(Table, &str, &str, bool, bool); 30] = [
     (Table::Inet, "macs", "ifname . ether_addr", false, false),
     (Table::Inet, "guard4", "ifname . ether_addr . ipv4_addr", false, false),
     (Table::Inet, "guard6", "ifname . ether_addr . ipv6_addr", false, false),
@@ -172,6 +172,7 @@ const FIXED: [(Table, &str, &str, bool, bool); 29] = [
     (Table::Inet, "behind4", "ifname . ipv4_addr", false, true),
     (Table::Inet, "behind6", "ifname . ipv6_addr", false, true),
     (Table::Inet, "inner4", "ipv4_addr", false, false),
+    (Table::Inet, "floats4", "ifname . ipv4_addr", false, false),
     (Table::Inet, "protected4", "ipv4_addr", false, true),
     (Table::Inet, "protected6", "ipv6_addr", false, true),
     (Table::Inet, "port_in", "ifname : verdict", true, false),
@@ -315,7 +316,11 @@ fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network,
     let Some(uplink) = uplink else { return };
     let mut texts = Vec::new();
     // What `source_nat` and `floating_out` will translate, decided before they do.
-    let mut leaving = vec!["ip saddr @inner4 return".to_owned()];
+    let mut leaving = vec![
+        "iifname . ip saddr @floats4 return".to_owned(),
+        // Another port would be taken for the one that has the floating IP.
+        format!("ip saddr @inner4 {}", refuse(DropReason::NotRoutable)),
+    ];
     for (addr, _) in &uplink.addresses {
         let (family, ours) = if addr.is_ipv4() { ("ip", "ours4") } else { ("ip6", "ours6") };
         rules.insert(Table::Inet, ours, Element::key([Field::Addr(*addr)]));
@@ -330,13 +335,13 @@ fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network,
     rules.chains.insert("source_nat".into(), texts);
     rules.chains.insert("leaving".into(), leaving);
     for floating in desired_state.floating_ips_of(network.id) {
-        if desired_state.floating_target(floating).is_none() {
-            continue;
-        }
+        let Some(port) = desired_state.floating_target(floating) else { continue };
         let (outer, inner) = (IpAddr::V4(floating.address), IpAddr::V4(floating.fixed_ip));
         rules.insert(Table::Inet, "ours4", Element::key([Field::Addr(outer)]));
         rules.insert(Table::Inet, "floating_in", Element::entry(Field::Addr(outer), Value::Addr(inner)));
         rules.insert(Table::Inet, "inner4", Element::key([Field::Addr(inner)]));
+        let sender = [Field::Link(names::port_link(port.id)), Field::Addr(inner)];
+        rules.insert(Table::Inet, "floats4", Element::key(sender));
         rules.insert(Table::Inet, "floating_out", Element::entry(Field::Addr(inner), Value::Addr(outer)));
     }
 }

@@ -160,6 +160,7 @@ const SKELETON: &str = r#"table inet iaas {
 	# Before connection tracking: a forged packet leaves no trace.
 	chain guard {
 		type filter hook prerouting priority -310; policy accept;
+		# Whose addresses are at home elsewhere: nobody outside is of this network, nor is a peered network of a third.
 		iifname "up" ip saddr @inside4 <spoof>
 		iifname "up" ip6 saddr @inside6 <spoof>
 		iifname "pr*" ip saddr @inside4 iifname . ip saddr != @behind4 <spoof>
@@ -200,7 +201,7 @@ const SKELETON: &str = r#"table inet iaas {
 	chain ingress {
 		type filter hook forward priority 1; policy accept;
 		meta mark & 0xffff0000 == 0xd0d00000 accept
-		# The outside meets translated addresses alone, in connections from before a change of translation too.
+		# The outside meets translated addresses alone. What is translated already goes on as it began.
 		oifname "up" ct direction original ct status & snat == 0 jump leaving
 		iifname "up" ct direction original ct status & dnat == 0 <private>
 		ct state established,related accept

@@ -5,8 +5,8 @@
 //! more came.
 
 use crate::rig::{
-    Lab, TIMEOUT, TestHost, TestPort, floating, group, inside, must, network, network_at, open_rules, root, rule,
-    uplink,
+    Lab, TIMEOUT, TestHost, TestPort, eventually, floating, group, inside, must, network, network_at, open_rules, root,
+    rule, run, uplink,
 };
 use domain::{
     FloatingIpId, NetworkId, SecurityGroupId,
@@ -470,7 +470,8 @@ async fn only_translated_sources_leave() {
         host.acquire(port).await;
         guests.insert(name, lab.static_guest(&host, net, port).ns);
     }
-    let forged = ["198.51.100.9", "10.0.0.99", "203.0.113.11", "203.0.113.50", "2001:db8:7::9", "2001:db8::11"];
+    let forged =
+        ["10.0.0.6", "198.51.100.9", "10.0.0.99", "203.0.113.11", "203.0.113.50", "2001:db8:7::9", "2001:db8::11"];
     for (name, addrs) in [("wide", &forged[..]), ("plain", &["198.51.100.9", "2001:db8:7::9"][..])] {
         for addr in addrs {
             let nodad = if addr.contains(':') { "nodad" } else { "" };
@@ -481,7 +482,7 @@ async fn only_translated_sources_leave() {
     let outside = Inbox::new(&lab.outside());
     // (who, its source, what the outside sees with source NAT and without).
     let router = Some(["203.0.113.11", "2001:db8::11"]);
-    let cases: [(&str, &str, [Option<&str>; 2]); 13] = [
+    let cases: [(&str, &str, [Option<&str>; 2]); 14] = [
         ("plain", "10.0.0.5", [router.map(|r| r[0]), None]),
         ("plain", "fd00::5", [router.map(|r| r[1]), None]),
         ("plain", "198.51.100.9", [None, None]),
@@ -490,6 +491,8 @@ async fn only_translated_sources_leave() {
         ("floats", "fd00::6", [router.map(|r| r[1]), None]),
         ("wide", "10.0.0.7", [router.map(|r| r[0]), None]),
         ("wide", "198.51.100.9", [router.map(|r| r[0]), None]),
+        // The address that a floating IP of another port stands for.
+        ("wide", "10.0.0.6", [None, None]),
         ("wide", "10.0.0.99", [router.map(|r| r[0]), None]),
         ("wide", "2001:db8:7::9", [router.map(|r| r[1]), None]),
         // The router's own, and another port's floating IP.
@@ -515,6 +518,11 @@ async fn only_translated_sources_leave() {
             assert_eq!(arrived.get(token), expected.get(token), "{name}");
         }
         received += arrived.len();
+        // Replies of connections from elsewhere: from the outside, and from a neighbour by the floating IP.
+        for (from, ns) in [("outside", lab.outside()), ("plain", guests["plain"].clone())] {
+            let ping = format!("ip netns exec {ns} ping -n -c 1 -W 1 203.0.113.50");
+            eventually(&format!("{from} reaches the floating IP, source NAT {source_nat}"), || run(&ping).0);
+        }
     }
-    assert_eq!((token, received), (26, 9));
+    assert_eq!((token, received), (28, 9));
 }
