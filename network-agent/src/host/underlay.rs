@@ -1,5 +1,5 @@
-//! Keeps the host's own rules about the tunnel ([`crate::nft::underlay`]): written anew at the start, followed host by host, and put back
-//! when the audit finds that somebody else changed them.
+//! Keeps the host's own rules about the tunnel ([`crate::nft::underlay`]): written anew at the start, followed host by host, and put
+//! back when the audit finds that somebody else changed them.
 //!
 //! The kernel's generation of rules says nothing here: others write their own tables into this namespace all the time. So the audit
 //! compares what nft lists with what it listed after our last change.

@@ -1,5 +1,9 @@
 //! The rules of a namespace: what follows from networks, ports and groups ([`rules_of`]), and its text ([`render`]). Pure.
 //!
+//! An address proves nothing by itself: every project may have the same ranges. It counts together with the link that a packet came
+//! by: a port's with its own link and MAC, a peered network's with the link to it, a remote port's with its host's end of the tunnel
+//! ([`underlay`]). From the uplink come no members, and no private address leaves there untranslated.
+//!
 //! Ports that are in the same groups share one chain per direction (a *profile*), and a verdict map leads from the interface's name
 //! to it: a port is a handful of set elements and no chain of its own, a packet costs the same whether there is one port or a
 //! thousand, and most changes are elements alone. A chain per port was rejected for its cost: a thousand ports, two thousand chains.
@@ -229,8 +233,8 @@ fn add_inside(rules: &mut Ruleset, desired_state: &DesiredState, network: &Netwo
     }
 }
 
-/// The blocks that ports elsewhere may send from besides their own addresses. Ports of one host share its MAC, and so one set of blocks that
-/// must not overlap: that makes them a matter of all ports together.
+/// The blocks that ports elsewhere may send from besides their own addresses. Ports of one host share its MAC, and so one set of
+/// blocks that must not overlap: that makes them a matter of all ports together.
 fn add_tunnel_blocks(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network) {
     let networks = desired_state.peers_of(network).map(|peer| peer.id).chain([network.id]);
     let ports = networks.flat_map(|id| desired_state.ports_of(id)).filter(|port| !port.allowed.is_empty());

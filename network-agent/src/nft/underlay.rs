@@ -1,15 +1,15 @@
 //! The rules in the host's own namespace: whose tunnelled frames this host takes.
 //!
-//! The problem: the kernel's VXLAN socket listens on every address of the host and takes frames from anybody, and a network's number and
-//! MACs are no secrets. In the network's namespace only the inner MAC says which host a frame is from. So before the socket, a frame must
-//! come from a host that the desired state names, by the device that leads to it, and with the MAC of that host's end of the tunnel:
-//! outer address and inner MAC are one element of one set. Without other hosts nothing is taken.
+//! The problem: the kernel's VXLAN socket listens on every address of the host and takes frames from anybody, and a network's number
+//! and MACs are no secrets. In the network's namespace only the inner MAC says which host a frame is from. So before the socket, a
+//! frame must come from a host that the desired state names, by the device that leads to it, and with the MAC of that host's end of
+//! the tunnel: outer address and inner MAC are one element of one set. Without other hosts nothing is taken.
 //!
 //! A rule in `prerouting` was rejected: there a fragment has no UDP header yet. An address filter alone was rejected too: one
 //! host of the fleet could speak with another's MAC.
 //!
-//! What remains: the outer address is as good as the underlay. Whoever can send from a host's underlay address on the device that leads
-//! to it is that host, and what is sent between hosts can be read on the way.
+//! What remains: the outer address is as good as the underlay. Whoever can send from a host's underlay address on the device that
+//! leads to it is that host, and what is sent between hosts can be read on the way.
 
 use crate::model::state::vtep_mac;
 use std::{collections::BTreeSet, fmt::Write, net::IpAddr};

@@ -1,8 +1,9 @@
-//! Who passes whom: every kind of source and of destination, behind every kind of rule, in both families and directions, with packets.
+//! Who passes whom: every kind of source and of destination, behind every kind of rule, in both families and directions, with
+//! packets.
 //!
 //! What a packet claims to be and what it is are two columns of a table; the oracle below reads that table and knows nothing of sets,
-//! chains and links. All packets of a round are sent first. The round ends when all that must arrive did, and a while after that nothing
-//! more came.
+//! chains and links. All packets of a round are sent first. The round ends when all that must arrive did, and a while after that
+//! nothing more came.
 
 use crate::rig::{
     Lab, TIMEOUT, TestHost, TestPort, eventually, floating, group, inside, must, network, network_at, open_rules, root,
@@ -84,7 +85,7 @@ const fn end(name: &'static str, honest: [bool; 2], member: bool, inside: bool) 
     End { name, honest, member, inside }
 }
 
-const SOURCES: [End; 18] = [
+const SOURCES: [End; 19] = [
     end("member here", BOTH, true, true),
     end("stranger here", BOTH, false, true),
     end("member elsewhere", BOTH, true, true),
@@ -105,6 +106,8 @@ const SOURCES: [End; 18] = [
     // With the second host's address and MAC, from 10.255.0.3, and from an address that isn't of the fleet.
     end("tunnel, another host's MAC", NEITHER, true, true),
     end("tunnel, foreign", NEITHER, true, true),
+    // As 10.255.0.3, but by the external network.
+    end("tunnel, by another device", NEITHER, true, true),
 ];
 
 const DESTINATIONS: [End; 6] = [
@@ -319,12 +322,16 @@ async fn world() -> World {
         must(&format!("ip -n {ns} addr add 10.0.0.6/32 dev lo && ip -n {ns} addr add fd00::6/128 dev lo nodad"));
     }
     let (outside, rogue, fabric) = (lab.outside(), lab.ns("rogue"), lab.ns("fab"));
+    let host = &h1.ns;
     let router = MacAddr([2, 0, 0, 0, 2, 11]).link_local();
     must(&format!(
         "ip -n {outside} addr add 2001:db8::1/64 dev eth0 nodad && \
          ip -n {outside} addr add 10.0.0.6/32 dev lo && ip -n {outside} addr add fd00::6/128 dev lo nodad && \
          ip -n {outside} route add 10.0.0.5/32 via 203.0.113.11 && \
          ip -n {outside} route add fd00::5/128 via {router} dev eth0 && \
+         ip -n {host} addr add 203.0.113.201/24 dev br-ext && \
+         ip -n {outside} addr add 10.255.0.3/32 dev lo && \
+         ip -n {outside} route add 10.255.0.1/32 via 203.0.113.201 && \
          ip netns add {rogue} && ip -n {fabric} link add ur type veth peer name un0 netns {rogue} && \
          ip -n {fabric} link set ur master br0 up && ip -n {rogue} link set un0 up && \
          ip -n {rogue} addr add 10.255.0.3/24 dev un0 && ip -n {rogue} addr add 10.255.0.99/24 dev un0"
@@ -365,6 +372,13 @@ impl World {
             "tunnel, allowed" => self.tunnel("10.255.0.3", "10.255.0.3", of("192.0.2.9", "2001:db8:9::9"), private),
             "tunnel, not held" => self.tunnel("10.255.0.3", "10.255.0.3", claimed, private),
             "tunnel, another host's MAC" => self.tunnel("10.255.0.3", "10.255.0.2", of("10.0.0.8", "fd00::8"), private),
+            "tunnel, by another device" => Origin::Tunnel {
+                ns: self.ns("outside"),
+                outer: ip("10.255.0.3"),
+                mac: vtep_mac(ip("10.255.0.3")),
+                from: of("10.0.0.10", "fd00::a"),
+                to: private,
+            },
             "tunnel, foreign" => self.tunnel("10.255.0.99", "10.255.0.2", of("10.0.0.8", "fd00::8"), private),
             name => panic!("{name} has no way to send"),
         }
@@ -440,7 +454,7 @@ async fn every_kind_of_source_meets_every_kind_of_rule() {
     }
     assert!(bad.is_empty(), "{} of {token} are wrong:\n{}", bad.len(), bad.join("\n"));
     // (cases, of which pass): an empty table would prove nothing.
-    assert_eq!(passed, BTreeMap::from([("ingress", (144, 38)), ("egress", (48, 23))]));
+    assert_eq!(passed, BTreeMap::from([("ingress", (152, 38)), ("egress", (48, 23))]));
     drop(world.lab);
 }
 
