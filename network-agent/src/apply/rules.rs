@@ -47,8 +47,8 @@ pub fn write(socket: &mut Nfnetlink, rules: &Rules, known: u32) -> Result<u32, R
     Ok(next_generation(before))
 }
 
-/// The kernel leaves out 0.
-fn next_generation(generation: u32) -> u32 {
+/// The generation after one more transaction: the kernel leaves out 0.
+pub fn next_generation(generation: u32) -> u32 {
     generation.wrapping_add(1).max(1)
 }
 

@@ -8,7 +8,7 @@ use super::Host;
 use crate::{
     apply::{
         chain,
-        rules::{load, run_nft},
+        rules::{load, next_generation, run_nft},
     },
     link::netns::NetnsError,
     model::names,
@@ -18,8 +18,9 @@ use std::{collections::BTreeSet, io, net::IpAddr};
 
 #[derive(Debug, Default)]
 pub(super) struct Underlay {
-    /// The hosts in the kernel's table and how nft lists it; None before it is written, and after a failure.
-    written: Option<(BTreeSet<IpAddr>, Listing)>,
+    /// The hosts in the kernel's table and how nft lists it; None before it is written, and after a failure. The listing isn't known when
+    /// somebody else changed rules while ours were written.
+    written: Option<(BTreeSet<IpAddr>, Option<Listing>)>,
     /// The last try failed, and a warning says so.
     failing: bool,
 }
@@ -69,10 +70,12 @@ impl Underlay {
         if let Some((_, known)) = &self.written {
             let table = names::underlay_table(&host.config.prefix);
             let found = flatten(host.worker.run(move |_| list(&table)).await);
-            if found.as_ref().ok() != Some(known) {
-                tracing::warn!(
-                    "somebody else changed the rules about other hosts' tunnelled frames: they are written anew"
-                );
+            if known.is_none() || found.as_ref().ok() != known.as_ref() {
+                if known.is_some() {
+                    tracing::warn!(
+                        "somebody else changed the rules about other hosts' tunnelled frames: they are written anew"
+                    );
+                }
                 self.written = None;
             }
         }
@@ -80,9 +83,16 @@ impl Underlay {
     }
 }
 
-async fn write(host: &Host, table: &str, text: String) -> Result<Listing, String> {
+async fn write(host: &Host, table: &str, text: String) -> Result<Option<Listing>, String> {
     let table = table.to_owned();
-    flatten(host.worker.run(move |_| load(&text).and_then(|()| list(&table))).await)
+    let written = host.worker.run(move |inside| {
+        let before = inside.rules.generation()?;
+        load(&text)?;
+        let listing = list(&table)?;
+        // What a stranger did between the two would be taken for ours.
+        Ok((inside.rules.generation()? == next_generation(before)).then_some(listing))
+    });
+    flatten(written.await)
 }
 
 /// Without the counters.

@@ -8,7 +8,7 @@ use network_agent::{
 };
 
 fn listed(host: &TestHost) -> String {
-    run(&format!("ip netns exec {} nft list table inet {}", host.ns, names::underlay_table(&host.config.prefix))).1
+    run(&format!("ip netns exec {} nft -s list table inet {}", host.ns, names::underlay_table(&host.config.prefix))).1
 }
 
 #[tokio::test(flavor = "multi_thread")]
