@@ -6,14 +6,12 @@
 
 use super::Host;
 use crate::{
-    apply::{
-        chain,
-        rules::{load, next_generation, run_nft},
-    },
+    apply::rules::{load, next_generation, run_nft},
     link::netns::NetnsError,
     model::names,
     nft::underlay::{render_difference, render_table},
 };
+use service_kit::error_chain;
 use std::{collections::BTreeSet, io, net::IpAddr};
 
 #[derive(Debug, Default)]
@@ -107,7 +105,7 @@ fn list(table: &str) -> io::Result<Listing> {
 fn flatten<T>(result: Result<io::Result<T>, NetnsError>) -> Result<T, String> {
     match result {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(chain(&error)),
-        Err(error) => Err(chain(&error)),
+        Ok(Err(error)) => Err(error_chain(&error)),
+        Err(error) => Err(error_chain(&error)),
     }
 }
