@@ -60,14 +60,14 @@ async fn quotas_are_kept_and_named_with_their_figures() {
     spec.size.disk_gib = 4;
     let disk = cloud.try_create(&cloud.context(), cloud.request(&["a"], &spec)).await.expect_err("4 of 3 GiB");
     assert_eq!(disk.kind, ErrorKind::QuotaExceeded);
-    assert!(disk.detail.contains("disk_gib: 4 asked, 0 used, limit 3"), "{}", disk.detail);
+    assert!(disk.detail.contains("disk_gib: 4 requested, 0 used, limit 3"), "{}", disk.detail);
     spec.size.disk_gib = 1;
     let count = cloud.try_create(&cloud.context(), cloud.request(&["a", "b"], &spec)).await.expect_err("2 of 1");
-    assert!(count.detail.contains("instances: 2 asked, 0 used, limit 1"), "{}", count.detail);
+    assert!(count.detail.contains("instances: 2 requested, 0 used, limit 1"), "{}", count.detail);
     nothing_happened(&cloud).await;
     cloud.create("a").await;
     let taken = cloud.try_create(&cloud.context(), cloud.request(&["b"], &spec)).await.expect_err("1 of 1");
-    assert!(taken.detail.contains("instances: 1 asked, 1 used, limit 1"), "{}", taken.detail);
+    assert!(taken.detail.contains("instances: 1 requested, 1 used, limit 1"), "{}", taken.detail);
     cloud.stop(vec![host]).await;
 }
 

@@ -167,7 +167,7 @@ async fn a_resize_that_its_host_or_quota_cannot_hold_changes_nothing() {
     cloud.limit(limit).await;
     let quota = cloud.resize(id, Size { vcpus: 2, memory_mib: 256, disk_gib: 10 }).await.expect_err("one vCPU");
     assert_eq!(quota.kind, ErrorKind::QuotaExceeded);
-    assert!(quota.detail.contains("vcpus: 1 asked, 1 used, limit 1"), "{}", quota.detail);
+    assert!(quota.detail.contains("vcpus: 1 requested, 1 used, limit 1"), "{}", quota.detail);
     // The disk had grown before the refusal: it is put back.
     eventually("the disk has its old size", || async {
         let used = cloud.used().await.disk_gib;

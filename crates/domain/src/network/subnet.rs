@@ -139,7 +139,7 @@ mod tests {
             (with_ranges(&["10.0.0.5-10.0.1.5"]), "not inside"),
             (with_ranges(&["10.0.0.5-10.0.0.9", "10.0.0.9-10.0.0.20"]), "overlap"),
             (SubnetSpec { host_routes: vec![route], ..subnet("10.0.0.0/24", "10.0.0.1") }, "host route"),
-            (subnet("10.9.3.0/24", "10.9.3.1"), "has already"),
+            (subnet("10.9.3.0/24", "10.9.3.1"), "already has"),
         ];
         for (spec, says) in bad {
             let error = spec.validate(&others).expect_err(says).to_string();
