@@ -124,7 +124,11 @@ fn call_as_nobody(lab: &Lab, host: &str, port: u16) -> anyhow::Result<String> {
 
 fn sees_connected(lab: &Lab, host: &str) -> usize {
     let log = lab.log("manager", "control-plane");
-    log.lines().filter(|line| line.contains("a host's network-agent connected") && line.contains(host)).count()
+    log.lines()
+        .filter(|line| {
+            line.contains("a host's agent connected") && line.contains("network-agent") && line.contains(host)
+        })
+        .count()
 }
 
 #[tokio::test]
