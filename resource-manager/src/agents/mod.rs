@@ -5,9 +5,9 @@
 //! take an older message for a newer one.
 //!
 //! **How.** Each host has a set of objects that may have changed for it ([`Manager::apply_committed`]). Its stream takes the set, renders these
-//! objects from memory as they are *now*, and sends those that differ from what was sent last ([`desired`]): a burst of changes becomes
+//! objects from memory as they are *now*, and sends those that differ from what was sent last (`desired`): a burst of changes becomes
 //! one delta, and a change that undid itself none. Every message has the host's next number, which is also the generation of each object
-//! in it: numbers rise also across restarts ([`number`]), so the agent's ledger sorts any two messages of ours. What a host has and must
+//! in it: numbers rise also across restarts (`number`), so the agent's ledger sorts any two messages of ours. What a host has and must
 //! no longer have ends with a tombstone. A stream that begins starts from what the agent says it holds; everything is sent again.
 //!
 //! **Rejected.** A revision that is raised in each change's transaction: a port that is bound would write a row for every host that has its

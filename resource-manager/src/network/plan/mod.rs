@@ -4,7 +4,7 @@
 //! once that unit stands, the addresses that were claimed for it, and what people read about it. Every op is fenced by the generation that
 //! was read, so a plan that is out of date by the time it is committed changes nothing and is made anew.
 //!
-//! A kind of object that people change implements [`Planning`] in a file of its own.
+//! A kind of object that people change implements `Planning` in a file of its own.
 
 mod address;
 mod binding;
