@@ -35,13 +35,16 @@ pub(crate) struct StorageService {
     /// Wakes the reconcilers.
     wake: Arc<Notify>,
     uploads: Arc<Semaphore>,
+    /// Checks of images by `qemu-img`.
+    checks: Semaphore,
 }
 
 impl StorageService {
     pub(crate) fn new(store: Store, objects: ObjectDir, config: Config, wake: Arc<Notify>) -> Self {
         let uploads = Arc::new(Semaphore::new(config.uploads_max));
         let operations = Operations::new(store.clone(), OperationTable::Storage);
-        Self { store, operations, objects, config, wake, uploads }
+        let checks = Semaphore::new(config.checks_max);
+        Self { store, operations, objects, config, wake, uploads, checks }
     }
 }
 

@@ -93,7 +93,7 @@ impl StorageService {
         let image = self.admit(&opened).await?;
         let staged = self.receive(&opened, image.id, &mut stream).await?;
         metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
-        let min_disk_gib = inspect_staged(&opened, image.format, &staged).await?;
+        let min_disk_gib = self.inspect(&opened, image.format, &staged).await?;
         let part = ImagePart { kind: opened.part, sha256: staged.sha256.clone(), size_bytes: staged.size_bytes };
         self.objects.publish(staged).await.map_err(object_problem)?;
         let added = self.add_part(&context, &opened, part, min_disk_gib);
@@ -183,6 +183,27 @@ impl StorageService {
         Ok(staged)
     }
 
+    /// Refuses bad content; gives the smallest root disk for it, in GiB. Few are checked at once: a check is work that a tenant sends.
+    async fn inspect(&self, opened: &Opened, format: DiskFormat, staged: &Staged) -> Result<u64, Problem> {
+        let head = staged.head(inspect::HEAD_BYTES).await.map_err(object_problem)?;
+        let sound =
+            inspect::inspect(opened.part, format, &head, staged.size_bytes).map_err(|refused| refused.problem())?;
+        drop(head);
+        let Some(header) = sound.qcow2 else { return Ok(sound.min_disk_gib()) };
+        let Ok(_turn) = self.checks.acquire().await else {
+            return Err(Problem::unavailable("the service is stopping"));
+        };
+        let file = || std::fs::File::open(staged.path());
+        match qemu_img::check_qcow2(file, &header, staged.size_bytes).await {
+            Ok(verdict) => verdict.map_err(|refused| refused.problem())?,
+            Err(error) => {
+                tracing::error!(error = error_chain(&error), "an image can't be inspected");
+                return Err(Problem::unavailable("the image can't be inspected now"));
+            }
+        }
+        Ok(sound.min_disk_gib())
+    }
+
     /// Keeps a queued image from expiring under its upload.
     async fn extend_deadline(&self, image_id: ImageId) -> Result<(), Problem> {
         for _ in 0..COMMIT_ATTEMPTS {
@@ -265,22 +286,4 @@ fn addition(
         .with_data(data)
         .record(&mut unit, context, now);
     unit
-}
-
-/// Refuses bad content; gives the smallest root disk for it, in GiB.
-async fn inspect_staged(opened: &Opened, format: DiskFormat, staged: &Staged) -> Result<u64, Problem> {
-    let head = staged.head(inspect::HEAD_BYTES).await.map_err(object_problem)?;
-    let sound = inspect::inspect(opened.part, format, &head, staged.size_bytes).map_err(|refused| refused.problem())?;
-    drop(head);
-    if opened.part == ImagePartKind::Disk && format == DiskFormat::Qcow2 {
-        let checked = qemu_img::check_qcow2(|| std::fs::File::open(staged.path()), sound.virtual_bytes).await;
-        match checked {
-            Ok(verdict) => verdict.map_err(|refused| refused.problem())?,
-            Err(error) => {
-                tracing::error!(error = error_chain(&error), "an image can't be inspected");
-                return Err(Problem::unavailable("the image can't be inspected now"));
-            }
-        }
-    }
-    Ok(sound.min_disk_gib())
 }

@@ -19,9 +19,15 @@ pub const HEAD_BYTES: usize = qcow2::HEAD_BYTES;
 pub struct Sound {
     /// Size of the disk that a guest sees, bytes; 0 for a kernel or an initrd.
     pub virtual_bytes: u64,
+    /// Of a qcow2: its tables are `qemu-img`'s to check.
+    pub qcow2: Option<qcow2::Header>,
 }
 
 impl Sound {
+    fn without_tables(virtual_bytes: u64) -> Self {
+        Self { virtual_bytes, qcow2: None }
+    }
+
     /// The smallest root disk that holds it, GiB.
     #[must_use]
     pub fn min_disk_gib(self) -> u64 {
@@ -111,7 +117,7 @@ pub fn inspect(part: ImagePartKind, format: DiskFormat, head: &[u8], size_bytes:
     match (part, format) {
         (ImagePartKind::Disk, DiskFormat::Qcow2) => {
             let header = qcow2::parse(head, size_bytes).map_err(Refused::Qcow2)?;
-            Ok(Sound { virtual_bytes: header.virtual_bytes })
+            Ok(Sound { virtual_bytes: header.virtual_bytes, qcow2: Some(header) })
         }
         (ImagePartKind::Disk, DiskFormat::Raw) => {
             if let Some(found) = disguised_as(head) {
@@ -123,13 +129,13 @@ pub fn inspect(part: ImagePartKind, format: DiskFormat, head: &[u8], size_bytes:
             if size_bytes > limits::DISK_GIB_MAX << 30 {
                 return Err(Refused::TooLarge { size_bytes });
             }
-            Ok(Sound { virtual_bytes: size_bytes })
+            Ok(Sound::without_tables(size_bytes))
         }
         (ImagePartKind::Kernel, DiskFormat::Qcow2 | DiskFormat::Raw) => {
-            kernel(head).then_some(Sound { virtual_bytes: 0 }).ok_or(Refused::NotKernel)
+            kernel(head).then_some(Sound::without_tables(0)).ok_or(Refused::NotKernel)
         }
         (ImagePartKind::Initrd, DiskFormat::Qcow2 | DiskFormat::Raw) => {
-            initrd(head).then_some(Sound { virtual_bytes: 0 }).ok_or(Refused::NotInitrd)
+            initrd(head).then_some(Sound::without_tables(0)).ok_or(Refused::NotInitrd)
         }
     }
 }

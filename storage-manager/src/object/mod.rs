@@ -13,6 +13,7 @@
 //!   removal: [`ObjectDir::publish`] and [`ObjectDir::remove_older`] take one file lock for the two system calls that each needs.
 //! - A temporary file is locked by its writer for as long as that lives. One that can be locked is a leftover.
 
+pub mod child;
 mod dir;
 pub mod inspect;
 pub mod qcow2;

@@ -15,7 +15,6 @@ const MAX_CLUSTER_BITS: u32 = 21;
 /// QEMU's own bounds on the tables, bytes.
 const MAX_L1_BYTES: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE_BYTES: u64 = 8 << 20;
-const MAX_SNAPSHOTS: u32 = 65_536;
 
 const INCOMPATIBLE_DIRTY: u64 = 1 << 0;
 const INCOMPATIBLE_CORRUPT: u64 = 1 << 1;
@@ -28,7 +27,7 @@ const EXTENSION_DATA_FILE: u32 = 0x4441_5441;
 const EXTENSION_ENCRYPTION: u32 = 0x0537_be77;
 
 /// What is known of an image whose header is sound.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     pub version: u32,
     pub cluster_bits: u32,
@@ -50,6 +49,8 @@ pub enum InvalidQcow2 {
     DataFile,
     #[error("it is encrypted")]
     Encrypted,
+    #[error("it has internal snapshots: an image is one state of a disk")]
+    Snapshots,
     #[error("it is marked as corrupt")]
     Corrupt,
     #[error("it was not closed cleanly")]
@@ -68,9 +69,12 @@ impl InvalidQcow2 {
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::BackingFile | Self::DataFile | Self::Encrypted | Self::UnknownFeatures(_) | Self::Version(_) => {
-                "make a plain one with `qemu-img convert -O qcow2 IN OUT` and upload that"
-            }
+            Self::BackingFile
+            | Self::DataFile
+            | Self::Encrypted
+            | Self::Snapshots
+            | Self::UnknownFeatures(_)
+            | Self::Version(_) => "make a plain one with `qemu-img convert -O qcow2 IN OUT` and upload that",
             Self::Corrupt | Self::Dirty => "repair it with `qemu-img check -r all FILE` and upload it again",
             Self::NotQcow2 | Self::Short { .. } | Self::VirtualSize(_) | Self::Field { .. } => {
                 "check the file with `qemu-img check FILE`, and the format that the image was declared with"
@@ -185,12 +189,9 @@ fn check_tables(
         return Err(InvalidQcow2::Field { field: "refcount_table_clusters" });
     }
     inside(u64_at(head, 48)?, refcount_bytes, "refcount_table_offset")?;
-    let snapshots = u32_at(head, 60)?;
-    if snapshots > MAX_SNAPSHOTS {
-        return Err(InvalidQcow2::Field { field: "nb_snapshots" });
-    }
-    if snapshots > 0 {
-        inside(u64_at(head, 64)?, 0, "snapshots_offset")?;
+    // Guests can't reach them, QEMU reads their tables at every start, and whoever lists them gets names of any length.
+    if u32_at(head, 60)? != 0 {
+        return Err(InvalidQcow2::Snapshots);
     }
     Ok(())
 }
@@ -263,6 +264,9 @@ mod tests {
         behind_another.extend(EXTENSION_DATA_FILE.to_be_bytes());
         assert_eq!(with(104, &behind_another), Err(E::DataFile));
         assert_eq!(with(32, &2u32.to_be_bytes()), Err(E::Encrypted));
+        for snapshots in [1u32, 65_536, u32::MAX] {
+            assert_eq!(with(60, &snapshots.to_be_bytes()), Err(E::Snapshots));
+        }
     }
 
     #[test]
@@ -282,7 +286,6 @@ mod tests {
             (36, u32::MAX, "l1_size"),
             (56, 0, "refcount_table_clusters"),
             (56, u32::MAX, "refcount_table_clusters"),
-            (60, u32::MAX, "nb_snapshots"),
             (96, 7, "refcount_order"),
             (100, 50, "header_length"),
         ] {

@@ -195,6 +195,62 @@ async fn images_that_lie_or_reach_outside_are_refused() {
     world.end().await;
 }
 
+/// What makes `qemu-img` write without end: all entries of the first table lead to one second table, whose every entry is wrong.
+fn complaining(l1_entries: u32) -> Vec<u8> {
+    const CLUSTER: usize = 1 << 16;
+    let mut image = vec![0u8; 4 * CLUSTER];
+    let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0, b"QFI\xfb");
+    for (at, value) in [(4, 3u32), (20, 16), (36, l1_entries), (56, 1), (96, 4), (100, 104)] {
+        put(at, &value.to_be_bytes());
+    }
+    for (at, value) in [(24, 256u64 << 30), (40, 4 * CLUSTER as u64), (48, CLUSTER as u64)] {
+        put(at, &value.to_be_bytes());
+    }
+    put(CLUSTER, &(2 * CLUSTER as u64).to_be_bytes());
+    put(2 * CLUSTER, &1u16.to_be_bytes().repeat(520));
+    put(3 * CLUSTER, &(1u64 << 63 | 0x7000_0000_0200).to_be_bytes().repeat(CLUSTER / 8));
+    let l1 = (1u64 << 63 | 3 * CLUSTER as u64).to_be_bytes().repeat(usize::try_from(l1_entries).expect("few"));
+    image.extend(l1);
+    image
+}
+
+/// A sound image with so many dirty bitmaps of long names that `qemu-img info` has megabytes to say.
+fn talkative(directory: &std::path::Path) -> Vec<u8> {
+    let path = qcow2(directory, "bitmaps.qcow2", "10M", &[]).display().to_string();
+    for n in 0..300 {
+        qemu_img(&["bitmap", "--add", "-f", "qcow2", &path, &format!("{n:x>1020}")]);
+    }
+    std::fs::read(path).expect("the image")
+}
+
+#[tokio::test]
+async fn an_image_that_makes_its_check_talk_without_end_is_refused() {
+    let files = tempfile::tempdir().expect("a directory");
+    let world = World::one().await;
+    let cases = [
+        ("few", complaining(4096)),
+        ("as-many-as-there-may-be", complaining(4 << 20)),
+        ("bitmaps", talkative(files.path())),
+    ];
+    for (name, content) in cases {
+        let image = world.create(name, "disk", "qcow2").await.expect("made");
+        let refused = world.upload(&image, "disk", &content).await.expect_err(name);
+        assert_eq!((refused.kind, refused.code.as_str()), (ErrorKind::InvalidArgument, "image_refused"), "{name}");
+        assert!(refused.detail.contains("than can be told"), "{name}: {}", refused.detail);
+        assert!(!world.object_path(&sha256(&content)).exists(), "{name}: nothing was kept");
+    }
+    let with_snapshots = qcow2(files.path(), "snapshots.qcow2", "10M", &[]);
+    qemu_img(&["snapshot", "-c", "one", &with_snapshots.display().to_string()]);
+    let image = world.create("snapshots", "disk", "qcow2").await.expect("made");
+    let content = std::fs::read(with_snapshots).expect("the image");
+    let refused = world.upload(&image, "disk", &content).await.expect_err("it has a snapshot");
+    assert!(refused.detail.contains("internal snapshots"), "{}", refused.detail);
+    assert!(refused.hint.is_some_and(|hint| hint.contains("qemu-img convert")));
+    eventually("the temporary files are gone", async || world.temporary_files() == 0).await;
+    world.end().await;
+}
+
 #[tokio::test]
 async fn a_request_for_an_image_is_checked() {
     let world = World::one().await;
