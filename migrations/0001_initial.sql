@@ -262,6 +262,8 @@ CREATE TABLE instance (
     -- The CPU baseline that it may migrate within, and the NUMA node whose threads it has.
     cpu_baseline        TEXT,
     numa_node           BIGINT,
+    -- The number of the root disk that it ran with on its host: a host that has lost it makes no other under this number.
+    root_used_seq       BIGINT,
     created_at          BIGINT NOT NULL,
     updated_at          BIGINT NOT NULL,
     CONSTRAINT instance_name_unique UNIQUE (project_id, name),

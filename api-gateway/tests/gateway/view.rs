@@ -84,7 +84,11 @@ fn instance() -> Instance {
             crash_count: 1,
         },
         placement: Some(placement()),
-        binding: domain::instance::Binding { cpu_baseline: Some("amd-epycv1-1".to_owned()), numa_node: Some(1) },
+        binding: domain::instance::Binding {
+            cpu_baseline: Some("amd-epycv1-1".to_owned()),
+            numa_node: Some(1),
+            root_used_seq: None,
+        },
         created_at: Timestamp(1_764_000_000_000),
         updated_at: Timestamp(1_764_000_003_001),
     }

@@ -4,7 +4,12 @@ use crate::{
     manager::Manager,
     reconcile::plan::{bound, disk_bound},
 };
-use domain::{HostId, Problem, image::Image, instance::Instance, network::Port};
+use domain::{
+    HostId, Problem,
+    image::Image,
+    instance::{Instance, ROOT_DISK},
+    network::Port,
+};
 use operation::read_problem;
 use proto::{
     agent::v1 as pb,
@@ -49,6 +54,7 @@ pub fn render_desired(
                 pool: d.pool.clone(),
                 size_gib: d.size_gib,
                 epoch: d.epoch,
+                used_seq: instance.binding.root_used_seq.filter(|_| d.role == ROOT_DISK),
             })
             .collect(),
         image: image.map(image_to_desired),

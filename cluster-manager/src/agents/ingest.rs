@@ -131,6 +131,7 @@ fn observation(report: pb::Report) -> Result<Observation, InvalidMessage> {
         guest_up_at: observed.guest_up_at.map(Timestamp),
         crash_count: observed.crash_count,
         exec_ms: observed.exec_ms,
+        root_used_seq: observed.root_used_seq,
     })
 }
 
@@ -240,6 +241,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
                 started_at: status.started_at,
                 guest_up_at: status.guest_up_at,
                 crash_count: status.crash_count,
+                root_used_seq: work.observation.root_used_seq.max(row.instance.binding.root_used_seq),
                 at: now,
             });
             unit.extend(events.iter().cloned().map(store::EventInsert));

@@ -415,7 +415,8 @@ fn binding(manager: &Manager, placed: Placed) -> Binding {
     let inventory = manager.inventory();
     let Some(host) = inventory.find(placed.host_id) else { return Binding::default() };
     let node = placed.numa_node.and_then(|at| host.numa.get(usize::from(at)));
-    Binding { cpu_baseline: host.guest_cpu.as_ref().map(|cpu| cpu.id.clone()), numa_node: node.map(|node| node.id) }
+    let cpu_baseline = host.guest_cpu.as_ref().map(|cpu| cpu.id.clone());
+    Binding { cpu_baseline, numa_node: node.map(|node| node.id), root_used_seq: None }
 }
 
 /// `tracked`: later decisions depend on the instance, so it is loaded after a start.

@@ -27,6 +27,7 @@ pub struct Observation {
     pub guest_up_at: Option<Timestamp>,
     pub crash_count: u32,
     pub exec_ms: Option<i64>,
+    pub root_used_seq: Option<u64>,
 }
 
 /// What the decision takes into account beside the row and the report.

@@ -23,6 +23,7 @@ fn observation(row: &Instance, state: S, converged: bool) -> Observation {
         guest_up_at: None,
         crash_count: 0,
         exec_ms: None,
+        root_used_seq: None,
     }
 }
 

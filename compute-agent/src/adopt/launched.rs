@@ -53,6 +53,7 @@ mod tests {
             size: Size { vcpus: 5, memory_mib: 6, disk_gib: 7 },
             console_offset: 8,
             started_at: Timestamp(9),
+            disks: vec![],
         };
         launched.write(&path).expect("written");
         assert_eq!(Launched::read(&path).expect("read"), launched);

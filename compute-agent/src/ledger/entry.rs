@@ -1,7 +1,7 @@
 //! What the ledger holds of one instance: what it must be here ([`Desired`]), what the host has done about it ([`Done`]), or the
 //! [`Tombstone`] that is left of it. `record` writes these types to disk as they are.
 
-use crate::qemu::process::ProcessRef;
+use crate::{qemu::process::ProcessRef, reconcile::layout::DiskFile};
 use agent_kit::Version;
 use domain::{
     DiskId, ImageId, InstanceId, PortId, Timestamp,
@@ -34,6 +34,39 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// The desired state of an instance of which nothing may be left. A deletion names no more than this, and whatever the ledger or the
+    /// host's directories know of the instance beside it says what there is to remove.
+    #[must_use]
+    pub fn deletion(instance_id: InstanceId, version: Version, request_id: String) -> Self {
+        let image_id = ImageId(Default::default());
+        let image = DesiredImage {
+            image_id,
+            kind: ImageKind::Disk,
+            format: DiskFormat::Qcow2,
+            cmdline: String::new(),
+            parts: Vec::new(),
+        };
+        Self {
+            instance_id,
+            project_id: String::new(),
+            name: String::new(),
+            version,
+            spec: InstanceSpec::deletion(image_id),
+            nics: Vec::new(),
+            disks: Vec::new(),
+            image,
+            numa_node: None,
+            request_id,
+        }
+    }
+
+    /// This deletion with all that was known of the instance before.
+    #[must_use]
+    pub fn keeping(self, known: &Self) -> Self {
+        let spec = InstanceSpec { deleted: true, ..known.spec.clone() };
+        Self { version: self.version, request_id: self.request_id, spec, ..known.clone() }
+    }
+
     /// How large a disk must be. The root disk's size is part of the instance's size.
     #[must_use]
     pub fn disk_size_gib(&self, disk: &Disk) -> u64 {
@@ -48,6 +81,9 @@ pub struct Disk {
     pub role: String,
     pub size_gib: u64,
     pub epoch: i64,
+    /// The number of the disk with which the instance ran on this host, as far as the manager knows.
+    #[serde(default)]
+    pub used_seq: Option<u64>,
 }
 
 impl Disk {
@@ -102,6 +138,9 @@ pub struct Done {
     pub guest_up_at: Option<Timestamp>,
     /// The NICs whose ports may be acquired, or in QEMU: they are noted before either, and removed after both have ended.
     pub nics: Vec<Nic>,
+    /// The disks that a QEMU was started with here, the latest of each role. One of them that is missing is lost: nothing is made in its place.
+    #[serde(default)]
+    pub used_disks: Vec<DiskFile>,
     /// The threads that belong to its vCPUs alone while it is on this host, in the vCPUs' order.
     pub pins: Vec<u32>,
 }
@@ -111,6 +150,16 @@ impl Done {
     pub fn note_nic(&mut self, nic: Nic) {
         self.nics.retain(|noted| noted.port_id != nic.port_id);
         self.nics.push(nic);
+    }
+
+    /// Notes disks that a QEMU was started with; of each role the latest counts.
+    pub fn note_disks(&mut self, disks: &[DiskFile]) {
+        for disk in disks {
+            match self.used_disks.iter_mut().find(|noted| noted.role == disk.role) {
+                Some(noted) => noted.seq = noted.seq.max(disk.seq),
+                None => self.used_disks.push(disk.clone()),
+            }
+        }
     }
 }
 
@@ -133,6 +182,8 @@ pub struct Launched {
     /// The offset in the console's log at which this boot of the guest begins.
     pub console_offset: u64,
     pub started_at: Timestamp,
+    #[serde(default)]
+    pub disks: Vec<DiskFile>,
 }
 
 /// The instance stays down although `power` is on, until its owner starts it again.

@@ -174,13 +174,13 @@ impl Ledger {
                     Decision::RaiseTombstone => {
                         Held::Tombstone(Tombstone { instance_id, version, deleted_at: Timestamp::now() })
                     }
-                    Decision::Take => {
-                        let done = match state.slots.get(&instance_id).map(|slot| &*slot.newest.1) {
-                            Some(Held::Live(entry)) => entry.done.clone(),
-                            Some(Held::Tombstone(_)) | None => Done::default(),
-                        };
-                        Held::Live(Entry { desired, done })
-                    }
+                    Decision::Take => Held::Live(match state.slots.get(&instance_id).map(|slot| &*slot.newest.1) {
+                        Some(Held::Live(known)) if desired.spec.deleted => {
+                            Entry { desired: desired.keeping(&known.desired), done: known.done.clone() }
+                        }
+                        Some(Held::Live(known)) => Entry { desired, done: known.done.clone() },
+                        Some(Held::Tombstone(_)) | None => Entry { desired, done: Done::default() },
+                    }),
                 };
                 changed.push(state.put(held));
             }

@@ -55,6 +55,7 @@ pub(crate) mod tests {
             Desired, DesiredImage, Disk, Done, Entry, Halt, HaltCause, Launched, Nic, Running, Tombstone, Version,
         },
         qemu::process::ProcessRef,
+        reconcile::layout::DiskFile,
     };
     use domain::{
         InstanceId, PortId, Timestamp,
@@ -93,6 +94,7 @@ pub(crate) mod tests {
             size: spec.size,
             console_offset: 99,
             started_at: Timestamp(1_000),
+            disks: vec![DiskFile { role: "root".into(), seq: 1 }],
         };
         Entry {
             desired: Desired {
@@ -101,7 +103,13 @@ pub(crate) mod tests {
                 name: "web-1".into(),
                 version,
                 nics: vec![nic(5, 2)],
-                disks: vec![Disk { disk_id: domain::DiskId(id(4)), role: "root".into(), size_gib: 3, epoch: 3 }],
+                disks: vec![Disk {
+                    disk_id: domain::DiskId(id(4)),
+                    role: "root".into(),
+                    size_gib: 3,
+                    epoch: 3,
+                    used_seq: Some(1),
+                }],
                 image: DesiredImage {
                     image_id: spec.image_id,
                     kind: ImageKind::Kernel,
@@ -133,6 +141,7 @@ pub(crate) mod tests {
                 started_at: Some(Timestamp(1_000)),
                 guest_up_at: Some(Timestamp(3_000)),
                 nics: vec![nic(6, 1)],
+                used_disks: vec![DiskFile { role: "root".into(), seq: 1 }],
                 pins: vec![5, 4],
             },
         }

@@ -90,16 +90,29 @@ impl Agent for ComputeAgent {
         received_at: Instant,
     ) -> Result<(), LedgerError> {
         let mut commands = Vec::with_capacity(objects.len());
+        let mut not_understood = Vec::new();
         for object in objects {
-            let instance_id = object.id.clone();
+            let (id, version) = (object.id.clone(), wire::version_of(&object));
             match wire::desired_from_pb(object) {
                 Ok(desired) => commands.push(desired),
                 // One that isn't understood harms no other.
-                Err(error) => tracing::error!(instance_id, %error, "a command isn't understood and is left alone"),
+                Err(error) => {
+                    tracing::error!(instance_id = id, epoch = version.epoch, generation = version.generation, %error,
+                        "a command isn't understood; its instance stays as it was");
+                    metrics::counter!("iaas_commands_not_understood_total").increment(1);
+                    not_understood.extend(id.parse().map(|id| Observation::not_understood(id, version, &error)));
+                }
             }
         }
         let outcomes = self.context.ledger.accept(commands, revision).await?;
         self.reconciler.changed(&outcomes, received_at);
+        for observation in not_understood {
+            // A command that is older than what is held is none that anybody waits for.
+            let held = self.context.ledger.held(observation.instance_id);
+            if held.is_none_or(|held| held.version() < observation.version) {
+                self.context.post(observation);
+            }
+        }
         Ok(())
     }
 

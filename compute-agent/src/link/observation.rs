@@ -2,6 +2,7 @@
 
 use crate::ledger::Version;
 use domain::{InstanceId, Timestamp, instance::InstanceState};
+use proto::convert::InvalidMessage;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
@@ -15,23 +16,39 @@ pub struct Observation {
     pub guest_up_at: Option<Timestamp>,
     pub crash_count: u32,
     pub exec_ms: Option<i64>,
+    pub root_used_seq: Option<u64>,
 }
 
 impl Observation {
     /// The observation that nothing of the instance is left here.
     #[must_use]
     pub fn deleted(instance_id: InstanceId, version: Version) -> Self {
+        Self { converged: true, ..Self::of(instance_id, version, InstanceState::Deleted) }
+    }
+
+    /// The observation that a command makes no sense to this agent, so that what it demands isn't done.
+    #[must_use]
+    pub fn not_understood(instance_id: InstanceId, version: Version, error: &InvalidMessage) -> Self {
+        let reason = format!(
+            "its host doesn't understand the last change ({error}), so the instance stays as it was: update the host's agent if it is \
+             older than the control plane, and change the instance again"
+        );
+        Self { reason, ..Self::of(instance_id, version, InstanceState::Error) }
+    }
+
+    fn of(instance_id: InstanceId, version: Version, state: InstanceState) -> Self {
         Self {
             instance_id,
             version,
-            state: InstanceState::Deleted,
+            state,
             step: String::new(),
             reason: String::new(),
-            converged: true,
+            converged: false,
             started_at: None,
             guest_up_at: None,
             crash_count: 0,
             exec_ms: None,
+            root_used_seq: None,
         }
     }
 }

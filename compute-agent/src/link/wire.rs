@@ -14,14 +14,27 @@ fn unknown(field: &'static str, value: &str) -> InvalidMessage {
     InvalidMessage { field, detail: format!("unknown value {value}") }
 }
 
+#[must_use]
+pub fn version_of(object: &pb::DesiredObject) -> Version {
+    Version { epoch: object.epoch, generation: object.generation }
+}
+
+/// A deletion needs nothing but its id and version: it must never fail for what it doesn't need.
 pub fn desired_from_pb(object: pb::DesiredObject) -> Result<Desired, InvalidMessage> {
     let missing = |field| InvalidMessage { field, detail: "is missing".to_owned() };
+    let (instance_id, version) = (parse("id", &object.id)?, version_of(&object));
+    let deleted_inside = |object: &Object| match object {
+        Object::Instance(instance) => instance.spec.as_ref().is_some_and(|spec| spec.deleted),
+        Object::Network(_) | Object::Port(_) | Object::SecurityGroup(_) | Object::FloatingIp(_) => false,
+    };
+    if object.deleted || object.object.as_ref().is_some_and(deleted_inside) {
+        return Ok(Desired::deletion(instance_id, version, object.request_id));
+    }
     let Some(Object::Instance(desired)) = object.object else { return Err(missing("instance")) };
     let desired = *desired;
     let mut spec = spec_from_pb(desired.spec.ok_or_else(|| missing("spec"))?)?;
     // What a host needs of them is in the ports.
     spec.nics.clear();
-    spec.deleted |= object.deleted;
     let image = desired.image.ok_or_else(|| missing("image"))?;
     let part = |part: agent::ImagePart| {
         let kind = ImagePartKind::parse(&part.kind).ok_or_else(|| unknown("image.part.kind", &part.kind))?;
@@ -43,10 +56,10 @@ pub fn desired_from_pb(object: pb::DesiredObject) -> Result<Desired, InvalidMess
     Ok(Desired {
         nics,
         numa_node: desired.numa_node,
-        instance_id: parse("id", &object.id)?,
+        instance_id,
         project_id: desired.project_id,
         name: desired.name,
-        version: Version { epoch: object.epoch, generation: object.generation },
+        version,
         spec,
         disks,
         image: DesiredImage {
@@ -67,7 +80,7 @@ fn disk_from_pb(disk: &agent::DesiredDisk) -> Result<Disk, InvalidMessage> {
         return Err(InvalidMessage { field: "disk.role", detail: format!("unknown value {role}") });
     }
     let disk_id = parse("disk.disk_id", &disk.disk_id)?;
-    Ok(Disk { disk_id, role, size_gib: disk.size_gib, epoch: disk.epoch })
+    Ok(Disk { disk_id, role, size_gib: disk.size_gib, epoch: disk.epoch, used_seq: disk.used_seq })
 }
 
 /// Start and counter are the session's.
@@ -87,6 +100,7 @@ pub fn report_to_pb(observation: Observation) -> pb::Report {
             guest_up_at: observation.guest_up_at.map(|at| at.0),
             crash_count: observation.crash_count,
             exec_ms: observation.exec_ms,
+            root_used_seq: observation.root_used_seq,
         })),
         ..pb::Report::default()
     }
@@ -117,6 +131,7 @@ mod tests {
                 pool: "local".into(),
                 size_gib: 1,
                 epoch: 2,
+                used_seq: Some(7),
             }],
             image: Some(agent::DesiredImage {
                 image_id,
@@ -154,7 +169,6 @@ mod tests {
         assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
         assert_eq!((desired.nics.len(), desired.nics[0].epoch, desired.numa_node), (1, 4, Some(1)));
         assert!(desired.disks[0].is_root() && desired.image.part(ImagePartKind::Disk).is_some());
-        assert!(desired_from_pb(pb::DesiredObject { deleted: true, ..message() }).expect("understood").spec.deleted);
         let mut diskless = message();
         instance(&mut diskless).disks.clear();
         assert_eq!(desired_from_pb(diskless).expect("understood").disks, []);
@@ -172,5 +186,42 @@ mod tests {
         assert_eq!(wrong(|m| instance(m).ports[0].mac = "x".into()), Err("port.mac"));
         assert_eq!(wrong(|m| instance(m).ports = vec![instance(m).ports[0].clone(); 17]), Err("ports"));
         assert_eq!(wrong(|m| instance(m).image.as_mut().expect("image").kind = "tape".into()), Err("image.kind"));
+    }
+
+    /// Each way to leave out or spoil what a command may carry, with whether a command that deletes nothing can do without it.
+    #[test]
+    fn a_deletion_needs_nothing_but_its_id() {
+        type Spoil = fn(&mut pb::DesiredObject);
+        let spoiled: [(&str, bool, Spoil); 14] = [
+            ("object", false, |m| m.object = None),
+            ("object of another kind", false, |m| m.object = Some(Object::Network(Default::default()))),
+            ("everything of the instance", false, |m| *instance(m) = Default::default()),
+            ("spec", false, |m| instance(m).spec = None),
+            ("size", false, |m| instance(m).spec.as_mut().expect("spec").size = None),
+            ("spec's image", false, |m| instance(m).spec.as_mut().expect("spec").image_id.clear()),
+            ("image", false, |m| instance(m).image = None),
+            ("image's kind", false, |m| instance(m).image.as_mut().expect("image").kind.clear()),
+            ("image's parts", true, |m| instance(m).image.as_mut().expect("image").parts.clear()),
+            ("disks", true, |m| instance(m).disks.clear()),
+            ("disk's id", false, |m| instance(m).disks[0].disk_id.clear()),
+            ("ports", true, |m| instance(m).ports.clear()),
+            ("port's MAC", false, |m| instance(m).ports[0].mac.clear()),
+            ("kind", true, |m| m.kind = 0),
+        ];
+        for (what, dispensable, spoil) in spoiled {
+            let mut live = message();
+            spoil(&mut live);
+            assert_eq!(desired_from_pb(live.clone()).is_ok(), dispensable, "a live command without {what}");
+            let gone = desired_from_pb(pb::DesiredObject { deleted: true, ..live.clone() });
+            let gone = gone.unwrap_or_else(|error| panic!("a deletion without {what}: {error}"));
+            assert!(gone.spec.deleted && gone.instance_id.to_string() == live.id, "{what}");
+            assert_eq!(gone.version, version_of(&live), "{what}");
+        }
+        let mut inside = message();
+        instance(&mut inside).image = None;
+        instance(&mut inside).spec.as_mut().expect("spec").deleted = true;
+        assert!(desired_from_pb(inside).expect("understood").spec.deleted, "the instance itself says so");
+        let nameless = pb::DesiredObject { id: String::new(), deleted: true, ..message() };
+        assert_eq!(desired_from_pb(nameless).map_err(|e| e.field), Err("id"));
     }
 }

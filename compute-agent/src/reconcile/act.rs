@@ -35,7 +35,8 @@ impl Task {
             Step::PlugNic { nic, slot } => self.plug_nic(entry, *nic, *slot).await,
             Step::UnplugNic(device) => self.unplug_nic(*device).await,
             Step::ReleaseNics(nics) => self.release_nics(nics).await,
-            Step::Cont => {
+            Step::Cont => Ok(self.qmp()?.cont().await?),
+            Step::RetryIo => {
                 self.attempts.io_retried = Some(self.context.now_ms());
                 Ok(self.qmp()?.cont().await?)
             }

@@ -17,6 +17,7 @@
 
 use crate::ledger::Disk;
 use domain::{InstanceId, instance::InstanceSpec};
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 pub const QMP_SOCKET: &str = "qmp.sock";
@@ -28,7 +29,7 @@ pub struct Paths {
 }
 
 /// A disk's file on this host: the disk's role in the instance, and a number that rises when the disk is made anew.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct DiskFile {
     pub role: String,
     pub seq: u64,

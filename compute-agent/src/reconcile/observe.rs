@@ -1,7 +1,7 @@
 //! Observes what exists of one instance on this host. It only reads.
 
 use super::{
-    layout::DiskFile,
+    layout::{DiskFile, Paths},
     observed::{Machine, Observed, ObservedDisk, ObservedNic, ObservedProcess},
     task::{Live, Task},
 };
@@ -39,6 +39,7 @@ impl Task {
                 size: spec.size,
                 console_offset: 0,
                 started_at: domain::Timestamp::now(),
+                disks: disks(&self.paths).into_iter().map(|disk| disk.file).collect(),
             }
         });
         self.live.unrecorded = Some(Running { process: found.process, launched, exec_ms: None });
@@ -60,7 +61,7 @@ impl Task {
             || group.procs_files().iter().any(|file| file.exists());
         Observed {
             process,
-            disks: disks(&self.paths.dir),
+            disks: disks(&self.paths),
             image: entry.desired.image.parts.iter().all(|part| self.context.images.has(part)),
             config_drive: config_drive.exists(),
             nics,
@@ -158,24 +159,37 @@ fn machine(state: &RunState) -> Machine {
 }
 
 /// The disks in an instance's directory, by role and ascending sequence number.
-fn disks(dir: &Path) -> Vec<ObservedDisk> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+fn disks(paths: &Paths) -> Vec<ObservedDisk> {
+    let entries = fs::read_dir(&paths.dir).into_iter().flatten().flatten();
     let disk = |entry: fs::DirEntry| {
         let file = DiskFile::parse(entry.file_name().to_str()?)?;
-        Some(ObservedDisk { file, size_gib: qcow2_size_bytes(&entry.path()).unwrap_or(0) >> 30 })
+        let header = Header::read(&entry.path()).unwrap_or_default();
+        let base_gone = header.backed && !paths.base(&file).exists();
+        Some(ObservedDisk { file, size_gib: header.size_bytes >> 30, base_gone })
     };
     let mut disks: Vec<ObservedDisk> = entries.filter_map(disk).collect();
     disks.sort_by(|a, b| a.file.cmp(&b.file));
     disks
 }
 
-/// The guest's size of a qcow2: bytes 24 to 31 of its header, big-endian (QEMU's docs/interop/qcow2.rst). Running `qemu-img info` for
-/// each observation would cost more than the rest of it.
-fn qcow2_size_bytes(path: &Path) -> Option<u64> {
-    let mut header = [0; 32];
-    fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
-    let size = header.last_chunk::<8>()?;
-    header.starts_with(b"QFI\xfb").then(|| u64::from_be_bytes(*size))
+/// What a qcow2's header says, big-endian (QEMU's docs/interop/qcow2.rst). Running `qemu-img info` for each observation would cost more
+/// than the rest of it.
+#[derive(Debug, Default)]
+struct Header {
+    /// Whether it lies on an image: bytes 8 to 15 are where the name of that image is.
+    backed: bool,
+    /// The guest's size of the disk, bytes 24 to 31.
+    size_bytes: u64,
+}
+
+impl Header {
+    fn read(path: &Path) -> Option<Self> {
+        let mut header = [0; 32];
+        fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
+        let number = |at: usize| header[at..].first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+        let (backing, size_bytes) = (number(8)?, number(24)?);
+        header.starts_with(b"QFI\xfb").then_some(Self { backed: backing != 0, size_bytes })
+    }
 }
 
 #[cfg(test)]
@@ -188,12 +202,23 @@ mod tests {
         let mut header = b"QFI\xfb\0\0\0\x03".to_vec();
         header.resize(24, 0);
         header.extend((5_u64 << 30).to_be_bytes());
-        fs::write(dir.path().join("root-10.qcow2"), &header).expect("written");
+        let mut backed = header.clone();
+        backed[15] = 104;
+        let paths = Paths { dir: dir.path().into(), run_dir: dir.path().into() };
+        fs::write(dir.path().join("root-10.qcow2"), &backed).expect("written");
         fs::write(dir.path().join("root-2.qcow2"), b"short").expect("written");
         fs::write(dir.path().join("root-3.qcow2.new"), &header).expect("written");
         fs::write(dir.path().join("data-0.qcow2"), &header).expect("written");
-        let disk = |role: &str, seq, size_gib| ObservedDisk { file: DiskFile { role: role.into(), seq }, size_gib };
-        assert_eq!(disks(dir.path()), [disk("data", 0, 5), disk("root", 2, 0), disk("root", 10, 5)]);
-        assert_eq!(disks(&dir.path().join("none")), []);
+        let disk = |role: &str, seq, size_gib, base_gone| ObservedDisk {
+            file: DiskFile { role: role.into(), seq },
+            size_gib,
+            base_gone,
+        };
+        let expected = [disk("data", 0, 5, false), disk("root", 2, 0, false), disk("root", 10, 5, true)];
+        assert_eq!(disks(&paths), expected, "one lies on an image that isn't there");
+        fs::write(dir.path().join("base-root-10.img"), "").expect("written");
+        assert_eq!(disks(&paths)[2], disk("root", 10, 5, false));
+        let none = Paths { dir: dir.path().join("none"), ..paths };
+        assert_eq!(disks(&none), []);
     }
 }

@@ -48,6 +48,8 @@ pub struct ObservedNic {
 pub struct ObservedDisk {
     pub file: DiskFile,
     pub size_gib: u64,
+    /// It lies on an image that isn't there: without the image it is no disk.
+    pub base_gone: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,9 @@
 //! - **Which disk is the right one is in its file's name** (the root disk's is numbered by `root_seq`), so that no crash can make a
 //!   rebuild happen twice or not at all. A disk of a *higher* number than desired is kept: a manager restored from a backup must not
 //!   cost anyone's data.
+//! - **A disk that was used is never made anew.** A disk with which the instance ran and which isn't there is lost, and so is one whose
+//!   image is gone from under it. To make an empty one in its place would show a healthy instance whose data is gone. So it is an error
+//!   until the file is back, or until a rebuild demands another one. The manager says it as well, in case the ledger was lost too.
 //! - **A rebuild fetches first**: when the new image can't be fetched, the instance goes on with its old disk.
 //! - **A QEMU that is gone is a crash unless something intended its end**: the desired state, our own quit, or a boot of the host.
 //! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
@@ -27,10 +30,10 @@ use super::{
     plan_nics::{NicStep, plan_nics},
     step::{Cause, Exit, Plan, Shown, Step, StepKind},
 };
-use crate::ledger::{Desired, Done, Entry, Halt, HaltCause, Running};
+use crate::ledger::{Desired, Disk, Done, Entry, Halt, HaltCause, Running};
 use domain::{
     image::ImageKind,
-    instance::{InstanceState, Power},
+    instance::{InstanceState, Power, ROOT_DISK},
 };
 
 /// The power button is pressed again after this time, because a guest that is still booting misses the first press.
@@ -46,6 +49,8 @@ const UNPLUG_EXPLAINED_AFTER_MS: u64 = 20_000;
 const RELEASE_ATTEMPTS: u32 = 3;
 /// After a disk error stopped the guest, it is resumed again after this time.
 const IO_RETRY_MS: u64 = 10_000;
+/// A guest that was resumed after a disk error is shown as running again once it ran for this long.
+const IO_CALM_MS: u64 = 30_000;
 /// A state in between is observed again after this time.
 const BETWEEN_MS: u64 = 500;
 
@@ -263,25 +268,36 @@ impl Planner<'_> {
         let paused = self.desired.spec.power == Power::Paused;
         match machine {
             Machine::Running if paused => Self::take_in(Step::Pause, InstanceState::Running, "pausing"),
-            Machine::Running => self.plan_nics(InstanceState::Running),
+            Machine::Running => {
+                let plan = self.plan_nics(InstanceState::Running);
+                match self.attempts.io_retried.map(|at| at + IO_CALM_MS) {
+                    // Whether the disk takes writes again isn't known yet: the timeline shall not say so every few seconds.
+                    Some(calm_at) if self.now < calm_at => Self::io_error(plan.step, calm_at),
+                    Some(_) | None => plan,
+                }
+            }
             Machine::Prelaunch | Machine::Paused | Machine::IoError if paused => self.plan_nics(InstanceState::Paused),
             Machine::Prelaunch => Self::take_in(Step::Cont, InstanceState::Building, "starting"),
             Machine::Paused => Self::take_in(Step::Cont, InstanceState::Paused, "resuming"),
             Machine::IoError => {
                 let retry_at = self.attempts.io_retried.map_or(self.now, |at| at + IO_RETRY_MS);
-                let step = if self.now >= retry_at { Step::Cont } else { Step::Wait };
-                let mut plan = Self::take_in(step, InstanceState::Error, "");
-                plan.shown.reason =
-                    "a disk error on the host stopped the guest (is the host's disk full?); the guest continues when \
-                                     writes succeed again"
-                        .into();
-                plan.wake_at = Some(retry_at.max(self.now + 1));
-                plan
+                let step = if self.now >= retry_at { Step::RetryIo } else { Step::Wait };
+                Self::io_error(step, retry_at.max(self.now + 1))
             }
             Machine::PoweredOff | Machine::Panicked | Machine::Broken | Machine::Between => {
                 unreachable!("these states are handled before")
             }
         }
+    }
+
+    fn io_error(step: Step, wake_at: u64) -> Plan {
+        let mut plan = Self::take_in(step, InstanceState::Error, "");
+        plan.shown.reason =
+            "a disk error on the host stopped the guest (is the host's disk full?); the guest continues when \
+                             writes succeed again"
+                .into();
+        plan.wake_at = Some(wake_at);
+        plan
     }
 
     /// Brings the NICs of a machine in order that is otherwise as desired; `state` is shown meanwhile.
@@ -389,6 +405,9 @@ impl Planner<'_> {
             .map(|(_, file)| file)
             .filter(|file| self.observed.newest_disk(&file.role).is_none_or(|newest| newest.file.seq < file.seq))
             .collect();
+        if let Some(plan) = self.plan_lost_disk(&missing) {
+            return Some(plan);
+        }
         let starts = spec.power != Power::Off && self.done.halt.is_none();
         let config_drive = starts && !self.observed.config_drive;
         if !missing.is_empty() || self.done.root_seq < spec.root_seq || config_drive {
@@ -406,6 +425,34 @@ impl Planner<'_> {
             (newest.size_gib < size_gib).then(|| Step::GrowDisk { file: newest.file.clone(), size_gib })
         });
         small.and_then(|step| prepare(step, "growing the disk".to_owned()))
+    }
+
+    /// A disk that was used and isn't there, or whose image isn't: nothing is made in its place.
+    fn plan_lost_disk(&self, missing: &[DiskFile]) -> Option<Plan> {
+        let lost = missing.iter().find(|file| self.was_used(file));
+        let lies_on_nothing = |file: &DiskFile| {
+            let newest = self.observed.newest_disk(&file.role);
+            newest.is_some_and(|newest| newest.base_gone && newest.file.seq >= file.seq)
+        };
+        let mut desired = self.desired.disks.iter().map(|disk| DiskFile::of(disk, &self.desired.spec));
+        let (disk, what) = match (lost, desired.find(lies_on_nothing)) {
+            (Some(file), _) => (file.clone(), "is gone from its host"),
+            (None, Some(file)) => (file, "can't be read, because the image that it lies on is gone from its host"),
+            (None, None) => return None,
+        };
+        let rebuild =
+            if disk.role == ROOT_DISK { ", or rebuild the instance to get a new disk from its image" } else { "" };
+        let reason = format!("its {} disk {what}: ask the operator to restore it{rebuild}", disk.role);
+        let mut plan = Self::settled(InstanceState::Error, reason);
+        plan.shown.converged = false;
+        Some(self.release_ports(plan))
+    }
+
+    /// Whether the instance ran on this host with this disk, or a later one of its role.
+    fn was_used(&self, file: &DiskFile) -> bool {
+        let here = self.done.used_disks.iter().any(|used| used.role == file.role && used.seq >= file.seq);
+        let by_manager = |disk: &Disk| disk.role == file.role && disk.used_seq.is_some_and(|seq| seq >= file.seq);
+        here || self.desired.disks.iter().any(by_manager)
     }
 
     /// Everything on disk is as desired, and the instance must run.

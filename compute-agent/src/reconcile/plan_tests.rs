@@ -23,7 +23,7 @@ const BOOT: &str = "this-boot";
 fn entry(disk: bool) -> Entry {
     let size = Size { vcpus: 1, memory_mib: 128, disk_gib: if disk { 2 } else { 0 } };
     let spec = InstanceSpec { size, ..testing::spec() };
-    let root = || Disk { disk_id: DiskId::new(), role: "root".into(), size_gib: 2, epoch: 1 };
+    let root = || Disk { disk_id: DiskId::new(), role: "root".into(), size_gib: 2, epoch: 1, used_seq: None };
     Entry {
         desired: Desired {
             instance_id: InstanceId::new(),
@@ -58,6 +58,7 @@ fn running(entry: &Entry) -> Running {
             size: spec.size,
             console_offset: 0,
             started_at: Timestamp(0),
+            disks: vec![],
         },
         exec_ms: None,
     }
@@ -68,7 +69,7 @@ fn root(seq: u64) -> DiskFile {
 }
 
 fn disk(seq: u64, size_gib: u64) -> ObservedDisk {
-    ObservedDisk { file: root(seq), size_gib }
+    ObservedDisk { file: root(seq), size_gib, base_gone: false }
 }
 
 fn prepare(seq: Option<u64>, config_drive: bool) -> Step {
@@ -256,14 +257,74 @@ fn a_resize_of_a_running_one_stops_it_grows_and_starts() {
 fn each_disk_is_made_and_grown_by_itself() {
     let data = || DiskFile { role: "data".into(), seq: 0 };
     let mut s = off();
-    s.0.desired.disks.push(Disk { disk_id: DiskId::new(), role: "data".into(), size_gib: 3, epoch: 1 });
+    s.0.desired.disks.push(Disk { disk_id: DiskId::new(), role: "data".into(), size_gib: 3, epoch: 1, used_seq: None });
     assert_eq!(step(&s, 0).0, Step::Prepare { disks: vec![data()], config_drive: false });
-    s.1.disks.insert(0, ObservedDisk { file: data(), size_gib: 1 });
+    s.1.disks.insert(0, ObservedDisk { file: data(), size_gib: 1, base_gone: false });
     assert_eq!(step(&s, 0).0, Step::GrowDisk { file: data(), size_gib: 3 });
     s.1.disks[0].size_gib = 3;
     assert_eq!(step(&s, 0), (Step::Wait, InstanceState::Stopped));
     s.0.desired.spec.root_seq = 1;
     assert_eq!(step(&s, 0).0, prepare(Some(1), false), "a rebuild makes the root disk alone anew");
+}
+
+/// All ways in which it is known that a disk was used, times all ways in which it can be missing.
+#[test]
+fn a_disk_that_was_used_and_is_gone_is_an_error_and_never_made_anew() {
+    let data = || DiskFile { role: "data".into(), seq: 0 };
+    type Say = fn(&mut Entry);
+    let ledger: Say = |e| e.done.used_disks = vec![root(0), DiskFile { role: "data".into(), seq: 0 }];
+    let manager: Say = |e| e.desired.disks.iter_mut().for_each(|disk| disk.used_seq = Some(0));
+    for known in [ledger, manager] {
+        for (what, kept) in [("root", vec![data()]), ("data", vec![root(0)]), ("root", vec![])] {
+            let mut e = entry(true);
+            e.desired.disks.push(Disk {
+                disk_id: DiskId::new(),
+                role: "data".into(),
+                size_gib: 2,
+                epoch: 1,
+                used_seq: None,
+            });
+            let of = |file: &DiskFile| ObservedDisk { file: file.clone(), size_gib: 2, base_gone: false };
+            let observed = Observed { disks: kept.iter().map(of).collect(), image: true, ..nothing() };
+            // Before anything was used the same is a disk to be made.
+            let made = plan(&e, &observed, &Attempts::default(), 0);
+            assert!(matches!(made.step, Step::Prepare { .. }), "{made:?}");
+            known(&mut e);
+            for power in [Power::On, Power::Off, Power::Paused] {
+                e.desired.spec.power = power;
+                let Plan { step, shown, .. } = plan(&e, &observed, &Attempts::default(), 0);
+                assert_eq!((step, shown.state, shown.converged), (Step::Wait, InstanceState::Error, false));
+                assert!(shown.reason.starts_with(&format!("its {what} disk is gone")), "{}", shown.reason);
+            }
+            e.done.nics = vec![nic(1)];
+            assert!(matches!(plan(&e, &observed, &Attempts::default(), 0).step, Step::ReleaseNics(_)));
+            e.done.nics.clear();
+            // Back, it is used as it is.
+            let back = Observed { disks: vec![of(&data()), of(&root(0))], config_drive: true, ..observed.clone() };
+            e.desired.spec.power = Power::On;
+            assert_eq!(plan(&e, &back, &Attempts::default(), 0).step, Step::Launch);
+            // Only a rebuild makes another, and only of the root disk.
+            e.desired.spec.root_seq = 1;
+            let rebuilt = plan(&e, &observed, &Attempts::default(), 0);
+            let lacks_data = !kept.contains(&data());
+            assert_eq!(matches!(rebuilt.step, Step::Prepare { .. }), !lacks_data, "{rebuilt:?}");
+            e.desired.spec.deleted = true;
+            let deletion = plan(&e, &observed, &Attempts::default(), 0).step;
+            assert!(matches!(deletion, Step::DestroyDisk(_) | Step::WriteTombstone), "{deletion:?}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_without_the_image_that_it_lies_on_is_not_started() {
+    let mut e = entry(true);
+    let mut observed = Observed { disks: vec![disk(0, 2)], image: true, config_drive: true, ..nothing() };
+    observed.disks[0].base_gone = true;
+    let Plan { step, shown, .. } = plan(&e, &observed, &Attempts::default(), 0);
+    assert_eq!((step, shown.state), (Step::Wait, InstanceState::Error));
+    assert!(shown.reason.contains("image that it lies on is gone"), "{}", shown.reason);
+    e.desired.spec.root_seq = 1;
+    assert_eq!(plan(&e, &observed, &Attempts::default(), 0).step, prepare(Some(1), false));
 }
 
 #[test]
@@ -434,11 +495,16 @@ fn a_silent_qemu_is_attached_again_and_ended_only_when_it_should_end() {
 fn a_full_disk_stops_the_guest_until_it_can_write_again() {
     let mut s = up();
     s.1.process = ObservedProcess::Speaking(Machine::IoError);
-    assert_eq!(step(&s, 50), (Step::Cont, InstanceState::Error));
+    assert_eq!(step(&s, 50), (Step::RetryIo, InstanceState::Error));
     s.2.io_retried = Some(50);
     let waiting = plan(&s.0, &s.1, &s.2, 60);
     assert_eq!((waiting.step, waiting.wake_at), (Step::Wait, Some(10_050)));
-    assert_eq!(step(&s, 10_050).0, Step::Cont);
+    assert_eq!(step(&s, 10_050).0, Step::RetryIo);
+    // It runs, and perhaps only until its next write: the timeline shows one error and not one every ten seconds.
+    s.1.process = ObservedProcess::Speaking(Machine::Running);
+    assert_eq!(step(&s, 60), (Step::Wait, InstanceState::Error));
+    assert_eq!(plan(&s.0, &s.1, &s.2, 60).wake_at, Some(30_050));
+    assert_eq!(step(&s, 30_050), (Step::Wait, InstanceState::Running));
 }
 
 fn nic(n: u8) -> Nic {

@@ -32,6 +32,7 @@ enum Disturbance {
     Resize,
     Nics(u8),
     ImageEvicted,
+    DiskLost,
     Steps(u8),
 }
 
@@ -80,7 +81,13 @@ impl World {
             Step::FetchImage => self.observed.image = true,
             Step::Prepare { disks, config_drive } => {
                 assert_eq!(self.observed.process, ObservedProcess::None, "no disk is made while a guest runs");
-                let made = |file: &DiskFile| ObservedDisk { file: file.clone(), size_gib: spec.size.disk_gib };
+                let lost = disks.iter().find(|file| done.used_disks.iter().any(|used| used.seq >= file.seq));
+                assert_eq!(lost, None, "a disk that was used is never made anew");
+                let made = |file: &DiskFile| ObservedDisk {
+                    file: file.clone(),
+                    size_gib: spec.size.disk_gib,
+                    base_gone: false,
+                };
                 self.observed.disks.extend(disks.iter().map(made));
                 self.observed.disks.sort_by(|a, b| a.file.cmp(&b.file));
                 self.observed.config_drive |= config_drive;
@@ -101,6 +108,7 @@ impl World {
                 done.process = Some(process);
                 done.boot_seq = spec.boot_seq;
                 done.started_at = Some(Timestamp(0));
+                done.note_disks(&self.observed.disks.iter().map(|disk| disk.file.clone()).collect::<Vec<_>>());
                 let nics = self.entry.desired.nics.clone();
                 assert!(nics.iter().all(|c| self.observed.taps.contains(c)), "nothing starts without its network");
                 self.observed.taps.clear();
@@ -109,7 +117,7 @@ impl World {
                 self.observed.process = ObservedProcess::Silent;
                 self.attempts.fresh = true;
             }
-            Step::Cont => self.observed.process = ObservedProcess::Speaking(Machine::Running),
+            Step::Cont | Step::RetryIo => self.observed.process = ObservedProcess::Speaking(Machine::Running),
             Step::Pause => self.observed.process = ObservedProcess::Speaking(Machine::Paused),
             Step::Powerdown => {
                 self.attempts.powerdown = Some(Requests::after(self.attempts.powerdown, self.now));
@@ -232,6 +240,9 @@ impl World {
             }
             Disturbance::Resize => spec.size.disk_gib += 1,
             Disturbance::ImageEvicted => self.observed.image = alive,
+            // What a running guest has open stays open.
+            Disturbance::DiskLost if !alive => self.observed.disks.clear(),
+            Disturbance::DiskLost => {}
             Disturbance::Steps(n) => {
                 for _ in 0..*n {
                     self.step();
@@ -272,6 +283,7 @@ fn disturbance() -> impl Strategy<Value = Disturbance> {
         1 => Just(Disturbance::Resize),
         2 => (0u8..8).prop_map(Disturbance::Nics),
         1 => Just(Disturbance::ImageEvicted),
+        1 => Just(Disturbance::DiskLost),
         8 => (0u8..12).prop_map(Disturbance::Steps),
     ]
 }
@@ -308,6 +320,16 @@ proptest! {
             prop_assert_eq!(shown.state, InstanceState::Deleting);
             prop_assert!(world.acquired.is_empty() && world.observed.taps.is_empty());
             prop_assert!(!world.observed.anything && world.observed.disks.is_empty() && world.alive == 0);
+            return Ok(());
+        }
+        if disk && world.observed.disks.is_empty() {
+            prop_assert_eq!(shown.state, InstanceState::Error);
+            prop_assert!(!shown.converged && shown.reason.contains("disk is gone") && world.alive == 0);
+            prop_assert!(world.acquired.is_empty(), "what can't run answers for no address");
+            // A rebuild is the way out.
+            world.disturb(&Disturbance::Rebuild);
+            let rebuilt = world.come_to_rest();
+            prop_assert!(rebuilt.converged && world.observed.disks.len() == 1, "{:?}", rebuilt);
             return Ok(());
         }
         prop_assert!(shown.converged);

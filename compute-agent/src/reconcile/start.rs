@@ -47,6 +47,7 @@ impl Task {
             size: entry.desired.spec.size,
             console_offset: self.console_end(),
             started_at: Timestamp::now(),
+            disks: with.disks.iter().map(|(file, _)| file.clone()).collect(),
         };
         self.prepare_launch(owner, &group, limits(&entry.desired, &with.accel), &launched).await?;
         let confinement = Confinement {

@@ -48,6 +48,8 @@ pub enum Step {
     /// Release ports, and remove what QEMU still holds of them.
     ReleaseNics(Vec<Nic>),
     Cont,
+    /// Let the guest go on after a disk error.
+    RetryIo,
     Pause,
     /// Press the power button.
     Powerdown,
@@ -95,7 +97,7 @@ impl Step {
             Self::AcquirePorts => StepKind::AcquirePorts,
             Self::Launch => StepKind::Launch,
             Self::PlugNic { .. } | Self::UnplugNic(_) | Self::ReleaseNics(_) => StepKind::Nics,
-            Self::Cont | Self::Pause | Self::Powerdown | Self::Reset => StepKind::Control,
+            Self::Cont | Self::RetryIo | Self::Pause | Self::Powerdown | Self::Reset => StepKind::Control,
             Self::Kill(_) => StepKind::Kill,
             Self::DestroyDisk(_) | Self::RemoveLeftovers => StepKind::Remove,
         }

@@ -15,7 +15,7 @@ use crate::{
     qemu::process::ProcessHandle,
     qmp::{Event, QmpClient},
 };
-use domain::{InstanceId, Timestamp};
+use domain::{InstanceId, Timestamp, instance::ROOT_DISK};
 use std::{
     future::pending,
     os::fd::OwnedFd,
@@ -212,6 +212,7 @@ impl Task {
             started_at: done.started_at,
             guest_up_at: self.live.guest_up_at.or(done.guest_up_at).filter(|_| up),
             crash_count: done.crash_count,
+            root_used_seq: done.used_disks.iter().find(|disk| disk.role == ROOT_DISK).map(|disk| disk.seq),
             exec_ms: done.process.as_ref().and_then(|running| running.exec_ms),
         });
     }
@@ -243,6 +244,7 @@ impl Task {
         let recorded = self.context.ledger.record(self.instance_id, |done| {
             done.boot_seq = done.boot_seq.max(running.launched.boot_seq);
             done.root_seq = done.root_seq.max(running.launched.root_seq);
+            done.note_disks(&running.launched.disks);
             done.started_at = Some(running.launched.started_at);
             done.guest_up_at = None;
             done.process = Some(running);

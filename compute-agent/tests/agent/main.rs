@@ -7,6 +7,7 @@ mod console;
 mod failures;
 mod images;
 mod lifecycle;
+mod losses;
 mod managers;
 mod nics;
 mod pinning;

@@ -306,8 +306,14 @@ impl TestInstance {
 
     pub fn with_disk(mut self, size_gib: u64) -> Self {
         let disk_id = DiskId::new().to_string();
-        self.desired.disks =
-            vec![pb::DesiredDisk { disk_id, role: "root".into(), pool: "local".into(), size_gib, epoch: 1 }];
+        self.desired.disks = vec![pb::DesiredDisk {
+            disk_id,
+            role: "root".into(),
+            pool: "local".into(),
+            size_gib,
+            epoch: 1,
+            used_seq: None,
+        }];
         self.spec().size.as_mut().expect("a size").disk_gib = size_gib;
         self
     }

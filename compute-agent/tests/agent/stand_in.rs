@@ -186,6 +186,20 @@ impl Manager {
         send(&state.link, ToAgent::Delta(delta));
     }
 
+    /// It is in no snapshot any more.
+    pub fn forget(&self, instance_id: &str) {
+        self.lock().desired.remove(instance_id);
+    }
+
+    pub fn revision(&self) -> i64 {
+        self.lock().revision
+    }
+
+    /// Deltas that were sent as given have led the agent to this revision.
+    pub fn set_revision(&self, revision: i64) {
+        self.lock().revision = revision;
+    }
+
     /// Sends a delta as given, whatever was sent before.
     pub fn send_delta(&self, delta: sync::Delta) {
         send(&self.lock().link, ToAgent::Delta(delta));

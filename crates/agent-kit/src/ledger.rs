@@ -8,7 +8,12 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+/// How often a lock is tried that another holds, and the pause in between.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum LedgerError {
@@ -66,10 +71,20 @@ impl LedgerDir {
         let path = Self::below(state_dir);
         durable::ensure_private_dir(&path).map_err(LedgerError::file("made", &path))?;
         let lock = File::create(path.join(".lock")).map_err(LedgerError::file("locked", &path))?;
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::InUse { dir: path }),
-            Err(errno) => return Err(LedgerError::file("locked", &path)(errno.into())),
+        let mut tries = 0;
+        loop {
+            match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // A program that the agent before was just starting holds the lock too, until its exec.
+                Err(rustix::io::Errno::WOULDBLOCK) if tries < LOCK_TRIES => tries += 1,
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(LedgerError::InUse { dir: path }),
+                Err(errno) => return Err(LedgerError::file("locked", &path)(errno.into())),
+            }
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "opening a ledger blocks, and is called where that is allowed"
+            )]
+            std::thread::sleep(LOCK_PAUSE);
         }
         durable::sweep_half_written(&path).map_err(LedgerError::file("swept", &path))?;
         Ok(Self { path, _lock: lock })

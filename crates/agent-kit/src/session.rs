@@ -36,6 +36,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(10);
 /// A host that was removed tries again this rarely: it must join anew first.
 const NOT_ADMITTED_RETRY: Duration = Duration::from_secs(15);
+/// A session that lasted so long was a good one: after it, the manager is looked for without delay again. One that ends right after its
+/// welcome is no better than none, and a host that tried again at once would do so for ever.
+const STABLE: Duration = Duration::from_secs(10);
 /// Messages to the manager that may wait.
 const QUEUE: usize = 256;
 /// Commands that are written to the ledger together.
@@ -104,7 +107,8 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
     let (mut logged, mut removed) = (false, false);
     loop {
-        let mut session = Session { agent: &*agent, registered: false, last_seen: Instant::now() };
+        let began = Instant::now();
+        let mut session = Session { agent: &*agent, registered: false, last_seen: began };
         let end = tokio::select! {
             end = session.run(client.clone()) => match end {
                 Ok(never) => match never {},
@@ -128,7 +132,7 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
             | SessionEnd::WrongHost { .. }
             | SessionEnd::Ledger(_)
             | SessionEnd::Hello(_)) => {
-                if session.registered {
+                if session.registered && began.elapsed() >= STABLE {
                     backoff.reset();
                     (logged, removed) = (false, false);
                 }

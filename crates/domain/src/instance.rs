@@ -176,6 +176,31 @@ pub struct InstanceSpec {
     pub deleted: bool,
 }
 
+impl InstanceSpec {
+    /// What is desired of an instance that must be gone, where nothing else is known of it.
+    #[must_use]
+    pub fn deletion(image_id: ImageId) -> Self {
+        Self {
+            size: Size::default(),
+            flavor: String::new(),
+            image_id,
+            power: Power::Off,
+            boot_seq: 0,
+            boot_hard: false,
+            root_seq: 0,
+            stop_timeout_secs: 0,
+            on_crash: OnCrash::default(),
+            on_host_loss: OnHostLoss::default(),
+            ssh_keys: Vec::new(),
+            user_data_base64: String::new(),
+            zone: None,
+            placement: PlacementConstraints::default(),
+            nics: Vec::new(),
+            deleted: true,
+        }
+    }
+}
+
 /// A NIC: a port of a network that is attached to this instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
@@ -283,6 +308,8 @@ pub struct Binding {
     pub cpu_baseline: Option<String>,
     /// The NUMA node of the host to whose threads the vCPUs are pinned; `None` if they aren't pinned.
     pub numa_node: Option<u32>,
+    /// The number ([`InstanceSpec::root_seq`]) of the root disk that the instance ran with on its host; `None` before its first start there.
+    pub root_used_seq: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

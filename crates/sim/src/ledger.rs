@@ -132,6 +132,7 @@ impl Ledger {
         observed.set_state(if power == Power::Paused { InstanceState::Paused } else { InstanceState::Running });
         observed.started_at = Some(started_at.0);
         observed.guest_up_at = Some(started_at.0);
+        observed.root_used_seq = Some(entry.built_seq);
         Some(report_of(&entry.desired, observed))
     }
 

@@ -80,7 +80,8 @@ op! {
     }
     on instance, Change by (id), guard InstanceGeneration:
     "UPDATE instance SET generation = r.expected_generation + 1, name = r.name, tags = r.tags, spec = r.spec,
-        image_id = r.image_id, epoch = r.epoch, host_id = r.host_id, root_disk_id = r.root_disk_id,
+        image_id = r.image_id, epoch = r.epoch,
+        root_used_seq = CASE WHEN instance.epoch = r.epoch THEN instance.root_used_seq END, host_id = r.host_id, root_disk_id = r.root_disk_id,
         placement = r.placement, claim_vcpus = r.claim_vcpus, claim_memory_mib = r.claim_memory_mib,
         claim_disk_gib = r.claim_disk_gib, quota_released = r.quota_released, state = r.state, step = r.step,
         reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
@@ -105,12 +106,14 @@ op! {
         started_at: Option<Timestamp>,
         guest_up_at: Option<Timestamp>,
         crash_count: u32,
+        root_used_seq: Option<u64>,
         at: Timestamp,
     }
     on instance, Change by (id), guard InstanceObserved:
     "UPDATE instance SET observed_epoch = r.epoch, observed_generation = r.generation, observed_start = r.start,
         observed_counter = r.counter, state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at,
-        started_at = r.started_at, guest_up_at = r.guest_up_at, crash_count = r.crash_count, updated_at = r.at
+        started_at = r.started_at, guest_up_at = r.guest_up_at, crash_count = r.crash_count,
+        root_used_seq = r.root_used_seq, updated_at = r.at
      FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation AND instance.epoch = r.epoch
      AND (instance.observed_epoch, instance.observed_generation, instance.observed_start, instance.observed_counter)
         < (r.epoch, r.generation, r.start, r.counter)"
@@ -209,6 +212,7 @@ row! {
         observed_counter: i64,
         cpu_baseline: Option<String>,
         numa_node: Option<u32>,
+        root_used_seq: Option<u64>,
         created_at: Timestamp,
         updated_at: Timestamp,
     }
@@ -238,7 +242,11 @@ impl From<Columns> for InstanceRow {
             spec: row.spec,
             status,
             placement: row.placement,
-            binding: Binding { cpu_baseline: row.cpu_baseline, numa_node: row.numa_node },
+            binding: Binding {
+                cpu_baseline: row.cpu_baseline,
+                numa_node: row.numa_node,
+                root_used_seq: row.root_used_seq,
+            },
             created_at: row.created_at,
             updated_at: row.updated_at,
         };

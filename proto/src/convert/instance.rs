@@ -207,6 +207,7 @@ pub fn instance_to_pb(instance: &Instance) -> pb::Instance {
         updated_at: instance.updated_at.0,
         cpu_baseline: instance.binding.cpu_baseline.clone().unwrap_or_default(),
         numa_node: instance.binding.numa_node,
+        root_used_seq: instance.binding.root_used_seq,
     }
 }
 
@@ -242,6 +243,7 @@ pub fn instance_from_pb(instance: pb::Instance) -> Result<Instance, InvalidMessa
         binding: Binding {
             cpu_baseline: Some(instance.cpu_baseline).filter(|id| !id.is_empty()),
             numa_node: instance.numa_node,
+            root_used_seq: instance.root_used_seq,
         },
         created_at: Timestamp(instance.created_at),
         updated_at: Timestamp(instance.updated_at),
@@ -306,7 +308,11 @@ mod tests {
                     crash_count: 1,
                 },
                 placement: None,
-                binding: Binding { cpu_baseline: Some("intel-host-1".into()), numa_node: Some(3) },
+                binding: Binding {
+                    cpu_baseline: Some("intel-host-1".into()),
+                    numa_node: Some(3),
+                    root_used_seq: Some(1),
+                },
                 created_at: Timestamp(1),
                 updated_at: Timestamp(2),
             };

@@ -159,6 +159,7 @@ async fn reports(lab: &Lab, id: InstanceId) {
         started_at: Some(at(1)),
         guest_up_at: Some(at(2)),
         crash_count: 1,
+        root_used_seq: Some(3),
         at: at(2),
     };
     let with = |change: fn(&mut InstanceObserved)| {
@@ -179,6 +180,7 @@ async fn reports(lab: &Lab, id: InstanceId) {
     assert_eq!(row.fence, ReportFence { epoch: 1, generation: 2, start: 6, counter: 0 });
     assert_eq!((row.status.started_at, row.status.guest_up_at, row.status.crash_count), (Some(at(1)), Some(at(2)), 1));
     assert_eq!((row.status.state, row.status.observed_generation, row.generation), (InstanceState::Running, 2, 2));
+    assert_eq!(row.binding.root_used_seq, Some(3));
 }
 
 async fn lists(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
