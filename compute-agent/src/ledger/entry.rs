@@ -1,7 +1,7 @@
 //! What the ledger holds of one instance: what it must be here ([`Desired`]), what the host has done about it ([`Done`]), or the
 //! [`Tombstone`] that is left of it. `record` writes these types to disk as they are.
 
-use crate::{qemu::process::ProcessRef, reconcile::layout::DiskFile};
+use crate::qemu::process::ProcessRef;
 use agent_kit::Version;
 use domain::{
     DiskId, ImageId, InstanceId, PortId, Timestamp,
@@ -91,6 +91,28 @@ impl Disk {
     #[must_use]
     pub fn is_root(&self) -> bool {
         self.role == "root"
+    }
+}
+
+/// A disk's file on this host: the disk's role in the instance, and a number that rises when the disk is made anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DiskFile {
+    pub role: String,
+    pub seq: u64,
+}
+
+impl DiskFile {
+    /// The file that a desired disk must have. Only the root disk is ever made anew.
+    #[must_use]
+    pub fn of(disk: &Disk, spec: &InstanceSpec) -> Self {
+        Self { role: disk.role.clone(), seq: if disk.is_root() { spec.root_seq } else { 0 } }
+    }
+
+    /// Reads a file name; `None` if it isn't a disk's.
+    #[must_use]
+    pub fn parse(file_name: &str) -> Option<Self> {
+        let (role, seq) = file_name.strip_suffix(".qcow2")?.rsplit_once('-')?;
+        Some(Self { role: role.to_owned(), seq: seq.parse().ok()? })
     }
 }
 

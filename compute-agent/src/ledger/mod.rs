@@ -22,7 +22,7 @@ mod host_file;
 mod record;
 
 pub use self::entry::{
-    Desired, DesiredImage, Disk, Done, Entry, Halt, HaltCause, Held, Launched, Nic, Running, Tombstone,
+    Desired, DesiredImage, Disk, DiskFile, Done, Entry, Halt, HaltCause, Held, Launched, Nic, Running, Tombstone,
 };
 pub use agent_kit::{Decision, LedgerError, Version};
 

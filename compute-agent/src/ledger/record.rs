@@ -52,10 +52,10 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         ledger::{
-            Desired, DesiredImage, Disk, Done, Entry, Halt, HaltCause, Launched, Nic, Running, Tombstone, Version,
+            Desired, DesiredImage, Disk, DiskFile, Done, Entry, Halt, HaltCause, Launched, Nic, Running, Tombstone,
+            Version,
         },
         qemu::process::ProcessRef,
-        reconcile::layout::DiskFile,
     };
     use domain::{
         InstanceId, PortId, Timestamp,

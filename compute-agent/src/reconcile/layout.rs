@@ -15,9 +15,8 @@
 //! QEMU can write two directories and the disks, and none that the agent makes or renames files in: a QEMU that a guest has taken
 //! over finds no path to swap under the agent's hands.
 
-use crate::ledger::Disk;
-use domain::{InstanceId, instance::InstanceSpec};
-use serde::{Deserialize, Serialize};
+pub use crate::ledger::DiskFile;
+use domain::InstanceId;
 use std::path::{Path, PathBuf};
 
 pub const QMP_SOCKET: &str = "qmp.sock";
@@ -26,28 +25,6 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 pub struct Paths {
     pub dir: PathBuf,
     pub run_dir: PathBuf,
-}
-
-/// A disk's file on this host: the disk's role in the instance, and a number that rises when the disk is made anew.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct DiskFile {
-    pub role: String,
-    pub seq: u64,
-}
-
-impl DiskFile {
-    /// The file that a desired disk must have. Only the root disk is ever made anew.
-    #[must_use]
-    pub fn of(disk: &Disk, spec: &InstanceSpec) -> Self {
-        Self { role: disk.role.clone(), seq: if disk.is_root() { spec.root_seq } else { 0 } }
-    }
-
-    /// Reads a file name; `None` if it isn't a disk's.
-    #[must_use]
-    pub fn parse(file_name: &str) -> Option<Self> {
-        let (role, seq) = file_name.strip_suffix(".qcow2")?.rsplit_once('-')?;
-        Some(Self { role: role.to_owned(), seq: seq.parse().ok()? })
-    }
 }
 
 #[must_use]
