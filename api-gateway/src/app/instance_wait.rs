@@ -194,55 +194,12 @@ mod tests {
     use super::*;
     use InstanceState as S;
     use WaitTarget as T;
-    use domain::{
-        ImageId, ProjectId,
-        flavor::Size,
-        instance::{InstanceSpec, InstanceStatus, OnCrash, OnHostLoss},
-    };
+    use domain::testing;
 
     fn instance(state: S, generation: i64, observed_generation: i64, power: Power) -> Instance {
-        Instance {
-            id: InstanceId::new(),
-            project_id: ProjectId::new(),
-            name: "web".parse().expect("a name"),
-            tags: [].into(),
-            generation,
-            epoch: 1,
-            host_id: None,
-            root_disk_id: None,
-            spec: InstanceSpec {
-                size: Size::default(),
-                flavor: String::new(),
-                image_id: ImageId::new(),
-                power,
-                boot_seq: 0,
-                boot_hard: false,
-                root_seq: 0,
-                stop_timeout_secs: 30,
-                on_crash: OnCrash::Restart,
-                on_host_loss: OnHostLoss::Wait,
-                ssh_keys: vec![],
-                user_data_base64: String::new(),
-                zone: None,
-                placement: Default::default(),
-                nics: vec![],
-                deleted: false,
-            },
-            status: InstanceStatus {
-                state,
-                step: String::new(),
-                reason: String::new(),
-                observed_generation,
-                deadline_at: None,
-                started_at: None,
-                guest_up_at: None,
-                crash_count: 0,
-            },
-            placement: None,
-            binding: Default::default(),
-            created_at: Timestamp(0),
-            updated_at: Timestamp(0),
-        }
+        let mut instance = Instance { generation, ..testing::instance(state) };
+        (instance.spec.power, instance.status.observed_generation) = (power, observed_generation);
+        instance
     }
 
     fn guest(started: i64, up: Option<i64>) -> Instance {

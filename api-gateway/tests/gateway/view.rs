@@ -3,7 +3,7 @@
 use api_gateway::{
     app::{explain::Explanation, network::related::Related},
     auth::caller::SystemRole,
-    v1::view::{explain::ExplainView, host::HostView, image::ImageView, instance::InstanceView},
+    v1::view::{explain::explain_view, host::HostView, image::ImageView, instance::instance_view},
 };
 use domain::{
     DiskId, ExternalNetworkId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId, PortId, ProjectId, Timestamp,
@@ -156,8 +156,8 @@ fn event() -> Event {
 
 #[test]
 fn instances() {
-    insta::assert_json_snapshot!("instance_tenant", InstanceView::new(instance(), &related(), SystemRole::Tenant));
-    insta::assert_json_snapshot!("instance_admin", InstanceView::new(instance(), &related(), SystemRole::Admin));
+    insta::assert_json_snapshot!("instance_tenant", instance_view(instance(), &related(), SystemRole::Tenant));
+    insta::assert_json_snapshot!("instance_admin", instance_view(instance(), &related(), SystemRole::Admin));
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn images_and_hosts() {
 fn explanations() {
     let explain = |role| {
         let instance = Some((instance(), related()));
-        ExplainView::new(Explanation { instance, host: Some(host()), records: vec![], events: vec![event()] }, role)
+        explain_view(Explanation { instance, host: Some(host()), records: vec![], events: vec![event()] }, role)
     };
     insta::assert_json_snapshot!("explain_admin", explain(SystemRole::Admin));
     let tenant = explain(SystemRole::Tenant);

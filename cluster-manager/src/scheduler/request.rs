@@ -24,7 +24,7 @@ pub struct Request {
     /// Only hosts dedicated to `project` will do.
     pub dedicated: bool,
     pub groups: Vec<GroupConstraint>,
-    /// It must survive the loss of its host (`on_host_loss: restart`): capacity elsewhere in the zone is reserved with it.
+    /// It must survive the loss of its host: capacity elsewhere in the zone is reserved with it.
     pub protected: bool,
     /// Its class; lower classes are preempted first. None: it is never preempted.
     pub preemptible: Option<u8>,

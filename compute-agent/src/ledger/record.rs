@@ -61,7 +61,7 @@ pub(crate) mod tests {
         InstanceId, PortId, Timestamp,
         flavor::Size,
         image::{DiskFormat, ImageKind, ImagePart, ImagePartKind},
-        instance::{InstanceSpec, OnCrash, OnHostLoss, Power},
+        instance::{InstanceSpec, OnCrash, Power},
         network::MacAddr,
         testing,
     };
@@ -80,7 +80,6 @@ pub(crate) mod tests {
             root_seq: 1,
             stop_timeout_secs: 9,
             on_crash: OnCrash::Stop,
-            on_host_loss: OnHostLoss::Recreate,
             ssh_keys: vec!["ssh-ed25519 AAAA".into()],
             user_data_base64: "aGk=".into(),
             zone: Some("a".into()),

@@ -109,22 +109,15 @@ pub fn report_to_pb(observation: Observation) -> pb::Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{DiskId, ImageId, InstanceId};
-    use proto::cluster::v1::{InstanceSpec, OnCrash, OnHostLoss, Power, Size};
+    use domain::{DiskId, InstanceId, testing};
+    use proto::convert::spec_to_pb;
 
     fn message() -> pb::DesiredObject {
-        let image_id = ImageId::new().to_string();
+        let spec = testing::spec();
         let instance = agent::DesiredInstance {
             project_id: "p".into(),
             name: "web".into(),
-            spec: Some(InstanceSpec {
-                size: Some(Size { vcpus: 1, memory_mib: 128, disk_gib: 1 }),
-                image_id: image_id.clone(),
-                power: Power::On.into(),
-                on_crash: OnCrash::Stop.into(),
-                on_host_loss: OnHostLoss::Wait.into(),
-                ..Default::default()
-            }),
+            spec: Some(spec_to_pb(&spec)),
             disks: vec![agent::DesiredDisk {
                 disk_id: DiskId::new().to_string(),
                 role: "root".into(),
@@ -134,7 +127,7 @@ mod tests {
                 used_seq: Some(7),
             }],
             image: Some(agent::DesiredImage {
-                image_id,
+                image_id: spec.image_id.to_string(),
                 kind: "disk".into(),
                 format: "qcow2".into(),
                 cmdline: String::new(),

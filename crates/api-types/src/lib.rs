@@ -6,10 +6,14 @@
 mod audit;
 mod capacity;
 mod catalog;
+mod instance;
 pub mod names;
+mod nic;
 mod placement;
 
 pub use audit::*;
 pub use capacity::*;
 pub use catalog::*;
+pub use instance::*;
+pub use nic::*;
 pub use placement::*;

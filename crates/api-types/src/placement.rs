@@ -91,3 +91,34 @@ pub struct KeptPlacement {
     #[schema(value_type = Object)]
     pub placement: PlacementRecord,
 }
+
+/// Constraints beyond capacity and zone. A host that doesn't meet them isn't chosen; if none does, the request is refused with the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlacementRequest {
+    /// Placement groups that the instance joins, by id or name: at most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+    /// Tags that the host must have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub required_tags: BTreeMap<String, String>,
+    /// Tags that the host must not have.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub forbidden_tags: BTreeMap<String, String>,
+    /// CPU features that the host must have, named as in `/proc/cpuinfo`: `avx2`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpu_features: Vec<String>,
+    /// Only on hosts dedicated to the project.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dedicated: bool,
+    /// 0 to 255: when capacity is short, the instance may be stopped in favor of others, lower classes first. Without it, it never is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preemptible_class: Option<u8>,
+}
+
+impl PlacementRequest {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

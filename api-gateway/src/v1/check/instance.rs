@@ -2,13 +2,8 @@
 //! field are `domain::validate`'s, which the managers call too; here are the names of the fields, and what only this API knows.
 
 use super::{check_key, nic};
-use crate::{
-    app::instance::{CreateRequest, SizeRequest},
-    v1::view::{
-        instance_request::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop},
-        placement::PlacementRequest,
-    },
-};
+use crate::app::instance::{CreateRequest, SizeRequest};
+use api_types::{InstanceChange, InstanceCreate, InstanceRebuild, InstanceResize, InstanceStop, PlacementRequest};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     Name, Problem, Violations,

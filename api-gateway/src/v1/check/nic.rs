@@ -1,7 +1,8 @@
 //! What a request may say of an instance's NICs. Pure. Every violation is named at once.
 
 use super::{check_key, network};
-use crate::{app::instance_nic, v1::view::nic::NicRequest};
+use crate::app::instance_nic;
+use api_types::NicRequest;
 use domain::{Problem, Violations, limits::NICS_PER_INSTANCE, validate};
 use std::net::IpAddr;
 

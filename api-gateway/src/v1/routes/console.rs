@@ -19,9 +19,10 @@ use crate::{
     v1::{
         answer,
         scope::{InProject, Write},
-        view::{console::ConsoleTicketView, instance_request::NoFields, plan::DryRun},
+        view::plan::DryRun,
     },
 };
+use api_types::{ConsoleTicket, NoFields};
 use axum::{
     body::Body,
     extract::{State, WebSocketUpgrade},
@@ -118,7 +119,7 @@ async fn log(
 /// Issues a ticket for the live serial console: for one session with this instance, within a minute.
 #[utoipa::path(post, path = "/v1/instances/{instance}/console-ticket", tag = "consoles",
     params(("instance" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = NoFields,
-    responses((status = 201, body = ConsoleTicketView), (status = 200, description = "With dry_run.", body = DryRun)))]
+    responses((status = 201, body = ConsoleTicket), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn ticket(
     State(app): State<App>,
     scope: InProject<Write>,
@@ -133,7 +134,7 @@ async fn ticket(
         return answer::planned(Plan::of(summary, vec![]));
     }
     let (ticket, expires_at) = console_ticket::issue(&app, &scope.caller, &instance).await?;
-    let view = ConsoleTicketView { url: console_ticket::url(&app, &ticket), ticket, expires_at };
+    let view = ConsoleTicket { url: console_ticket::url(&app, &ticket), ticket, expires_at };
     reply::json(StatusCode::CREATED, &view)
 }
 

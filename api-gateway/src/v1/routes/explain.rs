@@ -11,7 +11,7 @@ use crate::{
     },
     v1::{
         scope::{InProject, Read},
-        view::{explain::ExplainView, timeline::TimelineItem},
+        view::explain::{ExplainView, TimelineItem, explain_view},
     },
 };
 use axum::extract::State;
@@ -37,7 +37,7 @@ async fn explain(
     let role = scope.caller.system_role();
     let explanation = explain::explain(&app, scope.id(), &key, role).await?;
     let generation = explanation.instance.as_ref().map(|(instance, _)| instance.generation);
-    let view = ExplainView::new(explanation, role);
+    let view = explain_view(explanation, role);
     match generation {
         Some(generation) => reply::object(StatusCode::OK, generation, &view),
         None => reply::json(StatusCode::OK, &view),

@@ -24,13 +24,13 @@ use crate::{
         answer, check,
         scope::{InProject, Read, Write},
         view::{
-            instance::{InstanceView, InstancesView, NotMadeView},
-            instance_request::{InstanceChange, InstanceCreate},
+            instance::{InstanceView, InstancesMade, instance_view, not_made},
             names::WaitTargetName,
             plan::DryRun,
         },
     },
 };
+use api_types::{InstanceChange, InstanceCreate};
 use axum::extract::State;
 use domain::{
     Problem, ProjectId, Violations,
@@ -103,7 +103,7 @@ pub async fn changed(
 async fn shown(app: &App, caller: &Caller, status: StatusCode, instance: Instance) -> ApiResult {
     let generation = instance.generation;
     let related = related::nics(app, [&instance]).await?;
-    reply::object(status, generation, &InstanceView::new(instance, &related, caller.system_role()))
+    reply::object(status, generation, &instance_view(instance, &related, caller.system_role()))
 }
 
 list_params! {
@@ -152,7 +152,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Insta
     let page = params.common().page(&list)?;
     let instances = instance_list::list(&app, list_query(params, project_id)?, page.store_page()).await?;
     let (related, role) = (related::nics(&app, &instances).await?, caller.system_role());
-    let view = |instance| InstanceView::new(instance, &related, role);
+    let view = |instance| instance_view(instance, &related, role);
     page.reply(instances, |instance| instance.id.to_string(), view)
 }
 
@@ -204,9 +204,9 @@ async fn create(
         instances = instance_wait::for_all(&app, instances, wait).await?;
     }
     let (related, role) = (related::nics(&app, &instances).await?, scope.caller.system_role());
-    let items = instances.into_iter().map(|instance| InstanceView::new(instance, &related, role)).collect();
-    let not_made = not_created.map(|not_created| NotMadeView::new(not_created, role));
-    reply::json(StatusCode::CREATED, &InstancesView { items, not_made })
+    let items = instances.into_iter().map(|instance| instance_view(instance, &related, role)).collect();
+    let not_made = not_created.map(|not_created| not_made(not_created, role));
+    reply::json(StatusCode::CREATED, &InstancesMade { items, not_made })
 }
 
 #[derive(Debug, Clone, Deserialize, utoipa::IntoParams)]

@@ -19,14 +19,10 @@ use crate::{
         check,
         describe::{Described, Description},
         scope::{InProject, Write},
-        view::{
-            instance::InstanceView,
-            instance_request::{InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, NoFields},
-            nic::NicRequest,
-            plan::DryRun,
-        },
+        view::{instance::InstanceView, plan::DryRun},
     },
 };
+use api_types::{InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, NicRequest, NoFields};
 use axum::{extract::State, routing};
 use domain::{Problem, instance::Power};
 use http::StatusCode;

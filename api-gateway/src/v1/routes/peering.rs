@@ -10,12 +10,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::{
-            instance_request::NoFields,
-            peering::{PeeringCreate, PeeringView},
-        },
+        view::peering::{PeeringCreate, PeeringView},
     },
 };
+use api_types::NoFields;
 use domain::{Problem, network::Peering};
 use std::convert::Infallible;
 use utoipa_axum::router::OpenApiRouter;

@@ -2,10 +2,11 @@
 //!
 //! A tenant reads no host's name or id here. A system admin reads the host's name and what is wrong with it.
 
+pub use api_types::{Explain as ExplainView, TimelineItem};
+
 use super::{
-    instance::InstanceView,
+    instance::instance_view,
     placement_record::{PlacementRecordView, placement_record},
-    timeline::TimelineItem,
 };
 use crate::{app::explain::Explanation, auth::caller::SystemRole};
 use domain::{
@@ -14,45 +15,25 @@ use domain::{
     instance::{Instance, InstanceState, Power},
     placement::{KeptPlacement, PlacementOutcome},
 };
-use serde::Serialize;
 use std::fmt::Write as _;
-use utoipa::ToSchema;
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = Explain)]
-pub struct ExplainView {
-    /// Null when there is no instance of that name: then the rest is about what was refused or deleted last.
-    pub instance: Option<InstanceView>,
-    /// How its host was chosen; tenants see no hosts.
-    #[schema(value_type = Option<Object>)]
-    pub placement: Option<PlacementRecord>,
-    /// Why it is where it is, why it isn't running, what would make it fit.
-    pub why: String,
-    /// What was refused under its name, and what was decided for earlier instances with that name: the newest first, at most 20.
-    pub records: Vec<PlacementRecordView>,
-    /// The last events about it, the newest last.
-    pub timeline: Vec<TimelineItem>,
-}
-
-impl ExplainView {
-    #[must_use]
-    pub fn new(explanation: Explanation, role: SystemRole) -> Self {
-        let Explanation { instance, host, records, events } = explanation;
-        let timeline = events.into_iter().map(TimelineItem::from).collect();
-        let Some((instance, related)) = instance else {
-            let why = records.first().map(what_it_was).unwrap_or_default();
-            let records = shown(records, role);
-            let placement = records.first().map(|record| record.placement.clone());
-            return Self { instance: None, placement, why, records, timeline };
-        };
-        let why = why(&instance, host.as_ref().filter(|_| role == SystemRole::Admin));
-        let placement = match role {
-            SystemRole::Admin => instance.placement.clone(),
-            SystemRole::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
-        };
-        let instance = Some(InstanceView::new(instance, &related, role));
-        Self { placement, why, timeline, instance, records: shown(records, role) }
-    }
+#[must_use]
+pub fn explain_view(explanation: Explanation, role: SystemRole) -> ExplainView {
+    let Explanation { instance, host, records, events } = explanation;
+    let timeline = events.into_iter().map(TimelineItem::from).collect();
+    let Some((instance, related)) = instance else {
+        let why = records.first().map(what_it_was).unwrap_or_default();
+        let records = shown(records, role);
+        let placement = records.first().map(|record| record.placement.clone());
+        return ExplainView { instance: None, placement, why, records, timeline };
+    };
+    let why = why(&instance, host.as_ref().filter(|_| role == SystemRole::Admin));
+    let placement = match role {
+        SystemRole::Admin => instance.placement.clone(),
+        SystemRole::Tenant => instance.placement.clone().map(PlacementRecord::redacted),
+    };
+    let instance = Some(instance_view(instance, &related, role));
+    ExplainView { placement, why, timeline, instance, records: shown(records, role) }
 }
 
 fn shown(records: Vec<KeptPlacement>, role: SystemRole) -> Vec<PlacementRecordView> {

@@ -1,6 +1,6 @@
 //! Networks and what belongs to them.
 
-use super::{time, word, yes};
+use super::{joined, time, word, yes};
 use crate::{output::Row, size::show_rate};
 use client::model::{
     ExternalNetwork, ExternalSubnet, FloatingIp, Network, Nic, Peering, Port, PortTraffic, Router, SecurityGroup,
@@ -8,8 +8,8 @@ use client::model::{
 };
 
 /// A name, or (when it is gone) the id.
-fn named(name: Option<&String>, id: &impl ToString) -> String {
-    name.cloned().unwrap_or_else(|| id.to_string())
+fn named(name: Option<&impl ToString>, id: &impl ToString) -> String {
+    name.map_or_else(|| id.to_string(), ToString::to_string)
 }
 
 fn lines(items: impl IntoIterator<Item = String>) -> String {
@@ -141,9 +141,9 @@ impl Row for Nic {
     fn cells(&self) -> Vec<String> {
         vec![
             named(self.network.as_ref(), &self.network_id),
-            self.addresses.join(","),
-            self.floating_ips.join(","),
-            self.mac.clone(),
+            joined(&self.addresses, ","),
+            joined(&self.floating_ips, ","),
+            self.mac.to_string(),
             self.port_id.to_string(),
         ]
     }

@@ -1,6 +1,6 @@
 //! What projects own and use: instances, images, flavors, SSH keys.
 
-use super::{tags, time, time_or_none, word};
+use super::{joined, tags, time, time_or_none, word};
 use crate::{
     output::Row,
     size::{show_bytes, show_mib},
@@ -15,7 +15,7 @@ impl Row for Instance {
     fn cells(&self) -> Vec<String> {
         let step = if self.step.is_empty() { &self.reason } else { &self.step };
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             self.state.as_str().to_owned(),
             guest(self).to_owned(),
             addresses(self),
@@ -29,7 +29,7 @@ impl Row for Instance {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("project", self.project_id.to_string()),
             ("state", self.state.as_str().to_owned()),
@@ -83,19 +83,20 @@ impl Row for Instance {
 
 /// Its own addresses, and in brackets those of the outside.
 fn addresses(instance: &Instance) -> String {
-    let own = instance.nics.iter().flat_map(|nic| &nic.addresses).map(String::as_str).collect::<Vec<_>>().join(",");
-    let outside = instance.nics.iter().flat_map(|nic| &nic.floating_ips).map(String::as_str).collect::<Vec<_>>();
-    if outside.is_empty() { own } else { format!("{own} ({})", outside.join(",")) }
+    let own: Vec<_> = instance.nics.iter().flat_map(|nic| &nic.addresses).collect();
+    let outside: Vec<_> = instance.nics.iter().flat_map(|nic| &nic.floating_ips).collect();
+    let own = joined(&own, ",");
+    if outside.is_empty() { own } else { format!("{own} ({})", joined(&outside, ",")) }
 }
 
 /// One NIC, on one line.
 fn nic(nic: &Nic) -> String {
-    let network = nic.network.clone().unwrap_or_else(|| nic.network_id.to_string());
+    let network = nic.network.as_ref().map_or_else(|| nic.network_id.to_string(), ToString::to_string);
     let outside = match nic.floating_ips.as_slice() {
         [] => String::new(),
-        addresses => format!(", floating {}", addresses.join(", ")),
+        addresses => format!(", floating {}", joined(addresses, ", ")),
     };
-    format!("{network}: {}{outside} (mac {}, port {})", nic.addresses.join(", "), nic.mac, nic.port_id)
+    format!("{network}: {}{outside} (mac {}, port {})", joined(&nic.addresses, ", "), nic.mac, nic.port_id)
 }
 
 /// Whether the guest said that it is up since it was last started.

@@ -2,12 +2,12 @@ use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, header_text, segment},
     model::{
-        Explain, Instance, InstanceChange, InstanceCreate, InstanceResize, InstanceStop, InstancesMade, TimelineItem,
+        Explain, Instance, InstanceChange, InstanceCreate, InstanceReboot, InstanceRebuild, InstanceResize,
+        InstanceStop, InstancesMade, TimelineItem,
     },
 };
 use bytes::Bytes;
 use reqwest::Method;
-use serde::Serialize;
 
 /// Where to begin in an instance's console log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,13 +41,6 @@ impl ConsoleLog {
     }
 }
 
-#[derive(Serialize)]
-struct CreateMany<'a> {
-    #[serde(flatten)]
-    one: &'a InstanceCreate,
-    count: u32,
-}
-
 impl Client {
     /// Filters: `state`, `name` (`web-*`: beginning so), `image`, `tag` (`k:v`), and for system admins `host` and `all_projects`.
     pub fn instances(&self) -> Listing<Instance> {
@@ -64,7 +57,8 @@ impl Client {
 
     /// `count` instances named `name-1` to `name-N`: all or none, or (`fill`) as many as fit.
     pub fn instance_create_many(&self, request: &InstanceCreate, count: u32) -> Mutation<InstancesMade> {
-        Mutation::new(self, Method::POST, "/v1/instances").body(&CreateMany { one: request, count })
+        let request = InstanceCreate { count: Some(count), ..request.clone() };
+        Mutation::new(self, Method::POST, "/v1/instances").body(&request)
     }
 
     pub fn instance_change(&self, instance: &str, change: &InstanceChange) -> Mutation<Instance> {
@@ -89,7 +83,7 @@ impl Client {
     }
 
     pub fn instance_reboot(&self, instance: &str, hard: bool) -> Mutation<Instance> {
-        self.instance_act(instance, "reboot").body(&serde_json::json!({ "hard": hard }))
+        self.instance_act(instance, "reboot").body(&InstanceReboot { hard })
     }
 
     pub fn instance_pause(&self, instance: &str) -> Mutation<Instance> {
@@ -106,8 +100,7 @@ impl Client {
 
     /// With a fresh root disk, from its own image or another.
     pub fn instance_rebuild(&self, instance: &str, image: Option<&str>) -> Mutation<Instance> {
-        let body = image.map_or_else(|| serde_json::json!({}), |image| serde_json::json!({ "image": image }));
-        self.instance_act(instance, "rebuild").body(&body)
+        self.instance_act(instance, "rebuild").body(&InstanceRebuild { image: image.map(str::to_owned) })
     }
 
     /// What happened to it, oldest first.

@@ -3,18 +3,18 @@
 
 mod catalog;
 mod identity;
-mod instance;
 mod network;
 mod placement;
 mod system;
 
 pub use api_types::{
-    AuditEntry, Capacity, Flavor, FlavorFits, Image, ImagePart, KeptPlacement, Move, Placement, PlacementGroup,
-    RebalancePlan, Size, SshKey, ZoneCapacity,
+    AuditEntry, Capacity, ConsoleTicket, Explain, Flavor, FlavorFits, Image, ImagePart, Instance, InstanceChange,
+    InstanceCreate, InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, InstancesMade, KeptPlacement, Move,
+    Nic, NicRequest, NotMade, Placement, PlacementGroup, PlacementRequest, RebalancePlan, Size, SshKey, TimelineItem,
+    ZoneCapacity,
 };
 pub use catalog::*;
 pub use identity::*;
-pub use instance::*;
 pub use network::*;
 pub use placement::*;
 pub use system::*;

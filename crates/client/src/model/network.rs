@@ -470,30 +470,3 @@ pub struct ExternalNetworkChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnets: Option<Vec<ExternalSubnet>>,
 }
-
-/// A NIC of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Nic {
-    pub port_id: PortId,
-    pub network_id: NetworkId,
-    #[serde(default)]
-    pub network: Option<String>,
-    pub mac: String,
-    #[serde(default)]
-    pub addresses: Vec<String>,
-    #[serde(default)]
-    pub floating_ips: Vec<String>,
-}
-
-/// A requested NIC: on a network, or with an existing port.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct NicRequest {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub network: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub fixed_ips: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub security_groups: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<String>,
-}

@@ -87,7 +87,7 @@ async fn which(client: &Client, names: Vec<String>, all: bool) -> Result<Vec<Str
     if !all {
         return Ok(names);
     }
-    Ok(client.instances().all().await?.into_iter().map(|i| i.name).collect())
+    Ok(client.instances().all().await?.into_iter().map(|i| i.name.to_string()).collect())
 }
 
 /// Asks for a change of each at once, and waits for all of them; one that fails doesn't keep the others.

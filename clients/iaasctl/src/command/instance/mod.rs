@@ -218,7 +218,7 @@ async fn explain(context: &Context, client: &Client, instance: &str) -> Result<(
 fn render_explained(explained: &Explain) -> String {
     let mut text = format!("{}\n", explained.why);
     // The newest of what isn't there is what the paragraph says.
-    let covered = usize::from(explained.instance.is_null());
+    let covered = usize::from(explained.instance.is_none());
     if explained.records.len() > covered {
         let rows: Vec<_> = explained.records.iter().rev().map(Row::cells).collect();
         text += &format!("\n{}", render_table(KeptPlacement::HEADER, &rows, false));
@@ -237,22 +237,22 @@ mod tests {
     #[test]
     fn an_explanation_is_a_paragraph_and_what_happened() {
         let explained = Explain {
-            why: "hello is running.".to_owned(),
+            why: "hello was refused.".to_owned(),
             placement: None,
             timeline: vec![TimelineItem {
                 id: 7,
                 at: domain::Timestamp(0),
-                kind: "instance.running".to_owned(),
-                message: "it runs".to_owned(),
+                kind: "instance.deleted".to_owned(),
+                message: "it is gone".to_owned(),
                 request_id: String::new(),
                 data: serde_json::Value::Null,
             }],
             records: vec![],
-            instance: serde_json::json!({"name": "hello"}),
+            instance: None,
         };
         let text = render_explained(&explained);
-        let expected = "hello is running.\n\nAT                        KIND              MESSAGE\n\
-                        1970-01-01T00:00:00.000Z  instance.running  it runs\n";
+        let expected = "hello was refused.\n\nAT                        KIND              MESSAGE\n\
+                        1970-01-01T00:00:00.000Z  instance.deleted  it is gone\n";
         assert_eq!(text, expected);
     }
 }

@@ -7,7 +7,7 @@ use crate::{context::Context, error::CliError, exit, output::print};
 use clap::Args;
 use client::{Client, model::Instance};
 use domain::instance::InstanceState;
-use std::{ffi::OsString, os::unix::process::CommandExt, path::PathBuf, process::Command};
+use std::{ffi::OsString, net::IpAddr, os::unix::process::CommandExt, path::PathBuf, process::Command};
 
 const SSH_PORT: u16 = 22;
 
@@ -30,7 +30,7 @@ fn failed(detail: String, hint: String, code: u8) -> CliError {
 }
 
 /// The floating IP that ssh can use.
-fn way_in(instance: &Instance) -> Result<String, CliError> {
+fn way_in(instance: &Instance) -> Result<IpAddr, CliError> {
     let name = &instance.name;
     if instance.state != InstanceState::Running {
         let detail = format!("the instance {name} is {}, so ssh can't connect", instance.state.as_str());
@@ -44,15 +44,15 @@ fn way_in(instance: &Instance) -> Result<String, CliError> {
         );
         return Err(failed(detail, hint, exit::CONFLICT));
     }
-    instance.nics.iter().flat_map(|nic| &nic.floating_ips).next().cloned().ok_or_else(|| {
+    instance.nics.iter().flat_map(|nic| &nic.floating_ips).next().copied().ok_or_else(|| {
         let detail = format!("the instance {name} has no floating IP, so it can't be reached from here");
         failed(detail, format!("iaasctl floating-ip create --instance {name}"), exit::CONFLICT)
     })
 }
 
 /// Refuses when surely no rule lets SSH in. Whoever may not look at the rules just tries.
-async fn check_rules(client: &Client, instance: &Instance, address: &str) -> Result<(), CliError> {
-    let nic = instance.nics.iter().find(|nic| nic.floating_ips.iter().any(|ip| ip == address));
+async fn check_rules(client: &Client, instance: &Instance, address: IpAddr) -> Result<(), CliError> {
+    let nic = instance.nics.iter().find(|nic| nic.floating_ips.contains(&address));
     let Some(nic) = nic else { return Ok(()) };
     let Ok(port) = client.port(&nic.port_id.to_string()).await else { return Ok(()) };
     let mut names = Vec::new();
@@ -79,7 +79,7 @@ async fn check_rules(client: &Client, instance: &Instance, address: &str) -> Res
     Err(failed(detail, hint, exit::CONFLICT))
 }
 
-fn arguments(instance: &Instance, address: &str, args: &SshArgs) -> Vec<OsString> {
+fn arguments(instance: &Instance, address: IpAddr, args: &SshArgs) -> Vec<OsString> {
     let mut all: Vec<OsString> = vec![
         "-o".into(),
         format!("HostKeyAlias=iaas-{}", instance.id).into(),
@@ -94,7 +94,7 @@ fn arguments(instance: &Instance, address: &str, args: &SshArgs) -> Vec<OsString
     if let Some(identity) = &args.identity {
         all.extend(["-i".into(), identity.into()]);
     }
-    all.extend(["--".into(), address.into()]);
+    all.extend(["--".into(), address.to_string().into()]);
     all.extend(args.command.iter().cloned());
     all
 }
@@ -102,8 +102,8 @@ fn arguments(instance: &Instance, address: &str, args: &SshArgs) -> Vec<OsString
 pub(super) async fn run(context: &Context, client: &Client, args: SshArgs) -> Result<(), CliError> {
     let instance = client.instance(&args.instance).await?;
     let address = way_in(&instance)?;
-    check_rules(client, &instance, &address).await?;
-    let arguments = arguments(&instance, &address, &args);
+    check_rules(client, &instance, address).await?;
+    let arguments = arguments(&instance, address, &args);
     if context.dry_run {
         let arguments_shown: Vec<_> = arguments.iter().map(|word| word.to_string_lossy()).collect();
         return print(&format!("dry run: ssh {}\n", arguments_shown.join(" ")));
