@@ -154,6 +154,37 @@ CREATE TABLE identity_operation (
 );
 CREATE INDEX identity_operation_created ON identity_operation (created_at);
 
+-- Written by the storage-manager. It stands here because instances refer to it.
+CREATE TABLE image (
+    id             TEXT PRIMARY KEY NOT NULL,
+    project_id     TEXT NOT NULL,
+    name           TEXT NOT NULL,
+    visibility     TEXT NOT NULL,
+    kind           TEXT NOT NULL,
+    format         TEXT NOT NULL,
+    cmdline        TEXT NOT NULL,
+    min_disk_gib   BIGINT NOT NULL,
+    min_memory_mib BIGINT NOT NULL,
+    state          TEXT NOT NULL,
+    parts          TEXT NOT NULL,
+    reason         TEXT NOT NULL,
+    deadline_at    BIGINT,
+    generation     BIGINT NOT NULL,
+    created_at     BIGINT NOT NULL,
+    CONSTRAINT image_name_unique UNIQUE (project_id, name),
+    CONSTRAINT image_project_fk FOREIGN KEY (project_id) REFERENCES project (id)
+);
+CREATE INDEX image_name ON image (name);
+CREATE INDEX image_deadline ON image (deadline_at) WHERE deadline_at IS NOT NULL;
+
+-- Which process took a manager's role last, for people: what decides is a lock that ends with the process. Each manager writes its own.
+CREATE TABLE role_holder (
+    role       TEXT PRIMARY KEY NOT NULL,
+    host       TEXT NOT NULL,
+    pid        BIGINT NOT NULL,
+    started_at BIGINT NOT NULL
+);
+
 -- Compute: written by the cluster-manager -----------------------------------------------------------------------------
 
 -- vcpus, memory_mib and disk_gib are what placement may use: (offered - reserved) * overcommit / 1000, never below 0.
@@ -236,7 +267,8 @@ CREATE TABLE instance (
     epoch               BIGINT NOT NULL,
     host_id             TEXT,
     root_disk_id        TEXT,
-    image_id            TEXT NOT NULL,
+    -- The image that it holds: NULL once its deletion was accepted, since a deletion needs none.
+    image_id            TEXT,
     spec                TEXT NOT NULL,
     placement           TEXT NOT NULL,
     -- What is claimed on the host. Memory includes QEMU's overhead. The claim is released with the row.
@@ -267,9 +299,9 @@ CREATE TABLE instance (
     created_at          BIGINT NOT NULL,
     updated_at          BIGINT NOT NULL,
     CONSTRAINT instance_name_unique UNIQUE (project_id, name),
-    -- There is no cascade: a project with instances can't be deleted, whatever commits at the same moment. The image is no foreign key:
-    -- an instance that is being deleted may outlive it.
-    CONSTRAINT instance_project_fk FOREIGN KEY (project_id) REFERENCES project (id)
+    -- There is no cascade: a project with instances, or an image that they hold, can't be deleted, whatever commits at the same moment.
+    CONSTRAINT instance_project_fk FOREIGN KEY (project_id) REFERENCES project (id),
+    CONSTRAINT instance_image_fk FOREIGN KEY (image_id) REFERENCES image (id)
 );
 CREATE INDEX instance_project_id ON instance (project_id, id);
 CREATE INDEX instance_host ON instance (host_id);
@@ -585,29 +617,7 @@ CREATE TABLE resource_operation (
 );
 CREATE INDEX resource_operation_created ON resource_operation (created_at);
 
--- Storage: written by the storage-manager -----------------------------------------------------------------------------
-
-CREATE TABLE image (
-    id             TEXT PRIMARY KEY NOT NULL,
-    project_id     TEXT NOT NULL,
-    name           TEXT NOT NULL,
-    visibility     TEXT NOT NULL,
-    kind           TEXT NOT NULL,
-    format         TEXT NOT NULL,
-    cmdline        TEXT NOT NULL,
-    min_disk_gib   BIGINT NOT NULL,
-    min_memory_mib BIGINT NOT NULL,
-    state          TEXT NOT NULL,
-    parts          TEXT NOT NULL,
-    reason         TEXT NOT NULL,
-    deadline_at    BIGINT,
-    generation     BIGINT NOT NULL,
-    created_at     BIGINT NOT NULL,
-    CONSTRAINT image_name_unique UNIQUE (project_id, name),
-    CONSTRAINT image_project_fk FOREIGN KEY (project_id) REFERENCES project (id)
-);
-CREATE INDEX image_name ON image (name);
-CREATE INDEX image_deadline ON image (deadline_at) WHERE deadline_at IS NOT NULL;
+-- Storage: written by the storage-manager (so is `image`, which stands above) ------------------------------------------
 
 CREATE TABLE disk (
     id          TEXT PRIMARY KEY NOT NULL,

@@ -44,7 +44,7 @@ use service_kit::{
     transport::{self, GrpcListener, GrpcTarget},
 };
 use std::sync::Arc;
-use store::{InstanceFilter, Store};
+use store::{InstanceFilter, ManagerRole, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Router;
 
@@ -73,6 +73,7 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
+    let hold = deps.store.role_hold(ManagerRole::ClusterManager).await?;
     let tasks = TaskTracker::new();
     let channel = deps.storage.channel().context("the storage-manager's address")?;
     let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);
@@ -94,7 +95,8 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let tracked = tracked.context("the members of placement groups can't be read")?;
     tracing::info!(tracked, "placement knows the instances that later decisions depend on");
     resume(&manager).await.context("the instances can't be read")?;
-    let background = background::start(&manager);
+    let mut background = background::start(&manager);
+    background.start("role-hold", service_kit::background::until_lost(hold.lost(), shutdown.clone()));
     let serving = transport::serve(router(&manager), deps.listener, shutdown.clone());
     let served = background.supervise(&shutdown, serving).await;
     // The tasks hold the manager, and it the ends of the channels that other tasks read from.

@@ -86,10 +86,8 @@ async fn repair(manager: &Manager, drift: Drift) -> Result<(), ReadError> {
     }
 }
 
+/// Looks again and again, until the shutdown.
 pub async fn run(manager: Arc<Manager>) {
-    if manager.config.leak_check_secs == 0 {
-        return;
-    }
     metrics::counter!("iaas_leaks_total").increment(0);
     loop {
         tokio::select! {

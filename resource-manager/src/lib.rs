@@ -25,11 +25,12 @@ use futures::future::BoxFuture;
 use grpc::ResourceManagerService;
 use proto::{resource::v1::resource_manager_server::ResourceManagerServer, sync::v1::host_sync_server::HostSyncServer};
 use service_kit::{
+    background::{Background, until_lost},
     host_streams::HostSyncService,
     transport::{self, GrpcListener},
 };
 use std::sync::Arc;
-use store::Store;
+use store::{ManagerRole, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What this service is given.
@@ -41,7 +42,8 @@ pub struct Deps {
 /// Calls and streams on one connection.
 const STREAMS_MAX: u32 = 10_000;
 
-/// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed.
+/// Serves until `shutdown`: then calls in progress are finished, streams end, and background work stops where it can be resumed. A background
+/// task that ends before is an error that names it.
 ///
 /// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
 pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
@@ -49,13 +51,15 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 }
 
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // A background task that ends takes this role down, and no other.
+    let shutdown = shutdown.child_token();
+    let hold = deps.store.role_hold(ManagerRole::ResourceManager).await?;
     let tasks = TaskTracker::new();
     let manager = Manager::load(config, deps.store, tasks.clone(), shutdown.clone());
     let manager = Arc::new(manager.await.context("the networks can't be read")?);
     reconcile::begin(&manager).await;
-    tasks.spawn(reconcile::run(Arc::clone(&manager)));
-    tasks.spawn(agents::ingest::run(Arc::clone(&manager)));
-    tasks.spawn(invariants::run(Arc::clone(&manager)));
+    let mut background = background(&manager);
+    background.start("role-hold", until_lost(hold.lost(), shutdown.clone()));
 
     let limit = proto::MESSAGE_BYTES_MAX;
     let resources = ResourceManagerServer::new(ResourceManagerService(Arc::clone(&manager)))
@@ -70,11 +74,22 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(resources)
         .add_service(hosts);
-    let served = transport::serve(router, deps.listener, shutdown.clone()).await;
-    // The server may have ended by itself: then nothing else goes on either.
-    shutdown.cancel();
+    let served = background.supervise(&shutdown, transport::serve(router, deps.listener, shutdown.clone())).await;
     drop(manager);
     tasks.close();
     tasks.wait().await;
-    served.context("the gRPC server failed")
+    served?.context("the gRPC server failed")
+}
+
+/// What this service does by itself, beside the calls that it answers.
+fn background(manager: &Arc<Manager>) -> Background {
+    let mut background = Background::default();
+    let m = || Arc::clone(manager);
+    background.start("reconciler", reconcile::run(m()));
+    background.start("uplinks", reconcile::follow(m()));
+    background.start("report-ingest", agents::ingest::run(m()));
+    if manager.config.leak_check_secs > 0 {
+        background.start("drift-check", invariants::run(m()));
+    }
+    background
 }

@@ -21,9 +21,12 @@ use grpc::StorageService;
 use object::ObjectDir;
 use proto::storage::v1::storage_manager_server::StorageManagerServer;
 use reconcile::Reconciler;
-use service_kit::transport::{self, GrpcListener};
-use store::Store;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use service_kit::{
+    background::{Background, until_lost},
+    transport::{self, GrpcListener},
+};
+use store::{ManagerRole, Store};
+use tokio_util::sync::CancellationToken;
 
 /// What it is given.
 pub struct Deps {
@@ -31,7 +34,7 @@ pub struct Deps {
     pub listener: GrpcListener,
 }
 
-/// Serves until `shutdown`, then finishes the calls in progress.
+/// Serves until `shutdown`, then finishes the calls in progress. A background task that ends before is an error that names it.
 ///
 /// The future is boxed here, so that its code is made in this crate alone and not again in the binary that awaits it.
 pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFuture<'static, anyhow::Result<()>> {
@@ -40,21 +43,21 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     let Deps { store, listener } = deps;
+    // A background task that ends takes this role down, and no other.
+    let shutdown = shutdown.child_token();
+    let hold = store.role_hold(ManagerRole::StorageManager).await?;
     let objects = ObjectDir::open(&config.directory)
         .await
         .with_context(|| format!("the object store at {} can't be opened", config.directory.display()))?;
     let reconciler = Reconciler::new(store.clone(), objects.clone(), &config);
     let service = StorageService::new(store, objects, config, reconciler.waker());
-    let tasks = TaskTracker::new();
-    tasks.spawn(reconciler.run(shutdown.clone()));
-    tasks.close();
+    let mut background = Background::default();
+    background.start("sweeps", reconciler.run(shutdown.clone()));
+    background.start("role-hold", until_lost(hold.lost(), shutdown.clone()));
     let server = StorageManagerServer::new(service)
         .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
     let router = tonic::transport::Server::builder().add_service(server);
-    let served = transport::serve(router, listener, shutdown.clone()).await;
-    // The server may have ended by itself: then nothing else goes on either.
-    shutdown.cancel();
-    tasks.wait().await;
-    served.context("the storage-manager's server failed")
+    let served = background.supervise(&shutdown, transport::serve(router, listener, shutdown.clone())).await;
+    served?.context("the storage-manager's server failed")
 }

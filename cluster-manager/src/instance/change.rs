@@ -244,7 +244,7 @@ fn desired(decided: &Decided<'_>) -> store::InstanceDesired {
         name: next.name.clone(),
         tags: next.tags.clone(),
         spec: next.spec.clone(),
-        image_id: next.spec.image_id,
+        image_id: (!next.spec.deleted).then_some(next.spec.image_id),
         epoch: next.epoch,
         host_id: next.host_id,
         root_disk_id: next.root_disk_id,

@@ -219,6 +219,9 @@ impl<'a> Search<'a> {
                 let detail = "a placement group of the request was deleted meanwhile";
                 Conflict::Refused(Problem::new(ErrorKind::NotFound, "placement_group_not_found", detail))
             }
+            CommitError::Constraint(Constraint::ForeignKey(store::ForeignKey::InstanceImage)) => {
+                Conflict::Refused(Problem::not_found("image", request.spec.image_id))
+            }
             CommitError::Constraint(Constraint::ForeignKey(_)) => {
                 Conflict::Refused(Problem::not_found("project", request.project_id))
             }

@@ -248,6 +248,18 @@ impl Cloud {
         *self.process.lock().await = Some(process);
     }
 
+    /// What a second process of the role ends with, which doesn't wait for the first.
+    pub async fn second_process(&self) -> anyhow::Error {
+        let config = store::StoreConfig { role_wait: Duration::from_millis(200), ..self.database.config.clone() };
+        let store = Store::open(&config).await.expect("opens");
+        let (listener, _target) = transport::in_process();
+        let (storage, resource) = (self.storage_target.clone(), self.resource_target.clone());
+        let deps = Deps { store, listener, storage, resource, admission: None };
+        let served = cluster_manager::serve(self.config.clone(), deps, CancellationToken::new());
+        let ended = tokio::time::timeout(TIMEOUT, served).await.expect("it refuses to serve");
+        ended.expect_err("another process holds the role")
+    }
+
     /// Waits until a planned failure kills the manager; it is dead then.
     pub async fn dies(&self) {
         let died = tokio::time::timeout(TIMEOUT, async { self.deaths.lock().await.recv().await }).await;

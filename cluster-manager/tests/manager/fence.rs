@@ -201,7 +201,7 @@ async fn a_host_that_holds_an_epoch_its_instance_has_left_gets_a_tombstone() {
         name: row.instance.name.clone(),
         tags: row.instance.tags.clone(),
         spec: row.instance.spec.clone(),
-        image_id: row.instance.spec.image_id,
+        image_id: Some(row.instance.spec.image_id),
         epoch: row.instance.epoch + 1,
         host_id: Some(new.id()),
         root_disk_id: row.instance.root_disk_id,

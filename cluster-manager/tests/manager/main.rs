@@ -14,6 +14,7 @@ mod lifecycle;
 mod nics;
 mod placement;
 mod placement_record;
+mod reference;
 mod resource_proxy;
 mod restart;
 

@@ -25,6 +25,7 @@ impl Proxy {
         request: Request<T>,
         call: impl AsyncFnOnce(ResourceManagerClient<Channel>, Request<T>) -> Result<Response<R>, Status>,
     ) -> Result<Response<R>, Status> {
+        self.plan.pass_time(method).await;
         let failure = self.plan.take(method);
         if failure == Some(Failure::Before) {
             return Err(Status::unavailable("planned: not done"));

@@ -116,3 +116,19 @@ async fn a_reservation_that_expired_before_its_confirmation_is_made_anew() {
     assert_eq!(cloud.used().await.disk_gib, 2);
     cloud.stop(hosts).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_cluster_manager_refuses_to_serve_and_names_the_first() {
+    for cloud in each(quick()).await {
+        let hosts = cloud.hosts(1).await;
+        let error = cloud.second_process().await;
+        let text = format!("{error:#}");
+        let pid = std::process::id().to_string();
+        assert!(text.contains("another cluster-manager serves this database") && text.contains(&pid), "{text}");
+        cloud.running("web").await;
+        // The one that was killed holds it no longer.
+        cloud.restart().await;
+        cloud.running("db").await;
+        cloud.stop(hosts).await;
+    }
+}

@@ -1,6 +1,7 @@
 //! A storage-manager that fails on demand: it stands before the real one and, for a call that is planned to fail, either doesn't pass it
 //! on, or passes it on and loses the answer, or takes the moment to kill the manager that called.
 
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::storage::v1::{
     self as pb, storage_manager_client::StorageManagerClient, storage_manager_server::StorageManager,
@@ -48,23 +49,45 @@ pub struct Proxy {
     deaths: mpsc::UnboundedSender<()>,
 }
 
+/// What happens while a call is on its way.
+type Meanwhile = Box<dyn FnOnce() -> BoxFuture<'static, ()> + Send>;
+
 /// Failures to come: each is used up by the first call it fits.
 #[derive(Clone, Default)]
-pub struct Plan(Arc<Mutex<Vec<(Method, Failure)>>>);
+pub struct Plan {
+    failures: Arc<Mutex<Vec<(Method, Failure)>>>,
+    meanwhile: Arc<Mutex<Vec<(Method, Meanwhile)>>>,
+}
 
 impl Plan {
     pub fn fail_once(&self, method: Method, failure: Failure) {
-        self.0.lock().push((method, failure));
+        self.failures.lock().push((method, failure));
     }
 
     pub fn used_up(&self) -> bool {
-        self.0.lock().is_empty()
+        self.failures.lock().is_empty()
     }
 
     pub fn take(&self, method: Method) -> Option<Failure> {
-        let mut plan = self.0.lock();
+        let mut plan = self.failures.lock();
         let at = plan.iter().position(|(m, _)| *m == method)?;
         Some(plan.remove(at).1)
+    }
+
+    /// The next such call finds that this was done while it was on its way.
+    pub fn meanwhile(&self, method: Method, work: impl Future<Output = ()> + Send + 'static) {
+        self.meanwhile.lock().push((method, Box::new(move || Box::pin(work))));
+    }
+
+    pub async fn pass_time(&self, method: Method) {
+        let work = {
+            let mut planned = self.meanwhile.lock();
+            let at = planned.iter().position(|(m, _)| *m == method);
+            at.map(|at| planned.remove(at).1)
+        };
+        if let Some(work) = work {
+            work().await;
+        }
     }
 }
 
@@ -79,6 +102,7 @@ impl Proxy {
         request: Request<T>,
         call: impl AsyncFnOnce(StorageManagerClient<Channel>, T) -> Result<Response<R>, Status>,
     ) -> Result<Response<R>, Status> {
+        self.plan.pass_time(method).await;
         let failure = self.plan.take(method);
         if failure == Some(Failure::Before) {
             return Err(Status::unavailable("planned: not done"));

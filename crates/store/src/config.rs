@@ -1,5 +1,10 @@
 //! What opening a store needs, and how lists are cut.
 
+use std::time::Duration;
+
+/// A service manager starts the next process when the last one has ended; on PostgreSQL the server has to notice that as well.
+const ROLE_WAIT: Duration = Duration::from_secs(15);
+
 /// Where the database is and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreConfig {
@@ -9,12 +14,14 @@ pub struct StoreConfig {
     pub readers: u32,
     /// The most units in one transaction.
     pub batch_max: usize,
+    /// How long a manager waits for another process of its role to end, before it refuses to serve.
+    pub role_wait: Duration,
 }
 
 impl StoreConfig {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), readers: 8, batch_max: 256 }
+        Self { url: url.into(), readers: 8, batch_max: 256, role_wait: ROLE_WAIT }
     }
 }
 

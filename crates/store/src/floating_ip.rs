@@ -5,7 +5,8 @@ use core::net::IpAddr;
 use domain::{ExternalNetworkId, FloatingIpId, PortId, ProjectId, Timestamp, network::FloatingIp};
 
 op! {
-    /// The row starts at generation 1.
+    /// The row starts at generation 1. One that stands for a port needs a router from the port's network to its external network (else, or
+    /// when the port is gone: `FloatingIpRoute`).
     FloatingIpInsert {
         id: FloatingIpId,
         project_id: ProjectId,
@@ -16,11 +17,13 @@ op! {
         fixed_ip: Option<IpAddr>,
         created_at: Timestamp,
     }
-    on floating_ip, Insert by (id): insert { generation = "1" }
+    on floating_ip, Insert by (id), guard FloatingIpRoute: insert { generation = "1" }
+    "WHERE r.port_id IS NULL OR EXISTS (SELECT 1 FROM port JOIN router ON router.network_id = port.network_id
+        WHERE port.id = r.port_id AND router.external_network_id = r.external_network_id)"
 }
 
 op! {
-    /// This raises the generation.
+    /// This raises the generation. A port that it stands for needs a router as in [`FloatingIpInsert`].
     FloatingIpChange {
         id: FloatingIpId,
         expected_generation: i64,
@@ -31,7 +34,9 @@ op! {
     on floating_ip, Change by (id), guard FloatingIpGeneration:
     "UPDATE floating_ip SET description = r.description, port_id = r.port_id, fixed_ip = r.fixed_ip,
         generation = r.expected_generation + 1
-     FROM {rows} WHERE floating_ip.id = r.id AND floating_ip.generation = r.expected_generation"
+     FROM {rows} WHERE floating_ip.id = r.id AND floating_ip.generation = r.expected_generation
+     AND (r.port_id IS NULL OR EXISTS (SELECT 1 FROM port JOIN router ON router.network_id = port.network_id
+        WHERE port.id = r.port_id AND router.external_network_id = floating_ip.external_network_id))"
 }
 
 op! {

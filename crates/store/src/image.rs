@@ -47,11 +47,11 @@ op! {
 }
 
 op! {
-    /// Only when all instances that use it are being deleted (else, or when it is gone already: `ImageInUse`).
+    /// Only when no instance holds it (else, or when it is gone already: `ImageInUse`). One whose deletion was accepted holds none.
     ImageDelete { id: ImageId }
     on image, Change by (id), guard ImageInUse:
     "DELETE FROM image WHERE id IN (SELECT r.id FROM {rows})
-     AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.image_id = image.id AND instance.state <> 'deleting')"
+     AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.image_id = image.id)"
 }
 
 record! {
@@ -100,7 +100,7 @@ impl Store {
 
     /// Instances that keep it from being deleted.
     pub async fn image_use_count(&self, id: ImageId) -> Result<i64, ReadError> {
-        let sql = "SELECT count(*) AS n FROM instance WHERE image_id = $1 AND state <> 'deleting'";
+        let sql = "SELECT count(*) AS n FROM instance WHERE image_id = $1";
         let count: Count = self.pool().fetch_one(sql, [id.into()]).await?;
         Ok(count.n)
     }

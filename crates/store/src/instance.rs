@@ -55,7 +55,7 @@ op! {
 
 op! {
     /// A change of desired state: the whole of it, decided on `expected_generation` (and, where given, `expected_state`). The generation
-    /// becomes `expected_generation + 1`. An epoch never falls.
+    /// becomes `expected_generation + 1`. An epoch never falls. An image that is gone fails the guard as well.
     InstanceDesired {
         id: InstanceId,
         expected_generation: i64,
@@ -63,7 +63,8 @@ op! {
         name: Name,
         tags: BTreeMap<String, String>,
         spec: InstanceSpec,
-        image_id: ImageId,
+        /// The image that it holds from now on. `None`: its deletion is accepted, and it needs none.
+        image_id: Option<ImageId>,
         epoch: i64,
         host_id: Option<HostId>,
         root_disk_id: Option<DiskId>,

@@ -7,7 +7,7 @@
 use crate::{
     Store, StoreConfig,
     engine::{
-        COMMIT_WAIT, Cause, Counters, DatabaseError, Inner, QUEUE,
+        COMMIT_WAIT, Cause, Counters, DatabaseError, Inner, Location, QUEUE,
         batch::{Session, Writer},
         error::Failure,
         postgres::{self, PostgresSession},
@@ -111,7 +111,7 @@ impl Store {
 
     /// Starts the writer; `run` puts it where it works.
     fn start<S: Session>(
-        pool: Pool,
+        (pool, location): (Pool, Location),
         session: S,
         config: &StoreConfig,
         commit_wait: Duration,
@@ -128,7 +128,15 @@ impl Store {
             batch_max: config.batch_max.max(1),
             commit_wait,
         })?;
-        Ok(Self::from_inner(Inner { pool, writer, counters, events, commit_wait }))
+        Ok(Self::from_inner(Inner {
+            pool,
+            writer,
+            counters,
+            events,
+            commit_wait,
+            location,
+            role_wait: config.role_wait,
+        }))
     }
 }
 
@@ -151,7 +159,8 @@ async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -
         .connect_with(options)
         .await
         .map_err(|e| OpenError::Unavailable(Arc::new(DatabaseError::Sqlx(e))))?;
-    Store::start(Pool::Sqlite(pool), SqliteSession::new(connection), config, commit_wait, |writer| {
+    let database = (Pool::Sqlite(pool), Location::Sqlite(path.to_owned()));
+    Store::start(database, SqliteSession::new(connection), config, commit_wait, |writer| {
         let thread = std::thread::Builder::new().name("store-writer".into());
         let started = thread.spawn(move || futures::executor::block_on(writer.run()));
         started.map(drop).map_err(|e| OpenError::Unusable(Arc::new(DatabaseError::Writer(e))))
@@ -169,7 +178,8 @@ async fn open_postgres(
         .acquire_timeout(READ_WAIT)
         .connect_lazy_with(options.clone().application_name("iaas-reader").statement_cache_capacity(256));
     let session = PostgresSession::new(postgres::writer_options(&options));
-    Store::start(Pool::Postgres(pool), session, config, commit_wait, |writer| {
+    let database = (Pool::Postgres(pool), Location::Postgres(Box::new(options)));
+    Store::start(database, session, config, commit_wait, |writer| {
         tokio::spawn(writer.run());
         Ok(())
     })

@@ -29,10 +29,12 @@ op! {
 }
 
 op! {
-    /// It is decided on this generation, since quota is released with it.
+    /// It is decided on this generation, since quota is released with it. Not while a floating IP stands for a port of its network.
     RouterDelete { id: RouterId, expected_generation: i64 }
     on router, Change by (id), guard RouterGeneration:
-    "DELETE FROM router WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})"
+    "DELETE FROM router WHERE (id, generation) IN (SELECT r.id, r.expected_generation FROM {rows})
+     AND NOT EXISTS (SELECT 1 FROM port JOIN floating_ip ON floating_ip.port_id = port.id
+        WHERE port.network_id = router.network_id)"
 }
 
 op! {

@@ -49,8 +49,6 @@ pub async fn begin(manager: &Manager) {
 
 /// Runs until the shutdown.
 pub async fn run(manager: Arc<Manager>) {
-    let uplinks = Arc::clone(&manager);
-    manager.tasks.spawn(async move { follow(&uplinks).await });
     let mut ticks = interval(Duration::from_millis(manager.config.reconcile_interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut seldom, mut operations) = (None, None);
@@ -85,10 +83,10 @@ pub async fn run(manager: Arc<Manager>) {
 }
 
 /// What follows from memory alone, as soon as memory took in a change.
-async fn follow(manager: &Manager) {
+pub async fn follow(manager: Arc<Manager>) {
     let every = Duration::from_millis(manager.config.reconcile_interval_ms);
     loop {
-        note("uplinks", uplink::step(manager).await);
+        note("uplinks", uplink::step(&manager).await);
         tokio::select! {
             () = manager.shutdown.cancelled() => return,
             () = tokio::time::sleep(PAUSE) => {}

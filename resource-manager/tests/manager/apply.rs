@@ -257,6 +257,51 @@ async fn floating_ips_need_a_way() {
     }
 }
 
+/// Both are decided on a memory in which the other isn't yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_that_goes_and_a_floating_ip_that_needs_it_never_both_stand() {
+    for world in World::each().await {
+        let (default, _) = world.defaults().await;
+        let public = world.store.external_network_find_by_name("public").await.expect("reads").expect("there").id;
+        let target = FloatingTarget::Port { port_id: port(&world, default, "one").await.id, fixed_ip: None };
+        let floating_ip = FloatingIpId::new();
+        world
+            .apply(Change::create::<FloatingIp>(NewFloatingIp {
+                id: floating_ip,
+                external_network_id: public,
+                address: None,
+                description: String::new(),
+                target: FloatingTarget::Nothing,
+            }))
+            .await;
+        for round in 0..10 {
+            let router = world.store.router_load_many_of_networks(&[default]).await.expect("reads").remove(0);
+            let to = |target| {
+                Change::update::<FloatingIp>(floating_ip, FloatingIpPatch { description: None, target: Some(target) })
+            };
+            let (associated, removed) =
+                tokio::join!(world.try_apply(to(target.clone())), world.try_apply(Change::delete::<Router>(router.id)));
+            assert!(associated.is_ok() != removed.is_ok(), "round {round}: {associated:?} {removed:?}");
+            if removed.is_ok() {
+                assert_eq!(associated.expect_err("refused").code, "network_not_routed");
+                world
+                    .apply(Change::create::<Router>(NewRouter {
+                        id: RouterId::new(),
+                        name: name("default"),
+                        network_id: default,
+                        external_network_id: public,
+                        source_nat: true,
+                    }))
+                    .await;
+            } else {
+                assert_eq!(removed.expect_err("refused").code, "router_in_use");
+                world.apply(to(FloatingTarget::Nothing)).await;
+            }
+        }
+        world.assert_no_leaks().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_and_rules_make_sense() {
     let world = World::one().await;

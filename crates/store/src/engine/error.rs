@@ -72,6 +72,8 @@ pub enum Guard {
     PortGeneration,
     RouterGeneration,
     FloatingIpGeneration,
+    /// The port's network has no router to the floating IP's external network, or the port is gone.
+    FloatingIpRoute,
     SecurityGroupGeneration,
     PeeringGeneration,
     SecurityRuleGone,

@@ -18,7 +18,9 @@ pub use error::{Cause, CommitError, DatabaseError, Guard, ReadError};
 
 use batch::{Job, Request};
 use read::Pool;
+use sqlx::postgres::PgConnectOptions;
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -65,6 +67,14 @@ pub(crate) struct Inner {
     pub counters: Arc<Counters>,
     pub events: watch::Receiver<i64>,
     pub commit_wait: Duration,
+    pub location: Location,
+    pub role_wait: Duration,
+}
+
+/// Where the database is, for locks that aren't the writer's.
+pub(crate) enum Location {
+    Sqlite(PathBuf),
+    Postgres(Box<PgConnectOptions>),
 }
 
 impl std::fmt::Debug for Store {
@@ -80,6 +90,14 @@ impl Store {
 
     pub(crate) fn pool(&self) -> &Pool {
         &self.inner.pool
+    }
+
+    pub(crate) fn location(&self) -> &Location {
+        &self.inner.location
+    }
+
+    pub(crate) fn role_wait(&self) -> Duration {
+        self.inner.role_wait
     }
 
     /// Applies a unit, whole or not at all. `Ok`: it is durable. While the database is locked or gone this waits, 35 s at most.

@@ -65,6 +65,15 @@ pub(crate) fn writer_options(options: &PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
+/// A session that only holds a lock: the server gives the lock up soon after its holder's machine is gone without a farewell.
+pub(crate) fn lock_options(options: &PgConnectOptions) -> PgConnectOptions {
+    options.clone().application_name("iaas-role").options([
+        ("tcp_keepalives_idle", "3"),
+        ("tcp_keepalives_interval", "2"),
+        ("tcp_keepalives_count", "3"),
+    ])
+}
+
 impl PostgresSession {
     pub(crate) fn new(options: PgConnectOptions) -> Self {
         Self { options, connection: None, transaction_id: String::new(), planned_at: Instant::now() }

@@ -351,7 +351,7 @@ pub fn desired(row: &InstanceRow) -> InstanceDesired {
         name: row.name.clone(),
         tags: row.tags.clone(),
         spec: row.spec.clone(),
-        image_id: row.spec.image_id,
+        image_id: Some(row.spec.image_id),
         epoch: row.epoch,
         host_id: row.host_id,
         root_disk_id: row.root_disk_id,

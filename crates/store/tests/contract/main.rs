@@ -11,5 +11,7 @@ mod fixture;
 mod kinds;
 mod migration;
 mod outage;
+mod reference;
+mod role;
 mod schema;
 mod server;

@@ -23,7 +23,7 @@ pub fn sqlite(database: &TestDatabase) -> rusqlite::Connection {
     rusqlite::Connection::open(path).expect("opens")
 }
 
-async fn postgres(database: &TestDatabase) -> PgConnection {
+pub async fn postgres(database: &TestDatabase) -> PgConnection {
     let options = PgConnectOptions::from_str(&database.config.url).expect("a URL");
     options.disable_statement_logging().connect().await.expect("connects")
 }

@@ -6,6 +6,7 @@ use domain::{
     ErrorKind, ExternalNetworkId, FloatingIpId, PortId, Problem,
     network::{
         ChangeOutcome, ExternalNetwork, FloatingIp, FloatingIpPatch, FloatingTarget, NewFloatingIp, Port, PortState,
+        Router,
     },
     quota::QuotaAmounts,
 };
@@ -61,8 +62,11 @@ impl Planner<'_> {
     }
 
     /// The port's network has a router to the floating IP's external network.
-    fn check_routed(&self, port: &Port, external_network_id: ExternalNetworkId) -> Decision<()> {
+    fn check_routed(&mut self, port: &Port, external_network_id: ExternalNetworkId) -> Decision<()> {
         let router = self.topology.router_of(port.network_id);
+        if let Some(router) = router {
+            self.reads::<Router>(router.id);
+        }
         if router.is_some_and(|router| router.external_network_id == external_network_id) {
             return Ok(());
         }

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 use store::*;
 
 pub async fn walk(lab: &Lab) {
+    let (role, host) = (ManagerRole::StorageManager, "rack-1".to_owned());
+    lab.one(RoleHolderPut { role, host: host.clone(), pid: 7, started_at: T0 }).await;
+    let holder = lab.role_holder_find(role).await.expect("reads").expect("there");
+    assert_eq!(holder, RoleHolder { role, host, pid: 7, started_at: T0 });
     let upsert = host_upsert("alpha");
     let alpha = upsert.id;
     lab.one(upsert.clone()).await;

@@ -79,7 +79,10 @@ pub async fn walk(lab: &Lab) {
     lab.one(deleting).await;
     assert_eq!(lab.image_deleting().await.unwrap()[0].id, own);
     let row = lab.instance_find(None, user.id).await.unwrap().unwrap();
-    lab.one(InstanceDesired { state: InstanceState::Deleting, ..crate::fixture::desired(&row) }).await;
+    let deleting = InstanceDesired { state: InstanceState::Deleting, image_id: None, ..crate::fixture::desired(&row) };
+    let rebuilt = InstanceDesired { image_id: Some(ImageId::new()), ..deleting.clone() };
+    assert_eq!(lab.guard(rebuilt).await, Guard::InstanceGeneration, "of an image that is gone");
+    lab.one(deleting).await;
     assert_eq!(lab.image_use_count(own).await.unwrap(), 0);
     lab.one(ImageDelete { id: own }).await;
     let desired = lab.desired_load_many(&[user.id]).await.unwrap();

@@ -1,8 +1,8 @@
 //! Ports, their addresses, security groups and floating IPs.
 
 use crate::fixture::{
-    Lab, T0, at, external_network_insert, first, name, network_insert, port_insert, security_group_insert,
-    subnet_insert,
+    Lab, T0, at, external_network_insert, first, name, network_insert, port_insert, router_insert,
+    security_group_insert, subnet_insert,
 };
 use core::net::IpAddr;
 use domain::{
@@ -343,6 +343,7 @@ async fn groups(lab: &Lab, project: ProjectId, network: NetworkId) {
 
 async fn floating_ips(lab: &Lab, project: ProjectId, network: NetworkId) {
     let (outside, port) = (external_network_insert("floats"), port_insert(project, network));
+    let router = router_insert(project, "floats", network, outside.id);
     lab.all(Unit::new().op(outside.clone()).op(port.clone())).await;
     let insert = |address: &str| FloatingIpInsert {
         id: FloatingIpId::new(),
@@ -366,7 +367,11 @@ async fn floating_ips(lab: &Lab, project: ProjectId, network: NetworkId) {
         fixed_ip: to.map(|(_, address)| ip(address)),
     };
     let to_port = change(&one, 1, Some((port.id, "10.0.0.5")));
+    assert_eq!(lab.guard(to_port.clone()).await, Guard::FloatingIpGeneration, "no router leads there");
+    lab.one(router.clone()).await;
     lab.one(to_port.clone()).await;
+    let unroute = RouterDelete { id: router.id, expected_generation: 1 };
+    assert_eq!(lab.guard(unroute.clone()).await, Guard::RouterGeneration, "a floating IP needs it");
     assert_eq!(lab.guard(to_port).await, Guard::FloatingIpGeneration);
     let same = change(&two, 1, Some((port.id, "10.0.0.5")));
     assert_eq!(lab.constraint(same).await, Constraint::FloatingIpTarget);
@@ -374,7 +379,7 @@ async fn floating_ips(lab: &Lab, project: ProjectId, network: NetworkId) {
     let adrift = change(&two, 1, Some((gone, "10.0.0.5")));
     assert_eq!(lab.guard(adrift).await, Guard::FloatingIpGeneration, "no such port");
     let adrift = FloatingIpInsert { port_id: Some(gone), fixed_ip: Some(ip("10.0.0.5")), ..insert("203.0.113.12") };
-    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::FloatingIpPort));
+    assert_eq!(lab.guard(adrift).await, Guard::FloatingIpRoute);
     let row = lab.floating_ip_find(one.id).await.unwrap().unwrap();
     assert_eq!((row.port_id, row.fixed_ip, row.generation), (Some(port.id), Some(ip("10.0.0.5")), 2));
     assert_eq!(lab.floating_ip_find_by_address(project, one.address).await.unwrap().as_ref(), Some(&row));
@@ -391,5 +396,5 @@ async fn floating_ips(lab: &Lab, project: ProjectId, network: NetworkId) {
     );
     lab.one(delete).await;
     lab.one(FloatingIpDelete { id: two.id, expected_generation: 1 }).await;
-    lab.one(ExternalNetworkDelete { id: outside.id }).await;
+    lab.all(Unit::new().op(unroute).op(ExternalNetworkDelete { id: outside.id })).await;
 }
