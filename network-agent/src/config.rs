@@ -56,7 +56,7 @@ impl Default for Config {
             host_name: String::new(),
             state_dir: "/var/lib/iaas/network".into(),
             port_socket: "/run/iaas/network/port.sock".into(),
-            netns_dir: "/run/netns".into(),
+            netns_dir: crate::link::netns::SYSTEM_DIR.into(),
             prefix: "iaas".into(),
             underlay_address: Ipv4Addr::LOCALHOST.into(),
             underlay_mtu: 1500,

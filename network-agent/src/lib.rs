@@ -8,6 +8,7 @@
 pub mod announce;
 pub mod apply;
 pub mod config;
+pub mod doctor;
 pub mod drops;
 pub mod host;
 pub mod ledger;

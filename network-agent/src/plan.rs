@@ -115,6 +115,24 @@ impl Step {
         }
     }
 
+    /// What it does, for somebody who doesn't know how.
+    #[must_use]
+    pub fn purpose(&self) -> &'static str {
+        match self {
+            Self::AddLink { .. } => "make a network interface",
+            Self::SetLink { .. } => "set up a network interface",
+            Self::DeleteLink { .. } => "remove a network interface",
+            Self::AddAddress { .. } | Self::DeleteAddress { .. } => "change the router's addresses",
+            Self::Rules(_) => "write the packet rules",
+            Self::SetNeighbour { .. }
+            | Self::DeleteNeighbour { .. }
+            | Self::SetForwarding { .. }
+            | Self::DeleteForwarding { .. }
+            | Self::SetRoute { .. }
+            | Self::DeleteRoute { .. } => "change the routes",
+        }
+    }
+
     /// The link that must be there for the step, by its name.
     #[must_use]
     pub fn link(&self) -> Option<&str> {
@@ -179,7 +197,9 @@ pub fn plan(desired: &NsState, found: &NsState, rules: Option<&Ruleset>) -> Vec<
             push(None, Step::SetForwarding { mac: *mac, underlay: *underlay });
         }
     }
-    for (destination, hop) in &desired.routes {
+    // A next hop must be reachable by a route of its link.
+    let (via, direct): (Vec<_>, Vec<_>) = desired.routes.iter().partition(|(_, hop)| matches!(hop, Hop::Via(..)));
+    for (destination, hop) in direct.into_iter().chain(via) {
         if found.routes.get(destination) != Some(hop) {
             let owner = hop.link().and_then(&owner);
             push(owner, Step::SetRoute { destination: *destination, hop: hop.clone() });

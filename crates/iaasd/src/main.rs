@@ -200,22 +200,29 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
     service_kit::install_crypto();
     let findings = runtime()?.block_on(compute_agent::doctor::doctor(&config.compute));
-    for finding in &findings {
-        let level = match finding.level {
+    let of_instances = findings.into_iter().map(|finding| (finding.level, finding.what, finding.hint));
+    let of_networks = network_agent::doctor::doctor(&config.network).into_iter().map(|finding| {
+        let level = if finding.error { Level::Error } else { Level::Warning };
+        (level, finding.what, finding.hint)
+    });
+    let mut usable = true;
+    for (level, what, hint) in of_instances.chain(of_networks) {
+        usable &= level != Level::Error;
+        let level = match level {
             Level::Ok => "ok",
             Level::Warning => "warning",
             Level::Error => "error",
         };
         if json {
-            println!("{}", serde_json::json!({"level": level, "what": finding.what, "hint": finding.hint}));
+            println!("{}", serde_json::json!({"level": level, "what": what, "hint": hint}));
         } else {
-            println!("{level:8} {}", finding.what);
-            if !finding.hint.is_empty() {
-                println!("         {}", finding.hint);
+            println!("{level:8} {what}");
+            if !hint.is_empty() {
+                println!("         {hint}");
             }
         }
     }
-    anyhow::ensure!(findings.iter().all(|f| f.level != Level::Error), "this host can't run instances as it is");
+    anyhow::ensure!(usable, "this host can't run instances as it is");
     Ok(())
 }
 

@@ -37,11 +37,31 @@ use std::{
 /// The link group of ports, so that all of a namespace's go in one message.
 pub const PORT_GROUP: u32 = 0x1aa5;
 
+/// Why something couldn't be done: in words for whoever has the network, and in those of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    pub detail: String,
+}
+
+impl Failure {
+    /// `purpose`: what couldn't be done, as in "the host couldn't ...".
+    #[must_use]
+    pub fn new(purpose: &str, detail: impl Into<String>) -> Self {
+        let reason = format!("the host couldn't {purpose}; it tries again, and its log says why");
+        Self { reason, detail: detail.into() }
+    }
+
+    fn of_step(step: &Step, error: &dyn std::error::Error) -> Self {
+        Self::new(step.purpose(), describe(step, error))
+    }
+}
+
 /// What became of a plan.
 #[derive(Debug, Default)]
 pub struct Applied {
     /// Why a port's (or, under None, the network's) part failed.
-    pub failed: BTreeMap<Option<Key>, String>,
+    pub failed: BTreeMap<Option<Key>, Failure>,
     /// The rules' generation, if the plan's are in the kernel now.
     pub generation: Option<u32>,
     /// Somebody else changed the rules that the plan was made for.
@@ -83,9 +103,9 @@ pub async fn apply(
                 hosts.iter().try_for_each(|planned| make_from_host(&mut host.netlink, planned, &namespace, &around))
             })
             .await?;
-        if let Err(reason) = made {
+        if let Err(failure) = made {
             // Half of an uplink alone does no harm: nothing is routed to it, and the next plan finds it.
-            return Ok(Applied { failed: BTreeMap::from([(None, reason)]), steps: total, ..Applied::default() });
+            return Ok(Applied { failed: BTreeMap::from([(None, failure)]), steps: total, ..Applied::default() });
         }
     }
     let mut applied = inside.run(move |inside| run_inside(inside, own, &before, generation)).await?;
@@ -98,19 +118,19 @@ fn make_from_host(
     planned: &Planned,
     inside: &OwnedFd,
     around: &ApplyContext,
-) -> Result<(), String> {
+) -> Result<(), Failure> {
     let Step::AddLink { name, kind, mac, mtu } = &planned.step else { return Ok(()) };
     let (mut peer, mut bridge) = (None, None);
     match kind {
         LinkKind::Peer { network_id, .. } => {
             let Some(namespace) = around.peers.get(network_id) else {
-                return Err(format!("the peered network {network_id} has no namespace here yet"));
+                let detail = format!("the peered network {network_id} has no namespace here yet");
+                return Err(Failure::new("connect the network with a peered one yet", detail));
             };
             peer = Some(namespace.as_raw_fd());
         }
         LinkKind::Uplink { host_end, bridge: name } => {
-            let index = nix::net::if_::if_nametoindex(name.as_str())
-                .map_err(|_| format!("the bridge {name} of the external network isn't there"))?;
+            let index = nix::net::if_::if_nametoindex(name.as_str()).map_err(|_| no_bridge(name))?;
             bridge = Some(index);
             // What a crash left of an earlier one: its other end is gone or elsewhere.
             let _ = netlink.send(&[message::delete_link(host_end)]);
@@ -118,12 +138,32 @@ fn make_from_host(
         LinkKind::Tap { .. } | LinkKind::Veth { .. } | LinkKind::Vxlan { .. } | LinkKind::Found => {}
     }
     let Some(request) = add_link(name, kind, *mac, *mtu, inside.as_raw_fd(), peer, bridge) else { return Ok(()) };
-    send_one(netlink, &planned.step, request).map_err(|e| describe(&planned.step, &e))?;
+    send_one(netlink, &planned.step, request).map_err(|e| Failure::of_step(&planned.step, &e))?;
     if let (LinkKind::Uplink { host_end, .. }, Some(bridge)) = (kind, bridge) {
         send_one(netlink, &planned.step, message::enslave(host_end, bridge))
-            .map_err(|e| describe(&planned.step, &e))?;
+            .map_err(|e| Failure::of_step(&planned.step, &e))?;
     }
     Ok(())
+}
+
+fn no_bridge(bridge: &str) -> Failure {
+    let detail = format!("the bridge {bridge} of the external network isn't there");
+    Failure::new("connect the network with its external network", detail)
+}
+
+/// Puts the host's end of an uplink back on its bridge and up: others may have taken it off, which its other end doesn't show.
+pub async fn attach_uplink(host: &Worker, host_end: String, bridge: String) -> Result<Result<(), Failure>, NetnsError> {
+    host.run(move |inside| {
+        let index = nix::net::if_::if_nametoindex(bridge.as_str()).map_err(|_| no_bridge(&bridge))?;
+        let answers = inside.netlink.send(&[message::enslave(&host_end, index)]);
+        let failed =
+            |e: &dyn std::error::Error| Failure::new("connect the network with its external network", error_chain(e));
+        match answers.map_err(|e| failed(&e))?.first() {
+            Some(Err(errno)) => Err(failed(errno)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    })
+    .await
 }
 
 fn send_one(netlink: &mut Netlink, step: &Step, request: Request) -> io::Result<()> {
@@ -292,7 +332,7 @@ impl Run<'_> {
                 }
             }
             Err(error) => {
-                self.applied.failed.entry(owner).or_insert_with(|| describe(&step, &error));
+                self.applied.failed.entry(owner).or_insert_with(|| Failure::of_step(&step, &error));
                 let affected: Vec<Option<Key>> = if owner.is_none() {
                     self.fatal = true;
                     self.owners.iter().rev().copied().collect()

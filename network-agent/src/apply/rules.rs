@@ -44,7 +44,17 @@ pub fn write(socket: &mut Nfnetlink, rules: &Rules, known: u32) -> Result<u32, R
     }
     load(&text).map_err(RulesError::Nft)?;
     // Ours is the next. If somebody came between, the number stays behind, and the next change or look finds it so.
-    Ok(next_generation(before))
+    let mut generation = next_generation(before);
+    if matches!(rules, Rules::Whole(_)) {
+        // Only now: the rules of an earlier agent may not mark what they saw.
+        match socket.ensure_fence() {
+            Ok(true) => generation = next_generation(generation),
+            Ok(false) => {}
+            // A kernel before 6.9 has no such tables: there, a flush opens the network until it is seen.
+            Err(error) => tracing::debug!(%error, "the fence can't be made"),
+        }
+    }
+    Ok(generation)
 }
 
 /// The generation after one more transaction: the kernel leaves out 0.

@@ -4,6 +4,8 @@
 //! Level-triggered: a change only marks its networks, and the loop brings each marked network from whatever it is to the
 //! state that is desired then. Whoever must know that a change is in the kernel waits for the round that began after it.
 
+pub mod disturbance;
+mod drift;
 pub mod reconcile;
 pub mod signal;
 pub mod tracked;
@@ -15,6 +17,7 @@ use crate::{
     link::{
         netns::{self, NetnsError, Worker},
         observe, tap,
+        watch::Changed,
     },
     model::{
         DesiredState, names,
@@ -24,6 +27,7 @@ use crate::{
     observation::Observation,
 };
 use agent_kit::Outbox;
+use disturbance::Disturbances;
 use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
 use parking_lot::{Mutex, MutexGuard};
 use proto::{network::v1::ObjectState, port_socket::RefusedReason, sync::v1::DesiredObject};
@@ -32,11 +36,12 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tracked::TrackedState;
+use underlay::Underlay;
 
 /// Between two tries to open a tap that another still holds.
 const HELD_TAP_PAUSE: Duration = Duration::from_millis(20);
@@ -84,6 +89,11 @@ pub struct Host {
     workers: Mutex<BTreeMap<NetworkId, Arc<Worker>>>,
     /// The thread of the host's own namespace.
     pub worker: Worker,
+    underlay: Underlay,
+    /// What others changed of ours.
+    pub disturbances: Disturbances,
+    /// What the kernel told of each namespace since its last round.
+    changed_by_others: Mutex<BTreeMap<NetworkId, Changed>>,
     pub ledger: Ledger,
     pub outbox: Outbox<Observation>,
     pub signal: Signal,
@@ -140,7 +150,15 @@ impl Host {
             desired_state.versions.insert(key, parsed.version);
             marked.extend(desired_state.put(object));
         }
+        if config.netns_dir == Path::new(netns::SYSTEM_DIR)
+            && let Err(error) = netns::prepare_dir(&config.netns_dir)
+        {
+            tracing::warn!(%error, "the directory of namespaces can't be made a mount of its own");
+        }
         let host = Self {
+            underlay: Underlay::new(&worker)?,
+            disturbances: Disturbances::default(),
+            changed_by_others: Mutex::default(),
             config,
             ledger,
             worker,
@@ -157,15 +175,19 @@ impl Host {
         Ok(host)
     }
 
-    /// Reads which addresses the host has by now; the next rounds use them.
-    async fn refresh_own_addresses(&self) {
+    /// Reads which addresses the host has by now; the next rounds use them. True if they are others than before.
+    async fn refresh_own_addresses(&self) -> bool {
         match self.worker.run(|inside| observe::own_addresses(&mut inside.netlink)).await {
-            Ok(Ok(own)) => *lock(&self.own) = own,
+            Ok(Ok(own)) => {
+                let before = std::mem::replace(&mut *lock(&self.own), own.clone());
+                return before != own;
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the host's addresses can't be read: those known before stay protected");
             }
             Err(error) => tracing::warn!(%error, "the host's addresses can't be read"),
         }
+        false
     }
 
     fn facts(&self) -> HostFacts {
@@ -416,7 +438,8 @@ impl Host {
     pub fn orphans(&self) -> Result<Vec<NetworkId>, HostError> {
         let dir = &self.config.netns_dir;
         let names = netns::list(dir).map_err(|source| HostError::List { dir: dir.clone(), source })?;
-        let ids = names.iter().filter_map(|name| names::network_of(&self.config.prefix, name));
+        let mounted = names.iter().filter(|name| netns::mounted(&dir.join(name)));
+        let ids = mounted.filter_map(|name| names::network_of(&self.config.prefix, name));
         Ok(ids.filter(|id| self.ledger.held(Key::Network(*id)).is_none()).collect())
     }
 }

@@ -4,21 +4,27 @@
 //! and to derive only what changed. Every few seconds all is looked at anew (somebody may have changed it), and after any failure
 //! too: then the kernel is compared with the whole, derived from nothing but the desired_state.
 
-use super::{Host, lock, tracked::Affected, underlay::Underlay};
+use super::{
+    Host,
+    disturbance::{Disturbance, note},
+    drift, lock,
+    tracked::Affected,
+};
 use crate::{
     announce::announce,
-    apply::{self, Applied, ApplyContext, namespace},
+    apply::{self, Applied, ApplyContext, Failure, namespace},
     link::{
         netns,
         netns::{NetnsError, Worker},
         observe,
+        watch::Changed,
     },
     model::{
         DesiredState,
         incremental::{Change, Model, Scope},
         names,
         object::{Key, Network, Port},
-        state::namespace_state,
+        state::{LinkKind, NsState, namespace_state},
     },
     observation::Observation,
     plan::{Planned, Step, plan},
@@ -35,7 +41,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// Networks worked on at once.
 const PARALLEL: usize = 4;
@@ -50,10 +56,14 @@ struct Slot {
     model: Model,
     /// The kernel is as the model says; else it is to be asked.
     in_sync: bool,
+    /// The last round left it so: what differs by now, somebody else changed.
+    settled: bool,
     /// The kernel's rules are the model's, as long as their generation is this.
     rules: bool,
     generation: u32,
     failures: usize,
+    /// Ends the watch over the namespace when the slot goes.
+    watching: Option<DropGuard>,
 }
 
 /// Runs until `shutdown`. What is programmed stays: the network goes on without its agent.
@@ -65,13 +75,10 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(host.config.audit_secs));
     tick.tick().await;
     host.refresh_own_addresses().await;
-    let mut underlay = Underlay::default();
-    underlay.follow(&host).await;
+    host.underlay.follow(&host).await;
+    let _watching = drift::watch_host(&host, &shutdown);
     loop {
-        let taken = host.signal.take(&busy, PARALLEL - busy.len());
-        // What these rounds report as ready, other hosts can reach.
-        underlay.follow(&host).await;
-        for (id, number) in taken {
+        for (id, number) in host.signal.take(&busy, PARALLEL - busy.len()) {
             busy.insert(id);
             let mut slot = slots.remove(&id).unwrap_or_default();
             if audits.remove(&id) {
@@ -90,7 +97,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
             () = host.signal.work() => {}
             _ = tick.tick() => {
                 host.refresh_own_addresses().await;
-                underlay.audit(&host).await;
+                host.underlay.audit(&host).await;
                 audits.extend(slots.keys().copied());
                 host.signal.mark(slots.keys().copied().collect::<Vec<_>>());
             }
@@ -131,10 +138,14 @@ fn retry(host: &Arc<Host>, id: NetworkId, failures: usize, shutdown: &Cancellati
 /// One look and, where needed, one change; true when the network is gone from this host.
 async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     let (desired_state, mut affected) = lock(&host.tracked).take(id);
+    let Some(network) = desired_state.networks.get(&id) else { return remove(host, id, slot).await };
+    let changed = lock(&host.changed_by_others).remove(&id).unwrap_or_default();
+    slot.in_sync &= !is_suspect(&changed, slot).await;
     // Out of sync, everything is looked at, and reported on.
     affected.all |= !slot.in_sync;
-    let Some(network) = desired_state.networks.get(&id) else { return remove(host, id, slot).await };
-    let mut result = bring(host, &desired_state, network, &affected, slot).await;
+    // What this round reports as ready, other hosts can reach.
+    let (mut result, ()) =
+        tokio::join!(bring(host, &desired_state, network, &affected, slot), host.underlay.follow(host));
     if result.as_ref().is_ok_and(|applied| applied.stale) {
         tracing::warn!(network_id = %id, "somebody else changed the rules: all is looked at anew");
         affected.all = true;
@@ -142,19 +153,39 @@ async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     }
     let failed = match result {
         Ok(applied) => applied.failed,
-        Err(error) => BTreeMap::from([(None, error_chain(&error))]),
+        Err(error) => BTreeMap::from([(None, Failure::new("enter the network's namespace", error_chain(&error)))]),
     };
     if failed.is_empty() {
         slot.failures = 0;
     } else {
         slot.failures += 1;
         slot.in_sync = false;
-        for (owner, reason) in &failed {
-            tracing::warn!(network_id = %id, ?owner, reason, attempt = slot.failures, "a network could not be programmed");
+        for (owner, Failure { detail, .. }) in &failed {
+            tracing::warn!(network_id = %id, ?owner, detail, attempt = slot.failures, "a network could not be programmed");
         }
     }
     report(host, &desired_state, id, &affected, &failed);
     false
+}
+
+/// Whether what the kernel told of this namespace may be somebody else's doing, and not as it should be.
+async fn is_suspect(changed: &Changed, slot: &Slot) -> bool {
+    if changed.is_empty() {
+        return false;
+    }
+    let Some(inside) = slot.inside.as_ref().filter(|_| !changed.all && !changed.addresses) else { return true };
+    let looked = inside
+        .run(|inside| -> io::Result<_> {
+            Ok((inside.rules.generation()?, observe::links(&mut inside.netlink)?.state.links))
+        })
+        .await;
+    let Ok(Ok((generation, links))) = looked else { return true };
+    let as_it_should_be = |name: &String| match (slot.model.link(name), links.get(name)) {
+        (Some(desired), Some(found)) => (desired.mac, desired.mtu, true) == (found.mac, found.mtu, found.up),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    };
+    generation != slot.generation || !changed.links.iter().all(as_it_should_be)
 }
 
 async fn bring(
@@ -182,18 +213,29 @@ async fn bring(
         let (found, generation) = match looked {
             Ok(looked) => looked,
             Err(e) => {
-                let failed = BTreeMap::from([(None, format!("the namespace can't be read: {e}"))]);
+                let failed = BTreeMap::from([(None, Failure::new("read the network's namespace", error_chain(&e)))]);
                 return Ok(Applied { failed, ..Applied::default() });
             }
         };
-        if generation != slot.generation && std::mem::take(&mut slot.rules) {
-            tracing::warn!(network_id = %network.id, "somebody else changed the rules: they are written anew");
+        if generation != slot.generation && std::mem::take(&mut slot.rules) && slot.settled {
+            note(host, Disturbance::Rules, Some(network.id));
         }
-        let known = slot.rules.then(|| slot.model.whole().rules);
+        let last = slot.model.whole();
+        if std::mem::take(&mut slot.settled) {
+            for kind in drift::kinds_of(&plan(&last, &found, Some(&last.rules))) {
+                note(host, kind, Some(network.id));
+            }
+        }
+        let known = slot.rules.then_some(last.rules);
         slot.model = Model::new(desired_state, network, &facts);
         // The kernel is compared with the reference, not with what the increments came to.
         let desired = namespace_state(desired_state, network, &facts);
         let steps = plan(&desired, &found, known.as_ref());
+        if let Some((host_end, bridge)) = uplink_of(&desired, &found)
+            && let Err(failure) = apply::attach_uplink(&host.worker, host_end, bridge).await?
+        {
+            return Ok(Applied { failed: BTreeMap::from([(None, failure)]), ..Applied::default() });
+        }
         (found, steps)
     };
     let fresh: Vec<(IpAddr, MacAddr)> = announced(&steps, network);
@@ -222,6 +264,7 @@ async fn bring(
         none => *none = Some(Services::start(host, &inside, desired_state, network).await?),
     }
     slot.in_sync = applied.clean() && slot.rules;
+    slot.settled = slot.in_sync;
     if !fresh.is_empty() && applied.clean() {
         let stop = slot.services.as_ref().map(|services| services.stop.clone()).unwrap_or_default();
         tokio::spawn(announce(inside, names::UPLINK.to_owned(), fresh, stop));
@@ -246,7 +289,15 @@ async fn enter(
     // Links to it can be made now.
     host.signal.mark(desired_state.peers_of(network).map(|peer| peer.id).collect::<Vec<_>>());
     slot.inside = Some(Arc::clone(&worker));
+    slot.watching = drift::watch_network(host, network.id, &worker).await;
     Ok(worker)
+}
+
+/// The host's end of the network's uplink and the bridge that it belongs on, where the uplink is there.
+fn uplink_of(desired: &NsState, found: &NsState) -> Option<(String, String)> {
+    let link = desired.links.get(names::UPLINK).filter(|_| found.links.contains_key(names::UPLINK))?;
+    let LinkKind::Uplink { host_end, bridge } = &link.kind else { return None };
+    Some((host_end.clone(), bridge.clone()))
 }
 
 fn apply_context(host: &Host, desired_state: &DesiredState, network: &Network) -> ApplyContext {
@@ -270,7 +321,7 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
         services.end().await;
     }
     lock(&host.workers).remove(&id);
-    slot.inside = None;
+    (slot.inside, slot.watching) = (None, None);
     (slot.in_sync, slot.rules) = (false, false);
     match netns::remove(&host.path_of(id)) {
         Ok(()) => {
@@ -291,14 +342,14 @@ fn report(
     desired_state: &DesiredState,
     id: NetworkId,
     affected: &Affected,
-    failed: &BTreeMap<Option<Key>, String>,
+    failed: &BTreeMap<Option<Key>, Failure>,
 ) {
     let whole = failed.get(&None);
     let post = |key: Key, good: ObjectState| {
         // Of what this round worked with: the ledger may know a newer one by now.
         let Some(version) = desired_state.versions.get(&key).copied() else { return };
         let observation = match whole.or_else(|| failed.get(&Some(key))) {
-            Some(reason) => Observation::failed(key, version, reason.clone()),
+            Some(Failure { reason, .. }) => Observation::failed(key, version, reason.clone()),
             None => Observation {
                 key,
                 version,

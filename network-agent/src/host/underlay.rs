@@ -1,24 +1,37 @@
 //! Keeps the host's own rules about the tunnel ([`crate::nft::underlay`]): written anew at the start, followed host by host, and put
-//! back when the audit finds that somebody else changed them.
+//! back when somebody else changes them.
 //!
-//! The kernel's generation of rules says nothing here: others write their own tables into this namespace all the time. So the audit
-//! compares what nft lists with what it listed after our last change.
+//! The kernel's generation of rules says nothing here: others write their own tables into this namespace all the time. So a look
+//! compares what nft lists with what it listed after our last change. The work is done on a thread of its own, beside the rounds that
+//! need it: a round reports when both are done.
 
-use super::Host;
+use super::{
+    Host,
+    disturbance::{Disturbance, note},
+};
 use crate::{
     apply::rules::{load, next_generation, run_nft},
-    link::netns::NetnsError,
+    link::netns::{NetnsError, Worker},
     model::names,
     nft::underlay::{render_difference, render_table},
 };
 use service_kit::error_chain;
-use std::{collections::BTreeSet, io, net::IpAddr};
+use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+#[derive(Debug)]
+pub struct Underlay {
+    /// It lives in the host's own namespace.
+    worker: Arc<Worker>,
+    table: Arc<Mutex<Table>>,
+}
 
 #[derive(Debug, Default)]
-pub(super) struct Underlay {
-    /// The hosts in the kernel's table and how nft lists it; None before it is written, and after a failure. The listing isn't known when
-    /// somebody else changed rules while ours were written.
-    written: Option<(BTreeSet<IpAddr>, Option<Listing>)>,
+struct Table {
+    /// The hosts in the kernel's table; None before it is written, and after a failure.
+    hosts: Option<BTreeSet<IpAddr>>,
+    /// How nft lists it. It isn't known when somebody else changed rules while ours were written.
+    listing: Option<Listing>,
     /// The last try failed, and a warning says so.
     failing: bool,
 }
@@ -27,70 +40,85 @@ pub(super) struct Underlay {
 type Listing = Vec<String>;
 
 impl Underlay {
+    /// `host`: the thread of the host's own namespace.
+    pub(super) fn new(host: &Worker) -> Result<Self, NetnsError> {
+        Ok(Self { worker: Arc::new(host.second("underlay")?), table: Arc::default() })
+    }
+
     /// Makes the table what the desired state says. What fails is tried again at the next call.
-    pub(super) async fn follow(&mut self, host: &Host) {
+    pub(super) async fn follow(&self, host: &Host) {
+        let table = Arc::clone(&self.table).lock_owned().await;
+        self.follow_locked(host, table).await;
+    }
+
+    async fn follow_locked(&self, host: &Host, mut table: OwnedMutexGuard<Table>) {
         let desired_state = host.desired_state();
         // Without a network there is no VXLAN socket yet: a host that isn't used is left as it is.
-        if self.written.is_none() && desired_state.networks.is_empty() {
+        if table.hosts.is_none() && desired_state.networks.is_empty() {
             return;
         }
-        let table = names::underlay_table(&host.config.prefix);
         let hosts: BTreeSet<IpAddr> = desired_state.remote_hosts().collect();
-        let text = match self.written.take() {
-            Some((known, listing)) if known == hosts => {
-                self.written = Some((known, listing));
-                return;
-            }
-            Some((known, _)) => render_difference(&table, &known, &hosts),
-            None => render_table(&table, host.config.vxlan_port, &hosts),
-        };
-        let mut written = write(host, &table, text).await;
+        if table.hosts.as_ref() == Some(&hosts) {
+            return;
+        }
+        let name = names::underlay_table(&host.config.prefix);
+        let whole = || render_table(&name, host.config.vxlan_port, &hosts);
+        let text = table.hosts.take().map_or_else(whole, |known| render_difference(&name, &known, &hosts));
+        let mut written = self.write(text).await;
         if written.is_err() {
             // Perhaps the table that the difference was made for is gone.
-            written = write(host, &table, render_table(&table, host.config.vxlan_port, &hosts)).await;
+            written = self.write(whole()).await;
         }
         match written {
-            Ok(listing) => {
-                self.written = Some((hosts, listing));
-                self.failing = false;
+            Ok(generation) => {
+                *table = Table { hosts: Some(hosts), listing: None, failing: false };
+                // Whoever waits for the rules needn't wait for the listing.
+                let worker = Arc::clone(&self.worker);
+                tokio::spawn(async move { table.listing = list_at(&worker, name, generation).await });
             }
-            Err(reason) if !std::mem::replace(&mut self.failing, true) => {
+            Err(reason) if !std::mem::replace(&mut table.failing, true) => {
                 tracing::warn!(reason, "the rules about other hosts' tunnelled frames could not be written");
             }
             Err(reason) => {
-                tracing::debug!(reason, "the rules about other hosts' tunnelled frames still can't be written")
+                tracing::debug!(reason, "the rules about other hosts' tunnelled frames still can't be written");
             }
         }
     }
 
     /// Looks whether the table is still as it was written, and writes it anew if not.
-    pub(super) async fn audit(&mut self, host: &Host) {
-        if let Some((_, known)) = &self.written {
-            let table = names::underlay_table(&host.config.prefix);
-            let found = flatten(host.worker.run(move |_| list(&table)).await);
-            if known.is_none() || found.as_ref().ok() != known.as_ref() {
-                if known.is_some() {
-                    tracing::warn!(
-                        "somebody else changed the rules about other hosts' tunnelled frames: they are written anew"
-                    );
+    pub(super) async fn audit(&self, host: &Host) {
+        let mut table = Arc::clone(&self.table).lock_owned().await;
+        if table.hosts.is_some() {
+            let name = names::underlay_table(&host.config.prefix);
+            let found = flatten(self.worker.run(move |_| list(&name)).await).ok();
+            if table.listing.is_none() || found != table.listing {
+                if table.listing.is_some() {
+                    note(host, Disturbance::Underlay, None);
                 }
-                self.written = None;
+                table.hosts = None;
             }
         }
-        self.follow(host).await;
+        self.follow_locked(host, table).await;
+    }
+
+    /// The generation that the text made.
+    async fn write(&self, text: String) -> Result<u32, String> {
+        let written = self.worker.run(move |inside| {
+            let before = inside.rules.generation()?;
+            load(&text)?;
+            Ok(next_generation(before))
+        });
+        flatten(written.await)
     }
 }
 
-async fn write(host: &Host, table: &str, text: String) -> Result<Option<Listing>, String> {
-    let table = table.to_owned();
-    let written = host.worker.run(move |inside| {
-        let before = inside.rules.generation()?;
-        load(&text)?;
+/// The listing, if nobody changed any rules since that generation: what a stranger did would be taken for ours.
+async fn list_at(worker: &Worker, table: String, generation: u32) -> Option<Listing> {
+    let listed = worker.run(move |inside| {
         let listing = list(&table)?;
-        // What a stranger did between the two would be taken for ours.
-        Ok((inside.rules.generation()? == next_generation(before)).then_some(listing))
+        Ok((inside.rules.generation()? == generation).then_some(listing))
     });
-    flatten(written.await)
+    flatten(listed.await).ok().flatten()
 }
 
 /// Without the counters.

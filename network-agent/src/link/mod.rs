@@ -1,6 +1,6 @@
 //! The kernel's network configuration: namespaces and the threads that live in them ([`netns`]), batched netlink ([`netlink`]), the
-//! messages of each step ([`message`]), what is there ([`observe`]), taps ([`tap`]), raw frames ([`frame`]). The only module that
-//! knows the netlink crates.
+//! messages of each step ([`message`]), what is there ([`observe`]), taps ([`tap`]), raw frames ([`frame`]), and what
+//! others change ([`watch`]). The only module that knows the netlink crates.
 
 pub mod frame;
 pub mod message;
@@ -10,3 +10,4 @@ pub mod nfnetlink;
 pub mod observe;
 pub mod packet_info;
 pub mod tap;
+pub mod watch;

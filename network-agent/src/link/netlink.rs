@@ -25,18 +25,25 @@ pub struct Netlink {
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
+    /// By which the kernel tells others who requested a change.
+    port_number: u32,
 }
 
 impl Netlink {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
+        let port_number = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_cap_ack(true)?;
         // Up to the system's limit; what it grants is enough for a batch's acknowledgements.
         let _ = socket.set_rx_buf_sz(RECEIVE_BYTES as nix::libc::c_int);
-        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(64 * 1024) })
+        Ok(Self { socket, sequence: 0, buffer: Vec::with_capacity(64 * 1024), port_number })
+    }
+
+    #[must_use]
+    pub fn port_number(&self) -> u32 {
+        self.port_number
     }
 
     /// Sends all and waits for all; one answer each, in order.

@@ -7,6 +7,7 @@
 
 use super::{netlink::Netlink, nfnetlink::Nfnetlink};
 use nix::{
+    errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns, unshare},
 };
@@ -18,6 +19,9 @@ use std::{
     thread,
 };
 use tokio::sync::oneshot;
+
+/// The directory in which iproute2 keeps its names.
+pub const SYSTEM_DIR: &str = "/run/netns";
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
@@ -79,6 +83,11 @@ impl Worker {
     /// In a new namespace, mounted at `path`.
     pub fn create(path: &Path) -> Result<Self, NetnsError> {
         Self::start(thread_name(path), Place::New(path.into()))
+    }
+
+    /// Another thread in this one's namespace: what takes it long doesn't hold up the first.
+    pub fn second(&self, name: &str) -> Result<Self, NetnsError> {
+        Self::start(name.into(), Place::Named(format!("/proc/self/fd/{}", self.namespace_fd()).into()))
     }
 
     fn start(name: String, place: Place) -> Result<Self, NetnsError> {
@@ -158,7 +167,7 @@ fn enter(place: &Place) -> Result<(OwnedFd, Inside), (&'static str, io::Error)> 
 }
 
 /// Keeps the calling thread's namespace alive under a name, as iproute2 does.
-fn mount_here(path: &Path) -> io::Result<()> {
+pub fn mount_here(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir)?;
     }
@@ -170,17 +179,51 @@ fn mount_here(path: &Path) -> io::Result<()> {
 }
 
 /// The name goes; the namespace goes with its last thread and socket.
+///
+/// A name may have several mounts: whoever bind-mounts the directory onto itself (as `ip netns add` does where nobody did before) doubles
+/// all that are in it. So all that can be seen go. One that is hidden below the directory's own mount keeps the empty file, which is
+/// nobody's namespace any more: the next one of that name is mounted over it.
 pub fn remove(path: &Path) -> Result<(), NetnsError> {
     let failed = |source| NetnsError::Namespace { what: "removed", path: path.into(), source };
-    match umount2(path, MntFlags::MNT_DETACH) {
-        // Not mounted (a crash between making the file and mounting it), or not there.
-        Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
-        Err(e) => return Err(failed(e.into())),
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            Ok(()) => {}
+            // Not mounted (by now, or since a crash between making the file and mounting it), or not there.
+            Err(Errno::EINVAL | Errno::ENOENT) => break,
+            Err(e) => return Err(failed(e.into())),
+        }
     }
     match fs::remove_file(path) {
+        Err(e) if e.raw_os_error() == Some(Errno::EBUSY as i32) => {
+            tracing::debug!(path = %path.display(), "a mount below another one keeps the file of a removed namespace");
+            Ok(())
+        }
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(e)),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Makes the directory of names a shared mount of its own, as iproute2 does at its first `ip netns add`: done before any namespace is
+/// mounted in it, nobody does it later and doubles those that are there by then.
+pub fn prepare_dir(dir: &Path) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    let share = || mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+    match share() {
+        // It isn't a mount yet.
+        Err(Errno::EINVAL) => {
+            mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+            share()?;
+        }
+        shared => shared?,
+    }
+    Ok(())
+}
+
+/// Whether `path` names the namespace of the descriptor.
+#[must_use]
+pub fn names(path: &Path, namespace: &OwnedFd) -> bool {
+    let (Ok(named), Ok(held)) = (rustix::fs::stat(path), rustix::fs::fstat(namespace)) else { return false };
+    (named.st_dev, named.st_ino) == (held.st_dev, held.st_ino)
 }
 
 /// Whether a namespace is mounted at `path` (and not only an empty file that a crash left).

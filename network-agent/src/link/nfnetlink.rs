@@ -2,7 +2,7 @@
 //! rises with every transaction, whoever makes it, so that a look at it tells whether somebody else changed the rules, without
 //! listing them.
 
-use crate::nft::batch::Batch;
+use crate::nft::{batch::Batch, fence};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use nix::{errno::Errno, libc};
 use std::{io, os::fd::AsRawFd};
@@ -28,13 +28,15 @@ pub enum BatchError {
 
 pub struct Nfnetlink {
     socket: Socket,
+    /// By which the kernel tells others who requested a change.
+    port_number: u32,
 }
 
 impl Nfnetlink {
     /// Opens a socket in the calling thread's namespace.
     pub fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
+        let port_number = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
         let bytes = SEND_BYTES;
         // SAFETY: an integer of the given length that outlives the call.
@@ -51,7 +53,12 @@ impl Nfnetlink {
             // Without that right the system's limit holds; what doesn't fit is refused by the send.
             tracing::debug!(error = %io::Error::last_os_error(), "the send buffer keeps its size");
         }
-        Ok(Self { socket })
+        Ok(Self { socket, port_number })
+    }
+
+    #[must_use]
+    pub fn port_number(&self) -> u32 {
+        self.port_number
     }
 
     /// The generation of the rules in the socket's namespace.
@@ -65,6 +72,23 @@ impl Nfnetlink {
         let (answer, _) = self.socket.recv_from_full()?;
         parse_generation(&answer)
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "nftables' generation wasn't answered"))
+    }
+
+    /// Makes the fence ([`fence`]) where it isn't yet, and owns one that an earlier agent left; whether anything was done, which is one
+    /// more generation.
+    pub fn ensure_fence(&mut self) -> Result<bool, BatchError> {
+        self.socket.send(&fence::query(), 0).map_err(BatchError::Io)?;
+        let (answer, _) = self.socket.recv_from_full().map_err(BatchError::Io)?;
+        let mut code = 0;
+        each_answer(&answer, |_, said| code = said);
+        match -code {
+            0 if attribute(&answer, fence::TABLE_FLAGS).is_some_and(fence::owned) => return Ok(false),
+            0 => return self.commit(&fence::encode_claim()).map(|()| true),
+            libc::ENOENT => {}
+            code => return Err(BatchError::Refused(Errno::from_raw(code))),
+        }
+        self.commit(&fence::encode())?;
+        Ok(true)
     }
 
     /// All of it or nothing.
@@ -109,15 +133,19 @@ fn each_answer(bytes: &[u8], mut f: impl FnMut(u32, i32)) {
     }
 }
 
-/// Attributes follow the header (16 bytes) and nfgenmsg (4).
 fn parse_generation(answer: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(attribute(answer, GENERATION)?.try_into().ok()?))
+}
+
+/// The first of that kind. Attributes follow the header (16 bytes) and nfgenmsg (4).
+fn attribute(answer: &[u8], kind: u16) -> Option<&[u8]> {
     let mut rest = answer.get(20..)?;
     loop {
         let length = usize::from(u16::from_ne_bytes(rest.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
+        let found = u16::from_ne_bytes(rest.get(2..4)?.try_into().ok()?);
         let value = rest.get(4..length)?;
-        if kind == GENERATION {
-            return Some(u32::from_be_bytes(value.try_into().ok()?));
+        if found == kind {
+            return Some(value);
         }
         rest = rest.get(length.next_multiple_of(4)..)?;
     }

@@ -89,7 +89,7 @@ pub fn own_addresses(netlink: &mut Netlink) -> io::Result<BTreeSet<IpAddr>> {
 }
 
 /// Links that are ours to plan; `lo` and the loose ends of veths are not.
-fn ours(name: &str) -> bool {
+pub fn ours(name: &str) -> bool {
     name == names::VXLAN
         || name == names::UPLINK
         || name.starts_with(names::PORT_PREFIX)
@@ -138,6 +138,11 @@ fn address_said(address: &AddressMessage) -> Option<IpAddr> {
     let any =
         address.attributes.iter().find_map(|a| if let AddressAttribute::Address(a) = a { Some(*a) } else { None });
     local.or(any)
+}
+
+/// Whether the message is of such an address.
+pub(super) fn made_by_itself(address: &AddressMessage) -> bool {
+    address_said(address).is_some_and(by_itself)
 }
 
 /// Addresses that nobody configured.

@@ -115,6 +115,12 @@ impl Model {
         state
     }
 
+    /// What a link should be, as of the last update.
+    #[must_use]
+    pub fn link(&self, name: &str) -> Option<&Link> {
+        if let Some(Value::Link(link)) = self.winner(&Item::Link(name.to_owned())) { Some(link) } else { None }
+    }
+
     /// Follows a change of the desired state. A change of the network itself or of its peers needs [`Scope::All`].
     pub fn update(
         &mut self,

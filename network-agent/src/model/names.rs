@@ -33,6 +33,11 @@ pub fn uplink_host_end(id: NetworkId) -> String {
     format!("u{}", tail(id.0))
 }
 
+#[must_use]
+pub fn is_uplink_host_end(link: &str) -> bool {
+    link.strip_prefix('u').is_some_and(|tail| tail.len() == 12 && tail.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
 /// The other end of a port that is wired as a veth.
 #[must_use]
 pub fn endpoint_link(id: PortId) -> String {

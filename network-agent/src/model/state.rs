@@ -262,6 +262,8 @@ fn add_uplink(state: &mut NsState, desired_state: &DesiredState, network: &Netwo
     state.links.insert(names::UPLINK.into(), link);
     for (addr, prefix) in &uplink.addresses {
         state.addresses.insert((names::UPLINK.into(), *addr, *prefix));
+        // The kernel makes it with the address, but not again when somebody removes it.
+        state.routes.insert(Cidr::around(*addr, *prefix), Hop::Link(names::UPLINK.into()));
     }
     for floating in desired_state.floating_ips_of(network.id) {
         if desired_state.floating_target(floating).is_some() {

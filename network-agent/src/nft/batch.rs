@@ -18,7 +18,7 @@ use super::{
 use std::net::IpAddr;
 
 /// Of a kernel message, with what it says in attributes.
-mod number {
+pub(super) mod number {
     pub const BATCH_BEGIN: u16 = 0x10;
     pub const BATCH_END: u16 = 0x11;
     pub const SUBSYSTEM: u16 = 10;
@@ -82,8 +82,7 @@ pub struct Batch {
 /// The transaction for `changes`, to be taken at `generation` alone; None if some of them need `nft -f`.
 #[must_use]
 pub fn encode(changes: &[Change], generation: u32) -> Option<Batch> {
-    let mut batch = Encoder { bytes: Vec::with_capacity(4096), sequence: 0, last: 0 };
-    batch.edge(number::BATCH_BEGIN, |out| attribute(out, number::BATCH_GENERATION, &generation.to_be_bytes()));
+    let mut batch = Encoder::begin(Some(generation));
     let mut elements_left = ELEMENTS_MAX;
     for change in changes {
         match change {
@@ -107,7 +106,7 @@ pub fn encode(changes: &[Change], generation: u32) -> Option<Batch> {
     batch.finish()
 }
 
-struct Encoder {
+pub(super) struct Encoder {
     bytes: Vec<u8>,
     sequence: u32,
     /// Where the last message that isn't an edge begins.
@@ -115,6 +114,23 @@ struct Encoder {
 }
 
 impl Encoder {
+    /// `generation`: the one that the batch is made for, if it matters.
+    pub(super) fn begin(generation: Option<u32>) -> Self {
+        let mut batch = Self { bytes: Vec::with_capacity(4096), sequence: 0, last: 0 };
+        batch.edge(number::BATCH_BEGIN, |out| {
+            if let Some(generation) = generation {
+                attribute(out, number::BATCH_GENERATION, &generation.to_be_bytes());
+            }
+        });
+        batch
+    }
+
+    /// One of the batch's own messages; `kind` is nf_tables' number.
+    pub(super) fn inet(&mut self, kind: u16, flags: u16, body: impl FnOnce(&mut Vec<u8>)) {
+        self.last = self.bytes.len();
+        self.message((number::SUBSYSTEM << 8) | kind, flags, number::FAMILY_INET, 0, body);
+    }
+
     /// A message: netlink's header, nfnetlink's, attributes.
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, body: impl FnOnce(&mut Vec<u8>)) {
         self.sequence += 1;
@@ -181,7 +197,7 @@ impl Encoder {
     }
 
     /// None for a batch of nothing.
-    fn finish(mut self) -> Option<Batch> {
+    pub(super) fn finish(mut self) -> Option<Batch> {
         if self.last == 0 {
             return None;
         }
@@ -255,7 +271,7 @@ fn addr_bytes(out: &mut Vec<u8>, addr: IpAddr) {
     }
 }
 
-fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(super) fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.extend(((4 + value.len()) as u16).to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend(value);
@@ -263,11 +279,11 @@ fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
 }
 
 /// A string with its zero.
-fn text(out: &mut Vec<u8>, kind: u16, value: &str) {
+pub(super) fn text(out: &mut Vec<u8>, kind: u16, value: &str) {
     attribute(out, kind, &[value.as_bytes(), &[0]].concat());
 }
 
-fn nested(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+pub(super) fn nested(out: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend([0; 2]);
     out.extend((kind | number::NESTED).to_ne_bytes());

@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod difference;
 pub mod element;
+pub mod fence;
 pub mod port;
 pub mod render;
 pub mod ruleset;

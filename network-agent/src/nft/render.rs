@@ -9,6 +9,7 @@ use super::{
     DropReason,
     difference::Change,
     element::Element,
+    fence,
     ruleset::{Head, Ruleset, Table},
 };
 use std::fmt::{self, Write};
@@ -144,6 +145,10 @@ fn skeleton() -> String {
         .replace("<transit>", &mark(DropReason::Transit))
         .replace("<nat>", &mark(DropReason::StaleNat))
         .replace("<private>", &mark(DropReason::NotRoutable))
+        .replace("<guarded>", &format!("meta mark set {:#x}", fence::GUARDED))
+        .replace("<left>", &format!("meta mark {:#x} meta mark set {:#x}", fence::GUARDED, fence::LEFT))
+        .replace("<forwarded>", &format!("meta mark {:#x} meta mark set {:#x}", fence::LEFT, fence::FORWARDED))
+        .replace("<taken>", &format!("meta mark {:#x} meta mark set {:#x}", fence::GUARDED, fence::TAKEN))
 }
 
 const SKELETON: &str = r#"table inet iaas {
@@ -160,6 +165,8 @@ const SKELETON: &str = r#"table inet iaas {
 	# Before connection tracking: a forged packet leaves no trace.
 	chain guard {
 		type filter hook prerouting priority -310; policy accept;
+		# Observed: each chain that decides says so to the next, and a table that nobody else can flush lets nothing else pass.
+		<guarded>
 		# Whose addresses are at home elsewhere: nobody outside is of this network, nor is a peered network of a third.
 		iifname "up" ip saddr @inside4 <spoof>
 		iifname "up" ip6 saddr @inside6 <spoof>
@@ -187,6 +194,7 @@ const SKELETON: &str = r#"table inet iaas {
 	chain egress {
 		type filter hook forward priority 0; policy accept;
 		meta mark & 0xffff0000 == 0xd0d00000 accept
+		<left>
 		# On its way to a port elsewhere, which checks it: packets of peered networks may pass here in one direction alone.
 		iifname "pr*" oifname "vx" accept
 		oifname "up" ct status snat ct reply ip daddr != @ours4 <nat>
@@ -201,6 +209,7 @@ const SKELETON: &str = r#"table inet iaas {
 	chain ingress {
 		type filter hook forward priority 1; policy accept;
 		meta mark & 0xffff0000 == 0xd0d00000 accept
+		<forwarded>
 		# The outside meets translated addresses alone. What is translated already goes on as it began.
 		oifname "up" ct direction original ct status & snat == 0 jump leaving
 		iifname "up" ct direction original ct status & dnat == 0 <private>
@@ -217,6 +226,7 @@ const SKELETON: &str = r#"table inet iaas {
 	# What guests may ask of the router itself.
 	chain own {
 		type filter hook input priority 0; policy accept;
+		<taken>
 		iifname "lo" accept
 		ct state established,related accept
 		icmp type echo-request accept

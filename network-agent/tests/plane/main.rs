@@ -1,6 +1,7 @@
 //! The data plane with real namespaces, real rules and real packets. Needs root; each test builds its own hosts and leaves nothing.
 
 mod addressing;
+mod drift;
 mod elements;
 mod forwarding;
 mod killed;
