@@ -6,6 +6,7 @@
 mod audit;
 mod capacity;
 mod catalog;
+mod host;
 mod instance;
 pub mod names;
 mod nic;
@@ -14,6 +15,7 @@ mod placement;
 pub use audit::*;
 pub use capacity::*;
 pub use catalog::*;
+pub use host::*;
 pub use instance::*;
 pub use nic::*;
 pub use placement::*;

@@ -1,9 +1,7 @@
 //! What a change of a host may say at all. Pure. Every violation is named at once.
 
-use crate::{
-    app::host,
-    v1::view::host::{HostChange, HostReserve},
-};
+use crate::app::host;
+use api_types::{HostChange, HostReserve};
 use domain::{Problem, Violations, validate};
 
 /// A change whose form was checked.

@@ -9,7 +9,12 @@ pub mod nic;
 pub mod rule;
 
 use crate::app::catalog::KEY_BYTES_MAX;
-use domain::Violations;
+use domain::{Name, Problem, Violations};
+
+/// A new object's name, alone in its check.
+pub fn name(field: &str, text: &str) -> Result<Name, Problem> {
+    text.parse::<Name>().map_err(|error| Problem::invalid(field, error.to_string()))
+}
 
 /// An id or a name of something that is looked up later.
 pub fn check_key(violations: &mut Violations, field: &str, text: &str) {

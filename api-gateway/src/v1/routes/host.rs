@@ -10,16 +10,9 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
-    v1::{
-        answer,
-        check::host::check_change,
-        scope::SystemAdmin,
-        view::{
-            host::{HostChange, HostView},
-            plan::DryRun,
-        },
-    },
+    v1::{answer, check::host::check_change, scope::SystemAdmin, view::plan::DryRun},
 };
+use api_types::{Host, HostChange};
 use axum::extract::State;
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,25 +22,25 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// Lists the hosts. System admins only.
-#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(ListParams), responses((status = 200, body = List<HostView>)))]
+#[utoipa::path(get, path = "/v1/hosts", tag = "hosts", params(ListParams), responses((status = 200, body = List<Host>)))]
 async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page("hosts")?;
     let rows = app.store().host_list_page(page.store_page()).await?;
-    page.reply(rows, |row| row.id.to_string(), HostView::from)
+    page.reply(rows, |row| row.id.to_string(), Host::from)
 }
 
 /// Shows a host. System admins only.
 #[utoipa::path(get, path = "/v1/hosts/{host}", tag = "hosts",
-    params(("host" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = HostView)))]
+    params(("host" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = Host)))]
 async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let host = host::find(&app, &key).await?;
-    reply::object(StatusCode::OK, host.generation, &HostView::from(host))
+    reply::object(StatusCode::OK, host.generation, &Host::from(host))
 }
 
 /// Cordons, drains or dedicates a host, or changes its zone, tags or overcommit. System admins only.
 #[utoipa::path(patch, path = "/v1/hosts/{host}", tag = "hosts",
     params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = HostChange,
-    responses((status = 200, body = HostView)))]
+    responses((status = 200, body = Host)))]
 async fn change(
     State(app): State<App>,
     SystemAdmin(caller): SystemAdmin,
@@ -57,7 +50,7 @@ async fn change(
 ) -> ApiResult {
     let change = check_change(body)?;
     let done = host::change(&app, &caller, &key, change, &intent).await?;
-    answer::object(StatusCode::OK, done, |host| host.generation, HostView::from)
+    answer::object(StatusCode::OK, done, |host| host.generation, Host::from)
 }
 
 /// Removes a host that has no instances: its certificates are refused from then on. System admins only.

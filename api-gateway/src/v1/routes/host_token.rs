@@ -11,14 +11,15 @@ use crate::{
         reply,
     },
     v1::{
-        answer,
+        answer, check,
         scope::SystemAdmin,
         view::{
-            host_token::{HostTokenCreate, HostTokenCreated, HostTokenView},
+            host_token::{HostTokenCreated, HostTokenView, host_token_created, host_token_view},
             plan::DryRun,
         },
     },
 };
+use api_types::HostTokenCreate;
 use axum::extract::State;
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -33,7 +34,7 @@ pub fn routes() -> OpenApiRouter<App> {
 async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page("host tokens")?;
     let rows = app.store().host_token_list(page.store_page()).await?;
-    page.reply(rows, |row| row.id.to_string(), HostTokenView::from)
+    page.reply(rows, |row| row.id.to_string(), host_token_view)
 }
 
 /// Creates a token that admits one host. Only this answer contains it. System admins only.
@@ -47,15 +48,17 @@ async fn create(
     Change { body, intent }: Change<HostTokenCreate>,
 ) -> ApiResult {
     let HostTokenCreate { name, zone, ttl_secs } = body;
+    let name = name.map(|name| check::name("/name", &name)).transpose()?;
+    let zone = zone.map(|zone| check::name("/zone", &zone)).transpose()?;
     let done = host_token::create(&app, &caller, name, zone, ttl_secs, &intent).await?;
-    answer::plain(StatusCode::CREATED, done, HostTokenCreated::from)
+    answer::plain(StatusCode::CREATED, done, host_token_created)
 }
 
 /// Shows a token, without its secret. System admins only.
 #[utoipa::path(get, path = "/v1/host-tokens/{host_token}", tag = "hosts",
     params(("host_token" = String, Path, description = "Id."), ProjectParams), responses((status = 200, body = HostTokenView)))]
 async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
-    reply::json(StatusCode::OK, &HostTokenView::from(host_token::find(&app, &key).await?))
+    reply::json(StatusCode::OK, &host_token_view(host_token::find(&app, &key).await?))
 }
 
 /// Deletes a token, which then admits no host. The host that it has admitted stays. System admins only.

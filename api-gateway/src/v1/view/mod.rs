@@ -8,7 +8,6 @@ pub mod external_network;
 pub mod flavor;
 pub mod floating_ip;
 pub mod health;
-pub mod host;
 pub mod host_token;
 pub mod image;
 pub mod instance;

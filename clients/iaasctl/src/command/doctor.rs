@@ -6,11 +6,10 @@ use crate::{
     error::CliError,
     exit,
     output::{Format, Output, Row},
-    view::Facts,
 };
 use clap::Args;
 use client::Client;
-use domain::Timestamp;
+use domain::{Timestamp, host::HostState};
 use serde::Serialize;
 use std::{os::unix::fs::PermissionsExt, path::Path};
 
@@ -214,16 +213,16 @@ async fn hosts(findings: &mut Findings, client: &Client) {
     }
     for host in &hosts {
         let check = format!("host {}", host.name);
-        let accelerator = host.fact("accelerator");
-        if host.state != "up" {
+        let accelerator = host.facts.accelerator.as_str();
+        if host.state != HostState::Up {
             let advice = "check the compute-agent's log and the host's network; its instances keep running";
-            findings.add(&check, Verdict::Fail, host.state.clone(), advice);
+            findings.add(&check, Verdict::Fail, host.state.as_str(), advice);
         } else if host.cordoned {
             let advice = format!("iaasctl host uncordon {}", host.name);
             findings.add(&check, Verdict::Warn, format!("cordoned: {}", host.cordon_reason), advice);
         } else if accelerator == "tcg" {
             let advice = "instances are emulated and slow; `iaasd doctor` on the host says why KVM isn't available";
-            findings.add(&check, Verdict::Warn, format!("no KVM: {}", host.fact("accelerator_reason")), advice);
+            findings.add(&check, Verdict::Warn, format!("no KVM: {}", host.facts.accelerator_reason), advice);
         } else {
             findings.ok(&check, format!("up, {accelerator}"));
         }

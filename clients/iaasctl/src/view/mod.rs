@@ -8,7 +8,7 @@ mod resource;
 mod system;
 
 pub use capacity::{capacity_flavors, capacity_zones};
-pub use system::{Facts, QuotaLine, beyond_capacity, quota_lines};
+pub use system::{QuotaLine, beyond_capacity, quota_lines};
 
 use domain::Timestamp;
 use std::collections::BTreeMap;

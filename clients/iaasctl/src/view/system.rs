@@ -1,6 +1,6 @@
 //! What operators look at: hosts, events, the audit log, quotas.
 
-use super::{tags, time_or_none, yes};
+use super::{tags, time, time_or_none, word, yes};
 use crate::{output::Row, size::show_mib};
 use client::model::{AuditEntry, Event, Host, HostToken, Quota, Size, TimelineItem};
 
@@ -12,13 +12,13 @@ impl Row for Host {
         let of = |used: u64, all: u64| format!("{used}/{all}");
         vec![
             self.name.clone(),
-            self.state.clone(),
+            self.state.as_str().to_owned(),
             yes(self.cordoned),
             self.zone.clone(),
             of(self.used.vcpus.into(), self.capacity.vcpus.into()),
             of(self.used.memory_mib, self.capacity.memory_mib),
             of(self.used.disk_gib, self.capacity.disk_gib),
-            self.fact("accelerator"),
+            self.facts.accelerator.clone(),
             self.id.to_string(),
         ]
     }
@@ -28,8 +28,8 @@ impl Row for Host {
         let mut fields = vec![
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
-            ("state", self.state.clone()),
-            ("since", time_or_none(self.state_changed_at)),
+            ("state", self.state.as_str().to_owned()),
+            ("since", time(self.state_changed_at)),
             ("cordoned", yes(self.cordoned)),
             ("cordon reason", self.cordon_reason.clone()),
             ("draining", yes(self.draining)),
@@ -44,14 +44,14 @@ impl Row for Host {
             ("cpu overcommit", self.cpu_overcommit.to_string()),
             ("memory overcommit", overcommit(self.memory_overcommit)),
             ("disk overcommit", overcommit(self.disk_overcommit)),
-            ("cpu", self.fact("cpu_model")),
+            ("cpu", self.facts.cpu_model.clone()),
             ("cpu baseline", self.cpu_baseline.clone().unwrap_or_default()),
-            ("kernel", self.fact("kernel")),
-            ("qemu", self.fact("qemu_version")),
-            ("accelerator", self.fact("accelerator")),
-            ("why", self.fact("accelerator_reason")),
-            ("agent", self.fact("agent_version")),
-            ("registered", time_or_none(self.registered_at)),
+            ("kernel", self.facts.kernel.clone()),
+            ("qemu", self.facts.qemu_version.clone()),
+            ("accelerator", self.facts.accelerator.clone()),
+            ("why", self.facts.accelerator_reason.clone()),
+            ("agent", self.facts.agent_version.clone()),
+            ("registered", time(self.registered_at)),
         ];
         fields.retain(|(_, value)| !value.is_empty());
         fields
@@ -89,9 +89,9 @@ impl Row for HostToken {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.state.clone(),
-            self.name.clone().unwrap_or_default(),
-            self.zone.clone().unwrap_or_default(),
+            word(&self.state),
+            self.name.as_ref().map_or(String::new(), ToString::to_string),
+            self.zone.as_ref().map_or(String::new(), ToString::to_string),
             self.expires_at.to_string(),
             self.created_by.clone(),
             self.host_id.map_or(String::new(), |id| id.to_string()),
@@ -102,29 +102,17 @@ impl Row for HostToken {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let mut fields = vec![
             ("id", self.id.to_string()),
-            ("state", self.state.clone()),
-            ("name", self.name.clone().unwrap_or_default()),
-            ("zone", self.zone.clone().unwrap_or_default()),
+            ("state", word(&self.state)),
+            ("name", self.name.as_ref().map_or(String::new(), ToString::to_string)),
+            ("zone", self.zone.as_ref().map_or(String::new(), ToString::to_string)),
             ("host", self.host_id.map_or(String::new(), |id| id.to_string())),
             ("redeemed", time_or_none(self.redeemed_at)),
             ("created by", self.created_by.clone()),
-            ("created", time_or_none(self.created_at)),
+            ("created", time(self.created_at)),
             ("expires", self.expires_at.to_string()),
         ];
         fields.retain(|(_, value)| !value.is_empty());
         fields
-    }
-}
-
-/// What a host's agent said under a name.
-pub trait Facts {
-    fn fact(&self, name: &str) -> String;
-}
-
-impl Facts for Host {
-    fn fact(&self, name: &str) -> String {
-        let found = self.facts.get(name).or_else(|| self.other.get(name));
-        found.and_then(|v| v.as_str()).unwrap_or_default().to_owned()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Texts that only change on purpose. `UPDATE_GOLDEN=1 cargo test -p iaasctl` writes them anew.
 
-use client::model::{Host, HostToken, Image, Instance, Quota, QuotaAmounts};
+use client::model::{Host, HostToken, HostTokenState, Image, Instance, Quota, QuotaAmounts};
 use iaasctl::{
     output::{Row, render_fields, render_table},
     view::quota_lines,
@@ -121,7 +121,9 @@ fn the_tables() {
         "used": { "vcpus": 2, "memory_mib": 1024, "disk_gib": 120 }, "cpu_overcommit": 4.0, "memory_overcommit": 1.5, "disk_overcommit": 1.0,
         "offered": { "vcpus": 3, "memory_mib": 11947, "disk_gib": 110 }, "reserved": { "vcpus": 1, "memory_mib": 1024, "disk_gib": 10 },
         "beyond_capacity": { "vcpus": 0, "memory_mib": 0, "disk_gib": 20 },
-        "facts": { "cpu_model": "Some CPU", "accelerator": "tcg", "accelerator_reason": "no KVM", "qemu_version": "10.0.2" },
+        "draining": false, "overhead": { "fixed_mib": 0, "per_vcpu_mib": 0, "per_gib_mib": 0 },
+        "facts": { "cpu_model": "Some CPU", "cpu_vendor": "", "cpu_features": [], "architecture": "", "sockets": 1, "cores": 8, "threads": 8,
+            "numa_nodes": 1, "kernel": "", "accelerator": "tcg", "accelerator_reason": "no KVM", "qemu_version": "10.0.2", "agent_version": "" },
         "generation": 1, "registered_at": AT, "state_changed_at": AT,
     }))
     .expect("a host");
@@ -130,7 +132,7 @@ fn the_tables() {
         "created_at": AT, "expires_at": AT,
     }))
     .expect("a token");
-    let unused = HostToken { name: None, zone: None, state: "unused".into(), host_id: None, ..token.clone() };
+    let unused = HostToken { name: None, zone: None, state: HostTokenState::Unused, host_id: None, ..token.clone() };
     let amounts = |n| QuotaAmounts {
         instances: n,
         vcpus: 2 * n,

@@ -1,6 +1,7 @@
 //! Hosts by command line: tokens that admit them, and their removal.
 
 use crate::server::{Home, record, stderr, stdout};
+use domain::host::HostFacts;
 use serde_json::{Value, json};
 
 const ID: &str = "01234567-89ab-7def-8123-456789abcdef";
@@ -57,8 +58,11 @@ fn what_an_operator_keeps_of_a_host_is_said_and_a_host_that_holds_more_is_warned
     let host = |beyond: u64| {
         let memory = |memory_mib: u64| json!({"vcpus": 0, "memory_mib": memory_mib, "disk_gib": 0});
         json!({
-            "id": ID, "name": "rack-1", "state": "up", "cordoned": false, "capacity": memory(0),
-            "used": memory(512), "beyond_capacity": memory(beyond),
+            "id": ID, "name": "rack-1", "zone": "a", "tags": {}, "state": "up", "cordoned": false, "cordon_reason": "",
+            "draining": false, "capacity": memory(0), "offered": memory(0), "reserved": memory(0), "used": memory(512),
+            "beyond_capacity": memory(beyond), "cpu_overcommit": 1.0, "memory_overcommit": 1.5, "disk_overcommit": 3.0,
+            "overhead": {"fixed_mib": 0, "per_vcpu_mib": 0, "per_gib_mib": 0}, "facts": HostFacts::default(),
+            "generation": 1, "registered_at": AT, "state_changed_at": AT,
         })
     };
     let line = "host set rack-1 --reserve-vcpus 2 --reserve-memory 2GiB --reserve-disk 10GiB --memory-overcommit 1.5 --disk-overcommit 3";

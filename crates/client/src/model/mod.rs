@@ -8,10 +8,10 @@ mod placement;
 mod system;
 
 pub use api_types::{
-    AuditEntry, Capacity, ConsoleTicket, Explain, Flavor, FlavorFits, Image, ImagePart, Instance, InstanceChange,
-    InstanceCreate, InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, InstancesMade, KeptPlacement, Move,
-    Nic, NicRequest, NotMade, Placement, PlacementGroup, PlacementRequest, RebalancePlan, Size, SshKey, TimelineItem,
-    ZoneCapacity,
+    AuditEntry, Capacity, ConsoleTicket, Explain, Flavor, FlavorFits, Host, HostChange, HostReserve, HostToken,
+    HostTokenCreate, HostTokenCreated, HostTokenState, Image, ImagePart, Instance, InstanceChange, InstanceCreate,
+    InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, InstancesMade, KeptPlacement, Move, Nic, NicRequest,
+    NotMade, Placement, PlacementGroup, PlacementRequest, RebalancePlan, Size, SshKey, TimelineItem, ZoneCapacity,
 };
 pub use catalog::*;
 pub use identity::*;

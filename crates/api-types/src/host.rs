@@ -1,19 +1,17 @@
-//! Hosts, for system admins.
+//! Hosts and the tokens that admit them, for system admins.
 
-use super::names::HostStateName;
-use api_types::Size as SizeView;
+use crate::{Size, names::HostStateName};
 use domain::{
-    HostId, ProjectId, Timestamp,
+    HostId, HostTokenId, Name, ProjectId, Timestamp,
     cpu::CpuBaseline,
-    host::{Host, HostFacts, HostState, MemoryOverhead},
+    host::{self, HostFacts, HostState},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-#[derive(Serialize, ToSchema)]
-#[schema(as = Host)]
-pub struct HostView {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Host {
     #[schema(value_type = String, format = "uuid")]
     pub id: HostId,
     pub name: String,
@@ -30,22 +28,22 @@ pub struct HostView {
     #[schema(value_type = Option<String>, format = "uuid")]
     pub dedicated_to: Option<ProjectId>,
     /// What instances may use in total: what it offers, without what is reserved, times the overcommit.
-    pub capacity: SizeView,
+    pub capacity: Size,
     /// What its agent offers to instances: hardware threads, memory and disk.
-    pub offered: SizeView,
+    pub offered: Size,
     /// Reserved by its operator, and not for instances.
-    pub reserved: SizeView,
+    pub reserved: Size,
     /// What instances use; memory with QEMU's overhead.
-    pub used: SizeView,
+    pub used: Size,
     /// What is claimed beyond the capacity. These claims stay; nothing new fits until they are freed.
-    pub beyond_capacity: SizeView,
+    pub beyond_capacity: Size,
     /// vCPUs per hardware thread.
     pub cpu_overcommit: f64,
     /// Guests' memory per memory.
     pub memory_overcommit: f64,
     /// Guests' disk per disk.
     pub disk_overcommit: f64,
-    pub overhead: MemoryOverheadView,
+    pub overhead: MemoryOverhead,
     /// Names the CPU that its guests see, `facts.guest_cpu`. Instances may move, running, between hosts of one.
     pub cpu_baseline: Option<String>,
     /// What its agent reports of the machine.
@@ -59,23 +57,22 @@ pub struct HostView {
 }
 
 /// Memory that one QEMU takes beside the guest's own: `fixed + per_vcpu * vcpus + per_gib * memory_gib`, MiB.
-#[derive(Serialize, ToSchema)]
-#[schema(as = MemoryOverhead)]
-pub struct MemoryOverheadView {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct MemoryOverhead {
     pub fixed_mib: u64,
     pub per_vcpu_mib: u64,
     pub per_gib_mib: u64,
 }
 
-impl From<MemoryOverhead> for MemoryOverheadView {
-    fn from(overhead: MemoryOverhead) -> Self {
-        let MemoryOverhead { fixed_mib, per_vcpu_mib, per_gib_mib } = overhead;
+impl From<host::MemoryOverhead> for MemoryOverhead {
+    fn from(overhead: host::MemoryOverhead) -> Self {
+        let host::MemoryOverhead { fixed_mib, per_vcpu_mib, per_gib_mib } = overhead;
         Self { fixed_mib, per_vcpu_mib, per_gib_mib }
     }
 }
 
-impl From<Host> for HostView {
-    fn from(host: Host) -> Self {
+impl From<host::Host> for Host {
+    fn from(host: host::Host) -> Self {
         let beyond_capacity = host.beyond_capacity().into();
         Self {
             id: host.id,
@@ -106,48 +103,105 @@ impl From<Host> for HostView {
 }
 
 /// What isn't named stays.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostChange {
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cordoned: Option<bool>,
     /// The reason, for the other operators.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cordon_reason: Option<String>,
     /// Whether it is to be drained.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub draining: Option<bool>,
     /// Id or name of the only project whose instances it takes; empty: it takes every project's. Its present instances stay.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dedicated_to: Option<String>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
     /// Replaces all tags.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tags: Option<BTreeMap<String, String>>,
     /// vCPUs per hardware thread, 0.1 to 100, to three decimals.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_overcommit: Option<f64>,
     /// Guests' memory per memory, 0.1 to 10, to three decimals.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_overcommit: Option<f64>,
     /// Guests' disk per disk, 0.1 to 100, to three decimals.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_overcommit: Option<f64>,
     /// What is reserved and not for instances, at most what the host offers. Claims beyond what is left stay.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved: Option<HostReserve>,
 }
 
 /// What isn't named stays.
-#[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HostReserve {
     /// Hardware threads.
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vcpus: Option<u32>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u64>,
-    #[serde(default)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostToken {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: HostTokenId,
+    /// The only host that it is for; null: any new host.
+    #[schema(value_type = Option<String>)]
+    pub name: Option<Name>,
+    /// The zone of a new host; null: what its agent is configured with.
+    #[schema(value_type = Option<String>)]
+    pub zone: Option<Name>,
+    pub state: HostTokenState,
+    /// The host it has admitted.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub host_id: Option<HostId>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub redeemed_at: Option<Timestamp>,
+    pub created_by: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HostTokenState {
+    /// It admits its first host.
+    Unused,
+    /// It admits the host that used it, and no other.
+    Used,
+    Expired,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HostTokenCreated {
+    #[schema(value_type = String, format = "uuid")]
+    pub id: HostTokenId,
+    /// All that a host needs, in one line: `iaasd compute-agent --join <token>`. It is shown once.
+    pub token: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HostTokenCreate {
+    /// Admits only this host: a new one, which gets this name, or the known one of that name, which gets a new key. Absent: any new host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The zone of a new host. Absent: what its agent is configured with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// How long it is valid, in seconds: 1 to 2592000. Absent: an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_secs: Option<u64>,
 }
