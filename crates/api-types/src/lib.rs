@@ -6,16 +6,24 @@
 mod audit;
 mod capacity;
 mod catalog;
+mod floating_ip;
 mod host;
 mod instance;
 pub mod names;
+mod network;
 mod nic;
 mod placement;
+mod port;
+mod security_group;
 
 pub use audit::*;
 pub use capacity::*;
 pub use catalog::*;
+pub use floating_ip::*;
 pub use host::*;
 pub use instance::*;
+pub use network::*;
 pub use nic::*;
 pub use placement::*;
+pub use port::*;
+pub use security_group::*;

@@ -2,24 +2,17 @@
 //! `domain::validate`'s, which the resource-manager calls too; here are the names of the fields.
 
 use super::{check_key, rule};
-use crate::{
-    app::network::{
-        external_network,
-        floating_ip::{self, TargetRequest},
-        networks, peering, port, router,
-        rule::{RuleRequest, everything_out},
-        security_group, subnet,
-    },
-    v1::view::{
-        external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnetRequest},
-        floating_ip::{FloatingIpChange, FloatingIpCreate},
-        network::{NetworkChange, NetworkCreate},
-        peering::PeeringCreate,
-        port::{PortChange, PortCreate},
-        router::{RouterChange, RouterCreate},
-        security_group::{SecurityGroupChange, SecurityGroupCreate, SecurityRuleCreate},
-        subnet::{HostRouteRequest, SubnetChange, SubnetCreate},
-    },
+use crate::app::network::{
+    external_network,
+    floating_ip::{self, TargetRequest},
+    networks, peering, port, router,
+    rule::{RuleRequest, everything_out},
+    security_group, subnet,
+};
+use api_types::{
+    ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnetRequest, FloatingIpChange, FloatingIpCreate,
+    HostRouteRequest, NetworkChange, NetworkCreate, PeeringCreate, PortChange, PortCreate, RouterChange, RouterCreate,
+    SecurityGroupChange, SecurityGroupCreate, SecurityRuleCreate, SubnetChange, SubnetCreate,
 };
 use domain::{
     Name, Problem, Violations, limits,

@@ -3,10 +3,8 @@
 //! The address family comes from the remote block, or from the protocol (`icmpv6`), unless it is given; without any, it is IPv4. A protocol that
 //! has a name may also be given by its number.
 
-use crate::{
-    app::network::rule::{RemoteRequest, RuleRequest},
-    v1::view::security_group::SecurityRuleCreate,
-};
+use crate::app::network::rule::{RemoteRequest, RuleRequest};
+use api_types::SecurityRuleCreate;
 use domain::{
     Violations,
     network::{Cidr, Ethertype, InvalidRule, Match, PortRange, Protocol},

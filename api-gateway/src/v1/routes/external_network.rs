@@ -8,12 +8,9 @@ use crate::{
     },
     auth::caller::{Caller, SystemRole},
     http::page::ListParams,
-    v1::{
-        check,
-        scope::SystemAdmin,
-        view::external_network::{ExternalNetworkChange, ExternalNetworkCreate, ExternalNetworkView},
-    },
+    v1::{check, scope::SystemAdmin},
 };
+use api_types::{ExternalNetwork as ExternalNetworkView, ExternalNetworkChange, ExternalNetworkCreate};
 use domain::{
     Problem,
     network::{ExternalNetwork, ExternalNetworkPatch},

@@ -11,9 +11,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::floating_ip::{FloatingIpChange, FloatingIpCreate, FloatingIpView},
+        view::floating_ip::{FloatingIpView, floating_ip_view},
     },
 };
+use api_types::{FloatingIpChange, FloatingIpCreate};
 use domain::{Problem, network::FloatingIp};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -69,6 +70,6 @@ impl KindRoutes for FloatingIp {
     }
 
     fn view(self, related: &Related, _: SystemRole) -> FloatingIpView {
-        FloatingIpView::new(self, related)
+        floating_ip_view(self, related)
     }
 }

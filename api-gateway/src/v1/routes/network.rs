@@ -11,9 +11,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::network::{NetworkChange, NetworkCreate, NetworkView},
+        view::network::{NetworkView, network_view},
     },
 };
+use api_types::{NetworkChange, NetworkCreate};
 use domain::{
     Problem,
     network::{Network, NetworkPatch},
@@ -52,6 +53,6 @@ impl KindRoutes for Network {
     }
 
     fn view(self, related: &Related, role: SystemRole) -> NetworkView {
-        NetworkView::new(self, related, role)
+        network_view(self, related, role)
     }
 }

@@ -10,10 +10,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::peering::{PeeringCreate, PeeringView},
+        view::peering::{PeeringView, peering_view},
     },
 };
-use api_types::NoFields;
+use api_types::{NoFields, PeeringCreate};
 use domain::{Problem, network::Peering};
 use std::convert::Infallible;
 use utoipa_axum::router::OpenApiRouter;
@@ -50,6 +50,6 @@ impl KindRoutes for Peering {
     }
 
     fn view(self, related: &Related, _: SystemRole) -> PeeringView {
-        PeeringView::new(self, related)
+        peering_view(self, related)
     }
 }

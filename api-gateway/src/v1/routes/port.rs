@@ -17,9 +17,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::port::{PortChange, PortCreate, PortTrafficView, PortView},
+        view::port::{PortTrafficView, PortView, port_traffic_view, port_view},
     },
 };
+use api_types::{PortChange, PortCreate};
 use axum::extract::State;
 use domain::{Problem, network::Port};
 use http::StatusCode;
@@ -78,7 +79,7 @@ impl KindRoutes for Port {
     }
 
     fn view(self, related: &Related, role: SystemRole) -> PortView {
-        PortView::new(self, related, role)
+        port_view(self, related, role)
     }
 }
 
@@ -93,5 +94,5 @@ async fn traffic(
     _: Query<ProjectParams>,
 ) -> ApiResult {
     let read = port::traffic(&app, scope.id(), &key).await?;
-    reply::json(StatusCode::OK, &PortTrafficView::from(read))
+    reply::json(StatusCode::OK, &port_traffic_view(read))
 }

@@ -10,9 +10,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::router::{RouterChange, RouterCreate, RouterView},
+        view::router::{RouterView, router_view},
     },
 };
+use api_types::{RouterChange, RouterCreate};
 use domain::{
     Problem,
     network::{Router, RouterPatch},
@@ -51,6 +52,6 @@ impl KindRoutes for Router {
     }
 
     fn view(self, related: &Related, _: SystemRole) -> RouterView {
-        RouterView::new(self, related)
+        router_view(self, related)
     }
 }

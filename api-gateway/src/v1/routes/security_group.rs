@@ -25,12 +25,11 @@ use crate::{
         scope::{InProject, Read, Write},
         view::{
             plan::DryRun,
-            security_group::{
-                SecurityGroupChange, SecurityGroupCreate, SecurityGroupView, SecurityRuleCreate, SecurityRuleView,
-            },
+            security_group::{SecurityGroupView, SecurityRuleView, security_group_view, security_rule_view},
         },
     },
 };
+use api_types::{SecurityGroupChange, SecurityGroupCreate, SecurityRuleCreate};
 use axum::extract::State;
 use domain::{
     Problem,
@@ -71,7 +70,7 @@ impl KindRoutes for SecurityGroup {
     }
 
     fn view(self, related: &Related, _: SystemRole) -> SecurityGroupView {
-        SecurityGroupView::new(self, related)
+        security_group_view(self, related)
     }
 }
 
@@ -94,7 +93,7 @@ async fn add_rule(
         Done::Change(rule) => rule,
     };
     let related = related::rules(&app, [&rule]).await?;
-    reply::json(StatusCode::CREATED, &SecurityRuleView::new(rule, &related))
+    reply::json(StatusCode::CREATED, &security_rule_view(rule, &related))
 }
 
 /// Removes a rule from a security group: connections that it allowed are cut, where no other rule allows them.

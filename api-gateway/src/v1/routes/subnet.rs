@@ -10,9 +10,10 @@ use crate::{
     v1::{
         check,
         scope::{InProject, Read, Write},
-        view::subnet::{SubnetChange, SubnetCreate, SubnetView},
+        view::subnet::{SubnetView, subnet_view},
     },
 };
+use api_types::{SubnetChange, SubnetCreate};
 use domain::{
     Problem,
     network::{self, Subnet},
@@ -53,6 +54,6 @@ impl KindRoutes for Subnet {
     }
 
     fn view(self, related: &Related, _: SystemRole) -> SubnetView {
-        SubnetView::new(self, related)
+        subnet_view(self, related)
     }
 }

@@ -4,7 +4,6 @@ pub mod api_key;
 pub mod audit;
 pub mod capacity;
 pub mod explain;
-pub mod external_network;
 pub mod flavor;
 pub mod floating_ip;
 pub mod health;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{ArgGroup, Args, Subcommand};
-use client::model::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnet};
+use client::model::{ExternalNetworkChange, ExternalNetworkCreate, ExternalSubnetRequest};
 
 #[derive(Debug, Subcommand)]
 pub enum ExternalNetworkCommand {
@@ -23,7 +23,7 @@ pub enum ExternalNetworkCommand {
         description: Option<String>,
         /// A subnet; replaces all present ones; repeat it for several
         #[arg(long = "subnet", value_parser = parse_subnet, value_name = "CIDR[,gateway=…][,range=…]")]
-        subnets: Vec<ExternalSubnet>,
+        subnets: Vec<ExternalSubnetRequest>,
     },
     /// Delete external networks that nothing uses (system admins)
     Delete {
@@ -48,16 +48,17 @@ pub struct CreateArgs {
     ranges: Vec<String>,
     /// One of several subnets: `203.0.113.0/24,gateway=203.0.113.1,range=203.0.113.10-203.0.113.99`; repeat it for each
     #[arg(long = "subnet", value_parser = parse_subnet, value_name = "CIDR[,gateway=…][,range=…]")]
-    subnets: Vec<ExternalSubnet>,
+    subnets: Vec<ExternalSubnetRequest>,
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
     #[command(flatten)]
     exists: IfNotExists,
 }
 
-fn parse_subnet(text: &str) -> Result<ExternalSubnet, String> {
+fn parse_subnet(text: &str) -> Result<ExternalSubnetRequest, String> {
     let mut parts = text.split(',');
-    let mut subnet = ExternalSubnet { cidr: parts.next().unwrap_or_default().to_owned(), ..ExternalSubnet::default() };
+    let mut subnet =
+        ExternalSubnetRequest { cidr: parts.next().unwrap_or_default().to_owned(), ..ExternalSubnetRequest::default() };
     for part in parts {
         match part.split_once('=') {
             Some(("gateway", address)) => subnet.gateway = Some(address.to_owned()),
@@ -73,7 +74,7 @@ pub(super) async fn run(context: Context, command: ExternalNetworkCommand) -> Re
     match command {
         ExternalNetworkCommand::Create(args) => {
             let CreateArgs { name, cidr, gateway, ranges, subnets, description, exists } = args;
-            let only = cidr.map(|cidr| ExternalSubnet { cidr, gateway, allocation: ranges });
+            let only = cidr.map(|cidr| ExternalSubnetRequest { cidr, gateway, allocation: ranges });
             let subnets = only.into_iter().chain(subnets).collect();
             let request = ExternalNetworkCreate { name: name.clone(), description, subnets };
             let mutation = client.external_network_create(&request);

@@ -5,7 +5,7 @@ use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{Args, Subcommand};
 use client::{
     Client,
-    model::{Described, Network, NetworkCreate, RouterCreate, SubnetCreate},
+    model::{Network, NetworkChange, NetworkCreate, RouterCreate, SubnetCreate},
 };
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +56,7 @@ pub(super) async fn run(context: Context, command: NetworkCommand) -> Result<(),
         NetworkCommand::List => context.out.list(&client.networks().all().await?),
         NetworkCommand::Show { network } => context.out.one(&client.network(&network).await?),
         NetworkCommand::Set { network, name, description } => {
-            let change = something(Described { name, description }, "network set")?;
+            let change = something(NetworkChange { name, description }, "network set")?;
             context.change_and_show(client.network_change(&network, &change)).await
         }
         NetworkCommand::Delete { networks } => {
@@ -86,10 +86,10 @@ async fn furnish(
     external_network: Option<String>,
 ) -> Result<(), CliError> {
     let id = network.id.to_string();
-    let mut taken: Vec<String> = network.subnets.iter().map(|s| s.name.clone()).collect();
-    for cidr in cidrs.iter().filter(|cidr| !network.subnets.iter().any(|s| s.cidr == **cidr)) {
+    let mut taken: Vec<String> = network.subnets.iter().map(|s| s.name.to_string()).collect();
+    for cidr in cidrs.iter().filter(|cidr| !network.subnets.iter().any(|s| s.cidr.to_string() == **cidr)) {
         let numbered = (2..).map(|n| format!("{}-{n}", network.name));
-        let name = std::iter::once(network.name.clone()).chain(numbered).find(|name| !taken.contains(name));
+        let name = std::iter::once(network.name.to_string()).chain(numbered).find(|name| !taken.contains(name));
         let name = name.unwrap_or_default();
         let request =
             SubnetCreate { name: name.clone(), network: id.clone(), cidr: cidr.clone(), ..SubnetCreate::default() };
@@ -97,7 +97,7 @@ async fn furnish(
         taken.push(name);
     }
     if external_network.is_some() && network.router.is_none() {
-        let request = RouterCreate { name: network.name.clone(), network: id, external_network, source_nat: None };
+        let request = RouterCreate { name: network.name.to_string(), network: id, external_network, source_nat: None };
         context.change(client.router_create(&request)).await?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use crate::{args::IfNotExists, context::Context, error::CliError, size::parse_ra
 use clap::{Args, Subcommand};
 use client::{
     Client,
-    model::{PortChange, PortCreate, RateLimit},
+    model::{PortChange, PortCreate, RateLimit, RateLimitRequest},
 };
 
 #[derive(Debug, Subcommand)]
@@ -136,8 +136,8 @@ pub(super) async fn run(context: Context, command: PortCommand) -> Result<(), Cl
 
 impl RateArgs {
     /// What isn't given stays.
-    fn over(&self, now: RateLimit) -> RateLimit {
-        RateLimit {
+    fn over(&self, now: RateLimit) -> RateLimitRequest {
+        RateLimitRequest {
             to_instance_bps: self.rate_in.unwrap_or(now.to_instance_bps),
             from_instance_bps: self.rate_out.unwrap_or(now.from_instance_bps),
         }

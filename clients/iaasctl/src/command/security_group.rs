@@ -3,7 +3,7 @@
 use super::change::{create_and_show, delete_each, something};
 use crate::{args::IfNotExists, context::Context, error::CliError};
 use clap::{Args, Subcommand, ValueEnum};
-use client::model::{Described, SecurityGroupCreate, SecurityRuleCreate};
+use client::model::{SecurityGroupChange, SecurityGroupCreate, SecurityRuleCreate};
 use domain::network::{Direction, Ethertype};
 
 #[derive(Debug, Subcommand)]
@@ -171,7 +171,7 @@ pub(super) async fn run(context: Context, command: SecurityGroupCommand) -> Resu
         SecurityGroupCommand::List => context.out.list(&client.security_groups().all().await?),
         SecurityGroupCommand::Show { group } => context.out.one(&client.security_group(&group).await?),
         SecurityGroupCommand::Set { group, name, description } => {
-            let change = something(Described { name, description }, "security-group set")?;
+            let change = something(SecurityGroupChange { name, description }, "security-group set")?;
             context.change_and_show(client.security_group_change(&group, &change)).await
         }
         SecurityGroupCommand::Delete { groups } => {

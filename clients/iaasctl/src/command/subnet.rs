@@ -7,7 +7,7 @@ use crate::{
     error::CliError,
 };
 use clap::{Args, Subcommand};
-use client::model::{HostRoute, SubnetChange, SubnetCreate};
+use client::model::{HostRouteRequest, SubnetChange, SubnetCreate};
 
 #[derive(Debug, Subcommand)]
 pub enum SubnetCommand {
@@ -50,7 +50,7 @@ pub struct CreateArgs {
     ranges: Vec<String>,
     /// A route to announce to guests; repeat it for several
     #[arg(long = "route", value_parser = parse_route, value_name = "CIDR=ADDRESS")]
-    routes: Vec<HostRoute>,
+    routes: Vec<HostRouteRequest>,
     /// Don't tell guests their addresses by DHCP
     #[arg(long)]
     no_dhcp: bool,
@@ -77,7 +77,7 @@ pub struct SetArgs {
     no_ranges: bool,
     /// A route; replaces all present ones; repeat it for several
     #[arg(long = "route", value_parser = parse_route, value_name = "CIDR=ADDRESS")]
-    routes: Vec<HostRoute>,
+    routes: Vec<HostRouteRequest>,
     /// Remove all routes
     #[arg(long, conflicts_with = "routes")]
     no_routes: bool,
@@ -86,10 +86,10 @@ pub struct SetArgs {
     dhcp: Option<Switch>,
 }
 
-fn parse_route(text: &str) -> Result<HostRoute, String> {
+fn parse_route(text: &str) -> Result<HostRouteRequest, String> {
     let (destination, next_hop) =
         text.split_once('=').ok_or_else(|| format!("`{text}` is not a route like 10.9.0.0/16=10.1.0.9"))?;
-    Ok(HostRoute { destination: destination.to_owned(), next_hop: next_hop.to_owned() })
+    Ok(HostRouteRequest { destination: destination.to_owned(), next_hop: next_hop.to_owned() })
 }
 
 /// What replaces a list: what was given, nothing when that was asked for, or no change.

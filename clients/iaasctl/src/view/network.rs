@@ -1,6 +1,6 @@
 //! Networks and what belongs to them.
 
-use super::{joined, time, word, yes};
+use super::{joined, text, time, word, yes};
 use crate::{output::Row, size::show_rate};
 use client::model::{
     ExternalNetwork, ExternalSubnet, FloatingIp, Network, Nic, Peering, Port, PortTraffic, Router, SecurityGroup,
@@ -25,11 +25,11 @@ impl Row for Network {
     const HEADER: &'static [&'static str] = &["NAME", "SUBNETS", "EXTERNAL NETWORK", "PEERS", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr.as_str()).collect();
+        let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr).collect();
         let peers: Vec<_> = self.peerings.iter().map(|p| named(p.network.as_ref(), &p.network_id)).collect();
         vec![
-            self.name.clone(),
-            subnets.join(","),
+            self.name.to_string(),
+            joined(&subnets, ","),
             self.router.as_ref().map_or(String::new(), |r| named(r.external_network.as_ref(), &r.external_network_id)),
             peers.join(","),
             self.description.clone(),
@@ -46,15 +46,15 @@ impl Row for Network {
         let peerings =
             self.peerings.iter().map(|p| format!("{} with {}", p.name, named(p.network.as_ref(), &p.network_id)));
         filled(vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("project", self.project_id.to_string()),
             ("description", self.description.clone()),
             ("subnets", lines(subnets)),
             ("router", router.unwrap_or_else(|| "none: not connected to an external network".to_owned())),
             ("peerings", lines(peerings)),
-            ("mtu", self.mtu.map_or(String::new(), |mtu| mtu.to_string())),
-            ("vni", self.vni.map_or(String::new(), |vni| vni.to_string())),
+            ("mtu", text(self.mtu.as_ref())),
+            ("vni", text(self.vni.as_ref())),
             ("created", time(self.created_at)),
         ])
     }
@@ -65,10 +65,10 @@ impl Row for Subnet {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             named(self.network.as_ref(), &self.network_id),
-            self.cidr.clone(),
-            self.gateway.clone(),
+            self.cidr.to_string(),
+            self.gateway.to_string(),
             yes(self.dhcp),
             self.id.to_string(),
         ]
@@ -76,13 +76,13 @@ impl Row for Subnet {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         filled(vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("network", named(self.network.as_ref(), &self.network_id)),
-            ("cidr", self.cidr.clone()),
-            ("gateway", self.gateway.clone()),
-            ("dns", self.dns.join(", ")),
-            ("ranges", lines(self.allocation.iter().cloned())),
+            ("cidr", self.cidr.to_string()),
+            ("gateway", self.gateway.to_string()),
+            ("dns", joined(&self.dns, ", ")),
+            ("ranges", lines(self.allocation.iter().map(ToString::to_string))),
             ("routes", lines(self.host_routes.iter().map(|r| format!("{} by {}", r.destination, r.next_hop)))),
             ("dhcp", yes(self.dhcp)),
             ("created", time(self.created_at)),
@@ -96,13 +96,13 @@ impl Row for Port {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.name.clone().unwrap_or_default(),
+            text(self.name.as_ref()),
             named(self.network.as_ref(), &self.network_id),
-            self.addresses.join(","),
-            self.floating_ips.join(","),
+            joined(&self.addresses, ","),
+            joined(&self.floating_ips, ","),
             word(&self.status),
-            self.instance.clone().unwrap_or_default(),
-            self.mac.clone(),
+            text(self.instance.as_ref()),
+            self.mac.to_string(),
             self.id.to_string(),
         ]
     }
@@ -114,13 +114,13 @@ impl Row for Port {
         let rate = format!("in {}, out {}", show_rate(limit.to_instance_bps), show_rate(limit.from_instance_bps));
         let instance = self.instance_id.map(|id| named(self.instance.as_ref(), &id));
         filled(vec![
-            ("name", self.name.clone().unwrap_or_default()),
+            ("name", text(self.name.as_ref())),
             ("id", self.id.to_string()),
             ("network", named(self.network.as_ref(), &self.network_id)),
-            ("mac", self.mac.clone()),
-            ("addresses", self.addresses.join(", ")),
-            ("floating IPs", self.floating_ips.join(", ")),
-            ("allowed addresses", self.allowed_addresses.join(", ")),
+            ("mac", self.mac.to_string()),
+            ("addresses", joined(&self.addresses, ", ")),
+            ("floating IPs", joined(&self.floating_ips, ", ")),
+            ("allowed addresses", joined(&self.allowed_addresses, ", ")),
             (
                 "security groups",
                 if groups.is_empty() { "none: all traffic is dropped".to_owned() } else { groups.join(", ") },
@@ -129,7 +129,7 @@ impl Row for Port {
             ("status", word(&self.status)),
             ("reason", self.status_reason.clone()),
             ("instance", instance.unwrap_or_else(|| "none".to_owned())),
-            ("host", self.host_id.map_or(String::new(), |id| id.to_string())),
+            ("host", text(self.host_id.as_ref())),
             ("created", time(self.created_at)),
         ])
     }
@@ -178,7 +178,7 @@ impl Row for Router {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             named(self.network.as_ref(), &self.network_id),
             named(self.external_network.as_ref(), &self.external_network_id),
             yes(self.source_nat),
@@ -188,7 +188,7 @@ impl Row for Router {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("network", named(self.network.as_ref(), &self.network_id)),
             ("external network", named(self.external_network.as_ref(), &self.external_network_id)),
@@ -213,9 +213,9 @@ impl Row for FloatingIp {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.address.clone(),
+            self.address.to_string(),
             holder(self),
-            self.fixed_ip.clone().unwrap_or_default(),
+            text(self.fixed_ip.as_ref()),
             named(self.external_network.as_ref(), &self.external_network_id),
             self.description.clone(),
             self.id.to_string(),
@@ -225,11 +225,11 @@ impl Row for FloatingIp {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let holder = holder(self);
         filled(vec![
-            ("address", self.address.clone()),
+            ("address", self.address.to_string()),
             ("id", self.id.to_string()),
             ("mapped to", if holder.is_empty() { "nothing".to_owned() } else { holder }),
-            ("fixed IP", self.fixed_ip.clone().unwrap_or_default()),
-            ("port", self.port_id.map_or(String::new(), |id| id.to_string())),
+            ("fixed IP", text(self.fixed_ip.as_ref())),
+            ("port", text(self.port_id.as_ref())),
             ("port status", self.port_status.map_or(String::new(), |status| word(&status))),
             ("external network", named(self.external_network.as_ref(), &self.external_network_id)),
             ("description", self.description.clone()),
@@ -248,20 +248,20 @@ fn rule_line(rule: &SecurityRule) -> String {
 }
 
 fn what(rule: &SecurityRule) -> String {
-    let mut text = rule.protocol.clone().unwrap_or_else(|| "everything".to_owned());
+    let mut what = rule.protocol.clone().unwrap_or_else(|| "everything".to_owned());
     for part in [
         rule.port_range.clone(),
         rule.icmp_type.map(|t| format!("type {t}")),
         rule.icmp_code.map(|c| format!("code {c}")),
     ] {
-        text.extend(part.map(|part| format!(" {part}")));
+        what.extend(part.map(|part| format!(" {part}")));
     }
-    text
+    what
 }
 
 fn other_end(rule: &SecurityRule) -> String {
     match (&rule.remote_cidr, rule.remote_group_id) {
-        (Some(cidr), _) => cidr.clone(),
+        (Some(cidr), _) => cidr.to_string(),
         (None, Some(id)) => format!("group {}", named(rule.remote_group.as_ref(), &id)),
         (None, None) => format!("any {}", word(&rule.ethertype)),
     }
@@ -289,13 +289,13 @@ impl Row for SecurityGroup {
     const HEADER: &'static [&'static str] = &["NAME", "RULES", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), self.rules.len().to_string(), self.description.clone(), self.id.to_string()]
+        vec![self.name.to_string(), self.rules.len().to_string(), self.description.clone(), self.id.to_string()]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let rules = self.rules.iter().map(|rule| format!("{}  {}", rule.id, rule_line(rule)));
         filled(vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("description", self.description.clone()),
             ("rules", if self.rules.is_empty() { "none: all traffic is dropped".to_owned() } else { lines(rules) }),
@@ -309,7 +309,7 @@ impl Row for Peering {
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.name.clone(),
+            self.name.to_string(),
             named(self.network.as_ref(), &self.network_id),
             named(self.peer_network.as_ref(), &self.peer_network_id),
             self.id.to_string(),
@@ -318,7 +318,7 @@ impl Row for Peering {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("network", named(self.network.as_ref(), &self.network_id)),
             ("peer", named(self.peer_network.as_ref(), &self.peer_network_id)),
@@ -331,18 +331,17 @@ impl Row for ExternalNetwork {
     const HEADER: &'static [&'static str] = &["NAME", "SUBNETS", "DESCRIPTION", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr.as_str()).collect();
-        vec![self.name.clone(), subnets.join(","), self.description.clone(), self.id.to_string()]
+        let subnets: Vec<_> = self.subnets.iter().map(|s| s.cidr).collect();
+        vec![self.name.to_string(), joined(&subnets, ","), self.description.clone(), self.id.to_string()]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let subnet = |s: &ExternalSubnet| {
-            let gateway = s.gateway.as_deref().unwrap_or("none");
-            let ranges = if s.allocation.is_empty() { "all".to_owned() } else { s.allocation.join(", ") };
-            format!("{} (gateway {gateway}; used: {ranges})", s.cidr)
+            let ranges = if s.allocation.is_empty() { "all".to_owned() } else { joined(&s.allocation, ", ") };
+            format!("{} (gateway {}; used: {ranges})", s.cidr, s.gateway)
         };
         filled(vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("description", self.description.clone()),
             ("subnets", lines(self.subnets.iter().map(subnet))),

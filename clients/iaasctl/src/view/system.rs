@@ -1,6 +1,6 @@
 //! What operators look at: hosts, events, the audit log, quotas.
 
-use super::{tags, time, time_or_none, word, yes};
+use super::{tags, text, time, time_or_none, word, yes};
 use crate::{output::Row, size::show_mib};
 use client::model::{AuditEntry, Event, Host, HostToken, Quota, Size, TimelineItem};
 
@@ -33,7 +33,7 @@ impl Row for Host {
             ("cordoned", yes(self.cordoned)),
             ("cordon reason", self.cordon_reason.clone()),
             ("draining", yes(self.draining)),
-            ("dedicated to", self.dedicated_to.map_or_else(String::new, |id| id.to_string())),
+            ("dedicated to", text(self.dedicated_to.as_ref())),
             ("zone", self.zone.clone()),
             ("tags", tags(&self.tags)),
             ("vcpus", of(self.used.vcpus.into(), self.capacity.vcpus.into())),
@@ -90,11 +90,11 @@ impl Row for HostToken {
     fn cells(&self) -> Vec<String> {
         vec![
             word(&self.state),
-            self.name.as_ref().map_or(String::new(), ToString::to_string),
-            self.zone.as_ref().map_or(String::new(), ToString::to_string),
+            text(self.name.as_ref()),
+            text(self.zone.as_ref()),
             self.expires_at.to_string(),
             self.created_by.clone(),
-            self.host_id.map_or(String::new(), |id| id.to_string()),
+            text(self.host_id.as_ref()),
             self.id.to_string(),
         ]
     }
@@ -103,9 +103,9 @@ impl Row for HostToken {
         let mut fields = vec![
             ("id", self.id.to_string()),
             ("state", word(&self.state)),
-            ("name", self.name.as_ref().map_or(String::new(), ToString::to_string)),
-            ("zone", self.zone.as_ref().map_or(String::new(), ToString::to_string)),
-            ("host", self.host_id.map_or(String::new(), |id| id.to_string())),
+            ("name", text(self.name.as_ref())),
+            ("zone", text(self.zone.as_ref())),
+            ("host", text(self.host_id.as_ref())),
             ("redeemed", time_or_none(self.redeemed_at)),
             ("created by", self.created_by.clone()),
             ("created", time(self.created_at)),

@@ -9,17 +9,25 @@ const AT: &str = "2026-01-31T00:00:00.000Z";
 /// An object of every kind, as the server shows it.
 fn object(path: &str) -> Value {
     let mut all = json!({
-        "id": ID, "project_id": ID, "name": "thing", "network_id": ID, "network": "blue", "generation": 1, "created_at": AT,
+        "id": ID, "project_id": ID, "name": "thing", "network_id": ID, "network": "blue", "generation": 1, "created_at": AT, "description": "",
     });
     let own = match path.split('/').nth(2).unwrap_or_default() {
-        "subnets" => json!({"cidr": "10.1.0.0/24", "gateway": "10.1.0.1"}),
-        "ports" => json!({"mac": "02:00:00:00:00:01", "state": "active", "status": "down"}),
+        "subnets" => {
+            json!({"cidr": "10.1.0.0/24", "gateway": "10.1.0.1", "dns": [], "allocation": [], "host_routes": [], "dhcp": true})
+        }
+        "ports" => json!({
+            "mac": "02:00:00:00:00:01", "state": "active", "status": "down", "status_reason": "", "addresses": [], "fixed_ips": [],
+            "floating_ips": [], "allowed_addresses": [], "security_groups": [], "rate_limit": {"to_instance_bps": 0, "from_instance_bps": 0},
+        }),
         "routers" => json!({"external_network_id": ID, "source_nat": true}),
         "floating-ips" => json!({"address": "203.0.113.9", "external_network_id": ID}),
         "network-peerings" => json!({"peer_network_id": ID}),
         "security-groups" if path.ends_with("/rules") => json!({"direction": "ingress", "ethertype": "ipv4"}),
         "instances" => instance(json!([])),
-        _ => json!({}),
+        "networks" => json!({"subnets": [], "peerings": []}),
+        "security-groups" => json!({"rules": []}),
+        "external-networks" => json!({"subnets": []}),
+        other => panic!("{other} has no object"),
     };
     all.as_object_mut().expect("an object").extend(own.as_object().expect("an object").clone());
     all
@@ -286,7 +294,7 @@ fn cloud(shown: Value, rules: Value) -> String {
 }
 
 fn lets_in(ports: &str) -> Value {
-    json!([{"id": ID, "direction": "ingress", "ethertype": "ipv4", "protocol": "tcp", "port_range": ports}])
+    json!([{"id": ID, "direction": "ingress", "ethertype": "ipv4", "protocol": "tcp", "port_range": ports, "description": ""}])
 }
 
 #[test]

@@ -2,10 +2,10 @@ use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
     model::{
-        Described, ExternalNetwork, ExternalNetworkChange, ExternalNetworkCreate, FloatingIp, FloatingIpChange,
-        FloatingIpCreate, Instance, Network, NetworkCreate, NicRequest, Peering, PeeringCreate, Port, PortChange,
-        PortCreate, PortTraffic, Router, RouterChange, RouterCreate, SecurityGroup, SecurityGroupCreate, SecurityRule,
-        SecurityRuleCreate, Subnet, SubnetChange, SubnetCreate,
+        ExternalNetwork, ExternalNetworkChange, ExternalNetworkCreate, FloatingIp, FloatingIpChange, FloatingIpCreate,
+        Instance, Network, NetworkChange, NetworkCreate, NicRequest, Peering, PeeringCreate, Port, PortChange,
+        PortCreate, PortTraffic, Router, RouterChange, RouterCreate, SecurityGroup, SecurityGroupChange,
+        SecurityGroupCreate, SecurityRule, SecurityRuleCreate, Subnet, SubnetChange, SubnetCreate,
     },
 };
 use reqwest::Method;
@@ -39,14 +39,14 @@ macro_rules! objects {
 }
 objects! {
     "/v1/networks": Network { networks, network, network_create(NetworkCreate), network_delete,
-        network_change(Described) }
+        network_change(NetworkChange) }
     "/v1/subnets": Subnet { subnets, subnet, subnet_create(SubnetCreate), subnet_delete, subnet_change(SubnetChange) }
     "/v1/ports": Port { ports, port, port_create(PortCreate), port_delete, port_change(PortChange) }
     "/v1/routers": Router { routers, router, router_create(RouterCreate), router_delete, router_change(RouterChange) }
     "/v1/floating-ips": FloatingIp { floating_ips, floating_ip, floating_ip_create(FloatingIpCreate),
         floating_ip_delete, floating_ip_change(FloatingIpChange) }
     "/v1/security-groups": SecurityGroup { security_groups, security_group, security_group_create(SecurityGroupCreate),
-        security_group_delete, security_group_change(Described) }
+        security_group_delete, security_group_change(SecurityGroupChange) }
     "/v1/network-peerings": Peering { peerings, peering, peering_create(PeeringCreate), peering_delete }
     "/v1/external-networks": ExternalNetwork { external_networks, external_network,
         external_network_create(ExternalNetworkCreate), external_network_delete,

@@ -3,19 +3,23 @@
 
 mod catalog;
 mod identity;
-mod network;
 mod placement;
 mod system;
 
 pub use api_types::{
-    AuditEntry, Capacity, ConsoleTicket, Explain, Flavor, FlavorFits, Host, HostChange, HostReserve, HostToken,
-    HostTokenCreate, HostTokenCreated, HostTokenState, Image, ImagePart, Instance, InstanceChange, InstanceCreate,
-    InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, InstancesMade, KeptPlacement, Move, Nic, NicRequest,
-    NotMade, Placement, PlacementGroup, PlacementRequest, RebalancePlan, Size, SshKey, TimelineItem, ZoneCapacity,
+    AuditEntry, Capacity, ConsoleTicket, Explain, ExternalNetwork, ExternalNetworkChange, ExternalNetworkCreate,
+    ExternalSubnet, ExternalSubnetRequest, FixedIp, Flavor, FlavorFits, FloatingIp, FloatingIpChange, FloatingIpCreate,
+    Host, HostChange, HostReserve, HostRoute, HostRouteRequest, HostToken, HostTokenCreate, HostTokenCreated,
+    HostTokenState, Image, ImagePart, Instance, InstanceChange, InstanceCreate, InstanceReboot, InstanceRebuild,
+    InstanceResize, InstanceStop, InstancesMade, KeptPlacement, Move, Network, NetworkChange, NetworkCreate, Nic,
+    NicRequest, NotMade, Peering, PeeringCreate, PeeringOfNetwork, Placement, PlacementGroup, PlacementRequest, Port,
+    PortChange, PortCreate, PortTraffic, RateLimit, RateLimitRequest, RebalancePlan, Router, RouterChange,
+    RouterCreate, RouterOfNetwork, SecurityGroup, SecurityGroupChange, SecurityGroupCreate, SecurityGroupOfPort,
+    SecurityRule, SecurityRuleCreate, Size, SshKey, Subnet, SubnetChange, SubnetCreate, SubnetOfNetwork, TimelineItem,
+    ZoneCapacity,
 };
 pub use catalog::*;
 pub use identity::*;
-pub use network::*;
 pub use placement::*;
 pub use system::*;
 

@@ -61,7 +61,7 @@ async fn check_rules(client: &Client, instance: &Instance, address: IpAddr) -> R
         if group.rules.iter().any(|rule| rule.opens_tcp(SSH_PORT)) {
             return Ok(());
         }
-        names.push(group.name);
+        names.push(group.name.to_string());
     }
     let name = &instance.name;
     let (detail, hint) = match names.first() {
