@@ -17,7 +17,6 @@ use domain::{
     event::Event,
     policy::{self, Action, Decision, Resource},
 };
-use serde::Serialize;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
 
@@ -156,7 +155,7 @@ struct Out {
 
 impl Out {
     fn event(&mut self, event: &Event) {
-        let json = serde_json::to_string(&EventJson::from(event)).unwrap_or_default();
+        let json = serde_json::to_string(event).unwrap_or_default();
         self.chunk.push_str(&format!("id: {}\nevent: {}\ndata: {json}\n\n", event.id, event.kind));
     }
 
@@ -257,36 +256,6 @@ impl Pump {
         (self.identity, self.filter) = (identity, filter);
         self.out.chunk.push_str(": keep-alive\n\n");
         self.out.flush().await
-    }
-}
-
-/// An event as JSON.
-#[derive(Serialize)]
-struct EventJson<'a> {
-    id: i64,
-    at: domain::Timestamp,
-    project_id: Option<ProjectId>,
-    kind: &'a str,
-    object_kind: &'a str,
-    object_id: &'a str,
-    message: &'a str,
-    request_id: &'a str,
-    data: &'a serde_json::Value,
-}
-
-impl<'a> From<&'a Event> for EventJson<'a> {
-    fn from(event: &'a Event) -> Self {
-        Self {
-            id: event.id,
-            at: event.at,
-            project_id: event.project_id,
-            kind: &event.kind,
-            object_kind: &event.object_kind,
-            object_id: &event.object_id,
-            message: &event.message,
-            request_id: &event.request_id,
-            data: &event.data,
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the answers of mutations have in common: a dry run's plan, an object with its generation, nothing.
 
-use super::view::plan::{DryRun, PlanView};
+use super::view::plan::{DryRun, plan_view};
 use crate::{
     app::plan::{Done, Plan},
     http::{problem::ApiResult, reply},
@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 pub fn planned(plan: Plan) -> ApiResult {
-    reply::json(StatusCode::OK, &DryRun { dry_run: true, plan: PlanView::from(plan) })
+    reply::json(StatusCode::OK, &DryRun { dry_run: true, plan: plan_view(plan) })
 }
 
 /// The answer of a deletion.

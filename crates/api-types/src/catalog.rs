@@ -45,6 +45,21 @@ impl From<flavor::Flavor> for Flavor {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlavorCreate {
+    pub name: String,
+    pub vcpus: u32,
+    pub memory_mib: u64,
+    pub disk_gib: u64,
+    /// `numa`: each vCPU of its instances gets a hardware thread of its own, all of one NUMA node, with memory of that node.
+    #[schema(value_type = PinningName)]
+    #[serde(default, skip_serializing_if = "Pinning::none")]
+    pub pinning: Pinning,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct SshKey {
     #[schema(value_type = String, format = "uuid")]
     pub id: SshKeyId,
@@ -73,6 +88,14 @@ impl From<ssh_key::SshKey> for SshKey {
             created_at: key.created_at,
         }
     }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SshKeyCreate {
+    pub name: String,
+    /// The line of a `.pub` file.
+    pub public_key: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -13,6 +13,7 @@ pub mod names;
 mod network;
 mod nic;
 mod placement;
+mod plan;
 mod port;
 mod security_group;
 
@@ -25,5 +26,9 @@ pub use instance::*;
 pub use network::*;
 pub use nic::*;
 pub use placement::*;
+pub use plan::*;
 pub use port::*;
 pub use security_group::*;
+
+/// An event is sent as it is stored.
+pub use domain::event::Event;

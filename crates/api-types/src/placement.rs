@@ -70,6 +70,23 @@ impl From<placement::PlacementGroup> for PlacementGroup {
     }
 }
 
+/// A new placement group. It never changes, since its members are placed by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlacementGroupCreate {
+    pub name: String,
+    #[schema(value_type = GroupPolicyName)]
+    pub policy: GroupPolicy,
+    /// `host` unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<GroupScopeName>)]
+    pub scope: Option<GroupScope>,
+    /// `hard` unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<GroupStrengthName>)]
+    pub strength: Option<GroupStrength>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(as = PlacementRecord)]
 pub struct KeptPlacement {

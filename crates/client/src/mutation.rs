@@ -4,7 +4,7 @@
 use crate::{
     Client, ClientError,
     http::{ANSWER, Call, CallBody},
-    model::{Plan, PlanAnswer},
+    model::{DryRun, Plan},
 };
 use reqwest::Method;
 use serde::{Serialize, de::DeserializeOwned};
@@ -69,7 +69,7 @@ impl<T: DeserializeOwned> Mutation<T> {
     /// All checks, no change: what it would do.
     pub async fn plan(mut self) -> Result<Plan, ClientError> {
         self.query.push(("dry_run".to_owned(), "true".to_owned()));
-        let answer: PlanAnswer = self.client.json(&self.call()).await?;
+        let answer: DryRun = self.client.json(&self.call()).await?;
         Ok(answer.plan)
     }
 

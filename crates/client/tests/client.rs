@@ -292,7 +292,8 @@ async fn a_wait_shows_what_goes_on_and_ends_at_once() {
 }
 
 fn sse(id: i64) -> String {
-    let data = json!({ "id": id, "at": "2026-01-31T00:00:00.000Z", "kind": "image.active", "object_kind": "image" });
+    let data = json!({ "id": id, "at": "2026-01-31T00:00:00.000Z", "kind": "image.active", "object_kind": "image", "object_id": "",
+        "message": "", "request_id": "", "data": {} });
     format!(": keep-alive\n\nid: {id}\nevent: image.active\ndata: {data}\n\n")
 }
 

@@ -1,6 +1,7 @@
 //! What bodies may say at all, before anything is looked up, and what they mean to `app`. Pure. The bounds are `domain::validate`'s; here are the
 //! names of the fields (JSON pointers), and what only this API knows. Every violation is named at once.
 
+pub mod flavor;
 pub mod host;
 pub mod image;
 pub mod instance;

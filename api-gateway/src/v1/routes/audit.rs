@@ -8,8 +8,8 @@ use crate::{
         problem::ApiResult,
         query::Query,
     },
-    v1::view::audit::AuditView,
 };
+use api_types::AuditEntry;
 use axum::extract::State;
 use serde::Deserialize;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -39,7 +39,7 @@ struct AuditParams {
 
 /// Lists a project's audit log, the oldest first. Without a project: the whole one, for system admins.
 #[utoipa::path(get, path = "/v1/audit", tag = "audit", params(AuditParams),
-    responses((status = 200, body = List<AuditView>)))]
+    responses((status = 200, body = List<AuditEntry>)))]
 async fn list(State(app): State<App>, caller: Caller, Query(params): Query<AuditParams>) -> ApiResult {
     let project_id = caller.reading_scope(app.auth(), params.all_projects).await?;
     let whose = project_id.map_or_else(|| "all".to_owned(), |id| id.to_string());
@@ -50,5 +50,5 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Audit
         &format!("audit of {whose}"),
     )?;
     let entries = app.store().audit_list(project_id, page.store_page()).await?;
-    page.reply(entries, |entry| entry.id.to_string(), AuditView::from)
+    page.reply(entries, |entry| entry.id.to_string(), AuditEntry::from)
 }

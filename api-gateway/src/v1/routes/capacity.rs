@@ -10,11 +10,9 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
-    v1::{
-        scope::SystemAdmin,
-        view::capacity::{CapacityView, RebalancePlanView, ZoneCapacityView},
-    },
+    v1::scope::SystemAdmin,
 };
+use api_types::{Capacity, RebalancePlan, ZoneCapacity};
 use axum::extract::State;
 use domain::{Problem, capacity::RebalanceGoal, limits, validate};
 use http::StatusCode;
@@ -28,11 +26,11 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Shows how many more instances of each flavor fit in every zone. System admins only.
 #[utoipa::path(get, path = "/v1/capacity", tag = "hosts", params(ProjectParams),
-    responses((status = 200, body = CapacityView)))]
+    responses((status = 200, body = Capacity)))]
 async fn show(State(app): State<App>, _: SystemAdmin, _: Query<ProjectParams>) -> ApiResult {
     let (zones, flavors) = capacity::read(&app).await?;
-    let zones = zones.into_iter().map(|zone| ZoneCapacityView::new(zone, &flavors)).collect();
-    reply::json(StatusCode::OK, &CapacityView { zones })
+    let zones = zones.into_iter().map(|zone| ZoneCapacity::new(zone, &flavors)).collect();
+    reply::json(StatusCode::OK, &Capacity { zones })
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -55,7 +53,7 @@ struct RebalanceParams {
 
 /// Plans moves that would free hosts or even out load, with their cost. Nothing is moved. System admins only.
 #[utoipa::path(get, path = "/v1/rebalance-plan", tag = "hosts", params(RebalanceParams),
-    responses((status = 200, body = RebalancePlanView)))]
+    responses((status = 200, body = RebalancePlan)))]
 async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Query<RebalanceParams>) -> ApiResult {
     let (moves_max, moves_per_host_max) = (params.moves.unwrap_or(100), params.moves_per_host.unwrap_or(20));
     for (name, requested) in [("moves", moves_max), ("moves_per_host", moves_per_host_max)] {
@@ -68,5 +66,5 @@ async fn rebalance_plan(State(app): State<App>, _: SystemAdmin, Query(params): Q
     let goal = params.goal.unwrap_or_default();
     let request = RebalanceRequest { moves_max, moves_per_host_max, goal, tolerance_permille: tolerance * 10 };
     let plan = capacity::plan_rebalance(&app, request).await?;
-    reply::json(StatusCode::OK, &RebalancePlanView::from(plan))
+    reply::json(StatusCode::OK, &RebalancePlan::from(plan))
 }

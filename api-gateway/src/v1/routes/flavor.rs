@@ -1,11 +1,7 @@
 //! Flavors: named sizes. Everybody reads them; system admins create and delete them.
 
 use crate::{
-    app::{
-        App,
-        flavor::{self, FlavorRequest},
-        intent::Intent,
-    },
+    app::{App, flavor, intent::Intent},
     auth::caller::Caller,
     http::{
         intent::{Change, MutationHeaders, MutationParams},
@@ -15,15 +11,9 @@ use crate::{
         query::{ProjectParams, Query},
         reply,
     },
-    v1::{
-        answer,
-        scope::SystemAdmin,
-        view::{
-            flavor::{FlavorCreate, FlavorView},
-            plan::DryRun,
-        },
-    },
+    v1::{answer, check, scope::SystemAdmin, view::plan::DryRun},
 };
+use api_types::{Flavor, FlavorCreate};
 use axum::extract::State;
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -34,35 +24,33 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Lists the flavors.
 #[utoipa::path(get, path = "/v1/flavors", tag = "flavors", params(ListParams),
-    responses((status = 200, body = List<FlavorView>)))]
+    responses((status = 200, body = List<Flavor>)))]
 async fn list(State(app): State<App>, _: Caller, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page("flavors")?;
     let rows = app.store().flavor_list(page.store_page()).await?;
-    page.reply(rows, |row| row.id.to_string(), FlavorView::from)
+    page.reply(rows, |row| row.id.to_string(), Flavor::from)
 }
 
 /// Creates a flavor. System admins only.
 #[utoipa::path(post, path = "/v1/flavors", tag = "flavors", params(MutationParams, MutationHeaders),
     request_body = FlavorCreate,
-    responses((status = 201, body = FlavorView), (status = 200, description = "With dry_run.", body = DryRun)))]
+    responses((status = 201, body = Flavor), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn create(
     State(app): State<App>,
     SystemAdmin(caller): SystemAdmin,
     _: Query<MutationParams>,
     Change { body, intent }: Change<FlavorCreate>,
 ) -> ApiResult {
-    let request =
-        FlavorRequest { size: body.size()?, name: body.name, pinning: body.pinning, description: body.description };
-    let done = flavor::create(&app, &caller, request, &intent).await?;
-    answer::object(StatusCode::CREATED, done, |flavor| flavor.generation, FlavorView::from)
+    let done = flavor::create(&app, &caller, check::flavor::create(body)?, &intent).await?;
+    answer::object(StatusCode::CREATED, done, |flavor| flavor.generation, Flavor::from)
 }
 
 /// Shows a flavor.
 #[utoipa::path(get, path = "/v1/flavors/{flavor}", tag = "flavors",
-    params(("flavor" = String, Path, description = "Id or name.")), responses((status = 200, body = FlavorView)))]
+    params(("flavor" = String, Path, description = "Id or name.")), responses((status = 200, body = Flavor)))]
 async fn show(State(app): State<App>, _: Caller, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let flavor = flavor::find(&app, &key).await?;
-    reply::object(StatusCode::OK, flavor.generation, &FlavorView::from(flavor))
+    reply::object(StatusCode::OK, flavor.generation, &Flavor::from(flavor))
 }
 
 /// Deletes a flavor. Instances keep their size. System admins only.

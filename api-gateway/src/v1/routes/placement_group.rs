@@ -15,14 +15,12 @@ use crate::{
         reply,
     },
     v1::{
-        answer,
+        answer, check,
         scope::{InProject, Read, Write},
-        view::{
-            placement_group::{PlacementGroupCreate, PlacementGroupView},
-            plan::DryRun,
-        },
+        view::plan::DryRun,
     },
 };
+use api_types::{PlacementGroup as PlacementGroupView, PlacementGroupCreate};
 use axum::extract::State;
 use domain::placement::{GroupScope, GroupStrength, PlacementGroup};
 use http::StatusCode;
@@ -52,7 +50,7 @@ async fn create(
     Change { body, intent }: Change<PlacementGroupCreate>,
 ) -> ApiResult {
     let request = GroupRequest {
-        name: body.name,
+        name: check::name("/name", &body.name)?,
         policy: body.policy,
         scope: body.scope.unwrap_or(GroupScope::Host),
         strength: body.strength.unwrap_or(GroupStrength::Hard),

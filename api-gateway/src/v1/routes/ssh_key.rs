@@ -11,14 +11,12 @@ use crate::{
         reply,
     },
     v1::{
-        answer,
+        answer, check,
         scope::{InProject, Read, Write},
-        view::{
-            plan::DryRun,
-            ssh_key::{SshKeyCreate, SshKeyView},
-        },
+        view::plan::DryRun,
     },
 };
+use api_types::{SshKey, SshKeyCreate};
 use axum::extract::State;
 use http::StatusCode;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -29,30 +27,31 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Lists the project's SSH keys.
 #[utoipa::path(get, path = "/v1/ssh-keys", tag = "ssh keys", params(ListParams),
-    responses((status = 200, body = List<SshKeyView>)))]
+    responses((status = 200, body = List<SshKey>)))]
 async fn list(State(app): State<App>, scope: InProject<Read>, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page(&format!("ssh keys of {}", scope.id()))?;
     let rows = app.store().ssh_key_list(scope.id(), page.store_page()).await?;
-    page.reply(rows, |row| row.id.to_string(), SshKeyView::from)
+    page.reply(rows, |row| row.id.to_string(), SshKey::from)
 }
 
 /// Stores a public key.
 #[utoipa::path(post, path = "/v1/ssh-keys", tag = "ssh keys", params(MutationParams, MutationHeaders),
     request_body = SshKeyCreate,
-    responses((status = 201, body = SshKeyView), (status = 200, description = "With dry_run.", body = DryRun)))]
+    responses((status = 201, body = SshKey), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn create(
     State(app): State<App>,
     scope: InProject<Write>,
     _: Query<MutationParams>,
     Change { body, intent }: Change<SshKeyCreate>,
 ) -> ApiResult {
-    let done = ssh_key::create(&app, &scope.caller, scope.id(), body.name, &body.public_key, &intent).await?;
-    answer::object(StatusCode::CREATED, done, |key| key.generation, SshKeyView::from)
+    let name = check::name("/name", &body.name)?;
+    let done = ssh_key::create(&app, &scope.caller, scope.id(), name, &body.public_key, &intent).await?;
+    answer::object(StatusCode::CREATED, done, |key| key.generation, SshKey::from)
 }
 
 /// Shows an SSH key.
 #[utoipa::path(get, path = "/v1/ssh-keys/{key}", tag = "ssh keys",
-    params(("key" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = SshKeyView)))]
+    params(("key" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = SshKey)))]
 async fn show(
     State(app): State<App>,
     scope: InProject<Read>,
@@ -60,7 +59,7 @@ async fn show(
     _: Query<ProjectParams>,
 ) -> ApiResult {
     let key = ssh_key::find(&app, scope.id(), &key).await?;
-    reply::object(StatusCode::OK, key.generation, &SshKeyView::from(key))
+    reply::object(StatusCode::OK, key.generation, &SshKey::from(key))
 }
 
 /// Deletes an SSH key. Instances that have it keep it.

@@ -1,10 +1,7 @@
 //! What JSON looks like, one file per kind of object. Views are made from domain types; the domain knows nothing of them.
 
 pub mod api_key;
-pub mod audit;
-pub mod capacity;
 pub mod explain;
-pub mod flavor;
 pub mod floating_ip;
 pub mod health;
 pub mod host_token;
@@ -14,7 +11,6 @@ pub mod names;
 pub mod network;
 pub mod nic;
 pub mod peering;
-pub mod placement_group;
 pub mod placement_record;
 pub mod plan;
 pub mod port;
@@ -23,6 +19,5 @@ pub mod quota;
 pub mod router;
 pub mod security_group;
 pub mod session;
-pub mod ssh_key;
 pub mod subnet;
 pub mod user;

@@ -59,12 +59,12 @@ pub(super) async fn run(context: Context, command: PlacementGroupCommand) -> Res
                     PolicyName::Affinity => GroupPolicy::Affinity,
                     PolicyName::AntiAffinity => GroupPolicy::AntiAffinity,
                 },
-                scope: match scope {
+                scope: Some(match scope {
                     ScopeName::Host => GroupScope::Host,
                     ScopeName::Rack => GroupScope::Rack,
                     ScopeName::Zone => GroupScope::Zone,
-                },
-                strength: if soft { GroupStrength::Soft } else { GroupStrength::Hard },
+                }),
+                strength: Some(if soft { GroupStrength::Soft } else { GroupStrength::Hard }),
             };
             let mutation = client.placement_group_create(&request);
             create_and_show(&context, mutation, exists.if_not_exists, client.placement_group(&name)).await

@@ -1,28 +1,7 @@
-//! What instances are made of: flavors, images, SSH keys.
+//! Images.
 
-use domain::{
-    flavor::Pinning,
-    image::{DiskFormat, ImageKind, Visibility},
-};
+use domain::image::{DiskFormat, ImageKind, Visibility};
 use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlavorCreate {
-    pub name: String,
-    pub vcpus: u32,
-    pub memory_mib: u64,
-    pub disk_gib: u64,
-    #[serde(skip_serializing_if = "Pinning::none")]
-    pub pinning: Pinning,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SshKeyCreate {
-    pub name: String,
-    pub public_key: String,
-}
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageCreate {

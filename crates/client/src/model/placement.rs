@@ -1,15 +1,4 @@
-//! Groups that keep together or apart, and goals of moves.
-
-use domain::placement::{GroupPolicy, GroupScope, GroupStrength};
-use serde::{Deserialize, Serialize};
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlacementGroupCreate {
-    pub name: String,
-    pub policy: GroupPolicy,
-    pub scope: GroupScope,
-    pub strength: GroupStrength,
-}
+//! Goals of moves.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RebalanceGoal {
