@@ -20,6 +20,7 @@ pub mod host;
 pub mod images;
 pub mod ledger;
 pub mod link;
+mod ports;
 pub mod qemu;
 pub mod qmp;
 pub mod reconcile;
@@ -67,6 +68,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let context = start(config, &deps, shutdown.clone()).await?;
     let tasks = context.0.tasks.clone();
     let (context, orphans) = context;
+    tasks.spawn(ports::follow_network_agent(Arc::clone(&context)));
     let reconciler = Arc::new(Reconciler::start(Arc::clone(&context)));
     let manager = deps.cluster.channel()?;
     let agent = Arc::new(ComputeAgent::new(context, reconciler, orphans, manager.clone()));

@@ -115,6 +115,37 @@ impl Step {
         }
     }
 
+    /// Whether packets may be refused after it that passed before.
+    #[must_use]
+    pub fn refuses_more(&self) -> bool {
+        match self {
+            Self::Rules(Rules::Whole(_)) => true,
+            Self::Rules(Rules::Delta(changes)) => changes.iter().any(|change| match change {
+                Change::DeleteElements { .. }
+                | Change::FlushChain { .. }
+                | Change::DeleteChain { .. }
+                | Change::DeleteSet { .. } => true,
+                Change::Declare { .. }
+                | Change::AddChain { .. }
+                | Change::DeleteLimit { .. }
+                | Change::AddLimit { .. }
+                | Change::AddElements { .. }
+                | Change::AddRules { .. } => false,
+            }),
+            // A port that is handed back keeps its elements and loses its routes.
+            Self::DeleteRoute { .. } | Self::DeleteLink { .. } => true,
+            Self::AddLink { .. }
+            | Self::SetLink { .. }
+            | Self::AddAddress { .. }
+            | Self::DeleteAddress { .. }
+            | Self::SetNeighbour { .. }
+            | Self::DeleteNeighbour { .. }
+            | Self::SetForwarding { .. }
+            | Self::DeleteForwarding { .. }
+            | Self::SetRoute { .. } => false,
+        }
+    }
+
     /// What it does, for somebody who doesn't know how.
     #[must_use]
     pub fn purpose(&self) -> &'static str {

@@ -102,6 +102,14 @@ async fn answer(host: &Host, request: PortRequest) -> (PortReply, Option<OwnedFd
                 Err(refusal) => refused(refusal),
             }
         }
+        PortRequest::Confirm { port_id, instance_id, epoch, timeout_ms } => {
+            let timeout = Duration::from_millis(timeout_ms).min(TIMEOUT_MAX);
+            match host.confirm(port_id, instance_id, epoch, timeout).await {
+                Ok(()) => (PortReply::Confirmed, None),
+                Err(refusal) => refused(refusal),
+            }
+        }
+        PortRequest::Attend => (PortReply::Attending, None),
         PortRequest::Release { port_id, instance_id, epoch } => match host.release(port_id, instance_id, epoch).await {
             Ok(()) => (PortReply::Released, None),
             Err(refusal) => refused(refusal),

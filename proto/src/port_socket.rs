@@ -29,6 +29,11 @@ pub enum PortRequest {
     /// The port, for this instance under this epoch. Waits up to `timeout_ms` while the ledger is behind. Repeating it is harmless
     /// while nobody holds the tap's descriptor; a tap has one holder at a time.
     Acquire { port_id: domain::PortId, instance_id: domain::InstanceId, epoch: i64, timeout_ms: u64 },
+    /// The instance runs and holds the port's tap: the network-agent notes it again if its ledger was lost. Waits like `Acquire`, and
+    /// changes nothing for a port that is known to be acquired.
+    Confirm { port_id: domain::PortId, instance_id: domain::InstanceId, epoch: i64, timeout_ms: u64 },
+    /// Nothing; the reply says that the network-agent is there. The connection ends when it does.
+    Attend,
     /// The instance no longer uses it. A release of an epoch that is over is a success.
     Release { port_id: domain::PortId, instance_id: domain::InstanceId, epoch: i64 },
 }
@@ -42,6 +47,8 @@ pub enum PortReply {
         mtu: u32,
     },
     Released,
+    Confirmed,
+    Attending,
     Refused {
         reason: RefusedReason,
         detail: String,

@@ -72,7 +72,9 @@ impl Task {
                     RefusedReason::NotYet | RefusedReason::Stale | RefusedReason::NotYours => false,
                 },
             }),
-            (PortReply::Acquired { .. } | PortReply::Released, _) => Err(unexpected_reply()),
+            (PortReply::Acquired { .. } | PortReply::Released | PortReply::Confirmed | PortReply::Attending, _) => {
+                Err(unexpected_reply())
+            }
         }
     }
 
@@ -136,7 +138,9 @@ impl Task {
                     let reason = format!("network port {port_id} can't be released: {detail}");
                     return Err(StepError { reason, fault: false });
                 }
-                PortReply::Acquired { .. } => return Err(unexpected_reply()),
+                PortReply::Acquired { .. } | PortReply::Confirmed | PortReply::Attending => {
+                    return Err(unexpected_reply());
+                }
             }
             tracing::info!(%instance_id, %port_id, epoch = nic.epoch, "a network port is released");
         }

@@ -130,3 +130,32 @@ async fn lost_answers_of_the_network_agent_only_take_longer() {
     host.manager.instance(&instance.desired);
     host.manager.report(&instance.id(), "gone", |r| r.state() == S::Deleted).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_agent_that_forgot_everything_learns_the_ports_of_running_instances_alone() {
+    let Some((host, ports)) = host().await else { return };
+    let (running, stopped) = (ports.port(1), ports.port(2));
+    let mut instances = Vec::new();
+    for (name, port) in [("web-1", &running), ("web-2", &stopped)] {
+        ports.add(port);
+        let mut instance = TestInstance::tiny(&host, name);
+        instance.desired.ports = vec![port.desired()];
+        host.manager.instance(&instance.desired);
+        host.reached(&instance, S::Running).await;
+        instances.push(instance);
+    }
+    ports.answers(&running).await;
+    instances[1].power(Power::Off);
+    host.reach(&instances[1], S::Stopped).await;
+    eventually("its port is released", || (ports.released() == [stopped.id]).then_some(())).await;
+    eventually("it attends", || ports.attended().then_some(())).await;
+    for _ in 0..2 {
+        ports.restart_without_memory();
+        eventually("the port is confirmed", || (!ports.confirmed().is_empty()).then_some(())).await;
+        eventually("it attends again", || ports.attended().then_some(())).await;
+        let holder = instances[0].desired.instance_id.parse().ok();
+        assert_eq!(ports.confirmed(), [(running.id, holder)]);
+    }
+    assert!(ports.ping(&running));
+    assert_eq!(ports.acquired().len(), 2, "no tap was opened again");
+}

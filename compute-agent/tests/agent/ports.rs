@@ -46,6 +46,10 @@ struct State {
     /// Acquisitions that were granted, and releases, in order.
     acquired: Vec<PortId>,
     released: Vec<PortId>,
+    /// Ports that the agent confirmed, in order.
+    confirmed: Vec<PortId>,
+    /// Connections that end when the stand-in does.
+    attending: Vec<UnixStream>,
     /// This many of the next answers are lost, after the request was carried out.
     lost: u32,
 }
@@ -127,6 +131,26 @@ impl Ports {
         self.shared.0.lock().released.clone()
     }
 
+    /// Is another life of the network-agent, one that has forgotten who holds which port.
+    pub fn restart_without_memory(&self) {
+        let mut state = self.shared.0.lock();
+        state.holders.clear();
+        state.confirmed.clear();
+        for stream in state.attending.drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Which ports were confirmed since the last restart, and who holds them.
+    pub fn confirmed(&self) -> Vec<(PortId, Option<InstanceId>)> {
+        let state = self.shared.0.lock();
+        state.confirmed.iter().map(|id| (*id, state.holders.get(id).copied())).collect()
+    }
+
+    pub fn attended(&self) -> bool {
+        !self.shared.0.lock().attending.is_empty()
+    }
+
     /// Loses the next answers, after the requests were carried out.
     pub fn lose_answers(&self, count: u32) {
         self.shared.0.lock().lost = count;
@@ -180,7 +204,12 @@ fn turn(mut stream: &UnixStream, shared: &Shared) -> io::Result<()> {
     stream.read_exact(&mut head)?;
     let mut body = vec![0; body_len(head)?];
     stream.read_exact(&mut body)?;
-    let (reply, tap) = answer(decode(&body)?, shared);
+    let request = decode(&body)?;
+    if matches!(request, PortRequest::Attend) {
+        let ours = stream.try_clone()?;
+        shared.0.lock().attending.push(ours);
+    }
+    let (reply, tap) = answer(request, shared);
     {
         let mut state = shared.0.lock();
         if state.lost > 0 {
@@ -218,6 +247,13 @@ fn answer(request: PortRequest, shared: &Shared) -> (PortReply, Option<File>) {
                 }
                 Err(error) => refused(RefusedReason::Failed, &error.to_string()),
             }
+        }
+        PortRequest::Attend => (PortReply::Attending, None),
+        PortRequest::Confirm { port_id, instance_id, .. } => {
+            let mut state = state.lock();
+            state.holders.insert(port_id, instance_id);
+            state.confirmed.push(port_id);
+            (PortReply::Confirmed, None)
         }
         PortRequest::Release { port_id, instance_id, .. } => {
             let mut state = state.lock();

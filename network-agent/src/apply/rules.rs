@@ -11,7 +11,7 @@ use crate::{
 };
 use nix::libc;
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Seek, Write},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
@@ -46,6 +46,10 @@ pub fn write(socket: &mut Nfnetlink, rules: &Rules, known: u32) -> Result<u32, R
     // Ours is the next. If somebody came between, the number stays behind, and the next change or look finds it so.
     let mut generation = next_generation(before);
     if matches!(rules, Rules::Whole(_)) {
+        // The kernel has its tracker by now. A flow that was ended must not begin again in its middle, as if by the other end.
+        if let Err(error) = fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", "0") {
+            tracing::debug!(%error, "a TCP session may be picked up in its middle");
+        }
         // Only now: the rules of an earlier agent may not mark what they saw.
         match socket.ensure_fence() {
             Ok(true) => generation = next_generation(generation),

@@ -7,6 +7,7 @@
 pub mod disturbance;
 mod drift;
 pub mod reconcile;
+mod recovery;
 pub mod signal;
 pub mod tracked;
 mod underlay;
@@ -31,6 +32,7 @@ use disturbance::Disturbances;
 use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
 use parking_lot::{Mutex, MutexGuard};
 use proto::{network::v1::ObjectState, port_socket::RefusedReason, sync::v1::DesiredObject};
+use recovery::Recovery;
 use signal::Signal;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -94,6 +96,8 @@ pub struct Host {
     pub disturbances: Disturbances,
     /// What the kernel told of each namespace since its last round.
     changed_by_others: Mutex<BTreeMap<NetworkId, Changed>>,
+    /// Networks that wait until a ledger that was lost knows them again.
+    recovery: Recovery,
     pub ledger: Ledger,
     pub outbox: Outbox<Observation>,
     pub signal: Signal,
@@ -157,6 +161,7 @@ impl Host {
         }
         let host = Self {
             underlay: Underlay::new(&worker)?,
+            recovery: Recovery::find(ledger.loss(), &config.netns_dir, &config.prefix),
             disturbances: Disturbances::default(),
             changed_by_others: Mutex::default(),
             config,
@@ -293,6 +298,53 @@ impl Host {
         timeout: Duration,
     ) -> Result<Acquired, Refusal> {
         let deadline = tokio::time::Instant::now() + timeout;
+        let network_id = self.hand_over(port_id, instance_id, epoch, deadline).await?;
+        let round = self.signal.mark([network_id]);
+        let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
+        if done.is_err() {
+            return Err(Refusal::new(RefusedReason::NotYet, "the port is not programmed yet"));
+        }
+        let last = self.outbox.last(Key::Port(port_id));
+        if let Some(observation) = last
+            && observation.state == ObjectState::Error
+        {
+            return Err(Refusal::new(RefusedReason::Failed, observation.reason));
+        }
+        let acquired = self.open_port(port_id, network_id, deadline).await?;
+        if self.is_handed_over(port_id, epoch) { Ok(acquired) } else { Err(over(port_id, epoch)) }
+    }
+
+    /// Notes that an instance which runs has the port: its tap is open, and only this ledger may not know it.
+    pub async fn confirm(
+        &self,
+        port_id: PortId,
+        instance_id: InstanceId,
+        epoch: i64,
+        timeout: Duration,
+    ) -> Result<(), Refusal> {
+        if self.is_handed_over(port_id, epoch) && self.may_acquire(port_id, instance_id, epoch).is_ok() {
+            return Ok(());
+        }
+        let deadline = tokio::time::Instant::now() + timeout;
+        let network_id = self.hand_over(port_id, instance_id, epoch, deadline).await?;
+        self.signal.mark([network_id]);
+        Ok(())
+    }
+
+    /// Whether the port is acquired under this epoch, as far as is durable.
+    fn is_handed_over(&self, port_id: PortId, epoch: i64) -> bool {
+        let held = self.ledger.held(Key::Port(port_id));
+        held.is_some_and(|(held, _, acquired_epoch)| held.epoch == epoch && acquired_epoch == epoch)
+    }
+
+    /// Durably; what is programmed follows.
+    async fn hand_over(
+        &self,
+        port_id: PortId,
+        instance_id: InstanceId,
+        epoch: i64,
+        deadline: tokio::time::Instant,
+    ) -> Result<NetworkId, Refusal> {
         let mut changes = self.signal.changes();
         let network_id = loop {
             match self.may_acquire(port_id, instance_id, epoch) {
@@ -305,38 +357,17 @@ impl Host {
                 Err(refusal) => return Err(refusal),
             }
         };
-        let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
-        let over = || Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over"));
-        // Handed over under this epoch, as far as is durable.
-        let still_its = || {
-            let held = self.ledger.held(Key::Port(port_id));
-            held.is_some_and(|(held, _, acquired_epoch)| held.epoch == epoch && acquired_epoch == epoch)
-        };
-        let current = self.ledger.set_acquired(port_id, epoch, true).await.map_err(|e| failed(e.to_string()))?;
-        if !current {
-            return Err(over());
+        let current = self.ledger.set_acquired(port_id, epoch, true).await;
+        if !current.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))? {
+            return Err(over(port_id, epoch));
         }
-        {
-            let mut tracked = lock(&self.tracked);
-            // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
-            if !still_its() {
-                return Err(over());
-            }
-            tracked.set_acquired(port_id, true);
+        let mut tracked = lock(&self.tracked);
+        // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
+        if !self.is_handed_over(port_id, epoch) {
+            return Err(over(port_id, epoch));
         }
-        let round = self.signal.mark([network_id]);
-        let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
-        if done.is_err() {
-            return Err(Refusal::new(RefusedReason::NotYet, "the port is not programmed yet"));
-        }
-        let last = self.outbox.last(Key::Port(port_id));
-        if let Some(observation) = last
-            && observation.state == ObjectState::Error
-        {
-            return Err(failed(observation.reason));
-        }
-        let acquired = self.open_port(port_id, network_id, deadline).await?;
-        if still_its() { Ok(acquired) } else { Err(over()) }
+        tracked.set_acquired(port_id, true);
+        Ok(network_id)
     }
 
     async fn open_port(
@@ -442,6 +473,10 @@ impl Host {
         let ids = mounted.filter_map(|name| names::network_of(&self.config.prefix, name));
         Ok(ids.filter(|id| self.ledger.held(Key::Network(*id)).is_none()).collect())
     }
+}
+
+fn over(port_id: PortId, epoch: i64) -> Refusal {
+    Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over"))
 }
 
 /// A tap has one descriptor at a time. Its last holder may still be going: a QEMU that the kernel is ending, or an acquisition whose

@@ -7,20 +7,21 @@
 use super::{
     Host,
     disturbance::{Disturbance, note},
-    drift, lock,
+    drift, lock, recovery,
     tracked::Affected,
 };
 use crate::{
     announce::announce,
     apply::{self, Applied, ApplyContext, Failure, namespace},
     link::{
-        netns,
+        conntrack, netns,
         netns::{NetnsError, Worker},
         observe,
         watch::Changed,
     },
     model::{
         DesiredState,
+        flow::FlowJudge,
         incremental::{Change, Model, Scope},
         names,
         object::{Key, Network, Port},
@@ -77,8 +78,11 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     host.refresh_own_addresses().await;
     host.underlay.follow(&host).await;
     let _watching = drift::watch_host(&host, &shutdown);
+    tokio::spawn(shutdown.child_token().run_until_cancelled_owned(recovery::run(Arc::clone(&host), shutdown.clone())));
     loop {
-        for (id, number) in host.signal.take(&busy, PARALLEL - busy.len()) {
+        let held = host.recovery.held();
+        let excluded = if held.is_empty() { busy.clone() } else { busy.union(&held).copied().collect() };
+        for (id, number) in host.signal.take(&excluded, PARALLEL - busy.len()) {
             busy.insert(id);
             let mut slot = slots.remove(&id).unwrap_or_default();
             if audits.remove(&id) {
@@ -240,6 +244,7 @@ async fn bring(
     };
     let fresh: Vec<(IpAddr, MacAddr)> = announced(&steps, network);
     let mut applied = Applied::default();
+    let refuses_more = steps.iter().any(|planned| planned.step.refuses_more());
     if !steps.is_empty() {
         let began = Instant::now();
         let had_rules = steps.iter().any(|planned| matches!(planned.step, Step::Rules(_)));
@@ -259,6 +264,9 @@ async fn bring(
         metrics::histogram!("iaas_network_program_seconds").record(began.elapsed().as_secs_f64());
         tracing::debug!(network_id = %network.id, steps = applied.steps, took = ?began.elapsed(), "programmed");
     }
+    if refuses_more && applied.clean() {
+        end_flows(&inside, desired_state, network).await?;
+    }
     match &mut slot.services {
         Some(services) => services.show(&inside, desired_state, network, scope).await?,
         none => *none = Some(Services::start(host, &inside, desired_state, network).await?),
@@ -270,6 +278,21 @@ async fn bring(
         tokio::spawn(announce(inside, names::UPLINK.to_owned(), fresh, stop));
     }
     Ok(applied)
+}
+
+/// Ends the flows that no rule lets begin any more.
+async fn end_flows(inside: &Worker, desired_state: &DesiredState, network: &Network) -> Result<(), NetnsError> {
+    let judge = FlowJudge::new(desired_state, network);
+    let ended = inside.run(move |inside| conntrack::end_flows(&mut inside.rules, |flow| judge.allows(flow))).await?;
+    match ended {
+        Ok(0) => {}
+        Ok(count) => {
+            metrics::counter!("iaas_network_flows_ended_total").increment(count as u64);
+            tracing::debug!(network_id = %network.id, count, "flows that are no longer allowed were ended");
+        }
+        Err(error) => tracing::warn!(network_id = %network.id, %error, "flows that are no longer allowed may go on"),
+    }
+    Ok(())
 }
 
 /// The network's namespace, made if it isn't there.

@@ -61,7 +61,7 @@ impl Journal {
     /// Replaces the file by one batch of everything.
     pub fn create(dir: PathBuf, state: &State) -> io::Result<Self> {
         let all: Vec<Record> = state.records.values().cloned().collect();
-        let bytes = journal::encode(&all, state.host);
+        let bytes = journal::encode_file(&all, state.host);
         let file = durable::replace(&dir, journal::NAME, &bytes)?;
         Ok(Self { dir, file, bytes: bytes.len() as u64, live_bytes: bytes.len() as u64, torn: false })
     }

@@ -1,5 +1,9 @@
-//! The ledger's file: lines of JSON, a batch at a time, each batch closed by a line that says how many they are and what they sum
-//! to. A batch that isn't closed, or doesn't sum up, was never promised to anybody, and ends the reading.
+//! The ledger's file: lines of JSON, each with its own checksum, a batch at a time, each batch closed by a line that says how many they are.
+//! A batch at the end that isn't closed was never promised to anybody, and isn't read.
+//!
+//! A line whose checksum is wrong loses its record alone: all others are read, and what is lost is asked for again from the manager. (A checksum of
+//! the whole batch was rejected: after a start the file is one batch, so one flipped byte lost everything.) Whose host this is stands in
+//! the file more than once for the same reason.
 //!
 //! A file per object was rejected here, although the compute-agent does it: a host has ten instances, but a network brings the
 //! addresses of all its ports everywhere, and a snapshot of thousands of files costs a second of syncs where this costs one. What
@@ -14,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub const NAME: &str = "network.journal";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// One object as it is held: the manager's message, and under which epoch its instance has acquired it (0: it hasn't).
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +42,6 @@ struct LineV1 {
 struct CommitV1 {
     commit: u32,
     lines: usize,
-    sum: String,
     #[serde(flatten)]
     host: HostRecord,
 }
@@ -56,46 +59,89 @@ pub fn encode(records: &[Record], host: HostRecord) -> Vec<u8> {
             acquired_epoch: *acquired_epoch,
             message: STANDARD.encode(desired.encode_to_vec()),
         };
-        serde_json::to_writer(&mut out, &line).expect("plain data is always JSON");
-        out.push(b'\n');
+        push(&mut out, &line);
     }
-    let sum = sum(&out);
-    let commit = CommitV1 { commit: FORMAT, lines: records.len(), sum, host };
-    serde_json::to_writer(&mut out, &commit).expect("plain data is always JSON");
-    out.push(b'\n');
+    push(&mut out, &CommitV1 { commit: FORMAT, lines: records.len(), host });
     out
+}
+
+/// A whole file: who the host is stands at both of its ends.
+#[must_use]
+pub fn encode_file(records: &[Record], host: HostRecord) -> Vec<u8> {
+    [encode(&[], host), encode(records, host)].concat()
+}
+
+/// A line: JSON, a space, its checksum.
+fn push(out: &mut Vec<u8>, line: &impl Serialize) {
+    let at = out.len();
+    serde_json::to_writer(&mut *out, line).expect("plain data is always JSON");
+    let sum = sum(&out[at..]);
+    out.push(b' ');
+    out.extend(sum.as_bytes());
+    out.push(b'\n');
 }
 
 fn sum(bytes: &[u8]) -> String {
     hex::encode(&Sha256::digest(bytes)[..8])
 }
 
-/// The closed batches of a file, in order, and how many bytes they are.
-pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> (Option<HostRecord>, usize) {
-    let (mut host, mut good, mut at, mut lines) = (None, 0, 0, Vec::new());
+/// What a file says besides its records.
+#[derive(Debug, Default)]
+pub struct Decoded {
+    pub host: Option<HostRecord>,
+    /// The bytes up to the end of the last closed batch.
+    pub closed: usize,
+    /// How many lines are damaged.
+    pub damaged: usize,
+}
+
+enum Line {
+    Record(Record),
+    Commit(CommitV1),
+    Damaged,
+}
+
+/// The records of a file, in order.
+pub fn decode(bytes: &[u8], mut each: impl FnMut(Record)) -> Decoded {
+    let (mut decoded, mut at, mut open) = (Decoded::default(), 0, Vec::new());
+    let mut damaged_since = false;
     while let Some(length) = bytes[at..].iter().position(|b| *b == b'\n') {
-        let line = &bytes[at..at + length];
-        if let Ok(commit) = serde_json::from_slice::<CommitV1>(line) {
-            if commit.commit != FORMAT || commit.lines != lines.len() || commit.sum != sum(&bytes[good..at]) {
-                break;
+        match decode_line(&bytes[at..at + length]) {
+            Line::Record(record) => open.push(record),
+            Line::Commit(commit) => {
+                open.drain(..).for_each(&mut each);
+                (decoded.host, decoded.closed, damaged_since) = (Some(commit.host), at + length + 1, false);
             }
-            lines.drain(..).for_each(&mut each);
-            host = Some(commit.host);
-            good = at + length + 1;
-        } else {
-            let Some(record) = decode_line(line) else { break };
-            lines.push(record);
+            Line::Damaged => (decoded.damaged, damaged_since) = (decoded.damaged + 1, true),
         }
         at += length + 1;
     }
-    (host, good)
+    // The damaged line may be the one that closed them. What was never promised does no harm: the manager sends it again.
+    if damaged_since {
+        open.into_iter().for_each(each);
+    }
+    decoded
 }
 
-fn decode_line(line: &[u8]) -> Option<Record> {
-    let line: LineV1 = serde_json::from_slice(line).ok()?;
-    let message = STANDARD.decode(line.message).ok()?;
-    Some(Record { desired: DesiredObject::decode(message.as_slice()).ok()?, acquired_epoch: line.acquired_epoch })
+fn decode_line(line: &[u8]) -> Line {
+    let whole = line.len().checked_sub(SUM_BYTES + 1).and_then(|end| {
+        let (json, rest) = line.split_at(end);
+        (rest[0] == b' ' && sum(json).as_bytes() == &rest[1..]).then_some(json)
+    });
+    let Some(json) = whole else { return Line::Damaged };
+    if let Ok(commit) = serde_json::from_slice::<CommitV1>(json) {
+        return if commit.commit == FORMAT { Line::Commit(commit) } else { Line::Damaged };
+    }
+    let record = || {
+        let line: LineV1 = serde_json::from_slice(json).ok()?;
+        let message = STANDARD.decode(line.message).ok()?;
+        Some(Record { desired: DesiredObject::decode(message.as_slice()).ok()?, acquired_epoch: line.acquired_epoch })
+    };
+    record().map_or(Line::Damaged, Line::Record)
 }
+
+/// The length of a checksum in text.
+const SUM_BYTES: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -120,7 +166,7 @@ mod tests {
         let all = [one.clone(), two].concat();
         for cut in 0..=all.len() {
             let mut count = 0;
-            let (host, good) = decode(&all[..cut], |_| count += 1);
+            let Decoded { host, closed, damaged } = decode(&all[..cut], |_| count += 1);
             let expected = if cut == all.len() {
                 (3, 2)
             } else if cut >= one.len() {
@@ -129,10 +175,25 @@ mod tests {
                 (0, 0)
             };
             assert_eq!((count, host.map_or(0, |h| h.revision)), expected, "cut at {cut}");
-            assert!(good <= cut);
+            assert!(closed <= cut && damaged == 0);
         }
-        let mut damaged = all.clone();
-        damaged[one.len() + 20] ^= 1;
-        assert_eq!(decode(&damaged, |_| {}).1, one.len());
+    }
+
+    #[test]
+    fn a_flipped_byte_loses_at_most_the_records_that_it_touches() {
+        let host = HostRecord { host_id: HostId::new(), start: 7, revision: 3 };
+        let records: Vec<Record> = (1..6).map(record).collect();
+        let good = [encode_file(&records[..3], host), encode(&records[3..], host)].concat();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            let mut found = Vec::new();
+            let Decoded { host: known, damaged, closed } = decode(&bad, |record| found.push(record));
+            // The last line's end makes it one that isn't closed.
+            assert!(damaged <= 2 && (damaged > 0 || closed < bad.len()), "byte {at}: {damaged} damaged lines");
+            assert_eq!(known, Some(host), "byte {at}: who the host is");
+            // A line's end that is lost makes one of two lines.
+            assert!(found.len() >= 3 && found.iter().all(|record| records.contains(record)), "byte {at}: {found:?}");
+        }
     }
 }

@@ -34,6 +34,17 @@ pub struct Ledger {
     /// It ends before the directory is free for the next agent.
     writer: BatchWriter<Change>,
     dir: LedgerDir,
+    loss: Loss,
+}
+
+/// What a ledger was found to lack when it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    Nothing,
+    /// Records that can't be read.
+    Some,
+    /// There was none.
+    All,
 }
 
 impl Ledger {
@@ -47,19 +58,34 @@ impl Ledger {
             read => read.map_err(LedgerError::file("read", &path))?,
         };
         let mut records = BTreeMap::new();
-        let (host, good) =
-            journal::decode(&bytes, |record| match Key::parse(record.desired.kind, &record.desired.id) {
-                Ok(key) => {
-                    records.insert(key, record);
-                }
-                Err(error) => tracing::warn!(%error, "an object of the ledger was not understood"),
-            });
-        let host = HostRecord::next_start(host, host_id, &dir)?;
-        if good < bytes.len() {
+        let decoded = journal::decode(&bytes, |record| match Key::parse(record.desired.kind, &record.desired.id) {
+            Ok(key) => {
+                records.insert(key, record);
+            }
+            Err(error) => tracing::warn!(%error, "an object of the ledger was not understood"),
+        });
+        let mut host = HostRecord::next_start(decoded.host, host_id, &dir)?;
+        let torn = bytes.len() - decoded.closed;
+        let loss = match (decoded.host, decoded.damaged + torn) {
+            (None, _) => Loss::All,
+            (Some(_), 0) => Loss::Nothing,
+            // A torn end too: nothing shows whether a crash tore it.
+            (Some(_), _) => Loss::Some,
+        };
+        if decoded.damaged > 0 || torn > 0 {
             // A torn end is what a crash leaves; anything else is damage that a person should be able to look at.
             let aside = dir.path().join(format!("{}.damaged.{}", journal::NAME, domain::Timestamp::now().0));
             fs::write(&aside, &bytes).map_err(LedgerError::file("kept", &aside))?;
-            tracing::warn!(kept = %aside.display(), lost_bytes = bytes.len() - good, "the ledger's end was incomplete");
+            let kept = aside.display();
+            if decoded.damaged > 0 {
+                tracing::error!(%kept, damaged_lines = decoded.damaged, "the ledger is damaged: what is lost is asked for again");
+            } else {
+                tracing::warn!(%kept, lost_bytes = torn, "the ledger's end was incomplete");
+            }
+        }
+        if loss != Loss::Nothing {
+            // What it stands for isn't here.
+            host.revision = 0;
         }
         let state = State { records, host };
         let written = LedgerError::file("written", &path);
@@ -68,7 +94,13 @@ impl Ledger {
         let shared = Arc::clone(&state);
         let writer = BatchWriter::start(move |changes| journal.commit(&shared, changes));
         let writer = writer.map_err(LedgerError::file("written", &path))?;
-        Ok(Self { state, writer, dir })
+        Ok(Self { state, writer, dir, loss })
+    }
+
+    /// What it lacked when it was opened.
+    #[must_use]
+    pub fn loss(&self) -> Loss {
+        self.loss
     }
 
     /// Who this host is, which start of its agent this is, and the revision of the last snapshot or delta that was taken whole.

@@ -1,7 +1,8 @@
 //! The kernel's network configuration: namespaces and the threads that live in them ([`netns`]), batched netlink ([`netlink`]), the
-//! messages of each step ([`message`]), what is there ([`observe`]), taps ([`tap`]), raw frames ([`frame`]), and what
+//! messages of each step ([`message`]), what is there ([`observe`]), taps ([`tap`]), raw frames ([`frame`]), tracked flows ([`conntrack`]), and what
 //! others change ([`watch`]). The only module that knows the netlink crates.
 
+pub mod conntrack;
 pub mod frame;
 pub mod message;
 pub mod netlink;

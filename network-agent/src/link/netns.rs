@@ -130,6 +130,19 @@ impl Worker {
         result.await.map_err(|_| NetnsError::Gone)
     }
 
+    /// The same, for a thread that may wait.
+    pub fn run_blocking<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Inside) -> R + Send + 'static,
+    ) -> Result<R, NetnsError> {
+        let (done, result) = mpsc::channel();
+        let job: Job = Box::new(move |inside| {
+            let _ = done.send(job(inside));
+        });
+        self.jobs.as_ref().ok_or(NetnsError::Gone)?.send(job).map_err(|_| NetnsError::Gone)?;
+        result.recv().map_err(|_| NetnsError::Gone)
+    }
+
     /// A descriptor of the namespace, for messages that name it.
     #[must_use]
     pub fn namespace(&self) -> Arc<OwnedFd> {

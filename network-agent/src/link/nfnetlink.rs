@@ -11,6 +11,7 @@ const GET_GENERATION: u16 = (10 << 8) | 16;
 const GENERATION: u16 = 1;
 const REQUEST: u16 = 1;
 const ERROR: u16 = 2;
+const DONE: u16 = 3;
 /// What the kernel says to a batch that was made for another generation.
 const ERESTART: i32 = 85;
 /// A batch is one datagram.
@@ -89,6 +90,30 @@ impl Nfnetlink {
         }
         self.commit(&fence::encode())?;
         Ok(true)
+    }
+
+    /// Sends one request and reads until its acknowledgement or the end of its dump: (type, what follows the header) of each message.
+    pub(super) fn exchange(&mut self, request: &[u8], mut each: impl FnMut(u16, &[u8])) -> io::Result<()> {
+        self.socket.send(request, 0)?;
+        loop {
+            let mut answer = Vec::with_capacity(64 * 1024);
+            self.socket.recv_from(&mut answer, 0)?;
+            let mut rest = answer.as_slice();
+            while rest.len() >= 16 {
+                let length = u32::from_ne_bytes([rest[0], rest[1], rest[2], rest[3]]) as usize;
+                let kind = u16::from_ne_bytes([rest[4], rest[5]]);
+                let Some(body) = rest.get(16..length) else { break };
+                match kind {
+                    DONE => return Ok(()),
+                    ERROR => {
+                        let code = body.get(..4).map_or(0, |b| i32::from_ne_bytes([b[0], b[1], b[2], b[3]]));
+                        return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    }
+                    kind => each(kind, body),
+                }
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            }
+        }
     }
 
     /// All of it or nothing.

@@ -1,7 +1,8 @@
 //! What the host must be, as data: the parsed objects that the resource-manager declares ([`object`]), all of them together with
-//! what is in use here ([`DesiredState`]), the kernel state of one namespace that follows from them ([`state`]), and the same kept up to
-//! date port by port ([`incremental`]). Pure.
+//! what is in use here ([`DesiredState`]), the kernel state of one namespace that follows from them ([`state`]), the same kept up to
+//! date port by port ([`incremental`]), and which flows may go on ([`flow`]). Pure.
 
+pub mod flow;
 pub mod incremental;
 pub mod names;
 pub mod object;

@@ -3,11 +3,13 @@
 mod addressing;
 mod drift;
 mod elements;
+mod flows;
 mod forwarding;
 mod killed;
 mod matrix;
 mod outside;
 mod ports;
+mod recovery;
 mod restart;
 mod rig;
 mod rules;

@@ -18,7 +18,7 @@ fn connects(guest: &Guest, to: &'static str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_group_opens_and_closes_while_a_session_stays() {
+async fn a_group_opens_and_closes_and_its_sessions_with_it() {
     if !root() {
         return;
     }
@@ -53,17 +53,15 @@ async fn a_group_opens_and_closes_while_a_session_stays() {
     assert!(host.drops(net, &b, DropReason::SecurityGroup).await > 0, "and counted");
     host.send(&[group(server, 2, &opened)]).await;
     let mut session = inside(&ga.ns, || TcpStream::connect("10.0.0.6:22").expect("open")).join().expect("thread");
-    session.set_read_timeout(Some(crate::rig::TIMEOUT)).expect("set");
-    let mut says = |byte: u8| {
+    session.set_read_timeout(Some(Duration::from_millis(700))).expect("set");
+    let mut answers = |byte: u8| {
         session.write_all(&[byte]).expect("sent");
-        let mut back = [0];
-        session.read_exact(&mut back).expect("echoed");
-        assert_eq!(back, [byte]);
+        session.read_exact(&mut [0]).is_ok()
     };
-    says(1);
+    assert!(answers(1));
     host.send(&[group(server, 3, &out_rules())]).await;
-    assert!(!connects(&ga, "10.0.0.6:22"), "closed again for new ones");
-    says(2);
+    assert!(!connects(&ga, "10.0.0.6:22"), "closed again");
+    assert!(!answers(2), "also for what was open");
     // By membership: who is in the client's group may.
     let members = domain::network::Remote::Group(client);
     let by_group = domain::network::SecurityRule { remote: members, ..tcp_in(22) };
@@ -72,9 +70,8 @@ async fn a_group_opens_and_closes_while_a_session_stays() {
     let moved = TestPort { groups: vec![server], generation: 2, ..a.clone() };
     host.send(&[moved.local(net)]).await;
     assert!(!connects(&ga, "10.0.0.6:22"), "no longer a member");
-    says(3);
     drop(session);
-    echo.join().expect("thread");
+    drop(echo);
 }
 
 #[tokio::test(flavor = "multi_thread")]
