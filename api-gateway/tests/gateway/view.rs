@@ -3,7 +3,7 @@
 use api_gateway::{
     app::{explain::Explanation, network::related::Related},
     auth::caller::SystemRole,
-    v1::view::{explain::explain_view, image::ImageView, instance::instance_view},
+    v1::view::{explain::explain_view, instance::instance_view},
 };
 use domain::{
     DiskId, ExternalNetworkId, FloatingIpId, HostId, ImageId, InstanceId, NetworkId, PortId, ProjectId, Timestamp,
@@ -180,7 +180,7 @@ fn images_and_hosts() {
         generation: 2,
         created_at: Timestamp(1_763_000_000_000),
     };
-    insta::assert_json_snapshot!("image", ImageView::from(image));
+    insta::assert_json_snapshot!("image", api_types::Image::from(image));
     insta::assert_json_snapshot!("host", api_types::Host::from(host()));
 }
 

@@ -18,8 +18,10 @@ pub enum Format {
 pub trait Row: Serialize {
     const HEADER: &'static [&'static str];
     fn cells(&self) -> Vec<String>;
-    /// All that is worth showing of one, by name.
-    fn fields(&self) -> Vec<(&'static str, String)>;
+    /// All that is worth showing of one, by name: its cells, unless there is more to say.
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        Self::HEADER.iter().copied().zip(self.cells()).collect()
+    }
 }
 
 /// The colour of a word that is a state; `None`: it is no state.

@@ -132,6 +132,30 @@ pub struct Image {
     pub created_at: Timestamp,
 }
 
+/// An image without bytes yet: they come with `PUT …/parts/{part}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImageCreate {
+    /// 1 to 63 characters of a-z, 0-9 and '-', starting with a letter.
+    pub name: String,
+    /// `disk`: boots from its disk, part `disk`. `kernel`: boots directly, parts `kernel` and `initrd`.
+    #[schema(value_type = ImageKindName)]
+    pub kind: ImageKind,
+    /// The format of a disk image; `qcow2` unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DiskFormatName>)]
+    pub format: Option<DiskFormat>,
+    /// The command line of a kernel image.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cmdline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_memory_mib: Option<u64>,
+    /// `private` unless given; only system admins create public images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<VisibilityName>)]
+    pub visibility: Option<Visibility>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ImagePart {
     #[schema(value_type = ImagePartName)]

@@ -15,6 +15,7 @@ mod nic;
 mod placement;
 mod plan;
 mod port;
+mod project;
 mod security_group;
 
 pub use audit::*;
@@ -28,6 +29,7 @@ pub use nic::*;
 pub use placement::*;
 pub use plan::*;
 pub use port::*;
+pub use project::*;
 pub use security_group::*;
 
 /// An event is sent as it is stored.

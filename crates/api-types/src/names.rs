@@ -8,6 +8,7 @@ use domain::{
     instance::{InstanceState, OnCrash, OnHostLoss, Power},
     network::{Direction, Ethertype, PortState, PortStatus},
     placement::{Fill, GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
+    policy::Role,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -52,6 +53,8 @@ names! {
     OnCrashName as OnCrash of OnCrash { Restart, Stop }
     /// What happens when the host is lost.
     OnHostLossName as OnHostLoss of OnHostLoss { Wait, Restart, Recreate }
+    /// Each includes the ones before it.
+    RoleName as Role of Role { Reader, Member, Admin }
     ImageKindName as ImageKind of ImageKind { Disk, Kernel }
     ImagePartName as ImagePartKind of ImagePartKind { Disk, Kernel, Initrd }
     DiskFormatName as DiskFormat of DiskFormat { Qcow2, Raw }

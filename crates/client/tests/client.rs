@@ -115,7 +115,7 @@ async fn a_busy_server_is_asked_again_with_the_same_key() {
     let request = ProjectCreate { name: "demo".into(), description: String::new() };
     let started = Instant::now();
     let made = client(&url).project_create(&request).await.expect("made at last");
-    assert_eq!(made.name, "demo");
+    assert_eq!(made.name.as_str(), "demo");
     assert!(started.elapsed() >= Duration::from_secs(2), "Retry-After is heeded");
     let keys = script.headers("idempotency-key");
     assert_eq!(keys.len(), 3);

@@ -1,9 +1,7 @@
 //! What a request may say of a new image, and of the bytes of one. Pure. Every violation is named at once.
 
-use crate::{
-    app::{image::ImageRequest, image_upload::Declared},
-    v1::view::image::ImageCreate,
-};
+use crate::app::{image::ImageRequest, image_upload::Declared};
+use api_types::ImageCreate;
 use domain::{
     Name, Problem, Violations,
     image::{DiskFormat, ImageKind, Visibility},

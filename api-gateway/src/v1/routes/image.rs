@@ -19,12 +19,10 @@ use crate::{
     v1::{
         answer, check,
         scope::{InProject, Read, Write},
-        view::{
-            image::{ImageBytes, ImageCreate, ImageView},
-            plan::DryRun,
-        },
+        view::{image::ImageBytes, plan::DryRun},
     },
 };
+use api_types::{Image, ImageCreate};
 use axum::{body::Body, extract::State};
 use domain::{Problem, image::ImagePartKind};
 use http::{HeaderMap, StatusCode};
@@ -36,16 +34,16 @@ pub fn routes() -> OpenApiRouter<App> {
 
 /// Lists the project's images and the public ones.
 #[utoipa::path(get, path = "/v1/images", tag = "images", params(ListParams),
-    responses((status = 200, body = List<ImageView>)))]
+    responses((status = 200, body = List<Image>)))]
 async fn list(State(app): State<App>, scope: InProject<Read>, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page(&format!("images of {}", scope.id()))?;
     let rows = app.store().image_list(scope.id(), page.store_page()).await?;
-    page.reply(rows, |row| row.id.to_string(), ImageView::from)
+    page.reply(rows, |row| row.id.to_string(), Image::from)
 }
 
 /// Creates an image without bytes; it becomes active when all its parts are uploaded. Only system admins create public images.
 #[utoipa::path(post, path = "/v1/images", tag = "images", params(MutationParams, MutationHeaders), request_body = ImageCreate,
-    responses((status = 201, body = ImageView), (status = 200, description = "With dry_run.", body = DryRun)))]
+    responses((status = 201, body = Image), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn create(
     State(app): State<App>,
     scope: InProject<Write>,
@@ -54,13 +52,13 @@ async fn create(
 ) -> ApiResult {
     let request = check::image::check_create(body)?;
     let done = image::create(&app, &scope.caller, scope.id(), request, &intent).await?;
-    answer::object(StatusCode::CREATED, done, |image| image.generation, ImageView::from)
+    answer::object(StatusCode::CREATED, done, |image| image.generation, Image::from)
 }
 
 /// Shows an image.
 #[utoipa::path(get, path = "/v1/images/{image}", tag = "images",
     params(("image" = String, Path, description = "Id, or name: the project's own, else a public one."), ProjectParams),
-    responses((status = 200, body = ImageView)))]
+    responses((status = 200, body = Image)))]
 async fn show(
     State(app): State<App>,
     scope: InProject<Read>,
@@ -68,7 +66,7 @@ async fn show(
     _: Query<ProjectParams>,
 ) -> ApiResult {
     let image = image_find(&app, scope.id(), &key).await?;
-    reply::object(StatusCode::OK, image.generation, &ImageView::from(image))
+    reply::object(StatusCode::OK, image.generation, &Image::from(image))
 }
 
 /// Deletes an image that no instance uses.
@@ -92,7 +90,7 @@ async fn delete(
         ("X-Content-Sha256" = Option<String>, Header, description = "The SHA-256 of the bytes in hex; it is checked."),
         MutationParams, MutationHeaders),
     request_body(content = ImageBytes, content_type = "application/octet-stream", description = "The bytes, streamed."),
-    responses((status = 200, body = ImageView)))]
+    responses((status = 200, body = Image)))]
 async fn upload(
     State(app): State<App>,
     scope: InProject<Write>,
@@ -109,5 +107,5 @@ async fn upload(
     let target = UploadTarget { project_id: scope.id(), key: &key, part };
     let bytes = body.into_data_stream();
     let done = image_upload::upload(&app, &scope.caller, target, declared, &intent, bytes).await?;
-    answer::object(StatusCode::OK, done, |image| image.generation, ImageView::from)
+    answer::object(StatusCode::OK, done, |image| image.generation, Image::from)
 }

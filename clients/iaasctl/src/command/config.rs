@@ -61,10 +61,6 @@ impl Row for ProfileLine {
             if self.logged_in { "yes" } else { "no" }.to_owned(),
         ]
     }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
-    }
 }
 
 pub(super) fn run(context: Context, command: ConfigCommand) -> Result<(), CliError> {

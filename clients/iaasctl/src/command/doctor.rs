@@ -51,10 +51,6 @@ impl Row for Check {
         };
         vec![self.check.clone(), verdict.to_owned(), self.found.clone(), self.advice.clone()]
     }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
-    }
 }
 
 #[derive(Default)]

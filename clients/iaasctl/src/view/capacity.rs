@@ -54,10 +54,6 @@ impl Row for ZoneLine {
             show(&zone.capacity),
         ]
     }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
-    }
 }
 
 impl Row for FlavorLine {
@@ -65,10 +61,6 @@ impl Row for FlavorLine {
 
     fn cells(&self) -> Vec<String> {
         vec![self.zone.clone(), self.flavor.clone(), self.fits.to_string(), self.fits_with_one_host_lost.to_string()]
-    }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
     }
 }
 
@@ -83,9 +75,5 @@ impl Row for Move {
             show_mib(self.memory_mib),
             format!("{} GiB", self.disk_gib),
         ]
-    }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
     }
 }

@@ -1,6 +1,6 @@
 //! Who: projects, members, users, API keys.
 
-use super::{time, time_or_none, yes};
+use super::{filled, time, time_or_none, yes};
 use crate::output::Row;
 use client::model::{ApiKey, Member, Project, User, WhoamiProject};
 
@@ -8,12 +8,12 @@ impl Row for Project {
     const HEADER: &'static [&'static str] = &["NAME", "DESCRIPTION", "CREATED", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.name.clone(), self.description.clone(), time(self.created_at), self.id.to_string()]
+        vec![self.name.to_string(), self.description.clone(), time(self.created_at), self.id.to_string()]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("name", self.name.clone()),
+            ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("description", self.description.clone()),
             ("created", time(self.created_at)),
@@ -25,12 +25,12 @@ impl Row for Member {
     const HEADER: &'static [&'static str] = &["USER", "ROLE", "ID"];
 
     fn cells(&self) -> Vec<String> {
-        vec![self.user_name.clone(), self.role.as_str().to_owned(), self.user_id.to_string()]
+        vec![self.user_name.to_string(), self.role.as_str().to_owned(), self.user_id.to_string()]
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("user", self.user_name.clone()),
+            ("user", self.user_name.to_string()),
             ("id", self.user_id.to_string()),
             ("role", self.role.as_str().to_owned()),
         ]
@@ -82,7 +82,7 @@ impl Row for ApiKey {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = vec![
+        filled(vec![
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
             ("secret", self.secret.clone().unwrap_or_default()),
@@ -91,8 +91,6 @@ impl Row for ApiKey {
             ("project", self.project_id.map_or(String::new(), |p| p.to_string())),
             ("expires", time_or_none(self.expires_at)),
             ("created", time(self.created_at)),
-        ];
-        fields.retain(|(_, value)| !value.is_empty());
-        fields
+        ])
     }
 }

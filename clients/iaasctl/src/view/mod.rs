@@ -27,6 +27,12 @@ pub(super) fn tags(tags: &BTreeMap<String, String>) -> String {
     tags.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(",")
 }
 
+/// The fields that say something.
+pub(super) fn filled(mut fields: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    fields.retain(|(_, value)| !value.is_empty());
+    fields
+}
+
 /// Nothing, if there is none.
 pub(super) fn text<T: ToString>(value: Option<&T>) -> String {
     value.map(ToString::to_string).unwrap_or_default()

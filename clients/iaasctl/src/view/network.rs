@@ -1,6 +1,6 @@
 //! Networks and what belongs to them.
 
-use super::{joined, text, time, word, yes};
+use super::{filled, joined, text, time, word, yes};
 use crate::{output::Row, size::show_rate};
 use client::model::{
     ExternalNetwork, ExternalSubnet, FloatingIp, Network, Nic, Peering, Port, PortTraffic, Router, SecurityGroup,
@@ -14,11 +14,6 @@ fn named(name: Option<&impl ToString>, id: &impl ToString) -> String {
 
 fn lines(items: impl IntoIterator<Item = String>) -> String {
     items.into_iter().collect::<Vec<_>>().join("\n")
-}
-
-fn filled(mut fields: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
-    fields.retain(|(_, value)| !value.is_empty());
-    fields
 }
 
 impl Row for Network {
@@ -146,10 +141,6 @@ impl Row for Nic {
             self.mac.to_string(),
             self.port_id.to_string(),
         ]
-    }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! What projects own and use: instances, images, flavors, SSH keys.
 
-use super::{joined, tags, time, time_or_none, word};
+use super::{filled, joined, tags, time, time_or_none, word};
 use crate::{
     output::Row,
     size::{show_bytes, show_mib},
@@ -76,8 +76,7 @@ impl Row for Instance {
         ];
         fields.extend(times.into_iter().filter_map(|(name, at)| Some((name, time(at?)))));
         fields.push(("generation", format!("{} (the host is at {})", self.generation, self.observed_generation)));
-        fields.retain(|(_, value)| !value.is_empty());
-        fields
+        filled(fields)
     }
 }
 
@@ -128,7 +127,7 @@ impl Row for Image {
     fn fields(&self) -> Vec<(&'static str, String)> {
         let parts = self.parts.iter();
         let parts = parts.map(|p| format!("{} {} sha256:{}", p.kind.as_str(), show_bytes(p.size_bytes), p.sha256));
-        let mut fields = vec![
+        filled(vec![
             ("name", self.name.to_string()),
             ("id", self.id.to_string()),
             ("project", self.project_id.to_string()),
@@ -143,9 +142,7 @@ impl Row for Image {
             ("parts", parts.collect::<Vec<_>>().join("\n")),
             ("deadline", time_or_none(self.deadline_at)),
             ("created", time(self.created_at)),
-        ];
-        fields.retain(|(_, value)| !value.is_empty());
-        fields
+        ])
     }
 }
 

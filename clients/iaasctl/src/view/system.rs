@@ -1,6 +1,6 @@
 //! What operators look at: hosts, events, the audit log, quotas.
 
-use super::{tags, text, time, time_or_none, word, yes};
+use super::{filled, tags, text, time, time_or_none, word, yes};
 use crate::{output::Row, size::show_mib};
 use client::model::{AuditEntry, Event, Host, HostToken, Quota, Size, TimelineItem};
 
@@ -25,7 +25,7 @@ impl Row for Host {
 
     fn fields(&self) -> Vec<(&'static str, String)> {
         let of = |used: u64, all: u64| format!("{used} of {all} used");
-        let mut fields = vec![
+        filled(vec![
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
             ("state", self.state.as_str().to_owned()),
@@ -52,9 +52,7 @@ impl Row for Host {
             ("why", self.facts.accelerator_reason.clone()),
             ("agent", self.facts.agent_version.clone()),
             ("registered", time(self.registered_at)),
-        ];
-        fields.retain(|(_, value)| !value.is_empty());
-        fields
+        ])
     }
 }
 
@@ -100,7 +98,7 @@ impl Row for HostToken {
     }
 
     fn fields(&self) -> Vec<(&'static str, String)> {
-        let mut fields = vec![
+        filled(vec![
             ("id", self.id.to_string()),
             ("state", word(&self.state)),
             ("name", text(self.name.as_ref())),
@@ -110,9 +108,7 @@ impl Row for HostToken {
             ("created by", self.created_by.clone()),
             ("created", time(self.created_at)),
             ("expires", self.expires_at.to_string()),
-        ];
-        fields.retain(|(_, value)| !value.is_empty());
-        fields
+        ])
     }
 }
 
@@ -141,10 +137,6 @@ impl Row for TimelineItem {
     fn cells(&self) -> Vec<String> {
         vec![self.at.to_string(), self.kind.clone(), self.message.clone()]
     }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
-    }
 }
 
 impl Row for AuditEntry {
@@ -161,10 +153,6 @@ impl Row for AuditEntry {
             self.detail.clone(),
             self.request_id.clone(),
         ]
-    }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
     }
 }
 
@@ -203,9 +191,5 @@ impl Row for QuotaLine {
     fn cells(&self) -> Vec<String> {
         let left = (self.limit - self.used).max(0);
         vec![self.resource.to_owned(), self.used.to_string(), self.limit.to_string(), left.to_string()]
-    }
-
-    fn fields(&self) -> Vec<(&'static str, String)> {
-        Self::HEADER.iter().copied().zip(self.cells()).collect()
     }
 }

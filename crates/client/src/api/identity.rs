@@ -2,8 +2,8 @@ use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, CallBody, segment},
     model::{
-        ApiKey, ApiKeyCreate, Login, Member, Project, ProjectChange, ProjectCreate, Quota, QuotaChange, User,
-        UserChange, UserCreate, Whoami,
+        ApiKey, ApiKeyCreate, Login, Member, MemberPut, Project, ProjectChange, ProjectCreate, Quota, QuotaChange,
+        User, UserChange, UserCreate, Whoami,
     },
 };
 use domain::policy::Role;
@@ -67,7 +67,7 @@ impl Client {
 
     pub fn project_member_put(&self, project: &str, user: &str, role: Role) -> Mutation<Member> {
         let path = format!("/v1/projects/{}/members/{}", segment(project), segment(user));
-        Mutation::new(self, Method::PUT, path).body(&serde_json::json!({ "role": role }))
+        Mutation::new(self, Method::PUT, path).body(&MemberPut { role })
     }
 
     pub fn project_member_delete(&self, project: &str, user: &str) -> Mutation<()> {

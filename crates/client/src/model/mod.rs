@@ -1,23 +1,9 @@
-//! What the API's JSON looks like, from a caller's side. Answers that are the same for the server and its callers are `api-types`'; all of them
-//! tolerate fields that this version doesn't know.
+//! What the API's JSON looks like: the types that the server writes too. Answers may have fields that this version doesn't know.
 
-mod catalog;
 mod identity;
 mod placement;
 
-pub use api_types::{
-    AuditEntry, Capacity, ConsoleTicket, DryRun, Event, Explain, ExternalNetwork, ExternalNetworkChange,
-    ExternalNetworkCreate, ExternalSubnet, ExternalSubnetRequest, FixedIp, Flavor, FlavorCreate, FlavorFits,
-    FloatingIp, FloatingIpChange, FloatingIpCreate, Host, HostChange, HostReserve, HostRoute, HostRouteRequest,
-    HostToken, HostTokenCreate, HostTokenCreated, HostTokenState, Image, ImagePart, Instance, InstanceChange,
-    InstanceCreate, InstanceReboot, InstanceRebuild, InstanceResize, InstanceStop, InstancesMade, KeptPlacement, Move,
-    Network, NetworkChange, NetworkCreate, Nic, NicRequest, NotMade, Peering, PeeringCreate, PeeringOfNetwork,
-    Placement, PlacementGroup, PlacementGroupCreate, PlacementRequest, Plan, Port, PortChange, PortCreate, PortTraffic,
-    QuotaLeft, RateLimit, RateLimitRequest, RebalancePlan, Router, RouterChange, RouterCreate, RouterOfNetwork,
-    SecurityGroup, SecurityGroupChange, SecurityGroupCreate, SecurityGroupOfPort, SecurityRule, SecurityRuleCreate,
-    Size, SshKey, SshKeyCreate, Subnet, SubnetChange, SubnetCreate, SubnetOfNetwork, TimelineItem, ZoneCapacity,
-};
-pub use catalog::*;
+pub use api_types::*;
 pub use identity::*;
 pub use placement::*;
 
