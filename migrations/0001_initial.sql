@@ -309,6 +309,17 @@ CREATE INDEX instance_image ON instance (image_id);
 CREATE INDEX instance_deadline ON instance (deadline_at) WHERE deadline_at IS NOT NULL;
 CREATE INDEX instance_attached ON instance (id) WHERE attached;
 
+CREATE INDEX instance_unsettled ON instance (id) WHERE state NOT IN ('running', 'paused', 'stopped', 'suspended');
+
+-- What is left to do for instances: a row goes when it is done. The instance is no foreign key: for one that is gone, its disks and ports are
+-- left to be removed.
+CREATE TABLE instance_todo (
+    todo        TEXT NOT NULL,
+    instance_id TEXT NOT NULL,
+    created_at  BIGINT NOT NULL,
+    CONSTRAINT instance_todo_pk PRIMARY KEY (todo, instance_id)
+);
+
 -- A group with members can't be deleted. A member goes with its instance. In a hard anti-affinity group no two members have the same place.
 CREATE TABLE placement_member (
     group_id        TEXT NOT NULL,
@@ -513,6 +524,8 @@ CREATE INDEX port_project_id ON port (project_id, id);
 CREATE INDEX port_network ON port (network_id);
 CREATE INDEX port_instance ON port (instance_id);
 CREATE INDEX port_host ON port (host_id);
+-- Those that must be bound again, since a restored database was behind their host.
+CREATE INDEX port_lifted ON port (instance_id) WHERE instance_epoch = 0 AND host_id IS NOT NULL;
 CREATE INDEX port_expiry ON port (expires_at) WHERE expires_at IS NOT NULL;
 
 CREATE TABLE port_security_group (

@@ -28,7 +28,7 @@ pub use host::admission::{Admission, AgentLinks};
 use agents::consoles::ConsoleRelayService;
 use anyhow::Context as _;
 use client::{Clients, resource::Resource, storage::Storage};
-use domain::{host::HostState, instance::InstanceState};
+use domain::host::HostState;
 use futures::future::BoxFuture;
 use grpc::{ClusterManagerService, host_identity::HostIdentityService};
 use manager::{Lifetime, Manager, Parts};
@@ -44,7 +44,7 @@ use service_kit::{
     transport::{self, GrpcListener, GrpcTarget},
 };
 use std::sync::Arc;
-use store::{InstanceFilter, ManagerRole, Store};
+use store::{ManagerRole, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::server::Router;
 
@@ -131,14 +131,10 @@ fn router(manager: &Arc<Manager>) -> Router {
 
 /// Wakes every instance that isn't settled, as if it had just been requested.
 async fn resume(manager: &Manager) -> Result<(), store::ReadError> {
-    // What is shown as failed may still be on its way: its deadline passed, its desired state stands.
-    let unsettled = |s: &InstanceState| !s.is_final() || *s == InstanceState::Error;
-    let unsettled: Vec<InstanceState> = InstanceState::ALL.into_iter().filter(unsettled).collect();
-    let mut filter = InstanceFilter { state: unsettled, limit: RESUME_PAGE, ..InstanceFilter::default() };
-    let mut resumed = 0;
+    let (mut after, mut resumed) = (None, 0);
     loop {
-        let rows = manager.store.instance_list(&filter).await?;
-        filter.after = rows.last().map(|row| row.instance.id);
+        let rows = manager.store.instance_list_unsettled(after, RESUME_PAGE).await?;
+        after = rows.last().map(|row| row.instance.id);
         resumed += rows.len();
         for row in &rows {
             let starts = !row.instance.spec.deleted && !row.instance.status.state.is_final();

@@ -9,8 +9,11 @@ use operation::Operations;
 use parking_lot::MappedMutexGuard;
 use service_kit::host_streams::HostStreams;
 use std::collections::HashMap;
-use store::{OperationTable, Store};
+use store::{OperationTable, Page, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Hosts whose rows are compared with memory in one read.
+const REFRESH_PAGE: u32 = 256;
 
 pub struct Manager {
     pub config: Config,
@@ -104,13 +107,13 @@ impl Manager {
         }
     }
 
-    /// Takes over what the rows of all hosts say, in one read.
-    pub async fn refresh_hosts(&self) {
+    /// Takes over what the rows of a page of hosts say, in one read; answers where the next page begins.
+    pub async fn refresh_hosts(&self, after: Option<String>) -> Option<String> {
         let moments: HashMap<_, _> = {
             let inventory = self.inventory();
             inventory.hosts().filter_map(|h| Some((h.id, inventory.moment(h.id)?))).collect()
         };
-        match self.store.host_list().await {
+        match self.store.host_list_page(Page { after, limit: REFRESH_PAGE }).await {
             Ok(rows) => {
                 let mut inventory = self.inventory();
                 for row in &rows {
@@ -118,8 +121,12 @@ impl Manager {
                         inventory.refresh(*moment, row);
                     }
                 }
+                rows.last().filter(|_| rows.len() == REFRESH_PAGE as usize).map(|row| row.id.to_string())
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the hosts can't be read"),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the hosts can't be read");
+                None
+            }
         }
     }
 }

@@ -77,6 +77,7 @@ pub fn hello(host: &Host) -> pb::Hello {
         generation: record.desired.generation,
         tombstone: record.desired.deleted,
         acquired_epoch: record.acquired_epoch,
+        ..pb::Holding::default()
     });
     let name = if host.config.host_name.is_empty() {
         std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()

@@ -125,6 +125,7 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
             id: report.id.clone(),
             start: report.start,
             counter: report.counter,
+            forgotten: false,
         }))
         .await;
     // Nonsense is answered by an error and never taken; a tombstone stays.

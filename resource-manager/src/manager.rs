@@ -6,7 +6,7 @@ use crate::{
     config::Config,
     network::{
         ipam::{Ipam, ScopedAddress, Use},
-        plan::{Plan, PlanContext, Planner, PoolChange},
+        plan::{Plan, PlanContext, Planner, PoolChange, uplink},
         topology::{RowChange, RowKey, Topology},
     },
 };
@@ -32,6 +32,8 @@ pub struct Manager {
     topology: RwLock<Topology>,
     /// Never held across an await.
     ipam: Mutex<Ipam>,
+    /// Whose uplinks changes have put into question since the last look.
+    uplink_scope: Mutex<uplink::Scope>,
     pub streams: HostStreams<Self>,
     pub operations: Operations,
     /// Notified when memory took in a change, for the reconcilers.
@@ -73,6 +75,7 @@ impl Manager {
             store,
             topology: RwLock::new(topology),
             ipam: Mutex::new(ipam),
+            uplink_scope: Mutex::new(uplink::Scope::All),
             // A set of keys is bounded by the objects that there are.
             streams: HostStreams::new(usize::MAX, agents::SILENCE, tasks.clone(), shutdown.clone()),
             changed: Notify::new(),
@@ -94,13 +97,27 @@ impl Manager {
     pub fn apply_committed(&self, changes: impl IntoIterator<Item = RowChange>) {
         let affected = {
             let mut topology = self.topology.write();
-            changes.into_iter().fold(Vec::new(), |mut affected, change| {
+            let mut scope = uplink::Scope::default();
+            let affected = changes.into_iter().fold(Vec::new(), |mut affected, change| {
+                scope.add(uplink::Scope::of(&topology, &change));
                 affected.extend(topology.apply(change));
                 affected
-            })
+            });
+            self.recheck_uplinks(scope);
+            affected
         };
         self.streams.push(affected.into_iter().map(|(host_id, key)| (host_id, key, ())));
         self.changed.notify_one();
+    }
+
+    /// The uplinks of these must be looked at.
+    pub fn recheck_uplinks(&self, scope: uplink::Scope) {
+        self.uplink_scope.lock().add(scope);
+    }
+
+    /// Whose uplinks must be looked at: they are taken, and given back where a look fails.
+    pub fn take_uplinks_to_recheck(&self) -> uplink::Scope {
+        std::mem::take(&mut *self.uplink_scope.lock())
     }
 
     /// What a change comes with that names no generation.

@@ -9,15 +9,10 @@ use crate::{
 use domain::{
     ErrorKind, InstanceId, ProjectId, event::Event, host::Host, instance::Instance, placement::KeptPlacement,
 };
-use std::collections::VecDeque;
 use store::PlacementRecordFilter;
 
 /// The last events that an explanation has.
-const LAST: usize = 20;
-/// Rows of one read.
-const BATCH: u32 = 500;
-/// An instance with more events is explained by the last of the first so many: a bound, not a case that occurs within the retention.
-const PAGES: usize = 20;
+const LAST: u32 = 20;
 /// Placement records that an explanation has.
 const RECORDS: u32 = 20;
 
@@ -66,20 +61,7 @@ async fn records(app: &App, project_id: ProjectId, key: &str) -> Result<Vec<Kept
 }
 
 async fn last_events(app: &App, id: InstanceId) -> Result<Vec<Event>, ApiError> {
-    let mut last: VecDeque<Event> = VecDeque::with_capacity(LAST);
-    for _ in 0..PAGES {
-        let after = last.back().map_or(0, |event| event.id);
-        let events = app.store().event_of_object(&id.to_string(), after, BATCH).await?;
-        let ended = events.len() < BATCH as usize;
-        last.extend(events);
-        while last.len() > LAST {
-            last.pop_front();
-        }
-        if ended {
-            break;
-        }
-    }
-    Ok(last.into())
+    Ok(app.store().event_last_of_object(&id.to_string(), LAST).await?)
 }
 
 /// What happened to an instance after the event `after`, the oldest first. By its id also when it no longer exists.

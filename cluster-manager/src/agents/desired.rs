@@ -42,6 +42,9 @@ pub fn render_desired(
     image: Option<&Image>,
     request_id: &str,
 ) -> DesiredObject {
+    if instance.spec.deleted {
+        return DesiredObject { request_id: request_id.to_owned(), ..render_tombstone(instance, instance.epoch) };
+    }
     let desired = pb::DesiredInstance {
         project_id: instance.project_id.to_string(),
         name: instance.name.to_string(),
@@ -74,23 +77,33 @@ pub fn render_desired(
         id: instance.id.to_string(),
         epoch: instance.epoch,
         generation: instance.generation,
-        deleted: instance.spec.deleted,
+        deleted: false,
         request_id: request_id.to_owned(),
+        digest: content_digest(instance),
         object: Some(Object::Instance(Box::new(desired))),
     }
 }
 
-/// A tombstone of the epoch that a host still holds, although the instance has left it.
+/// The end of an instance under an epoch: its own, or one that a host still holds although the instance has left it. It carries nothing but
+/// the id and the version, so that no deletion can fail for what it doesn't need.
 #[must_use]
 pub fn render_tombstone(instance: &Instance, epoch: i64) -> DesiredObject {
-    let mut tombstone = render_desired(instance, &[], &[], None, "");
-    (tombstone.epoch, tombstone.deleted) = (epoch, true);
-    if let Some(Object::Instance(desired)) = &mut tombstone.object
-        && let Some(spec) = &mut desired.spec
-    {
-        spec.deleted = true;
+    DesiredObject {
+        kind: ObjectKind::Instance.into(),
+        id: instance.id.to_string(),
+        epoch,
+        generation: instance.generation,
+        deleted: true,
+        ..DesiredObject::default()
     }
-    tombstone
+}
+
+/// Of all that a generation stands for (FNV-1a, 64 bits; never 0). What is bound to the instance has versions of its own.
+#[must_use]
+pub fn content_digest(instance: &Instance) -> u64 {
+    let content = serde_json::to_vec(&(&instance.name, &instance.spec)).unwrap_or_default();
+    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    content.iter().fold(0xcbf2_9ce4_8422_2325, hash).max(1)
 }
 
 /// All that a host must run, as one stream sends it.

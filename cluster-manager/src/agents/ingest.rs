@@ -4,11 +4,12 @@
 //! one query, decides purely ([`crate::reconcile::report`]), hands one unit per instance to the store (which makes one transaction of
 //! them), and acknowledges after the commit. One task, one batch at a time: so no two decisions on one instance race, and the fence in
 //! the `WHERE` clause only ever has to stop what is stale. What can't be stored because the database is away is tried again, and
-//! meanwhile the channel fills and the agents' streams wait: nothing is dropped, nothing grows without bound.
+//! meanwhile the channel fills and reports wait beside their hosts' streams: nothing is lost, since what isn't acknowledged comes again, and
+//! nothing grows without bound.
 
 use super::{HostStream, desired::render_tombstone};
 use crate::{
-    instance::claim::release_claim,
+    instance::claim::{claims_removed, claims_to_remove, release_claim},
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
     reconcile::report::{Observation, ReportContext, Stale, Verdict, plan_report},
@@ -169,7 +170,10 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
         match outcome {
             Ok(()) => {
                 gone.extend(apply(manager, &settled));
-                settled.work.stream.acknowledge(settled.work.acks);
+                let forgotten =
+                    matches!((&settled.verdict, &settled.row), (Verdict::Gone { .. }, _) | (Verdict::OrphanGone, None));
+                let acks = settled.work.acks.into_iter().map(|ack| pb::ReportAck { forgotten, ..ack });
+                settled.work.stream.acknowledge(acks);
             }
             Err(CommitError::Guard(Guard::InstanceObserved | Guard::InstanceEpoch)) => {
                 match stale(manager, &settled).await {
@@ -195,16 +199,23 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     }
     if !gone.is_empty() {
         let ids: Vec<InstanceId> = gone.iter().map(|(id, _)| *id).collect();
-        // The sweep for what has no instance repeats it.
-        if let Err(problem) = manager.clients.remove_claims(&ids, gone.iter().any(|(_, nics)| *nics)).await {
-            tracing::warn!(%problem, instances = ids.len(), "disks and ports of deleted instances will be removed later");
-        }
+        remove_claims(manager, &ids, gone.iter().any(|(_, nics)| *nics), now).await;
     }
     if failed.is_empty() {
         return Ok(again);
     }
     failed.append(&mut again);
     Err(failed)
+}
+
+/// What fails here the sweep repeats.
+async fn remove_claims(manager: &Manager, ids: &[InstanceId], ports: bool, since: Timestamp) {
+    match manager.clients.remove_claims(ids, ports).await {
+        Ok(()) => claims_removed(manager, ids, since).await,
+        Err(problem) => {
+            tracing::warn!(%problem, instances = ids.len(), "disks and ports of deleted instances will be removed later");
+        }
+    }
 }
 
 struct Settled {
@@ -250,6 +261,7 @@ fn unit_of(work: &Work, row: Option<&InstanceRow>, verdict: &Verdict, now: Times
         (Verdict::Gone { events }, Some(row)) => {
             let mut unit = Unit::new()
                 .op(store::InstanceDelete { id, epoch: row.instance.epoch })
+                .op(claims_to_remove(id, now))
                 .op(keep_decision(id, now))
                 .op(release_claim(host_id, row.claim));
             leave_groups(&row.instance.spec, &mut unit);

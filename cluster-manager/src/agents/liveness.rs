@@ -12,12 +12,12 @@ use std::{sync::Arc, time::Duration};
 use store::Unit;
 
 const COMPARE_EVERY: Duration = Duration::from_millis(200);
-/// Rounds between two comparisons of the whole inventory with the rows.
+/// Rounds between two comparisons of a page of the inventory with the rows.
 const REFRESH_EVERY: u32 = 25;
 
 /// Compares until the shutdown.
 pub async fn liveness_loop(manager: Arc<Manager>) {
-    let mut rounds = 0_u32;
+    let (mut rounds, mut refreshed) = (0_u32, None);
     loop {
         tokio::select! {
             () = manager.lifetime.shutdown.cancelled() => return,
@@ -25,7 +25,7 @@ pub async fn liveness_loop(manager: Arc<Manager>) {
         }
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(REFRESH_EVERY) {
-            manager.refresh_hosts().await;
+            refreshed = manager.refresh_hosts(refreshed).await;
         }
         let mut connected = 0_u32;
         for (host_id, connection) in manager.agents.all() {

@@ -9,6 +9,7 @@ pub mod desired;
 pub mod ingest;
 pub mod liveness;
 pub mod register;
+mod restored;
 
 use crate::manager::Manager;
 use desired::HostInstances;
@@ -52,6 +53,7 @@ impl HostManager for Manager {
     }
 
     async fn connected(self: &Arc<Self>, stream: &Arc<HostStream>, hello: pb::Hello) -> Result<(), Problem> {
+        restored::lift_rows(self, stream, &hello.holdings).await?;
         register::review_holdings(self, stream, &hello.holdings).await?;
         // Instances that waited for this host say so no longer once they are reconciled.
         let ids = self.store.instance_list_of_host(stream.host_id).await;

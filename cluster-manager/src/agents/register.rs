@@ -159,6 +159,14 @@ pub async fn review_holdings(manager: &Manager, stream: &HostStream, holdings: &
     let rows: HashMap<InstanceId, Instance> = rows.into_iter().map(|r| (r.instance.id, r.instance)).collect();
     let mut unit = Unit::new();
     let now = Timestamp::now();
+    // Nothing can bring back what has no row: its tombstone has done its work.
+    let forgotten = held.iter().filter(|(id, holding)| holding.tombstone && !rows.contains_key(id));
+    stream.acknowledge(forgotten.map(|(id, _)| pb::ReportAck {
+        kind: pb::ObjectKind::Instance.into(),
+        id: id.to_string(),
+        forgotten: true,
+        ..pb::ReportAck::default()
+    }));
     for (id, holding) in &held {
         let row = rows.get(id);
         match review(stream.host_id, row, holding) {

@@ -7,13 +7,18 @@
 //! Some things are repaired rather than reported: disks and ports whose instance is proven gone, left by a crash between the deletion of
 //! its row and the calls to their owners; and ports of NICs that are proven to be detached, left by a crash before the call about them.
 
-use crate::manager::Manager;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use store::{Leak, ReadError};
+use crate::{manager::Manager, reconcile::plan::detached_ports};
+use domain::InstanceId;
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use store::{CommitError, DesiredRow, InstanceTodo, InstanceTodoRow, Leak, ReadError, Unit};
 
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_MAX: u32 = 1000;
-/// Sweeps between two that look for ports of detached NICs, which reads every instance that has NICs.
+/// Sweeps between two that look for ports of detached NICs.
 const NICS_EVERY: u32 = 6;
 
 /// What two reports, `apart` from each other, both name.
@@ -54,14 +59,14 @@ pub async fn leak_check_loop(manager: Arc<Manager>) {
     }
 }
 
-/// Repeats the calls that a crash interrupted.
+/// Takes up what a crash interrupted: all of it is kept as rows ([`InstanceTodo`]), so nothing has to be searched for.
 pub async fn removal_sweep_loop(manager: Arc<Manager>) {
     let mut round: u32 = 0;
     loop {
-        sweep_disks(&manager).await;
-        sweep_ports(&manager).await;
+        note("claims", sweep_claims(&manager).await);
+        note("lifted ports", sweep_lifted_ports(&manager).await);
         if round.is_multiple_of(NICS_EVERY) {
-            sweep_nics(&manager).await;
+            note("detached NICs", sweep_nics(&manager).await);
         }
         round = round.wrapping_add(1);
         tokio::select! {
@@ -71,41 +76,68 @@ pub async fn removal_sweep_loop(manager: Arc<Manager>) {
     }
 }
 
-async fn sweep_disks(manager: &Manager) {
-    match manager.store.instance_list_gone_with_disks(SWEEP_MAX).await {
-        Ok(ids) if ids.is_empty() => {}
-        Ok(ids) => match manager.clients.storage.remove(&ids).await {
-            Ok(()) => tracing::info!(instances = ids.len(), "disks of instances that are gone were removed"),
-            Err(problem) => tracing::warn!(%problem, "disks of instances that are gone can't be removed yet"),
-        },
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the disk sweep can't read the database now");
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error("the database can't be read")]
+    Read(#[source] ReadError),
+    #[error("what is done can't be noted")]
+    Commit(#[source] CommitError),
+}
+
+fn note(what: &'static str, swept: Result<(), SweepError>) {
+    if let Err(error) = swept {
+        tracing::warn!(what, error = &error as &dyn std::error::Error, "a sweep failed; the next one goes on");
+    }
+}
+
+/// Disks and ports of instances that are gone are removed.
+async fn sweep_claims(manager: &Manager) -> Result<(), SweepError> {
+    let todo = manager.store.instance_todo_list(InstanceTodo::RemoveClaims, None, SWEEP_MAX).await;
+    let todo = todo.map_err(SweepError::Read)?;
+    let ids: Vec<InstanceId> = todo.iter().map(|row| row.instance_id).collect();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    match manager.clients.remove_claims(&ids, true).await {
+        Ok(()) => {
+            tracing::debug!(instances = ids.len(), "disks and ports of instances that are gone are removed");
+            done(manager, todo.iter()).await
+        }
+        Err(problem) => {
+            tracing::warn!(%problem, "disks and ports of instances that are gone can't be removed yet");
+            Ok(())
         }
     }
 }
 
-async fn sweep_ports(manager: &Manager) {
-    match manager.store.instance_list_gone_with_ports(SWEEP_MAX).await {
-        Ok(ids) if ids.is_empty() => {}
-        Ok(ids) => match manager.clients.resource.remove(&ids).await {
-            Ok(()) => tracing::info!(instances = ids.len(), "ports of instances that are gone were removed"),
-            Err(problem) => tracing::warn!(%problem, "ports of instances that are gone can't be removed yet"),
-        },
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the port sweep can't read the database now");
-        }
-    }
+async fn done(manager: &Manager, todo: impl Iterator<Item = &InstanceTodoRow>) -> Result<(), SweepError> {
+    let mut unit = Unit::new();
+    unit.extend(todo.map(InstanceTodoRow::done));
+    manager.store.commit(unit).await.map_err(SweepError::Commit)
 }
 
-/// The reconciler knows what to do about them; nothing else would wake it.
-async fn sweep_nics(manager: &Manager) {
-    match manager.store.instance_list_with_left_ports(SWEEP_MAX).await {
-        Ok(ids) => manager.signal.wake(ids, None),
-        Err(error) => {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the sweep of detached NICs can't read the database now"
-            );
+/// Ports that were brought above what a host holds must be bound again; the resource-manager can't wake the reconciler.
+async fn sweep_lifted_ports(manager: &Manager) -> Result<(), SweepError> {
+    let ids = manager.store.instance_list_with_lifted_ports(SWEEP_MAX).await.map_err(SweepError::Read)?;
+    manager.signal.wake(ids, None);
+    Ok(())
+}
+
+/// The reconciler knows what to do about ports of NICs that are detached by now; nothing else would wake it.
+async fn sweep_nics(manager: &Manager) -> Result<(), SweepError> {
+    let mut after = None;
+    loop {
+        let todo = manager.store.instance_todo_list(InstanceTodo::RemovePorts, after, SWEEP_MAX).await;
+        let todo = todo.map_err(SweepError::Read)?;
+        let ids: Vec<InstanceId> = todo.iter().map(|row| row.instance_id).collect();
+        let rows = manager.store.desired_load_many(&ids).await.map_err(SweepError::Read)?;
+        let left = |row: &DesiredRow| !detached_ports(&row.instance.instance, &row.ports).is_empty();
+        let left: HashSet<InstanceId> = rows.iter().filter(|row| left(row)).map(|row| row.instance.id).collect();
+        done(manager, todo.iter().filter(|row| !left.contains(&row.instance_id))).await?;
+        manager.signal.wake(left, None);
+        after = ids.last().copied().filter(|_| ids.len() == SWEEP_MAX as usize);
+        if after.is_none() {
+            return Ok(());
         }
     }
 }

@@ -36,15 +36,33 @@ pub async fn preemption_loop(manager: Arc<Manager>) {
             let manager = Arc::clone(&manager);
             let tasks = manager.lifetime.tasks.clone();
             tasks.spawn(async move {
+                let mut unfinished = Unfinished { manager: &manager, id, ended: false };
                 match preempt(&manager, id).await {
-                    Ok(()) => metrics::counter!("iaas_preemptions_total").increment(1),
-                    Err(problem) => {
-                        manager.inventory().set_being_preempted(&[id], false);
-                        tracing::warn!(instance_id = %id, %problem, "an instance can't be preempted now");
+                    Ok(()) => {
+                        unfinished.ended = true;
+                        metrics::counter!("iaas_preemptions_total").increment(1);
                     }
+                    Err(problem) => tracing::warn!(instance_id = %id, %problem, "an instance can't be preempted now"),
                 }
-                manager.placement.preemptions.finish(id);
             });
+        }
+    }
+}
+
+/// A preemption that is on its way. However it ends, also by a panic, the instance can be preempted by another request.
+struct Unfinished<'a> {
+    manager: &'a Manager,
+    id: InstanceId,
+    /// The instance is being deleted, or is gone.
+    ended: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        // It leaves the queue before it counts as preemptible again: a create that chooses it in between must find that it is taken up.
+        self.manager.placement.preemptions.finish(self.id);
+        if !self.ended {
+            self.manager.inventory().set_being_preempted(&[self.id], false);
         }
     }
 }

@@ -214,6 +214,10 @@ fn render(context: &CallContext, decided: &Decided<'_>) -> (Unit, QuotaAmounts) 
     if let Some(host_id) = next.host_id {
         unit.push(store::HostRevision { host_id });
     }
+    if matches!(change, Change::DetachNic { .. }) {
+        let todo = store::InstanceTodo::RemovePorts;
+        unit.push(store::InstanceTodoPut { todo, instance_id: next.id, created_at: now });
+    }
     if let Some(ClaimChange { host_id, more, less, .. }) = claim_change {
         if *more != Size::default() {
             unit.push(take_claim(&Placed::of(*host_id, *more)));

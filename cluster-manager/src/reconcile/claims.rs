@@ -21,7 +21,7 @@ use domain::{
     problem::Retry,
 };
 use std::collections::HashSet;
-use store::DiskState;
+use store::{DiskState, Unit};
 
 /// Which of the claims a step is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +127,7 @@ fn port_reservations(target: &PassTarget, standing: &HashSet<PortId>) -> Vec<Por
 
 /// Binds disks and ports to their instances' hosts and epochs.
 pub(super) async fn bind(
-    clients: &Clients,
+    manager: &Manager,
     targets: Vec<(PassTarget, Which)>,
     next: &mut Vec<PassTarget>,
     outcomes: &mut Outcomes,
@@ -135,6 +135,7 @@ pub(super) async fn bind(
     if targets.is_empty() {
         return;
     }
+    let clients = &manager.clients;
     let disks: Vec<DiskBinding> =
         targets.iter().filter(|(_, which)| which.disks).flat_map(|(t, _)| disk_bindings(t)).collect();
     let ports: Vec<Vec<PortBinding>> =
@@ -148,13 +149,50 @@ pub(super) async fn bind(
                 if let (true, Ok(expired)) = (which.disks, disks) {
                     target.disks_confirmed(expired);
                 }
+                let mut bound_again = false;
                 if let (true, Ok(bound)) = (which.ports, ports) {
+                    bound_again = target.row.ports.iter().any(|port| is_bound_again(port, bound));
                     ports_bound(&mut target, bound);
+                }
+                if bound_again && let Err(outcome) = raise_generation(manager, &mut target).await {
+                    outcomes.push(outcome);
+                    continue;
                 }
                 next.push(target);
             }
         }
     }
+}
+
+/// The port had been brought above what its host holds of it, and is bound under a new epoch now.
+fn is_bound_again(port: &Port, bound: &BoundPorts) -> bool {
+    let lifted = port.instance_epoch == 0 && port.host_id.is_some();
+    lifted && bound.epochs.get(&port.id).is_some_and(|epoch| *epoch > port.epoch)
+}
+
+/// Its host has the instance in this generation already, with the old epochs of its ports: only another generation brings the new ones.
+async fn raise_generation(manager: &Manager, target: &mut PassTarget) -> Result<(), (InstanceId, PassOutcome)> {
+    let instance = &mut target.row.instance.instance;
+    let (id, now) = (instance.id, Timestamp::now());
+    let deadline_at = instance.status.deadline_at.or(Some(now.plus_secs(manager.config.deadlines.settle_secs)));
+    let mut unit = Unit::new().op(store::InstanceLift {
+        id,
+        expected_generation: instance.generation,
+        generation: instance.generation + 1,
+        epoch: instance.epoch,
+        spec: instance.spec.clone(),
+        step: instance.status.step.clone(),
+        deadline_at,
+        at: now,
+    });
+    unit.extend(instance.host_id.map(|host_id| store::HostRevision { host_id }));
+    manager.store.commit(unit).await.map_err(|error| (id, commit_outcome(&error)))?;
+    if let Some(host_id) = instance.host_id {
+        manager.inventory().raise_revision(host_id);
+    }
+    instance.generation += 1;
+    instance.status.deadline_at = deadline_at;
+    Ok(())
 }
 
 /// All go in one call; when that is refused, each instance's ports on their own: one that can't be bound keeps no other from its host.

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     agents::desired::{deliverable, render_desired},
-    instance::claim::release_claim,
+    instance::claim::{claims_removed, claims_to_remove, release_claim},
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
 };
@@ -50,7 +50,7 @@ pub(super) async fn take_round(
     let clients = &manager.clients;
     claims::reserve_disks(manager, round.reserve_disks, &mut next, outcomes).await;
     claims::reserve_ports(manager, round.reserve_ports, outcomes).await;
-    claims::bind(clients, round.bind, &mut next, outcomes).await;
+    claims::bind(manager, round.bind, &mut next, outcomes).await;
     for (target, disk_id, size_gib, generation) in round.resize_disk {
         match claims::resize_disk(clients, target, disk_id, size_gib, generation).await {
             Ok(target) => next.push(target),
@@ -179,6 +179,7 @@ async fn remove_row(manager: &Manager, target: &PassTarget, now: Timestamp) -> P
     let data = serde_json::json!({ "from": instance.status.state.as_str(), "to": "deleted" });
     let mut unit = Unit::new()
         .op(store::InstanceDelete { id: instance.id, epoch: instance.epoch })
+        .op(claims_to_remove(instance.id, now))
         .op(keep_decision(instance.id, now))
         .op(store::EventInsert(event(instance, "deleted", format!("{} is deleted", instance.name), data, now)));
     leave_groups(&instance.spec, &mut unit);
@@ -199,7 +200,10 @@ async fn remove_row(manager: &Manager, target: &PassTarget, now: Timestamp) -> P
     drop(releasing);
     // If this fails, the sweep repeats it.
     match manager.clients.remove_claims(&[instance.id], !target.row.ports.is_empty()).await {
-        Ok(()) => PassOutcome::Settled,
+        Ok(()) => {
+            claims_removed(manager, &[target.id()], now).await;
+            PassOutcome::Settled
+        }
         Err(problem) => target.failed("removing its disks and ports", &problem).1,
     }
 }

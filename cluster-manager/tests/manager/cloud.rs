@@ -85,8 +85,10 @@ impl Process {
         let (listener, token, store) = (board.listener(), shutdown.clone(), database.config.clone());
         let ended = runtime.spawn(async move {
             let store = Store::open(&store).await?;
-            let deps = Deps { store, listener, storage, resource, admission: None };
-            cluster_manager::serve(config, deps, token).await
+            let deps = Deps { store: store.clone(), listener, storage, resource, admission: None };
+            let served = cluster_manager::serve(config, deps, token).await;
+            store.close().await;
+            served
         });
         Self { runtime, shutdown, ended }
     }
@@ -104,6 +106,18 @@ impl Process {
     }
 }
 
+/// What every test finds in the database.
+struct Seeded {
+    project_id: ProjectId,
+    image_id: ImageId,
+    kernel_id: ImageId,
+}
+
+pub struct Backup {
+    file: Vec<u8>,
+    log: Vec<u8>,
+}
+
 pub struct Cloud {
     pub store: Store,
     pub project_id: ProjectId,
@@ -119,6 +133,8 @@ pub struct Cloud {
     storage_target: GrpcTarget,
     resource_target: GrpcTarget,
     resources: ResourceManagerClient<Channel>,
+    /// Where network-agents connect.
+    pub resource_channel: Channel,
     deaths: Mutex<mpsc::UnboundedReceiver<()>>,
     process: Mutex<Option<Process>>,
     shutdown: CancellationToken,
@@ -160,14 +176,26 @@ impl Cloud {
     }
 
     async fn on(database: TestDatabase, config: Config) -> Self {
+        let seeded = Seeded { project_id: ProjectId::new(), image_id: ImageId::new(), kernel_id: ImageId::new() };
+        let store = database.open().await;
+        seed(&store, seeded.project_id, seeded.image_id, seeded.kernel_id).await;
+        store.close().await;
+        Self::assemble(database, config, seeded, (Switchboard::new(), World::default())).await
+    }
+
+    /// All services on a database that has been seeded; hosts reach them by `board`.
+    async fn assemble(
+        database: TestDatabase,
+        config: Config,
+        seeded: Seeded,
+        (board, world): (Switchboard, World),
+    ) -> Self {
         // A failing test shows its log with RUST_LOG=debug.
         let level = std::env::var("RUST_LOG").ok().and_then(|level| level.parse::<tracing::Level>().ok());
         let level = level.unwrap_or(tracing::Level::ERROR);
         let _ = tracing_subscriber::fmt().with_max_level(level).with_test_writer().try_init();
         let store = database.open().await;
-        let (project_id, image_id, kernel_id) = (ProjectId::new(), ImageId::new(), ImageId::new());
-        seed(&store, project_id, image_id, kernel_id).await;
-
+        let Seeded { project_id, image_id, kernel_id } = seeded;
         let shutdown = CancellationToken::new();
         let objects = tempfile::tempdir().expect("a temporary directory");
         let (real_listener, real_target) = transport::in_process();
@@ -190,12 +218,12 @@ impl Cloud {
         let (listener, resource_target) = transport::in_process();
         let channel = real_target.channel().expect("a channel");
         let resources = ResourceManagerClient::new(channel.clone());
+        let resource_channel = channel.clone();
         let resource_proxy = resource_proxy::Proxy::new(channel, storage_plan.clone(), died);
         let router = tonic::transport::Server::builder().add_service(ResourceManagerServer::new(resource_proxy));
         let token = shutdown.clone();
         let resource_proxy = tokio::spawn(async move { Ok(transport::serve(router, listener, token).await?) });
 
-        let board = Switchboard::new();
         let process =
             Process::start(config.clone(), &database, &board, storage_target.clone(), resource_target.clone());
         let client = ClusterManagerClient::new(board.target.channel().expect("a channel"));
@@ -204,7 +232,7 @@ impl Cloud {
             project_id,
             image_id,
             kernel_id,
-            world: World::default(),
+            world,
             storage_plan,
             board,
             config,
@@ -212,6 +240,7 @@ impl Cloud {
             storage_target,
             resource_target,
             resources,
+            resource_channel,
             deaths: Mutex::new(deaths),
             process: Mutex::new(Some(process)),
             shutdown,
@@ -219,6 +248,36 @@ impl Cloud {
             _objects: objects,
             database,
         }
+    }
+
+    /// A copy of the (SQLite) database as it is now, while nothing changes it: the file and its log.
+    pub fn back_up(&self) -> Backup {
+        let path = self.database.path();
+        let read = |suffix: &str| std::fs::read(format!("{}{suffix}", path.display())).unwrap_or_default();
+        Backup { file: read(""), log: read("-wal") }
+    }
+
+    /// All managers end; the database is put back, and they start on it. Hosts go on meanwhile.
+    pub async fn put_back(self, backup: Backup) -> Self {
+        let seeded = Seeded { project_id: self.project_id, image_id: self.image_id, kernel_id: self.kernel_id };
+        self.board.unplug();
+        if let Some(process) = self.process.lock().await.take() {
+            process.stop().await;
+        }
+        self.shutdown.cancel();
+        for ended in self.services_ended {
+            ended.await.expect("no panic").expect("it ends clean");
+        }
+        self.store.close().await;
+        let path = self.database.path();
+        let write = |suffix: &str, bytes: &[u8]| {
+            std::fs::write(format!("{}{suffix}", path.display()), bytes).expect("writable");
+        };
+        write("", &backup.file);
+        write("-wal", &backup.log);
+        // It belongs to the log that was there.
+        let _ = std::fs::remove_file(format!("{}-shm", path.display()));
+        Self::assemble(self.database, self.config, seeded, (self.board, self.world)).await
     }
 
     /// What the database is, for messages.

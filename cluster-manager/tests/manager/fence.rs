@@ -52,7 +52,7 @@ impl ManualAgent {
         }
     }
 
-    async fn desired(&mut self, id: InstanceId) -> (pb::DesiredObject, DesiredInstance) {
+    async fn object(&mut self, id: InstanceId) -> pb::DesiredObject {
         let object = self.next(|message| {
             let objects = match message {
                 Down::Snapshot(snapshot) => snapshot.objects,
@@ -61,7 +61,11 @@ impl ManualAgent {
             };
             objects.into_iter().find(|object| object.id == id.to_string())
         });
-        let object = object.await;
+        object.await
+    }
+
+    async fn desired(&mut self, id: InstanceId) -> (pb::DesiredObject, DesiredInstance) {
+        let object = self.object(id).await;
         let Some(Object::Instance(instance)) = object.object.clone() else { panic!("an instance: {object:?}") };
         (object, *instance)
     }
@@ -119,8 +123,8 @@ async fn only_newer_reports_of_the_holder_are_stored() {
             (S::Error, "its host reports that it no longer has it")
         );
         cloud.delete(id).await;
-        let (object, instance) = agent.desired(id).await;
-        assert!(object.generation == 2 && object.deleted && instance.spec.is_some_and(|s| s.deleted));
+        let object = agent.object(id).await;
+        assert!(object.generation == 2 && object.deleted && object.object.is_none(), "nothing but id and version");
         agent.reports(id, fence(0, 2, 2, 3), InstanceState::Deleted, true).await;
         agent.reports(id, fence(1, 2, 2, 4), InstanceState::Running, true).await;
         assert_eq!(cloud.fetch(id).await.status.state, S::Deleting, "a deletion only ends");
@@ -229,8 +233,12 @@ async fn a_host_that_holds_an_epoch_its_instance_has_left_gets_a_tombstone() {
         }],
     )
     .await;
-    let (object, _) = agent.desired(id).await;
-    assert_eq!((object.epoch, object.deleted), (1, true), "the old epoch gets a tombstone");
+    let object = agent.object(id).await;
+    assert_eq!(
+        (object.epoch, object.deleted, object.object.is_none()),
+        (1, true, true),
+        "the old epoch gets a tombstone"
+    );
     let fence = ReportFence { epoch: 1, generation: object.generation, start: 5, counter: 1 };
     agent.reports(id, fence, InstanceState::Deleted, true).await;
     assert_eq!(cloud.fetch(id).await.instance.host_id, Some(new.id()), "and its report ends nothing here");

@@ -1,6 +1,7 @@
 //! The cluster-manager as it runs: a real store, the real storage-manager, both over real gRPC, and simulated hosts. Every test makes a
 //! cloud of its own, on SQLite, and again on PostgreSQL where one is given.
 
+mod backup;
 mod capacity_hold;
 mod cloud;
 mod console;

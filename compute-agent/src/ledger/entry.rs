@@ -31,6 +31,9 @@ pub struct Desired {
     pub numa_node: Option<u32>,
     /// The request that led to this version, for logs.
     pub request_id: String,
+    /// The manager's digest of this version, which is told to it again.
+    #[serde(default)]
+    pub digest: u64,
 }
 
 impl Desired {
@@ -57,6 +60,7 @@ impl Desired {
             image,
             numa_node: None,
             request_id,
+            digest: 0,
         }
     }
 

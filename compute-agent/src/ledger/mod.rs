@@ -34,12 +34,15 @@ use agent_kit::{
 use domain::{HostId, InstanceId, Timestamp};
 use parking_lot::{Mutex, MutexGuard};
 use std::{
-    collections::{BTreeMap, btree_map::Entry as MapEntry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry as MapEntry},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
 use tokio::sync::oneshot;
+
+/// Tombstones that are kept although no manager needs them any more.
+const RELEASED_KEPT: usize = 1000;
 
 /// A file that couldn't be understood and was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,11 +79,15 @@ struct State {
     slots: BTreeMap<InstanceId, Slot>,
     host: HostRecord,
     changes: u64,
+    /// Tombstones that no manager needs any more, by age.
+    released: BTreeSet<(Timestamp, InstanceId)>,
 }
 
 /// Files (name, bytes) that are to be durable together; of two with one name, the one handed in later wins.
 struct Job {
     files: Vec<(String, Vec<u8>)>,
+    /// Files that go. One that comes back after a power failure is only a tombstone more.
+    removed: Vec<String>,
     done: oneshot::Sender<Result<(), Arc<io::Error>>>,
 }
 
@@ -119,7 +126,10 @@ impl Ledger {
                 (held.instance_id(), Slot { durable: Some((0, Arc::clone(&held))), newest: (0, held) })
             })
             .collect();
-        Ok((Self { state: Mutex::new(State { slots, host, changes: 0 }), writer, dir }, quarantined))
+        Ok((
+            Self { state: Mutex::new(State { slots, host, changes: 0, released: BTreeSet::new() }), writer, dir },
+            quarantined,
+        ))
     }
 
     /// Everything a ledger holds, read without opening it for use (no start number is raised, no lock taken). Files that can't be
@@ -232,6 +242,24 @@ impl Ledger {
         self.settle(changed, written).await
     }
 
+    /// No manager has the instance any more, so nothing can bring it back: its tombstone may go. The newest stay for a while, as the proof
+    /// that what they name is gone, should the managers' database be restored from a backup.
+    pub fn release_tombstone(&self, instance_id: InstanceId) {
+        let removed = {
+            let mut state = self.lock();
+            let durable = state.slots.get(&instance_id).and_then(|slot| slot.durable.as_ref());
+            let Some((_, held)) = durable else { return };
+            let Held::Tombstone(tombstone) = &**held else { return };
+            let deleted_at = tombstone.deleted_at;
+            state.released.insert((deleted_at, instance_id));
+            state.take_oldest_released()
+        };
+        if !removed.is_empty() {
+            // Not waited for: it is tidied, not promised.
+            drop(self.submit_job(Vec::new(), removed.into_iter().map(file_name).collect()));
+        }
+    }
+
     fn submit(&self, changed: &[Change]) -> Option<Written> {
         let files: Vec<_> =
             changed.iter().map(|c| (file_name(c.held.instance_id()), record::encode(&c.held))).collect();
@@ -239,8 +267,12 @@ impl Ledger {
     }
 
     fn submit_files(&self, files: Vec<(String, Vec<u8>)>) -> Written {
+        self.submit_job(files, Vec::new())
+    }
+
+    fn submit_job(&self, files: Vec<(String, Vec<u8>)>, removed: Vec<String>) -> Written {
         let (done, written) = oneshot::channel();
-        self.writer.submit(Job { files, done });
+        self.writer.submit(Job { files, removed, done });
         written
     }
 
@@ -276,6 +308,22 @@ impl Ledger {
 }
 
 impl State {
+    /// Takes the oldest released tombstones out of the ledger, as long as there are more than are kept.
+    fn take_oldest_released(&mut self) -> Vec<InstanceId> {
+        let mut taken = Vec::new();
+        while self.released.len() > RELEASED_KEPT {
+            let Some((_, instance_id)) = self.released.pop_first() else { break };
+            // One that was given to this host anew is no tombstone any more.
+            if let Some(slot) = self.slots.get(&instance_id)
+                && matches!(*slot.newest.1, Held::Tombstone(_))
+            {
+                self.slots.remove(&instance_id);
+                taken.push(instance_id);
+            }
+        }
+        taken
+    }
+
     fn put(&mut self, held: Held) -> Change {
         self.changes += 1;
         let change = Change { number: self.changes, held: Arc::new(held) };
@@ -291,14 +339,19 @@ impl State {
 }
 
 fn write(dir: &Path, batch: Vec<Job>) {
-    let mut files = BTreeMap::new();
+    let (mut files, mut removed) = (BTreeMap::new(), Vec::new());
     let mut waiting = Vec::with_capacity(batch.len());
     for job in batch {
         files.extend(job.files);
+        removed.extend(job.removed);
         waiting.push(job.done);
     }
     let files: Vec<_> = files.into_iter().collect();
     let result = replace_all(dir, &files).map_err(Arc::new);
+    for name in removed.into_iter().filter(|name| files.iter().all(|(written, _)| written != name)) {
+        // What is left over is released again after the next start.
+        let _ = fs::remove_file(dir.join(name));
+    }
     for done in waiting {
         // Who no longer waits needn't know.
         let _ = done.send(result.clone());

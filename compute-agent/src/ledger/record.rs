@@ -119,6 +119,7 @@ pub(crate) mod tests {
                 spec,
                 numa_node: Some(1),
                 request_id: "req-1".into(),
+                digest: 0,
             },
             done: Done {
                 process: Some(Running {

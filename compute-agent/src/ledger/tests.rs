@@ -133,3 +133,32 @@ fn a_new_ledger_takes_the_given_identity_and_an_old_one_refuses_another() {
     let (ledger, _) = Ledger::open(dir.path(), None).expect("opened");
     assert_eq!((ledger.host_id(), ledger.host().start), (one, 2), "a refusal counts no start");
 }
+
+#[tokio::test]
+async fn tombstones_that_no_manager_needs_go_but_for_the_newest() {
+    let dir = tempfile::tempdir().expect("dir");
+    let ledger = open(dir.path());
+    let many = RELEASED_KEPT + 20;
+    let deletion = |n: usize| {
+        let id = InstanceId(uuid::Uuid::from_u128(n as u128 + 1));
+        Desired::deletion(id, Version { epoch: 1, generation: 2 }, String::new())
+    };
+    let deletions: Vec<Desired> = (0..many).map(deletion).collect();
+    ledger.accept(deletions.clone(), 1).await.expect("accepted");
+    for deleted in &deletions {
+        ledger.set_tombstone(deleted.instance_id, deleted.version).await.expect("written");
+    }
+    // One that lives is never released, whatever a manager says; nor is one that the manager may still name.
+    let live = desired(1, 1, false);
+    ledger.accept(vec![live.clone()], 2).await.expect("accepted");
+    ledger.release_tombstone(live.instance_id);
+    assert_eq!(ledger.all().len(), many + 1);
+    for deleted in deletions.iter().chain(&deletions) {
+        ledger.release_tombstone(deleted.instance_id);
+    }
+    assert_eq!(ledger.all().len(), RELEASED_KEPT + 1);
+    drop(ledger);
+    let ledger = open(dir.path());
+    assert_eq!(ledger.all().len(), RELEASED_KEPT + 1, "their files went too");
+    assert!(matches!(ledger.held(live.instance_id).as_deref(), Some(Held::Live(_))));
+}

@@ -7,7 +7,7 @@ use crate::{
         cpuset::parse_cpulist,
         facts::{self, CpuFacts, HostFacts},
     },
-    ledger::{Held, Version},
+    ledger::{Desired, Held, Version},
     qemu::{
         argv::{Accel, TCG_CPU, TCG_CPU_VENDOR},
         overhead::overhead_mib,
@@ -156,7 +156,17 @@ fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {
         epoch,
         generation,
         tombstone,
-        acquired_epoch: 0,
+        ..pb::Holding::default()
+    };
+    let in_ledger = |held: &Held| {
+        let plain = holding(held.instance_id(), held.version(), matches!(held, Held::Tombstone(_)));
+        match held {
+            Held::Live(entry) => {
+                let Desired { digest, spec, .. } = &entry.desired;
+                pb::Holding { digest: *digest, root_seq: spec.root_seq, boot_seq: spec.boot_seq, ..plain }
+            }
+            Held::Tombstone(_) => plain,
+        }
     };
     let held = context.ledger.all();
     // An orphan that the manager has given to this host meanwhile is none any more; one that runs is no tombstone, whatever is held.
@@ -164,7 +174,7 @@ fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {
     let orphans: Vec<&Orphan> = orphans.iter().filter(|orphan| !live(orphan.instance_id)).collect();
     let known = held.iter().filter(|h| !orphans.iter().any(|o| o.runs && o.instance_id == h.instance_id()));
     known
-        .map(|h| holding(h.instance_id(), h.version(), matches!(**h, Held::Tombstone(_))))
+        .map(|h| in_ledger(h))
         .chain(
             orphans
                 .iter()

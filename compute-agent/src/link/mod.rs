@@ -61,6 +61,10 @@ impl Agent for ComputeAgent {
         &self.context.outbox
     }
 
+    fn forgotten(&self, instance_id: InstanceId) {
+        self.context.ledger.release_tombstone(instance_id);
+    }
+
     fn key_of(kind: i32, id: &str) -> Option<InstanceId> {
         if kind == i32::from(pb::ObjectKind::Instance) { id.parse().ok() } else { None }
     }

@@ -70,6 +70,7 @@ pub fn desired_from_pb(object: pb::DesiredObject) -> Result<Desired, InvalidMess
             parts: image.parts.into_iter().map(part).collect::<Result<_, _>>()?,
         },
         request_id: object.request_id,
+        digest: object.digest,
     })
 }
 
@@ -147,6 +148,7 @@ mod tests {
             generation: 3,
             deleted: false,
             request_id: "r".into(),
+            digest: 8,
             object: Some(Object::Instance(Box::new(instance))),
         }
     }
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn a_command_is_understood_whole_or_says_what_is_wrong() {
         let desired = desired_from_pb(message()).expect("understood");
-        assert_eq!(desired.version, Version { epoch: 2, generation: 3 });
+        assert_eq!((desired.version, desired.digest), (Version { epoch: 2, generation: 3 }, 8));
         assert_eq!((desired.nics.len(), desired.nics[0].epoch, desired.numa_node), (1, 4, Some(1)));
         assert!(desired.disks[0].is_root() && desired.image.part(ImagePartKind::Disk).is_some());
         let mut diskless = message();

@@ -34,8 +34,18 @@ use crate::{
 use context::Received;
 use domain::InstanceId;
 use parking_lot::Mutex;
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use service_kit::backoff::Backoff;
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// The pause before a task that panicked begins again.
+const PANIC_PAUSE_FIRST: Duration = Duration::from_secs(1);
+const PANIC_PAUSE_LAST: Duration = Duration::from_secs(60);
 
 /// The tasks by instance.
 pub struct Reconciler {
@@ -94,18 +104,71 @@ impl Reconciler {
         }
         let waker = Arc::new(Notify::new());
         wakers.insert(instance_id, Arc::clone(&waker));
-        let task = Task::new(Arc::clone(&self.context), instance_id, waker);
         let (context, wakers) = (Arc::clone(&self.context), Arc::clone(&self.wakers));
-        self.context.tasks.spawn(task::reconcile(task, move || {
-            // This holds the lock that `wake` takes, so an instance that is given to the host again in the meantime finds either this task
-            // or none.
-            let mut wakers = wakers.lock();
-            let gone = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
-            if gone {
-                wakers.remove(&instance_id);
-                context.received.lock().remove(&instance_id);
+        let begin = move || {
+            let task = Task::new(Arc::clone(&context), instance_id, Arc::clone(&waker));
+            let (context, wakers) = (Arc::clone(&context), Arc::clone(&wakers));
+            task::reconcile(task, move || {
+                // This holds the lock that `wake` takes, so an instance that is given to the host again in the meantime finds either this
+                // task or none.
+                let mut wakers = wakers.lock();
+                let gone = !matches!(context.ledger.held(instance_id).as_deref(), Some(Held::Live(_)));
+                if gone {
+                    wakers.remove(&instance_id);
+                    context.received.lock().remove(&instance_id);
+                }
+                gone
+            })
+        };
+        self.context.tasks.spawn(begin_again_after_panics(
+            instance_id,
+            self.context.shutdown.clone(),
+            Backoff::new(PANIC_PAUSE_FIRST, PANIC_PAUSE_LAST),
+            begin,
+        ));
+    }
+}
+
+/// Runs the instance's task until it ends by itself. One that panics is begun again after a pause: it knows nothing but the id, so the
+/// next one observes and goes on, and what panics again and again takes no other instance with it.
+async fn begin_again_after_panics<F: Future<Output = ()> + Send + 'static>(
+    instance_id: InstanceId,
+    shutdown: CancellationToken,
+    mut backoff: Backoff,
+    begin: impl Fn() -> F,
+) {
+    while let Err(error) = tokio::spawn(begin()).await {
+        metrics::counter!("iaas_instance_task_panics_total").increment(1);
+        tracing::error!(%instance_id, %error, "the task that keeps an instance as desired died; another begins");
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(backoff.next_delay()) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test]
+    async fn a_task_that_panics_is_begun_again_until_it_ends_or_the_agent_does() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let task = |panics: u32| {
+            let begun = Arc::clone(&begun);
+            move || {
+                let count = begun.fetch_add(1, Ordering::Relaxed) + 1;
+                async move { assert!(count > panics, "a defect") }
             }
-            gone
-        }));
+        };
+        let soon = || Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+        begin_again_after_panics(InstanceId::new(), CancellationToken::new(), soon(), task(3)).await;
+        assert_eq!(begun.load(Ordering::Relaxed), 4);
+        begun.store(0, Ordering::Relaxed);
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        begin_again_after_panics(InstanceId::new(), shutdown, soon(), task(u32::MAX)).await;
+        assert_eq!(begun.load(Ordering::Relaxed), 1, "nothing begins when the agent ends");
     }
 }

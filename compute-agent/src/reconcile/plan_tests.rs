@@ -41,6 +41,7 @@ fn entry(disk: bool) -> Entry {
             nics: vec![],
             disks: disk.then(root).into_iter().collect(),
             request_id: String::new(),
+            digest: 0,
             numa_node: None,
         },
         done: Done::default(),

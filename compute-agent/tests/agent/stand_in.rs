@@ -111,6 +111,7 @@ impl From<Desired> for sync::DesiredObject {
             generation,
             deleted: instance.spec.as_ref().is_some_and(|spec| spec.deleted),
             request_id: "test".into(),
+            digest: 0,
             object: Some(sync::desired_object::Object::Instance(Box::new(instance))),
         }
     }

@@ -58,6 +58,8 @@ pub trait Agent: Send + Sync + 'static {
     /// Of the ledger.
     fn host(&self) -> HostRecord;
     fn outbox(&self) -> &Outbox<Self::Observation>;
+    /// The manager has no such object any more, so a tombstone of it has done its work.
+    fn forgotten(&self, _key: <Self::Observation as Observation>::Key) {}
     fn key_of(kind: i32, id: &str) -> Option<<Self::Observation as Observation>::Key>;
     /// Start and counter are the session's.
     fn report(&self, observation: Self::Observation) -> pb::Report;
@@ -265,6 +267,11 @@ impl<A: Agent> Session<'_, A> {
                 self.registered = true;
             }
             Some(Down::ReportAck(ack)) => {
+                if ack.forgotten
+                    && let Some(key) = A::key_of(ack.kind, &ack.id)
+                {
+                    self.agent.forgotten(key);
+                }
                 // An acknowledgement of an earlier start's report is about another life.
                 if ack.start == self.agent.host().start
                     && let Some(key) = A::key_of(ack.kind, &ack.id)

@@ -171,6 +171,18 @@ impl SimHost {
         alive.map(|(id, e)| (*id, (e.desired.epoch, e.desired.generation))).collect()
     }
 
+    /// Whether the manager said that it needs no tombstone of the instance.
+    #[must_use]
+    pub fn forgotten(&self, id: InstanceId) -> bool {
+        self.shared.ledger().forgotten.contains(&id)
+    }
+
+    /// What the ledger holds of an instance, as it was delivered last.
+    #[must_use]
+    pub fn desired(&self, id: InstanceId) -> Option<pb::DesiredObject> {
+        self.shared.ledger().entries.get(&id).map(|entry| entry.desired.clone())
+    }
+
     /// The size that a delivered disk of the instance has, GiB.
     #[must_use]
     pub fn disk_gib(&self, id: InstanceId) -> Option<u64> {

@@ -8,7 +8,7 @@ use proto::{
     cluster::v1::{self as cluster, InstanceState, OnCrash, Power as DesiredPower},
     sync::v1::{self as pb, desired_object::Object, report::Observation},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Power {
@@ -49,6 +49,8 @@ pub(crate) struct Ledger {
     pub revision: i64,
     pub entries: BTreeMap<InstanceId, Entry>,
     pub machines: BTreeMap<InstanceId, Machine>,
+    /// What the manager said it needs no tombstone of. The tombstones stay, as the newest do on a real host.
+    pub forgotten: BTreeSet<InstanceId>,
 }
 
 /// Whether a command is taken.
@@ -161,6 +163,9 @@ impl Ledger {
                 generation: entry.desired.generation,
                 tombstone: entry.tombstone,
                 acquired_epoch: 0,
+                digest: entry.desired.digest,
+                root_seq: entry.built_seq,
+                boot_seq: entry.booted_seq,
             })
             .collect()
     }

@@ -228,6 +228,11 @@ impl Process {
                 }
             }
             Some(Down::ReportAck(ack)) => {
+                if ack.forgotten
+                    && let Ok(id) = ack.id.parse()
+                {
+                    self.shared.ledger().forgotten.insert(id);
+                }
                 if let Ok(id) = ack.id.parse::<InstanceId>()
                     && let Some(sent) = self.outbox.get(&id)
                     && (sent.report.start, sent.report.counter) <= (ack.start, ack.counter)

@@ -100,6 +100,14 @@ impl Store {
         Ok((oldest, newest))
     }
 
+    /// The last events of an object, the oldest first. The object may be gone.
+    pub async fn event_last_of_object(&self, object_id: &str, limit: u32) -> Result<Vec<Event>, ReadError> {
+        let sql = "WHERE object_id = $1 ORDER BY id DESC LIMIT $2";
+        let mut events: Vec<Event> = self.pool().list(sql, [object_id.into(), limit.into()]).await?;
+        events.reverse();
+        Ok(events)
+    }
+
     /// An object's timeline, the oldest first. The object may be gone.
     pub async fn event_of_object(&self, object_id: &str, after: i64, limit: u32) -> Result<Vec<Event>, ReadError> {
         let sql = "WHERE object_id = $1 AND id > $2 ORDER BY id LIMIT $3";

@@ -141,6 +141,25 @@ op! {
 }
 
 op! {
+    /// The row goes above what its host holds: the database was restored from a backup. The state stays until the host reports.
+    InstanceLift {
+        id: InstanceId,
+        expected_generation: i64,
+        generation: i64,
+        epoch: i64,
+        spec: InstanceSpec,
+        step: String,
+        deadline_at: Option<Timestamp>,
+        at: Timestamp,
+    }
+    on instance, Change by (id), guard InstanceGeneration:
+    "UPDATE instance SET generation = r.generation, epoch = r.epoch, spec = r.spec, step = r.step, reason = '',
+        deadline_at = r.deadline_at, updated_at = r.at
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation
+     AND instance.generation < r.generation AND instance.epoch <= r.epoch"
+}
+
+op! {
     /// The row goes, once: its claim is given back in the same unit.
     InstanceDelete { id: InstanceId, epoch: i64 }
     on instance, Change by (id), guard InstanceEpoch:

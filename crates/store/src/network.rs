@@ -91,7 +91,7 @@ record! { Network, of network { id, project_id, name, description, vni, mtu, gen
 record! { Subnet, of subnet { id, project_id, network_id, name, spec, dhcp, generation, created_at } }
 
 row! {
-    struct ProjectIdRow { id: ProjectId }
+    struct DefaultRow { id: ProjectId, made: i64 }
 }
 
 impl Store {
@@ -145,11 +145,16 @@ impl Store {
         self.pool().list("ORDER BY id", []).await
     }
 
-    /// Projects that haven't got their defaults yet, the oldest first.
-    pub async fn project_without_network_default(&self, limit: u32) -> Result<Vec<ProjectId>, ReadError> {
-        let sql = "SELECT id FROM project WHERE NOT EXISTS (SELECT 1 FROM project_network_default AS d
-            WHERE d.project_id = project.id) ORDER BY id LIMIT $1";
-        let rows: Vec<ProjectIdRow> = self.pool().fetch_all(sql, [limit.into()]).await?;
-        Ok(rows.into_iter().map(|row| row.id).collect())
+    /// A page of projects, by id: for each whether it got its defaults.
+    pub async fn project_network_default_list(
+        &self,
+        after: Option<ProjectId>,
+        limit: u32,
+    ) -> Result<Vec<(ProjectId, bool)>, ReadError> {
+        let sql = "SELECT p.id, (SELECT count(*) FROM project_network_default AS d WHERE d.project_id = p.id) AS made
+            FROM project AS p WHERE p.id > $1 ORDER BY p.id LIMIT $2";
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let rows: Vec<DefaultRow> = self.pool().fetch_all(sql, [after.into(), limit.into()]).await?;
+        Ok(rows.into_iter().map(|row| (row.id, row.made > 0)).collect())
     }
 }

@@ -44,6 +44,13 @@ row! {
 }
 
 impl Store {
+    /// Those whose host isn't part of the fleet (any more, or yet).
+    pub async fn network_host_without_host(&self) -> Result<Vec<HostId>, ReadError> {
+        let sql = "WHERE NOT EXISTS (SELECT 1 FROM host WHERE host.id = network_host.host_id) ORDER BY host_id";
+        let rows: Vec<NetworkHostRow> = self.pool().list(sql, []).await?;
+        Ok(rows.into_iter().map(|row| row.host_id).collect())
+    }
+
     pub async fn network_host_load_all(&self) -> Result<Vec<NetworkHostRow>, ReadError> {
         self.pool().list("ORDER BY host_id", []).await
     }

@@ -105,6 +105,15 @@ op! {
 }
 
 op! {
+    /// The port goes above what a host holds of it: the database was restored from a backup. One that is bound is to be bound again, which its
+    /// instance epoch of 0 says. Raises the generation.
+    PortLift { id: PortId, expected_generation: i64, epoch: i64 }
+    on port, Change by (id), guard PortState:
+    "UPDATE port SET epoch = r.epoch, instance_epoch = 0, generation = r.expected_generation + 1
+     FROM {rows} WHERE port.id = r.id AND port.generation = r.expected_generation AND port.epoch < r.epoch"
+}
+
+op! {
     /// Made with its instance, whose deletion was accepted. Not releasing already. Raises the generation.
     PortRelease { id: PortId, expected_generation: i64 }
     on port, Change by (id), guard PortState:
@@ -165,6 +174,10 @@ row! {
         generation: i64,
         created_at: Timestamp,
     }
+}
+
+row! {
+    struct OwnerRow { id: InstanceId }
 }
 
 row! {
@@ -302,11 +315,17 @@ impl Store {
         self.ports(rows).await
     }
 
-    /// Bound or releasing, and their instance is gone: instances' rows go only when a host proved that they ended, so nobody has these.
-    pub async fn port_list_without_instance(&self, limit: u32) -> Result<Vec<Port>, ReadError> {
-        let sql = "WHERE instance_id IS NOT NULL AND expires_at IS NULL
-             AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = port.instance_id) ORDER BY id LIMIT $1";
-        let rows = self.pool().list(sql, [limit.into()]).await?;
+    /// Instances whose ports were lifted ([`PortLift`]) and must be bound again.
+    pub async fn instance_list_with_lifted_ports(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
+        let sql = "SELECT DISTINCT instance_id AS id FROM port WHERE instance_epoch = 0 AND host_id IS NOT NULL
+            AND instance_id IS NOT NULL ORDER BY instance_id LIMIT $1";
+        let rows: Vec<OwnerRow> = self.pool().fetch_all(sql, [limit.into()]).await?;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// All ports, a page of them by id, for sweeps that take one page at a time.
+    pub async fn port_list_all(&self, page: Page) -> Result<Vec<Port>, ReadError> {
+        let rows = self.pool().page(None, page).await?;
         self.ports(rows).await
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{Store, StoreConfig};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, postgres::PgConnectOptions};
-use std::{str::FromStr, time::Duration};
+use std::{path::PathBuf, str::FromStr, time::Duration};
 use tempfile::TempDir;
 
 /// Names the server; `./deploy/test` sets it.
@@ -73,6 +73,12 @@ impl TestDatabase {
     #[must_use]
     pub fn on_postgres(&self) -> bool {
         self.postgres.is_some()
+    }
+
+    /// The file of a SQLite database.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(self.config.url.strip_prefix("sqlite://").expect("a SQLite database"))
     }
 
     pub async fn open(&self) -> Store {

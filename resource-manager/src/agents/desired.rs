@@ -70,7 +70,14 @@ impl DesiredState<Manager> for HostObjects {
         for object in objects.iter_mut() {
             object.generation = number;
         }
-        self.sent.extend(self.collected.drain(..objects.len().min(self.collected.len())));
+        for (key, sent) in self.collected.drain(..objects.len().min(self.collected.len())) {
+            // Of what ended nothing need be remembered: a stream that breaks begins from what the agent holds.
+            if sent.tombstone {
+                self.sent.remove(&key);
+            } else {
+                self.sent.insert(key, sent);
+            }
+        }
         Ok(number)
     }
 }

@@ -17,6 +17,7 @@ mod desired;
 pub mod ingest;
 mod metadata;
 mod number;
+mod restored;
 #[cfg(test)]
 mod tests;
 
@@ -105,6 +106,7 @@ impl HostManager for Manager {
             tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be registered");
             Problem::unavailable("the database doesn't answer now")
         })?;
+        restored::lift_ports(self, host_id, &hello.holdings).await?;
         self.apply_committed([RowChange::Host(numbers.row().clone())]);
         Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent)))
     }

@@ -152,8 +152,7 @@ async fn a_host_gets_what_changes_and_what_ends_and_all_again_after_a_restart() 
         id,
         epoch: 0,
         generation: back.revision,
-        tombstone: false,
-        acquired_epoch: 0,
+        ..pb::Holding::default()
     };
     let holdings = vec![held(Network, network_id(1).to_string()), held(SecurityGroup, group_id(2).to_string())];
     let mut agent = serving.attach(hello(back.revision, holdings.clone())).await;
@@ -259,4 +258,33 @@ async fn seed(store: &TestStore, row: &Port) {
         status: PortStatus::Building,
     };
     store.commit(Unit::new().op(bind)).await.expect("bound");
+}
+
+#[tokio::test]
+async fn what_a_host_holds_above_its_rows_lifts_them() {
+    let store = TestStore::sqlite().await;
+    let row = port(1, 1, Some(1), &[], 2);
+    seed(&store, &row).await;
+    let serving = Serving::on(&store).await;
+    let held = |epoch, acquired_epoch| pb::Holding {
+        kind: PortKind.into(),
+        id: port_id(1).to_string(),
+        epoch,
+        generation: 9,
+        acquired_epoch,
+        ..pb::Holding::default()
+    };
+    // As new as the row, and of an epoch that an instance of the lost days acquired.
+    for (holding, epoch) in
+        [(held(row.epoch, row.epoch), row.epoch), (held(row.epoch + 3, row.epoch + 4), row.epoch + 4)]
+    {
+        let mut agent = serving.attach(hello(9, vec![holding])).await;
+        let snapshot = agent.snapshot().await;
+        let sent = snapshot.objects.iter().find(|object| object.kind() == PortKind).expect("the port");
+        assert_eq!(sent.epoch, epoch);
+        let stored = store.port_find(port_id(1)).await.expect("read").expect("there");
+        assert_eq!(stored.epoch, epoch);
+        assert_eq!(serving.manager.topology().port(port_id(1)).map(|port| port.epoch), Some(epoch));
+        assert_eq!(stored.instance_epoch == 0, epoch > row.epoch, "lifted: to be bound again");
+    }
 }

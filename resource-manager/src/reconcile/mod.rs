@@ -6,6 +6,7 @@
 mod address;
 mod default;
 mod external_network;
+mod host;
 mod port;
 mod project;
 mod unknown_outcome;
@@ -52,7 +53,10 @@ pub async fn run(manager: Arc<Manager>) {
     let mut ticks = interval(Duration::from_millis(manager.config.reconcile_interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut seldom, mut operations) = (None, None);
+    let mut defaults = default::Defaults::default();
+    let mut projects = project::Projects::new(&manager).await;
     let mut abandoned = port::Abandoned::default();
+    let mut removed_hosts = host::Removed::default();
     let due = |last: &mut Option<Instant>, every: Duration| {
         let due = last.is_none_or(|at: Instant| at.elapsed() >= every);
         if due {
@@ -65,12 +69,13 @@ pub async fn run(manager: Arc<Manager>) {
             () = manager.shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        note("defaults", default::step(&manager).await);
+        note("defaults", defaults.step(&manager).await);
         note("reservations", port::expire(&manager, Timestamp::now()).await);
         note("unknown outcomes", unknown_outcome::step(&manager).await);
         if due(&mut seldom, SELDOM) {
-            note("projects", project::step(&manager).await);
+            note("projects", projects.step(&manager).await);
             note("ports", abandoned.step(&manager).await);
+            note("hosts", removed_hosts.step(&manager).await);
             note("addresses", address::sweep(&manager, Timestamp::now()).await);
         }
         if due(&mut operations, OPERATIONS_EVERY) {

@@ -420,3 +420,22 @@ async fn quotas_generations_repeats_and_other_projects() {
         world.assert_no_leaks().await;
     }
 }
+
+/// The underlay of a host that was removed from the fleet narrows nobody's packets.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_hosts_underlay_counts_no_longer() {
+    for world in World::each().await {
+        let gone = domain::HostId::new();
+        let row = store::NetworkHostPut {
+            host_id: gone,
+            name: "gone".into(),
+            underlay_address: [192, 0, 2, 9].into(),
+            underlay_mtu: 1280,
+            external_networks: vec![],
+            revision_limit: 0,
+            last_seen_at: domain::Timestamp::now(),
+        };
+        world.store.commit(store::Unit::new().op(row)).await.expect("a row");
+        world.until(async || world.store.network_host_load_all().await.expect("reads").is_empty().then_some(())).await;
+    }
+}

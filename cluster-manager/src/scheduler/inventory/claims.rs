@@ -33,10 +33,15 @@ impl Inventory {
         } else {
             self.committing.insert(slot);
         }
-        self.refusals.clear();
         let free = host.free();
         if free != before {
             self.index.resize(slot, id, free);
+            if fits(&free, &before) {
+                // What was refused fits no better on a host that is fuller; only whom to preempt for it is another question now.
+                self.refusals.retain(|_, refusal| refusal.preemption.is_none());
+            } else {
+                self.refusals.clear();
+            }
         }
     }
 

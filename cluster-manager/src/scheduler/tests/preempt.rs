@@ -100,3 +100,25 @@ fn nobody_is_preempted_in_vain() {
     let pinned = Request { pinned: true, ..sized(3, 512, 0) };
     assert_eq!(decide(&mut inventory, &pinned, NOW).preemption, None);
 }
+
+/// In a full cloud every refused create would otherwise look through all hosts again after each claim of another.
+#[test]
+fn a_refusal_stands_while_hosts_fill_and_falls_when_one_empties() {
+    let mut inventory = Inventory::new(&[host(1, size(4, 8192, 0)), host(2, size(2, 8192, 0))]);
+    let (request, host_id) = (sized(8, 512, 0), HostId(uuid::Uuid::from_u128(1)));
+    assert_eq!(decide(&mut inventory, &request, NOW).placed, None);
+    let claim = inventory.find(host_id).expect("known").claim_of(size(1, 256, 0));
+    inventory.claim_tentatively(host_id, claim);
+    assert!(inventory.known_refusal(&request).is_some(), "a fuller host takes nothing more");
+    inventory.confirm(host_id, claim);
+    assert!(inventory.known_refusal(&request).is_some());
+    inventory.release(host_id, claim);
+    assert!(inventory.known_refusal(&request).is_none(), "a host has more room");
+    // Whom to preempt is decided anew: those that were chosen may not be enough any more.
+    put(&mut inventory, 2, 2, Some(1));
+    let small = Request { preemptible: None, ..sized(4, 512, 0) };
+    put(&mut inventory, 1, 4, Some(1));
+    assert!(decide(&mut inventory, &small, NOW).preemption.is_some());
+    inventory.claim_tentatively(host_id, claim);
+    assert!(inventory.known_refusal(&small).is_none());
+}

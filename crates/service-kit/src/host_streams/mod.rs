@@ -6,7 +6,8 @@
 //! **How.** Each stream has a set of pending updates by object ([`HostStream::push`]). The stream takes the whole set as fast as the agent
 //! reads: an object that changes twice meanwhile is sent once, as it is last. A set that grows past its bound is replaced by one request: a
 //! snapshot. Every delta says which revision it builds on, and an agent that sees a gap requests a snapshot (Resync). What agents report
-//! goes into one bounded channel for all hosts, so that many reports become one commit; when it is full, the agents' streams wait.
+//! goes into one bounded channel for all hosts, so that many reports become one commit; when it is full, a host's reports wait beside its
+//! stream, up to a bound, and what is beyond comes again. Heartbeats wait for nothing.
 //!
 //! **Invariants.**
 //! - A stream begins with a snapshot, and whatever can't be rendered or numbered stays pending and is tried again: a host may be late, but it
@@ -115,5 +116,11 @@ pub struct Incoming<M: HostManager> {
 /// The acknowledgement of a report.
 #[must_use]
 pub fn ack_of(report: &pb::Report) -> pb::ReportAck {
-    pb::ReportAck { kind: report.kind, id: report.id.clone(), start: report.start, counter: report.counter }
+    pb::ReportAck {
+        kind: report.kind,
+        id: report.id.clone(),
+        start: report.start,
+        counter: report.counter,
+        forgotten: false,
+    }
 }

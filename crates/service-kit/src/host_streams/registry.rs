@@ -14,7 +14,7 @@ use std::{
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Reports that wait to be stored; agents' streams wait when there are more.
+/// Reports that wait to be stored; more wait beside their hosts' streams.
 const REPORTS_MAX: usize = 4096;
 
 pub struct HostStreams<M: HostManager> {

@@ -9,7 +9,7 @@ use proto::{
         self as pb, agent_message::Message as Up, host_sync_server::HostSync, manager_message::Message as Down,
     },
 };
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,6 +17,8 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO: Duration = Duration::from_secs(10);
 /// Bytes of objects in one message; the rest follows in the next.
 const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Reports of one host that wait for room among those of all hosts.
+const WAITING_MAX: usize = 1024;
 /// After desired state couldn't be read.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -38,11 +40,24 @@ impl<M: HostManager> HostSync for HostSyncService<M> {
         let (stream, desired) = connect(&self.0, hello, certified).await.map_err(|p| to_status(&p))?;
         let (manager, reader) = (Arc::clone(&self.0), Arc::clone(&stream));
         self.0.streams().tasks.spawn(async move {
+            let _ends = Disconnect { manager: &*manager, stream: &reader };
             read(&*manager, &reader, incoming).await;
-            manager.streams().disconnect(&reader);
-            tracing::info!(host_id = %reader.host_id, host = reader.host_name, agent = M::ROLE.as_str(), "an agent's stream ended");
         });
         Ok(Response::new(Box::pin(outgoing(stream, desired))))
+    }
+}
+
+/// However reading ends, also by a panic, the host counts as connected no longer.
+struct Disconnect<'a, M: HostManager> {
+    manager: &'a M,
+    stream: &'a HostStream<M>,
+}
+
+impl<M: HostManager> Drop for Disconnect<'_, M> {
+    fn drop(&mut self) {
+        let Self { manager, stream } = self;
+        manager.streams().disconnect(stream);
+        tracing::info!(host_id = %stream.host_id, host = stream.host_name, agent = M::ROLE.as_str(), "an agent's stream ended");
     }
 }
 
@@ -76,13 +91,49 @@ async fn connect<M: HostManager>(
     }
 }
 
+/// Reports of one host that there was no room for yet. They wait here and not in the stream, so that heartbeats never wait behind them: a
+/// database that is slow or away makes no host look dead.
+#[derive(Default)]
+struct Waiting(BTreeMap<(i32, String, i64, i64), pb::Report>);
+
+impl Waiting {
+    /// A report that comes again is kept once; one that doesn't fit comes again, since nobody acknowledges it.
+    fn add(&mut self, report: pb::Report) {
+        let key = (report.kind, report.id.clone(), report.start, report.counter);
+        if self.0.len() < WAITING_MAX || self.0.contains_key(&key) {
+            self.0.insert(key, report);
+        } else {
+            metrics::counter!("iaas_reports_left_to_repeat_total").increment(1);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Those of one object in the order in which they were made.
+    fn take(&mut self) -> Option<pb::Report> {
+        self.0.pop_first().map(|(_, report)| report)
+    }
+}
+
 /// Takes what the agent sends until its stream ends, it falls silent, or another connection replaces it.
 async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut incoming: Streaming<pb::AgentMessage>) {
     let (host_id, silence) = (stream.host_id, manager.streams().silence);
+    let mut waiting = Waiting::default();
     loop {
+        let silent_at = stream.last_seen() + silence;
         let message = tokio::select! {
             () = stream.closed.cancelled() => return,
-            message = tokio::time::timeout(silence, incoming.message()) => message,
+            permit = manager.streams().reports.reserve(), if !waiting.is_empty() => {
+                // An error: the service stops; unacknowledged reports come again.
+                let Ok(permit) = permit else { return };
+                if let Some(report) = waiting.take() {
+                    permit.send(Incoming { stream: Arc::clone(stream), report });
+                }
+                continue;
+            }
+            message = tokio::time::timeout_at(silent_at.into(), incoming.message()) => message,
         };
         let message = match message {
             Ok(Ok(Some(message))) => message.message,
@@ -105,14 +156,7 @@ async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut inco
                 }
                 stream.acknowledge_heartbeat();
             }
-            Some(Up::Report(report)) => {
-                // Waits when reports come faster than they can be stored: the agent's stream waits with it.
-                let incoming = Incoming { stream: Arc::clone(stream), report };
-                if manager.streams().reports.send(incoming).await.is_err() {
-                    // The service stops; unacknowledged reports come again.
-                    return;
-                }
-            }
+            Some(Up::Report(report)) => waiting.add(report),
             Some(Up::Resync(resync)) => {
                 tracing::info!(%host_id, agent = M::ROLE.as_str(), reason = resync.reason, "an agent requests a snapshot");
                 stream.request_snapshot();

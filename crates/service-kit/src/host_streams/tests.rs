@@ -186,3 +186,26 @@ async fn an_agent_that_falls_behind_gets_a_snapshot_instead_of_a_growing_set() {
     stub.streams.find(host_id).expect("connected").push((0..11).map(|key| (key, object(key, 1))));
     assert_eq!(agent.snapshot().await, (2, vec![is(1, 1)]));
 }
+
+#[tokio::test]
+async fn heartbeats_never_wait_behind_reports_that_nobody_stores() {
+    let (stub, mut reports, client) = serving(10).await;
+    let mut agent = Agent::attach(&client, HostId::new()).await;
+    agent.snapshot().await;
+    // More than the channel and the stream's own waiting room hold; twice, as an agent repeats what isn't acknowledged.
+    let report = |counter: i64| pb::Report { id: (counter % 100).to_string(), start: 1, counter, ..Default::default() };
+    for counter in (0..6000).chain(0..6000) {
+        agent.send(Up::Report(report(counter))).await;
+    }
+    agent.send(Up::Heartbeat(pb::Heartbeat::default())).await;
+    assert!(matches!(agent.next().await, Some(Down::HeartbeatAck(_))));
+    // What waited reaches the manager when there is room again, each once and an object's own in their order.
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for _ in 0..5000 {
+        let Incoming { report, .. } =
+            tokio::time::timeout(TIMEOUT, reports.recv()).await.expect("in time").expect("a report");
+        let before = last.insert(report.id.clone(), report.counter);
+        assert!(before.is_none_or(|before| before < report.counter), "{report:?} after {before:?}");
+    }
+    drop(stub);
+}

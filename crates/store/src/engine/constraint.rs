@@ -132,7 +132,7 @@ tables! {
     EventHead = "event_head"."id",
     Event = "event"."id",
     Audit = "audit"."id";
-    PlacementMember = "placement_member", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan",
+    PlacementMember = "placement_member", InstanceTodo = "instance_todo", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan",
 }
 
 /// Declares the foreign keys: the constraint's name, the child's column, and the parent's table.
@@ -242,6 +242,11 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
             "placement_member_pk",
             "placement_member.group_id, placement_member.instance_id",
             Constraint::PrimaryKey(Table::PlacementMember),
+        ),
+        named(
+            "instance_todo_pk",
+            "instance_todo.todo, instance_todo.instance_id",
+            Constraint::PrimaryKey(Table::InstanceTodo),
         ),
         named(
             "placement_anchor_members_not_negative",

@@ -193,6 +193,7 @@ texts! {
     PortStatus => PortStatus::parse,
     crate::AddressOwner => crate::AddressOwner::parse,
     crate::DiskState => crate::DiskState::parse,
+    crate::InstanceTodo => crate::InstanceTodo::parse,
     crate::ManagerRole => crate::ManagerRole::parse,
 }
 

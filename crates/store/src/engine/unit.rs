@@ -168,7 +168,7 @@ kinds! {
     // Repeats are found first: a repeated create must say so, not that its name is taken.
     IdempotencyInsert, IdentityOperationInsert, ComputeOperationInsert, StorageOperationInsert, ResourceOperationInsert,
     // New rows, parents before children.
-    ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, DiskInsert,
+    ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, InstanceTodoPut, DiskInsert,
     PlacementRecordInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
     RoleHolderPut, CpuBaselinePut, HostExpect, HostTokenInsert, HostAdmissionPut,
@@ -179,13 +179,13 @@ kinds! {
     ProjectUpdate, UserUpdate, SigningKeyRetire, RefreshTokenUse,
     PlacementAnchorJoin, ImageChange, DiskConfirm, DiskResize, DiskRelease,
     HostUpsert, HostStateSet, HostChange, HostTokenRedeem, HostAdmissionHold,
-    InstanceDesired, InstanceObserved, InstanceProgress, OrphanPut,
+    InstanceDesired, InstanceLift, InstanceObserved, InstanceProgress, OrphanPut,
     ExternalNetworkChange, NetworkChange, NetworkBump, SubnetUpdate, RouterUpdate, SecurityGroupChange,
-    PortUpdate, PortTake, PortBind, PortRelease, FloatingIpChange, PortDetach, PortObserved,
+    PortUpdate, PortTake, PortBind, PortLift, PortRelease, FloatingIpChange, PortDetach, PortObserved,
     // Ends, children before parents.
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
-    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskDelete, PlacementRecordKeep, InstanceDelete, PlacementGroupDelete, ImageDelete,
+    PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskDelete, PlacementRecordKeep, InstanceTodoDone, InstanceDelete, PlacementGroupDelete, ImageDelete,
     HostTokenDelete, HostDelete,
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,

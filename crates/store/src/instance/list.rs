@@ -7,6 +7,7 @@ use crate::{
 };
 use domain::{HostId, ImageId, InstanceId, ProjectId, Timestamp, flavor::Size, instance::InstanceState};
 use sqlx::AssertSqlSafe;
+use std::collections::HashSet;
 
 /// Which instances. Every condition that is given must hold.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -118,34 +119,24 @@ impl Store {
         Ok(instance_ids(rows))
     }
 
-    /// Instances that are gone while their disks still have rows: the storage-manager wasn't told, or didn't hear it. Reservations are
-    /// left out: their instance may be on its way.
-    pub async fn instance_list_gone_with_disks(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
-        let sql = "SELECT DISTINCT instance_id AS id FROM disk WHERE state <> 'reserved'
-            AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = disk.instance_id) ORDER BY instance_id LIMIT $1";
-        let rows: Vec<IdRow> = self.pool().fetch_all(sql, [limit.into()]).await?;
-        Ok(instance_ids(rows))
+    /// Those that aren't settled, by id: what must be taken up after a start. What is shown as failed may still be on its way.
+    pub async fn instance_list_unsettled(
+        &self,
+        after: Option<InstanceId>,
+        limit: u32,
+    ) -> Result<Vec<InstanceRow>, ReadError> {
+        // As the partial index has it.
+        let sql = "WHERE state NOT IN ('running', 'paused', 'stopped', 'suspended') AND id > $1 ORDER BY id LIMIT $2";
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        self.pool().list(sql, [after.into(), limit.into()]).await
     }
 
-    /// The same for ports.
-    pub async fn instance_list_gone_with_ports(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
-        let sql = "SELECT DISTINCT instance_id AS id FROM port WHERE instance_id IS NOT NULL AND expires_at IS NULL
-            AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.id = port.instance_id) ORDER BY instance_id LIMIT $1";
-        let rows: Vec<IdRow> = self.pool().fetch_all(sql, [limit.into()]).await?;
-        Ok(instance_ids(rows))
-    }
-
-    /// Instances whose hosts did all that was requested, and which still have a port that is no NIC of theirs any more.
-    pub async fn instance_list_with_left_ports(&self, limit: u32) -> Result<Vec<InstanceId>, ReadError> {
-        // An id stands in a spec only where it is meant.
-        let named = self.pool().pick("instr(instance.spec, port.id) > 0", "strpos(instance.spec, port.id) > 0");
-        let sql = format!(
-            "SELECT DISTINCT instance.id AS id FROM port JOIN instance ON instance.id = port.instance_id
-             WHERE port.expires_at IS NULL AND port.state = 'active'
-             AND instance.observed_generation = instance.generation AND NOT {named} ORDER BY instance.id LIMIT $1"
-        );
-        let rows: Vec<IdRow> = self.pool().fetch_all(AssertSqlSafe(sql), [limit.into()]).await?;
-        Ok(instance_ids(rows))
+    /// Those of `ids` that there aren't any more.
+    pub async fn instance_gone(&self, ids: &[InstanceId]) -> Result<Vec<InstanceId>, ReadError> {
+        let sql = format!("SELECT id FROM instance WHERE id {}", self.pool().in_texts(1));
+        let there: Vec<IdRow> = self.pool().fetch_all(AssertSqlSafe(sql), [text_array(ids)]).await?;
+        let there: HashSet<InstanceId> = instance_ids(there).into_iter().collect();
+        Ok(ids.iter().copied().filter(|id| !there.contains(id)).collect())
     }
 
     /// What instances claim, by host: the invariant checker compares it with what hosts count as used.

@@ -29,6 +29,7 @@ const WITHOUT_FOREIGN_KEY: &[(&str, &str)] = &[
     ("event.project_id", "history"),
     ("host_token.host_id", "the token outlives its host"),
     ("instance.host_id", "`HostClaim` fails for a host that is gone, `HostDelete` for one with claims"),
+    ("instance_todo.instance_id", "what is left to do for one that is gone"),
     ("instance.root_disk_id", "reserved before, reserved anew when it expired, confirmed before it is delivered"),
     ("network_host.host_id", "the resource-manager removes it when the host is gone"),
     ("orphan.host_id", "what the host said; it goes with the host"),

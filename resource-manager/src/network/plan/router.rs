@@ -76,8 +76,7 @@ impl Planning for Router {
             return Err(in_use(ObjectKind::Router, &old.name, &users, "dissociate these floating IPs first"));
         }
         planner.op(RouterDelete { id, expected_generation: old.generation });
-        let uplinks = topology.uplinks().filter(|uplink| uplink.network_id == network.id);
-        let uplinks: Vec<&UplinkRow> = uplinks.collect();
+        let uplinks: Vec<&UplinkRow> = topology.uplinks_of(network.id).collect();
         uplinks.into_iter().for_each(|uplink| planner.remove_uplink(uplink));
         planner.bump(&network);
         planner.uses(old.project_id, QuotaAmounts { routers: -1, ..QuotaAmounts::NONE });

@@ -4,10 +4,10 @@
 //! network. Nobody requests them.
 
 use super::{Plan, Planner, planner::scoped};
-use crate::network::topology::Topology;
+use crate::network::topology::{RowChange, RowKey, Topology, bound_to};
 use domain::{
     HostId, NetworkId,
-    network::{ExternalNetwork, MacAddr, Router},
+    network::{ExternalNetwork, MacAddr, Port, Router},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,11 +33,67 @@ pub enum Step {
     Remove { network_id: NetworkId, host_id: HostId },
 }
 
-/// The uplinks that should be, and those that are: the difference.
+/// Whose uplinks may not be as they should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    Networks(BTreeSet<NetworkId>),
+    All,
+}
+
+impl Default for Scope {
+    fn default() -> Self {
+        Self::Networks(BTreeSet::new())
+    }
+}
+
+impl Scope {
+    pub fn add(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::All, _) | (_, Self::All) => *self = Self::All,
+            (Self::Networks(these), Self::Networks(those)) => these.extend(those),
+        }
+    }
+
+    /// What a change that memory is about to take in puts into question.
+    #[must_use]
+    pub fn of(topology: &Topology, change: &RowChange) -> Self {
+        let one = |id: NetworkId| Self::Networks(BTreeSet::from([id]));
+        let moves = |old: Option<&Port>, new: Option<&Port>| {
+            let port = old.or(new).filter(|_| old.and_then(bound_to) != new.and_then(bound_to));
+            port.map_or_else(Self::default, |port| one(port.network_id))
+        };
+        match change {
+            RowChange::ExternalNetwork(_) | RowChange::Host(_) => Self::All,
+            RowChange::Port(port) => moves(topology.port(port.id), Some(port)),
+            RowChange::Router(router) => one(router.network_id),
+            RowChange::Uplink(uplink) => one(uplink.network_id),
+            RowChange::Network(_)
+            | RowChange::Subnet(_)
+            | RowChange::Peering(_)
+            | RowChange::SecurityGroup(_)
+            | RowChange::FloatingIp(_) => Self::default(),
+            RowChange::Gone(key) => match *key {
+                RowKey::ExternalNetwork(_) | RowKey::Host(_) => Self::All,
+                RowKey::Port(id) => moves(topology.port(id), None),
+                RowKey::Router(id) => topology.router(id).map_or_else(Self::default, |r| one(r.network_id)),
+                RowKey::Network(id) | RowKey::Uplink((id, _)) => one(id),
+                RowKey::Subnet(_) | RowKey::Peering(_) | RowKey::SecurityGroup(_) | RowKey::FloatingIp(_) => {
+                    Self::default()
+                }
+            },
+        }
+    }
+}
+
+/// The uplinks that should be in the scope, and those that are: the difference.
 #[must_use]
-pub fn steps(topology: &Topology) -> Vec<Step> {
+pub fn steps(topology: &Topology, scope: &Scope) -> Vec<Step> {
     let mut needed: BTreeMap<(NetworkId, HostId), &Router> = BTreeMap::new();
-    for router in topology.routers() {
+    let routers: Vec<&Router> = match scope {
+        Scope::Networks(networks) => networks.iter().filter_map(|id| topology.router_of(*id)).collect(),
+        Scope::All => topology.routers().collect(),
+    };
+    for router in routers {
         let Some(external) = topology.external_network(router.external_network_id) else { continue };
         for host_id in topology.hosts_of(router.network_id) {
             let wired = topology.host(host_id).is_some_and(|host| wired_to(&host.external_networks, external));
@@ -50,8 +106,12 @@ pub fn steps(topology: &Topology) -> Vec<Step> {
         let router = needed.get(&(uplink.network_id, uplink.host_id));
         router.is_some_and(|router| router.external_network_id == uplink.external_network_id)
     };
-    let existing: BTreeSet<(NetworkId, HostId)> = topology.uplinks().map(|u| (u.network_id, u.host_id)).collect();
-    let obsolete = topology.uplinks().filter(|uplink| !correct(uplink));
+    let uplinks: Vec<&UplinkRow> = match scope {
+        Scope::Networks(networks) => networks.iter().flat_map(|id| topology.uplinks_of(*id)).collect(),
+        Scope::All => topology.uplinks().collect(),
+    };
+    let existing: BTreeSet<(NetworkId, HostId)> = uplinks.iter().map(|u| (u.network_id, u.host_id)).collect();
+    let obsolete = uplinks.into_iter().filter(|uplink| !correct(uplink));
     let mut steps: Vec<Step> =
         obsolete.map(|u| Step::Remove { network_id: u.network_id, host_id: u.host_id }).collect();
     let missing = needed.keys().filter(|key| !existing.contains(key));

@@ -1,6 +1,7 @@
 //! Hosts, as their network-agents introduced themselves: where each is reached, and how much of a packet its underlay leaves to guests.
 
 use super::{Affected, Row, Topology, row::Return};
+use domain::HostId;
 use domain::network::{Network, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6};
 use store::NetworkHostRow;
 
@@ -44,13 +45,26 @@ impl Row for NetworkHostRow {
         Vec::new()
     }
 
-    /// A host that moved affects those that reach its ports; one that narrows or widens what guests may send affects every network.
+    /// One that is gone may have been the narrowest.
+    fn remove(topology: &mut Topology, id: HostId) -> Vec<Affected> {
+        let headroom = topology.headroom;
+        if Self::take(topology, id).is_none() {
+            return Vec::new();
+        }
+        let mut affected: Vec<Affected> = topology.ports_on(id).flat_map(|port| port.affected(topology)).collect();
+        if topology.headroom != headroom {
+            affected.extend(topology.networks().flat_map(|network| network.affected(topology)));
+        }
+        affected
+    }
+
+    /// A host that came or moved affects those that reach its ports; one that narrows or widens what guests may send affects every network.
     fn put(self, topology: &mut Topology) -> Vec<Affected> {
         let (host_id, address, headroom) = (self.host_id, self.underlay_address, topology.headroom);
         let old = topology.tables.hosts.insert(host_id, self);
         topology.measure_headroom();
         let mut affected = Vec::new();
-        if old.is_some_and(|old| old.underlay_address != address) {
+        if old.is_none_or(|old| old.underlay_address != address) {
             affected.extend(topology.ports_on(host_id).flat_map(|port| port.affected(topology)));
         }
         if topology.headroom != headroom {

@@ -295,6 +295,7 @@ pub struct Topology {
     port_counts: HashMap<HostId, BTreeMap<NetworkId, u32>>,
     hosts_of: HashMap<NetworkId, BTreeSet<HostId>>,
     router_of: HashMap<NetworkId, RouterId>,
+    uplinks_of: HashMap<NetworkId, BTreeSet<HostId>>,
     floating_ips_of: HashMap<PortId, BTreeSet<FloatingIpId>>,
     ports_in: HashMap<SecurityGroupId, BTreeSet<PortId>>,
     peers: HashMap<NetworkId, BTreeSet<NetworkId>>,

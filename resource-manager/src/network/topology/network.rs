@@ -76,7 +76,9 @@ impl Row for Network {
         let subnets: Vec<SubnetId> = topology.subnets_of(id).map(|subnet| subnet.id).collect();
         let router = topology.router_of(id).map(|router| router.id);
         let peerings: Vec<PeeringId> = topology.peerings_of(id).map(|peering| peering.id).collect();
-        topology.tables.uplinks.retain(|(network_id, _), _| *network_id != id);
+        for host_id in topology.uplinks_of.remove(&id).into_iter().flatten() {
+            topology.tables.uplinks.remove(&(id, host_id));
+        }
         affected.extend(subnets.into_iter().flat_map(|id| topology.remove::<Subnet>(id)));
         affected.extend(router.into_iter().flat_map(|id| topology.remove::<Router>(id)));
         affected.extend(peerings.into_iter().flat_map(|id| topology.remove::<Peering>(id)));

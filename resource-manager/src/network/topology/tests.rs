@@ -1,6 +1,7 @@
 //! After any history, a host that was sent only what the changes affected knows exactly what a full look says it must.
 
 use super::{Affected, ObjectKey, Rendered, RowChange, RowKey, Topology};
+use crate::network::plan::uplink;
 use domain::{
     ExternalNetworkId, FloatingIpId, HostId, InstanceId, NetworkId, PeeringId, PortId, ProjectId, RouterId,
     SecurityGroupId, SubnetId, Timestamp,
@@ -11,7 +12,7 @@ use domain::{
 };
 use proptest::prelude::*;
 use proto::sync::v1::desired_object::Object;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use store::{NetworkHostRow, UplinkRow};
 use uuid::Uuid;
 
@@ -310,7 +311,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         (0..3u8, 0..3u8).prop_map(|(of, on)| Move::Uplink(of, on)),
         (0..3u8, proptest::option::of(0..6u8)).prop_map(|(n, port)| Move::Floating(n, port)),
         (0..2u8, 1..3u8).prop_filter("two", |(a, b)| a < b).prop_map(|(a, b)| Move::Peering(a, b)),
-        (0..8u8, 0..6u8).prop_map(|(kind, n)| Move::End(kind, n)),
+        (0..9u8, 0..6u8).prop_map(|(kind, n)| Move::End(kind, n)),
     ];
     proptest::collection::vec(one, 0..60)
 }
@@ -324,6 +325,8 @@ proptest! {
             world.apply(RowChange::Host(host(n, 1500)));
             world.apply(RowChange::Network(network(n, 1)));
         }
+        // Nothing has a router yet, so no uplink is missing.
+        let mut scope = uplink::Scope::default();
         // A port stays in its network.
         let mut home: HashMap<u8, u8> = HashMap::new();
         for (at, one) in moves.into_iter().enumerate() {
@@ -342,6 +345,7 @@ proptest! {
                 Move::Floating(n, port) => RowChange::FloatingIp(floating(n, port, generation)),
                 Move::Peering(a, b) => RowChange::Peering(peering(a, b)),
                 Move::End(0, n) => RowChange::Gone(RowKey::Port(port_id(n))),
+                Move::End(8, n) => RowChange::Gone(RowKey::Host(host_id(n % 3))),
                 Move::End(1, n) => RowChange::Gone(RowKey::Subnet(SubnetId(id(6, n % 3)))),
                 Move::End(2, n) => RowChange::Gone(RowKey::Router(router(n % 3, 1).id)),
                 Move::End(3, n) => RowChange::Gone(RowKey::FloatingIp(floating_id(n % 3))),
@@ -350,7 +354,12 @@ proptest! {
                 Move::End(6, n) => RowChange::Gone(RowKey::Peering(peering(0, 1 + n % 2).id)),
                 Move::End(_, _) => RowChange::Gone(RowKey::Peering(peering(1, 2).id)),
             };
+            scope.add(uplink::Scope::of(&world.topology, &change));
             world.apply(change);
+            let looked_at = |scope: &uplink::Scope| -> BTreeSet<String> {
+                uplink::steps(&world.topology, scope).iter().map(|step| format!("{step:?}")).collect()
+            };
+            prop_assert_eq!(looked_at(&scope), looked_at(&uplink::Scope::All), "after move {}", at);
             for n in 0..3 {
                 let by_changes = world.known.get(&host_id(n)).cloned().unwrap_or_default();
                 prop_assert_eq!(by_changes, world.must_know(host_id(n)), "host {} after move {}", n, at);

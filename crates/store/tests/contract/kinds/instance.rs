@@ -1,12 +1,9 @@
-use crate::fixture::{
-    Lab, OVERHEAD, SIZE, T0, at, delete_disk, desired, instance_insert, name, network_insert, port_insert, spec,
-};
+use crate::fixture::{Lab, OVERHEAD, SIZE, T0, at, delete_disk, desired, instance_insert, name, spec};
 use domain::{
     HostId, ImageId, InstanceId, ProjectId,
     explain::PlacementRecord,
     flavor::Size,
     instance::{InstanceState, ReportFence},
-    network::PortState,
 };
 use std::collections::BTreeMap;
 use store::*;
@@ -72,7 +69,8 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert_eq!((row.status.state, row.status.deadline_at, row.updated_at), (InstanceState::Building, None, at(1)));
 
     reports(lab, id).await;
-    ports_left(lab, project, id).await;
+    todos(lab, id).await;
+    assert_eq!(lab.instance_gone(&[id, InstanceId::new()]).await.unwrap().len(), 1);
 
     let progress = InstanceProgress {
         id,
@@ -105,6 +103,27 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert!(lab.desired_load_many(&[]).await.unwrap().is_empty());
     assert_eq!(lab.instance_load_many(&[id]).await.unwrap(), [row]);
 
+    let row = lab.instance_find(None, id).await.unwrap().unwrap();
+    let lift = InstanceLift {
+        id,
+        expected_generation: 2,
+        generation: 9,
+        epoch: 1,
+        spec: row.spec.clone(),
+        step: "lifted".into(),
+        deadline_at: Some(at(11)),
+        at: at(4),
+    };
+    assert_eq!(lab.guard(InstanceLift { generation: 2, ..lift.clone() }).await, Guard::InstanceGeneration);
+    assert_eq!(lab.guard(InstanceLift { epoch: 0, ..lift.clone() }).await, Guard::InstanceGeneration);
+    lab.one(lift.clone()).await;
+    assert_eq!(lab.guard(lift).await, Guard::InstanceGeneration);
+    let lifted = lab.instance_find(None, id).await.unwrap().unwrap();
+    assert_eq!(
+        (lifted.generation, lifted.status.state, lifted.status.deadline_at),
+        (9, row.status.state, Some(at(11)))
+    );
+
     let disk = lab.disk_list_of_instance(id).await.unwrap().remove(0);
     assert_eq!(lab.guard(InstanceDelete { id, epoch: 2 }).await, Guard::InstanceEpoch);
     lab.one(InstanceDelete { id, epoch: 1 }).await;
@@ -119,29 +138,24 @@ async fn writes(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     .await;
 }
 
-/// Ports that no instance names, of one that settled and of one that is gone: found, until they are gone.
-async fn ports_left(lab: &Lab, project: ProjectId, id: InstanceId) {
-    let network = network_insert(project, "left");
-    lab.one(network.clone()).await;
-    let gone = InstanceId::new();
-    let of = |instance_id| PortInsert {
-        state: PortState::Active,
-        instance_id: Some(instance_id),
-        expires_at: None,
-        ..port_insert(project, network.id)
-    };
-    let (left, orphan) = (of(id), of(gone));
-    lab.all(Unit::new().op(left.clone()).op(orphan.clone())).await;
-    assert_eq!(lab.instance_list_with_left_ports(10).await.unwrap(), [id]);
-    assert_eq!(lab.instance_list_gone_with_ports(10).await.unwrap(), [gone]);
-    assert_eq!(lab.instance_list_gone_with_ports(0).await.unwrap(), []);
-    let delete = |port: &PortInsert| PortDelete { id: port.id, expected_generation: 1 };
-    lab.all(
-        Unit::new().op(delete(&left)).op(delete(&orphan)).op(NetworkDelete { id: network.id, expected_generation: 1 }),
-    )
-    .await;
-    assert_eq!(lab.instance_list_with_left_ports(10).await.unwrap(), []);
-    assert_eq!(lab.instance_list_gone_with_ports(10).await.unwrap(), []);
+/// What is left to do stays until it is done, and what is asked for again meanwhile stays longer.
+async fn todos(lab: &Lab, id: InstanceId) {
+    let (todo, other) = (InstanceTodo::RemovePorts, InstanceTodo::RemoveClaims);
+    let put = |todo, secs| InstanceTodoPut { todo, instance_id: id, created_at: at(secs) };
+    lab.all(Unit::new().op(put(todo, 1)).op(put(other, 1))).await;
+    let rows = lab.instance_todo_list(todo, None, 9).await.unwrap();
+    assert_eq!(rows, [InstanceTodoRow { todo, instance_id: id, created_at: at(1) }]);
+    assert_eq!(lab.instance_todo_list(todo, Some(id), 9).await.unwrap(), []);
+    lab.one(put(todo, 2)).await;
+    lab.one(rows[0].done()).await;
+    assert_eq!(lab.instance_todo_list(todo, None, 9).await.unwrap().len(), 1, "it was asked for again");
+    for todo in InstanceTodo::ALL {
+        assert_eq!(InstanceTodo::parse(todo.as_str()), Some(todo));
+        for row in lab.instance_todo_list(todo, None, 9).await.unwrap() {
+            lab.one(row.done()).await;
+        }
+        assert_eq!(lab.instance_todo_list(todo, None, 9).await.unwrap(), []);
+    }
 }
 
 async fn reports(lab: &Lab, id: InstanceId) {
@@ -216,6 +230,9 @@ async fn lists(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     let everywhere = InstanceFilter { project_id: None, image_id: Some(image), ..all };
     assert_eq!(listed(everywhere).await.len(), 6);
 
+    let unsettled = lab.instance_list_unsettled(None, 100).await.unwrap();
+    assert_eq!(unsettled.iter().filter(|row| ids.contains(&row.id)).count(), 4, "all but the one that runs");
+    assert!(lab.instance_list_unsettled(Some(foreign.id), 100).await.unwrap().is_empty());
     assert_eq!(lab.instance_list_of_host(host).await.unwrap(), ids[..2]);
     let generation = lab.host_find(host).await.unwrap().unwrap().generation;
     assert_eq!(lab.guard(HostDelete { id: host, expected_generation: generation }).await, Guard::HostInUse);

@@ -26,6 +26,9 @@ pub async fn walk(lab: &Lab) {
     let mine = lab.event_after(start, Some(project), 10).await.unwrap();
     assert_eq!(mine.iter().map(|e| e.id - start).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(lab.event_after(start, None, 2).await.unwrap().len(), 2);
+    let all = lab.event_of_object("one", 0, 10).await.unwrap();
+    assert_eq!(lab.event_last_of_object("one", 1).await.unwrap(), all[all.len() - 1..], "the newest");
+    assert_eq!(lab.event_last_of_object("one", 10).await.unwrap(), all, "the oldest first");
     let timeline = lab.event_of_object("one", start + 1, 10).await.unwrap();
     assert_eq!(timeline.iter().map(|e| e.message.as_str()).collect::<Vec<_>>(), ["third"]);
 

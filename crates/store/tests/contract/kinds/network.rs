@@ -279,6 +279,7 @@ async fn hosts(lab: &Lab) {
         (9000, 1000, at(1)),
         "it only rises"
     );
+    assert_eq!(lab.network_host_without_host().await.unwrap(), [host.host_id]);
     lab.one(NetworkHostDelete { host_id: host.host_id }).await;
     assert_eq!(lab.network_host_load_all().await.unwrap(), []);
 }
@@ -312,8 +313,9 @@ async fn usage(lab: &Lab, project: ProjectId) {
 
 async fn defaults(lab: &Lab) {
     let project = lab.project("fresh").await;
-    assert!(lab.project_without_network_default(1000).await.unwrap().contains(&project));
-    assert_eq!(lab.project_without_network_default(1).await.unwrap().len(), 1);
+    assert!(lab.project_network_default_list(None, 1000).await.unwrap().contains(&(project, false)));
+    assert_eq!(lab.project_network_default_list(None, 1).await.unwrap().len(), 1);
+    assert!(lab.project_network_default_list(Some(ProjectId::new()), 9).await.unwrap().is_empty());
     let made = ProjectNetworkDefaultInsert { project_id: project, made_at: T0 };
     let (network, outside) = (network_insert(project, "default"), external_network_insert("default-outside"));
     let router = router_insert(project, "default", network.id, outside.id);
@@ -321,7 +323,7 @@ async fn defaults(lab: &Lab) {
     lab.all(Unit::new().op(made.clone()).op(outside.clone()).op(network.clone()).op(router.clone()).op(subnet.clone()))
         .await;
     assert_eq!(lab.constraint(made).await, Constraint::PrimaryKey(Table::ProjectNetworkDefault));
-    assert!(!lab.project_without_network_default(1000).await.unwrap().contains(&project));
+    assert!(lab.project_network_default_list(None, 1000).await.unwrap().contains(&(project, true)));
     // Only the default ones: they go with the project.
     assert_eq!(lab.project_gone(&[project]).await.unwrap(), []);
     lab.one(ProjectDelete { id: project }).await;
