@@ -4,7 +4,10 @@ use crate::{
     output::Format,
     size::{parse_duration, parse_gib, parse_mib},
 };
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{
+    ArgAction, Args, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use client::WaitTarget;
 use std::time::Duration;
 
@@ -32,6 +35,15 @@ pub struct Globals {
     /// Print help
     #[arg(long, short, global = true, action = ArgAction::HelpShort)]
     help: Option<bool>,
+}
+
+/// One of a closed list's values, by its name in the API.
+pub fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let value = move |text: String| all.into_iter().find(|value| name(*value) == text).ok_or("it is not in the list");
+    PossibleValuesParser::new(all.map(name)).try_map(value)
 }
 
 /// For commands that make something.

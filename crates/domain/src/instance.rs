@@ -106,32 +106,31 @@ impl InstanceState {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Power {
-    #[default]
-    On,
-    Off,
-    Paused,
-}
+string_enum! {
+    #[derive(Default)]
+    pub enum Power {
+        #[default]
+        On = "on",
+        Off = "off",
+        Paused = "paused",
+    }
 
-/// What happens when QEMU ends although it should run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnCrash {
-    #[default]
-    Restart,
-    Stop,
-}
+    /// What happens when QEMU ends although it should run.
+    #[derive(Default)]
+    pub enum OnCrash {
+        #[default]
+        Restart = "restart",
+        Stop = "stop",
+    }
 
-/// What happens when the host is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnHostLoss {
-    #[default]
-    Wait,
-    Restart,
-    Recreate,
+    /// What happens when the host is lost.
+    #[derive(Default)]
+    pub enum OnHostLoss {
+        #[default]
+        Wait = "wait",
+        Restart = "restart",
+        Recreate = "recreate",
+    }
 }
 
 /// The desired state. It is stored as one JSON document and sent as a whole to the host.

@@ -2,21 +2,14 @@
 
 use super::change::{create_and_show, delete_each};
 use crate::{
-    args::IfNotExists,
+    args::{IfNotExists, one_of},
     context::Context,
     error::CliError,
     size::{parse_gib, parse_mib},
 };
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use client::model::FlavorCreate;
 use domain::flavor::Pinning;
-
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
-pub enum Pin {
-    #[default]
-    None,
-    Numa,
-}
 
 #[derive(Debug, Subcommand)]
 pub enum FlavorCommand {
@@ -32,8 +25,8 @@ pub enum FlavorCommand {
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         disk: u64,
         /// Pin each vCPU of its instances to a hardware thread of its own, all in one NUMA node
-        #[arg(long, value_enum, default_value_t, value_name = "HOW")]
-        pin: Pin,
+        #[arg(long, value_parser = one_of(Pinning::ALL, Pinning::as_str), default_value = "none", value_name = "HOW")]
+        pin: Pinning,
         #[arg(long, default_value = "", hide_default_value = true)]
         description: String,
         #[command(flatten)]
@@ -54,12 +47,8 @@ pub(super) async fn run(context: Context, command: FlavorCommand) -> Result<(), 
     let client = context.client()?;
     match command {
         FlavorCommand::Create { name, vcpus, memory, disk, pin, description, exists } => {
-            let pinning = match pin {
-                Pin::None => Pinning::None,
-                Pin::Numa => Pinning::Numa,
-            };
             let (memory_mib, disk_gib) = (memory, disk);
-            let request = FlavorCreate { name: name.clone(), vcpus, memory_mib, disk_gib, pinning, description };
+            let request = FlavorCreate { name: name.clone(), vcpus, memory_mib, disk_gib, pinning: pin, description };
             create_and_show(&context, client.flavor_create(&request), exists.if_not_exists, client.flavor(&name)).await
         }
         FlavorCommand::List => context.out.list(&client.flavors().all().await?),

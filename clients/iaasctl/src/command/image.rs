@@ -1,8 +1,14 @@
 //! `image`: making one is declaring it and uploading its parts.
 
 use super::change::{create, delete_each};
-use crate::{args::IfNotExists, context::Context, error::CliError, progress::Transfer, size::parse_mib};
-use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use crate::{
+    args::{IfNotExists, one_of},
+    context::Context,
+    error::CliError,
+    progress::Transfer,
+    size::parse_mib,
+};
+use clap::{ArgGroup, Args, Subcommand};
 use client::{
     Client,
     model::{Image, ImageCreate},
@@ -13,12 +19,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FormatName {
-    Qcow2,
-    Raw,
-}
 
 #[derive(Debug, Clone, Args)]
 pub struct PartArgs {
@@ -53,8 +53,8 @@ pub enum ImageCommand {
         #[command(flatten)]
         parts: PartArgs,
         /// The format of the disk file; the upload fails if the file has another one
-        #[arg(long, value_enum, requires = "disk")]
-        format: Option<FormatName>,
+        #[arg(long, value_parser = one_of(DiskFormat::ALL, DiskFormat::as_str), requires = "disk")]
+        format: Option<DiskFormat>,
         /// The kernel's command line
         #[arg(long, requires = "kernel", value_name = "TEXT")]
         cmdline: Option<String>,
@@ -101,10 +101,7 @@ pub(super) async fn run(context: Context, command: ImageCommand) -> Result<(), C
             let request = ImageCreate {
                 name: name.clone(),
                 kind,
-                format: format.map(|f| match f {
-                    FormatName::Qcow2 => DiskFormat::Qcow2,
-                    FormatName::Raw => DiskFormat::Raw,
-                }),
+                format,
                 cmdline,
                 min_memory_mib: min_memory,
                 visibility: public.then_some(Visibility::Public),

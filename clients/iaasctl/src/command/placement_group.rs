@@ -1,7 +1,11 @@
 //! `placement-group`: instances that keep together or apart.
 
 use super::change::{create_and_show, delete_each};
-use crate::{args::IfNotExists, context::Context, error::CliError};
+use crate::{
+    args::{IfNotExists, one_of},
+    context::Context,
+    error::CliError,
+};
 use clap::{Subcommand, ValueEnum};
 use client::model::PlacementGroupCreate;
 use domain::placement::{GroupPolicy, GroupScope, GroupStrength};
@@ -15,8 +19,8 @@ pub enum PlacementGroupCommand {
         #[arg(long, value_enum)]
         policy: PolicyName,
         /// What counts as one place; a rack is all hosts with the same value of the tag `rack`
-        #[arg(long, value_enum, default_value = "host")]
-        scope: ScopeName,
+        #[arg(long, value_parser = one_of(GroupScope::ALL, GroupScope::as_str), default_value = "host")]
+        scope: GroupScope,
         /// Place its instances even if the policy can't be met
         #[arg(long)]
         soft: bool,
@@ -42,13 +46,6 @@ pub enum PolicyName {
     AntiAffinity,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum ScopeName {
-    Host,
-    Rack,
-    Zone,
-}
-
 pub(super) async fn run(context: Context, command: PlacementGroupCommand) -> Result<(), CliError> {
     let client = context.client()?;
     match command {
@@ -59,11 +56,7 @@ pub(super) async fn run(context: Context, command: PlacementGroupCommand) -> Res
                     PolicyName::Affinity => GroupPolicy::Affinity,
                     PolicyName::AntiAffinity => GroupPolicy::AntiAffinity,
                 },
-                scope: Some(match scope {
-                    ScopeName::Host => GroupScope::Host,
-                    ScopeName::Rack => GroupScope::Rack,
-                    ScopeName::Zone => GroupScope::Zone,
-                }),
+                scope: Some(scope),
                 strength: Some(if soft { GroupStrength::Soft } else { GroupStrength::Hard }),
             };
             let mutation = client.placement_group_create(&request);

@@ -1,7 +1,11 @@
 //! `placement-record`: what placement refused, and what it decided of instances that are gone.
 
-use crate::{args::LimitArgs, context::Context, error::CliError};
-use clap::{Subcommand, ValueEnum};
+use crate::{
+    args::{LimitArgs, one_of},
+    context::Context,
+    error::CliError,
+};
+use clap::Subcommand;
 use client::model::KeptPlacement;
 use domain::{limits, placement::PlacementOutcome};
 
@@ -13,8 +17,8 @@ pub enum PlacementRecordCommand {
         #[arg(long, value_name = "NAME")]
         instance: Option<String>,
         /// Only placements with this outcome
-        #[arg(long, value_enum)]
-        outcome: Option<OutcomeName>,
+        #[arg(long, value_parser = one_of(PlacementOutcome::ALL, PlacementOutcome::as_str))]
+        outcome: Option<PlacementOutcome>,
         #[command(flatten)]
         limit: LimitArgs,
         /// Show objects of all projects (system admins)
@@ -23,21 +27,6 @@ pub enum PlacementRecordCommand {
     },
     /// Show a placement record
     Show { id: String },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum OutcomeName {
-    Placed,
-    Refused,
-}
-
-impl OutcomeName {
-    fn outcome(self) -> PlacementOutcome {
-        match self {
-            Self::Placed => PlacementOutcome::Placed,
-            Self::Refused => PlacementOutcome::Refused,
-        }
-    }
 }
 
 pub(super) async fn run(context: Context, command: PlacementRecordCommand) -> Result<(), CliError> {
@@ -55,7 +44,7 @@ pub(super) async fn run(context: Context, command: PlacementRecordCommand) -> Re
         listing = listing.query("instance", instance);
     }
     if let Some(outcome) = outcome {
-        listing = listing.query("outcome", outcome.outcome().as_str());
+        listing = listing.query("outcome", outcome.as_str());
     }
     if all_projects {
         listing = listing.query("all_projects", true);

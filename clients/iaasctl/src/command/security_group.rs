@@ -1,8 +1,12 @@
 //! `security-group`: what may pass.
 
 use super::change::{create_and_show, delete_each, something};
-use crate::{args::IfNotExists, context::Context, error::CliError};
-use clap::{Args, Subcommand, ValueEnum};
+use crate::{
+    args::{IfNotExists, one_of},
+    context::Context,
+    error::CliError,
+};
+use clap::{Args, Subcommand};
 use client::model::{SecurityGroupChange, SecurityGroupCreate, SecurityRuleCreate};
 use domain::network::{Direction, Ethertype};
 
@@ -59,12 +63,6 @@ pub enum RuleCommand {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Family {
-    Ipv4,
-    Ipv6,
-}
-
 #[derive(Debug, Args)]
 pub struct RuleArgs {
     group: String,
@@ -90,8 +88,8 @@ pub struct RuleArgs {
     #[arg(long, value_name = "NAME")]
     remote_group: Option<String>,
     /// The address family; without it, that of the remote addresses, otherwise ipv4
-    #[arg(long, value_enum)]
-    family: Option<Family>,
+    #[arg(long, value_parser = one_of(Ethertype::ALL, Ethertype::as_str))]
+    family: Option<Ethertype>,
     #[arg(long, default_value = "", hide_default_value = true)]
     description: String,
 }
@@ -144,10 +142,7 @@ impl RuleArgs {
         let protocol = self.protocol.or_else(|| self.port.as_ref().map(|_| "tcp".to_owned()));
         let request = SecurityRuleCreate {
             direction: if self.egress { Direction::Egress } else { Direction::Ingress },
-            ethertype: self.family.map(|family| match family {
-                Family::Ipv4 => Ethertype::Ipv4,
-                Family::Ipv6 => Ethertype::Ipv6,
-            }),
+            ethertype: self.family,
             protocol,
             port_range: self.port,
             icmp_type: self.icmp_type,

@@ -1,10 +1,7 @@
 use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, CallBody, segment},
-    model::{
-        ApiKey, ApiKeyCreate, Login, Member, MemberPut, Project, ProjectChange, ProjectCreate, Quota, QuotaChange,
-        User, UserChange, UserCreate, Whoami,
-    },
+    model::{ApiKey, ApiKeyCreate, Login, Member, MemberPut, Quota, QuotaChange, Whoami},
 };
 use domain::policy::Role;
 use reqwest::Method;
@@ -41,26 +38,6 @@ impl Client {
         Mutation::new(self, Method::PUT, "/v1/whoami/password").body(&body)
     }
 
-    pub fn projects(&self) -> Listing<Project> {
-        Listing::new(self, "/v1/projects")
-    }
-
-    pub async fn project(&self, project: &str) -> Result<Project, ClientError> {
-        self.json(&Call::get(format!("/v1/projects/{}", segment(project)), &[])).await
-    }
-
-    pub fn project_create(&self, request: &ProjectCreate) -> Mutation<Project> {
-        Mutation::new(self, Method::POST, "/v1/projects").body(request)
-    }
-
-    pub fn project_change(&self, project: &str, change: &ProjectChange) -> Mutation<Project> {
-        Mutation::new(self, Method::PATCH, format!("/v1/projects/{}", segment(project))).body(change)
-    }
-
-    pub fn project_delete(&self, project: &str) -> Mutation<()> {
-        Mutation::new(self, Method::DELETE, format!("/v1/projects/{}", segment(project)))
-    }
-
     pub fn project_members(&self, project: &str) -> Listing<Member> {
         Listing::new(self, format!("/v1/projects/{}/members", segment(project)))
     }
@@ -81,26 +58,6 @@ impl Client {
 
     pub fn quota_set(&self, project: &str, change: &QuotaChange) -> Mutation<Quota> {
         Mutation::new(self, Method::PUT, format!("/v1/projects/{}/quota", segment(project))).body(change)
-    }
-
-    pub fn users(&self) -> Listing<User> {
-        Listing::new(self, "/v1/users")
-    }
-
-    pub async fn user(&self, user: &str) -> Result<User, ClientError> {
-        self.json(&Call::get(format!("/v1/users/{}", segment(user)), &[])).await
-    }
-
-    pub fn user_create(&self, request: &UserCreate) -> Mutation<User> {
-        Mutation::new(self, Method::POST, "/v1/users").body(request)
-    }
-
-    pub fn user_change(&self, user: &str, change: &UserChange) -> Mutation<User> {
-        Mutation::new(self, Method::PATCH, format!("/v1/users/{}", segment(user))).body(change)
-    }
-
-    pub fn user_delete(&self, user: &str) -> Mutation<()> {
-        Mutation::new(self, Method::DELETE, format!("/v1/users/{}", segment(user)))
     }
 
     pub fn api_keys(&self) -> Listing<ApiKey> {

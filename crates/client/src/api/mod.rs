@@ -4,11 +4,10 @@
 //! [`Listing`]: crate::Listing
 //! [`Mutation`]: crate::Mutation
 
-mod catalog;
 mod identity;
 mod instance;
 mod network;
-mod placement_group;
+mod object;
 mod placement_record;
 mod system;
 

@@ -1,11 +1,11 @@
 //! `instance create`.
 
 use super::{
-    NicArgs, OnCrashName, PlacementArgs,
+    NicArgs, PlacementArgs,
     wait::{self, Wait},
 };
 use crate::{
-    args::{IfNotExists, SizeArgs, WaitArgs, WaitState},
+    args::{IfNotExists, SizeArgs, WaitArgs, WaitState, one_of},
     context::Context,
     error::CliError,
     exit,
@@ -17,7 +17,11 @@ use client::{
     Client, ClientError, WaitTarget,
     model::{InstanceCreate, NotMade},
 };
-use domain::{instance::Power, limits, placement::Fill};
+use domain::{
+    instance::{OnCrash, Power},
+    limits,
+    placement::Fill,
+};
 use std::{
     path::{Path, PathBuf},
     pin::pin,
@@ -51,8 +55,8 @@ pub struct CreateArgs {
     #[arg(long = "tag", value_parser = parse_tag, value_name = "KEY=VALUE")]
     tags: Vec<(String, String)>,
     /// What to do when QEMU exits unexpectedly
-    #[arg(long, value_enum)]
-    on_crash: Option<OnCrashName>,
+    #[arg(long, value_parser = one_of(OnCrash::ALL, OnCrash::as_str))]
+    on_crash: Option<OnCrash>,
     /// Only on hosts of this zone
     #[arg(long)]
     zone: Option<String>,
@@ -98,7 +102,7 @@ pub(super) async fn run(context: &Context, client: &Client, args: CreateArgs) ->
     request.flavor = size.flavor;
     request.ssh_keys = keys;
     request.tags = tags.into_iter().collect();
-    request.on_crash = on_crash.map(OnCrashName::on_crash);
+    request.on_crash = on_crash;
     request.zone = zone;
     placement.put_into(&mut request);
     request.networks = nics.requests();

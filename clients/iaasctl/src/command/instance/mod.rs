@@ -17,34 +17,18 @@ pub use placement::PlacementArgs;
 pub use ssh::SshArgs;
 
 use crate::{
-    args::WaitArgs,
+    args::{WaitArgs, one_of},
     context::Context,
     error::CliError,
     output::{Format, Row, print, render_table},
     size::parse_tag,
 };
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use client::{
     Client,
     model::{Explain, InstanceChange, KeptPlacement, TimelineItem},
 };
 use domain::instance::OnCrash;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnCrashName {
-    Restart,
-    Stop,
-}
-
-impl OnCrashName {
-    #[must_use]
-    pub fn on_crash(self) -> OnCrash {
-        match self {
-            Self::Restart => OnCrash::Restart,
-            Self::Stop => OnCrash::Stop,
-        }
-    }
-}
 
 #[derive(Debug, Subcommand)]
 pub enum InstanceCommand {
@@ -66,8 +50,8 @@ pub enum InstanceCommand {
     /// What to do when QEMU exits unexpectedly
     OnCrash {
         instance: String,
-        #[arg(value_enum)]
-        what: OnCrashName,
+        #[arg(value_parser = one_of(OnCrash::ALL, OnCrash::as_str))]
+        what: OnCrash,
     },
     /// Delete instances and their disks
     Delete(ActArgs),
@@ -146,7 +130,7 @@ pub(super) async fn run(context: Context, command: InstanceCommand) -> Result<()
         }
         InstanceCommand::Tag { instance, tags } => tag(&context, &client, &instance, &tags).await,
         InstanceCommand::OnCrash { instance, what } => {
-            let change = InstanceChange { on_crash: Some(what.on_crash()), ..InstanceChange::default() };
+            let change = InstanceChange { on_crash: Some(what), ..InstanceChange::default() };
             context.change_and_show(client.instance_change(&instance, &change)).await
         }
         InstanceCommand::Delete(args) => act::delete(&context, &client, args).await,

@@ -1,26 +1,9 @@
 //! Options on where a new instance may be.
 
-use crate::size::parse_tag;
-use clap::{Args, ValueEnum};
+use crate::{args::one_of, size::parse_tag};
+use clap::Args;
 use client::model::{InstanceCreate, PlacementRequest};
 use domain::instance::OnHostLoss;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnHostLossName {
-    Wait,
-    Restart,
-    Recreate,
-}
-
-impl OnHostLossName {
-    fn on_host_loss(self) -> OnHostLoss {
-        match self {
-            Self::Wait => OnHostLoss::Wait,
-            Self::Restart => OnHostLoss::Restart,
-            Self::Recreate => OnHostLoss::Recreate,
-        }
-    }
-}
 
 #[derive(Debug, Args)]
 pub struct PlacementArgs {
@@ -40,8 +23,8 @@ pub struct PlacementArgs {
     #[arg(long)]
     dedicated: bool,
     /// What to do when its host is lost; `restart` reserves capacity for it on another host
-    #[arg(long, value_enum)]
-    on_host_loss: Option<OnHostLossName>,
+    #[arg(long, value_parser = one_of(OnHostLoss::ALL, OnHostLoss::as_str))]
+    on_host_loss: Option<OnHostLoss>,
     /// It may be preempted when capacity is short; lower classes (0 to 255) first
     #[arg(long = "preemptible", value_name = "CLASS")]
     preemptible_class: Option<u8>,
@@ -51,7 +34,7 @@ impl PlacementArgs {
     pub(super) fn put_into(self, create: &mut InstanceCreate) {
         let Self { groups, required_tags, forbidden_tags, cpu_features, dedicated, on_host_loss, preemptible_class } =
             self;
-        create.on_host_loss = on_host_loss.map(OnHostLossName::on_host_loss);
+        create.on_host_loss = on_host_loss;
         create.placement = PlacementRequest {
             groups,
             required_tags: required_tags.into_iter().collect(),
