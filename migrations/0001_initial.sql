@@ -121,16 +121,28 @@ CREATE TABLE quota_limit (
     vcpus           BIGINT NOT NULL,
     memory_mib      BIGINT NOT NULL,
     disk_gib        BIGINT NOT NULL,
-    networks        BIGINT NOT NULL DEFAULT 20,
-    subnets         BIGINT NOT NULL DEFAULT 40,
-    ports           BIGINT NOT NULL DEFAULT 200,
-    routers         BIGINT NOT NULL DEFAULT 20,
-    floating_ips    BIGINT NOT NULL DEFAULT 50,
-    security_groups BIGINT NOT NULL DEFAULT 50,
-    security_rules  BIGINT NOT NULL DEFAULT 500,
-    peerings        BIGINT NOT NULL DEFAULT 20,
+    images          BIGINT NOT NULL,
+    image_gib       BIGINT NOT NULL,
+    networks        BIGINT NOT NULL,
+    subnets         BIGINT NOT NULL,
+    ports           BIGINT NOT NULL,
+    routers         BIGINT NOT NULL,
+    floating_ips    BIGINT NOT NULL,
+    security_groups BIGINT NOT NULL,
+    security_rules  BIGINT NOT NULL,
+    peerings        BIGINT NOT NULL,
+    ssh_keys         BIGINT NOT NULL,
+    placement_groups BIGINT NOT NULL,
     generation      BIGINT NOT NULL,
     CONSTRAINT quota_limit_project_fk FOREIGN KEY (project_id) REFERENCES project (id) ON DELETE CASCADE
+);
+
+CREATE TABLE identity_usage (
+    project_id       TEXT PRIMARY KEY NOT NULL,
+    ssh_keys         BIGINT NOT NULL,
+    placement_groups BIGINT NOT NULL,
+    CONSTRAINT identity_usage_not_negative CHECK (ssh_keys >= 0 AND placement_groups >= 0),
+    CONSTRAINT identity_usage_project_fk FOREIGN KEY (project_id) REFERENCES project (id) ON DELETE CASCADE
 );
 
 -- (principal, key) is mapped to the operation that answers it. The operation's outcome is with the service that owns the object.
@@ -167,6 +179,9 @@ CREATE TABLE image (
     min_memory_mib BIGINT NOT NULL,
     state          TEXT NOT NULL,
     parts          TEXT NOT NULL,
+    -- What its parts take of the project's quota, and what uploads in progress have reserved of it.
+    size_gib       BIGINT NOT NULL,
+    reserved_gib   BIGINT NOT NULL,
     reason         TEXT NOT NULL,
     deadline_at    BIGINT,
     generation     BIGINT NOT NULL,
@@ -176,6 +191,7 @@ CREATE TABLE image (
 );
 CREATE INDEX image_name ON image (name);
 CREATE INDEX image_deadline ON image (deadline_at) WHERE deadline_at IS NOT NULL;
+CREATE INDEX image_reserved ON image (id) WHERE reserved_gib > 0;
 
 -- Which process took a manager's role last, for people: what decides is a lock that ends with the process. Each manager writes its own.
 CREATE TABLE role_holder (
@@ -656,7 +672,9 @@ CREATE INDEX disk_expiry ON disk (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE storage_usage (
     project_id TEXT PRIMARY KEY NOT NULL,
     disk_gib   BIGINT NOT NULL,
-    CONSTRAINT storage_usage_not_negative CHECK (disk_gib >= 0),
+    images     BIGINT NOT NULL,
+    image_gib  BIGINT NOT NULL,
+    CONSTRAINT storage_usage_not_negative CHECK (disk_gib >= 0 AND images >= 0 AND image_gib >= 0),
     CONSTRAINT storage_usage_project_fk FOREIGN KEY (project_id) REFERENCES project (id) ON DELETE CASCADE
 );
 

@@ -18,6 +18,10 @@ pub struct ApiConfig {
     pub tls_names: Vec<String>,
     /// Directory of the built-in CA; `<identity.state_dir>/ca` unless set.
     pub ca_dir: Option<PathBuf>,
+    /// Directory of the database's backups; `<identity.state_dir>/backups` unless set.
+    pub backup_dir: Option<PathBuf>,
+    /// How many backups are kept; older ones are removed when one was made.
+    pub backups_kept: u32,
     /// Serve plain HTTP on an address that isn't loopback: tokens and passwords then cross the network readable. Only behind a proxy
     /// that does TLS.
     pub allow_plain_http_on_non_loopback: bool,
@@ -62,6 +66,8 @@ impl Default for ApiConfig {
             tls_key: None,
             tls_names: Vec::new(),
             ca_dir: None,
+            backup_dir: None,
+            backups_kept: 7,
             allow_plain_http_on_non_loopback: false,
             public_url: None,
             request_timeout_secs: 60,
@@ -98,6 +104,7 @@ impl ApiConfig {
             "tls_certificate and tls_key go together: set both or neither",
         );
         check((1..=3600).contains(&self.request_timeout_secs), "request_timeout_secs", "must be 1 to 3600");
+        check((1..=10_000).contains(&self.backups_kept), "backups_kept", "must be 1 to 10000");
         check(self.drain_timeout_secs <= 600, "drain_timeout_secs", "must be at most 600");
         check(self.max_connections >= 1, "max_connections", "must be at least 1");
         check(self.max_event_streams >= 1, "max_event_streams", "must be at least 1");
@@ -127,6 +134,8 @@ pub struct IdentityConfig {
     pub admin_password_file: Option<PathBuf>,
     /// How long an access token is valid, seconds.
     pub access_token_secs: u64,
+    /// How many API keys a user may have.
+    pub api_keys_max: u32,
     /// How long a refresh token is valid, hours; each use gives a new one.
     pub refresh_token_hours: u64,
     /// A new signing key is made when the newest is this old, days.
@@ -147,6 +156,7 @@ impl Default for IdentityConfig {
             state_dir: PathBuf::from("/var/lib/iaas"),
             admin_password_file: None,
             access_token_secs: 15 * 60,
+            api_keys_max: 50,
             refresh_token_hours: 30 * 24,
             signing_key_days: 30,
             principal_cache_ms: 5_000,
@@ -183,6 +193,7 @@ impl IdentityConfig {
         check(self.principal_cache_ms <= 60_000, "principal_cache_ms", "must be at most 60000");
         check((1..=1000).contains(&self.login_attempts), "login_attempts", "must be 1 to 1000");
         check((1..=86_400).contains(&self.login_lockout_secs), "login_lockout_secs", "must be 1 to 86400");
+        check((1..=10_000).contains(&self.api_keys_max), "api_keys_max", "must be 1 to 10000");
         check((1..=64).contains(&self.password_hashes_at_once), "password_hashes_at_once", "must be 1 to 64");
         errors
     }
@@ -196,6 +207,11 @@ pub struct Config {
 }
 
 impl Config {
+    #[must_use]
+    pub fn backup_dir(&self) -> PathBuf {
+        self.api.backup_dir.clone().unwrap_or_else(|| self.identity.state_dir.join("backups"))
+    }
+
     #[must_use]
     pub fn validate(&self) -> Vec<ConfigError> {
         let mut errors = self.api.validate();

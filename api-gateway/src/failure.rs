@@ -63,11 +63,20 @@ pub fn placement_group_in_use() -> Problem {
         .with_hint("`iaasctl placement-group show` names the instances; delete them first")
 }
 
+#[must_use]
+pub fn api_keys_refused() -> Problem {
+    Problem::new(ErrorKind::QuotaExceeded, "quota_exceeded", "you have as many API keys as a user may have")
+        .with_hint("delete keys that you don't need (iaasctl api-key list), or ask an administrator to raise identity.api_keys_max")
+}
+
 /// The refusals of guards on what the gateway owns.
 fn own_guard(guard: Guard) -> Option<Problem> {
     if matches!(guard, Guard::ProjectGeneration | Guard::UserGeneration | Guard::QuotaGeneration) {
         let problem = Problem::new(ErrorKind::StaleGeneration, "stale_generation", "the object changed meanwhile");
         return Some(problem.with_hint("read it again, and repeat the change if it still makes sense"));
+    }
+    if guard == Guard::ApiKeyQuota {
+        return Some(api_keys_refused());
     }
     if guard == Guard::ProjectInUse {
         let detail = "the project has instances, images, disks, ports, floating IPs, networks or security groups, or was deleted just now";

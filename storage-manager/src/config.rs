@@ -20,6 +20,8 @@ pub struct Config {
     pub uploads_max: usize,
     /// Uploaded qcow2 images that are checked at once. Others wait for their turn.
     pub checks_max: usize,
+    /// How much of the disk that holds the images uploads leave free, percent.
+    pub free_percent_min: u64,
     /// An upload that sends nothing for this long is cut, seconds.
     pub upload_stall_secs: u64,
     /// How long bytes that no image names are kept, seconds.
@@ -38,6 +40,7 @@ impl Default for Config {
             part_gib_max: 256,
             uploads_max: 32,
             checks_max: 2,
+            free_percent_min: 5,
             upload_stall_secs: 60,
             object_grace_secs: 3600,
             operation_hours: 24,
@@ -61,6 +64,7 @@ impl Config {
         check((1..=65_536).contains(&self.part_gib_max), "part_gib_max", "must be 1 to 65536");
         check((1..=256).contains(&self.uploads_max), "uploads_max", "must be 1 to 256");
         check((1..=16).contains(&self.checks_max), "checks_max", "must be 1 to 16");
+        check(self.free_percent_min <= 50, "free_percent_min", "must be 0 to 50");
         check((1..=3600).contains(&self.upload_stall_secs), "upload_stall_secs", "must be 1 to 3600");
         check(
             self.object_grace_secs >= GRACE_SECS_MIN,

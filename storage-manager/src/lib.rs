@@ -12,6 +12,7 @@ mod grpc;
 pub mod object;
 pub mod plan;
 pub mod reconcile;
+pub mod reservation;
 
 pub use config::Config;
 
@@ -21,6 +22,7 @@ use grpc::StorageService;
 use object::ObjectDir;
 use proto::storage::v1::storage_manager_server::StorageManagerServer;
 use reconcile::Reconciler;
+use reservation::ImageReservations;
 use service_kit::{
     background::{Background, until_lost},
     transport::{self, GrpcListener},
@@ -49,8 +51,9 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let objects = ObjectDir::open(&config.directory)
         .await
         .with_context(|| format!("the object store at {} can't be opened", config.directory.display()))?;
-    let reconciler = Reconciler::new(store.clone(), objects.clone(), &config);
-    let service = StorageService::new(store, objects, config, reconciler.waker());
+    let reservations = ImageReservations::new(store.clone());
+    let reconciler = Reconciler::new(store.clone(), objects.clone(), reservations.clone(), &config);
+    let service = StorageService::new(store, objects, config, reservations, reconciler.waker());
     let mut background = Background::default();
     background.start("sweeps", reconciler.run(shutdown.clone()));
     background.start("role-hold", until_lost(hold.lost(), shutdown.clone()));

@@ -2,11 +2,11 @@
 
 use domain::{
     ErrorKind, Problem, ProjectId, Timestamp,
-    image::{Image, ImagePart, ImagePartKind, ImageState},
+    image::{self, Image, ImagePart, ImagePartKind, ImageState},
     validate,
 };
 use std::collections::BTreeMap;
-use store::{DiskRow, DiskState};
+use store::{DiskRow, DiskState, ImageChange, ImageDelete, StorageUsageAdd, Unit};
 
 /// What an uploaded part does to its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,32 @@ pub fn part_exists(image: &Image, part: ImagePartKind) -> Problem {
         format!("the image {} has its part `{}` already, with other bytes", image.name, part.as_str()),
     )
     .with_hint("an image's content never changes: make a new image, or delete this one first")
+}
+
+/// The end of an image: its row goes, fenced by its generation and by what uploads have reserved, and with it all that it takes of the quota.
+pub fn push_removal(unit: &mut Unit, image: &Image, reserved_gib: u64) {
+    let size_gib = image::size_gib(&image.parts);
+    unit.push(ImageChange {
+        id: image.id,
+        expected_generation: image.generation,
+        state: ImageState::Deleting,
+        parts: image.parts.clone(),
+        size_gib,
+        format: image.format,
+        min_disk_gib: image.min_disk_gib,
+        reason: image.reason.clone(),
+        deadline_at: None,
+    });
+    unit.push(ImageDelete { id: image.id, reserved_gib });
+    unit.push(StorageUsageAdd::image(image.project_id, -1, -gib(size_gib) - gib(reserved_gib)));
+}
+
+/// The removal alone.
+#[must_use]
+pub fn removal(image: &Image, reserved_gib: u64) -> Unit {
+    let mut unit = Unit::new();
+    push_removal(&mut unit, image, reserved_gib);
+    unit
 }
 
 /// Checks what people may say of a new image.

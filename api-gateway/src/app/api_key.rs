@@ -10,7 +10,7 @@ use crate::{
         plan::Done,
     },
     auth::{api_key, caller::Caller},
-    failure::ApiError,
+    failure::{ApiError, api_keys_refused},
 };
 use domain::{ApiKeyId, ErrorKind, Name, Problem, Timestamp, identity::ApiKey, policy::Role};
 use operation::Activity;
@@ -84,6 +84,9 @@ pub async fn create(
             if keys.iter().any(|key| key.name == name) {
                 return Err(Problem::already_exists("api key", &name).into());
             }
+            if u32::try_from(keys.len()).is_ok_and(|count| count >= app.auth().api_keys_max) {
+                return Err(api_keys_refused().into());
+            }
         }
         let api_key::NewApiKey { prefix, secret_hash, key: secret } = api_key::generate();
         let id = ApiKeyId::new();
@@ -98,6 +101,7 @@ pub async fn create(
             role,
             expires_at,
             created_at,
+            keys_max: app.auth().api_keys_max.into(),
         });
         let activity = activity("api_key.create", "api_key.created", "was created", caller, &key);
         Ok(OwnChange {

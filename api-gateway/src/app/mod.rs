@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod api_key;
+pub mod backup;
 pub mod capacity;
 pub mod catalog;
 pub mod console;
@@ -82,6 +83,8 @@ pub struct Inner {
     catalog: Catalog,
     instances: InstanceLoader,
     tickets: Tickets,
+    /// One backup is made at a time.
+    backup_turn: Arc<tokio::sync::Mutex<()>>,
     metrics: MetricsHandle,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -115,6 +118,7 @@ impl App {
             catalog: Catalog::default(),
             instances,
             tickets: Tickets::default(),
+            backup_turn: Arc::default(),
             metrics,
             shutdown,
             tasks: TaskTracker::new(),
@@ -124,6 +128,11 @@ impl App {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    #[must_use]
+    pub fn backup_turn(&self) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(&self.0.backup_turn)
     }
 
     #[must_use]

@@ -13,11 +13,11 @@ use crate::{
     auth::caller::Caller,
     failure::ApiError,
 };
-use domain::{OperationId, Timestamp};
+use domain::{OperationId, ProjectId, Timestamp, quota::QuotaAmounts};
 use operation::Activity;
 use serde::{Serialize, de::DeserializeOwned};
 use service_kit::context::CallContext;
-use store::{CommitError, Constraint, OperationTable, Unit};
+use store::{CommitError, Constraint, Guard, Op, OperationTable, Unit};
 
 /// A change that is ready to be committed.
 pub struct OwnChange<T> {
@@ -66,7 +66,11 @@ where
     };
     let OwnChange { mut unit, activity, object_name, outcome, changes_identity } = plan.await?;
     let object_kind = activity.object_kind;
+    let requested = requested(&unit);
     if intent.dry_run {
+        if let Some((project_id, amounts)) = &requested {
+            operation::check_quota(app.store(), *project_id, amounts).await?;
+        }
         let Activity { object_id, message, .. } = activity;
         let changes = vec![format!("{object_kind} {object_name} ({object_id})")];
         return Ok(Done::Plan(Plan::of(format!("would do: {message}"), changes)));
@@ -87,6 +91,9 @@ where
                 domain::Problem::unavailable("another request with this Idempotency-Key is in progress").into()
             });
         }
+        Err(CommitError::Guard(Guard::IdentityQuota)) if let Some((project_id, amounts)) = &requested => {
+            return Err(operation::quota_refusal(app.store(), *project_id, amounts).await.into());
+        }
         Err(other) => return Err(named(other, object_kind, &object_name, intent)),
     }
     if changes_identity {
@@ -94,6 +101,13 @@ where
     }
     app.catalog().invalidate();
     Ok(Done::Change(outcome))
+}
+
+/// What the change takes of its project's quota.
+fn requested(unit: &Unit) -> Option<(ProjectId, QuotaAmounts)> {
+    unit.ops().iter().find_map(|op| {
+        if let Op::IdentityUsageAdd(usage) = op { Some((usage.project_id, usage.amounts())) } else { None }
+    })
 }
 
 /// With an idempotency key: what the key means, and the outcome for repeats.

@@ -16,7 +16,7 @@ use domain::{
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementGroup},
 };
 use operation::Activity;
-use store::{PlacementGroupDelete, PlacementGroupInsert, Unit};
+use store::{IdentityUsageAdd, PlacementGroupDelete, PlacementGroupInsert, Unit};
 
 pub struct GroupRequest {
     pub name: Name,
@@ -54,7 +54,7 @@ pub async fn create(
         }
         let (id, created_at) = (PlacementGroupId::new(), Timestamp::now());
         let group = PlacementGroup { id, project_id, name, policy, scope, strength, generation: 1, created_at };
-        let unit = Unit::new().op(PlacementGroupInsert {
+        let unit = Unit::new().op(IdentityUsageAdd::placement_groups(project_id, 1)).op(PlacementGroupInsert {
             id: group.id,
             project_id: group.project_id,
             name: group.name.clone(),
@@ -82,7 +82,9 @@ pub async fn delete(
         if intent.dry_run && !app.store().placement_group_members(group.id, 1).await?.is_empty() {
             return Err(placement_group_in_use().into());
         }
-        let unit = Unit::new().op(PlacementGroupDelete { id: group.id });
+        let unit = Unit::new()
+            .op(PlacementGroupDelete { id: group.id })
+            .op(IdentityUsageAdd::placement_groups(project_id, -1));
         let activity = activity("placement_group.delete", "placement_group.deleted", "was deleted", &group);
         Ok(OwnChange { unit, activity, object_name: group.name.to_string(), outcome: (), changes_identity: false })
     })

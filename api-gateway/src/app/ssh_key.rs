@@ -16,7 +16,7 @@ use domain::{
     ssh_key::{SshKey, parse_public_key},
 };
 use operation::Activity;
-use store::{SshKeyDelete, SshKeyInsert, Unit};
+use store::{IdentityUsageAdd, SshKeyDelete, SshKeyInsert, Unit};
 
 /// The key behind an id or a name, in this project only.
 pub async fn find(app: &App, project_id: ProjectId, key: &str) -> Result<SshKey, ApiError> {
@@ -43,7 +43,7 @@ pub async fn create(
         }
         let (id, created_at) = (SshKeyId::new(), Timestamp::now());
         let key = SshKey { id, project_id, name, public_key, fingerprint, generation: 1, created_at };
-        let unit = Unit::new().op(SshKeyInsert {
+        let unit = Unit::new().op(IdentityUsageAdd::ssh_keys(project_id, 1)).op(SshKeyInsert {
             id: key.id,
             project_id: key.project_id,
             name: key.name.clone(),
@@ -67,7 +67,7 @@ pub async fn delete(
     commit_own_change(app, caller, intent, async {
         let key = find(app, project_id, key).await?;
         intent.check_generation(key.generation)?;
-        let unit = Unit::new().op(SshKeyDelete { id: key.id });
+        let unit = Unit::new().op(SshKeyDelete { id: key.id }).op(IdentityUsageAdd::ssh_keys(project_id, -1));
         let activity = activity("ssh_key.delete", "ssh_key.deleted", "was deleted", &key);
         Ok(OwnChange { unit, activity, object_name: key.name.to_string(), outcome: (), changes_identity: false })
     })

@@ -43,6 +43,8 @@ pub struct State {
     pub identities: identity::Identities,
     pub limits: rate_limit::RateLimits,
     pub lifetimes: Lifetimes,
+    /// How many API keys a user may have.
+    pub api_keys_max: u32,
 }
 
 impl std::ops::Deref for Auth {
@@ -73,6 +75,7 @@ impl Auth {
                 access_token_secs: identity.access_token_secs,
                 refresh_token_hours: identity.refresh_token_hours,
             },
+            api_keys_max: identity.api_keys_max,
             store,
         }))
     }

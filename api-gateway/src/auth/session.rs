@@ -91,15 +91,25 @@ pub async fn login(
     if !matches || !user.enabled {
         let detail = format!("{} from {peer}", if matches { "the user is disabled" } else { "wrong password" });
         let audit = session_audit(user.id, &user_name, "session.login", "denied", &detail, request_id);
-        auth.store.commit(Unit::new().op(audit)).await?;
-        return Err(wrong_login().into());
+        match auth.store.commit(Unit::new().op(audit)).await {
+            Err(error) if !error.disk_full() => return Err(error.into()),
+            // The answer is the same without its line in the audit log.
+            Ok(()) | Err(_) => return Err(wrong_login().into()),
+        }
     }
     auth.throttle.succeeded(name, peer);
     let family = uuid::Uuid::now_v7().to_string();
     let (row, text) = refresh_row(auth, user.id, &family);
     let audit = session_audit(user.id, &user_name, "session.login", "accepted", &format!("from {peer}"), request_id);
-    auth.store.commit(Unit::new().op(row).op(audit)).await?;
-    tokens(auth, user.id, text)
+    match auth.store.commit(Unit::new().op(row).op(audit)).await {
+        Ok(()) => tokens(auth, user.id, text),
+        // Whoever is to free room must get in: with an access token alone, which lasts for a while.
+        Err(error) if error.disk_full() => {
+            tracing::warn!(user = user_name, "a login without a refresh token: the database's disk is full");
+            tokens(auth, user.id, String::new())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The next pair of tokens for a refresh token, which is used up.

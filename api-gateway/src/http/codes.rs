@@ -37,6 +37,12 @@ pub const CODES: &[Code] = &[
         "Several objects have that name (subnets of different networks). Use the id.",
     ),
     code("api_key_not_found", &[K::NotFound], "You have no API key of that id or name."),
+    code("backup_in_progress", &[K::InvalidState], "Another backup is being made. Look at the list when it is done."),
+    code(
+        "backup_not_sqlite",
+        &[K::InvalidState],
+        "The database is PostgreSQL. Its own tools copy it: `pg_dump --format=custom`.",
+    ),
     code(
         "bad_cursor",
         &[K::InvalidArgument],
@@ -53,6 +59,11 @@ pub const CODES: &[Code] = &[
     ),
     code("console_session_not_found", &[K::NotFound], "The console's session has ended. Request a new ticket."),
     code("console_timeout", &[K::DeadlineExceeded], "The instance's host didn't answer the console's request in time."),
+    code(
+        "database_damaged",
+        &[K::InvalidState],
+        "A copy of the database was read back and is damaged. If it happens twice, the database is: restore the last good backup.",
+    ),
     code(
         "database_unavailable",
         &[K::Unavailable],
@@ -253,7 +264,7 @@ pub const CODES: &[Code] = &[
     code(
         "quota_exceeded",
         &[K::QuotaExceeded],
-        "The project's quota would be exceeded; the detail says which, and by how much.",
+        "The project's quota (or the number of API keys that a user may have) would be exceeded; the detail says which.",
     ),
     code("rate_limited", &[K::RateLimited], "Too many requests a second. `Retry-After` says when to try again."),
     code(
@@ -307,7 +318,11 @@ pub const CODES: &[Code] = &[
         &[K::StaleGeneration, K::PreconditionFailed],
         "The object changed meanwhile. Read it again, and repeat the change if it still makes sense.",
     ),
-    code("storage_full", &[K::Unavailable], "The image store's disk is full. An administrator must free space."),
+    code(
+        "storage_full",
+        &[K::Unavailable],
+        "A disk of the control plane is full: the image store's, or the database's. The detail says which. Deleting is possible; an administrator must free space.",
+    ),
     code("subnet_in_use", &[K::InvalidState], "Ports have addresses of the subnet. Delete or detach them first."),
     code(
         "subnet_not_found",

@@ -1,6 +1,7 @@
 //! Users, roles, projects, keys, quotas: what they give, and that what is taken is taken at once.
 
 use crate::harness::{PASSWORD, Person, World, key};
+use domain::quota::{QuotaAmounts, QuotaResource};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +151,69 @@ async fn quotas_are_set_by_system_admins_and_seen_by_readers() {
     assert_eq!((&set["limits"]["vcpus"], &set["limits"]["instances"]), (&json!(7), &json!(50)));
     admin.put("/v1/projects/blue/quota", json!({"vcpus": -1})).await.problem(400, "invalid_argument");
     assert_eq!(rob.get("/v1/projects/blue/quota").await.expect(200)["limits"]["vcpus"], 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_quota_can_be_set_and_is_shown() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let shown = admin.get("/v1/projects/blue/quota").await.expect(200);
+    for (n, resource) in QuotaResource::ALL.into_iter().enumerate() {
+        let name = resource.as_str();
+        let limits = &shown["limits"];
+        assert_eq!(limits[name], json!(QuotaAmounts::DEFAULT_LIMIT.get(resource)), "a new project's {name}");
+        // The default network and its security group are there already.
+        assert!(shown["used"][name].is_i64(), "{name}");
+        let set = admin.put("/v1/projects/blue/quota", json!({ name: n + 3 })).await.expect(200);
+        assert_eq!(set["limits"][name], json!(n + 3));
+        admin.put("/v1/projects/blue/quota", json!({ name: -1 })).await.problem(400, "invalid_argument");
+    }
+    let count = QuotaResource::ALL.len();
+    for part in ["limits", "used"] {
+        assert_eq!(shown[part].as_object().expect("an object").len(), count, "{part} has others than these");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_and_groups_end_at_their_quota_and_come_back_when_they_are_deleted() {
+    let world = World::start().await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    admin.put("/v1/projects/blue/quota", json!({"ssh_keys": 2, "placement_groups": 2})).await.expect(200);
+    let ann = world.user(&admin, "ann", "blue", "member").await;
+    let routes = [
+        ("/v1/ssh-keys", "ssh_keys", json!({"public_key": key("a")})),
+        ("/v1/placement-groups", "placement_groups", json!({"policy": "anti_affinity"})),
+    ];
+    for (route, resource, body) in routes {
+        let of = |n: usize| {
+            let mut body = body.clone();
+            body["name"] = json!(format!("n-{n}"));
+            body
+        };
+        let made = futures::future::join_all((0..10).map(|n| ann.post(route, of(n)))).await;
+        assert_eq!(made.iter().filter(|answer| answer.status == 201).count(), 2, "{resource}");
+        let used = async || ann.get("/v1/projects/blue/quota").await.expect(200)["used"][resource].clone();
+        assert_eq!(used().await, json!(2));
+        let refused = ann.post(route, of(20)).await.problem(403, "quota_exceeded");
+        let detail = refused["detail"].as_str().expect("a text").to_owned();
+        assert!(detail.contains(&format!("{resource}: 1 requested, 2 used, limit 2")), "{detail}");
+        ann.post(&format!("{route}?dry_run=true"), of(20)).await.problem(403, "quota_exceeded");
+        let there = ann.get(route).await.expect(200)["items"].as_array().expect("a list").clone();
+        let one = format!("{route}/{}", there[0]["id"].as_str().expect("an id"));
+        ann.delete(&one).await.expect(204);
+        assert_eq!(used().await, json!(1));
+        ann.post(route, of(20)).await.expect(201);
+    }
+    for n in 0..50 {
+        ann.post("/v1/api-keys", json!({"name": format!("k-{n}")})).await.expect(201);
+    }
+    ann.post("/v1/api-keys?dry_run=true", json!({"name": "more"})).await.problem(403, "quota_exceeded");
+    ann.post("/v1/api-keys", json!({"name": "more"})).await.problem(403, "quota_exceeded");
+    ann.delete("/v1/api-keys/k-7").await.expect(204);
+    ann.post("/v1/api-keys", json!({"name": "more"})).await.expect(201);
+    assert!(world.store.leak_report().await.expect("a report").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The gateway as its clients meet it: a real listener on loopback, a real SQLite store, the real managers behind it in process.
 //! Hosts are simulated (`crates/sim`); what needs a real guest is tested end to end.
 
+mod backup;
 mod bad_input;
 mod compute;
 mod console;

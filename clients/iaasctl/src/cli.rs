@@ -3,12 +3,13 @@
 use crate::{
     args::Globals,
     command::{
-        api_key::ApiKeyCommand, audit::AuditCommand, config::ConfigCommand, doctor::DoctorArgs, event::EventCommand,
-        external_network::ExternalNetworkCommand, flavor::FlavorCommand, floating_ip::FloatingIpCommand,
-        host::HostCommand, image::ImageCommand, instance::InstanceCommand, key::KeyCommand, network::NetworkCommand,
-        peering::PeeringCommand, placement_group::PlacementGroupCommand, placement_record::PlacementRecordCommand,
-        port::PortCommand, project::ProjectCommand, quota::QuotaCommand, router::RouterCommand,
-        security_group::SecurityGroupCommand, session::LoginArgs, subnet::SubnetCommand, user::UserCommand,
+        api_key::ApiKeyCommand, audit::AuditCommand, backup::BackupCommand, config::ConfigCommand, doctor::DoctorArgs,
+        event::EventCommand, external_network::ExternalNetworkCommand, flavor::FlavorCommand,
+        floating_ip::FloatingIpCommand, host::HostCommand, image::ImageCommand, instance::InstanceCommand,
+        key::KeyCommand, network::NetworkCommand, peering::PeeringCommand, placement_group::PlacementGroupCommand,
+        placement_record::PlacementRecordCommand, port::PortCommand, project::ProjectCommand, quota::QuotaCommand,
+        router::RouterCommand, security_group::SecurityGroupCommand, session::LoginArgs, subnet::SubnetCommand,
+        user::UserCommand,
     },
     exit,
 };
@@ -106,6 +107,9 @@ pub enum Command {
     /// Read the audit log: who requested what
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Copies of the control plane's database (for system admins)
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Look for problems and suggest solutions
     Doctor(DoctorArgs),
     /// Print a shell's completion script (bash: into /etc/bash_completion.d/iaasctl)

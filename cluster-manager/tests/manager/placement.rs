@@ -13,7 +13,7 @@ use domain::{
 use proto::{cluster::v1 as pb, convert::instance_from_pb};
 use service_kit::context::CallContext;
 use sim::SimConfig;
-use store::{PlacementGroupInsert, Unit};
+use store::{IdentityUsageAdd, PlacementGroupInsert, Unit};
 
 async fn group(cloud: &Cloud, name: &str, policy: GroupPolicy, scope: GroupScope) -> PlacementGroupId {
     let id = PlacementGroupId::new();
@@ -26,7 +26,11 @@ async fn group(cloud: &Cloud, name: &str, policy: GroupPolicy, scope: GroupScope
         strength: GroupStrength::Hard,
         created_at: Timestamp::now(),
     };
-    cloud.store.commit(Unit::new().op(insert)).await.expect("committed");
+    cloud
+        .store
+        .commit(Unit::new().op(insert).op(IdentityUsageAdd::placement_groups(cloud.project_id, 1)))
+        .await
+        .expect("committed");
     id
 }
 

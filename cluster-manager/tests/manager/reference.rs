@@ -2,7 +2,7 @@
 //! behind that can't go.
 
 use crate::{
-    cloud::{each, restless},
+    cloud::{Cloud, each, restless},
     storage_proxy::Method,
 };
 use domain::{
@@ -10,7 +10,13 @@ use domain::{
     instance::InstanceState as S,
     placement::{GroupPolicy, GroupScope, GroupStrength},
 };
-use store::{ImageDelete, PlacementGroupDelete, PlacementGroupInsert, Unit};
+use store::{IdentityUsageAdd, ImageDelete, PlacementGroupDelete, PlacementGroupInsert, StorageUsageAdd, Unit};
+
+/// The end of the image that instances are made of, with what it takes of the quota.
+fn image_removal(cloud: &Cloud) -> Unit {
+    let usage = StorageUsageAdd::image(cloud.project_id, -1, -1);
+    Unit::new().op(ImageDelete { id: cloud.image_id, reserved_gib: 0 }).op(usage)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_deleted_while_an_instance_of_it_is_made_refuses_the_instance() {
@@ -26,15 +32,22 @@ async fn what_is_deleted_while_an_instance_of_it_is_made_refuses_the_instance() 
             strength: GroupStrength::Hard,
             created_at: Timestamp::now(),
         };
-        cloud.store.commit(Unit::new().op(group)).await.expect("a group");
+        let group = Unit::new().op(group).op(IdentityUsageAdd::placement_groups(cloud.project_id, 1));
+        cloud.store.commit(group).await.expect("a group");
         let in_group = {
             let mut spec = cloud.spec();
             spec.placement.groups = vec![group_id];
             spec
         };
         let removals = [
-            (Unit::new().op(ImageDelete { id: cloud.image_id }), cloud.spec(), "image_not_found"),
-            (Unit::new().op(PlacementGroupDelete { id: group_id }), in_group, "placement_group_not_found"),
+            (image_removal(&cloud), cloud.spec(), "image_not_found"),
+            (
+                Unit::new()
+                    .op(PlacementGroupDelete { id: group_id })
+                    .op(IdentityUsageAdd::placement_groups(cloud.project_id, -1)),
+                in_group,
+                "placement_group_not_found",
+            ),
         ];
         for (removal, spec, code) in removals.into_iter().rev() {
             let store = cloud.store.clone();
@@ -53,7 +66,7 @@ async fn an_instance_that_is_being_deleted_needs_its_image_no_longer() {
     for cloud in each(restless()).await {
         let hosts = cloud.hosts(1).await;
         let id = cloud.running("web").await.id;
-        let image = || Unit::new().op(ImageDelete { id: cloud.image_id });
+        let image = || image_removal(&cloud);
         cloud.store.commit(image()).await.expect_err("an instance holds it");
         hosts[0].cut().await;
         let deleting = cloud.delete(id).await;

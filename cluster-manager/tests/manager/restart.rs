@@ -109,7 +109,7 @@ async fn a_reservation_that_expired_before_its_confirmation_is_made_anew() {
     let disk = cloud.store.disk_find(instance.root_disk_id.expect("a disk")).await.expect("readable").expect("there");
     let unit = store::Unit::new()
         .op(store::DiskDelete { id: disk.id, expected_state: disk.state, expected_generation: disk.generation })
-        .op(store::StorageUsageAdd { project_id: cloud.project_id, disk_gib: -2 });
+        .op(store::StorageUsageAdd::disk(cloud.project_id, -2));
     cloud.store.commit(unit).await.expect("removed");
     cloud.restart().await;
     cloud.becomes(instance.id, S::Running).await;

@@ -4,6 +4,7 @@
 //! The description is always compiled: behind a feature, the command line and the server would each build this crate and its dependents.
 
 mod audit;
+mod backup;
 mod capacity;
 mod catalog;
 mod floating_ip;
@@ -19,6 +20,7 @@ mod project;
 mod security_group;
 
 pub use audit::*;
+pub use backup::*;
 pub use capacity::*;
 pub use catalog::*;
 pub use floating_ip::*;

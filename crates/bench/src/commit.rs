@@ -174,6 +174,7 @@ async fn seed(store: &Store, args: &Args, image_id: ImageId) -> anyhow::Result<V
         unit.push(store::QuotaLimitPut::new(*id, &limit, 0));
     }
     let part = |kind| ImagePart { kind, sha256: "ab".repeat(32), size_bytes: 1024 };
+    unit.push(store::StorageUsageAdd::image(projects[0], 1, 1));
     unit.push(store::ImageInsert {
         id: image_id,
         project_id: projects[0],
@@ -186,6 +187,7 @@ async fn seed(store: &Store, args: &Args, image_id: ImageId) -> anyhow::Result<V
         min_memory_mib: 64,
         state: ImageState::Active,
         parts: vec![part(ImagePartKind::Kernel), part(ImagePartKind::Initrd)],
+        size_gib: 1,
         reason: String::new(),
         deadline_at: None,
         created_at: now,

@@ -85,6 +85,18 @@ pub struct Image {
     pub created_at: Timestamp,
 }
 
+/// What an image with these parts takes of its project's quota, whole GiB.
+#[must_use]
+pub fn size_gib(parts: &[ImagePart]) -> u64 {
+    gib_of(parts.iter().map(|part| part.size_bytes).fold(0, u64::saturating_add))
+}
+
+/// So many bytes, in whole GiB.
+#[must_use]
+pub fn gib_of(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 30)
+}
+
 /// Whether a project may use an image.
 #[must_use]
 pub fn usable_by(image: &Image, project_id: ProjectId) -> bool {

@@ -4,73 +4,70 @@
 use crate::{ErrorKind, Problem, flavor::Size};
 use serde::{Deserialize, Serialize};
 
-string_enum! {
-    pub enum QuotaResource {
-        Instances = "instances",
-        Vcpus = "vcpus",
-        MemoryMib = "memory_mib",
-        DiskGib = "disk_gib",
-        Networks = "networks",
-        Subnets = "subnets",
-        Ports = "ports",
-        Routers = "routers",
-        FloatingIps = "floating_ips",
-        SecurityGroups = "security_groups",
-        SecurityRules = "security_rules",
-        Peerings = "peerings",
-    }
+/// Declares the resources: the variant, the field and the text of each, and what a new project may have of it unless the operator says otherwise.
+macro_rules! resources {
+    ($($resource:ident = $field:ident $text:literal: $default:expr),+ $(,)?) => {
+        string_enum! {
+            pub enum QuotaResource { $($resource = $text),+ }
+        }
+
+        /// An amount of each resource: a limit, a usage or a request.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+        pub struct QuotaAmounts { $(pub $field: i64),+ }
+
+        impl QuotaAmounts {
+            /// What a new project gets: room for a small team.
+            pub const DEFAULT_LIMIT: Self = Self { $($field: $default),+ };
+
+            /// Zero of each resource.
+            pub const NONE: Self = Self { $($field: 0),+ };
+
+            /// Each amount minus the other's.
+            #[must_use]
+            pub fn minus(&self, other: &Self) -> Self {
+                Self { $($field: self.$field.saturating_sub(other.$field)),+ }
+            }
+
+            #[must_use]
+            pub fn plus(&self, other: &Self) -> Self {
+                Self { $($field: self.$field.saturating_add(other.$field)),+ }
+            }
+
+            #[must_use]
+            pub fn get(&self, resource: QuotaResource) -> i64 {
+                match resource { $(QuotaResource::$resource => self.$field),+ }
+            }
+
+            /// An amount of one resource alone.
+            #[must_use]
+            pub fn only(resource: QuotaResource, amount: i64) -> Self {
+                match resource { $(QuotaResource::$resource => Self { $field: amount, ..Self::NONE }),+ }
+            }
+        }
+    };
 }
 
-/// An amount of each resource: a limit, a usage or a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct QuotaAmounts {
-    pub instances: i64,
-    pub vcpus: i64,
-    pub memory_mib: i64,
-    pub disk_gib: i64,
-    pub networks: i64,
-    pub subnets: i64,
-    pub ports: i64,
-    pub routers: i64,
-    pub floating_ips: i64,
-    pub security_groups: i64,
-    pub security_rules: i64,
-    pub peerings: i64,
+resources! {
+    Instances = instances "instances": 50,
+    Vcpus = vcpus "vcpus": 100,
+    MemoryMib = memory_mib "memory_mib": 200 * 1024,
+    DiskGib = disk_gib "disk_gib": 2000,
+    Images = images "images": 100,
+    // Of an image its parts together, rounded up; what uploads in progress announced counts as well.
+    ImageGib = image_gib "image_gib": 500,
+    Networks = networks "networks": 20,
+    Subnets = subnets "subnets": 40,
+    Ports = ports "ports": 200,
+    Routers = routers "routers": 20,
+    FloatingIps = floating_ips "floating_ips": 50,
+    SecurityGroups = security_groups "security_groups": 50,
+    SecurityRules = security_rules "security_rules": 500,
+    Peerings = peerings "peerings": 20,
+    SshKeys = ssh_keys "ssh_keys": 100,
+    PlacementGroups = placement_groups "placement_groups": 50,
 }
 
 impl QuotaAmounts {
-    /// What a new project gets unless the operator says otherwise: room for a small team.
-    pub const DEFAULT_LIMIT: Self = Self {
-        instances: 50,
-        vcpus: 100,
-        memory_mib: 200 * 1024,
-        disk_gib: 2000,
-        networks: 20,
-        subnets: 40,
-        ports: 200,
-        routers: 20,
-        floating_ips: 50,
-        security_groups: 50,
-        security_rules: 500,
-        peerings: 20,
-    };
-
-    /// Zero of each resource.
-    pub const NONE: Self = Self {
-        instances: 0,
-        vcpus: 0,
-        memory_mib: 0,
-        disk_gib: 0,
-        networks: 0,
-        subnets: 0,
-        ports: 0,
-        routers: 0,
-        floating_ips: 0,
-        security_groups: 0,
-        security_rules: 0,
-        peerings: 0,
-    };
-
     #[must_use]
     pub fn of_instances(size: Size, count: u32) -> Self {
         let n = i64::from(count);
@@ -88,61 +85,6 @@ impl QuotaAmounts {
     #[must_use]
     pub fn negated(&self) -> Self {
         Self::NONE.minus(self)
-    }
-
-    /// Each amount minus the other's.
-    #[must_use]
-    pub fn minus(&self, other: &Self) -> Self {
-        Self {
-            instances: self.instances.saturating_sub(other.instances),
-            vcpus: self.vcpus.saturating_sub(other.vcpus),
-            memory_mib: self.memory_mib.saturating_sub(other.memory_mib),
-            disk_gib: self.disk_gib.saturating_sub(other.disk_gib),
-            networks: self.networks.saturating_sub(other.networks),
-            subnets: self.subnets.saturating_sub(other.subnets),
-            ports: self.ports.saturating_sub(other.ports),
-            routers: self.routers.saturating_sub(other.routers),
-            floating_ips: self.floating_ips.saturating_sub(other.floating_ips),
-            security_groups: self.security_groups.saturating_sub(other.security_groups),
-            security_rules: self.security_rules.saturating_sub(other.security_rules),
-            peerings: self.peerings.saturating_sub(other.peerings),
-        }
-    }
-
-    #[must_use]
-    pub fn plus(&self, other: &Self) -> Self {
-        Self {
-            instances: self.instances.saturating_add(other.instances),
-            vcpus: self.vcpus.saturating_add(other.vcpus),
-            memory_mib: self.memory_mib.saturating_add(other.memory_mib),
-            disk_gib: self.disk_gib.saturating_add(other.disk_gib),
-            networks: self.networks.saturating_add(other.networks),
-            subnets: self.subnets.saturating_add(other.subnets),
-            ports: self.ports.saturating_add(other.ports),
-            routers: self.routers.saturating_add(other.routers),
-            floating_ips: self.floating_ips.saturating_add(other.floating_ips),
-            security_groups: self.security_groups.saturating_add(other.security_groups),
-            security_rules: self.security_rules.saturating_add(other.security_rules),
-            peerings: self.peerings.saturating_add(other.peerings),
-        }
-    }
-
-    #[must_use]
-    pub fn get(&self, resource: QuotaResource) -> i64 {
-        match resource {
-            QuotaResource::Instances => self.instances,
-            QuotaResource::Vcpus => self.vcpus,
-            QuotaResource::MemoryMib => self.memory_mib,
-            QuotaResource::DiskGib => self.disk_gib,
-            QuotaResource::Networks => self.networks,
-            QuotaResource::Subnets => self.subnets,
-            QuotaResource::Ports => self.ports,
-            QuotaResource::Routers => self.routers,
-            QuotaResource::FloatingIps => self.floating_ips,
-            QuotaResource::SecurityGroups => self.security_groups,
-            QuotaResource::SecurityRules => self.security_rules,
-            QuotaResource::Peerings => self.peerings,
-        }
     }
 
     /// The problem a request gets when `used + requested` passes `limit`, naming every resource that does; `None` when it fits.

@@ -51,11 +51,13 @@ pub struct Database {
     pub url: String,
     /// Connections for reading.
     pub readers: u32,
+    /// SQLite: how much is kept free on its disk for deletions and logins when the disk is full, MiB; at most 1/32 of the disk. 0: nothing.
+    pub reserve_mib: u64,
 }
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: String::new(), readers: 4 }
+        Self { url: String::new(), readers: 4, reserve_mib: 64 }
     }
 }
 
@@ -190,6 +192,7 @@ impl Config {
         // Both agents of a host must mean the same one.
         below(&mut self.compute.port_socket, "compute", "port_socket", self.network.port_socket.clone());
         self.api.ca_dir.get_or_insert_with(|| state.join("ca"));
+        self.api.backup_dir.get_or_insert_with(|| state.join("backups"));
         let default = |text: &mut String, value: String| {
             if text.is_empty() {
                 *text = value;
@@ -210,6 +213,9 @@ impl Config {
         }
         if !(1..=64).contains(&self.database.readers) {
             errors.push(ConfigError::new("store.readers", "must be 1 to 64"));
+        }
+        if self.database.reserve_mib > 65_536 {
+            errors.push(ConfigError::new("store.reserve_mib", "must be 0 to 65536"));
         }
         for (key, text) in [
             ("links.cluster_listen", &self.links.cluster_listen),
@@ -245,7 +251,8 @@ impl Config {
 
     #[must_use]
     pub fn store(&self) -> StoreConfig {
-        StoreConfig { readers: self.database.readers, ..StoreConfig::new(self.database.url.clone()) }
+        let Database { url, readers, reserve_mib } = &self.database;
+        StoreConfig { readers: *readers, reserve_bytes: reserve_mib << 20, ..StoreConfig::new(url.clone()) }
     }
 }
 

@@ -16,9 +16,26 @@ pub fn database_unavailable() -> Problem {
     problem
 }
 
+/// The disk of the database is full. Waiting doesn't help by itself, but what comes then may fit.
+#[must_use]
+pub fn database_full() -> Problem {
+    let mut problem = Problem::new(
+        ErrorKind::Unavailable,
+        "storage_full",
+        "the disk that holds the control plane's database is full: nothing new can be made",
+    )
+    .with_hint("deleting still works; an administrator must free space on that disk");
+    problem.retry_after_secs = Some(60);
+    problem
+}
+
 #[must_use]
 pub fn read_problem(error: ReadError) -> Problem {
     match error {
+        ReadError::Unavailable(_) if error.disk_full() => {
+            tracing::warn!(error = error_chain(&error), "the database can't be read: its disk is full");
+            database_full()
+        }
         ReadError::Unavailable(_) => {
             tracing::warn!(error = error_chain(&error), "the database can't be read");
             database_unavailable()
@@ -33,6 +50,10 @@ pub fn read_problem(error: ReadError) -> Problem {
 #[must_use]
 pub fn commit_problem(error: CommitError) -> Problem {
     match error {
+        CommitError::Unavailable(_) if error.disk_full() => {
+            tracing::warn!(error = error_chain(&error), "a change can't be committed: the database's disk is full");
+            database_full()
+        }
         CommitError::Unavailable(_) => {
             tracing::warn!(error = error_chain(&error), "a change can't be committed");
             database_unavailable()

@@ -32,7 +32,7 @@ mod outcome;
 mod quota;
 
 pub use activity::{Activity, AuditOutcome};
-pub use failure::{COMMIT_ATTEMPTS, commit_problem, contended, database_unavailable, read_problem};
+pub use failure::{COMMIT_ATTEMPTS, commit_problem, contended, database_full, database_unavailable, read_problem};
 pub use in_flight::{InFlight, Turn};
 pub use once::Operations;
 pub use outcome::{decode, encode, find_outcome, store_outcome};

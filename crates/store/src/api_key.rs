@@ -4,6 +4,8 @@ use crate::{ReadError, Store};
 use domain::{ApiKeyId, Name, ProjectId, Timestamp, UserId, policy::Role};
 
 op! {
+    /// Only while its user has fewer than `keys_max` keys (else `ApiKeyQuota`). The user's row is locked first, and keys of one user share
+    /// no batch, so that the count is exact however many are made at once.
     ApiKeyInsert {
         id: ApiKeyId,
         user_id: UserId,
@@ -17,8 +19,13 @@ op! {
         role: Option<Role>,
         expires_at: Option<Timestamp>,
         created_at: Timestamp,
+        keys_max: i64,
     }
-    on api_key, Insert by (id): insert
+    on api_key, Insert by (user_id), guard ApiKeyQuota,
+    ensure "UPDATE user_account SET generation = user_account.generation FROM {rows} WHERE user_account.id = r.user_id":
+    "INSERT INTO api_key (id, user_id, project_id, name, prefix, secret_hash, role, expires_at, created_at)
+     SELECT r.id, r.user_id, r.project_id, r.name, r.prefix, r.secret_hash, r.role, r.expires_at, r.created_at
+     FROM {rows} WHERE (SELECT count(*) FROM api_key AS k WHERE k.user_id = r.user_id) < r.keys_max"
 }
 
 op! {

@@ -16,12 +16,14 @@ pub struct StoreConfig {
     pub batch_max: usize,
     /// How long a manager waits for another process of its role to end, before it refuses to serve.
     pub role_wait: Duration,
+    /// SQLite: what is kept free on its disk for deletions and logins when the disk is full. 0: nothing.
+    pub reserve_bytes: u64,
 }
 
 impl StoreConfig {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), readers: 8, batch_max: 256, role_wait: ROLE_WAIT }
+        Self { url: url.into(), readers: 8, batch_max: 256, role_wait: ROLE_WAIT, reserve_bytes: 0 }
     }
 }
 

@@ -21,11 +21,13 @@ op! {
         min_memory_mib: u64,
         state: ImageState,
         parts: Vec<ImagePart>,
+        /// What the parts take of the quota: [`domain::image::size_gib`].
+        size_gib: u64,
         reason: String,
         deadline_at: Option<Timestamp>,
         created_at: Timestamp,
     }
-    on image, Insert by (id): insert { generation = "1" }
+    on image, Insert by (id): insert { reserved_gib = "0", generation = "1" }
 }
 
 op! {
@@ -35,23 +37,45 @@ op! {
         expected_generation: i64,
         state: ImageState,
         parts: Vec<ImagePart>,
+        /// What the parts take of the quota.
+        size_gib: u64,
         format: DiskFormat,
         min_disk_gib: u64,
         reason: String,
         deadline_at: Option<Timestamp>,
     }
     on image, Change by (id), guard ImageGeneration:
-    "UPDATE image SET state = r.state, parts = r.parts, format = r.format, min_disk_gib = r.min_disk_gib, reason = r.reason,
-        deadline_at = r.deadline_at, generation = r.expected_generation + 1
+    "UPDATE image SET state = r.state, parts = r.parts, size_gib = r.size_gib, format = r.format,
+        min_disk_gib = r.min_disk_gib, reason = r.reason, deadline_at = r.deadline_at, generation = r.expected_generation + 1
      FROM {rows} WHERE image.id = r.id AND image.generation = r.expected_generation"
 }
 
 op! {
-    /// Only when no instance holds it (else, or when it is gone already: `ImageInUse`). One whose deletion was accepted holds none.
-    ImageDelete { id: ImageId }
+    /// Only when no instance holds it, and uploads have reserved what the caller releases with it (else, or when it is gone already:
+    /// `ImageInUse`). An instance whose deletion was accepted holds none.
+    ImageDelete { id: ImageId, reserved_gib: u64 }
     on image, Change by (id), guard ImageInUse:
-    "DELETE FROM image WHERE id IN (SELECT r.id FROM {rows})
+    "DELETE FROM image WHERE (id, reserved_gib) IN (SELECT r.id, r.reserved_gib FROM {rows})
      AND NOT EXISTS (SELECT 1 FROM instance WHERE instance.image_id = image.id)"
+}
+
+op! {
+    /// An upload reserves so much of the project's quota, or (negative) releases it. Nothing is reserved for an image that is complete or
+    /// being deleted. Together with [`crate::StorageUsageAdd`].
+    ImageReserve { id: ImageId, gib: i64 }
+    on image, Add by (id), guard ImageReservation:
+    "UPDATE image SET reserved_gib = image.reserved_gib + s.gib
+     FROM (SELECT r.id, CAST(sum(r.gib) AS BIGINT) AS gib FROM {rows} GROUP BY r.id) AS s
+     WHERE image.id = s.id AND image.reserved_gib + s.gib >= 0 AND (s.gib <= 0 OR image.state = 'queued')"
+}
+
+row! {
+    /// What uploads have reserved for an image.
+    pub struct ImageReservationRow {
+        pub id: ImageId,
+        pub project_id: ProjectId,
+        pub reserved_gib: u64,
+    }
 }
 
 record! {
@@ -91,6 +115,18 @@ impl Store {
     pub async fn image_deadline_passed(&self, now: Timestamp) -> Result<Vec<Image>, ReadError> {
         let sql = "WHERE deadline_at IS NOT NULL AND deadline_at <= $1 ORDER BY deadline_at, id";
         self.pool().list(sql, [now.into()]).await
+    }
+
+    /// What uploads have reserved for the image; `None` when it is gone.
+    pub async fn image_reservation_find(&self, id: ImageId) -> Result<Option<ImageReservationRow>, ReadError> {
+        let sql = "SELECT id, project_id, reserved_gib FROM image WHERE id = $1";
+        Ok(self.pool().fetch_all(sql, [id.into()]).await?.pop())
+    }
+
+    /// The images for which something is reserved.
+    pub async fn image_reservation_list(&self) -> Result<Vec<ImageReservationRow>, ReadError> {
+        let sql = "SELECT id, project_id, reserved_gib FROM image WHERE reserved_gib > 0 ORDER BY id";
+        self.pool().fetch_all(sql, []).await
     }
 
     /// The images whose deletion was begun.

@@ -17,6 +17,10 @@ pub enum LeakKind {
     ComputeUsage,
     /// What a project counts as used isn't what its disks take.
     StorageUsage,
+    /// What a project counts as used isn't what its images take.
+    ImageUsage,
+    /// What a project counts as used of SSH keys and placement groups isn't what there is.
+    IdentityUsage,
     /// A confirmed disk whose instance is gone.
     DiskWithoutInstance,
     /// An instance, not being deleted, whose root disk has no row.
@@ -44,10 +48,12 @@ pub enum LeakKind {
 }
 
 impl LeakKind {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::HostClaim,
         Self::ComputeUsage,
         Self::StorageUsage,
+        Self::ImageUsage,
+        Self::IdentityUsage,
         Self::DiskWithoutInstance,
         Self::InstanceWithoutDisk,
         Self::InstanceWithoutHost,
@@ -68,6 +74,8 @@ impl LeakKind {
             Self::HostClaim => "host_claim",
             Self::ComputeUsage => "compute_usage",
             Self::StorageUsage => "storage_usage",
+            Self::ImageUsage => "image_usage",
+            Self::IdentityUsage => "identity_usage",
             Self::DiskWithoutInstance => "disk_without_instance",
             Self::InstanceWithoutDisk => "instance_without_disk",
             Self::InstanceWithoutHost => "instance_without_host",
@@ -95,6 +103,24 @@ impl LeakKind {
                     LEFT JOIN (SELECT project_id, sum(size_gib) AS disk_gib FROM disk WHERE state <> 'releasing'
                         GROUP BY project_id) AS d ON d.project_id = p.id
                  WHERE COALESCE(u.disk_gib, 0) <> COALESCE(d.disk_gib, 0)"
+            }
+            Self::ImageUsage => {
+                "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.images, 0) || ' images, ' || COALESCE(u.image_gib, 0)
+                    || ' GiB; it has ' || COALESCE(m.images, 0) || ', which take ' || COALESCE(m.image_gib, 0) AS detail
+                 FROM project AS p LEFT JOIN storage_usage AS u ON u.project_id = p.id
+                    LEFT JOIN (SELECT project_id, count(*) AS images, sum(size_gib + reserved_gib) AS image_gib FROM image
+                        GROUP BY project_id) AS m ON m.project_id = p.id
+                 WHERE COALESCE(u.images, 0) <> COALESCE(m.images, 0) OR COALESCE(u.image_gib, 0) <> COALESCE(m.image_gib, 0)"
+            }
+            Self::IdentityUsage => {
+                "SELECT 'project ' || t.id || ' counts ' || t.counted || '; it has ' || t.there AS detail FROM (SELECT p.id,
+                    COALESCE(u.ssh_keys, 0) || ' SSH keys, ' || COALESCE(u.placement_groups, 0) || ' placement groups'
+                        AS counted,
+                    (SELECT count(*) FROM ssh_key AS k WHERE k.project_id = p.id) || ' SSH keys, '
+                        || (SELECT count(*) FROM placement_group AS g WHERE g.project_id = p.id) || ' placement groups'
+                        AS there
+                    FROM project AS p LEFT JOIN identity_usage AS u ON u.project_id = p.id) AS t
+                 WHERE t.counted <> t.there"
             }
             Self::DiskWithoutInstance => {
                 "SELECT 'disk ' || d.id || ' is confirmed for instance ' || d.instance_id || ', which is gone' AS detail
@@ -172,6 +198,8 @@ impl LeakKind {
             Self::HostClaim
             | Self::ComputeUsage
             | Self::StorageUsage
+            | Self::ImageUsage
+            | Self::IdentityUsage
             | Self::DiskWithoutInstance
             | Self::InstanceWithoutDisk
             | Self::InstanceWithoutHost

@@ -12,6 +12,7 @@ use crate::{
         error::Failure,
         postgres::{self, PostgresSession},
         read::Pool,
+        reserve::Reserve,
         sqlite::{self, SqliteSession},
     },
 };
@@ -55,7 +56,7 @@ const MIGRATION_LOCK: i64 = 0x6961_6173_7363_6865;
 /// How long another process may take to migrate, or hold a SQLite file.
 const OPEN_WAIT: Duration = Duration::from_secs(30);
 /// How long a read waits for a connection or a lock.
-const READ_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const READ_WAIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -87,6 +88,22 @@ pub enum OpenError {
     Unavailable(#[source] Cause),
     #[error("the database can't be used")]
     Unusable(#[source] Cause),
+}
+
+impl OpenError {
+    /// Whether it is for want of room on the disk. To create the log's files fails without a word of it, so that counts too.
+    fn disk_full(&self) -> bool {
+        match self {
+            Self::Unavailable(cause) | Self::Unusable(cause) | Self::Migration { source: cause, .. } => {
+                cause.disk_full() || cause.cannot_open()
+            }
+            Self::Scheme { .. }
+            | Self::Url(_)
+            | Self::File { .. }
+            | Self::NewerSchema { .. }
+            | Self::ChangedMigration { .. } => false,
+        }
+    }
 }
 
 impl Store {
@@ -141,8 +158,8 @@ impl Store {
 }
 
 async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -> Result<Store, OpenError> {
-    let owned = path.to_owned();
-    let connection = tokio::task::spawn_blocking(move || sqlite_prepare(&owned))
+    let (owned, reserve_bytes) = (path.to_owned(), config.reserve_bytes);
+    let (connection, reserve) = tokio::task::spawn_blocking(move || sqlite_prepare(&owned, reserve_bytes))
         .await
         .map_err(|e| OpenError::Unusable(Arc::new(DatabaseError::Writer(e.into()))))??;
     let options = SqliteConnectOptions::new()
@@ -159,8 +176,9 @@ async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -
         .connect_with(options)
         .await
         .map_err(|e| OpenError::Unavailable(Arc::new(DatabaseError::Sqlx(e))))?;
+    let session = SqliteSession::new(connection, reserve);
     let database = (Pool::Sqlite(pool), Location::Sqlite(path.to_owned()));
-    Store::start(database, SqliteSession::new(connection), config, commit_wait, |writer| {
+    Store::start(database, session, config, commit_wait, |writer| {
         let thread = std::thread::Builder::new().name("store-writer".into());
         let started = thread.spawn(move || futures::executor::block_on(writer.run()));
         started.map(drop).map_err(|e| OpenError::Unusable(Arc::new(DatabaseError::Writer(e))))
@@ -207,8 +225,9 @@ fn next_migration(applied: &[(i64, String)]) -> Result<Option<&'static Migration
     Ok(None)
 }
 
-/// The writer's connection to a migrated database. Another process may hold the file for a while: try again.
-fn sqlite_prepare(path: &Path) -> Result<rusqlite::Connection, OpenError> {
+/// The writer's connection to a migrated database. Another process may hold the file for a while: try again. On a full disk what SQLite needs to open
+/// comes from the reserve.
+fn sqlite_prepare(path: &Path, reserve_bytes: u64) -> Result<(rusqlite::Connection, Reserve), OpenError> {
     let file_error = |source| OpenError::File { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(file_error)?;
@@ -217,12 +236,22 @@ fn sqlite_prepare(path: &Path) -> Result<rusqlite::Connection, OpenError> {
     let mut file = std::fs::OpenOptions::new();
     file.write(true).create(true).truncate(false).mode(0o600).open(path).map_err(file_error)?;
     let started = Instant::now();
+    let mut reserve = Reserve::find(path, reserve_bytes);
     loop {
-        let attempt = sqlite::connect(path).map_err(|e| open_error(sqlite::classify(e))).and_then(|mut connection| {
-            while sqlite_migrate_one(&mut connection)? {}
-            Ok(connection)
-        });
+        let attempt = sqlite::connect(path, reserve.log_pages()).map_err(|e| open_error(sqlite::classify(e))).and_then(
+            |mut connection| {
+                while sqlite_migrate_one(&mut connection)? {}
+                Ok(connection)
+            },
+        );
         match attempt {
+            Ok(connection) => {
+                if !reserve.whole() {
+                    tracing::error!(path = %path.display(), "the disk of the database is full: nothing new is taken until there is room");
+                }
+                return Ok((connection, reserve));
+            }
+            Err(error) if error.disk_full() && reserve.release_step() => {}
             Err(OpenError::Unavailable(_)) if started.elapsed() < OPEN_WAIT => {
                 #[expect(
                     clippy::disallowed_methods,
@@ -230,7 +259,7 @@ fn sqlite_prepare(path: &Path) -> Result<rusqlite::Connection, OpenError> {
                 )]
                 std::thread::sleep(Duration::from_millis(50));
             }
-            other => return other,
+            Err(error) => return Err(error),
         }
     }
 }
@@ -321,7 +350,7 @@ async fn postgres_migrate_locked(connection: &mut PgConnection) -> Result<(), Op
 fn open_error(failure: Failure) -> OpenError {
     match failure {
         Failure::Away(cause) | Failure::Conflict(cause) | Failure::Unknown(cause) => OpenError::Unavailable(cause),
-        Failure::Refused(cause) | Failure::Internal(cause) => OpenError::Unusable(cause),
+        Failure::Refused(cause) | Failure::Full(cause) | Failure::Internal(cause) => OpenError::Unusable(cause),
         other @ (Failure::Constraint(_) | Failure::Guard(_)) => OpenError::Unusable(other.into_cause()),
     }
 }

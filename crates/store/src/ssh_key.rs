@@ -17,8 +17,9 @@ op! {
 }
 
 op! {
+    /// Gone already: `SshKeyGone`, so that what it took of the quota is released once.
     SshKeyDelete { id: SshKeyId }
-    on ssh_key, Change by (id):
+    on ssh_key, Change by (id), guard SshKeyGone:
     "DELETE FROM ssh_key WHERE id IN (SELECT r.id FROM {rows})"
 }
 

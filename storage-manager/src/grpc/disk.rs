@@ -56,7 +56,7 @@ fn instance_ids(texts: &[String]) -> Result<Vec<InstanceId>, Problem> {
 /// Adds (or with `sign` -1 releases) what is in `sums`.
 fn move_usage(unit: &mut Unit, sums: &BTreeMap<ProjectId, i64>, sign: i64) {
     for (project_id, disk_gib) in sums.iter().filter(|(_, gib)| **gib != 0) {
-        unit.push(StorageUsageAdd { project_id: *project_id, disk_gib: sign * disk_gib });
+        unit.push(StorageUsageAdd::disk(*project_id, sign * disk_gib));
     }
 }
 

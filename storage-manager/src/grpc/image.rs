@@ -4,15 +4,21 @@ use super::StorageService;
 use crate::plan;
 use domain::{
     ErrorKind, ImageId, Name, Problem, ProjectId, Timestamp,
-    image::{DiskFormat, Image, ImageKind, ImageState, Visibility},
+    image::{DiskFormat, Image, ImageKind, ImageState, Visibility, size_gib},
+    quota::QuotaAmounts,
 };
-use operation::{Activity, COMMIT_ATTEMPTS, commit_problem, contended, read_problem, store_outcome};
+use operation::{
+    Activity, COMMIT_ATTEMPTS, check_quota, commit_problem, contended, quota_refusal, read_problem, store_outcome,
+};
 use proto::{
     convert::{image_to_pb, parse},
     storage::v1 as pb,
 };
 use service_kit::context::CallContext;
-use store::{CommitError, Constraint, Guard, ImageChange, ImageDelete, ImageInsert, OperationTable, Unit};
+use store::{CommitError, Constraint, Guard, ImageInsert, OperationTable, StorageUsageAdd, Unit};
+
+/// What a new image takes of the quota; its parts take more when they come.
+const ONE_IMAGE: QuotaAmounts = QuotaAmounts { images: 1, ..QuotaAmounts::NONE };
 
 fn known<T>(field: &'static str, value: Option<T>, text: &str, choices: &str) -> Result<T, Problem> {
     value.ok_or_else(|| Problem::invalid(field, format!("`{text}` is none of: {choices}")))
@@ -73,7 +79,10 @@ impl StorageService {
         if context.dry_run {
             let same = self.store.image_find_by_name(image.project_id, image.name.as_str()).await;
             let taken = same.map_err(read_problem)?.is_some_and(|i| i.project_id == image.project_id);
-            return if taken { Err(Problem::already_exists("image", &image.name)) } else { Ok(response) };
+            if taken {
+                return Err(Problem::already_exists("image", &image.name));
+            }
+            return check_quota(&self.store, image.project_id, &ONE_IMAGE).await.map(|()| response);
         }
         let mut unit = Unit::new();
         store_outcome(&mut unit, OperationTable::Storage, context, &response, now);
@@ -83,7 +92,8 @@ impl StorageService {
             .with_detail(image.name.to_string())
             .with_data(serde_json::json!({ "kind": image.kind.as_str(), "format": image.format.as_str() }))
             .record(&mut unit, context, now);
-        let name = image.name.clone();
+        let (name, project_id) = (image.name.clone(), image.project_id);
+        unit.push(StorageUsageAdd::image(project_id, ONE_IMAGE.images, ONE_IMAGE.image_gib));
         unit.push(ImageInsert {
             id: image.id,
             project_id: image.project_id,
@@ -95,6 +105,7 @@ impl StorageService {
             min_disk_gib: image.min_disk_gib,
             min_memory_mib: image.min_memory_mib,
             state: image.state,
+            size_gib: size_gib(&image.parts),
             parts: image.parts,
             reason: image.reason,
             deadline_at: image.deadline_at,
@@ -105,6 +116,9 @@ impl StorageService {
             Err(CommitError::Constraint(Constraint::ImageName)) => Err(Problem::already_exists("image", name)),
             Err(CommitError::Constraint(Constraint::PrimaryKey(store::Table::Image))) => {
                 Err(Problem::already_exists("image", id))
+            }
+            Err(CommitError::Guard(Guard::StorageQuota)) => {
+                Err(quota_refusal(&self.store, project_id, &ONE_IMAGE).await)
             }
             Err(error) => Err(commit_problem(error)),
         }
@@ -142,7 +156,9 @@ impl StorageService {
             if context.dry_run {
                 return Ok(pb::DeleteImageResponse {});
             }
-            match self.store.commit(deletion(context, &image)).await {
+            let found = self.store.image_reservation_find(image_id).await.map_err(read_problem)?;
+            let Some(reserved) = found else { continue };
+            match self.store.commit(deletion(context, &image, reserved.reserved_gib)).await {
                 Ok(()) => {
                     self.wake.notify_one();
                     return Ok(pb::DeleteImageResponse {});
@@ -179,7 +195,7 @@ fn changed_since(image: &Image) -> Problem {
 }
 
 /// The row goes at once, fenced by its generation; its objects are swept when nothing names them any more.
-fn deletion(context: &CallContext, image: &Image) -> Unit {
+fn deletion(context: &CallContext, image: &Image, reserved_gib: u64) -> Unit {
     let now = Timestamp::now();
     let mut unit = Unit::new();
     store_outcome(&mut unit, OperationTable::Storage, context, &pb::DeleteImageResponse {}, now);
@@ -187,16 +203,6 @@ fn deletion(context: &CallContext, image: &Image) -> Unit {
         .in_project(image.project_id)
         .with_detail(image.name.to_string())
         .record(&mut unit, context, now);
-    unit.push(ImageChange {
-        id: image.id,
-        expected_generation: image.generation,
-        state: ImageState::Deleting,
-        parts: image.parts.clone(),
-        format: image.format,
-        min_disk_gib: image.min_disk_gib,
-        reason: String::new(),
-        deadline_at: None,
-    });
-    unit.push(ImageDelete { id: image.id });
+    plan::push_removal(&mut unit, image, reserved_gib);
     unit
 }

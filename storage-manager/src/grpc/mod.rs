@@ -6,9 +6,9 @@ mod image;
 mod object;
 mod upload;
 
-use crate::{Config, object::ObjectDir};
-use domain::{Problem, host::AgentRole};
-use operation::Operations;
+use crate::{Config, object::ObjectDir, reservation::ImageReservations};
+use domain::{ImageId, Problem, host::AgentRole, image::ImagePartKind};
+use operation::{InFlight, Operations};
 use proto::{
     status::to_status,
     storage::v1::{self as pb, storage_manager_server::StorageManager},
@@ -37,14 +37,24 @@ pub(crate) struct StorageService {
     uploads: Arc<Semaphore>,
     /// Checks of images by `qemu-img`.
     checks: Semaphore,
+    reservations: ImageReservations,
+    /// One part is published at a time: what is published is then named, or was named before.
+    publishing: InFlight<(ImageId, ImagePartKind)>,
 }
 
 impl StorageService {
-    pub(crate) fn new(store: Store, objects: ObjectDir, config: Config, wake: Arc<Notify>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        objects: ObjectDir,
+        config: Config,
+        reservations: ImageReservations,
+        wake: Arc<Notify>,
+    ) -> Self {
         let uploads = Arc::new(Semaphore::new(config.uploads_max));
         let operations = Operations::new(store.clone(), OperationTable::Storage);
         let checks = Semaphore::new(config.checks_max);
-        Self { store, operations, objects, config, wake, uploads, checks }
+        let publishing = InFlight::default();
+        Self { store, operations, objects, config, wake, uploads, checks, reservations, publishing }
     }
 }
 

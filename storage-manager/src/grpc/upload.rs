@@ -8,10 +8,11 @@ use super::{StorageService, failure::object_problem};
 use crate::{
     object::{self, Staged, inspect, qemu_img},
     plan::{self, PartPlan},
+    reservation::ImageReservation,
 };
 use domain::{
     ErrorKind, ImageId, Problem, ProjectId, Timestamp,
-    image::{DiskFormat, Image, ImagePart, ImagePartKind, ImageState},
+    image::{DiskFormat, Image, ImagePart, ImagePartKind, ImageState, gib_of, size_gib},
 };
 use operation::{Activity, COMMIT_ATTEMPTS, commit_problem, contended, read_problem, store_outcome};
 use proto::{
@@ -25,6 +26,8 @@ use tonic::{Status, Streaming};
 
 /// A kernel or an initrd is held in memory by QEMU.
 const BOOT_PART_BYTES_MAX: u64 = 1 << 30;
+/// How many bytes of an upload are taken between two looks at the free space.
+const SPACE_EVERY_BYTES: u64 = 64 << 20;
 
 /// The first message of an upload.
 struct Opened {
@@ -91,15 +94,27 @@ impl StorageService {
         };
         let opened = Opened::parse(&open)?;
         let image = self.admit(&opened).await?;
-        let staged = self.receive(&opened, image.id, &mut stream).await?;
-        metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
-        let min_disk_gib = self.inspect(&opened, image.format, &staged).await?;
-        let part = ImagePart { kind: opened.part, sha256: staged.sha256.clone(), size_bytes: staged.size_bytes };
-        self.objects.publish(staged).await.map_err(object_problem)?;
-        let added = self.add_part(&context, &opened, part, min_disk_gib);
-        let answer = self.operations.execute_once(&context, added).await;
+        let mut reservation = self.reservations.begin(&image).await;
+        let answer = self.take(&context, &opened, &image, &mut reservation, &mut stream).await;
+        reservation.release().await;
         metrics::histogram!("iaas_storage_upload_seconds").record(started.elapsed().as_secs_f64());
         answer
+    }
+
+    /// An admitted upload, from its first byte to the row that names them.
+    async fn take(
+        &self,
+        context: &CallContext,
+        opened: &Opened,
+        image: &Image,
+        reservation: &mut ImageReservation,
+        stream: &mut Streaming<pb::UploadImageRequest>,
+    ) -> Result<pb::UploadImageResponse, Problem> {
+        let staged = self.receive(opened, image, reservation, stream).await?;
+        metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
+        let min_disk_gib = self.inspect(opened, image.format, &staged).await?;
+        let added = self.add_part(context, opened, staged, min_disk_gib, reservation);
+        self.operations.execute_once(context, added).await
     }
 
     /// The next message; `None` at the end of the stream.
@@ -124,29 +139,46 @@ impl StorageService {
     async fn admit(&self, opened: &Opened) -> Result<Image, Problem> {
         let image = self.image_owned(opened.project_id, opened.image_id).await?;
         let unknown = ImagePart { kind: opened.part, sha256: opened.sha256.clone(), size_bytes: opened.size_bytes };
-        // Without an announced hash a part that is there may still be this one.
-        let may_repeat = opened.sha256.is_empty() && image.parts.iter().any(|p| p.kind == opened.part);
-        if !may_repeat {
-            plan::plan_part(&image, unknown, 0)?;
+        match standing_part(&image, opened) {
+            // Without an announced hash a part that is there may still be this one, if it has as many bytes.
+            Some(there) if opened.sha256.is_empty() => {
+                if opened.size_bytes != 0 && opened.size_bytes != there.size_bytes {
+                    return Err(plan::part_exists(&image, opened.part));
+                }
+            }
+            Some(_) | None => {
+                plan::plan_part(&image, unknown, 0)?;
+            }
         }
         let most = opened.bytes_max(self.config.part_gib_max);
         if opened.size_bytes > most {
             return Err(too_large(most));
         }
+        self.check_space(opened.size_bytes).await?;
         self.extend_deadline(image.id).await?;
         Ok(image)
     }
 
-    /// Takes all bytes into a temporary file, and compares them with what was announced.
+    async fn check_space(&self, incoming_bytes: u64) -> Result<(), Problem> {
+        self.objects.check_space(incoming_bytes, self.config.free_percent_min).await.map_err(object_problem)
+    }
+
+    /// Takes all bytes into a temporary file, and compares them with what was announced. What they take of the quota is reserved first; bytes
+    /// that are only compared with a part that is there take nothing, and are as many as it has.
     async fn receive(
         &self,
         opened: &Opened,
-        image_id: ImageId,
+        image: &Image,
+        reservation: &mut ImageReservation,
         stream: &mut Streaming<pb::UploadImageRequest>,
     ) -> Result<Staged, Problem> {
         let most = opened.bytes_max(self.config.part_gib_max);
+        let standing = standing_part(image, opened);
+        if standing.is_none() {
+            reservation.raise_to(gib_of(opened.size_bytes)).await?;
+        }
         let mut upload = self.objects.begin().await.map_err(object_problem)?;
-        let mut taken = 0u64;
+        let (mut taken, mut looked_at) = (0u64, 0u64);
         let extend_every = Duration::from_secs(self.config.image_deadline_secs / 8);
         let mut extended_at = Instant::now();
         while let Some(message) = self.next(stream).await? {
@@ -157,10 +189,19 @@ impl StorageService {
             if taken > most {
                 return Err(too_large(most));
             }
+            match standing {
+                Some(there) if taken > there.size_bytes => return Err(plan::part_exists(image, opened.part)),
+                Some(_) => {}
+                None => reservation.raise_to(gib_of(taken)).await?,
+            }
+            if taken - looked_at >= SPACE_EVERY_BYTES {
+                looked_at = taken;
+                self.check_space(0).await?;
+            }
             upload.write(chunk).await.map_err(object_problem)?;
             if extended_at.elapsed() >= extend_every {
                 extended_at = Instant::now();
-                self.extend_deadline(image_id).await?;
+                self.extend_deadline(image.id).await?;
             }
         }
         let staged = upload.finish().await.map_err(object_problem)?;
@@ -223,29 +264,48 @@ impl StorageService {
         Err(contended("the image"))
     }
 
-    /// The image names the published bytes; with all its parts it is active.
+    /// Publishes the bytes, unless the image has the part already, and names them in its row; with all its parts it is active.
     async fn add_part(
         &self,
         context: &CallContext,
         opened: &Opened,
-        part: ImagePart,
+        staged: Staged,
         min_disk_gib: u64,
+        reservation: &mut ImageReservation,
     ) -> Result<pb::UploadImageResponse, Problem> {
+        let _turn = self.publishing.enter((opened.image_id, opened.part)).await;
+        let part = ImagePart { kind: opened.part, sha256: staged.sha256.clone(), size_bytes: staged.size_bytes };
+        let mut staged = Some(staged);
         for _ in 0..COMMIT_ATTEMPTS {
             let image = self.image_owned(opened.project_id, opened.image_id).await?;
             let next = match plan::plan_part(&image, part.clone(), min_disk_gib)? {
                 PartPlan::Repeat => return Ok(pb::UploadImageResponse { image: Some(image_to_pb(&image)) }),
                 PartPlan::Add(next) => next,
             };
+            if let Some(staged) = staged.take() {
+                self.objects.publish(staged).await.map_err(object_problem)?;
+            }
             let response = pb::UploadImageResponse { image: Some(image_to_pb(&next)) };
-            match self.store.commit(addition(context, &next, &image, &part, &response)).await {
+            let mut unit = addition(context, &next, &image, &part, &response);
+            let exchanged = reservation.exchange(&mut unit, size_gib(&next.parts) - size_gib(&image.parts));
+            match self.store.commit(unit).await {
                 Ok(()) => return Ok(response),
-                Err(CommitError::Guard(Guard::ImageGeneration)) => {}
+                Err(CommitError::Guard(Guard::ImageGeneration)) => reservation.restore(exchanged),
+                Err(error @ (CommitError::Guard(_) | CommitError::Constraint(_))) => {
+                    reservation.restore(exchanged);
+                    return Err(commit_problem(error));
+                }
+                // The outcome may be unknown: a sweep releases what is left.
                 Err(error) => return Err(commit_problem(error)),
             }
         }
         Err(contended("the image"))
     }
+}
+
+/// The part that is there already.
+fn standing_part<'a>(image: &'a Image, opened: &Opened) -> Option<&'a ImagePart> {
+    image.parts.iter().find(|part| part.kind == opened.part)
 }
 
 fn change(next: &Image, image: &Image) -> ImageChange {
@@ -254,6 +314,7 @@ fn change(next: &Image, image: &Image) -> ImageChange {
         expected_generation: image.generation,
         state: next.state,
         parts: next.parts.clone(),
+        size_gib: size_gib(&next.parts),
         format: next.format,
         min_disk_gib: next.min_disk_gib,
         reason: next.reason.clone(),

@@ -38,6 +38,9 @@ pub enum ObjectError {
         #[source]
         source: io::Error,
     },
+    /// The disk isn't full, and uploads leave it so much.
+    #[error("{available_mib} MiB are free for {path}, and uploads leave {kept_mib} MiB free")]
+    LowSpace { path: PathBuf, available_mib: u64, kept_mib: u64 },
     #[error("there is no object {sha256}")]
     Absent { sha256: String },
     /// Neither 64 lower-case hex digits nor anything that could name an object.
@@ -73,6 +76,15 @@ impl ObjectError {
                 ErrorKind::Unavailable,
                 "storage_full",
                 "the disk that holds the images is full; nothing of this upload was kept",
+            )
+            .with_hint("delete images you don't need, or ask an administrator to give the image store more space"),
+            Self::LowSpace { available_mib, kept_mib, .. } => Problem::new(
+                ErrorKind::Unavailable,
+                "storage_full",
+                format!(
+                    "the disk that holds the images has {available_mib} MiB free, and uploads leave {kept_mib} MiB free; nothing of \
+                     this upload was kept"
+                ),
             )
             .with_hint("delete images you don't need, or ask an administrator to give the image store more space"),
             Self::Absent { sha256 } => {

@@ -38,7 +38,7 @@ pub async fn sweep_reservations(store: &Store, now: Timestamp) -> Result<u64, Sw
 fn expiry(disk: &DiskRow, now: Timestamp) -> Unit {
     let mut unit = Unit::new().op(DiskExpire { id: disk.id, expected_generation: disk.generation, at: now });
     if disk.size_gib > 0 {
-        unit.push(StorageUsageAdd { project_id: disk.project_id, disk_gib: -plan::gib(disk.size_gib) });
+        unit.push(StorageUsageAdd::disk(disk.project_id, -plan::gib(disk.size_gib)));
     }
     unit
 }

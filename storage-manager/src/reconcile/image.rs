@@ -1,12 +1,13 @@
 //! Images whose parts never came, and images whose deletion was begun.
 
 use super::SweepError;
+use crate::plan;
 use domain::{
     Timestamp,
     event::NewEvent,
     image::{Image, ImageState},
 };
-use store::{CommitError, EventInsert, Guard, ImageChange, ImageDelete, Store, Unit};
+use store::{CommitError, EventInsert, Guard, Store, Unit};
 
 /// Deletes queued images past their deadline. The number that went.
 pub async fn sweep_overdue(store: &Store, now: Timestamp) -> Result<u64, SweepError> {
@@ -32,7 +33,9 @@ async fn remove(
     for image in images {
         let message = message(&image);
         tracing::info!(image_id = %image.id, "{message}");
-        match store.commit(removal(&image, message)).await {
+        let found = store.image_reservation_find(image.id).await.map_err(SweepError::Read)?;
+        let Some(reserved) = found else { continue };
+        match store.commit(removal(&image, reserved.reserved_gib, message)).await {
             Ok(()) => gone += 1,
             // It was uploaded to, used or deleted meanwhile.
             Err(CommitError::Guard(Guard::ImageGeneration | Guard::ImageInUse)) => {}
@@ -42,7 +45,7 @@ async fn remove(
     Ok(gone)
 }
 
-fn removal(image: &Image, message: String) -> Unit {
+fn removal(image: &Image, reserved_gib: u64, message: String) -> Unit {
     let event = NewEvent {
         at: Timestamp::now(),
         project_id: Some(image.project_id),
@@ -53,17 +56,7 @@ fn removal(image: &Image, message: String) -> Unit {
         request_id: String::new(),
         data: serde_json::json!({ "deadline_at": image.deadline_at }),
     };
-    Unit::new()
-        .op(ImageChange {
-            id: image.id,
-            expected_generation: image.generation,
-            state: ImageState::Deleting,
-            parts: image.parts.clone(),
-            format: image.format,
-            min_disk_gib: image.min_disk_gib,
-            reason: image.reason.clone(),
-            deadline_at: image.deadline_at,
-        })
-        .op(ImageDelete { id: image.id })
-        .op(EventInsert(event))
+    let mut unit = Unit::new().op(EventInsert(event));
+    plan::push_removal(&mut unit, image, reserved_gib);
+    unit
 }

@@ -8,7 +8,11 @@ pub mod disk;
 pub mod image;
 pub mod object;
 
-use crate::{Config, object::ObjectDir};
+use crate::{
+    Config,
+    object::ObjectDir,
+    reservation::{ImageReservations, LeftoverError},
+};
 use domain::Timestamp;
 use std::{
     sync::Arc,
@@ -31,6 +35,15 @@ pub enum SweepError {
     Object(#[source] crate::object::ObjectError),
 }
 
+impl From<LeftoverError> for SweepError {
+    fn from(error: LeftoverError) -> Self {
+        match error {
+            LeftoverError::Read(error) => Self::Read(error),
+            LeftoverError::Commit(error) => Self::Commit(error),
+        }
+    }
+}
+
 impl SweepError {
     /// Whether the database is unavailable. The store logs that itself, and the next sweep does the work.
     fn passing(&self) -> bool {
@@ -42,6 +55,7 @@ impl SweepError {
 pub struct Reconciler {
     store: Store,
     objects: ObjectDir,
+    reservations: ImageReservations,
     wake: Arc<Notify>,
     period: Duration,
     object_grace: Duration,
@@ -50,10 +64,11 @@ pub struct Reconciler {
 
 impl Reconciler {
     #[must_use]
-    pub fn new(store: Store, objects: ObjectDir, config: &Config) -> Self {
+    pub fn new(store: Store, objects: ObjectDir, reservations: ImageReservations, config: &Config) -> Self {
         Self {
             store,
             objects,
+            reservations,
             wake: Arc::new(Notify::new()),
             period: Duration::from_secs(config.sweep_secs),
             object_grace: Duration::from_secs(config.object_grace_secs),
@@ -71,6 +86,7 @@ impl Reconciler {
         let mut rare: Option<Instant> = None;
         while !shutdown.is_cancelled() {
             let now = Timestamp::now();
+            note("uploads", self.reservations.sweep().await.map_err(SweepError::from));
             note("reservations", disk::sweep_reservations(&self.store, now).await);
             note("queued images", image::sweep_overdue(&self.store, now).await);
             note("deleting images", image::sweep_deleting(&self.store).await);

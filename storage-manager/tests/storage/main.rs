@@ -3,5 +3,6 @@
 mod disk;
 mod image;
 mod object;
+mod quota;
 mod support;
 mod sweep;

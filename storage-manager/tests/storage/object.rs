@@ -65,7 +65,7 @@ async fn what_no_image_names_is_swept_after_its_grace_and_nothing_else() {
         // Without its image, its bytes go.
         let image: domain::ImageId = image.id.parse().expect("an id");
         let row = world.image(image).await.expect("a row");
-        world.store.commit(store::Unit::new().op(store::ImageDelete { id: row.id })).await.expect("deleted");
+        world.store.commit(storage_manager::plan::removal(&row, 0)).await.expect("deleted");
         assert_eq!(reconcile::object::sweep_objects(&world.store, &objects, cutoff).await.expect("swept"), 1);
         assert!(!world.object_path(&sha256(&kept)).exists());
         world.end().await;
@@ -96,14 +96,19 @@ async fn leftovers_of_a_killed_process_are_swept_and_uploads_in_progress_are_not
     assert_eq!(again.list().await.expect("listed"), vec![]);
 }
 
-/// A file system of 1 MiB.
-struct TinyDisk(tempfile::TempDir);
+/// A small file system.
+pub struct TinyDisk(tempfile::TempDir);
 
 impl TinyDisk {
-    fn mount() -> Option<Self> {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub fn mount(size: &str) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory");
+        let options = format!("size={size}");
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "iaas-test"]).arg(directory.path()).output();
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "iaas-test"]).arg(directory.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self(directory)),
             other => {
@@ -122,8 +127,8 @@ impl Drop for TinyDisk {
 
 #[tokio::test]
 async fn a_full_disk_is_said_and_leaves_room_for_what_fits() {
-    let Some(disk) = TinyDisk::mount() else { return };
-    let directory = disk.0.path().join("images");
+    let Some(disk) = TinyDisk::mount("1m") else { return };
+    let directory = disk.path().join("images");
     let world = World::with(Config { directory: directory.clone(), ..Config::default() }).await;
     let image = world.create("large", "disk", "raw").await.expect("made");
     let full = world.upload(&image, "disk", &noise(4 << 20)).await.expect_err("no space");

@@ -1,7 +1,7 @@
 //! A storage-manager to talk to.
 
 use bytes::Bytes;
-use domain::{ImageId, OperationId, Problem, ProjectId, Timestamp};
+use domain::{ImageId, OperationId, Problem, ProjectId, Timestamp, quota::QuotaAmounts};
 use proto::{
     status::from_status,
     storage::v1::{self as pb, storage_manager_client::StorageManagerClient, upload_image_request::Message},
@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 use storage_manager::{Config, Deps};
-use store::{ProjectInsert, QuotaLimitPut, Unit, testing::TestStore};
+use store::{LeakKind, ProjectInsert, QuotaLimitPut, Unit, testing::TestStore};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -34,9 +34,13 @@ pub const QUOTA_GIB: i64 = 100;
 impl World {
     /// One on each database.
     pub async fn each() -> Vec<Self> {
+        Self::each_with(Config::default()).await
+    }
+
+    pub async fn each_with(config: Config) -> Vec<Self> {
         let mut worlds = Vec::new();
         for store in TestStore::each().await {
-            worlds.push(Self::on(store, Config::default()).await);
+            worlds.push(Self::on(store, config.clone()).await);
         }
         worlds
     }
@@ -81,11 +85,7 @@ impl World {
                 description: String::new(),
                 created_at: Timestamp::now(),
             })
-            .op(QuotaLimitPut::new(
-                id,
-                &domain::quota::QuotaAmounts { disk_gib, ..domain::quota::QuotaAmounts::NONE },
-                0,
-            ));
+            .op(QuotaLimitPut::new(id, &QuotaAmounts { disk_gib, images: 50, image_gib: 50, ..QuotaAmounts::NONE }, 0));
         self.store.commit(unit).await.expect("a project");
         id
     }
@@ -94,7 +94,8 @@ impl World {
     pub async fn end(self) {
         let leaks = self.store.leak_report().await.expect("a report");
         // Disks here have no instances: only sums are looked at.
-        let sums: Vec<_> = leaks.into_iter().filter(|l| l.kind == store::LeakKind::StorageUsage).collect();
+        let sums: Vec<_> =
+            leaks.into_iter().filter(|l| matches!(l.kind, LeakKind::StorageUsage | LeakKind::ImageUsage)).collect();
         assert_eq!(sums, vec![], "usage must be the sum of what is held");
         self.shutdown.cancel();
         self.served.await.expect("no panic").expect("a clean end");

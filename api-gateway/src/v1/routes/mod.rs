@@ -3,6 +3,7 @@
 pub mod api_key;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 mod capacity;
 pub mod console;
 pub mod events;
@@ -85,6 +86,7 @@ fn all() -> OpenApiRouter<App> {
         .merge(flavor::routes())
         .merge(events::routes())
         .merge(audit::routes())
+        .merge(backup::routes())
         .merge(console::routes())
         .merge(explain::routes())
         .merge(capacity::routes())

@@ -14,6 +14,8 @@ pub struct QuotaAmountsView {
     pub vcpus: i64,
     pub memory_mib: i64,
     pub disk_gib: i64,
+    pub images: i64,
+    pub image_gib: i64,
     pub networks: i64,
     pub subnets: i64,
     pub ports: i64,
@@ -22,6 +24,8 @@ pub struct QuotaAmountsView {
     pub security_groups: i64,
     pub security_rules: i64,
     pub peerings: i64,
+    pub ssh_keys: i64,
+    pub placement_groups: i64,
 }
 
 #[must_use]
@@ -43,6 +47,8 @@ impl From<domain::quota::QuotaAmounts> for QuotaAmountsView {
             vcpus: amounts.vcpus,
             memory_mib: amounts.memory_mib,
             disk_gib: amounts.disk_gib,
+            images: amounts.images,
+            image_gib: amounts.image_gib,
             networks: amounts.networks,
             subnets: amounts.subnets,
             ports: amounts.ports,
@@ -51,6 +57,8 @@ impl From<domain::quota::QuotaAmounts> for QuotaAmountsView {
             security_groups: amounts.security_groups,
             security_rules: amounts.security_rules,
             peerings: amounts.peerings,
+            ssh_keys: amounts.ssh_keys,
+            placement_groups: amounts.placement_groups,
         }
     }
 }

@@ -30,6 +30,12 @@ pub struct QuotaPut {
     pub memory_mib: Option<i64>,
     #[serde(default)]
     pub disk_gib: Option<i64>,
+    /// Images in any state.
+    #[serde(default)]
+    pub images: Option<i64>,
+    /// What all images take together; each is rounded up, and uploads in progress count.
+    #[serde(default)]
+    pub image_gib: Option<i64>,
     #[serde(default)]
     pub networks: Option<i64>,
     #[serde(default)]
@@ -46,6 +52,10 @@ pub struct QuotaPut {
     pub security_rules: Option<i64>,
     #[serde(default)]
     pub peerings: Option<i64>,
+    #[serde(default)]
+    pub ssh_keys: Option<i64>,
+    #[serde(default)]
+    pub placement_groups: Option<i64>,
 }
 
 /// More than any cloud has, and far from what overflows a sum.
@@ -63,6 +73,8 @@ impl QuotaPut {
             vcpus: pick("vcpus", self.vcpus, now.vcpus)?,
             memory_mib: pick("memory_mib", self.memory_mib, now.memory_mib)?,
             disk_gib: pick("disk_gib", self.disk_gib, now.disk_gib)?,
+            images: pick("images", self.images, now.images)?,
+            image_gib: pick("image_gib", self.image_gib, now.image_gib)?,
             networks: pick("networks", self.networks, now.networks)?,
             subnets: pick("subnets", self.subnets, now.subnets)?,
             ports: pick("ports", self.ports, now.ports)?,
@@ -71,6 +83,8 @@ impl QuotaPut {
             security_groups: pick("security_groups", self.security_groups, now.security_groups)?,
             security_rules: pick("security_rules", self.security_rules, now.security_rules)?,
             peerings: pick("peerings", self.peerings, now.peerings)?,
+            ssh_keys: pick("ssh_keys", self.ssh_keys, now.ssh_keys)?,
+            placement_groups: pick("placement_groups", self.placement_groups, now.placement_groups)?,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod api_key;
 pub mod audit;
+pub mod backup;
 pub mod capacity;
 mod change;
 pub mod config;
@@ -75,6 +76,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Quota(command) => quota::run(context, command).await,
         Command::Event(command) => event::run(context, command).await,
         Command::Audit(command) => audit::run(context, command).await,
+        Command::Backup(command) => backup::run(context, command).await,
         Command::Completion { .. } | Command::Doctor(_) => Ok(()),
     }
 }

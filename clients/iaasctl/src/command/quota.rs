@@ -31,6 +31,18 @@ pub enum QuotaCommand {
         /// Disk of all instances together, with a unit: `500GiB`
         #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
         disk: Option<u64>,
+        /// Images in any state
+        #[arg(long, value_name = "N")]
+        images: Option<u32>,
+        /// What all images take together, with a unit: `200GiB`; each is rounded up to whole GiB
+        #[arg(long, value_parser = parse_gib, value_name = "SIZE")]
+        image_size: Option<u64>,
+        /// SSH keys
+        #[arg(long, value_name = "N")]
+        ssh_keys: Option<u32>,
+        /// Placement groups
+        #[arg(long, value_name = "N")]
+        placement_groups: Option<u32>,
         #[command(flatten)]
         networks: NetworkLimits,
     },
@@ -75,13 +87,26 @@ pub(super) async fn run(context: Context, command: QuotaCommand) -> Result<(), C
             })?;
             show(&context, &client.quota(&project).await?)
         }
-        QuotaCommand::Set { project, instances, vcpus, memory, disk, networks: limits } => {
+        QuotaCommand::Set {
+            project,
+            instances,
+            vcpus,
+            memory,
+            disk,
+            images,
+            image_size,
+            ssh_keys,
+            placement_groups,
+            networks: limits,
+        } => {
             let amount = |x: Option<u64>| x.map(|x| i64::try_from(x).unwrap_or(i64::MAX));
             let change = QuotaChange {
                 instances: instances.map(i64::from),
                 vcpus: vcpus.map(i64::from),
                 memory_mib: amount(memory),
                 disk_gib: amount(disk),
+                images: images.map(i64::from),
+                image_gib: amount(image_size),
                 networks: limits.networks.map(i64::from),
                 subnets: limits.subnets.map(i64::from),
                 ports: limits.ports.map(i64::from),
@@ -90,6 +115,8 @@ pub(super) async fn run(context: Context, command: QuotaCommand) -> Result<(), C
                 security_groups: limits.security_groups.map(i64::from),
                 security_rules: limits.security_rules.map(i64::from),
                 peerings: limits.peerings.map(i64::from),
+                ssh_keys: ssh_keys.map(i64::from),
+                placement_groups: placement_groups.map(i64::from),
             };
             if change == QuotaChange::default() {
                 return Err(CliError::usage("nothing to change").with_hint("iaasctl quota set --help"));

@@ -2,7 +2,7 @@
 
 use super::{filled, tags, text, time, time_or_none, word, yes};
 use crate::{output::Row, size::show_mib};
-use client::model::{AuditEntry, Event, Host, HostToken, Quota, Size, TimelineItem};
+use client::model::{AuditEntry, Backup, Event, Host, HostToken, Quota, Size, TimelineItem};
 
 impl Row for Host {
     const HEADER: &'static [&'static str] =
@@ -112,6 +112,23 @@ impl Row for HostToken {
     }
 }
 
+impl Row for Backup {
+    const HEADER: &'static [&'static str] = &["CREATED", "SIZE MIB", "PATH"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![time(self.created_at), self.size_bytes.div_ceil(1 << 20).to_string(), self.path.clone()]
+    }
+
+    fn fields(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("path", self.path.clone()),
+            ("created", time(self.created_at)),
+            ("size bytes", self.size_bytes.to_string()),
+            ("sha256", self.sha256.clone()),
+        ]
+    }
+}
+
 impl Row for Event {
     const HEADER: &'static [&'static str] = &["ID", "AT", "KIND", "OBJECT", "MESSAGE"];
 
@@ -172,6 +189,8 @@ pub fn quota_lines(quota: &Quota) -> Vec<QuotaLine> {
         ("vcpus", used.vcpus, limits.vcpus),
         ("memory_mib", used.memory_mib, limits.memory_mib),
         ("disk_gib", used.disk_gib, limits.disk_gib),
+        ("images", used.images, limits.images),
+        ("image_gib", used.image_gib, limits.image_gib),
         ("networks", used.networks, limits.networks),
         ("subnets", used.subnets, limits.subnets),
         ("ports", used.ports, limits.ports),
@@ -180,6 +199,8 @@ pub fn quota_lines(quota: &Quota) -> Vec<QuotaLine> {
         ("security_groups", used.security_groups, limits.security_groups),
         ("security_rules", used.security_rules, limits.security_rules),
         ("peerings", used.peerings, limits.peerings),
+        ("ssh_keys", used.ssh_keys, limits.ssh_keys),
+        ("placement_groups", used.placement_groups, limits.placement_groups),
     ]
     .map(|(resource, used, limit)| QuotaLine { resource, used, limit })
     .into()

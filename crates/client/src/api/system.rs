@@ -2,7 +2,7 @@ use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
     model::{
-        AuditEntry, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, RebalanceGoal,
+        AuditEntry, Backup, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, RebalanceGoal,
         RebalancePlan,
     },
 };
@@ -51,6 +51,15 @@ impl Client {
         let query = [("goal", goal.to_owned()), ("moves", moves.to_string()), (limit, most.to_string())];
         let query: Vec<(String, String)> = query.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         self.json(&Call::get("/v1/rebalance-plan", &query)).await
+    }
+
+    pub fn backups(&self) -> Listing<Backup> {
+        Listing::new(self, "/v1/backups")
+    }
+
+    /// Copies the database to a file on the API's machine.
+    pub fn backup_create(&self) -> Mutation<Backup> {
+        Mutation::new(self, Method::POST, "/v1/backups".to_owned())
     }
 
     pub fn host_tokens(&self) -> Listing<HostToken> {

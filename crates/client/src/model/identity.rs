@@ -60,6 +60,10 @@ pub struct QuotaChange {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_gib: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub images: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_gib: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub networks: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subnets: Option<i64>,
@@ -75,6 +79,10 @@ pub struct QuotaChange {
     pub security_rules: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peerings: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ssh_keys: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub placement_groups: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

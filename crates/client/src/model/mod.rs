@@ -25,6 +25,8 @@ pub struct QuotaAmounts {
     pub vcpus: i64,
     pub memory_mib: i64,
     pub disk_gib: i64,
+    pub images: i64,
+    pub image_gib: i64,
     pub networks: i64,
     pub subnets: i64,
     pub ports: i64,
@@ -33,4 +35,6 @@ pub struct QuotaAmounts {
     pub security_groups: i64,
     pub security_rules: i64,
     pub peerings: i64,
+    pub ssh_keys: i64,
+    pub placement_groups: i64,
 }

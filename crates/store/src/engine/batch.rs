@@ -47,6 +47,10 @@ pub(crate) trait Session: Send {
     /// `Unknown` when the answer was lost; then [`Session::resolve`] says whether it committed.
     fn commit(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
     fn rollback(&mut self) -> impl Future<Output = ()> + Send;
+    /// Whether the disk has room for what is new.
+    fn takes_new(&mut self) -> bool;
+    /// Frees a part of the room that is reserved for the rest. False: nothing is left.
+    fn release_reserve(&mut self) -> bool;
     fn resolve(&mut self) -> impl Future<Output = Result<bool, Failure>> + Send;
     fn pause(&mut self, time: Duration) -> impl Future<Output = ()> + Send;
     /// The last call: leaves the database tidy.
@@ -109,8 +113,11 @@ impl<S: Session> Writer<S> {
         match request {
             Request::Commit(job) => waiting.push_back(job),
             Request::Ping(answer) => {
-                let result = self.session.begin().await.map_err(Failure::into_cause);
+                let mut result = self.session.begin().await.map_err(Failure::into_cause);
                 self.session.rollback().await;
+                if result.is_ok() && !self.session.takes_new() {
+                    result = Err(Arc::new(DatabaseError::DiskFull));
+                }
                 let _ = answer.send(result);
             }
             Request::Close(answer) => {
@@ -127,6 +134,9 @@ impl<S: Session> Writer<S> {
         let mut last: Option<Cause> = None;
         loop {
             self.answer_expired(&mut batch, last.as_ref());
+            if !self.session.takes_new() {
+                self.refuse_new(&mut batch, &Arc::new(DatabaseError::DiskFull));
+            }
             if batch.is_empty() {
                 return;
             }
@@ -163,6 +173,13 @@ impl<S: Session> Writer<S> {
                     last = Some(cause);
                     self.session.pause(pause).await;
                 }
+                Failure::Full(cause) => {
+                    self.refuse_new(&mut batch, &cause);
+                    if !batch.is_empty() && !self.session.release_reserve() {
+                        let outcomes = batch.iter().map(|_| Err(Failure::Full(cause.clone()))).collect();
+                        return self.answer(batch, outcomes);
+                    }
+                }
                 failure @ (Failure::Refused(_)
                 | Failure::Unknown(_)
                 | Failure::Constraint(_)
@@ -172,6 +189,15 @@ impl<S: Session> Writer<S> {
                     return self.answer(batch, outcomes);
                 }
             }
+        }
+    }
+
+    /// Answers those that make something new: the disk is full.
+    fn refuse_new(&self, batch: &mut Vec<Job>, cause: &Cause) {
+        for job in batch.extract_if(.., |job| job.unit.makes_new()) {
+            self.counters.units.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("iaas_store_refused_full_total").increment(1);
+            let _ = job.answer.send(Err(CommitError::Unavailable(cause.clone())));
         }
     }
 

@@ -129,6 +129,7 @@ tables! {
     ProjectNetworkDefault = "project_network_default"."project_id",
     NetworkUsage = "network_usage"."project_id",
     StorageUsage = "storage_usage"."project_id",
+    IdentityUsage = "identity_usage"."project_id",
     EventHead = "event_head"."id",
     Event = "event"."id",
     Audit = "audit"."id";
@@ -195,6 +196,7 @@ foreign_keys! {
     UplinkNetwork = "uplink_network_fk": "uplink"."network_id" -> Network = "network",
     UplinkExternalNetwork = "uplink_external_network_fk": "uplink"."external_network_id" -> ExternalNetwork = "external_network",
     ProjectNetworkDefaultProject = "project_network_default_project_fk": "project_network_default"."project_id" -> Project = "project",
+    IdentityUsageProject = "identity_usage_project_fk": "identity_usage"."project_id" -> Project = "project",
     NetworkUsageProject = "network_usage_project_fk": "network_usage"."project_id" -> Project = "project",
 }
 
@@ -275,6 +277,7 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         named("orphan_pk", "orphan.host_id, orphan.instance_id", Constraint::PrimaryKey(Table::Orphan)),
         named("host_used_not_negative", "host_used_not_negative", Constraint::UsedNotNegative),
         named("compute_usage_not_negative", "compute_usage_not_negative", Constraint::UsedNotNegative),
+        named("identity_usage_not_negative", "identity_usage_not_negative", Constraint::UsedNotNegative),
         named("storage_usage_not_negative", "storage_usage_not_negative", Constraint::UsedNotNegative),
         named("event_head_single", "event_head_single", Constraint::EventHeadSingle),
     ],

@@ -26,11 +26,56 @@ pub enum DatabaseError {
     Unit(#[source] serde_json::Error),
     #[error("the writer's thread or task can't be started")]
     Writer(#[source] std::io::Error),
+    /// What room there is on the database's disk is for what makes nothing new.
+    #[error("the disk of the database is full")]
+    DiskFull,
     /// A rule broke where none may: outside a unit.
     #[error("the constraint {0:?} is broken")]
     Constraint(Constraint),
     #[error("the guard {0:?} doesn't hold")]
     Guard(Guard),
+}
+
+impl DatabaseError {
+    /// Whether the disk of the database is full.
+    #[must_use]
+    pub fn disk_full(&self) -> bool {
+        match self {
+            Self::DiskFull => true,
+            Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) => sqlite_disk_full(error.extended_code),
+            Self::Sqlx(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default();
+                let of_sqlite = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
+                if of_sqlite { code.parse().is_ok_and(sqlite_disk_full) } else { code == POSTGRES_DISK_FULL }
+            }
+            Self::Sqlx(_)
+            | Self::Sqlite(_)
+            | Self::Closed
+            | Self::WaitedTooLong(_)
+            | Self::NoAnswer(_)
+            | Self::NoConnection
+            | Self::FateUnknown(_)
+            | Self::Unit(_)
+            | Self::Writer(_)
+            | Self::Constraint(_)
+            | Self::Guard(_) => false,
+        }
+    }
+}
+
+impl DatabaseError {
+    /// Whether SQLite couldn't open or create one of its files.
+    pub(crate) fn cannot_open(&self) -> bool {
+        matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _)) if error.code == rusqlite::ErrorCode::CannotOpen)
+    }
+}
+
+/// The SQLSTATE `disk_full`.
+pub(crate) const POSTGRES_DISK_FULL: &str = "53100";
+
+/// Full, or no room for the index of its log.
+fn sqlite_disk_full(extended_code: i32) -> bool {
+    extended_code & 0xff == rusqlite::ffi::SQLITE_FULL || extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
 }
 
 /// Shared, because all units of a batch that fails get it.
@@ -58,13 +103,18 @@ pub enum Guard {
     /// Not admitted, or with another key.
     HostAdmission,
     ImageGeneration,
-    /// Deletion: an instance that isn't being deleted uses it, or it is gone already.
+    /// Deletion: an instance that isn't being deleted uses it, or an upload reserved something meanwhile, or it is gone already.
     ImageInUse,
+    /// The image is complete, being deleted or gone.
+    ImageReservation,
     /// The reservation stands already: a repeat. Its quota was counted then.
     DiskExists,
     /// Not in a state that allows the change, or gone.
     DiskState,
     NetworkQuota,
+    IdentityQuota,
+    /// The user has as many API keys as may be.
+    ApiKeyQuota,
     /// Another generation than expected, or the row is gone.
     ExternalNetworkGeneration,
     NetworkGeneration,
@@ -77,6 +127,7 @@ pub enum Guard {
     SecurityGroupGeneration,
     PeeringGeneration,
     SecurityRuleGone,
+    SshKeyGone,
     /// Deletion: something uses it, or it is gone or changed already.
     ExternalNetworkInUse,
     NetworkInUse,
@@ -116,6 +167,27 @@ pub enum CommitError {
     Internal(#[source] Cause),
 }
 
+impl CommitError {
+    /// Whether the disk of the database is full: a person has to free room. Deleting is possible.
+    #[must_use]
+    pub fn disk_full(&self) -> bool {
+        match self {
+            Self::Unavailable(cause) => cause.disk_full(),
+            Self::Constraint(_) | Self::Guard(_) | Self::Internal(_) => false,
+        }
+    }
+}
+
+impl ReadError {
+    #[must_use]
+    pub fn disk_full(&self) -> bool {
+        match self {
+            Self::Unavailable(cause) => cause.disk_full(),
+            Self::Internal(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ReadError {
     #[error("the database is not available")]
@@ -134,8 +206,10 @@ pub(crate) enum Failure {
     Conflict(Cause),
     /// Locked or gone: the same batch again, later.
     Away(Cause),
-    /// Full or read-only: tell the callers.
+    /// Read-only, or broken: tell the callers.
     Refused(Cause),
+    /// The disk is full: what makes nothing new may use the reserve.
+    Full(Cause),
     /// Cut off between the commit and its answer.
     Unknown(Cause),
     Internal(Cause),
@@ -146,7 +220,7 @@ impl Failure {
     pub(crate) fn has_failing_unit(&self) -> bool {
         match self {
             Self::Constraint(_) | Self::Guard(_) | Self::Internal(_) => true,
-            Self::Conflict(_) | Self::Away(_) | Self::Refused(_) | Self::Unknown(_) => false,
+            Self::Conflict(_) | Self::Away(_) | Self::Refused(_) | Self::Full(_) | Self::Unknown(_) => false,
         }
     }
 
@@ -158,6 +232,7 @@ impl Failure {
             Self::Conflict(cause)
             | Self::Away(cause)
             | Self::Refused(cause)
+            | Self::Full(cause)
             | Self::Unknown(cause)
             | Self::Internal(cause) => cause,
         }
@@ -167,9 +242,11 @@ impl Failure {
         match self {
             Self::Constraint(constraint) => CommitError::Constraint(constraint),
             Self::Guard(guard) => CommitError::Guard(guard),
-            Self::Conflict(cause) | Self::Away(cause) | Self::Refused(cause) | Self::Unknown(cause) => {
-                CommitError::Unavailable(cause)
-            }
+            Self::Conflict(cause)
+            | Self::Away(cause)
+            | Self::Refused(cause)
+            | Self::Full(cause)
+            | Self::Unknown(cause) => CommitError::Unavailable(cause),
             Self::Internal(cause) => CommitError::Internal(cause),
         }
     }

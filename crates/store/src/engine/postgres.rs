@@ -6,7 +6,7 @@
 use super::{
     batch::Session,
     constraint::by_name,
-    error::{Cause, DatabaseError, Failure},
+    error::{Cause, DatabaseError, Failure, POSTGRES_DISK_FULL},
     unit::{KINDS, Kind},
 };
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
@@ -189,6 +189,15 @@ impl Session for PostgresSession {
         }
     }
 
+    /// Room for deletions is the server's own matter.
+    fn takes_new(&mut self) -> bool {
+        true
+    }
+
+    fn release_reserve(&mut self) -> bool {
+        false
+    }
+
     async fn resolve(&mut self) -> Result<bool, Failure> {
         let id = self.transaction_id.clone();
         let query = sqlx::query_scalar::<_, Option<String>>("SELECT pg_xact_status(CAST($1 AS xid8))");
@@ -253,8 +262,9 @@ pub(crate) fn classify(error: sqlx::Error) -> Failure {
         "40001" | "40P01" => Failure::Conflict(cause(error)),
         // Lock or statement timeout: somebody holds a row, or the server is overloaded.
         "55P03" | "57014" => Failure::Away(cause(error)),
-        // Disk full, out of memory, I/O error.
-        "53100" | "53200" | "58030" => Failure::Refused(cause(error)),
+        POSTGRES_DISK_FULL => Failure::Full(cause(error)),
+        // Out of memory, I/O error.
+        "53200" | "58030" => Failure::Refused(cause(error)),
         code if server_away(code) => Failure::Away(cause(error)),
         _ => Failure::Internal(cause(error)),
     }

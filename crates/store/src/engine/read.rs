@@ -216,9 +216,11 @@ fn read_error(error: sqlx::Error) -> ReadError {
         };
     }
     match postgres::classify(error) {
-        Failure::Conflict(cause) | Failure::Away(cause) | Failure::Refused(cause) | Failure::Unknown(cause) => {
-            ReadError::Unavailable(cause)
-        }
+        Failure::Conflict(cause)
+        | Failure::Away(cause)
+        | Failure::Refused(cause)
+        | Failure::Full(cause)
+        | Failure::Unknown(cause) => ReadError::Unavailable(cause),
         Failure::Internal(cause) => ReadError::Internal(cause),
         other @ (Failure::Constraint(_) | Failure::Guard(_)) => ReadError::Internal(other.into_cause()),
     }

@@ -5,6 +5,7 @@ use super::{
     batch::Session,
     constraint::{Constraint, by_name, by_sqlite_text, parents_of},
     error::{DatabaseError, Failure},
+    reserve::Reserve,
     unit::{KINDS, Kind},
 };
 use rusqlite::{Connection, ErrorCode, ffi};
@@ -24,26 +25,26 @@ static STATEMENTS: LazyLock<Vec<(String, Option<String>)>> = LazyLock::new(|| {
 
 pub(crate) struct SqliteSession {
     connection: Connection,
+    reserve: Reserve,
 }
 
-/// A connection that writes: durable at each commit, foreign keys enforced.
-pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
+/// A connection that writes, and folds its log when that has `log_pages`: durable at each commit, foreign keys enforced.
+pub(crate) fn connect(path: &Path, log_pages: u64) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(BUSY)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // Fold the log back each 32 MiB instead of each 4: a fold costs two more fsyncs inside some commit.
-    connection.pragma_update(None, "wal_autocheckpoint", 8192)?;
+    connection.pragma_update(None, "wal_autocheckpoint", i64::try_from(log_pages).unwrap_or(i64::MAX))?;
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     connection.set_prepared_statement_cache_capacity(256);
     Ok(connection)
 }
 
 impl SqliteSession {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection }
+    pub(crate) fn new(connection: Connection, reserve: Reserve) -> Self {
+        Self { connection, reserve }
     }
 
     fn execute(&self, sql: &str) -> Result<(), Failure> {
@@ -131,6 +132,21 @@ impl Session for SqliteSession {
         }
     }
 
+    fn takes_new(&mut self) -> bool {
+        self.reserve.whole()
+    }
+
+    fn release_reserve(&mut self) -> bool {
+        if !self.reserve.release_step() {
+            return false;
+        }
+        // Folded into the file, the log begins anew in the room that it has: deletions can go on without more of the reserve.
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            tracing::info!(%error, "the log can't be folded into the database yet");
+        }
+        true
+    }
+
     async fn resolve(&mut self) -> Result<bool, Failure> {
         // The answer of a commit can't be lost inside one process.
         Ok(false)
@@ -153,6 +169,9 @@ impl Session for SqliteSession {
 pub(crate) fn classify(error: rusqlite::Error) -> Failure {
     let cause = |error| Arc::new(DatabaseError::Sqlite(error));
     let rusqlite::Error::SqliteFailure(code, text) = &error else { return Failure::Internal(cause(error)) };
+    if code.code == ErrorCode::DiskFull || code.extended_code == ffi::SQLITE_IOERR_SHMSIZE {
+        return Failure::Full(cause(error));
+    }
     match code.code {
         ErrorCode::ConstraintViolation => {
             match text.as_deref().and_then(|text| constraint_in(code.extended_code, text)) {
@@ -163,8 +182,7 @@ pub(crate) fn classify(error: rusqlite::Error) -> Failure {
         ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => {
             Failure::Away(cause(error))
         }
-        ErrorCode::DiskFull
-        | ErrorCode::ReadOnly
+        ErrorCode::ReadOnly
         | ErrorCode::SystemIoFailure
         | ErrorCode::CannotOpen
         | ErrorCode::PermissionDenied

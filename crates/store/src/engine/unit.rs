@@ -10,7 +10,10 @@ use super::{
 };
 use crate::*;
 use serde::Serialize;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::LazyLock,
+};
 
 /// How the rows of a kind meet those of other units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,7 +193,8 @@ kinds! {
     RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.
-    HostRelease, HostClaim, HostRevision, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
+    HostRelease, HostClaim, HostRevision, ImageReserve, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
+    IdentityUsageAdd,
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
     ResourceOperationExpire, AddressSweep, HostTokenExpire, PlacementRecordExpire,
@@ -201,6 +205,42 @@ kinds! {
 
 /// The kind whose rows get their ids from the head of the events.
 pub(crate) const EVENT_KIND: usize = Index::EventInsert as usize;
+
+/// The kinds that make an object, or a record of one that nobody needs for going on: with a full disk they are refused, so that what room is left
+/// goes to the rest: changes and deletions, what hosts report, logins, and the operations and events that belong to these.
+const MAKES_NEW: &[&str] = &[
+    "ProjectInsert",
+    "UserInsert",
+    "FlavorInsert",
+    "ImageInsert",
+    "PlacementGroupInsert",
+    "InstanceInsert",
+    "PlacementMemberInsert",
+    "DiskInsert",
+    "PlacementRecordInsert",
+    "RoleBindingPut",
+    "ApiKeyInsert",
+    "SshKeyInsert",
+    "HostTokenInsert",
+    "ProjectNetworkDefaultInsert",
+    "ExternalNetworkInsert",
+    "NetworkInsert",
+    "SubnetInsert",
+    "RouterInsert",
+    "SecurityGroupInsert",
+    "SecurityRuleInsert",
+    "PortInsert",
+    "PortSecurityGroupPut",
+    "AddressTake",
+    "FloatingIpInsert",
+    "PeeringInsert",
+];
+
+/// What only tells of a change. By itself it is no reason to use the reserve.
+const TELLS: &[&str] = &["AuditInsert", "EventInsert"];
+
+static WITH_FULL_DISK: LazyLock<Vec<(bool, bool)>> =
+    LazyLock::new(|| KINDS.iter().map(|kind| (MAKES_NEW.contains(&kind.name), TELLS.contains(&kind.name))).collect());
 
 impl Op {
     /// The kind's name.
@@ -292,6 +332,12 @@ impl Prepared {
         })
     }
 
+    /// Whether it is refused while the disk is full: it makes something new, or only tells of something.
+    pub(crate) fn makes_new(&self) -> bool {
+        let said = |row: &PreparedRow| WITH_FULL_DISK[usize::from(row.kind)];
+        self.rows.iter().any(|row| said(row).0) || self.rows.iter().all(|row| said(row).1)
+    }
+
     /// The rows that no other unit of its batch may name.
     pub(crate) fn exclusive_targets(&self) -> impl Iterator<Item = u64> {
         self.rows.iter().filter(|row| KINDS[usize::from(row.kind)].class != Class::Add).map(|row| row.target)
@@ -300,4 +346,42 @@ impl Prepared {
 
 fn offset(json: &[u8]) -> serde_json::Result<u32> {
     u32::try_from(json.len()).map_err(serde::ser::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is inserted and goes on with a full disk.
+    const GOES_ON: &[&str] = &[
+        "IdempotencyInsert",
+        "IdentityOperationInsert",
+        "ComputeOperationInsert",
+        "StorageOperationInsert",
+        "ResourceOperationInsert",
+        "SigningKeyInsert",
+        "RefreshTokenInsert",
+        "QuotaLimitPut",
+        "CpuBaselinePut",
+        "HostUpsert",
+        "OrphanPut",
+        "RoleHolderPut",
+        "PlacementRecordKeep",
+        "HostExpect",
+        "HostAdmissionPut",
+        "UplinkPut",
+        "NetworkHostPut",
+    ];
+
+    #[test]
+    fn of_each_kind_that_inserts_it_is_said_whether_a_full_disk_refuses_it() {
+        for kind in KINDS {
+            let said = [MAKES_NEW, TELLS, GOES_ON].iter().filter(|list| list.contains(&kind.name)).count();
+            let expected = usize::from(kind.class == Class::Insert || TELLS.contains(&kind.name));
+            assert_eq!(said, expected, "{}: say in unit.rs whether a full disk refuses it", kind.name);
+        }
+        for name in [MAKES_NEW, TELLS, GOES_ON].concat() {
+            assert!(KINDS.iter().any(|kind| kind.name == name), "{name} is no kind");
+        }
+    }
 }

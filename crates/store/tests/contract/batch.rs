@@ -178,7 +178,7 @@ async fn a_project_and_its_first_instance_race_without_a_leftover() {
                         .op(InstanceDelete { id, epoch: 1 })
                         .op(release(host))
                         .op(compute(project, -1))
-                        .op(StorageUsageAdd { project_id: project, disk_gib: -10 })
+                        .op(StorageUsageAdd::disk(project, -10))
                         .op(delete_disk(&disk)),
                 )
                 .await;

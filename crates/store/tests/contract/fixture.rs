@@ -26,6 +26,8 @@ pub const LIMIT: QuotaAmounts = QuotaAmounts {
     vcpus: 20,
     memory_mib: 10_240,
     disk_gib: 100,
+    images: 20,
+    image_gib: 400,
     networks: 2,
     subnets: 2,
     ports: 2,
@@ -33,6 +35,8 @@ pub const LIMIT: QuotaAmounts = QuotaAmounts {
     floating_ips: 2,
     security_groups: 2,
     security_rules: 2,
+    ssh_keys: 2,
+    placement_groups: 9,
     peerings: 2,
 };
 pub const OVERHEAD: MemoryOverhead = MemoryOverhead { fixed_mib: 64, per_vcpu_mib: 4, per_gib_mib: 8 };
@@ -149,7 +153,7 @@ impl Lab {
     pub async fn image(&self, project_id: ProjectId, called: &str) -> ImageId {
         let image = image_insert(project_id, called);
         let id = image.id;
-        self.one(image).await;
+        self.all(image_with_usage(image)).await;
         id
     }
 
@@ -197,10 +201,22 @@ pub fn image_insert(project_id: ProjectId, called: &str) -> ImageInsert {
         min_memory_mib: 64,
         state: ImageState::Active,
         parts: vec![ImagePart { kind: ImagePartKind::Disk, sha256: "ab".repeat(32), size_bytes: 1 << 33 }],
+        size_gib: 8,
         reason: String::new(),
         deadline_at: None,
         created_at: T0,
     }
+}
+
+/// An image with what it takes of the quota.
+pub fn image_with_usage(image: ImageInsert) -> Unit {
+    let size_gib = i64::try_from(image.size_gib).expect("small");
+    Unit::new().op(StorageUsageAdd::image(image.project_id, 1, size_gib)).op(image)
+}
+
+/// The end of an image without uploads, with what it took of the quota.
+pub fn image_end(project_id: ProjectId, id: ImageId, size_gib: i64) -> Unit {
+    Unit::new().op(ImageDelete { id, reserved_gib: 0 }).op(StorageUsageAdd::image(project_id, -1, -size_gib))
 }
 
 pub fn spec(image_id: ImageId) -> InstanceSpec {
@@ -291,7 +307,7 @@ pub fn compute(project_id: ProjectId, times: i64) -> ComputeUsageAdd {
 }
 
 pub fn storage(project_id: ProjectId, times: i64) -> StorageUsageAdd {
-    StorageUsageAdd { project_id, disk_gib: 10 * times }
+    StorageUsageAdd::disk(project_id, 10 * times)
 }
 
 pub fn event(project_id: Option<ProjectId>, object_id: impl ToString, message: &str) -> EventInsert {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's unwrap is its assertion")]
 
+mod backup;
 mod batch;
 mod coverage;
 mod durability;

@@ -4,7 +4,7 @@ use crate::{
     fixture::{Lab, T0, claim, name},
     server::{self, Blocker, Server, Wire},
 };
-use domain::{HostId, ProjectId};
+use domain::{HostId, ProjectId, UserId};
 use sqlx::postgres::PgConnectOptions;
 use std::{future::Future, process::Command, str::FromStr, sync::atomic::Ordering, time::Duration};
 use store::{
@@ -158,11 +158,134 @@ async fn a_full_disk_is_unavailable_and_space_brings_it_back() {
         }
         assert!(stored < 50, "the disk never filled");
     };
-    assert!(matches!(failure, CommitError::Unavailable(_)), "{failure:?}");
+    assert!(matches!(failure, CommitError::Unavailable(_)) && failure.disk_full(), "{failure:?}");
     let there = store.project_list(Page::first(100)).await.expect("reads go on").len();
     assert_eq!(there, usize::try_from(stored).expect("few"), "all that was answered is there, and no more");
     assert!(mount(&["-o", "remount,size=16m"]).expect("mount runs").success());
     store.commit(big(stored)).await.expect("with space it goes on");
+    store.close().await;
+}
+
+/// What can be taken of the file system is taken.
+fn fill(directory: &std::path::Path) {
+    use std::io::Write;
+    let junk = directory.join("junk");
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(junk).expect("the junk opens");
+    for piece in [1 << 20, 1 << 12, 1usize] {
+        while file.write_all(&vec![1; piece]).is_ok() {}
+    }
+}
+
+fn free_bytes(directory: &std::path::Path) -> u64 {
+    let stat = rustix::fs::statvfs(directory).expect("a file system");
+    stat.f_bavail * stat.f_frsize
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_takes_deletions_and_logins_and_the_store_opens_on_it() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mount = |arguments: &[&str]| Command::new("mount").args(arguments).arg(directory.path()).status();
+    if !mount(&["-t", "tmpfs", "-o", "size=64m", "none"]).is_ok_and(|status| status.success()) {
+        println!("not run: full disk: a small tmpfs can't be mounted here (it needs root)");
+        return;
+    }
+    let _unmount = Unmount(directory.path());
+    let reserve = directory.path().join("iaas.db-reserve");
+    let reserved = || std::fs::metadata(&reserve).map_or(0, |m| m.len());
+    let url = format!("sqlite://{}/iaas.db", directory.path().display());
+    let config = StoreConfig { reserve_bytes: 64 << 20, ..StoreConfig::new(url) };
+    let store = Store::open(&config).await.expect("opens");
+    assert_eq!(reserved(), 2 << 20, "the reserve takes at most 1/32 of the disk");
+    let user = UserId::new();
+    let admin = UserInsert {
+        id: user,
+        name: name("admin"),
+        password_hash: "$argon2id$".into(),
+        system_admin: true,
+        enabled: true,
+        created_at: T0,
+    };
+    store.commit(Unit::new().op(admin)).await.expect("a user");
+    let numbered = |n: u32| {
+        Unit::new().op(ProjectInsert {
+            id: ProjectId::new(),
+            name: name(&format!("p-{n}")),
+            description: "x".repeat(2000),
+            created_at: T0,
+        })
+    };
+    for n in 0..400 {
+        store.commit(numbered(n)).await.expect("there is room");
+    }
+    store.ping().await.expect("ready");
+    fill(directory.path());
+    let login = |n: u32| {
+        let token = RefreshTokenInsert {
+            secret_hash: format!("{n}"),
+            family: format!("{n}"),
+            user_id: user,
+            expires_at: T0,
+            created_at: T0,
+        };
+        Unit::new().op(token).op(crate::fixture::audit(None, "login"))
+    };
+    let mut n = 1000;
+    // The log may still have room of its own.
+    let refused = loop {
+        n += 1;
+        match store.commit(numbered(n)).await {
+            Ok(()) => assert!(n < 60_000, "the disk never filled"),
+            Err(error) => break error,
+        }
+    };
+    assert!(refused.disk_full(), "{refused:?}");
+    let mut projects = store.project_list(Page::first(100_000)).await.expect("reads go on");
+    for round in 0..20 {
+        store.commit(login(round)).await.expect("a login works");
+        let project = projects.pop().expect("many");
+        store.commit(Unit::new().op(ProjectDelete { id: project.id })).await.expect("a deletion works");
+        n += 1;
+        let refused = store.commit(numbered(n)).await.expect_err("nothing new");
+        assert!(refused.disk_full(), "{refused:?}");
+    }
+    let audited = store.commit(Unit::new().op(crate::fixture::audit(None, "denied"))).await.expect_err("it only tells");
+    assert!(audited.disk_full());
+    assert!(store.ping().await.is_err_and(|error| error.disk_full()), "readiness says it");
+    // Closing folds the log into the file and frees its room; somebody takes that too.
+    store.close().await;
+    fill(directory.path());
+    assert!(free_bytes(directory.path()) < 4096);
+    let store = Store::open(&config).await.expect("it opens on a full disk");
+    assert_eq!(store.project_list(Page::first(100_000)).await.expect("reads").len(), projects.len());
+    fill(directory.path());
+    for _ in 0..20 {
+        let project = projects.pop().expect("many");
+        store.commit(Unit::new().op(ProjectDelete { id: project.id })).await.expect("a deletion works");
+    }
+    assert!(store.commit(project("new")).await.is_err_and(|error| error.disk_full()));
+    std::fs::remove_file(directory.path().join("junk")).expect("an administrator makes room");
+    until(async || store.commit(project("new")).await.is_ok()).await;
+    store.ping().await.expect("ready again");
+    assert_eq!(reserved(), 2 << 20, "the reserve is whole again");
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_server_is_said_as_such() {
+    let Some(database) = TestDatabase::postgres().await else { return };
+    let store = database.open().await;
+    let mut other = server::Blocker::none(&database).await;
+    other
+        .run(
+            "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$;
+             CREATE TRIGGER full_disk BEFORE INSERT ON project FOR EACH ROW EXECUTE FUNCTION full_disk()",
+        )
+        .await;
+    let refused = store.commit(project("new")).await.expect_err("the server's disk is full");
+    assert!(matches!(refused, CommitError::Unavailable(_)) && refused.disk_full(), "{refused:?}");
+    other.run("DROP TRIGGER full_disk ON project").await;
+    store.commit(project("new")).await.expect("with space it goes on");
     store.close().await;
 }
 

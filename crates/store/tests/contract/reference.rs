@@ -135,7 +135,7 @@ fn reference(key: ForeignKey, round: usize) -> Option<Reference> {
             let image = image(project);
             Reference {
                 child: Unit::new().op(instance_insert(project, None, image.id, "vm")),
-                removal: Unit::new().op(ImageDelete { id: image.id }),
+                removal: Unit::new().op(ImageDelete { id: image.id, reserved_gib: 0 }),
                 there: there.op(image),
             }
         }
@@ -229,6 +229,7 @@ fn reference(key: ForeignKey, round: usize) -> Option<Reference> {
         | ForeignKey::PeeringPeer
         | ForeignKey::UplinkNetwork
         | ForeignKey::ProjectNetworkDefaultProject
+        | ForeignKey::IdentityUsageProject
         | ForeignKey::NetworkUsageProject => return None,
     })
 }

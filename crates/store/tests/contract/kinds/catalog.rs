@@ -12,7 +12,7 @@ pub async fn walk(lab: &Lab) {
         fingerprint: "SHA256:x".into(),
         created_at: T0,
     };
-    lab.one(key.clone()).await;
+    lab.all(Unit::new().op(key.clone()).op(IdentityUsageAdd::ssh_keys(project, 1))).await;
     let again = SshKeyInsert { id: SshKeyId::new(), ..key.clone() };
     assert_eq!(lab.constraint(again.clone()).await, Constraint::SshKeyName);
     let adrift = SshKeyInsert { project_id: ProjectId::new(), ..again };
@@ -22,7 +22,7 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.ssh_key_find(ProjectId::new(), key.id).await.unwrap(), None, "another project's");
     assert_eq!(lab.ssh_key_find_by_name(project, "laptop").await.unwrap().unwrap(), row);
     assert_eq!(lab.ssh_key_list(project, first(5)).await.unwrap(), [row]);
-    lab.one(SshKeyDelete { id: key.id }).await;
+    lab.all(Unit::new().op(SshKeyDelete { id: key.id }).op(IdentityUsageAdd::ssh_keys(project, -1))).await;
     assert!(lab.ssh_key_list(project, first(5)).await.unwrap().is_empty());
 
     let flavor = FlavorInsert {

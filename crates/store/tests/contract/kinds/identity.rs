@@ -38,9 +38,9 @@ async fn projects(lab: &Lab) {
     assert_eq!(rest.iter().map(|p| p.id).collect::<Vec<_>>(), [blue]);
 
     let image = image_insert(blue, "left");
-    lab.one(image.clone()).await;
+    lab.all(crate::fixture::image_with_usage(image.clone())).await;
     assert_eq!(lab.guard(ProjectDelete { id: blue }).await, Guard::ProjectInUse);
-    lab.one(ImageDelete { id: image.id }).await;
+    lab.all(crate::fixture::image_end(blue, image.id, 8)).await;
     lab.one(ProjectDelete { id: blue }).await;
     assert_eq!(lab.project_find(blue).await.unwrap(), None);
     assert_eq!(lab.quota_limit_find(blue).await.unwrap(), None, "the limit went with the project");
@@ -113,6 +113,7 @@ async fn keys(lab: &Lab) {
         role: Some(Role::Member),
         expires_at: Some(at(5)),
         created_at: T0,
+        keys_max: 2,
     };
     lab.one(key.clone()).await;
     let free = ApiKeyInsert {
@@ -125,6 +126,9 @@ async fn keys(lab: &Lab) {
         ..key.clone()
     };
     lab.one(free.clone()).await;
+    let third = ApiKeyInsert { id: ApiKeyId::new(), name: name("third"), prefix: "ijkl".into(), ..free.clone() };
+    assert_eq!(lab.guard(third).await, Guard::ApiKeyQuota);
+    let key = ApiKeyInsert { keys_max: 9, ..key };
     let fresh = |change: fn(ApiKeyInsert) -> ApiKeyInsert| change(ApiKeyInsert { id: ApiKeyId::new(), ..key.clone() });
     assert_eq!(lab.constraint(fresh(|k| ApiKeyInsert { prefix: "x".into(), ..k })).await, Constraint::ApiKeyName);
     assert_eq!(lab.constraint(fresh(|k| ApiKeyInsert { name: name("x"), ..k })).await, Constraint::ApiKeyPrefix);

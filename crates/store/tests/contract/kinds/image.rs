@@ -1,4 +1,4 @@
-use crate::fixture::{Lab, at, first, image_insert, instance_insert, name};
+use crate::fixture::{Lab, at, first, image_end, image_insert, image_with_usage, instance_insert, name};
 use domain::{
     ImageId, ProjectId,
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
@@ -16,10 +16,12 @@ pub async fn walk(lab: &Lab) {
         cmdline: "console=ttyS0".into(),
         state: ImageState::Queued,
         parts: Vec::new(),
+        size_gib: 0,
         deadline_at: Some(at(60)),
         ..image_insert(theirs, "tiny")
     };
-    lab.one(tiny.clone()).await;
+    lab.all(image_with_usage(tiny.clone())).await;
+    reservations(lab, &tiny).await;
     let again = ImageInsert { id: ImageId::new(), ..tiny.clone() };
     assert_eq!(lab.constraint(again.clone()).await, Constraint::ImageName);
     let adrift = ImageInsert { project_id: ProjectId::new(), ..again };
@@ -36,12 +38,16 @@ pub async fn walk(lab: &Lab) {
         expected_generation: 1,
         state: ImageState::Active,
         parts: parts.clone(),
+        size_gib: 1,
         format: DiskFormat::Raw,
         min_disk_gib: 3,
         reason: "ready".into(),
         deadline_at: None,
     };
-    lab.one(change.clone()).await;
+    lab.all(Unit::new().op(change.clone()).op(StorageUsageAdd::image(theirs, 0, 1))).await;
+    let late = Unit::new().op(ImageReserve { id: tiny.id, gib: 1 }).op(StorageUsageAdd::image(theirs, 0, 1));
+    let late = lab.try_commit(late).await;
+    assert!(matches!(late, Err(CommitError::Guard(Guard::ImageReservation))), "the image is complete: {late:?}");
     assert_eq!(lab.guard(change).await, Guard::ImageGeneration);
     let row = lab.image_find(tiny.id).await.unwrap().unwrap();
     assert_eq!((row.state, &row.parts, row.generation, row.deadline_at), (ImageState::Active, &parts, 2, None));
@@ -62,7 +68,7 @@ pub async fn walk(lab: &Lab) {
 
     let user = instance_insert(mine, None, own, "uses-it");
     lab.one(user.clone()).await;
-    assert_eq!(lab.guard(ImageDelete { id: own }).await, Guard::ImageInUse);
+    assert_eq!(lab.guard(ImageDelete { id: own, reserved_gib: 0 }).await, Guard::ImageInUse);
     assert_eq!(lab.image_use_count(own).await.unwrap(), 1);
     assert!(lab.image_deleting().await.unwrap().is_empty());
     let there = lab.image_find(own).await.unwrap().unwrap();
@@ -71,6 +77,7 @@ pub async fn walk(lab: &Lab) {
         expected_generation: 1,
         state: ImageState::Deleting,
         parts: there.parts,
+        size_gib: 8,
         format: there.format,
         min_disk_gib: there.min_disk_gib,
         reason: String::new(),
@@ -84,9 +91,31 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.guard(rebuilt).await, Guard::InstanceGeneration, "of an image that is gone");
     lab.one(deleting).await;
     assert_eq!(lab.image_use_count(own).await.unwrap(), 0);
-    lab.one(ImageDelete { id: own }).await;
+    lab.all(image_end(mine, own, 8)).await;
     let desired = lab.desired_load_many(&[user.id]).await.unwrap();
     assert_eq!(desired[0].image, None, "an instance that is being deleted outlives its image");
-    assert_eq!(lab.guard(ImageDelete { id: own }).await, Guard::ImageInUse);
+    assert_eq!(lab.guard(ImageDelete { id: own, reserved_gib: 0 }).await, Guard::ImageInUse);
     lab.one(InstanceDelete { id: user.id, epoch: 1 }).await;
+}
+
+async fn reservations(lab: &Lab, image: &ImageInsert) {
+    let reserve = |gib: i64| {
+        let usage = StorageUsageAdd::image(image.project_id, 0, gib);
+        Unit::new().op(ImageReserve { id: image.id, gib }).op(usage)
+    };
+    assert!(lab.image_reservation_list().await.unwrap().is_empty());
+    let (a, b) = tokio::join!(lab.try_commit(reserve(3)), lab.try_commit(reserve(4)));
+    a.and(b).expect("two uploads at once");
+    let row = lab.image_reservation_find(image.id).await.unwrap().unwrap();
+    assert_eq!((row.project_id, row.reserved_gib), (image.project_id, 7));
+    assert_eq!(lab.image_reservation_list().await.unwrap(), [row]);
+    let over = lab.try_commit(reserve(crate::fixture::LIMIT.image_gib)).await;
+    assert!(matches!(over, Err(CommitError::Guard(Guard::StorageQuota))), "{over:?}");
+    let stale = ImageDelete { id: image.id, reserved_gib: 6 };
+    assert_eq!(lab.guard(stale).await, Guard::ImageInUse, "something else was reserved meanwhile");
+    let more = lab.try_commit(reserve(-8)).await;
+    assert!(matches!(more, Err(CommitError::Guard(Guard::ImageReservation))), "{more:?}");
+    lab.all(reserve(-7)).await;
+    assert!(lab.image_reservation_list().await.unwrap().is_empty());
+    assert_eq!(lab.image_reservation_find(ImageId::new()).await.unwrap(), None);
 }

@@ -35,6 +35,17 @@ pub async fn walk(lab: &Lab) {
     lab.one(storage(project, 1)).await;
     assert_eq!(found(lab).await, [LeakKind::StorageUsage]);
     lab.one(storage(project, -1)).await;
+    for usage in [StorageUsageAdd::image(project, 1, 0), StorageUsageAdd::image(project, 0, 1)] {
+        let back = StorageUsageAdd::image(project, -usage.images, -usage.image_gib);
+        lab.one(usage).await;
+        assert_eq!(found(lab).await, [LeakKind::ImageUsage]);
+        lab.one(back).await;
+    }
+    for usage in [IdentityUsageAdd::ssh_keys, IdentityUsageAdd::placement_groups] {
+        lab.one(usage(project, 1)).await;
+        assert_eq!(found(lab).await, [LeakKind::IdentityUsage]);
+        lab.one(usage(project, -1)).await;
+    }
 
     let now = Timestamp::now();
     let fresh = DiskInsert { expires_at: now, ..disk_insert(project, InstanceId::new()) };
@@ -68,7 +79,7 @@ pub async fn walk(lab: &Lab) {
     lab.all(Unit::new().op(InstanceDelete { id, epoch: 1 }).op(release(host)).op(compute(project, -1))).await;
     assert_eq!(found(lab).await, []);
     networks(lab, project).await;
-    assert_eq!(LeakKind::ALL.len(), 15, "a new kind needs a case here; those of placement are beside its walk");
+    assert_eq!(LeakKind::ALL.len(), 17, "a new kind needs a case here; those of placement are beside its walk");
 }
 
 async fn networks(lab: &Lab, project: ProjectId) {

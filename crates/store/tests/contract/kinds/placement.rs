@@ -21,7 +21,7 @@ pub async fn walk(lab: &Lab) {
     let project = lab.project("placement").await;
     let (host, image) = (lab.host("placement-host").await, lab.image(project, "placement-image").await);
     let apart = group(project, "apart", GroupPolicy::AntiAffinity);
-    lab.one(apart.clone()).await;
+    lab.all(Unit::new().op(apart.clone()).op(IdentityUsageAdd::placement_groups(project, 1))).await;
     let again = PlacementGroupInsert { id: PlacementGroupId::new(), ..apart.clone() };
     assert_eq!(lab.constraint(again.clone()).await, Constraint::PlacementGroupName);
     let adrift = PlacementGroupInsert { project_id: ProjectId::new(), ..again };
@@ -91,7 +91,8 @@ async fn anti_affinity(lab: &Lab, project: ProjectId, host: HostId, image: Image
         lab.all(gone(id, host)).await;
     }
     assert!(lab.placement_group_members(group_id, 10).await.unwrap().is_empty(), "they leave with their instances");
-    lab.one(PlacementGroupDelete { id: group_id }).await;
+    let end = Unit::new().op(PlacementGroupDelete { id: group_id });
+    lab.all(end.op(IdentityUsageAdd::placement_groups(project, -1))).await;
     let late = lab.try_commit(of("apart-9", "h9", true).unit).await;
     assert!(
         matches!(late, Err(CommitError::Constraint(Constraint::ForeignKey(ForeignKey::PlacementMemberGroup)))),
@@ -102,7 +103,7 @@ async fn anti_affinity(lab: &Lab, project: ProjectId, host: HostId, image: Image
 async fn affinity(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     let together = group(project, "together", GroupPolicy::Affinity);
     let group_id = together.id;
-    lab.one(together).await;
+    lab.all(Unit::new().op(together).op(IdentityUsageAdd::placement_groups(project, 1))).await;
     let join = |place: &str| PlacementAnchorJoin { group_id, place: place.to_owned(), members: 1 };
     let of = |called, place: &str| {
         let Member { id, unit } = member(project, host, image, group_id, called, place, false);
@@ -129,5 +130,6 @@ async fn affinity(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert_eq!(leaks(LeakKind::PlacementAnchor).await, 1, "its last member didn't say that it left");
     lab.one(PlacementAnchorLeave { group_id }).await;
     assert_eq!(leaks(LeakKind::PlacementAnchor).await, 0);
-    lab.one(PlacementGroupDelete { id: group_id }).await;
+    let end = Unit::new().op(PlacementGroupDelete { id: group_id });
+    lab.all(end.op(IdentityUsageAdd::placement_groups(project, -1))).await;
 }

@@ -93,7 +93,7 @@ async fn ends(lab: &Lab, project: ProjectId) {
     assert_eq!(Some(&kept[0].record), decided.placement.as_ref());
     let filter = PlacementRecordFilter { instance_id: Some(bare.id), limit: 9, ..Default::default() };
     assert!(lab.placement_record_list(&filter).await.unwrap().is_empty());
-    lab.one(ImageDelete { id: image }).await;
+    lab.all(crate::fixture::image_end(project, image, 8)).await;
 }
 
 async fn crowd(lab: &Lab, project: ProjectId, other: ProjectId) {
