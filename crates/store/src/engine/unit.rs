@@ -366,6 +366,7 @@ mod tests {
         "HostUpsert",
         "OrphanPut",
         "RoleHolderPut",
+        "InstanceTodoPut",
         "PlacementRecordKeep",
         "HostExpect",
         "HostAdmissionPut",
