@@ -52,3 +52,21 @@ pub async fn ensure(path: &Path) -> Result<(Worker, bool), NetnsError> {
     }
     Ok((worker, made))
 }
+
+/// Entries of the neighbour tables, which all namespaces of the machine share: when to begin collecting, and how many there may be.
+const NEIGHBOURS: [(&str, u64); 3] = [("gc_thresh1", 4096), ("gc_thresh2", 8192), ("gc_thresh3", 16_384)];
+
+/// Raises the machine's limits on neighbours to what many networks need; what is higher stays. Only the first namespace has them.
+pub fn raise_neighbour_limits() {
+    for family in ["ipv4", "ipv6"] {
+        for (name, least) in NEIGHBOURS.iter().rev() {
+            let path = format!("/proc/sys/net/{family}/neigh/default/{name}");
+            let found = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<u64>().ok());
+            if found.is_some_and(|found| found < *least)
+                && let Err(error) = fs::write(&path, least.to_string())
+            {
+                tracing::warn!(path, %error, "the limit on neighbours can't be raised");
+            }
+        }
+    }
+}

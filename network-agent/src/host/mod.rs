@@ -26,6 +26,7 @@ use crate::{
         state::HostFacts,
     },
     observation::Observation,
+    service::budget::Budget,
 };
 use agent_kit::Outbox;
 use disturbance::Disturbances;
@@ -98,6 +99,8 @@ pub struct Host {
     changed_by_others: Mutex<BTreeMap<NetworkId, Changed>>,
     /// Networks that wait until a ledger that was lost knows them again.
     recovery: Recovery,
+    /// What services may open for instances.
+    pub budget: Arc<Budget>,
     pub ledger: Ledger,
     pub outbox: Outbox<Observation>,
     pub signal: Signal,
@@ -161,6 +164,7 @@ impl Host {
         }
         let host = Self {
             underlay: Underlay::new(&worker)?,
+            budget: Arc::default(),
             recovery: Recovery::find(ledger.loss(), &config.netns_dir, &config.prefix),
             disturbances: Disturbances::default(),
             changed_by_others: Mutex::default(),

@@ -75,6 +75,9 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     let mut audits = BTreeSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(host.config.audit_secs));
     tick.tick().await;
+    if let Err(error) = host.worker.run(|_| namespace::raise_neighbour_limits()).await {
+        tracing::warn!(%error, "the limits on neighbours can't be raised");
+    }
     host.refresh_own_addresses().await;
     host.underlay.follow(&host).await;
     let _watching = drift::watch_host(&host, &shutdown);

@@ -143,7 +143,7 @@ impl Model {
             self.follow_port(desired_state, network, host, *id, &mut before);
         }
         let (rules, remotes) = shared_rules(desired_state, network, host, self.profiles.keys());
-        let mut under = items_of(state::under(network, host));
+        let mut under = items_of(state::under(desired_state, network, host));
         under.extend(items_of(NsState { rules, ..NsState::default() }));
         self.replace(Source::Under, under, &mut before);
         self.replace(Source::Over, items_of(state::over(desired_state, network, host)), &mut before);

@@ -31,6 +31,8 @@ pub struct DesiredState {
     floating_by_network: BTreeMap<NetworkId, BTreeSet<FloatingIpId>>,
     /// How many ports are bound to each other host.
     ports_by_underlay: BTreeMap<IpAddr, usize>,
+    /// How many of each network's ports are bound to other hosts.
+    remote_by_network: BTreeMap<NetworkId, usize>,
 }
 
 impl DesiredState {
@@ -50,6 +52,7 @@ impl DesiredState {
                 self.by_network.entry(port.network_id).or_default().insert(port.id);
                 if let Some(underlay) = port.underlay() {
                     *self.ports_by_underlay.entry(underlay).or_default() += 1;
+                    *self.remote_by_network.entry(port.network_id).or_default() += 1;
                 }
                 self.ports.insert(port.id, Arc::new(port));
                 affected
@@ -81,13 +84,9 @@ impl DesiredState {
         if let Some(ports) = self.by_network.get_mut(&port.network_id) {
             ports.remove(&id);
         }
-        if let Some(underlay) = port.underlay()
-            && let Some(count) = self.ports_by_underlay.get_mut(&underlay)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.ports_by_underlay.remove(&underlay);
-            }
+        if let Some(underlay) = port.underlay() {
+            uncount(&mut self.ports_by_underlay, underlay);
+            uncount(&mut self.remote_by_network, port.network_id);
         }
         self.with_peers(port.network_id)
     }
@@ -112,6 +111,12 @@ impl DesiredState {
 
     pub fn floating_ips_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Arc<FloatingIp>> {
         self.floating_by_network.get(&network_id).into_iter().flatten().filter_map(|id| self.floating_ips.get(id))
+    }
+
+    /// Whether a port of the network is bound to another host.
+    #[must_use]
+    pub fn reaches_other_hosts(&self, id: NetworkId) -> bool {
+        self.remote_by_network.contains_key(&id)
     }
 
     /// The underlay addresses of the other hosts that ports are bound to.
@@ -156,5 +161,14 @@ impl DesiredState {
             self.groups.values().filter(|group| group.names(id)).map(|group| group.id).chain([id]).collect();
         let local = self.ports.values().filter(|port| port.instance().is_some());
         local.filter(|port| !port.groups.is_disjoint(&changed_groups)).map(|port| port.network_id).collect()
+    }
+}
+
+fn uncount<K: Ord>(counts: &mut BTreeMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
+        }
     }
 }

@@ -5,8 +5,8 @@
 //! kernel answers ARP for them on every port; each port is a route of full length to its link, each port elsewhere one through
 //! VXLAN. A bridge per network was rejected: frames between neighbours would pass it unseen by the rules, and it floods.
 //!
-//! Neighbours are entered by hand, with those of the guests: no packet waits for an ARP answer, no guest can fill the host's
-//! neighbour table (permanent entries are exempt from its limits), and there is nothing to poison. Next hops of other hosts and of
+//! Neighbours are entered by hand, with those of the guests: no packet waits for an ARP answer, they don't count against the limits of the
+//! machine's one neighbour table, and there is nothing to poison. What guests add to it besides, the rules limit. Next hops of other hosts and of
 //! peered networks are link-local IPv6 addresses made of MACs that are made of what both ends know, for IPv4 routes too: one
 //! neighbour per host serves both families, and no address plan is needed.
 
@@ -147,7 +147,7 @@ fn peer_mac(inside: NetworkId, towards: NetworkId) -> MacAddr {
 /// What the namespace of `network` must be: the reference that [`super::incremental`] must agree with.
 #[must_use]
 pub fn namespace_state(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> NsState {
-    let mut state = under(network, host);
+    let mut state = under(desired_state, network, host);
     state.rules = crate::nft::rules_of(desired_state, network, host);
     let mut routes: BTreeMap<Cidr, Hop> = BTreeMap::new();
     let mut blocks: BTreeMap<Cidr, Hop> = BTreeMap::new();
@@ -173,17 +173,25 @@ pub fn namespace_state(desired_state: &DesiredState, network: &Network, host: &H
 }
 
 /// What is there before any port: its routes give way to theirs.
-pub(super) fn under(network: &Network, host: &HostFacts) -> NsState {
+pub(super) fn under(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> NsState {
     let mut state = NsState::default();
-    let kind = LinkKind::Vxlan { vni: network.vni.get(), local: host.underlay, port: host.vxlan_port };
-    let link = Link { kind, mac: vtep_mac(host.underlay), mtu: network.mtu, up: true, port_id: None };
-    state.links.insert(names::VXLAN.into(), link);
+    // A socket for tunnelled frames is there only while somebody may send some: peered networks' hosts send to this network's number.
+    let peers = desired_state.peers_of(network).map(|peer| peer.id);
+    if peers.chain([network.id]).any(|id| desired_state.reaches_other_hosts(id)) {
+        add_tunnel(&mut state, network, host);
+    }
     state.addresses.insert(("lo".into(), METADATA_ADDRESS.into(), 32));
     for subnet in &network.subnets {
         state.addresses.insert(("lo".into(), subnet.gateway, Cidr::host(subnet.gateway).prefix()));
         state.routes.insert(subnet.cidr, Hop::Unreachable);
     }
     state
+}
+
+fn add_tunnel(state: &mut NsState, network: &Network, host: &HostFacts) {
+    let kind = LinkKind::Vxlan { vni: network.vni.get(), local: host.underlay, port: host.vxlan_port };
+    let link = Link { kind, mac: vtep_mac(host.underlay), mtu: network.mtu, up: true, port_id: None };
+    state.links.insert(names::VXLAN.into(), link);
 }
 
 /// What leads elsewhere: the uplink and the peered networks. Its routes win over ports'.

@@ -131,6 +131,10 @@ add rule arp iaas_drops input meta mark & 0xffff0000 == 0xd0d00000 update @by_so
 add rule inet iaas_drops input meta mark & 0xffff0000 == 0xd0d00000 update @by_source { iifname . meta mark } drop
 ";
 
+/// Tracked flows that a port may have begun at a time. They are the kernel's memory, which all networks share. The kernel goes through a
+/// port's flows when it counts them, so they are also few enough for that, and how fast they begin is limited before.
+pub const FLOWS_PER_PORT: u32 = 16_384;
+
 /// Base chains: the order of checks, which never changes.
 fn skeleton() -> String {
     let mark = |reason: DropReason| format!("meta mark set {:#x} accept", reason.mark());
@@ -145,6 +149,9 @@ fn skeleton() -> String {
         .replace("<transit>", &mark(DropReason::Transit))
         .replace("<nat>", &mark(DropReason::StaleNat))
         .replace("<private>", &mark(DropReason::NotRoutable))
+        .replace("<slowly>", "limit rate over 5/second burst 20 packets")
+        .replace("<begin>", "limit rate over 2000/second burst 8000 packets")
+        .replace("<flows>", &FLOWS_PER_PORT.to_string())
         .replace("<guarded>", &format!("meta mark set {:#x}", fence::GUARDED))
         .replace("<left>", &format!("meta mark {:#x} meta mark set {:#x}", fence::GUARDED, fence::LEFT))
         .replace("<forwarded>", &format!("meta mark {:#x} meta mark set {:#x}", fence::LEFT, fence::FORWARDED))
@@ -152,6 +159,19 @@ fn skeleton() -> String {
 }
 
 const SKELETON: &str = r#"table inet iaas {
+	# Each of these addresses is an entry of the neighbour table, which all networks of the host share. A port has one link-local address of
+	# its own choice at a time; of its allowed blocks, new neighbours are few in a second.
+	set links6 { type ifname . ipv6_addr; size 65535; flags dynamic, timeout; timeout 1m; }
+	set links6_taken { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+	set neighbours { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+	# How many tracked flows each port began; the kernel removes those that are empty.
+	set flows { type ifname; size 65535; flags dynamic; }
+	set flow_rate { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+	chain link_local {
+		iifname . ip6 saddr @links6 update @links6 { iifname . ip6 saddr } update @links6_taken { iifname } accept
+		iifname @links6_taken <spoof>
+		add @links6 { iifname . ip6 saddr } add @links6_taken { iifname } accept
+	}
 	# A host speaks for the ports that are bound to it, and its router for itself: what it answers to packets that it can't deliver.
 	chain tunnel {
 		ether saddr . ip saddr @remote4 accept
@@ -180,10 +200,11 @@ const SKELETON: &str = r#"table inet iaas {
 		limit name iifname map @limit_out <rate>
 		iifname . ether saddr . ip saddr @guard4 accept
 		iifname . ether saddr . ip6 saddr @guard6 accept
-		iifname . ether saddr @macs ip6 saddr fe80::/10 accept
+		iifname . ether saddr @macs ip6 saddr fe80::/10 jump link_local
 		iifname . ether saddr @macs ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
 		iifname . ether saddr @macs ip6 saddr :: icmpv6 type { nd-neighbor-solicit, nd-router-solicit, mld2-listener-report } accept
 		iifname . ether saddr . ip saddr @guard4x accept
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } update @neighbours { iifname <slowly> } <rate>
 		iifname . ether saddr . ip6 saddr @guard6x accept
 		<spoof>
 	}
@@ -203,6 +224,8 @@ const SKELETON: &str = r#"table inet iaas {
 		tcp flags syn tcp option maxseg size set rt mtu
 		ct state established,related accept
 		ct state invalid <group>
+		iifname "t*" update @flow_rate { iifname <begin> } <rate>
+		iifname "t*" add @flows { iifname ct count over <flows> } <rate>
 		iifname vmap @port_out
 		iifname "t*" <group>
 	}
@@ -229,6 +252,8 @@ const SKELETON: &str = r#"table inet iaas {
 		<taken>
 		iifname "lo" accept
 		ct state established,related accept
+		iifname "t*" update @flow_rate { iifname <begin> } <rate>
+		iifname "t*" add @flows { iifname ct count over <flows> } <rate>
 		icmp type echo-request accept
 		icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report } accept
 		iifname "t*" udp dport { 67, 547 } accept
@@ -248,11 +273,13 @@ const SKELETON: &str = r#"table inet iaas {
 	}
 }
 table arp iaas {
+	set neighbours { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
 	chain guard {
 		type filter hook input priority 0; policy accept;
 		iifname != "t*" accept
 		iifname . arp saddr ether . arp saddr ip @guard4 accept
 		iifname . arp saddr ether @macs arp saddr ip 0.0.0.0 accept
+		update @neighbours { iifname <slowly> } <rate>
 		iifname . arp saddr ether . arp saddr ip @guard4x accept
 		<spoof>
 	}

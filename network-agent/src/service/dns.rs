@@ -1,7 +1,11 @@
 //! Names: those of the network's instances are answered here, all others are forwarded, byte for byte, to the host's resolvers.
 //! Only the query is ever parsed; a guest's packet reaches nobody but the resolver.
 
-use super::{dhcp6::encode_name, view::View};
+use super::{
+    budget::{Budget, Permit},
+    dhcp6::encode_name,
+    view::View,
+};
 use crate::{host::Host, link::packet_info};
 use std::{
     io,
@@ -12,13 +16,12 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
-    sync::{Semaphore, watch},
+    sync::watch,
 };
 
 const TTL_SECS: u32 = 30;
 const TIMEOUT: Duration = Duration::from_secs(4);
-/// Forwarded queries of one network at once; more are dropped, and sent again by the guests.
-const AT_ONCE: usize = 256;
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const A: u16 = 1;
 const AAAA: u16 = 28;
 
@@ -26,7 +29,6 @@ const AAAA: u16 = 28;
 pub struct Resolvers {
     host: Arc<Host>,
     servers: Vec<SocketAddr>,
-    permits: Semaphore,
 }
 
 impl Resolvers {
@@ -38,11 +40,15 @@ impl Resolvers {
             let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
             servers.extend(named.filter_map(|addr| Some(SocketAddr::from((addr.trim().parse::<IpAddr>().ok()?, 53)))));
         }
-        Self { host, servers, permits: Semaphore::new(AT_ONCE) }
+        Self { host, servers }
+    }
+
+    fn permit(&self, view: &View, asker: IpAddr) -> Option<Permit> {
+        let budget: &Arc<Budget> = &self.host.budget;
+        budget.take(&view.network.project_id, view.network.id, asker)
     }
 
     async fn forward_udp(&self, query: &[u8]) -> Option<Vec<u8>> {
-        let _permit = self.permits.try_acquire().ok()?;
         for server in &self.servers {
             let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
             // A port of its own for each query: an answer can't be guessed.
@@ -63,7 +69,6 @@ impl Resolvers {
     }
 
     async fn forward_tcp(&self, query: &[u8]) -> Option<Vec<u8>> {
-        let _permit = self.permits.try_acquire().ok()?;
         for server in self.servers.iter().copied() {
             let socket = self.host.worker.run(move |_| packet_info::tcp(server.is_ipv4())).await.ok()?.ok()?;
             let exchange = async {
@@ -99,8 +104,11 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
         match answer(&view, &query) {
             Answer::Ours(bytes) => reply(&socket, &bytes),
             Answer::Forward => {
+                // What is too much is dropped, and sent again by the guest.
+                let Some(permit) = resolvers.permit(&view, arrival.from.ip()) else { continue };
                 let (socket, resolvers) = (Arc::clone(&socket), Arc::clone(&resolvers));
                 tokio::spawn(async move {
+                    let _permit = permit;
                     let bytes = resolvers.forward_udp(&query).await.or_else(|| refusal(&query, SERVER_FAILURE));
                     if let Some(bytes) = bytes {
                         reply(&socket, &bytes);
@@ -113,10 +121,13 @@ pub async fn serve_udp(socket: Arc<UdpSocket>, view: watch::Receiver<Arc<View>>,
 }
 
 pub async fn serve_tcp(listener: TcpListener, view: watch::Receiver<Arc<View>>, resolvers: Arc<Resolvers>) {
-    let permits = Arc::new(Semaphore::new(AT_ONCE));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        let Ok((mut stream, peer)) = listener.accept().await else {
+            // The process has no descriptor left, which passes.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let Some(permit) = resolvers.permit(&view.borrow(), peer.ip()) else { continue };
         let (view, resolvers) = (view.clone(), Arc::clone(&resolvers));
         tokio::spawn(async move {
             let _permit = permit;

@@ -3,7 +3,7 @@
 //! The source address says who sends the request, which the guard rules let only its own port send from. So an instance sees itself and
 //! nobody else, with no secret in between.
 
-use super::view::View;
+use super::{budget::Budget, view::View};
 use crate::model::object::{Binding, Metadata, Port};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -13,13 +13,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, watch},
-};
+use tokio::{net::TcpListener, sync::watch};
 
-const CONNECTIONS: usize = 256;
 const TIMEOUT: Duration = Duration::from_secs(10);
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TOKEN_SECS_MAX: u64 = 21_600;
 const TOKEN: &str = "x-aws-ec2-metadata-token";
 const TOKEN_TTL: &str = "x-aws-ec2-metadata-token-ttl-seconds";
@@ -55,12 +52,19 @@ impl Tokens {
     }
 }
 
-pub async fn serve(listener: TcpListener, view: watch::Receiver<Arc<View>>) {
+pub async fn serve(listener: TcpListener, view: watch::Receiver<Arc<View>>, budget: Arc<Budget>) {
     let tokens = Arc::new(Tokens::new());
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let Ok((stream, peer)) = listener.accept().await else { continue };
+        let Ok((stream, peer)) = listener.accept().await else {
+            // The process has no descriptor left, which passes.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let permit = {
+            let view = view.borrow();
+            budget.take(&view.network.project_id, view.network.id, peer.ip())
+        };
+        let Some(permit) = permit else { continue };
         let (view, tokens) = (view.clone(), Arc::clone(&tokens));
         tokio::spawn(async move {
             let _permit = permit;

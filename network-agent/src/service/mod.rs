@@ -1,6 +1,7 @@
 //! What a network's namespace answers to its instances: addresses (DHCP, router advertisements), names and metadata. All answer
 //! from a picture of what is in use ([`view`]), made of the ledger: managers needn't be there.
 
+pub mod budget;
 pub mod dhcp4;
 pub mod dhcp6;
 pub mod dns;
@@ -106,7 +107,7 @@ impl Services {
         let dns_tcp = tokio::net::TcpListener::from_std(sockets.dns_tcp).map_err(failed)?;
         tasks.spawn(dns::serve_tcp(dns_tcp, watched.clone(), resolvers));
         let metadata = tokio::net::TcpListener::from_std(sockets.metadata).map_err(failed)?;
-        tasks.spawn(metadata::serve(metadata, watched));
+        tasks.spawn(metadata::serve(metadata, watched, Arc::clone(&host.budget)));
         let mut services = Self { stop, view: sender, tasks, dhcp6, router, joined: BTreeSet::new() };
         services.listen(inside, Scope::All).await?;
         Ok(services)

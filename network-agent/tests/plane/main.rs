@@ -13,4 +13,5 @@ mod recovery;
 mod restart;
 mod rig;
 mod rules;
+mod shares;
 mod underlay;
