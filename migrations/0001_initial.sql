@@ -20,6 +20,10 @@ CREATE TABLE user_account (
     system_admin  BOOLEAN NOT NULL,
     enabled       BOOLEAN NOT NULL,
     generation    BIGINT NOT NULL,
+    -- Access tokens carry it. It rises with each new password and when the user is disabled: tokens of before end.
+    session_version BIGINT NOT NULL DEFAULT 1,
+    -- The project that requests mean which name none. It is no foreign key: it counts only while the user has a role there.
+    home_project_id TEXT,
     created_at    BIGINT NOT NULL,
     CONSTRAINT user_account_name_unique UNIQUE (name)
 );
@@ -151,7 +155,8 @@ CREATE TABLE idempotency (
     idem_key     TEXT NOT NULL,
     body_hash    TEXT NOT NULL,
     operation_id TEXT NOT NULL,
-    new_ids      TEXT NOT NULL,
+    -- Existing objects that the request named. Ids of new ones follow from the operation's.
+    object_ids   TEXT NOT NULL,
     created_at   BIGINT NOT NULL,
     CONSTRAINT idempotency_pk PRIMARY KEY (principal, idem_key)
 );
@@ -722,6 +727,9 @@ CREATE TABLE audit (
     object_id      TEXT NOT NULL,
     request_id     TEXT NOT NULL,
     outcome        TEXT NOT NULL,
-    detail         TEXT NOT NULL
+    detail         TEXT NOT NULL,
+    -- How often it happened within its minute: repeated refusals are one line.
+    count          BIGINT NOT NULL DEFAULT 1
 );
 CREATE INDEX audit_project ON audit (project_id, id);
+CREATE INDEX audit_at ON audit (at);

@@ -1,5 +1,6 @@
 //! The sections `[api]` and `[identity]` of the configuration.
 
+use domain::network::Cidr;
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::{net::SocketAddr, path::PathBuf};
@@ -32,16 +33,30 @@ pub struct ApiConfig {
     pub request_timeout_secs: u64,
     /// How long a stop waits for requests in progress, seconds.
     pub drain_timeout_secs: u64,
-    /// Connections at a time; more wait in the kernel's backlog.
+    /// Connections at a time; more wait in the kernel's backlog. No peer gets more than are left for the others.
     pub max_connections: usize,
+    /// Connections of one peer at a time, at most: an IPv4 address, or an IPv6 /64. More are closed at once. Trusted proxies have no such bound.
+    pub max_connections_per_peer: usize,
+    /// A connection without a request is closed after this time, seconds.
+    pub idle_timeout_secs: u64,
+    /// Networks of proxies that say in `X-Forwarded-For` whom they stand for, as in `10.0.0.0/28`. From anybody else the header is ignored.
+    pub trusted_proxies: Vec<Cidr>,
     /// What the access log says: `all`, `changes` (mutations and failures) or `failures`.
     pub access_log: AccessLog,
     /// Requests a second of one principal, and in a burst of a second; 0 is no limit. System admins have none.
     pub rate_limit_per_principal: u32,
     /// Requests a second to one project by all its principals; 0 is no limit.
     pub rate_limit_per_project: u32,
-    /// Event streams at a time.
+    /// Event streams at a time. No user gets more than are left for the others.
     pub max_event_streams: usize,
+    /// Requests with `wait` at a time, shared likewise.
+    pub max_waits: usize,
+    /// Console tickets that wait to be used, shared likewise.
+    pub max_console_tickets: usize,
+    /// Idempotency keys of one user or API key that are kept, for a day each; 0 is no limit. System admins have none.
+    pub idempotency_keys_per_principal: u32,
+    /// How long the audit log is kept, days.
+    pub audit_retention_days: u64,
     /// How long events are kept, hours. A client that was away longer gets `event: reset`.
     pub event_retention_hours: u64,
     /// How often other processes' changes are looked for while somebody waits for events, milliseconds. Changes of this process are
@@ -73,10 +88,17 @@ impl Default for ApiConfig {
             request_timeout_secs: 60,
             drain_timeout_secs: 10,
             max_connections: 10_000,
+            max_connections_per_peer: 2_500,
+            idle_timeout_secs: 120,
+            trusted_proxies: Vec::new(),
             access_log: AccessLog::Changes,
             rate_limit_per_principal: 2_000,
             rate_limit_per_project: 5_000,
             max_event_streams: 1_000,
+            max_waits: 10_000,
+            max_console_tickets: 10_000,
+            idempotency_keys_per_principal: 20_000,
+            audit_retention_days: 365,
             event_retention_hours: 72,
             event_poll_ms: 100,
         }
@@ -107,7 +129,12 @@ impl ApiConfig {
         check((1..=10_000).contains(&self.backups_kept), "backups_kept", "must be 1 to 10000");
         check(self.drain_timeout_secs <= 600, "drain_timeout_secs", "must be at most 600");
         check(self.max_connections >= 1, "max_connections", "must be at least 1");
+        check(self.max_connections_per_peer >= 1, "max_connections_per_peer", "must be at least 1");
+        check((1..=86_400).contains(&self.idle_timeout_secs), "idle_timeout_secs", "must be 1 to 86400");
         check(self.max_event_streams >= 1, "max_event_streams", "must be at least 1");
+        check(self.max_waits >= 1, "max_waits", "must be at least 1");
+        check(self.max_console_tickets >= 1, "max_console_tickets", "must be at least 1");
+        check((1..=36_500).contains(&self.audit_retention_days), "audit_retention_days", "must be 1 to 36500");
         check((1..=8760).contains(&self.event_retention_hours), "event_retention_hours", "must be 1 to 8760");
         check((10..=60_000).contains(&self.event_poll_ms), "event_poll_ms", "must be 10 to 60000");
         if let Some(url) = &self.public_url {
@@ -144,6 +171,9 @@ pub struct IdentityConfig {
     pub principal_cache_ms: u64,
     /// Wrong passwords for one user from one address before further attempts wait.
     pub login_attempts: u32,
+    /// Failed logins from one address (IPv6: from one /64) within `login_lockout_secs` before further ones wait. Who logged in from there before
+    /// doesn't wait for the others.
+    pub login_attempts_per_address: u32,
     /// How long further attempts wait, seconds.
     pub login_lockout_secs: u64,
     /// Password hashes computed at a time; each takes 19 MiB.
@@ -161,6 +191,7 @@ impl Default for IdentityConfig {
             signing_key_days: 30,
             principal_cache_ms: 5_000,
             login_attempts: 5,
+            login_attempts_per_address: 60,
             login_lockout_secs: 60,
             password_hashes_at_once: 2,
         }
@@ -192,6 +223,11 @@ impl IdentityConfig {
         check((1..=3650).contains(&self.signing_key_days), "signing_key_days", "must be 1 to 3650");
         check(self.principal_cache_ms <= 60_000, "principal_cache_ms", "must be at most 60000");
         check((1..=1000).contains(&self.login_attempts), "login_attempts", "must be 1 to 1000");
+        check(
+            (1..=100_000).contains(&self.login_attempts_per_address),
+            "login_attempts_per_address",
+            "must be 1 to 100000",
+        );
         check((1..=86_400).contains(&self.login_lockout_secs), "login_lockout_secs", "must be 1 to 86400");
         check((1..=10_000).contains(&self.api_keys_max), "api_keys_max", "must be 1 to 10000");
         check((1..=64).contains(&self.password_hashes_at_once), "password_hashes_at_once", "must be 1 to 64");

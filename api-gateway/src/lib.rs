@@ -24,7 +24,7 @@ use crate::{
 };
 use anyhow::Context;
 use futures::future::BoxFuture;
-use service_kit::{metrics::MetricsHandle, transport::GrpcTarget};
+use service_kit::{background::Background, metrics::MetricsHandle, transport::GrpcTarget};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use store::Store;
 use tokio_util::sync::CancellationToken;
@@ -96,19 +96,19 @@ impl Gateway {
         let Self { app, dialects, server, shutdown } = self;
         let drain = Duration::from_secs(app.config().api.drain_timeout_secs);
         let tasks = app.tasks().clone();
-        let events = tasks.spawn({
-            let (app, shutdown) = (app.clone(), shutdown.clone());
-            async move { EventHub::run(app.events(), shutdown).await }
-        });
-        let sweeper = tasks.spawn(sweep::run(app.clone(), shutdown.clone()));
+        let mut background = Background::default();
+        let (hub, until) = (app.clone(), shutdown.clone());
+        background.start("event hub", async move { EventHub::run(hub.events(), until).await });
+        let (audited, until) = (app.clone(), shutdown.clone());
+        background.start("audit of refusals", async move { audited.auth().audit.run(until).await });
+        background.start("sweep", sweep::run(app.clone(), shutdown.clone()));
         tracing::info!(address = ?server.local_addr(), tls = app.config().api.uses_tls(), "the API is served");
-        server.serve(app, dialects, shutdown).await;
+        let served = background.supervise(&shutdown, server.serve(app.clone(), dialects, shutdown.clone())).await;
         tasks.close();
         if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
             tracing::warn!(tasks = tasks.len(), "some streams didn't end in time and are cut");
-            events.abort();
-            sweeper.abort();
         }
-        Ok(())
+        let _ = tokio::time::timeout(drain, app.auth().audit.finish()).await;
+        Ok(served?)
     }
 }

@@ -74,20 +74,14 @@ daemon_start() {
         systemctl --quiet enable iaasd.service
         systemctl start iaasd.service || daemon_failed "systemd could not start it"
     else
-        log_rotate
+        # iaasd itself bounds the file. What it doesn't write there (a panic's words) is appended to it.
         # A session of its own: neither the end of this terminal nor its Ctrl-C reaches it.
         # shellcheck disable=SC2016 # expanded by the inner shell
-        setsid --fork bash -c 'echo $$ >"$1" && exec "$2" all --config "$3" >>"$4" 2>&1 9>&-' \
+        setsid --fork bash -c 'echo $$ >"$1" && IAAS_LOG_FILE=$4 exec "$2" all --config "$3" >>"$4" 2>&1 9>&-' \
             iaasd "$PID_FILE" "$LIB_DIR/iaasd" "$CONFIG" "$LOG_FILE" </dev/null >/dev/null 2>&1 9>&-
     fi
     daemon_wait_ready
     printf '%s\n' "$fingerprint" >"$RUN_DIR/fingerprint"
-}
-
-# One old log is kept; where systemd runs, the journal does this.
-log_rotate() {
-    [[ -s $LOG_FILE ]] && (($(stat -c %s "$LOG_FILE") > 64 * 1024 * 1024)) || return 0
-    mv -f "$LOG_FILE" "$LOG_FILE.1"
 }
 
 # Waits until /readyz says 200; gives up at once when the process has ended.

@@ -22,8 +22,10 @@ pub struct Config {
     pub checks_max: usize,
     /// How much of the disk that holds the images uploads leave free, percent.
     pub free_percent_min: u64,
-    /// An upload that sends nothing for this long is cut, seconds.
+    /// The time within which an upload must send what the least rate says, seconds; else it is cut.
     pub upload_stall_secs: u64,
+    /// The least rate of an upload, KiB a second. Only the time counts in which the sender is waited for. 0: one byte within `upload_stall_secs`.
+    pub upload_least_kib_per_sec: u64,
     /// How long bytes that no image names are kept, seconds.
     pub object_grace_secs: u64,
     /// How long outcomes of operations are kept for repeats, hours.
@@ -42,6 +44,7 @@ impl Default for Config {
             checks_max: 2,
             free_percent_min: 5,
             upload_stall_secs: 60,
+            upload_least_kib_per_sec: 8,
             object_grace_secs: 3600,
             operation_hours: 24,
             sweep_secs: 5,
@@ -66,6 +69,7 @@ impl Config {
         check((1..=16).contains(&self.checks_max), "checks_max", "must be 1 to 16");
         check(self.free_percent_min <= 50, "free_percent_min", "must be 0 to 50");
         check((1..=3600).contains(&self.upload_stall_secs), "upload_stall_secs", "must be 1 to 3600");
+        check(self.upload_least_kib_per_sec <= 1 << 20, "upload_least_kib_per_sec", "must be at most 1048576");
         check(
             self.object_grace_secs >= GRACE_SECS_MIN,
             "object_grace_secs",

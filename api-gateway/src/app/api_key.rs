@@ -1,18 +1,19 @@
-//! The caller's own API keys. A key's secret is shown once.
+//! API keys: the caller's own, and (for system admins) another user's. A key's secret is shown once.
 
 use crate::{
     app::{
-        App,
+        App, account,
         catalog::shown,
         intent::Intent,
         mutate::{OwnChange, commit_own_change},
         page::on_page,
         plan::Done,
+        user,
     },
     auth::{api_key, caller::Caller},
     failure::{ApiError, api_keys_refused},
 };
-use domain::{ApiKeyId, ErrorKind, Name, Problem, Timestamp, identity::ApiKey, policy::Role};
+use domain::{ApiKeyId, ErrorKind, Name, Problem, Timestamp, UserId, identity::ApiKey, policy::Role};
 use operation::Activity;
 use serde::{Deserialize, Serialize};
 use store::{ApiKeyDelete, ApiKeyInsert, ApiKeyRow, Page, Unit};
@@ -23,6 +24,8 @@ pub struct ApiKeyRequest {
     pub project: Option<String>,
     pub role: Option<Role>,
     pub expires_at: Option<Timestamp>,
+    /// The caller's password: a key that can do all that they can needs it.
+    pub password: Option<String>,
 }
 
 /// A new key with its secret.
@@ -50,12 +53,15 @@ fn unrestricted(caller: &Caller) -> Result<(), Problem> {
     }
 }
 
-pub async fn list(app: &App, caller: &Caller, page: &Page) -> Result<Vec<ApiKey>, ApiError> {
-    let rows = app.store().api_key_list(caller.identity.user_id).await?;
+/// The keys of a user.
+pub async fn list(app: &App, user_id: UserId, page: &Page) -> Result<Vec<ApiKey>, ApiError> {
+    let rows = app.store().api_key_list(user_id).await?;
     let rows = on_page(rows, page, |row| row.id.to_string());
     Ok(rows.into_iter().map(from_row).collect())
 }
 
+/// Creates a key, after a login: a key that makes keys could never be taken away. A stolen access token alone makes none that can do all that
+/// its user can.
 pub async fn create(
     app: &App,
     caller: &Caller,
@@ -63,8 +69,8 @@ pub async fn create(
     intent: &Intent,
 ) -> Result<Done<NewApiKey>, ApiError> {
     commit_own_change(app, caller, intent, async {
-        unrestricted(caller)?;
-        let ApiKeyRequest { name, project, role, expires_at } = request;
+        let user = account::own_row(app, caller, "an API key").await?;
+        let ApiKeyRequest { name, project, role, expires_at, password } = request;
         let created_at = Timestamp::now();
         if expires_at.is_some_and(|at| at <= created_at) {
             return Err(Problem::invalid("/expires_at", "this time is in the past").into());
@@ -78,7 +84,15 @@ pub async fn create(
                 Some(if theirs { found.id } else { return Err(unknown().into()) })
             }
         };
-        let user_id = caller.identity.user_id;
+        let user_id = user.id;
+        match password {
+            Some(password) => account::check_password(app, caller, &user, password, "/password").await?,
+            // An end alone is no limit, for it may be far away; nor is the highest role.
+            None if project_id.is_none() && role.is_none_or(|role| role == Role::Admin) => {
+                return Err(password_required().into());
+            }
+            None => {}
+        }
         if intent.dry_run {
             let keys = app.store().api_key_list(user_id).await?;
             if keys.iter().any(|key| key.name == name) {
@@ -103,7 +117,7 @@ pub async fn create(
             created_at,
             keys_max: app.auth().api_keys_max.into(),
         });
-        let activity = activity("api_key.create", "api_key.created", "was created", caller, &key);
+        let activity = activity("api_key.create", "api_key.created", "was created", user.name.as_str(), &key);
         Ok(OwnChange {
             unit,
             activity,
@@ -115,22 +129,47 @@ pub async fn create(
     .await
 }
 
+fn password_required() -> Problem {
+    let detail = "an API key that is limited neither to a project nor to a role needs your password";
+    Problem::new(ErrorKind::PermissionDenied, "password_required", detail)
+        .with_field("/password", "required here")
+        .with_hint("send your password with the request, or limit the key to a project or a role")
+}
+
 pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Done<()>, ApiError> {
     commit_own_change(app, caller, intent, async {
         unrestricted(caller)?;
-        let user_id = caller.identity.user_id;
-        let id = key.parse::<ApiKeyId>().ok();
-        let rows = app.store().api_key_list(user_id).await?;
-        let found = rows.into_iter().find(|row| Some(row.id) == id || row.name.as_str() == key);
-        let key = from_row(found.ok_or_else(|| Problem::not_found("api key", shown(key)))?);
-        let unit = Unit::new().op(ApiKeyDelete { id: key.id, user_id });
-        let activity = activity("api_key.delete", "api_key.deleted", "was deleted", caller, &key);
-        Ok(OwnChange { unit, activity, object_name: key.name.to_string(), outcome: (), changes_identity: true })
+        deletion(app, (caller.identity.user_id, &caller.identity.user_name), key).await
     })
     .await
 }
 
-fn activity(action: &'static str, event: &'static str, what: &str, caller: &Caller, key: &ApiKey) -> Activity {
-    let message = format!("API key {} of {} {what}", key.name, caller.identity.user_name);
+/// Deletes another user's key, for system admins.
+pub async fn delete_of(
+    app: &App,
+    caller: &Caller,
+    user_key: &str,
+    key: &str,
+    intent: &Intent,
+) -> Result<Done<()>, ApiError> {
+    commit_own_change(app, caller, intent, async {
+        let user = user::find(app, user_key).await?;
+        deletion(app, (user.id, user.name.as_str()), key).await
+    })
+    .await
+}
+
+async fn deletion(app: &App, (user_id, user_name): (UserId, &str), key: &str) -> Result<OwnChange<()>, ApiError> {
+    let id = key.parse::<ApiKeyId>().ok();
+    let rows = app.store().api_key_list(user_id).await?;
+    let found = rows.into_iter().find(|row| Some(row.id) == id || row.name.as_str() == key);
+    let key = from_row(found.ok_or_else(|| Problem::not_found("api key", shown(key)))?);
+    let unit = Unit::new().op(ApiKeyDelete { id: key.id, user_id });
+    let activity = activity("api_key.delete", "api_key.deleted", "was deleted", user_name, &key);
+    Ok(OwnChange { unit, activity, object_name: key.name.to_string(), outcome: (), changes_identity: true })
+}
+
+fn activity(action: &'static str, event: &'static str, what: &str, user_name: &str, key: &ApiKey) -> Activity {
+    let message = format!("API key {} of {user_name} {what}", key.name);
     Activity::new("api_key", key.id, action, event, message)
 }

@@ -9,14 +9,18 @@ use crate::{
     failure::ApiError,
 };
 use bytes::{Bytes, BytesMut};
-use domain::Problem;
+use domain::{ErrorKind, Problem};
 use proto::cluster::v1::{self as pb, console_open::What};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
 
 /// What one request without `follow` returns at most; the next goes on from `X-Next-Offset`.
 pub const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub const LOG_TAIL_BYTES: u64 = 64 * 1024;
+/// Pieces of a followed log on their way to the caller.
+const CHUNKS: usize = 8;
+/// How long a caller may take none of them.
+const SLOW_AFTER: Duration = Duration::from_secs(60);
 /// How long a followed log's first bytes are waited for, so that a refusal by its host is an answer and not a cut stream.
 const FIRST: Duration = Duration::from_millis(250);
 
@@ -102,28 +106,51 @@ impl LogStream {
         self.first.as_ref().is_some_and(|first| first.truncated)
     }
 
-    /// The bytes, until the guest's console ends or `shutdown`. A host that goes away cuts it, so that it doesn't look complete.
-    pub fn bytes(self, shutdown: CancellationToken) -> impl futures::Stream<Item = Result<Bytes, Problem>> + Send {
-        let Self { session: Session { input, mut output }, first } = self;
-        async_stream::stream! {
-            // Dropping it would tell the host that nobody reads.
-            let _input = input;
-            if let Some(first) = first {
-                yield Ok(first.data);
-            }
-            loop {
-                let next = tokio::select! {
-                    () = shutdown.cancelled() => break,
-                    next = output.message() => next,
-                };
-                match next {
-                    Ok(Some(output)) => yield Ok(output.data),
-                    Ok(None) => break,
-                    Err(status) => {
-                        yield Err(proto::status::from_status(&status));
-                        break;
-                    }
+    /// The bytes, until the guest's console ends, the server stops, or the right to read them does. A host that goes away cuts it, and so does a lost
+    /// right, so that it doesn't look complete. A task reads them: a caller who takes nothing holds the session for `SLOW_AFTER` at most.
+    pub fn bytes(self, app: App, grant: Grant) -> mpsc::Receiver<Result<Bytes, Problem>> {
+        let (tx, rx) = mpsc::channel(CHUNKS);
+        let tasks = app.tasks().clone();
+        tasks.spawn(async move {
+            let copied = tokio::select! {
+                copied = self.copy(&tx) => copied,
+                () = grant.lost(&app) => {
+                    let detail = "you are no longer allowed to read this console";
+                    Err(Problem::new(ErrorKind::PermissionDenied, "permission_denied", detail))
                 }
+                () = app.shutdown().cancelled() => Ok(()),
+            };
+            if let Err(problem) = copied {
+                // A caller who is gone needs no reason.
+                let _ = tx.send_timeout(Err(problem), SLOW_AFTER).await;
+            }
+        });
+        rx
+    }
+
+    async fn copy(self, tx: &mpsc::Sender<Result<Bytes, Problem>>) -> Result<(), Problem> {
+        // Dropping the input would tell the host that nobody reads.
+        let Self { session: Session { input: _input, mut output }, first } = self;
+        let mut next = first;
+        loop {
+            if let Some(output) = next.take() {
+                let slow = || {
+                    Problem::new(ErrorKind::DeadlineExceeded, "request_timeout", "what the console prints isn't read")
+                };
+                match tx.send_timeout(Ok(output.data), SLOW_AFTER).await {
+                    Ok(()) => {}
+                    Err(mpsc::error::SendTimeoutError::Closed(_)) => return Ok(()),
+                    Err(mpsc::error::SendTimeoutError::Timeout(_)) => return Err(slow()),
+                }
+            }
+            let message = tokio::select! {
+                () = tx.closed() => return Ok(()),
+                message = output.message() => message,
+            };
+            match message {
+                Ok(Some(output)) => next = Some(output),
+                Ok(None) => return Ok(()),
+                Err(status) => return Err(proto::status::from_status(&status)),
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Browsers can't send a token with a WebSocket's handshake, and a token in a URL ends up in logs. So a caller with the right asks for a
 //! ticket first: random, good for one session within a minute, for that instance and that principal. Tickets live in this process's
-//! memory alone; a restart forgets them, which costs the caller one more request.
+//! memory alone; a restart forgets them, which costs the caller one more request. Users share the places of unused tickets: nobody's ticket
+//! goes because others take many.
 
 use crate::{
     app::App,
@@ -10,24 +11,26 @@ use crate::{
     failure::ApiError,
 };
 use domain::{
-    ErrorKind, InstanceId, Problem, ProjectId, Timestamp,
+    ErrorKind, InstanceId, Problem, ProjectId, Timestamp, UserId,
     instance::Instance,
     policy::{self, Action, Decision, Resource},
 };
 use operation::{Activity, AuditOutcome};
 use parking_lot::Mutex;
-use service_kit::context::CallContext;
+use service_kit::{
+    context::CallContext,
+    share::{Place, Pool, SharedPool},
+};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::{AuditInsert, Unit};
 
 pub const TICKET_SECS: u64 = 60;
-/// How many unused tickets are kept; beyond that the oldest is dropped.
-const TICKETS_MAX: usize = 10_000;
+/// How often the right is checked while a session lasts.
+const RIGHT_CHECKED_EVERY: Duration = Duration::from_secs(5);
 
 /// Whose console, and for whom.
 #[derive(Debug, Clone)]
@@ -46,6 +49,17 @@ impl Grant {
         Self { project_id, instance_id, identity: Arc::clone(&caller.identity), context: caller.context(None, false) }
     }
 
+    /// Ends when the principal has lost the right. A database that doesn't answer for a moment takes no right away.
+    pub async fn lost(&self, app: &App) {
+        let mut checks = tokio::time::interval(RIGHT_CHECKED_EVERY);
+        loop {
+            checks.tick().await;
+            if let Ok(false) = self.stands(app).await {
+                return;
+            }
+        }
+    }
+
     /// Whether the principal still has the right: roles, keys and users may be removed.
     pub async fn stands(&self, app: &App) -> Result<bool, ApiError> {
         let current = app.auth().identities.again(&self.identity).await?;
@@ -56,33 +70,69 @@ impl Grant {
     }
 }
 
-#[derive(Default)]
 pub struct Tickets {
+    granted: Mutex<Granted>,
+    places: SharedPool<UserId>,
+}
+
+#[derive(Default)]
+struct Granted {
     /// The tickets by their hashes, so that the time of a lookup reveals nothing about the existing tickets.
-    granted: Mutex<HashMap<[u8; 32], (Instant, Grant)>>,
+    by_hash: HashMap<[u8; 32], Ticket>,
+    /// In the order in which they end.
+    ends: VecDeque<(Instant, [u8; 32])>,
+}
+
+struct Ticket {
+    until: Instant,
+    grant: Grant,
+    _place: Place<UserId>,
+}
+
+impl Granted {
+    fn drop_expired(&mut self, now: Instant) {
+        while let Some((until, hash)) = self.ends.front().copied()
+            && until <= now
+        {
+            self.ends.pop_front();
+            self.by_hash.remove(&hash);
+        }
+    }
 }
 
 impl Tickets {
+    /// `max`: how many unused tickets are kept.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { granted: Mutex::default(), places: SharedPool::new(Pool::ConsoleTickets, max) }
+    }
+
     /// A new ticket, and when it ends.
-    pub fn issue(&self, grant: Grant, now: Instant) -> (String, Timestamp) {
+    pub fn issue(&self, grant: Grant, now: Instant) -> Result<(String, Timestamp), Problem> {
         let ticket = random_hex::<32>();
-        let lifetime = Duration::from_secs(TICKET_SECS);
+        let (hash, until) = (key_of(&ticket), now + Duration::from_secs(TICKET_SECS));
         let mut granted = self.granted.lock();
-        granted.retain(|_, (until, _)| *until > now);
-        if granted.len() >= TICKETS_MAX
-            && let Some(oldest) = granted.iter().min_by_key(|(_, (until, _))| *until).map(|(key, _)| *key)
-        {
-            granted.remove(&oldest);
-        }
-        granted.insert(key_of(&ticket), (now + lifetime, grant));
-        (ticket, Timestamp::now().plus_secs(TICKET_SECS))
+        granted.drop_expired(now);
+        let place = self.places.take(grant.identity.user_id).map_err(|_| too_many_tickets())?;
+        granted.ends.push_back((until, hash));
+        granted.by_hash.insert(hash, Ticket { until, grant, _place: place });
+        Ok((ticket, Timestamp::now().plus_secs(TICKET_SECS)))
     }
 
     /// Uses a ticket up.
     pub fn take(&self, ticket: &str, now: Instant) -> Option<Grant> {
         let mut granted = self.granted.lock();
-        granted.remove(&key_of(ticket)).filter(|(until, _)| *until > now).map(|(_, grant)| grant)
+        granted.drop_expired(now);
+        granted.by_hash.remove(&key_of(ticket)).filter(|ticket| ticket.until > now).map(|ticket| ticket.grant)
     }
+}
+
+fn too_many_tickets() -> Problem {
+    let detail = "too many console tickets are waiting to be used";
+    let mut problem = Problem::new(ErrorKind::RateLimited, "too_many_tickets", detail)
+        .with_hint("use the tickets that you have; an unused one ends after a minute");
+    problem.retry_after_secs = Some(TICKET_SECS);
+    problem
 }
 
 fn key_of(ticket: &str) -> [u8; 32] {
@@ -95,8 +145,8 @@ pub async fn issue(app: &App, caller: &Caller, instance: &Instance) -> Result<(S
     let activity =
         Activity::new("instance", instance.id, "instance.console", "", detail).in_project(instance.project_id);
     let entry = activity.audit_entry(&caller.context(None, false), AuditOutcome::Accepted, Timestamp::now());
-    app.store().commit(Unit::new().op(AuditInsert(entry))).await?;
-    Ok(app.tickets().issue(Grant::new(caller, instance.project_id, instance.id), Instant::now()))
+    app.auth().audit.write(entry).await?;
+    Ok(app.tickets().issue(Grant::new(caller, instance.project_id, instance.id), Instant::now())?)
 }
 
 /// Uses a ticket up, if its principal still has the right.
@@ -132,7 +182,7 @@ pub fn url(app: &App, ticket: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::{UserId, policy::Principal};
+    use domain::policy::Principal;
 
     fn grant() -> Grant {
         let principal = Principal { user_id: UserId::new(), system_admin: false, roles: vec![] };
@@ -140,6 +190,8 @@ mod tests {
             user_id: principal.user_id,
             user_name: "ann".to_owned(),
             system_admin: false,
+            session_version: 1,
+            home_project_id: None,
             principal,
             api_key: None,
             label: "user:x".to_owned(),
@@ -155,24 +207,35 @@ mod tests {
 
     #[test]
     fn a_ticket_opens_once_and_within_its_time() {
-        let (tickets, now, grant) = (Tickets::default(), Instant::now(), grant());
+        let (tickets, now, grant) = (Tickets::new(100), Instant::now(), grant());
         let take = |ticket: &str, at| tickets.take(ticket, at).map(|g| g.instance_id);
-        let (ticket, _) = tickets.issue(grant.clone(), now);
+        let (ticket, _) = tickets.issue(grant.clone(), now).expect("a ticket");
         let just_in_time = now + Duration::from_secs(TICKET_SECS - 1);
         assert_eq!(take(&ticket, just_in_time), Some(grant.instance_id));
         assert_eq!(take(&ticket, just_in_time), None, "used");
-        let (late, _) = tickets.issue(grant, now);
+        let (late, _) = tickets.issue(grant, now).expect("a ticket");
         assert_eq!(take(&late, now + Duration::from_secs(TICKET_SECS)), None, "expired");
         assert_eq!(take("guess", now), None);
-        assert!(tickets.granted.lock().is_empty());
+        assert!(tickets.granted.lock().by_hash.is_empty() && tickets.places.taken() == 0);
     }
 
     #[test]
     fn unused_tickets_stay_bounded() {
-        let (tickets, now) = (Tickets::default(), Instant::now());
+        let (tickets, now) = (Tickets::new(100), Instant::now());
         for i in 0..100 {
-            tickets.issue(grant(), now + Duration::from_secs(i));
+            tickets.issue(grant(), now + Duration::from_secs(i)).expect("a ticket");
         }
-        assert!(tickets.granted.lock().len() <= 60, "expired ones go");
+        let granted = tickets.granted.lock();
+        assert!(granted.by_hash.len() <= 60 && granted.ends.len() <= 60, "expired ones go");
+    }
+
+    #[test]
+    fn who_takes_many_takes_nobody_elses() {
+        let (tickets, now, hog) = (Tickets::new(100), Instant::now(), grant());
+        let (others, _) = tickets.issue(grant(), now).expect("a ticket");
+        let taken = std::iter::from_fn(|| tickets.issue(hog.clone(), now).ok()).count();
+        assert!(taken < 100, "{taken}");
+        tickets.issue(grant(), now).expect("the next one gets a ticket");
+        assert!(tickets.take(&others, now).is_some(), "a ticket that was given stays");
     }
 }

@@ -13,12 +13,14 @@ use crate::{
 };
 use bytes::Bytes;
 use domain::{
-    ErrorKind, Problem, ProjectId,
+    ErrorKind, Problem, ProjectId, UserId,
     event::Event,
     policy::{self, Action, Decision, Resource},
 };
+use service_kit::share::Place;
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc};
+use store::ReadError;
+use tokio::sync::{broadcast, mpsc};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const SLOW_AFTER: Duration = Duration::from_secs(20);
@@ -70,11 +72,15 @@ impl Filter {
         }
     }
 
-    /// For the database: one project is an index there.
-    fn one(&self) -> Option<ProjectId> {
+    /// The events behind `id` that pass, from the database: never more of it than these.
+    async fn read_after(&self, app: &App, id: i64) -> Result<Vec<Event>, ReadError> {
         match self {
-            Self::Projects(projects) if projects.len() == 1 => projects.first().copied(),
-            Self::All | Self::Projects(_) => None,
+            Self::All => app.store().event_after(id, None, BATCH).await,
+            Self::Projects(projects) => match projects.as_slice() {
+                [] => Ok(Vec::new()),
+                [only] => app.store().event_after(id, Some(*only), BATCH).await,
+                several => app.store().event_after_among(id, several, BATCH).await,
+            },
         }
     }
 }
@@ -95,8 +101,8 @@ impl From<ApiError> for StreamEnd {
     }
 }
 
-impl From<store::ReadError> for StreamEnd {
-    fn from(error: store::ReadError) -> Self {
+impl From<ReadError> for StreamEnd {
+    fn from(error: ReadError) -> Self {
         Self::Failed(error.into())
     }
 }
@@ -105,7 +111,7 @@ impl From<store::ReadError> for StreamEnd {
 pub async fn open(
     app: &App,
     subscription: Subscription,
-    slot: OwnedSemaphorePermit,
+    place: Place<UserId>,
 ) -> Result<mpsc::Receiver<Result<Bytes, Infallible>>, ApiError> {
     let filter = Filter::of(&subscription.identity, &subscription.scope).ok_or_else(|| {
         Problem::new(ErrorKind::PermissionDenied, "permission_denied", "this needs a role in the project")
@@ -135,7 +141,7 @@ pub async fn open(
     };
     app.tasks().spawn(async move {
         let end = pump.run(receiver).await;
-        drop(slot);
+        drop(place);
         match end {
             StreamEnd::Failed(error) => tracing::warn!(problem = %error.problem(), "an event stream ended"),
             StreamEnd::ReaderGone | StreamEnd::ReaderSlow | StreamEnd::NotAllowed | StreamEnd::Shutdown => {
@@ -226,7 +232,7 @@ impl Pump {
     /// Sends what the database has behind `sent`.
     async fn catch_up(&mut self) -> Result<(), StreamEnd> {
         loop {
-            let events = self.app.store().event_after(self.sent, self.filter.one(), BATCH).await?;
+            let events = self.filter.read_after(&self.app, self.sent).await?;
             let last_page = events.len() < BATCH as usize;
             for event in &events {
                 self.take(event);
@@ -296,6 +302,8 @@ mod tests {
             user_id: UserId::new(),
             user_name: "ann".into(),
             system_admin,
+            session_version: 1,
+            home_project_id: None,
             principal: Principal { user_id: UserId::new(), system_admin, roles },
             api_key: None,
             label: "user:x".into(),

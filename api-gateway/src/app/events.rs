@@ -11,11 +11,12 @@
 //! Invariant: every event with an id above the position at the time of `subscribe` reaches the subscriber or is reported as lag.
 
 use crate::{config::ApiConfig, failure::ApiError};
-use domain::event::Event;
+use domain::{ErrorKind, Problem, UserId, event::Event};
 use parking_lot::Mutex;
+use service_kit::share::{Exhausted, Place, Pool, SharedPool};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use store::Store;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 /// Events the ring holds for slow subscribers.
@@ -31,8 +32,8 @@ pub struct EventHub {
     /// The id of the last event handed out; `None` while nobody waits.
     position: tokio::sync::Mutex<Option<i64>>,
     interest: Notify,
-    /// Streams that may yet be opened.
-    slots: Arc<Semaphore>,
+    /// The places of streams.
+    streams: SharedPool<UserId>,
 }
 
 struct Waiting {
@@ -76,14 +77,22 @@ impl EventHub {
             waiters: Mutex::default(),
             position: tokio::sync::Mutex::new(None),
             interest: Notify::new(),
-            slots: Arc::new(Semaphore::new(config.max_event_streams)),
+            streams: SharedPool::new(Pool::EventStreams, config.max_event_streams),
         }
     }
 
-    /// A place for one more stream, if there is one.
-    #[must_use]
-    pub fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_owned().ok()
+    /// A place for one more stream of the user.
+    pub fn place(&self, user_id: UserId) -> Result<Place<UserId>, Problem> {
+        self.streams.take(user_id).map_err(|exhausted| {
+            let detail = match exhausted {
+                Exhausted::Share => "you have as many event streams open as one user may have now",
+                Exhausted::Total => "too many event streams are open",
+            };
+            let mut problem = Problem::new(ErrorKind::RateLimited, "too_many_streams", detail)
+                .with_hint("close some of them, or ask an administrator to raise api.max_event_streams");
+            problem.retry_after_secs = Some(10);
+            problem
+        })
     }
 
     /// Every event committed from now on. Read the database up to its end after this, then take from here what has a higher id.

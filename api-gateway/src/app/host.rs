@@ -55,7 +55,8 @@ pub async fn change(
     change: HostChange,
     intent: &Intent,
 ) -> Result<Done<Host>, ApiError> {
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
+    let record =
+        IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
     let id = record.ids.first().map(|id| HostId(*id)).ok_or_else(Problem::internal)?;
     let dedicated_to = match change.dedicated_to.as_deref() {
         Some("") => Some(String::new()),
@@ -101,7 +102,8 @@ async fn project_id(app: &App, key: &str) -> Result<ProjectId, ApiError> {
 
 /// Takes a host out of the fleet.
 pub async fn remove(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Done<()>, ApiError> {
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
+    let record =
+        IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
     let id = record.ids.first().map(|id| HostId(*id)).ok_or_else(Problem::internal)?;
     let request = pb::RemoveHostRequest { host_id: id.to_string(), expected_generation: intent.expected_generation() };
     app.cluster().remove_host(record.request(request)).await.map_err(|status| record.refused(status))?;

@@ -53,7 +53,7 @@ pub async fn create(
     ttl_secs: Option<u64>,
     intent: &Intent,
 ) -> Result<Done<NewHostToken>, ApiError> {
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![HostTokenId::new().0]) }).await?;
+    let record = IdempotencyRecord::open(app, caller, intent, 1, async { Ok(vec![]) }).await?;
     let id = record.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
     let secret = app.auth().keyring.master().mark(&format!("host token {id}"));
     let request = pb::CreateHostTokenRequest {
@@ -98,7 +98,8 @@ fn api_urls(api: &ApiConfig) -> Vec<String> {
 }
 
 pub async fn delete(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Done<()>, ApiError> {
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
+    let record =
+        IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
     let id = record.ids.first().map(|id| HostTokenId(*id)).ok_or_else(Problem::internal)?;
     let request = pb::DeleteHostTokenRequest { token_id: id.to_string() };
     app.cluster().delete_host_token(record.request(request)).await.map_err(|status| record.refused(status))?;

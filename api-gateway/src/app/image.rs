@@ -65,7 +65,7 @@ pub async fn create(
         .with_hint("leave visibility out, or ask an administrator to create it")
         .into());
     }
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![ImageId::new().0]) }).await?;
+    let record = IdempotencyRecord::open(app, caller, intent, 1, async { Ok(vec![]) }).await?;
     let id = record.ids.first().map(|id| ImageId(*id)).ok_or_else(unexpected)?;
     let request = pb::CreateImageRequest {
         id: id.to_string(),
@@ -96,7 +96,7 @@ pub async fn delete(
     intent: &Intent,
 ) -> Result<Done<()>, ApiError> {
     let ids = async { Ok(vec![find_own(app, project_id, key).await?.id.0]) };
-    let record = IdempotencyRecord::open(app, caller, intent, ids).await?;
+    let record = IdempotencyRecord::open(app, caller, intent, 0, ids).await?;
     let id = record.ids.first().map(|id| ImageId(*id)).ok_or_else(unexpected)?;
     let request = pb::DeleteImageRequest {
         project_id: project_id.to_string(),

@@ -72,7 +72,7 @@ pub async fn upload<E: Send>(
         let summary = format!("the part {} of image {} would be taken", part.as_str(), found.name);
         return Ok(Done::Plan(image::plan(summary, found.name.as_str(), found.id)));
     }
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(vec![found.id.0]) }).await?;
+    let record = IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![found.id.0]) }).await?;
     if !record.repeated {
         intent.check_generation(found.generation)?;
     }

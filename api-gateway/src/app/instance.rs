@@ -16,7 +16,7 @@ use crate::{
     failure::ApiError,
 };
 use domain::{
-    DiskId, ErrorKind, InstanceId, Name, PortId, Problem, ProjectId,
+    ErrorKind, InstanceId, Name, PortId, Problem, ProjectId,
     explain::PlacementRecord,
     flavor::{Pinning, Size},
     image::{Image, ImageKind},
@@ -110,11 +110,7 @@ pub async fn create(
     let count = requested.names.len();
     let ports = count * instance_nic::ports_each(requested.nics.as_ref());
     // For each instance: itself, its root disk, and a port for each of its NICs.
-    let mint = || {
-        let instances = (0..count).map(|_| InstanceId::new().0).chain((0..count).map(|_| DiskId::new().0));
-        instances.chain((0..ports).map(|_| PortId::new().0)).collect()
-    };
-    let record = IdempotencyRecord::open(app, caller, intent, async { Ok(mint()) }).await?;
+    let record = IdempotencyRecord::open(app, caller, intent, 2 * count + ports, async { Ok(vec![]) }).await?;
     let answer = match record.first_answer::<pb::CreateInstancesResponse>(app, OperationTable::Compute).await? {
         Some(answer) => answer,
         None => {
@@ -276,8 +272,8 @@ pub async fn change(
     requested: ChangeRequest,
 ) -> Result<Done<Instance>, ApiError> {
     // The instance, and the port of a NIC that may be attached.
-    let ids = async { Ok(vec![find_id(app, project_id, key).await?.0, PortId::new().0]) };
-    let record = IdempotencyRecord::open(app, caller, intent, ids).await?;
+    let existing = async { Ok(vec![find_id(app, project_id, key).await?.0]) };
+    let record = IdempotencyRecord::open(app, caller, intent, 1, existing).await?;
     let id = known_id(&record)?;
     let answer = match record.first_answer::<pb::ChangeInstanceResponse>(app, OperationTable::Compute).await? {
         Some(answer) => answer,
@@ -380,7 +376,7 @@ pub async fn delete(
     intent: &Intent,
 ) -> Result<Done<Option<Instance>>, ApiError> {
     let record =
-        IdempotencyRecord::open(app, caller, intent, async { Ok(vec![find_id(app, project_id, key).await?.0]) })
+        IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![find_id(app, project_id, key).await?.0]) })
             .await?;
     let request = pb::DeleteInstanceRequest {
         project_id: project_id.to_string(),

@@ -6,13 +6,15 @@
 
 use crate::{
     app::{App, wait},
+    auth::caller::Caller,
     failure::ApiError,
 };
 use domain::{
-    InstanceId, Problem, Timestamp,
+    InstanceId, Problem, Timestamp, UserId,
     instance::{Instance, InstanceState, Power},
 };
 use serde::{Deserialize, Serialize};
+use service_kit::share::Place;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -170,16 +172,23 @@ pub async fn until(
     }
 }
 
-/// A wait as requested.
-#[derive(Debug, Clone, Copy)]
+/// A wait as requested, with its place among those who wait.
 pub struct Wait {
     pub target: WaitTarget,
     pub timeout: Duration,
+    place: Place<UserId>,
+}
+
+impl Wait {
+    /// Takes the place. Call it before the change that is waited for.
+    pub fn admit(app: &App, caller: &Caller, target: WaitTarget, timeout: Duration) -> Result<Self, Problem> {
+        Ok(Self { target, timeout, place: wait::place(app, caller)? })
+    }
 }
 
 /// Waits for each of the instances that a create answered. Those that were deleted meanwhile are left out.
 pub async fn for_all(app: &App, created: Vec<Instance>, wait: Wait) -> Result<Vec<Instance>, ApiError> {
-    let Wait { target, timeout } = wait;
+    let Wait { target, timeout, place: _place } = wait;
     let each = created.iter().map(|answer| until(app, answer.id, target, Some(After::change(answer)), timeout));
     let waited = futures::future::try_join_all(each).await?;
     let left = |waited| match waited {

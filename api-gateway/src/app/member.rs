@@ -18,7 +18,7 @@ use domain::{
     policy::Role,
 };
 use operation::Activity;
-use store::{Page, RoleBindingDelete, RoleBindingPut, Unit};
+use store::{Page, RoleBindingDelete, RoleBindingPut, Unit, UserHomeClear, UserHomeDefault};
 
 pub async fn list(app: &App, project_id: ProjectId, page: &Page) -> Result<Vec<Member>, ApiError> {
     let rows = app.store().role_binding_list_of_project(project_id).await?;
@@ -32,7 +32,8 @@ pub async fn list(app: &App, project_id: ProjectId, page: &Page) -> Result<Vec<M
     Ok(rows.into_iter().map(member).collect())
 }
 
-/// Gives a user a role in the project, or another one.
+/// Gives a user a role in the project, or another one. It becomes the home of a user who has none only when a system admin does it: an
+/// admin of a project can't decide what others' requests mean.
 pub async fn put(
     app: &App,
     caller: &Caller,
@@ -44,7 +45,10 @@ pub async fn put(
     commit_own_change(app, caller, intent, async {
         let user = user::find(app, user_key).await?;
         let created_at = Timestamp::now();
-        let unit = Unit::new().op(RoleBindingPut { project_id: project.id, user_id: user.id, role, created_at });
+        let mut unit = Unit::new().op(RoleBindingPut { project_id: project.id, user_id: user.id, role, created_at });
+        if caller.system_admin() {
+            unit.push(UserHomeDefault { user_id: user.id, project_id: project.id });
+        }
         let what = format!("is {} of", role.as_str());
         let activity = activity(project, &user, "member.put", "member.changed", &what);
         let object_name = user.name.to_string();
@@ -68,7 +72,9 @@ pub async fn remove(
         if !bindings.iter().any(|b| b.project_id == project.id) {
             return Err(Problem::not_found("member", &user.name).into());
         }
-        let unit = Unit::new().op(RoleBindingDelete { project_id: project.id, user_id: user.id });
+        let unit = Unit::new()
+            .op(RoleBindingDelete { project_id: project.id, user_id: user.id })
+            .op(UserHomeClear { user_id: user.id, project_id: project.id });
         let activity = activity(project, &user, "member.delete", "member.deleted", "is no longer a member of");
         Ok(OwnChange { unit, activity, object_name: user.name.to_string(), outcome: (), changes_identity: true })
     })

@@ -42,8 +42,9 @@ pub mod wait;
 use crate::{auth::Auth, config::Config};
 use catalog::Catalog;
 use console_ticket::Tickets;
+use domain::UserId;
 use events::EventHub;
-use idempotency::KeyName;
+use idempotency::{KeyCounts, KeyName};
 use instance_load::InstanceLoader;
 use operation::InFlight;
 use proto::{
@@ -51,7 +52,11 @@ use proto::{
     resource::v1::resource_manager_client::ResourceManagerClient,
     storage::v1::storage_manager_client::StorageManagerClient,
 };
-use service_kit::metrics::MetricsHandle;
+use readiness::Cached;
+use service_kit::{
+    metrics::MetricsHandle,
+    share::{Pool, SharedPool},
+};
 use std::sync::Arc;
 use store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -80,11 +85,14 @@ pub struct Inner {
     auth: Auth,
     events: EventHub,
     in_flight: InFlight<KeyName>,
+    key_counts: KeyCounts,
     catalog: Catalog,
     instances: InstanceLoader,
     tickets: Tickets,
     /// One backup is made at a time.
     backup_turn: Arc<tokio::sync::Mutex<()>>,
+    waits: SharedPool<UserId>,
+    readiness: Cached,
     metrics: MetricsHandle,
     shutdown: CancellationToken,
     tasks: TaskTracker,
@@ -110,6 +118,10 @@ impl App {
             resource: ResourceManagerClient::new(resource)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max),
+            tickets: Tickets::new(config.api.max_console_tickets),
+            waits: SharedPool::new(Pool::Waits, config.api.max_waits),
+            readiness: Cached::default(),
+            key_counts: KeyCounts::new(config.api.idempotency_keys_per_principal),
             config,
             store,
             auth,
@@ -117,7 +129,6 @@ impl App {
             in_flight: InFlight::default(),
             catalog: Catalog::default(),
             instances,
-            tickets: Tickets::default(),
             backup_turn: Arc::default(),
             metrics,
             shutdown,
@@ -181,6 +192,22 @@ impl App {
     #[must_use]
     pub fn tickets(&self) -> &Tickets {
         &self.0.tickets
+    }
+
+    /// The places of requests that wait.
+    #[must_use]
+    pub fn waits(&self) -> &SharedPool<UserId> {
+        &self.0.waits
+    }
+
+    /// The last answer of the readiness check.
+    pub(crate) fn readiness(&self) -> &Cached {
+        &self.0.readiness
+    }
+
+    /// How many idempotency keys principals have.
+    pub(crate) fn key_counts(&self) -> &KeyCounts {
+        &self.0.key_counts
     }
 
     #[must_use]

@@ -60,6 +60,9 @@ where
             if let Some(outcome) = first_outcome(app, caller, intent).await? {
                 return Ok(Done::Change(outcome));
             }
+            if !intent.dry_run {
+                app.key_counts().admit(app, caller).await?;
+            }
             Some(turn)
         }
         None => None,

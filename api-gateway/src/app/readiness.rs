@@ -1,43 +1,69 @@
-//! Readiness tests the path that work takes: a read and a write of the database, and a call to each service behind the API.
+//! Readiness tests the path that work takes: a read and a write of the database, and a call to each service behind the API. Anybody may ask, so
+//! it is tested once a second at most, however many ask, and only system admins are shown the reasons: they hold paths and addresses.
 
 use crate::{app::App, failure::ApiError};
 use domain::{ErrorKind, Problem};
 use http::uri::PathAndQuery;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 use tonic::{Code, Request, client::Grpc, transport::Channel};
 use tonic_prost::ProstCodec;
 
 const TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long a result counts.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// The last result. Whoever comes while it is tested waits for it.
+#[derive(Default)]
+pub struct Cached(Mutex<Option<(Instant, Vec<Check>)>>);
+
 /// One thing that the API needs.
+#[derive(Clone)]
 pub struct Check {
-    /// `database`, `cluster-manager`, `storage-manager`.
+    /// `database`, `cluster-manager`, `storage-manager`, `resource-manager`.
     pub name: &'static str,
     /// The reason why it doesn't work; empty when it does.
     pub detail: String,
 }
 
-/// All that was checked, when all of it works.
-pub async fn check(app: &App) -> Result<Vec<Check>, ApiError> {
+/// All that was checked, when all of it works. `reasons`: whether a refusal says why.
+pub async fn check(app: &App, reasons: bool) -> Result<Vec<Check>, ApiError> {
     if app.shutdown().is_cancelled() {
         return Err(Problem::new(ErrorKind::Unavailable, "shutting_down", "the server is stopping").into());
     }
-    let services = app.services();
-    let (database, cluster, storage) = tokio::join!(
-        database(app),
-        service("cluster-manager", services.cluster.clone()),
-        service("storage-manager", services.storage.clone())
-    );
-    let checks = vec![database, cluster, storage];
+    let checks = checks(app).await;
     let failed: Vec<_> = checks.iter().filter(|c| !c.detail.is_empty()).collect();
     if failed.is_empty() {
         return Ok(checks);
     }
-    let detail: Vec<_> = failed.iter().map(|c| format!("{}: {}", c.name, c.detail)).collect();
+    let shown = |check: &&&Check| {
+        if reasons { format!("{}: {}", check.name, check.detail) } else { format!("{} doesn't work now", check.name) }
+    };
+    let detail: Vec<_> = failed.iter().map(|check| shown(&check)).collect();
     let mut problem = Problem::new(ErrorKind::Unavailable, "not_ready", detail.join("; "))
         .with_hint("run `iaasctl doctor`: it says what is wrong and what to do");
     problem.retry_after_secs = Some(1);
     Err(problem.into())
+}
+
+async fn checks(app: &App) -> Vec<Check> {
+    let mut last = app.readiness().0.lock().await;
+    if let Some((at, checks)) = last.as_ref()
+        && at.elapsed() < KEPT
+    {
+        return checks.clone();
+    }
+    let services = app.services();
+    let (database, cluster, storage, resource) = tokio::join!(
+        database(app),
+        service("cluster-manager", services.cluster.clone()),
+        service("storage-manager", services.storage.clone()),
+        service("resource-manager", services.resource.clone())
+    );
+    let checks = vec![database, cluster, storage, resource];
+    *last = Some((Instant::now(), checks.clone()));
+    checks
 }
 
 async fn database(app: &App) -> Check {

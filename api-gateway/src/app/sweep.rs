@@ -1,4 +1,4 @@
-//! What grows and must not: events past their retention, idempotency keys after a day, used-up tokens. And what must be renewed.
+//! What grows and must not: events and the audit log past their retention, idempotency keys after a day, used-up tokens. And what must be renewed.
 
 use crate::{app::App, failure::ApiError};
 use domain::Timestamp;
@@ -39,6 +39,7 @@ pub async fn once(app: &App) -> Result<(), ApiError> {
         (Retention::Idempotency, keys_before),
         (Retention::IdentityOperations, keys_before),
         (Retention::RefreshTokens, now),
+        (Retention::Audit, ago(app.config().api.audit_retention_days * 24 * 3600)),
     ];
     for (what, before) in past {
         app.store().expire(what, before).await?;

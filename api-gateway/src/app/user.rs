@@ -13,17 +13,19 @@ use crate::{
 };
 use domain::{ErrorKind, Name, Problem, Timestamp, UserId, identity::User};
 use operation::Activity;
-use store::{Page, RefreshUserRevoke, Unit, UserDelete, UserInsert, UserRow, UserUpdate};
+use store::{ApiKeyUserRevoke, Page, RefreshUserRevoke, Unit, UserDelete, UserInsert, UserRow, UserUpdate};
 
 /// A change of a user. What it doesn't name stays.
 pub struct UserChange {
     pub password: Option<String>,
     pub enabled: Option<bool>,
     pub system_admin: Option<bool>,
+    /// With a new password: the user's API keys stay.
+    pub keep_api_keys: bool,
 }
 
 fn from_row(row: UserRow) -> User {
-    let UserRow { id, name, password_hash: _, system_admin, enabled, generation, created_at } = row;
+    let UserRow { id, name, system_admin, enabled, generation, created_at, .. } = row;
     User { id, name, system_admin, enabled, generation, created_at }
 }
 
@@ -53,7 +55,8 @@ pub async fn create(
         if intent.dry_run && app.store().user_find_by_name(name.as_str()).await?.is_some() {
             return Err(Problem::already_exists("user", &name).into());
         }
-        let password_hash = if intent.dry_run { String::new() } else { app.auth().passwords.hash(password).await? };
+        let password_hash =
+            if intent.dry_run { String::new() } else { app.auth().passwords.hash(caller.peer, password).await? };
         let (id, created_at) = (UserId::new(), Timestamp::now());
         let user = User { id, name, system_admin, enabled: true, generation: 1, created_at };
         let unit = Unit::new().op(UserInsert {
@@ -70,7 +73,8 @@ pub async fn create(
     .await
 }
 
-/// A new password or disabling ends the user's logins.
+/// A new password or disabling ends the user's logins. A new password revokes their API keys too, unless they are to stay: whoever knew the old
+/// one may have made some.
 pub async fn change(
     app: &App,
     caller: &Caller,
@@ -79,7 +83,11 @@ pub async fn change(
     intent: &Intent,
 ) -> Result<Done<User>, ApiError> {
     commit_own_change(app, caller, intent, async {
-        let UserChange { password, enabled, system_admin } = change;
+        let UserChange { password, enabled, system_admin, keep_api_keys } = change;
+        if keep_api_keys && password.is_none() {
+            let detail = "only means something together with a new password";
+            return Err(Problem::invalid("/keep_api_keys", detail).into());
+        }
         let mut user = find(app, key).await?;
         intent.check_generation(user.generation)?;
         if user.id == caller.identity.user_id && (enabled == Some(false) || system_admin == Some(false)) {
@@ -90,14 +98,24 @@ pub async fn change(
             None => None,
             Some(new) => {
                 password::check_strength("/password", user.name.as_str(), &new)?;
-                if intent.dry_run { None } else { Some(app.auth().passwords.hash(new).await?) }
+                if intent.dry_run { None } else { Some(app.auth().passwords.hash(caller.peer, new).await?) }
             }
         };
         let mut unit = Unit::new();
         if password_hash.is_some() || enabled == Some(false) {
             unit.push(RefreshUserRevoke { user_id: user.id });
         }
-        unit.push(UserUpdate { id: user.id, expected_generation, password_hash, system_admin, enabled });
+        if password_hash.is_some() && !keep_api_keys {
+            unit.push(ApiKeyUserRevoke { user_id: user.id });
+        }
+        unit.push(UserUpdate {
+            id: user.id,
+            expected_generation,
+            password_hash,
+            system_admin,
+            enabled,
+            home_project_id: None,
+        });
         user.system_admin = system_admin.unwrap_or(user.system_admin);
         user.enabled = enabled.unwrap_or(user.enabled);
         user.generation += 1;

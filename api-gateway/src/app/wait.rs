@@ -1,6 +1,8 @@
 //! `?wait=…&timeout=…`: what all waits share. How one waits for an instance: `instance_wait`.
 
-use domain::{ErrorKind, Problem, limits};
+use crate::{app::App, auth::caller::Caller};
+use domain::{ErrorKind, Problem, UserId, limits};
+use service_kit::share::{Exhausted, Place};
 use std::time::Duration;
 
 /// How long a wait lasts when the request doesn't say.
@@ -19,6 +21,20 @@ pub fn parse_timeout(text: Option<&str>) -> Result<Duration, Problem> {
     let max = limits::WAIT_SECS_MAX;
     millis.filter(|ms| *ms <= max * 1000).map(Duration::from_millis).ok_or_else(|| {
         Problem::invalid("timeout", format!("a time like 30s, 1500ms or 2m is expected, at most {max} seconds"))
+    })
+}
+
+/// A place for one more request that waits. It is taken before anything is changed, so that a refusal changes nothing.
+pub fn place(app: &App, caller: &Caller) -> Result<Place<UserId>, Problem> {
+    app.waits().take(caller.identity.user_id).map_err(|exhausted| {
+        let detail = match exhausted {
+            Exhausted::Share => "as many of your requests wait as one user's may now",
+            Exhausted::Total => "too many requests wait",
+        };
+        let mut problem = Problem::new(ErrorKind::RateLimited, "too_many_waits", detail)
+            .with_hint("leave `wait` out and follow GET /v1/events, or ask an administrator to raise api.max_waits");
+        problem.retry_after_secs = Some(5);
+        problem
     })
 }
 

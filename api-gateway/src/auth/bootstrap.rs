@@ -6,7 +6,7 @@ use crate::{
 };
 use domain::{Name, Timestamp, UserId};
 use service_kit::secret_file;
-use std::path::Path;
+use std::{net::Ipv4Addr, path::Path};
 use store::{CommitError, Constraint, Unit, UserInsert};
 
 const ADMIN: &str = "admin";
@@ -32,7 +32,7 @@ pub async fn ensure_admin(auth: &Auth, path: &Path) -> Result<(), ApiError> {
     let user = UserInsert {
         id: UserId::new(),
         name: ADMIN.parse::<Name>().map_err(|e| ApiError::internal("`admin` is no name", &e))?,
-        password_hash: auth.passwords.hash(password).await?,
+        password_hash: auth.passwords.hash(Ipv4Addr::LOCALHOST.into(), password).await?,
         system_admin: true,
         enabled: true,
         created_at: Timestamp::now(),

@@ -14,7 +14,6 @@ use domain::{
 use operation::{Activity, AuditOutcome};
 use service_kit::context::CallContext;
 use std::{net::IpAddr, sync::Arc};
-use store::{AuditInsert, Unit};
 
 /// Whose eyes an answer is for. Hosts are the operator's affair: a tenant is shown none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,20 +70,14 @@ impl Caller {
             Decision::Hidden => Err(project_not_found(self.project_key.as_deref().unwrap_or("that")).into()),
             Decision::Deny => {
                 if let Some(mutation) = &self.mutation {
-                    self.audit_denied(auth, mutation, action, resource).await?;
+                    self.audit_denied(auth, mutation, action, resource);
                 }
                 Err(denied(action).into())
             }
         }
     }
 
-    async fn audit_denied(
-        &self,
-        auth: &Auth,
-        mutation: &str,
-        action: Action,
-        resource: Resource,
-    ) -> Result<(), ApiError> {
+    fn audit_denied(&self, auth: &Auth, mutation: &str, action: Action, resource: Resource) {
         let project_id = match resource {
             Resource::Project(id) => Some(id),
             Resource::System => None,
@@ -92,11 +85,10 @@ impl Caller {
         let route = mutation.split_once(' ').map_or(mutation, |(_, route)| route);
         let activity = Activity::new("route", route, mutation.to_owned(), "", format!("{action:?} is not allowed"))
             .in_project(project_id);
-        let entry = activity.audit_entry(&self.context(None, false), AuditOutcome::Denied, Timestamp::now());
-        Ok(auth.store.commit(Unit::new().op(AuditInsert(entry))).await?)
+        auth.audit.refused(activity.audit_entry(&self.context(None, false), AuditOutcome::Denied, Timestamp::now()));
     }
 
-    /// The project that the request names, or the only one it can mean. Doesn't ask the policy.
+    /// The project that the request names, else the one that it means without. Doesn't ask the policy.
     pub async fn project(&self, auth: &Auth) -> Result<Arc<ProjectRef>, ApiError> {
         let key = match &self.project_key {
             Some(key) => key.clone(),
@@ -131,20 +123,27 @@ impl Caller {
         Ok(Some(self.project_for(auth, Action::ProjectRead).await?.id))
     }
 
+    /// The API key's project, else the user's home. Others can put a user into a project of theirs, but they can't make it what the user's requests
+    /// mean; and what a system admin does, who may do everything everywhere, always says where.
     fn default_project(&self) -> Result<ProjectId, Problem> {
         if let Some(project) = self.identity.api_key.as_ref().and_then(|k| k.project_id) {
             return Ok(project);
         }
-        match self.identity.principal.roles.as_slice() {
-            [(only, _)] => Ok(*only),
-            roles => Err(Problem::new(
-                ErrorKind::InvalidArgument,
-                "project_required",
-                format!("you are in {} projects, and the request doesn't name one", roles.len()),
-            )
-            .with_field("project", "required here")
-            .with_hint("add ?project=NAME or the header X-Iaas-Project; GET /v1/whoami lists your projects")),
+        let required = |detail: &str| {
+            Problem::new(ErrorKind::InvalidArgument, "project_required", detail).with_field("project", "required here")
+        };
+        if self.identity.principal.system_admin {
+            return Err(required("a system administrator's request must name its project")
+                .with_hint("add ?project=NAME or the header X-Iaas-Project; GET /v1/projects lists the projects"));
         }
+        let home = self.identity.home_project_id;
+        let home = home.filter(|id| self.identity.principal.role_in(*id).is_some());
+        home.ok_or_else(|| {
+            required("the request doesn't name a project, and you have no home project").with_hint(
+                "add ?project=NAME or the header X-Iaas-Project, or choose a home project: PUT /v1/whoami/home-project; \
+                 GET /v1/whoami lists your projects",
+            )
+        })
     }
 }
 

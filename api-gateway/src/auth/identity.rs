@@ -1,5 +1,7 @@
 //! From a bearer token to who sends the request and what they may do, without the database in the common case.
 //!
+//! An access token counts only with its user's present session version: a new password ends those of before.
+//!
 //! Two caches, both of short life and forgotten on any write of this process that could change them: what a token is (so that a
 //! signature is verified once), and who a user is with their roles. A change by another gateway is seen within the lifetime
 //! (`identity.principal_cache_ms`).
@@ -27,6 +29,10 @@ pub struct Identity {
     pub user_name: String,
     /// Whether the user is a system admin; an API key of theirs may carry less (see `principal`).
     pub system_admin: bool,
+    /// What access tokens must carry.
+    pub session_version: i64,
+    /// The project that requests mean which name none.
+    pub home_project_id: Option<ProjectId>,
     /// The principal that the policy decides on.
     pub principal: Principal,
     pub api_key: Option<KeyIdentity>,
@@ -57,6 +63,8 @@ impl KeyIdentity {
 #[derive(Clone)]
 struct Credential {
     user_id: UserId,
+    /// What an access token carries; `None`: it is an API key.
+    session_version: Option<i64>,
     api_key: Option<Arc<KeyIdentity>>,
     expires_at: Option<Timestamp>,
 }
@@ -119,7 +127,8 @@ impl Identities {
             let claims = token::verify(&self.keyring, &self.store, token).await?;
             // Not kept past its end: the expiry of a JWT is checked by its verification alone.
             let live = Timestamp(claims.exp * 1000) > Timestamp::now().plus_secs(120);
-            (Credential { user_id: claims.sub, api_key: None, expires_at: None }, live)
+            let session_version = Some(claims.sv);
+            (Credential { user_id: claims.sub, session_version, api_key: None, expires_at: None }, live)
         };
         if live {
             self.tokens.put(digest, credential.clone(), version);
@@ -140,16 +149,25 @@ impl Identities {
             role: row.role,
             expires_at: row.expires_at,
         };
-        Ok(Credential { user_id: row.user_id, expires_at: key.expires_at, api_key: Some(Arc::new(key)) })
+        let expires_at = key.expires_at;
+        Ok(Credential { user_id: row.user_id, session_version: None, expires_at, api_key: Some(Arc::new(key)) })
     }
 
     async fn identity(&self, credential: &Credential) -> Result<Arc<Identity>, ApiError> {
         let key = (credential.user_id, credential.api_key.as_ref().map(|k| k.id));
         if let Some(known) = self.identities.get(&key) {
-            return Ok(known);
+            match credential.session_version {
+                Some(version) if version < known.session_version => return Err(token::invalid().into()),
+                // A newer one than is known was issued by another gateway.
+                Some(version) if version > known.session_version => {}
+                Some(_) | None => return Ok(known),
+            }
         }
         let version = self.identities.version();
         let user = self.store.user_find(credential.user_id).await?.filter(|u| u.enabled).ok_or_else(token::invalid)?;
+        if credential.session_version.is_some_and(|version| version != user.session_version) {
+            return Err(token::invalid().into());
+        }
         let bindings = self.store.role_binding_list_of_user(user.id).await?;
         let roles: Vec<(ProjectId, Role)> = bindings.into_iter().map(|b| (b.project_id, b.role)).collect();
         let principal = capped(user.id, user.system_admin, roles, credential.api_key.as_deref());
@@ -157,6 +175,8 @@ impl Identities {
         let identity = Arc::new(Identity {
             user_id: user.id,
             system_admin: user.system_admin,
+            session_version: user.session_version,
+            home_project_id: user.home_project_id,
             principal,
             label: match &credential.api_key {
                 None => format!("user:{}", user.id),
@@ -185,7 +205,8 @@ impl Identities {
                 Some(Arc::new(key.clone()))
             }
         };
-        let credential = Credential { user_id: before.user_id, api_key, expires_at: None };
+        let session_version = api_key.is_none().then_some(before.session_version);
+        let credential = Credential { user_id: before.user_id, session_version, api_key, expires_at: None };
         match self.identity(&credential).await {
             Ok(identity) => Ok(Some(identity)),
             Err(error) if error.problem().kind == ErrorKind::Unauthenticated => Ok(None),

@@ -3,6 +3,7 @@
 //! It knows neither the API's dialects nor the rest of the gateway: `caller` is what a dialect's extractors make of a request.
 
 pub mod api_key;
+pub mod audit_fold;
 pub mod bootstrap;
 pub mod cache;
 pub mod caller;
@@ -10,7 +11,9 @@ pub mod identity;
 pub mod keyring;
 pub mod master_key;
 pub mod password;
+pub mod peer;
 pub mod rate_limit;
+pub(crate) mod recent;
 pub mod session;
 pub mod throttle;
 pub mod token;
@@ -37,6 +40,8 @@ pub struct State {
     pub store: Store,
     pub passwords: password::Passwords,
     pub throttle: throttle::Throttle,
+    /// Lines of the audit log that may come by the thousand.
+    pub audit: audit_fold::AuditFold,
     /// Per address: hosts that fail to join.
     pub joins: throttle::Throttle,
     pub keyring: Arc<keyring::Keyring>,
@@ -63,10 +68,12 @@ impl Auth {
         let cached = Duration::from_millis(identity.principal_cache_ms);
         Self(Arc::new(State {
             passwords: password::Passwords::new(identity.password_hashes_at_once),
-            throttle: throttle::Throttle::new(
-                identity.login_attempts,
-                Duration::from_secs(identity.login_lockout_secs),
-            ),
+            throttle: throttle::Throttle::new(throttle::Limits {
+                per_user: identity.login_attempts,
+                per_network: identity.login_attempts_per_address,
+                lockout: Duration::from_secs(identity.login_lockout_secs),
+            }),
+            audit: audit_fold::AuditFold::new(store.clone()),
             joins: throttle::Throttle::joins(JOIN_ATTEMPTS, JOIN_LOCKOUT),
             identities: identity::Identities::new(store.clone(), Arc::clone(&keyring), cached),
             keyring,

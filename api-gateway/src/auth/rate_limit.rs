@@ -1,6 +1,6 @@
-//! Requests a second, per principal and per project. System admins have no limit: they are who repairs things.
+//! Requests a second, per user with all their API keys, and per project. System admins have no limit: they are who repairs things.
 
-use domain::{ErrorKind, Problem, ProjectId};
+use domain::{ErrorKind, Problem, ProjectId, UserId};
 use governor::{
     DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -19,7 +19,7 @@ type Keyed<K> =
     RateLimiter<K, governor::state::keyed::DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
 
 pub struct RateLimits {
-    principals: Option<(u32, Keyed<String>)>,
+    principals: Option<(u32, Keyed<UserId>)>,
     projects: Option<(u32, Keyed<ProjectId>)>,
 }
 
@@ -58,8 +58,8 @@ impl RateLimits {
         Self { principals: limiter(per_principal), projects: limiter(per_project) }
     }
 
-    pub fn principal(&self, principal: &String) -> Result<Option<RateState>, Problem> {
-        check(&self.principals, principal, "by this principal")
+    pub fn principal(&self, user_id: UserId) -> Result<Option<RateState>, Problem> {
+        check(&self.principals, &user_id, "by this user")
     }
 
     pub fn project(&self, project_id: ProjectId) -> Result<Option<RateState>, Problem> {
@@ -84,13 +84,13 @@ mod tests {
     #[test]
     fn a_burst_passes_and_more_is_refused_with_when_to_return() {
         let limits = RateLimits::new(3, 0);
-        let ann = "user:ann".to_owned();
+        let ann = UserId::new();
         for left in [2, 1, 0] {
-            assert_eq!(limits.principal(&ann).expect("allowed").expect("limited").remaining, left);
+            assert_eq!(limits.principal(ann).expect("allowed").expect("limited").remaining, left);
         }
-        let problem = limits.principal(&ann).expect_err("over");
+        let problem = limits.principal(ann).expect_err("over");
         assert_eq!((problem.code.as_str(), problem.retry_after_secs), ("rate_limited", Some(1)));
-        assert!(limits.principal(&"user:bob".to_owned()).is_ok());
+        assert!(limits.principal(UserId::new()).is_ok());
         assert!(limits.project(ProjectId::new()).expect("off").is_none());
     }
 }

@@ -4,12 +4,15 @@
 //! be the thief, so the whole family ends and the user logs in again. Only SHA-256 of the tokens are stored.
 
 use crate::{
-    auth::{Auth, api_key, token},
+    auth::{Auth, api_key, audit_fold::session_entry, token},
     failure::ApiError,
 };
-use domain::{AuditId, ErrorKind, Name, Problem, Timestamp, UserId, event::AuditEntry};
+use domain::{ErrorKind, Name, Problem, Timestamp, UserId};
 use std::net::IpAddr;
-use store::{AuditInsert, CommitError, Guard, RefreshFamilyRevoke, RefreshTokenInsert, RefreshTokenUse, Unit};
+use store::{
+    AuditInsert, CommitError, Guard, RefreshFamilyRevoke, RefreshTokenInsert, RefreshTokenUse, RefreshUserTrim, Unit,
+    UserRow,
+};
 
 pub struct Tokens {
     pub access_token: String,
@@ -28,29 +31,6 @@ fn wrong_refresh() -> Problem {
         .with_hint("log in again: iaasctl login, or POST /v1/auth/login")
 }
 
-fn session_audit(
-    user_id: UserId,
-    name: &str,
-    action: &str,
-    outcome: &str,
-    detail: &str,
-    request_id: &str,
-) -> AuditInsert {
-    AuditInsert(AuditEntry {
-        id: AuditId::new(),
-        at: Timestamp::now(),
-        principal: format!("user:{user_id}"),
-        principal_name: name.to_owned(),
-        project_id: None,
-        action: action.to_owned(),
-        object_kind: "session".to_owned(),
-        object_id: user_id.to_string(),
-        request_id: request_id.to_owned(),
-        outcome: outcome.to_owned(),
-        detail: detail.to_owned(),
-    })
-}
-
 /// A refresh token of `family` as a row, and its text.
 fn refresh_row(auth: &Auth, user_id: UserId, family: &str) -> (RefreshTokenInsert, String) {
     let text = format!("{MARK}{}", api_key::random_hex::<32>());
@@ -65,13 +45,13 @@ fn refresh_row(auth: &Auth, user_id: UserId, family: &str) -> (RefreshTokenInser
     (row, text)
 }
 
-fn tokens(auth: &Auth, user_id: UserId, refresh_token: String) -> Result<Tokens, ApiError> {
+fn tokens(auth: &Auth, user: &UserRow, refresh_token: String) -> Result<Tokens, ApiError> {
     let expires_in = auth.lifetimes.access_token_secs;
-    let access_token = token::issue(&auth.keyring, user_id, expires_in)?;
+    let access_token = token::issue(&auth.keyring, user.id, user.session_version, expires_in)?;
     Ok(Tokens { access_token, refresh_token, expires_in })
 }
 
-/// Password login. A wrong name and a wrong password cost and say the same.
+/// Password login. A wrong name and a wrong password cost and say the same: neither waits for a commit, the audit log's line is written later.
 pub async fn login(
     auth: &Auth,
     name: &str,
@@ -85,28 +65,25 @@ pub async fn login(
         Err(_) => None,
     };
     let stored = user.as_ref().map(|u| u.password_hash.clone());
-    let matches = auth.passwords.verify(stored, password).await?;
+    let matches = auth.passwords.verify(peer, stored, password).await?;
     let Some(user) = user else { return Err(wrong_login().into()) };
     let user_name = user.name.to_string();
     if !matches || !user.enabled {
         let detail = format!("{} from {peer}", if matches { "the user is disabled" } else { "wrong password" });
-        let audit = session_audit(user.id, &user_name, "session.login", "denied", &detail, request_id);
-        match auth.store.commit(Unit::new().op(audit)).await {
-            Err(error) if !error.disk_full() => return Err(error.into()),
-            // The answer is the same without its line in the audit log.
-            Ok(()) | Err(_) => return Err(wrong_login().into()),
-        }
+        auth.audit.refused(session_entry((user.id, &user_name), "session.login", "denied", &detail, request_id));
+        return Err(wrong_login().into());
     }
     auth.throttle.succeeded(name, peer);
     let family = uuid::Uuid::now_v7().to_string();
     let (row, text) = refresh_row(auth, user.id, &family);
-    let audit = session_audit(user.id, &user_name, "session.login", "accepted", &format!("from {peer}"), request_id);
-    match auth.store.commit(Unit::new().op(row).op(audit)).await {
-        Ok(()) => tokens(auth, user.id, text),
+    let detail = format!("from {peer}");
+    let audit = AuditInsert(session_entry((user.id, &user_name), "session.login", "accepted", &detail, request_id));
+    match auth.store.commit(Unit::new().op(row).op(RefreshUserTrim { user_id: user.id }).op(audit)).await {
+        Ok(()) => tokens(auth, &user, text),
         // Whoever is to free room must get in: with an access token alone, which lasts for a while.
         Err(error) if error.disk_full() => {
             tracing::warn!(user = user_name, "a login without a refresh token: the database's disk is full");
-            tokens(auth, user.id, String::new())
+            tokens(auth, &user, String::new())
         }
         Err(error) => Err(error.into()),
     }
@@ -122,10 +99,11 @@ pub async fn refresh(auth: &Auth, text: &str, request_id: &str) -> Result<Tokens
     }
     let user = auth.store.user_find(found.user_id).await?.filter(|u| u.enabled);
     let Some(user) = user.filter(|_| found.expires_at > now) else { return Err(wrong_refresh().into()) };
+    auth.limits.principal(user.id)?;
     let (row, next) = refresh_row(auth, user.id, &found.family);
     let unit = Unit::new().op(RefreshTokenUse { secret_hash: hash, used_at: now }).op(row);
-    match auth.store.commit(unit).await {
-        Ok(()) => tokens(auth, user.id, next),
+    match auth.store.commit(unit.op(RefreshUserTrim { user_id: user.id })).await {
+        Ok(()) => tokens(auth, &user, next),
         Err(CommitError::Guard(Guard::RefreshToken)) => {
             Err(reused(auth, found.user_id, &found.family, request_id).await?)
         }
@@ -136,7 +114,7 @@ pub async fn refresh(auth: &Auth, text: &str, request_id: &str) -> Result<Tokens
 async fn reused(auth: &Auth, user_id: UserId, family: &str, request_id: &str) -> Result<ApiError, ApiError> {
     let detail = "a refresh token came twice: its family is revoked";
     tracing::warn!(%user_id, "{detail}");
-    let audit = session_audit(user_id, "", "session.refresh", "denied", detail, request_id);
+    let audit = AuditInsert(session_entry((user_id, ""), "session.refresh", "denied", detail, request_id));
     auth.store.commit(Unit::new().op(RefreshFamilyRevoke { family: family.to_owned() }).op(audit)).await?;
     Ok(Problem::new(
         ErrorKind::Unauthenticated,
@@ -151,7 +129,7 @@ async fn reused(auth: &Auth, user_id: UserId, family: &str, request_id: &str) ->
 pub async fn logout(auth: &Auth, text: &str, request_id: &str) -> Result<(), ApiError> {
     let hash = api_key::sha256_hex(text.as_bytes());
     if let Some(found) = auth.store.refresh_token_find(&hash).await? {
-        let audit = session_audit(found.user_id, "", "session.logout", "accepted", "", request_id);
+        let audit = AuditInsert(session_entry((found.user_id, ""), "session.logout", "accepted", "", request_id));
         auth.store.commit(Unit::new().op(RefreshFamilyRevoke { family: found.family }).op(audit)).await?;
     }
     Ok(())

@@ -20,14 +20,16 @@ pub struct Claims {
     pub aud: String,
     /// The user's id.
     pub sub: UserId,
+    /// The user's session version. The token ends when it rises.
+    pub sv: i64,
     /// Seconds since the epoch.
     pub iat: i64,
     pub exp: i64,
     pub jti: String,
 }
 
-/// A token for `user_id`, valid from now for `lifetime_secs`.
-pub fn issue(keyring: &Keyring, user_id: UserId, lifetime_secs: u64) -> Result<String, ApiError> {
+/// A token for `user_id`, valid from now for `lifetime_secs` unless the user's session version rises before.
+pub fn issue(keyring: &Keyring, user_id: UserId, session_version: i64, lifetime_secs: u64) -> Result<String, ApiError> {
     let keys = keyring.keys();
     let signer = keys.signer().ok_or_else(|| Problem::unavailable("there is no key to sign tokens with yet"))?;
     let now = Timestamp::now().0 / 1000;
@@ -35,6 +37,7 @@ pub fn issue(keyring: &Keyring, user_id: UserId, lifetime_secs: u64) -> Result<S
         iss: ISSUER.to_owned(),
         aud: ISSUER.to_owned(),
         sub: user_id,
+        sv: session_version,
         iat: now,
         exp: now + i64::try_from(lifetime_secs).unwrap_or(900),
         jti: uuid::Uuid::new_v4().simple().to_string(),

@@ -221,6 +221,11 @@ pub const CODES: &[Code] = &[
         &[K::InvalidState],
         "The image has that part already, with other bytes. An image's content never changes: create a new image.",
     ),
+    code(
+        "password_required",
+        &[K::PermissionDenied],
+        "An API key that is limited neither to a project nor to a role below admin needs your password.",
+    ),
     code("payload_too_large", &[K::PayloadTooLarge], "The body is larger than the route takes."),
     code("peering_exists", &[K::AlreadyExists], "The two networks are peered already."),
     code("peering_not_found", &[K::NotFound], "There is no peering of that id or name in the project."),
@@ -259,7 +264,7 @@ pub const CODES: &[Code] = &[
     code(
         "project_required",
         &[K::InvalidArgument],
-        "You are in no project or in several: name one with `?project=` or `X-Iaas-Project`.",
+        "The request names no project and you have no home project, or you are a system administrator: name one with `?project=` or `X-Iaas-Project`.",
     ),
     code(
         "quota_exceeded",
@@ -339,7 +344,14 @@ pub const CODES: &[Code] = &[
     code("token_invalid", &[K::Unauthenticated], "The token isn't one of this installation, or was revoked."),
     code("token_missing", &[K::Unauthenticated], "The request has no header `Authorization: Bearer …`."),
     code("too_many_consoles", &[K::RateLimited], "Too many consoles are open."),
-    code("too_many_streams", &[K::RateLimited], "Too many event streams are open."),
+    code(
+        "too_many_keys",
+        &[K::RateLimited],
+        "You have used as many idempotency keys within a day as are kept for one user or API key.",
+    ),
+    code("too_many_streams", &[K::RateLimited], "Too many event streams are open: by you, or in all."),
+    code("too_many_tickets", &[K::RateLimited], "Too many console tickets wait to be used."),
+    code("too_many_waits", &[K::RateLimited], "Too many requests wait (`?wait=`): yours, or in all."),
     code(
         "unavailable",
         &[K::Unavailable],

@@ -1,4 +1,5 @@
-//! The live serial console behind a WebSocket: bytes both ways until either side ends.
+//! The live serial console behind a WebSocket: bytes both ways until either side ends, or the right to it does. The right is watched beside the
+//! bytes, so that a client that doesn't read holds up neither the check nor the end.
 
 use crate::app::{App, console::Session, console_ticket::Grant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
@@ -10,6 +11,8 @@ use std::time::Duration;
 /// The longest message of a client: a paste.
 pub const INPUT_BYTES_MAX: usize = 64 * 1024;
 const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long a client may take to read what is sent to it.
+const SLOW: Duration = Duration::from_secs(60);
 /// How long a client may stay silent, which doesn't even answer pings, before it is disconnected.
 const SILENT: Duration = Duration::from_secs(65);
 
@@ -17,6 +20,8 @@ const SILENT: Duration = Duration::from_secs(65);
 enum Ending {
     Client,
     Silent,
+    /// It doesn't read.
+    Slow,
     Guest,
     Host(String),
     /// The principal has lost the right.
@@ -30,6 +35,7 @@ impl Ending {
             // Its close frame was answered already, or there is nobody to tell.
             Self::Client => return None,
             Self::Silent => (close_code::POLICY, "no answer to pings".to_owned()),
+            Self::Slow => (close_code::POLICY, "what the console prints isn't read".to_owned()),
             Self::Guest => {
                 (close_code::NORMAL, "the console ended: the instance was stopped or its console closed".to_owned())
             }
@@ -71,20 +77,19 @@ pub async fn bridge(app: &App, grant: &Grant, socket: WebSocket, session: Sessio
                     Ok(None) => return Ending::Guest,
                     Err(status) => return Ending::Host(proto::status::from_status(&status).detail),
                 },
-                _ = pings.tick() => match grant.stands(app).await {
-                    Ok(false) => return Ending::NotAllowed,
-                    // A database that doesn't answer for a moment takes no right away.
-                    Ok(true) | Err(_) => Message::Ping(Bytes::new()),
-                },
+                _ = pings.tick() => Message::Ping(Bytes::new()),
             };
-            if sink.send(message).await.is_err() {
-                return Ending::Client;
+            match tokio::time::timeout(SLOW, sink.send(message)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Ending::Client,
+                Err(_) => return Ending::Slow,
             }
         }
     };
     let end = tokio::select! {
         end = typed => end,
         end = printed => end,
+        () = grant.lost(app) => Ending::NotAllowed,
         () = app.shutdown().cancelled() => Ending::Shutdown,
     };
     if let Some(frame) = end.frame() {

@@ -4,9 +4,11 @@
 
 use crate::{
     app::App,
+    auth::peer::TrustedProxies,
     config::AccessLog,
     http::{
         dialect::Dialect,
+        log_budget::LogBudget,
         problem::{self, PendingProblem},
         query,
         scope::{RequestScope, Scope},
@@ -33,6 +35,9 @@ pub struct Edge {
     router: Router,
     /// The dialects, without their routes; the longest prefixes first.
     dialects: Vec<Dialect>,
+    proxies: TrustedProxies,
+    /// Refusals of strangers that may yet be logged.
+    strangers: LogBudget,
     tls: bool,
 }
 
@@ -46,7 +51,9 @@ impl Edge {
             kept.push(Dialect { router: Router::new(), prefix, render, unlimited });
         }
         kept.sort_by_key(|dialect| std::cmp::Reverse(dialect.prefix.len()));
-        Self { router: router.with_state(app.clone()), app, dialects: kept, tls }
+        let proxies = TrustedProxies::new(app.config().api.trusted_proxies.clone());
+        let strangers = LogBudget::default();
+        Self { router: router.with_state(app.clone()), app, dialects: kept, proxies, strangers, tls }
     }
 
     fn render(&self, path: &str, problem: &Problem, request_id: &str) -> Response {
@@ -67,7 +74,8 @@ where
 {
     let started = Instant::now();
     let mut request = request.map(Body::new);
-    let scope = RequestScope::new(request_id(request.headers()), peer);
+    let client = edge.proxies.client(peer, request.headers());
+    let scope = RequestScope::new(request_id(request.headers()), client);
     request.extensions_mut().insert(Arc::clone(&scope));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let limit = time_limit(edge, &request);
@@ -179,7 +187,13 @@ fn finish(
         AccessLog::Changes => failed || !reading,
         AccessLog::Failures => failed,
     };
-    if logged {
+    // What strangers are refused could fill the disk: a few of them a second are enough to see what goes on.
+    let unlogged = if scope.principal.get().is_none() && failed { edge.strangers.take() } else { Some(0) };
+    if logged && let Some(unlogged) = unlogged {
+        if unlogged > 0 {
+            tracing::info!(target: "access", unlogged, "refusals of requests without a valid token weren't logged");
+        }
+        let path = shown_path(path);
         span.in_scope(|| {
             tracing::info!(
                 target: "access",
@@ -194,6 +208,13 @@ fn finish(
         });
     }
     response
+}
+
+/// A path as it is logged: as long as a line may be.
+fn shown_path(path: &str) -> &str {
+    const LONGEST: usize = 512;
+    let end = (0..=path.len().min(LONGEST)).rev().find(|at| path.is_char_boundary(*at)).unwrap_or(0);
+    &path[..end]
 }
 
 fn method_label(method: &Method) -> &'static str {

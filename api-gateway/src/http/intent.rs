@@ -102,7 +102,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Change<T> {
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)]
 pub struct MutationParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
     pub project: Option<String>,
     /// Only checks the request and shows the plan; nothing is changed.
     #[serde(default)]

@@ -21,7 +21,7 @@ use utoipa::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
     pub project: Option<String>,
     /// Items per page, 1 to 1000; 100 unless given.
     pub limit: Option<u32>,
@@ -46,7 +46,7 @@ macro_rules! list_params {
         #[serde(deny_unknown_fields)]
         #[into_params(parameter_in = Query)]
         pub struct $name {
-            /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+            /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
             pub project: Option<String>,
             /// Items per page, 1 to 1000; 100 unless given.
             pub limit: Option<u32>,

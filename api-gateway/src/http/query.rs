@@ -177,7 +177,7 @@ impl<'de> de::SeqAccess<'de> for Items<'_> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ProjectParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
     pub project: Option<String>,
 }
 

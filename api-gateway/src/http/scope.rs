@@ -68,7 +68,7 @@ pub async fn known_caller(
     let identity = auth.identities.resolve(token).await?;
     scope.principal.get_or_init(|| identity.label.clone());
     if !identity.system_admin
-        && let Some(state) = auth.limits.principal(&identity.label)?
+        && let Some(state) = auth.limits.principal(identity.user_id)?
     {
         scope.rate.get_or_init(|| state);
     }

@@ -2,29 +2,35 @@
 //!
 //! hyper-util's connection builder is driven here rather than by `axum::serve`, for TCP_NODELAY, header timeouts, TLS whose certificate
 //! changes under it, and a drain with a deadline that also covers event streams and WebSockets (both end when the shutdown token does).
+//!
+//! Nobody holds connections for nothing or all of them: one without a request is closed ([`Activity`]), and peers share the places.
 
 use crate::{
     app::App,
+    auth::peer::{PeerNetwork, TrustedProxies},
     config::Config,
     http::{
+        activity::{Activity, Answer, IdleLimits},
         dialect::Dialect,
         edge::{self, Edge},
     },
 };
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto, graceful::GracefulShutdown},
+    server::conn::auto,
 };
-use service_kit::tls::{Ca, CertFiles, ServerTls, TlsError};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+use service_kit::{
+    share::{Exhausted, Place, Pool, SharedPool},
+    tls::{Ca, CertFiles, ServerTls, TlsError},
 };
+use std::{io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// A client that hasn't sent its request's head, or finished its handshake, by then is hung up on.
+/// A client that hasn't sent its first request's head, or finished its handshake, by then is hung up on.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long an idle connection may take to end when it is told to.
+const GOODBYE: Duration = Duration::from_secs(5);
 const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 const CERTIFICATE_RENEWAL: Duration = Duration::from_secs(10 * 24 * 3600);
 
@@ -45,8 +51,19 @@ pub struct Server {
     tls: Option<ServerTls>,
     /// Of the built-in CA, when the certificate is its own: to be renewed.
     own_certificate: Option<OwnCertificate>,
-    max_connections: usize,
+    connections: SharedPool<PeerNetwork>,
+    proxies: TrustedProxies,
+    idle: IdleLimits,
     drain: Duration,
+}
+
+/// What all connections are served with.
+struct Serving {
+    edge: Edge,
+    builder: auto::Builder<TokioExecutor>,
+    tls: Option<ServerTls>,
+    idle: IdleLimits,
+    shutdown: CancellationToken,
 }
 
 struct OwnCertificate {
@@ -69,12 +86,19 @@ impl Server {
     pub async fn bind(config: &Config) -> Result<Self, ServerError> {
         let addr = config.api.listen;
         let listener = TcpListener::bind(addr).await.map_err(|source| ServerError::Listen { addr, source })?;
+        let idle = Duration::from_secs(config.api.idle_timeout_secs);
         let (tls, own_certificate) = tls(config).map_err(ServerError::Tls)?;
         Ok(Self {
             listener,
             tls,
             own_certificate,
-            max_connections: config.api.max_connections,
+            connections: SharedPool::with_most(
+                Pool::Connections,
+                config.api.max_connections,
+                config.api.max_connections_per_peer,
+            ),
+            proxies: TrustedProxies::new(config.api.trusted_proxies.clone()),
+            idle: IdleLimits { first: idle.min(HEAD_TIMEOUT), between: idle },
             drain: Duration::from_secs(config.api.drain_timeout_secs),
         })
     }
@@ -86,21 +110,24 @@ impl Server {
 
     /// Accepts until `shutdown`, then waits for what is in progress, at most the drain timeout.
     pub async fn serve(self, app: App, dialects: Vec<Dialect>, shutdown: CancellationToken) {
-        let edge = Arc::new(Edge::new(app, dialects, self.tls.is_some()));
-        let graceful = GracefulShutdown::new();
         let connections = TaskTracker::new();
-        let slots = Arc::new(Semaphore::new(self.max_connections));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-        let builder = Arc::new(builder);
+        let serving = Arc::new(Serving {
+            edge: Edge::new(app, dialects, self.tls.is_some()),
+            builder,
+            tls: self.tls.clone(),
+            idle: self.idle,
+            shutdown: shutdown.clone(),
+        });
         let mut renewal =
             tokio::time::interval_at(tokio::time::Instant::now() + CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL);
         loop {
-            let slot = tokio::select! {
+            tokio::select! {
                 () = shutdown.cancelled() => break,
-                slot = Arc::clone(&slots).acquire_owned() => slot,
-            };
+                () = self.connections.vacancy() => {}
+            }
             let (stream, peer) = tokio::select! {
                 () = shutdown.cancelled() => break,
                 _ = renewal.tick(), if self.own_certificate.is_some() => {
@@ -119,29 +146,41 @@ impl Server {
                     }
                 },
             };
+            let place = match self.place(peer) {
+                Ok(place) => place,
+                // The stream is dropped, and with it closed.
+                Err(exhausted) => {
+                    tracing::debug!(%peer, ?exhausted, "a connection was closed: its peer has too many");
+                    continue;
+                }
+            };
             let _ = stream.set_nodelay(true);
-            let (edge, builder, tls) = (Arc::clone(&edge), Arc::clone(&builder), self.tls.clone());
-            let watcher = graceful.watcher();
+            let serving = Arc::clone(&serving);
             connections.spawn(async move {
-                match tls {
-                    None => converse(&builder, watcher, TokioIo::new(stream), edge, peer).await,
+                match serving.tls.clone() {
+                    None => converse(serving, TokioIo::new(stream), peer).await,
                     Some(tls) => {
                         if let Some(stream) = handshake(&tls, stream).await {
-                            converse(&builder, watcher, TokioIo::new(stream), edge, peer).await;
+                            converse(serving, TokioIo::new(stream), peer).await;
                         }
                     }
                 }
-                drop(slot);
+                drop(place);
             });
         }
         drop(self.listener);
         connections.close();
-        let drained = async {
-            graceful.shutdown().await;
-            connections.wait().await;
-        };
-        if tokio::time::timeout(self.drain, drained).await.is_err() {
+        if tokio::time::timeout(self.drain, connections.wait()).await.is_err() {
             tracing::warn!(connections = connections.len(), "some requests didn't end in time and are cut");
+        }
+    }
+
+    /// A proxy that speaks for many has no share: its clients have theirs of what comes behind.
+    fn place(&self, peer: SocketAddr) -> Result<Place<PeerNetwork>, Exhausted> {
+        if self.proxies.contains(peer.ip()) {
+            self.connections.take_unshared()
+        } else {
+            self.connections.take(peer.ip().into())
         }
     }
 }
@@ -160,21 +199,34 @@ async fn handshake(
     }
 }
 
-async fn converse<I>(
-    builder: &auto::Builder<TokioExecutor>,
-    watcher: hyper_util::server::graceful::Watcher,
-    io: I,
-    edge: Arc<Edge>,
-    peer: SocketAddr,
-) where
+/// Serves a connection until it ends, is idle for too long, or the server stops.
+async fn converse<I>(serving: Arc<Serving>, io: I, peer: SocketAddr)
+where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
-    let service = hyper::service::service_fn(move |request| {
-        let edge = Arc::clone(&edge);
-        async move { Ok::<_, std::convert::Infallible>(edge::handle(&edge, peer.ip(), request).await) }
+    let activity = Activity::new(serving.idle);
+    let service = hyper::service::service_fn(|request| {
+        let (serving, in_progress) = (Arc::clone(&serving), activity.request());
+        async move {
+            let answer = edge::handle(&serving.edge, peer.ip(), request).await;
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, request: in_progress }))
+        }
     });
-    let connection = builder.serve_connection_with_upgrades(io, service).into_owned();
-    if let Err(error) = watcher.watch(connection).await {
+    let mut connection = pin!(serving.builder.serve_connection_with_upgrades(io, service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = activity.idle() => {
+            // One that doesn't even know its protocol yet ends with the drop.
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(GOODBYE, connection).await;
+            return;
+        }
+        () = serving.shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended");
     }
 }

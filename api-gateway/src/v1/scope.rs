@@ -3,7 +3,7 @@
 //! forgets to ask.
 //!
 //! - [`Caller`]: anybody known (own password, own keys, the catalog).
-//! - [`InProject<A>`]: the request's project (`?project=`, `X-Iaas-Project`, the key's, the only one), with the right `A` in it.
+//! - [`InProject<A>`]: the request's project (`?project=`, `X-Iaas-Project`, the key's, the user's home), with the right `A` in it.
 //! - [`OfProject<A>`]: the project that the path names.
 //! - [`SystemAdmin`]: what only system admins do.
 //!
@@ -33,10 +33,26 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let named = query::find(parts.uri.query(), "project").map(std::borrow::Cow::into_owned);
-        let header = || parts.headers.get(PROJECT_HEADER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let project_key = named.or_else(header);
+        // Checked even when the query names a project: a header that can't be read is never passed over.
+        let header = project_header(&parts.headers)?;
+        let project_key = named.or(header);
         let token = bearer(&parts.headers)?.to_owned();
         known_caller(parts, &Auth::from_ref(state), &token, project_key).await
+    }
+}
+
+/// The project that the header names. One that can't be read, or two, would otherwise mean another project than the caller wrote.
+fn project_header(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all(PROJECT_HEADER).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let refuse = |detail: &str| Problem::invalid("X-Iaas-Project", detail);
+    if values.next().is_some() {
+        return Err(refuse("the header names a project once"));
+    }
+    match value.to_str() {
+        Ok(text) if !text.trim().is_empty() => Ok(Some(text.trim().to_owned())),
+        Ok(_) => Err(refuse("the header is empty: name a project, or leave it out")),
+        Err(_) => Err(refuse("the id or name of a project is expected, in ASCII")),
     }
 }
 

@@ -129,3 +129,58 @@ async fn the_log_is_read_on_from_where_it_ended() {
     cloud.stop().await;
     assert!(followed.chunk().await.is_ok_and(|chunk| chunk.is_none()), "a clean end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_with_the_right_to_it_also_when_nothing_is_read() {
+    let cloud = Cloud::start().await;
+    cloud.running("web").await;
+    let bo = cloud.world.user(&cloud.admin, "bo", "blue", "member").await;
+    let follow = "/v1/instances/web/console-log?follow=true";
+    let mut followed = bo.request(reqwest::Method::GET, follow).send().await.expect("an answer");
+    let url = ticket(&cloud, &bo).await;
+    let (mut reading, _) = connect_async(&url).await.expect("it opens");
+    // This one types without reading what comes back, until nothing more is taken.
+    let url = ticket(&cloud, &bo).await;
+    let (mut stuck, _) = connect_async(&url).await.expect("it opens");
+    let flood = async {
+        loop {
+            stuck.send(Message::binary(vec![b'x'; 64 * 1024])).await.expect("it is sent");
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(3), flood).await.expect_err("it is full");
+    // The project's other places are taken by Ann.
+    let mut open = Vec::new();
+    let refused = loop {
+        let response = cloud.ann.request(reqwest::Method::GET, follow).send().await.expect("an answer");
+        if response.status() != 200 {
+            break response.status().as_u16();
+        }
+        open.push(response);
+    };
+    assert_eq!(refused, 429);
+    cloud.admin.put("/v1/projects/blue/members/bo", json!({"role": "reader"})).await.expect(200);
+    let ended = async {
+        while followed.chunk().await.is_ok_and(|chunk| chunk.is_some()) {}
+        loop {
+            match reading.next().await {
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    break assert!(frame.reason.contains("no longer allowed"), "{frame}");
+                }
+                Some(Ok(_)) => {}
+                other => panic!("it ended without a reason: {other:?}"),
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), ended).await.expect("both end");
+    // So does the one that isn't read: all three places are free again.
+    crate::harness::eventually("the places of the ended sessions", async || {
+        let response = cloud.ann.request(reqwest::Method::GET, follow).send().await.expect("an answer");
+        if response.status() == 200 {
+            open.push(response);
+        }
+        (open.len() >= 6).then_some(())
+    })
+    .await;
+    drop(stuck);
+    cloud.stop().await;
+}

@@ -79,8 +79,14 @@ async fn health_readiness_and_metrics_test_the_work_path() {
     let nobody = world.nobody();
     nobody.get("/healthz").await.expect(200);
     let ready = nobody.get("/readyz").await.expect(200);
-    assert_eq!(ready["checks"].as_array().map(Vec::len), Some(3), "{ready}");
-    let metrics = nobody.get("/metrics").await;
+    let checks = ready["checks"].as_array().expect("checks");
+    let names: Vec<&str> = checks.iter().map(|check| check["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["database", "cluster-manager", "storage-manager", "resource-manager"]);
+    nobody.get("/metrics").await.problem(401, "token_invalid");
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    world.user(&admin, "ann", "blue", "admin").await.get("/metrics").await.problem(403, "permission_denied");
+    let metrics = admin.get("/metrics").await;
     assert!(metrics.text.contains("iaas_http_requests_total"), "{}", metrics.text);
     assert!(metrics.text.contains("iaas_store_commits_total"));
 }
@@ -101,7 +107,13 @@ async fn not_ready_without_the_services_behind_it() {
     let http = reqwest::Client::builder().no_proxy().build().expect("a client");
     let refused = crate::harness::answer(http.get(format!("{base}/readyz"))).await.problem(503, "not_ready");
     let detail = refused["detail"].as_str().expect("a detail");
-    assert!(detail.contains("cluster-manager") && detail.contains("storage-manager"), "{detail}");
+    for role in ["cluster-manager", "storage-manager", "resource-manager"] {
+        assert!(detail.contains(role), "{detail}");
+    }
+    assert!(
+        !detail.contains("the service doesn't answer") && !detail.contains("no answer"),
+        "reasons are for admins: {detail}"
+    );
     shutdown.cancel();
     running.await.expect("it ends").expect("well");
 }

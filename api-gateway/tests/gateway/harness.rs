@@ -10,6 +10,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+/// The places of the managers' pools: few enough to be taken.
+const SHARED: usize = 12;
 pub const PASSWORD: &str = "correct horse battery";
 
 /// One installation: its directory outlives restarts.
@@ -33,6 +35,8 @@ pub struct Person {
     pub http: reqwest::Client,
     pub base: String,
     pub token: String,
+    /// What requests name in `X-Iaas-Project`.
+    pub project: Option<String>,
 }
 
 pub struct Answer {
@@ -82,7 +86,16 @@ pub async fn answer(request: RequestBuilder) -> Answer {
 
 impl Person {
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token)
+        let request = self.http.request(method, format!("{}{path}", self.base)).bearer_auth(&self.token);
+        match &self.project {
+            Some(project) => request.header("x-iaas-project", project),
+            None => request,
+        }
+    }
+
+    /// The same person, whose requests name a project.
+    pub fn within(&self, project: &str) -> Self {
+        Self { project: Some(project.to_owned()), ..self.clone() }
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -145,8 +158,11 @@ impl World {
         let (storage_listener, storage) = transport::in_process();
         let (cluster_listener, cluster) = transport::in_process();
         let mut running = Vec::new();
-        let storage_config =
-            storage_manager::Config { directory: dir.path().join("objects"), ..storage_manager::Config::default() };
+        let storage_config = storage_manager::Config {
+            directory: dir.path().join("objects"),
+            uploads_max: SHARED,
+            ..storage_manager::Config::default()
+        };
         let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
         let serving = storage_manager::serve(storage_config, deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the storage-manager serves") }));
@@ -163,6 +179,7 @@ impl World {
         };
         let ca = service_kit::tls::Ca::open_or_create(&dir.path().join("ca")).expect("a CA");
         let admission = Some(cluster_manager::Admission { ca, links });
+        let cluster_config = cluster_manager::Config { console_sessions_max: SHARED, ..Default::default() };
         let deps = cluster_manager::Deps {
             store: store.clone(),
             listener: cluster_listener,
@@ -170,7 +187,7 @@ impl World {
             resource: resource.clone(),
             admission,
         };
-        let serving = cluster_manager::serve(cluster_manager::Config::default(), deps, shutdown.clone());
+        let serving = cluster_manager::serve(cluster_config, deps, shutdown.clone());
         running.push(tokio::spawn(async move { serving.await.expect("the cluster-manager serves") }));
         let deps = Deps {
             store: store.clone(),
@@ -220,7 +237,7 @@ impl World {
     }
 
     pub fn nobody(&self) -> Person {
-        Person { http: self.http.clone(), base: self.base.clone(), token: "none".into() }
+        Person { http: self.http.clone(), base: self.base.clone(), token: "none".into(), project: None }
     }
 
     pub async fn login(&self, name: &str, password: &str) -> Person {
@@ -246,7 +263,30 @@ impl World {
     }
 }
 
+/// Asks until the answer holds something.
+pub async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl Person {
+    /// The lines of the audit log that hold `condition`, when there are some.
+    pub async fn audited(&self, what: &str, condition: impl Fn(&Value) -> bool) -> Vec<Value> {
+        eventually(what, async || {
+            let audit = self.get("/v1/audit?limit=1000").await.expect(200);
+            let lines: Vec<Value> =
+                audit["items"].as_array().expect("items").iter().filter(|line| condition(line)).cloned().collect();
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await
+    }
+
     /// Asks in a task of its own: it is under way although nobody polls.
     pub fn get_later(self, path: &str) -> JoinHandle<Answer> {
         let path = path.to_owned();

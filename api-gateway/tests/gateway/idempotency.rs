@@ -16,7 +16,7 @@ async fn world() -> (World, Person) {
     let world = World::start().await;
     let admin = world.admin().await;
     world.project(&admin, "blue").await;
-    (world, admin)
+    (world, admin.within("blue"))
 }
 
 async fn count(person: &Person, path: &str) -> usize {
@@ -35,11 +35,11 @@ async fn a_repeat_gets_the_first_answer_also_after_a_restart() {
     assert_eq!(again.expect(201), made);
 
     // A secret that is shown once is shown again to a repeat, and isn't in the database.
-    let ask = json!({"name": "ci"});
+    let ask = json!({"name": "ci", "project": "blue"});
     let secret = keyed(&admin, Method::POST, "/v1/api-keys", "k2", Some(&ask)).await.expect(201);
 
     let world = world.restart().await;
-    let admin = world.admin().await;
+    let admin = world.admin().await.within("blue");
     assert_eq!(keyed(&admin, Method::POST, "/v1/ssh-keys", "k1", Some(&body)).await.expect(201), made);
     assert_eq!(keyed(&admin, Method::POST, "/v1/api-keys", "k2", Some(&ask)).await.expect(201), secret);
     assert_eq!((count(&admin, "/v1/ssh-keys").await, count(&admin, "/v1/api-keys").await), (1, 1));
@@ -111,7 +111,7 @@ async fn an_image_of_the_storage_manager_is_made_once_too() {
     let answers: Vec<_> = futures::future::join_all(all).await.into_iter().map(|a| a.expect(201)).collect();
     assert!(answers.iter().all(|a| a["id"] == answers[0]["id"]));
     let world = world.restart().await;
-    let admin = world.admin().await;
+    let admin = world.admin().await.within("blue");
     let again = keyed(&admin, Method::POST, "/v1/images?project=blue", "i", Some(&body)).await.expect(201);
     assert_eq!(again["id"], answers[0]["id"]);
     assert_eq!(count(&admin, "/v1/images?project=blue").await, 1);

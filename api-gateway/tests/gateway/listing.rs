@@ -8,6 +8,7 @@ async fn pages_cover_the_list_once() {
     let world = World::start().await;
     let admin = world.admin().await;
     world.project(&admin, "blue").await;
+    let admin = admin.within("blue");
     for i in 0..25 {
         admin.post("/v1/ssh-keys", json!({"name": format!("k{i}"), "public_key": key("k")})).await.expect(201);
     }
@@ -65,7 +66,11 @@ async fn the_project_is_found_or_asked_for() {
     ann.get("/v1/ssh-keys").await.expect(200);
     world.project(&admin, "red").await;
     admin.put("/v1/projects/red/members/ann", json!({"role": "reader"})).await.expect(200);
+    // Another project moves nothing: the first one is home. Who has none is asked.
+    ann.get("/v1/ssh-keys").await.expect(200);
+    admin.delete("/v1/projects/blue/members/ann").await.expect(204);
     let refused = ann.get("/v1/ssh-keys").await.problem(400, "project_required");
+    admin.put("/v1/projects/blue/members/ann", json!({"role": "member"})).await.expect(200);
     assert_eq!(refused["errors"][0]["field"], "project");
     for named in [blue.as_str(), "blue"] {
         ann.get(&format!("/v1/ssh-keys?project={named}")).await.expect(200);

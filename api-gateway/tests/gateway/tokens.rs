@@ -16,7 +16,7 @@ fn now() -> i64 {
 }
 
 fn claims(user: &str, exp: i64) -> Value {
-    json!({"iss": "iaas", "aud": "iaas", "sub": user, "iat": now() - 3600, "exp": exp, "jti": "x"})
+    json!({"iss": "iaas", "aud": "iaas", "sub": user, "sv": 1, "iat": now() - 3600, "exp": exp, "jti": "x"})
 }
 
 fn signed(alg: Algorithm, kid: Option<&str>, claims: &Value, key: &EncodingKey) -> String {
@@ -73,6 +73,9 @@ async fn only_our_own_signature_counts() {
         ("claims swapped under a signature", swapped, "token_invalid"),
         ("cut", token[..token.len() - 4].to_owned(), "token_invalid"),
         ("nonsense", "a.b.c".to_owned(), "token_invalid"),
+        ("no session version", with(&|c| drop(c.as_object_mut().expect("object").remove("sv"))), "token_invalid"),
+        ("a session version of before", with(&|c| c["sv"] = json!(0)), "token_invalid"),
+        ("one that isn't yet", with(&|c| c["sv"] = json!(2)), "token_invalid"),
         ("an API key that isn't", format!("iaas_{}_{}", "0".repeat(12), "0".repeat(48)), "token_invalid"),
     ] {
         println!("{what}");
@@ -94,7 +97,8 @@ async fn keys_rotate_and_old_ones_verify_until_their_tokens_end() {
     elsewhere.rotate(&world.store).await.map_err(|e| e.into_problem()).expect("rotated");
     let user: domain::UserId =
         admin.get("/v1/whoami").await.expect(200)["user"]["id"].as_str().expect("id").parse().expect("an id");
-    let token = api_gateway::auth::token::issue(&elsewhere, user, 600).map_err(|e| e.into_problem()).expect("issued");
+    let token =
+        api_gateway::auth::token::issue(&elsewhere, user, 1, 600).map_err(|e| e.into_problem()).expect("issued");
     // Signed with a key that the running gateway has never observed; it looks the table up.
     Person { token, ..admin.clone() }.get("/v1/whoami").await.expect(200);
     admin.get("/v1/whoami").await.expect(200);

@@ -5,6 +5,7 @@ use crate::{
     config::{self, ConfigFile, DEFAULT_PROFILE, DEFAULT_URL, Profile, ProfileVault},
     error::CliError,
     output::{Format, Output, Row, print},
+    plain,
 };
 use client::{Client, Mutation, model::Plan};
 use serde::de::DeserializeOwned;
@@ -94,7 +95,7 @@ impl Context {
     /// Says on stderr what was done.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            eprintln!("{}", plain::lines(text));
         }
     }
 
@@ -115,6 +116,6 @@ impl Context {
                 left.instances, left.vcpus, left.memory_mib, left.disk_gib
             ));
         }
-        print(&text)
+        print(&plain::lines(&text))
     }
 }

@@ -113,7 +113,7 @@ impl CliError {
             }
         }
         // Words of a guest may be in it: nothing but text reaches the terminal.
-        text.replace(|c: char| c.is_control() && c != '\n', " ")
+        crate::plain::lines(&text)
     }
 
     fn hint(&self) -> Option<String> {

@@ -12,6 +12,7 @@ mod context;
 mod error;
 pub mod exit;
 pub mod output;
+pub mod plain;
 mod progress;
 mod prompt;
 pub mod size;

@@ -1,6 +1,6 @@
 //! Data on stdout: a table for people, JSON or YAML for programs.
 
-use crate::error::CliError;
+use crate::{error::CliError, plain};
 use clap::ValueEnum;
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
@@ -49,7 +49,7 @@ pub fn render_table(header: &[&str], rows: &[Vec<String>], color: bool) -> Strin
     table.set_header(header.iter().map(|text| Cell::new(text).add_attribute(Attribute::Bold)));
     for row in rows {
         table.add_row(row.iter().map(|text| {
-            let one_line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let one_line = plain::line(text);
             let cell = Cell::new(&one_line);
             state_color(&one_line).map_or_else(|| cell.clone(), |color| cell.clone().fg(color))
         }));
@@ -62,7 +62,7 @@ pub fn render_table(header: &[&str], rows: &[Vec<String>], color: bool) -> Strin
 pub fn render_fields(fields: &[(&str, String)]) -> String {
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     fields.iter().fold(String::new(), |text, (name, value)| {
-        let value = value.replace(|c: char| c.is_control() && c != '\n', " ");
+        let value = plain::lines(value);
         let value = value.replace('\n', &format!("\n{:width$}  ", ""));
         text + format!("{name:width$}  {value}").trim_end() + "\n"
     })
@@ -123,7 +123,7 @@ impl Output {
     pub fn stream_item<T: Serialize>(self, value: &T, line: &str) -> Result<(), CliError> {
         let failed = |e: String| CliError::Stdout(io::Error::other(e));
         match self.format {
-            Format::Table => print(&(line.replace(char::is_control, " ") + "\n")),
+            Format::Table => print(&(plain::line(line) + "\n")),
             Format::Json => print(&(serde_json::to_string(value).map_err(|e| failed(e.to_string()))? + "\n")),
             Format::Yaml => {
                 print(&format!("---\n{}", serde_yaml_ng::to_string(value).map_err(|e| failed(e.to_string()))?))

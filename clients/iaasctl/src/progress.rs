@@ -37,7 +37,7 @@ impl Progress {
     }
 
     pub fn say(&self, text: &str) {
-        let text = text.replace(char::is_control, " ");
+        let text = crate::plain::line(text);
         match &self.0 {
             Show::Nothing => {}
             Show::Lines(last) => {

@@ -15,12 +15,15 @@ use proto::{
     convert::parse,
     status::{from_status, to_status},
 };
+use service_kit::share::{Exhausted, Place};
 use session::AgentSide;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Status, Streaming};
 
+/// How long a host may take none of what is typed. Then nobody reads what comes back either: such a session is over.
+const INPUT_STUCK: Duration = Duration::from_secs(20);
 /// Messages on their way to a reader that is slower than the guest.
 const BUFFERED: usize = 64;
 
@@ -28,7 +31,7 @@ const BUFFERED: usize = 64;
 pub struct OpenConsole {
     agent: AgentSide,
     from_caller: Streaming<pb::ConsoleInput>,
-    slot: OwnedSemaphorePermit,
+    place: Place<ProjectId>,
     guard: DropGuard,
 }
 
@@ -47,14 +50,14 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
         .map_err(read_problem)?
         .ok_or_else(|| Problem::not_found("instance", instance_id))?;
     let (host_id, stream) = stream_of(manager, &instance)?;
-    let Some(slot) = manager.consoles.slot() else {
-        return Err(Problem::new(
-            ErrorKind::RateLimited,
-            "too_many_consoles",
-            format!("{} consoles are open, the most at once", manager.config.console_sessions_max),
-        )
-        .with_hint("close one, or ask your administrator to raise cluster.console_sessions_max"));
-    };
+    let place = manager.consoles.place(project_id).map_err(|exhausted| {
+        let detail = match exhausted {
+            Exhausted::Share => "the project has as many consoles open as one project may have now".to_owned(),
+            Exhausted::Total => format!("{} consoles are open, the most at once", manager.config.console_sessions_max),
+        };
+        Problem::new(ErrorKind::RateLimited, "too_many_consoles", detail)
+            .with_hint("close one, or ask your administrator to raise cluster.console_sessions_max")
+    })?;
     let session_id = uuid::Uuid::new_v4().to_string();
     let (agent, _expected) = manager.consoles.expect(&session_id);
     stream.open_session(agent::OpenSession { session_id, open: Some(open) });
@@ -74,7 +77,7 @@ pub async fn open(manager: &Manager, mut from_caller: Streaming<pb::ConsoleInput
         .with_hint("try again; if that doesn't help, look at the log of the host's compute-agent"));
     };
     let guard = agent.ended.clone().drop_guard();
-    Ok(OpenConsole { agent, from_caller, slot, guard })
+    Ok(OpenConsole { agent, from_caller, place, guard })
 }
 
 fn stream_of(manager: &Manager, instance: &Instance) -> Result<(HostId, Arc<HostStream>), Problem> {
@@ -99,11 +102,13 @@ impl OpenConsole {
         self,
         shutdown: CancellationToken,
     ) -> impl futures::Stream<Item = Result<pb::ConsoleOutput, Status>> + Send {
-        let Self { agent, mut from_caller, slot, guard } = self;
+        let Self { agent, mut from_caller, place, guard } = self;
         let AgentSide { mut from_agent, to_agent, ended } = agent;
         // The caller's input has a task of its own: a caller who sends nothing, or ends sending to follow a log, still reads.
         let input_ended = ended.clone();
         tokio::spawn(async move {
+            // The place goes with the session, not with the stream below: a caller who doesn't read keeps that from being polled.
+            let _place = place;
             loop {
                 let input = tokio::select! {
                     () = input_ended.cancelled() => return,
@@ -111,8 +116,10 @@ impl OpenConsole {
                 };
                 match input {
                     Ok(Some(pb::ConsoleInput { input: Some(Input::Data(data)) })) => {
-                        if to_agent.send(agent::ConsoleDown { data }).await.is_err() {
-                            return;
+                        match tokio::time::timeout(INPUT_STUCK, to_agent.send(agent::ConsoleDown { data })).await {
+                            Ok(Ok(())) => {}
+                            Ok(Err(_)) => return input_ended.cancelled().await,
+                            Err(_) => return input_ended.cancel(),
                         }
                     }
                     Ok(Some(_)) => {}
@@ -123,7 +130,7 @@ impl OpenConsole {
             }
         });
         async_stream::stream! {
-            let (_slot, _guard) = (slot, guard);
+            let _guard = guard;
             loop {
                 let up = tokio::select! {
                     () = ended.cancelled() => break,

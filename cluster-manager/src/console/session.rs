@@ -1,9 +1,11 @@
 //! Console sessions that wait for their agent's call, and how many are open.
 
+use domain::ProjectId;
 use parking_lot::Mutex;
 use proto::agent::v1 as agent;
-use std::{collections::HashMap, sync::Arc};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use service_kit::share::{Exhausted, Place, Pool, SharedPool};
+use std::collections::HashMap;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 
@@ -16,18 +18,18 @@ pub struct AgentSide {
 
 pub struct Sessions {
     waiting: Mutex<HashMap<String, oneshot::Sender<AgentSide>>>,
-    slots: Arc<Semaphore>,
+    places: SharedPool<ProjectId>,
 }
 
 impl Sessions {
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { waiting: Mutex::default(), slots: Arc::new(Semaphore::new(max)) }
+        Self { waiting: Mutex::default(), places: SharedPool::new(Pool::Consoles, max) }
     }
 
-    /// `None`: as many are open as may be.
-    pub fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.slots).try_acquire_owned().ok()
+    /// A place for one more session of the project.
+    pub fn place(&self, project_id: ProjectId) -> Result<Place<ProjectId>, Exhausted> {
+        self.places.take(project_id)
     }
 
     /// Waits for the agent that will present the session's id, until what it answers is dropped.

@@ -24,6 +24,13 @@ pub struct AuditEntry {
     /// `accepted`, `denied` or `failed`.
     pub outcome: String,
     pub detail: String,
+    /// How often it happened within its minute: repeated refusals are one entry, with the first one's request id.
+    #[serde(default = "once")]
+    pub count: i64,
+}
+
+fn once() -> i64 {
+    1
 }
 
 impl From<event::AuditEntry> for AuditEntry {
@@ -40,6 +47,7 @@ impl From<event::AuditEntry> for AuditEntry {
             request_id: entry.request_id,
             outcome: entry.outcome,
             detail: entry.detail,
+            count: entry.count,
         }
     }
 }

@@ -54,4 +54,6 @@ pub struct AuditEntry {
     /// `accepted`, `denied` or `failed`.
     pub outcome: String,
     pub detail: String,
+    /// How often it happened within its minute: what is repeated is one entry.
+    pub count: i64,
 }

@@ -35,11 +35,15 @@ pub struct Log {
     pub format: LogFormat,
     /// As in `info,cluster_manager=debug`. The environment's IAAS_LOG wins.
     pub filter: String,
+    /// Where the log goes instead of stderr, for machines without a journal. The environment's IAAS_LOG_FILE wins.
+    pub file: Option<PathBuf>,
+    /// How large the file may become, MiB. Then it becomes `<file>.1`, in place of the one before, and a new one begins.
+    pub file_mib: u64,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self { format: LogFormat::Auto, filter: "info".to_owned() }
+        Self { format: LogFormat::Auto, filter: "info".to_owned(), file: None, file_mib: 64 }
     }
 }
 
@@ -80,7 +84,7 @@ pub struct Links {
     pub resource_url: String,
     /// A directory with `<role>.pem`, `<role>.key` and `ca.pem` (made by `iaasd certs issue`). Empty: plain text, allowed on loopback alone.
     pub tls_dir: PathBuf,
-    /// Where a role without the API serves /metrics, /healthz and /readyz, as in `127.0.0.1:9481`. Empty: nowhere.
+    /// Where the process serves /metrics, /healthz and /readyz without a token, as in `127.0.0.1:9481`. Empty: nowhere.
     pub ops_listen: String,
 }
 
@@ -210,6 +214,9 @@ impl Config {
         }
         if !self.database.url.starts_with("sqlite://") && !self.database.url.starts_with("postgres://") {
             errors.push(ConfigError::new("store.url", "must begin with sqlite:// or postgres://"));
+        }
+        if !(1..=1 << 20).contains(&self.log.file_mib) {
+            errors.push(ConfigError::new("log.file_mib", "must be 1 to 1048576"));
         }
         if !(1..=64).contains(&self.database.readers) {
             errors.push(ConfigError::new("store.readers", "must be 1 to 64"));

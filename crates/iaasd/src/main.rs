@@ -157,7 +157,8 @@ fn report(result: anyhow::Result<()>) -> ExitCode {
 }
 
 fn serve(role: Role, config: Config, token: Option<JoinToken>) -> anyhow::Result<()> {
-    service_kit::telemetry::init(config.log.format, &config.log.filter);
+    let config::Log { format, filter, file, file_mib } = &config.log;
+    service_kit::telemetry::init_to(*format, filter, file.as_deref(), *file_mib);
     service_kit::install_crypto();
     let _lock = lock(&config, role)?;
     runtime()?.block_on(async {

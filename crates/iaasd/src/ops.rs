@@ -1,16 +1,22 @@
-//! /metrics, /healthz and /readyz for a role that doesn't serve the API.
+//! /metrics, /healthz and /readyz without a token, on an address of the operator. Connections are few and short: this listener is for
+//! machines that watch.
 
 use anyhow::Context;
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, service::service_fn};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use service_kit::metrics::MetricsHandle;
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc};
-use tokio::net::TcpListener;
+use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// Whether the role can do its work now; the text says why not.
 pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+
+/// Connections at a time. More are closed at once.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may be idle, and a request take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub async fn serve(
     addr: SocketAddr,
@@ -20,6 +26,7 @@ pub async fn serve(
 ) -> anyhow::Result<()> {
     let listener =
         TcpListener::bind(addr).await.with_context(|| format!("links.ops_listen: can't listen on {addr}"))?;
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let stream = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -31,6 +38,7 @@ pub async fn serve(
                 }
             },
         };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
         let (metrics, ready) = (metrics.clone(), Arc::clone(&ready));
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
@@ -50,7 +58,11 @@ pub async fn serve(
                     Ok::<_, Infallible>(response)
                 }
             });
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let mut connection = hyper::server::conn::http1::Builder::new();
+            connection.timer(TokioTimer::new()).header_read_timeout(TIMEOUT).keep_alive(false);
+            let served = connection.serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(TIMEOUT * 2, served).await;
+            drop(slot);
         });
     }
 }

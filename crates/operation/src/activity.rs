@@ -131,6 +131,7 @@ impl Activity {
             request_id: context.request_id.clone(),
             outcome: outcome.as_str().to_owned(),
             detail: self.detail.as_ref().unwrap_or(&self.message).clone(),
+            count: 1,
         }
     }
 }

@@ -34,6 +34,13 @@ op! {
     "DELETE FROM api_key WHERE (id, user_id) IN (SELECT r.id, r.user_id FROM {rows})"
 }
 
+op! {
+    /// Deletes all keys of a user.
+    ApiKeyUserRevoke { user_id: UserId }
+    on api_key, Change by (user_id):
+    "DELETE FROM api_key WHERE user_id IN (SELECT r.user_id FROM {rows})"
+}
+
 row! {
     pub struct ApiKeyRow of api_key {
         pub id: ApiKeyId,

@@ -4,6 +4,7 @@
 use crate::{
     ReadError, Store,
     engine::{
+        read::text_array,
         rows::Column,
         unit::{Class, Kind, OpKind},
     },
@@ -62,6 +63,15 @@ impl OpKind for EventInsert {
     }
 }
 
+/// The first events of each project, of which the first ones of all are taken: reading `project_id IN (…)` in the order of ids would make the
+/// database sort everything that the projects have behind the id.
+pub(crate) const AMONG_SQLITE: &str = "WHERE id IN (SELECT e.id FROM json_each($1) AS p CROSS JOIN event AS e
+    WHERE e.id IN (SELECT i.id FROM event AS i WHERE i.project_id = p.value AND i.id > $2 ORDER BY i.id LIMIT $3)
+    ORDER BY e.id LIMIT $3) ORDER BY id";
+const AMONG_POSTGRES: &str = "WHERE id = ANY (ARRAY(SELECT x.id FROM jsonb_array_elements_text($1::jsonb) AS p (project_id)
+    CROSS JOIN LATERAL (SELECT i.id FROM event AS i WHERE i.project_id = p.project_id AND i.id > $2 ORDER BY i.id LIMIT $3) AS x
+    ORDER BY x.id LIMIT $3)) ORDER BY id";
+
 op! {
     /// Forgets those that happened before `before`, at most 2,000: see [`crate::Retention`].
     EventExpire { before: Timestamp }
@@ -89,6 +99,17 @@ impl Store {
             }
             None => self.pool().list("WHERE id > $1 ORDER BY id LIMIT $2", [id.into(), limit.into()]).await,
         }
+    }
+
+    /// Those of some projects with greater ids than `id`, the oldest first. Each project's index is read from `id` on, never more than `limit` of it.
+    pub async fn event_after_among(
+        &self,
+        id: i64,
+        projects: &[ProjectId],
+        limit: u32,
+    ) -> Result<Vec<Event>, ReadError> {
+        let sql = self.pool().pick(AMONG_SQLITE, AMONG_POSTGRES);
+        self.pool().list(sql, [text_array(projects), id.into(), limit.into()]).await
     }
 
     /// (oldest, newest) id. Without events the oldest is the one that comes next: `newest + 1`. A reader whose last id is smaller than

@@ -2,7 +2,7 @@
 //! service inserts the operation's id with its outcome in the transaction of the change. So after any crash a repeat finds either the
 //! outcome or nothing done. An outcome is base64 of the message that answers the call (crates/operation).
 
-use crate::{Op, ReadError, Store};
+use crate::{Op, ReadError, Store, engine::read::Count};
 use domain::{OperationId, Timestamp};
 
 op! {
@@ -13,8 +13,8 @@ op! {
         /// Of method, path and body, lower-case hex.
         body_hash: String,
         operation_id: OperationId,
-        /// Ids that the operation's new objects get.
-        new_ids: Vec<String>,
+        /// Existing objects that the request named. Ids of new ones follow from the operation's.
+        object_ids: Vec<String>,
         created_at: Timestamp,
     }
     on idempotency, Insert by (principal, idem_key): insert
@@ -58,7 +58,7 @@ row! {
         pub idem_key: String,
         pub body_hash: String,
         pub operation_id: OperationId,
-        pub new_ids: Vec<String>,
+        pub object_ids: Vec<String>,
         pub created_at: Timestamp,
     }
 }
@@ -92,6 +92,13 @@ impl OperationTable {
 impl Store {
     pub async fn idempotency_find(&self, principal: &str, key: &str) -> Result<Option<IdempotencyRow>, ReadError> {
         self.pool().find("WHERE principal = $1 AND idem_key = $2", [principal.into(), key.into()]).await
+    }
+
+    /// How many keys of the principal are kept; not counted beyond `most`.
+    pub async fn idempotency_count(&self, principal: &str, most: u32) -> Result<u64, ReadError> {
+        let sql = "SELECT count(*) AS n FROM (SELECT 1 FROM idempotency WHERE principal = $1 LIMIT $2) AS x";
+        let count: Count = self.pool().fetch_one(sql, [principal.into(), most.into()]).await?;
+        Ok(count.n.unsigned_abs())
     }
 
     /// The outcome, if the operation was committed.

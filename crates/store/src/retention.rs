@@ -3,9 +3,9 @@
 //! commit of its own between those of others.
 
 use crate::{
-    CommitError, ComputeOperationExpire, EventExpire, HostTokenExpire, IdempotencyExpire, IdentityOperationExpire, Op,
-    PlacementRecordExpire, ReadError, RefreshExpire, ResourceOperationExpire, StorageOperationExpire, Store, Unit,
-    engine::read::Count,
+    AuditExpire, CommitError, ComputeOperationExpire, EventExpire, HostTokenExpire, IdempotencyExpire,
+    IdentityOperationExpire, Op, PlacementRecordExpire, ReadError, RefreshExpire, ResourceOperationExpire,
+    StorageOperationExpire, Store, Unit, engine::read::Count,
 };
 use domain::Timestamp;
 use sqlx::AssertSqlSafe;
@@ -22,10 +22,11 @@ pub enum Retention {
     RefreshTokens,
     HostTokens,
     PlacementRecords,
+    Audit,
 }
 
 impl Retention {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Events,
         Self::Idempotency,
         Self::IdentityOperations,
@@ -35,6 +36,7 @@ impl Retention {
         Self::RefreshTokens,
         Self::HostTokens,
         Self::PlacementRecords,
+        Self::Audit,
     ];
 
     fn slice(self, before: Timestamp) -> Op {
@@ -48,6 +50,7 @@ impl Retention {
             Self::RefreshTokens => RefreshExpire { before }.into(),
             Self::HostTokens => HostTokenExpire { before }.into(),
             Self::PlacementRecords => PlacementRecordExpire { before }.into(),
+            Self::Audit => AuditExpire { before }.into(),
         }
     }
 
@@ -63,6 +66,7 @@ impl Retention {
             Self::RefreshTokens => ("refresh_token", "expires_at"),
             Self::HostTokens => ("host_token", "expires_at"),
             Self::PlacementRecords => ("placement_record", "kept_at"),
+            Self::Audit => ("audit", "at"),
         }
     }
 }

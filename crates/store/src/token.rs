@@ -38,6 +38,15 @@ op! {
 }
 
 op! {
+    /// Keeps 200 tokens of a user: the newest of the unused ones, then the newest of the used ones.
+    RefreshUserTrim { user_id: UserId }
+    on refresh_token, Change by (user_id):
+    "DELETE FROM refresh_token WHERE secret_hash IN (SELECT s.secret_hash FROM (
+        SELECT t.secret_hash, row_number() OVER (PARTITION BY t.user_id ORDER BY (t.used_at IS NULL) DESC, t.created_at DESC) AS place
+        FROM refresh_token AS t WHERE t.user_id IN (SELECT r.user_id FROM {rows})) AS s WHERE s.place > 200)"
+}
+
+op! {
     /// Forgets those that expired before `before`, at most 2,000: see [`crate::Retention`].
     RefreshExpire { before: Timestamp }
     on refresh_token, Change by (before): expire secret_hash by expires_at

@@ -1,7 +1,7 @@
 //! User accounts. Written by the api-gateway. Deleting one takes its bindings, keys and refresh tokens along.
 
 use crate::{Page, ReadError, Store, engine::read::Count};
-use domain::{Name, Timestamp, UserId};
+use domain::{Name, ProjectId, Timestamp, UserId};
 
 op! {
     /// The row starts at generation 1.
@@ -18,19 +18,40 @@ op! {
 }
 
 op! {
-    /// A field that is `None` stays as it is.
+    /// A field that is `None` stays as it is. A new password, and disabling, end the sessions of before.
     UserUpdate {
         id: UserId,
         expected_generation: i64,
         password_hash: Option<String>,
         system_admin: Option<bool>,
         enabled: Option<bool>,
+        home_project_id: Option<ProjectId>,
     }
     on user_account, Change by (id), guard UserGeneration:
     "UPDATE user_account SET password_hash = COALESCE(r.password_hash, user_account.password_hash),
         system_admin = COALESCE(r.system_admin, user_account.system_admin),
-        enabled = COALESCE(r.enabled, user_account.enabled), generation = r.expected_generation + 1
+        enabled = COALESCE(r.enabled, user_account.enabled),
+        home_project_id = COALESCE(r.home_project_id, user_account.home_project_id),
+        session_version = user_account.session_version
+            + CASE WHEN r.password_hash IS NOT NULL OR NOT COALESCE(r.enabled, TRUE) THEN 1 ELSE 0 END,
+        generation = r.expected_generation + 1
      FROM {rows} WHERE user_account.id = r.id AND user_account.generation = r.expected_generation"
+}
+
+op! {
+    /// Gives a home to a user who has none yet.
+    UserHomeDefault { user_id: UserId, project_id: ProjectId }
+    on user_account, Change by (user_id):
+    "UPDATE user_account SET home_project_id = r.project_id FROM {rows}
+     WHERE user_account.id = r.user_id AND user_account.home_project_id IS NULL"
+}
+
+op! {
+    /// Takes the home away, if it is this project.
+    UserHomeClear { user_id: UserId, project_id: ProjectId }
+    on user_account, Change by (user_id):
+    "UPDATE user_account SET home_project_id = NULL FROM {rows}
+     WHERE user_account.id = r.user_id AND user_account.home_project_id = r.project_id"
 }
 
 op! {
@@ -47,6 +68,8 @@ row! {
         pub system_admin: bool,
         pub enabled: bool,
         pub generation: i64,
+        pub session_version: i64,
+        pub home_project_id: Option<ProjectId>,
         pub created_at: Timestamp,
     }
 }

@@ -7,7 +7,7 @@ mod object;
 mod upload;
 
 use crate::{Config, object::ObjectDir, reservation::ImageReservations};
-use domain::{ImageId, Problem, host::AgentRole, image::ImagePartKind};
+use domain::{ImageId, Problem, ProjectId, host::AgentRole, image::ImagePartKind};
 use operation::{InFlight, Operations};
 use proto::{
     status::to_status,
@@ -16,6 +16,7 @@ use proto::{
 use service_kit::{
     context::CallContext,
     peer::{require_agent, require_role},
+    share::{Pool, SharedPool},
 };
 use std::{pin::Pin, sync::Arc};
 use store::{OperationTable, Store};
@@ -34,9 +35,11 @@ pub(crate) struct StorageService {
     config: Config,
     /// Wakes the reconcilers.
     wake: Arc<Notify>,
-    uploads: Arc<Semaphore>,
+    uploads: SharedPool<ProjectId>,
     /// Checks of images by `qemu-img`.
     checks: Semaphore,
+    /// A project has one check at a time, so that it holds up the others by no more than that.
+    checking: InFlight<ProjectId>,
     reservations: ImageReservations,
     /// One part is published at a time: what is published is then named, or was named before.
     publishing: InFlight<(ImageId, ImagePartKind)>,
@@ -50,11 +53,11 @@ impl StorageService {
         reservations: ImageReservations,
         wake: Arc<Notify>,
     ) -> Self {
-        let uploads = Arc::new(Semaphore::new(config.uploads_max));
+        let uploads = SharedPool::new(Pool::Uploads, config.uploads_max);
         let operations = Operations::new(store.clone(), OperationTable::Storage);
         let checks = Semaphore::new(config.checks_max);
-        let publishing = InFlight::default();
-        Self { store, operations, objects, config, wake, uploads, checks, reservations, publishing }
+        let (checking, publishing) = (InFlight::default(), InFlight::default());
+        Self { store, operations, objects, config, wake, uploads, checks, checking, reservations, publishing }
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::{StorageService, failure::object_problem};
 use crate::{
+    Config,
     object::{self, Staged, inspect, qemu_img},
     plan::{self, PartPlan},
     reservation::ImageReservation,
@@ -19,7 +20,7 @@ use proto::{
     convert::{image_to_pb, parse},
     storage::v1::{self as pb, upload_image_request::Message},
 };
-use service_kit::{context::CallContext, error_chain};
+use service_kit::{context::CallContext, error_chain, share::Exhausted};
 use std::time::{Duration, Instant};
 use store::{CommitError, Guard, ImageChange, OperationTable, Unit};
 use tonic::{Status, Streaming};
@@ -78,24 +79,86 @@ fn cut(status: &Status) -> Problem {
         .with_hint("send it again")
 }
 
+/// The next message; `None` at the end of the stream.
+async fn next(pace: &mut Pace, stream: &mut Streaming<pb::UploadImageRequest>) -> Result<Option<Message>, Problem> {
+    let waiting_since = Instant::now();
+    let answer = tokio::time::timeout(pace.left(), stream.message()).await;
+    let message = match answer {
+        Ok(Ok(None)) => return Ok(None),
+        Ok(Ok(Some(request))) => request.message.ok_or_else(|| Problem::invalid("message", "an empty message"))?,
+        Ok(Err(status)) => return Err(cut(&status)),
+        Err(_) => return Err(pace.refusal()),
+    };
+    if let Message::Chunk(chunk) = &message {
+        pace.came(waiting_since.elapsed(), chunk.len() as u64);
+    }
+    Ok(Some(message))
+}
+
+/// How fast a sender must be. Only the time counts in which it is waited for: our own disk may be the slow one. Without a least rate a byte a
+/// minute would hold a place for ever.
+struct Pace {
+    /// Within this time of waiting ...
+    window: Duration,
+    /// ... so many bytes must come.
+    least_bytes: u64,
+    waited: Duration,
+    came: u64,
+}
+
+impl Pace {
+    fn new(config: &Config) -> Self {
+        let secs = config.upload_stall_secs;
+        Self {
+            window: Duration::from_secs(secs),
+            least_bytes: (config.upload_least_kib_per_sec * 1024).saturating_mul(secs).max(1),
+            waited: Duration::ZERO,
+            came: 0,
+        }
+    }
+
+    /// How long may still be waited.
+    fn left(&self) -> Duration {
+        self.window.saturating_sub(self.waited)
+    }
+
+    fn came(&mut self, waited: Duration, bytes: u64) {
+        self.waited += waited;
+        self.came += bytes;
+        if self.came >= self.least_bytes {
+            (self.waited, self.came) = (Duration::ZERO, 0);
+        }
+    }
+
+    fn refusal(&self) -> Problem {
+        let (secs, least) = (self.window.as_secs(), self.least_bytes / 1024);
+        let detail = format!(
+            "only {} bytes came in {secs} s, and at least {least} KiB must; nothing of the upload was kept",
+            self.came
+        );
+        Problem::new(ErrorKind::DeadlineExceeded, "upload_stalled", detail).with_hint(
+            "send it again over a faster connection; an administrator can lower storage.upload_least_kib_per_sec",
+        )
+    }
+}
+
 impl StorageService {
     pub(super) async fn image_upload(
         &self,
         context: CallContext,
         mut stream: Streaming<pb::UploadImageRequest>,
     ) -> Result<pb::UploadImageResponse, Problem> {
-        let Ok(_permit) = self.uploads.try_acquire() else {
-            return Err(Problem::unavailable(format!("{} uploads are in progress", self.config.uploads_max)));
-        };
         let started = Instant::now();
-        let first = self.next(&mut stream).await?;
+        let mut pace = Pace::new(&self.config);
+        let first = next(&mut pace, &mut stream).await?;
         let Some(Message::Open(open)) = first else {
             return Err(Problem::invalid("open", "the first message must open the upload"));
         };
         let opened = Opened::parse(&open)?;
+        let _place = self.uploads.take(opened.project_id).map_err(|exhausted| self.too_many(exhausted))?;
         let image = self.admit(&opened).await?;
         let mut reservation = self.reservations.begin(&image).await;
-        let answer = self.take(&context, &opened, &image, &mut reservation, &mut stream).await;
+        let answer = self.take(&context, &opened, &image, &mut reservation, (&mut pace, &mut stream)).await;
         reservation.release().await;
         metrics::histogram!("iaas_storage_upload_seconds").record(started.elapsed().as_secs_f64());
         answer
@@ -108,7 +171,7 @@ impl StorageService {
         opened: &Opened,
         image: &Image,
         reservation: &mut ImageReservation,
-        stream: &mut Streaming<pb::UploadImageRequest>,
+        stream: (&mut Pace, &mut Streaming<pb::UploadImageRequest>),
     ) -> Result<pb::UploadImageResponse, Problem> {
         let staged = self.receive(opened, image, reservation, stream).await?;
         metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
@@ -117,22 +180,15 @@ impl StorageService {
         self.operations.execute_once(context, added).await
     }
 
-    /// The next message; `None` at the end of the stream.
-    async fn next(&self, stream: &mut Streaming<pb::UploadImageRequest>) -> Result<Option<Message>, Problem> {
-        let stall = Duration::from_secs(self.config.upload_stall_secs);
-        match tokio::time::timeout(stall, stream.message()).await {
-            Ok(Ok(None)) => Ok(None),
-            Ok(Ok(Some(request))) => {
-                request.message.map(Some).ok_or_else(|| Problem::invalid("message", "an empty message"))
+    fn too_many(&self, exhausted: Exhausted) -> Problem {
+        let most = self.config.uploads_max;
+        let detail = match exhausted {
+            Exhausted::Share => {
+                format!("of {most} uploads at once the project has as many as one project may have now")
             }
-            Ok(Err(status)) => Err(cut(&status)),
-            Err(_) => Err(Problem::new(
-                ErrorKind::DeadlineExceeded,
-                "upload_stalled",
-                format!("nothing came for {} s; nothing of the upload was kept", stall.as_secs()),
-            )
-            .with_hint("send it again")),
-        }
+            Exhausted::Total => format!("{most} uploads are in progress"),
+        };
+        Problem::unavailable(detail).with_hint("try again when an upload of yours has ended")
     }
 
     /// Refuses at once what can't succeed, before any byte is taken.
@@ -170,7 +226,7 @@ impl StorageService {
         opened: &Opened,
         image: &Image,
         reservation: &mut ImageReservation,
-        stream: &mut Streaming<pb::UploadImageRequest>,
+        (pace, stream): (&mut Pace, &mut Streaming<pb::UploadImageRequest>),
     ) -> Result<Staged, Problem> {
         let most = opened.bytes_max(self.config.part_gib_max);
         let standing = standing_part(image, opened);
@@ -181,7 +237,7 @@ impl StorageService {
         let (mut taken, mut looked_at) = (0u64, 0u64);
         let extend_every = Duration::from_secs(self.config.image_deadline_secs / 8);
         let mut extended_at = Instant::now();
-        while let Some(message) = self.next(stream).await? {
+        while let Some(message) = next(pace, stream).await? {
             let Message::Chunk(chunk) = message else {
                 return Err(Problem::invalid("message", "an upload is opened once"));
             };
@@ -231,6 +287,7 @@ impl StorageService {
             inspect::inspect(opened.part, format, &head, staged.size_bytes).map_err(|refused| refused.problem())?;
         drop(head);
         let Some(header) = sound.qcow2 else { return Ok(sound.min_disk_gib()) };
+        let _own = self.checking.enter(opened.project_id).await;
         let Ok(_turn) = self.checks.acquire().await else {
             return Err(Problem::unavailable("the service is stopping"));
         };
@@ -347,4 +404,29 @@ fn addition(
         .with_data(data)
         .record(&mut unit, context, now);
     unit
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sender_must_keep_the_least_rate_and_our_own_slowness_is_not_its() {
+        let config = Config { upload_stall_secs: 60, upload_least_kib_per_sec: 1, ..Config::default() };
+        let secs = Duration::from_secs;
+        let mut trickle = Pace::new(&config);
+        for _ in 0..59 {
+            trickle.came(secs(1), 1);
+        }
+        assert_eq!(trickle.left(), secs(1), "a byte a second isn't enough");
+        assert_eq!(trickle.refusal().code, "upload_stalled");
+        let mut steady = Pace::new(&config);
+        for _ in 0..1000 {
+            steady.came(secs(1), 1024);
+            assert!(!steady.left().is_zero());
+        }
+        let mut fast = Pace::new(&config);
+        fast.came(secs(59), 60 * 1024);
+        assert_eq!(fast.left(), secs(60), "the next window begins");
+    }
 }

@@ -51,9 +51,9 @@ pub trait NetworkKind: Resource {
     /// Reads what views show beside these objects.
     fn related(app: &App, objects: &[Self]) -> impl Future<Output = Result<Related, ReadError>> + Send;
 
-    /// The ids that a create mints: the object's own comes first.
-    fn new_ids(_: &Self::Create) -> Vec<Uuid> {
-        vec![Uuid::now_v7()]
+    /// How many ids a create needs: the object's own comes first.
+    fn new_ids(_: &Self::Create) -> usize {
+        1
     }
 
     fn create(
@@ -119,8 +119,8 @@ pub async fn create<N: NetworkKind>(
     request: N::Create,
     intent: &Intent,
 ) -> Result<Done<N>, ApiError> {
-    let ids = N::new_ids(&request);
-    let call = Call::open(app, caller, owner.into(), intent, async { Ok(ids) }).await?;
+    let new = N::new_ids(&request);
+    let call = Call::open(app, caller, owner.into(), intent, new, async { Ok(vec![]) }).await?;
     call.apply(N::create(app, owner, call.ids(), request)).await
 }
 
@@ -132,7 +132,7 @@ pub async fn change<N: NetworkKind>(
     request: N::Change,
     intent: &Intent,
 ) -> Result<Done<N>, ApiError> {
-    let call = Call::open(app, caller, owner.into(), intent, found::<N>(app, owner, key)).await?;
+    let call = Call::open(app, caller, owner.into(), intent, 0, found::<N>(app, owner, key)).await?;
     let id = call.id()?;
     call.apply(N::change(app, owner, id, request)).await
 }
@@ -144,7 +144,7 @@ pub async fn delete<N: NetworkKind>(
     key: &str,
     intent: &Intent,
 ) -> Result<Done<()>, ApiError> {
-    let call = Call::open(app, caller, owner.into(), intent, found::<N>(app, owner, key)).await?;
+    let call = Call::open(app, caller, owner.into(), intent, 0, found::<N>(app, owner, key)).await?;
     let id = call.id()?;
     call.apply_deletion(async { Ok(Change::delete::<N>(id.into())) }).await
 }

@@ -50,15 +50,16 @@ pub struct Call<'a> {
 }
 
 impl<'a> Call<'a> {
-    /// `ids`: new ids for a create, the found object's for a change; see [`IdempotencyRecord::open`].
+    /// `new`: how many ids new objects need; `existing`: the found object's id; see [`IdempotencyRecord::open`].
     pub async fn open(
         app: &'a App,
         caller: &Caller,
         project_id: Option<ProjectId>,
         intent: &'a Intent,
-        ids: impl Future<Output = Result<Vec<Uuid>, ApiError>> + Send,
+        new: usize,
+        existing: impl Future<Output = Result<Vec<Uuid>, ApiError>> + Send,
     ) -> Result<Self, ApiError> {
-        let record = IdempotencyRecord::open(app, caller, intent, ids).await?;
+        let record = IdempotencyRecord::open(app, caller, intent, new, existing).await?;
         Ok(Self { app, intent, project_id, record })
     }
 

@@ -41,8 +41,8 @@ impl NetworkKind for SecurityGroup {
     }
 
     /// The group's id, and one for each of its rules.
-    fn new_ids(request: &SecurityGroupCreate) -> Vec<Uuid> {
-        (0..=request.rules.len()).map(|_| Uuid::now_v7()).collect()
+    fn new_ids(request: &SecurityGroupCreate) -> usize {
+        1 + request.rules.len()
     }
 
     async fn create(
@@ -96,9 +96,9 @@ pub async fn add_rule(
 ) -> Result<Done<SecurityGroupRule>, ApiError> {
     let ids = async {
         let group = find::security_group(app, project_id, key).await?;
-        Ok(vec![group.id.0, SecurityRuleId::new().0])
+        Ok(vec![group.id.0])
     };
-    let call = Call::open(app, caller, Some(project_id), intent, ids).await?;
+    let call = Call::open(app, caller, Some(project_id), intent, 1, ids).await?;
     let (security_group_id, id) = group_and_rule(&call)?;
     let change = async {
         let group = rule_group(app, project_id, "/remote_group", rule.group()).await?;
@@ -125,7 +125,7 @@ pub async fn remove_rule(
         let missing = || Problem::not_found("security rule", shown(rule)).with_hint("the group shows its rules");
         Ok(vec![group.id.0, found.ok_or_else(missing)?.id.0])
     };
-    let call = Call::open(app, caller, Some(project_id), intent, ids).await?;
+    let call = Call::open(app, caller, Some(project_id), intent, 0, ids).await?;
     let (_, id) = group_and_rule(&call)?;
     call.apply_deletion(async { Ok(Change::delete::<SecurityGroupRule>(id)) }).await
 }

@@ -31,6 +31,7 @@ use axum::{
 use domain::{Problem, Violations};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Deserialize;
+use tokio_stream::wrappers::ReceiverStream;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The offset of the first byte of a log's answer.
@@ -48,7 +49,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct LogParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
     #[allow(dead_code)]
     project: Option<String>,
     /// How many of the last bytes; 65536 unless this or `offset` is given.
@@ -96,7 +97,7 @@ async fn log(
     if params.follow {
         let log = console_log::follow(&app, &grant, from).await?;
         (offset, truncated) = (log.offset(), log.truncated());
-        response = Response::new(Body::from_stream(log.bytes(app.shutdown().clone())));
+        response = Response::new(Body::from_stream(ReceiverStream::new(log.bytes(app.clone(), grant))));
         // Proxies that buffer would hold lines back.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     } else {

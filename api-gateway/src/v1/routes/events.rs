@@ -15,7 +15,7 @@ use axum::{
     response::Response,
 };
 use domain::{
-    ErrorKind, Problem,
+    Problem,
     policy::{Action, Resource},
 };
 use http::{HeaderValue, header, request::Parts};
@@ -82,14 +82,9 @@ async fn stream(
     } else {
         EventScope::Visible
     };
-    let slot = app.events().slot().ok_or_else(|| {
-        let mut problem = Problem::new(ErrorKind::RateLimited, "too_many_streams", "too many event streams are open")
-            .with_hint("close some of them, or ask an administrator to raise api.max_event_streams");
-        problem.retry_after_secs = Some(10);
-        problem
-    })?;
+    let place = app.events().place(caller.identity.user_id)?;
     let subscription = Subscription { identity: caller.identity.clone(), scope, after: last.or(params.after) };
-    let chunks = event_stream::open(&app, subscription, slot).await?;
+    let chunks = event_stream::open(&app, subscription, place).await?;
     let mut response = Response::new(Body::from_stream(ReceiverStream::new(chunks)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -50,7 +50,7 @@ pub fn routes() -> OpenApiRouter<App> {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct WaitedMutationParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
     #[allow(dead_code)]
     project: Option<String>,
     /// Only checks the request and shows the plan; nothing is changed.
@@ -65,15 +65,20 @@ pub struct WaitedMutationParams {
     timeout: Option<String>,
 }
 
-fn wait_of(target: Option<WaitTarget>, timeout: Option<&str>) -> Result<Option<Wait>, Problem> {
-    // A violations time is an error also without a wait.
+fn wait_of(
+    app: &App,
+    caller: &Caller,
+    target: Option<WaitTarget>,
+    timeout: Option<&str>,
+) -> Result<Option<Wait>, Problem> {
+    // A bad time is an error also without a wait.
     let timeout = wait::parse_timeout(timeout)?;
-    Ok(target.map(|target| Wait { target, timeout }))
+    target.map(|target| Wait::admit(app, caller, target, timeout)).transpose()
 }
 
 impl WaitedMutationParams {
-    pub fn wait(&self) -> Result<Option<Wait>, Problem> {
-        wait_of(self.wait, self.timeout.as_deref())
+    pub fn wait(&self, app: &App, caller: &Caller) -> Result<Option<Wait>, Problem> {
+        wait_of(app, caller, self.wait, self.timeout.as_deref())
     }
 }
 
@@ -90,9 +95,9 @@ pub async fn changed(
         Done::Plan(plan) => return answer::planned(plan),
         Done::Change(instance) => instance,
     };
-    if let Some(Wait { target, timeout }) = wait {
+    if let Some(wait) = &wait {
         let after = After { answer: &instance, restarts };
-        match instance_wait::until(app, instance.id, target, Some(after), timeout).await? {
+        match instance_wait::until(app, instance.id, wait.target, Some(after), wait.timeout).await? {
             Waited::Instance(now) => instance = *now,
             Waited::Gone => return Ok(reply::no_content()),
         }
@@ -185,8 +190,8 @@ async fn create(
     Query(params): Query<WaitedMutationParams>,
     Change { body, intent }: Change<InstanceCreate>,
 ) -> ApiResult {
-    let wait = params.wait()?;
-    if wait.is_some_and(|w| w.target == WaitTarget::Deleted) {
+    let wait = params.wait(&app, &scope.caller)?;
+    if wait.as_ref().is_some_and(|w| w.target == WaitTarget::Deleted) {
         return Err(Problem::invalid("wait", "`deleted` can't be waited for when an instance is created").into());
     }
     let many = body.count.is_some();
@@ -213,7 +218,7 @@ async fn create(
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 struct InstanceShowParams {
-    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your only one.
+    /// Id or name of the project; else the header `X-Iaas-Project`, the API key's, or your home project.
     #[allow(dead_code)]
     project: Option<String>,
     /// Answer when the instance is in this state, or in error; 504 after `timeout`.
@@ -233,10 +238,10 @@ async fn show(
     Path(key): Path<String>,
     Query(params): Query<InstanceShowParams>,
 ) -> ApiResult {
-    let wait = wait_of(params.wait, params.timeout.as_deref())?;
+    let wait = wait_of(&app, &scope.caller, params.wait, params.timeout.as_deref())?;
     let mut instance = instance::find(&app, scope.id(), &key).await?;
-    if let Some(Wait { target, timeout }) = wait {
-        match instance_wait::until(&app, instance.id, target, None, timeout).await? {
+    if let Some(wait) = &wait {
+        match instance_wait::until(&app, instance.id, wait.target, None, wait.timeout).await? {
             Waited::Instance(now) => instance = *now,
             Waited::Gone => return Ok(reply::no_content()),
         }
@@ -275,8 +280,8 @@ async fn delete(
     Query(params): Query<WaitedMutationParams>,
     intent: Intent,
 ) -> ApiResult {
-    let wait = params.wait()?;
-    if wait.is_some_and(|w| w.target != WaitTarget::Deleted) {
+    let wait = params.wait(&app, &scope.caller)?;
+    if wait.as_ref().is_some_and(|w| w.target != WaitTarget::Deleted) {
         return Err(Problem::invalid("wait", "only `deleted` can be waited for when an instance is deleted").into());
     }
     match instance::delete(&app, &scope.caller, scope.id(), &key, &intent).await? {

@@ -104,9 +104,9 @@ async fn perform(
     intent: &Intent,
     request: impl FnOnce() -> Result<ChangeRequest, Problem>,
 ) -> ApiResult {
-    let wait = params.wait()?;
+    let wait = params.wait(app, &scope.caller)?;
     let request = request()?;
-    if wait.is_some_and(|w| w.target == WaitTarget::Deleted) {
+    if wait.as_ref().is_some_and(|w| w.target == WaitTarget::Deleted) {
         return Err(Problem::invalid("wait", "this action doesn't delete the instance").into());
     }
     // The guest starts anew: what it said before doesn't count for the wait.

@@ -61,7 +61,6 @@ pub const PUBLIC: &[&str] = &[
     "/.well-known/jwks.json",
     "/healthz",
     "/readyz",
-    "/metrics",
     "/openapi.json",
 ];
 

@@ -59,7 +59,7 @@ async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _
     reply::object(StatusCode::OK, user.generation, &UserView::from(user))
 }
 
-/// Sets a new password, enables or disables the user, or changes whether they are a system admin. A new password or disabling ends the user's logins.
+/// Sets a new password, enables or disables the user, or changes whether they are a system admin. A new password or disabling ends the user's sessions; a new password revokes their API keys too, unless `keep_api_keys` is set.
 #[utoipa::path(patch, path = "/v1/users/{user}", tag = "users",
     params(("user" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
     request_body = UserChange, responses((status = 200, body = UserView)))]
@@ -70,8 +70,8 @@ async fn change(
     _: Query<MutationParams>,
     Change { body, intent }: Change<UserChange>,
 ) -> ApiResult {
-    let UserChange { password, enabled, system_admin } = body;
-    let change = user::UserChange { password, enabled, system_admin };
+    let UserChange { password, enabled, system_admin, keep_api_keys } = body;
+    let change = user::UserChange { password, enabled, system_admin, keep_api_keys };
     let done = user::change(&app, &caller, &key, change, &intent).await?;
     answer::object(StatusCode::OK, done, |user| user.generation, UserView::from)
 }

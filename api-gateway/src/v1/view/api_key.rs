@@ -68,4 +68,7 @@ pub struct ApiKeyCreate {
     #[serde(default)]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
+    /// Your password. It is required for a key that is limited neither to a project nor to a role below admin.
+    #[serde(default)]
+    pub password: Option<String>,
 }

@@ -19,10 +19,10 @@ pub struct Readiness {
 
 #[derive(Serialize, ToSchema)]
 pub struct Check {
-    /// `database`, `cluster-manager`, `storage-manager`.
+    /// `database`, `cluster-manager`, `storage-manager`, `resource-manager`.
     pub name: &'static str,
     pub ok: bool,
-    /// Why not; empty when it is.
+    /// Empty: reasons are in the problem of a refusal, for system admins.
     pub detail: String,
 }
 

@@ -37,6 +37,9 @@ pub struct Whoami {
     pub user: WhoamiUser,
     /// The projects you are in that this token gives access to.
     pub projects: Vec<WhoamiProject>,
+    /// The project that your requests mean when they name none.
+    #[schema(value_type = Option<String>, format = "uuid")]
+    pub home_project_id: Option<ProjectId>,
     /// Set when the token is an API key.
     pub api_key: Option<WhoamiKey>,
 }
@@ -77,4 +80,14 @@ pub struct PasswordChange {
     pub current: String,
     /// 8 to 256 characters.
     pub new: String,
+    /// Your API keys stay. Otherwise they are revoked: whoever knew the old password may have made some.
+    #[serde(default)]
+    pub keep_api_keys: bool,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HomeProject {
+    /// Id or name of one of your projects.
+    pub project: String,
 }

@@ -52,4 +52,7 @@ pub struct UserChange {
     pub enabled: Option<bool>,
     #[serde(default)]
     pub system_admin: Option<bool>,
+    /// With a new password: the user's API keys stay. Otherwise they are revoked.
+    #[serde(default)]
+    pub keep_api_keys: bool,
 }

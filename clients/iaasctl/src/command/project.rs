@@ -54,6 +54,10 @@ pub enum ProjectCommand {
         #[arg(required = true)]
         projects: Vec<String>,
     },
+    /// Choose your home project: the one that requests mean which name none
+    Home { project: String },
+    /// Leave a project: you are no longer a member
+    Leave { project: String },
     /// Manage the members of a project and their roles
     #[command(subcommand)]
     Member(MemberCommand),
@@ -90,6 +94,8 @@ pub(super) async fn run(context: Context, command: ProjectCommand) -> Result<(),
         ProjectCommand::Delete { projects } => {
             delete_each(&context, "project", &projects, |name| client.project_delete(name)).await
         }
+        ProjectCommand::Home { project } => context.change(client.home_project_set(&project)).await.map(drop),
+        ProjectCommand::Leave { project } => context.change(client.project_leave(&project)).await.map(drop),
         ProjectCommand::Member(MemberCommand::List { project }) => {
             context.out.list(&client.project_members(&project).all().await?)
         }

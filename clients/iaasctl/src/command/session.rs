@@ -32,6 +32,9 @@ pub struct PasswdArgs {
     /// A file whose first line is the new password
     #[arg(long, value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// Don't revoke your API keys
+    #[arg(long)]
+    pub keep_api_keys: bool,
 }
 
 pub(super) async fn login(mut context: Context, args: LoginArgs) -> Result<(), CliError> {
@@ -122,6 +125,8 @@ pub(super) async fn whoami(context: Context) -> Result<(), CliError> {
         ("server", context.url.clone()),
         ("profile", context.profile_name.clone()),
     ];
+    let home = who.projects.iter().find(|project| Some(project.id) == who.home_project_id);
+    fields.extend(home.map(|project| ("home project", project.name.clone())));
     fields.extend(context.project.clone().map(|project| ("project", project)));
     let rows: Vec<_> = who.projects.iter().map(Row::cells).collect();
     print(&format!("{}\n{}", render_fields(&fields), render_table(WhoamiProject::HEADER, &rows, false)))
@@ -130,8 +135,9 @@ pub(super) async fn whoami(context: Context) -> Result<(), CliError> {
 pub(super) async fn passwd(context: Context, args: PasswdArgs) -> Result<(), CliError> {
     let current = prompt::secret(args.current_password_file.as_deref(), "current password")?;
     let new = prompt::secret(args.password_file.as_deref(), "new password")?;
-    if context.change(context.client()?.password_change(&current, &new)).await?.is_some() {
-        context.note("the password was changed");
+    if context.change(context.client()?.password_change(&current, &new, args.keep_api_keys)).await?.is_some() {
+        let keys = if args.keep_api_keys { "" } else { " and your API keys are revoked" };
+        context.note(&format!("the password was changed; your sessions have ended{keys}: log in again"));
     }
     Ok(())
 }

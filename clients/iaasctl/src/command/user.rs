@@ -33,14 +33,32 @@ pub enum UserCommand {
         /// Whether the user is a system admin, who may do everything in every project
         #[arg(long, value_name = "BOOL")]
         system_admin: Option<bool>,
-        /// A file whose first line is the new password
+        /// A file whose first line is the new password; it ends the user's sessions and revokes their API keys
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
+        /// With a new password: don't revoke the user's API keys
+        #[arg(long, requires = "password_file")]
+        keep_api_keys: bool,
     },
+    /// The API keys of a user
+    #[command(subcommand)]
+    ApiKey(UserApiKeyCommand),
     /// Delete users
     Delete {
         #[arg(required = true)]
         users: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum UserApiKeyCommand {
+    /// List the API keys of a user
+    List { user: String },
+    /// Revoke API keys of a user: they stop working at once
+    Delete {
+        user: String,
+        #[arg(required = true)]
+        keys: Vec<String>,
     },
 }
 
@@ -54,7 +72,7 @@ pub(super) async fn run(context: Context, command: UserCommand) -> Result<(), Cl
         }
         UserCommand::List => context.out.list(&client.users().all().await?),
         UserCommand::Show { user } => context.out.one(&client.user(&user).await?),
-        UserCommand::Set { user, enabled, system_admin, password_file } => {
+        UserCommand::Set { user, enabled, system_admin, password_file, keep_api_keys } => {
             let password = match &password_file {
                 Some(_) => Some(prompt::secret(password_file.as_deref(), "password")?),
                 None => None,
@@ -62,7 +80,14 @@ pub(super) async fn run(context: Context, command: UserCommand) -> Result<(), Cl
             if password.is_none() && enabled.is_none() && system_admin.is_none() {
                 return Err(CliError::usage("nothing to change").with_hint("iaasctl user set --help"));
             }
-            context.change_and_show(client.user_change(&user, &UserChange { password, enabled, system_admin })).await
+            let change = UserChange { password, enabled, system_admin, keep_api_keys };
+            context.change_and_show(client.user_change(&user, &change)).await
+        }
+        UserCommand::ApiKey(UserApiKeyCommand::List { user }) => {
+            context.out.list(&client.user_api_keys(&user).all().await?)
+        }
+        UserCommand::ApiKey(UserApiKeyCommand::Delete { user, keys }) => {
+            delete_each(&context, "API key", &keys, |key| client.user_api_key_delete(&user, key)).await
         }
         UserCommand::Delete { users } => delete_each(&context, "user", &users, |name| client.user_delete(name)).await,
     }

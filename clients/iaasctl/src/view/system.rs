@@ -167,7 +167,7 @@ impl Row for AuditEntry {
             self.action.clone(),
             format!("{} {}", self.object_kind, self.object_id).trim().to_owned(),
             self.outcome.clone(),
-            self.detail.clone(),
+            if self.count > 1 { format!("{} ({} times)", self.detail, self.count) } else { self.detail.clone() },
             self.request_id.clone(),
         ]
     }

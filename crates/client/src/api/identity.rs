@@ -33,8 +33,14 @@ impl Client {
         self.json(&Call::get("/v1/whoami", &[])).await
     }
 
-    pub fn password_change(&self, current: &str, new: &str) -> Mutation<Option<serde_json::Value>> {
-        let body = serde_json::json!({ "current": current, "new": new });
+    /// `keep_api_keys`: otherwise they are revoked.
+    pub fn password_change(
+        &self,
+        current: &str,
+        new: &str,
+        keep_api_keys: bool,
+    ) -> Mutation<Option<serde_json::Value>> {
+        let body = serde_json::json!({ "current": current, "new": new, "keep_api_keys": keep_api_keys });
         Mutation::new(self, Method::PUT, "/v1/whoami/password").body(&body)
     }
 
@@ -58,6 +64,23 @@ impl Client {
 
     pub fn quota_set(&self, project: &str, change: &QuotaChange) -> Mutation<Quota> {
         Mutation::new(self, Method::PUT, format!("/v1/projects/{}/quota", segment(project))).body(change)
+    }
+
+    pub fn user_api_keys(&self, user: &str) -> Listing<ApiKey> {
+        Listing::new(self, format!("/v1/users/{}/api-keys", segment(user)))
+    }
+
+    pub fn user_api_key_delete(&self, user: &str, key: &str) -> Mutation<()> {
+        Mutation::new(self, Method::DELETE, format!("/v1/users/{}/api-keys/{}", segment(user), segment(key)))
+    }
+
+    /// Chooses the project that requests mean which name none.
+    pub fn home_project_set(&self, project: &str) -> Mutation<()> {
+        Mutation::new(self, Method::PUT, "/v1/whoami/home-project").body(&serde_json::json!({ "project": project }))
+    }
+
+    pub fn project_leave(&self, project: &str) -> Mutation<()> {
+        Mutation::new(self, Method::DELETE, format!("/v1/whoami/projects/{}", segment(project)))
     }
 
     pub fn api_keys(&self) -> Listing<ApiKey> {

@@ -24,6 +24,8 @@ impl Login {
 pub struct Whoami {
     pub user: WhoamiUser,
     pub projects: Vec<WhoamiProject>,
+    #[serde(default)]
+    pub home_project_id: Option<ProjectId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key: Option<serde_json::Value>,
 }
@@ -111,6 +113,9 @@ pub struct UserChange {
     pub enabled: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_admin: Option<bool>,
+    /// With a new password: the API keys stay.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_api_keys: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,4 +145,7 @@ pub struct ApiKeyCreate {
     pub role: Option<Role>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Timestamp>,
+    /// The user's own password: for a key that is limited neither to a project nor to a role.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
 }

@@ -135,6 +135,7 @@ pub async fn run(
                 resource: links::target(&config, name, config.links.resource_url())?,
                 metrics: handle,
             };
+            serve_ops(&mut running, &config, deps.metrics.clone(), store.clone())?;
             running.start(name, api_gateway::serve(gateway(config.api, config.identity), deps, shutdown));
         }
         Role::ClusterManager => {
@@ -208,6 +209,7 @@ async fn control_plane(
     let (resource_listener, resource) = links.role(&config.links.resource_listen).await?;
     let identity = if role == Role::All { Some(Identity::open_or_create(&config)?) } else { None };
     let admission = Some(admission(&config, links::control_plane_agent_links(&config.links))?);
+    serve_ops(running, &config, handle.clone(), Some(store.clone()))?;
     let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
     running.start("storage-manager", storage_manager::serve(config.storage, deps, shutdown.clone()));
     let deps = resource_manager::Deps { store: store.clone(), listener: resource_listener };
@@ -272,7 +274,10 @@ fn serve_ops(
         let store = store.clone();
         Box::pin(async move {
             match store {
-                Some(store) => store.ping().await.map_err(|e| format!("the database doesn't answer: {e}")),
+                Some(store) => {
+                    store.record_counters();
+                    store.ping().await.map_err(|e| format!("the database doesn't answer: {e}"))
+                }
                 None => Ok(()),
             }
         })

@@ -113,8 +113,11 @@ impl<S: Session> Writer<S> {
         match request {
             Request::Commit(job) => waiting.push_back(job),
             Request::Ping(answer) => {
-                let mut result = self.session.begin().await.map_err(Failure::into_cause);
-                self.session.rollback().await;
+                let result = self.write_nothing().await;
+                if result.is_err() {
+                    self.session.rollback().await;
+                }
+                let mut result = result.map_err(Failure::into_cause);
                 if result.is_ok() && !self.session.takes_new() {
                     result = Err(Arc::new(DatabaseError::DiskFull));
                 }
@@ -126,6 +129,13 @@ impl<S: Session> Writer<S> {
                 closing.push(answer);
             }
         }
+    }
+
+    /// A transaction that changes nothing and yet is written: it needs the lock, the room and the flush that any commit needs.
+    async fn write_nothing(&mut self) -> Result<(), Failure> {
+        self.session.begin().await?;
+        self.session.event_ids(0).await?;
+        self.session.commit().await
     }
 
     /// Answers every unit of the batch.

@@ -122,7 +122,7 @@ impl Store {
         answered.await.unwrap_or_else(|_| Err(CommitError::Unavailable(Arc::new(DatabaseError::Closed))))
     }
 
-    /// Whether reads and writes work: one query, and one transaction begun by the writer in its turn. Waits 2 s at most.
+    /// Whether reads and writes work: one query, and one transaction that the writer commits in its turn. Waits 2 s at most.
     pub async fn ping(&self) -> Result<(), ReadError> {
         let work = async {
             self.pool().fetch_one::<read::Count>("SELECT last_id AS n FROM event_head", []).await?;
@@ -145,6 +145,14 @@ impl Store {
             units: counters.units.load(Ordering::Relaxed),
             batch_reruns: counters.batch_reruns.load(Ordering::Relaxed),
         }
+    }
+
+    /// Shows the counters among the process's metrics.
+    pub fn record_counters(&self) {
+        let StoreCounters { commits, units, batch_reruns } = self.counters();
+        metrics::counter!("iaas_store_commits_total").absolute(commits);
+        metrics::counter!("iaas_store_units_total").absolute(units);
+        metrics::counter!("iaas_store_batch_reruns_total").absolute(batch_reruns);
     }
 
     /// The id of the last event that this process committed (0: none yet). A hint to look; other processes' events don't move it.

@@ -204,6 +204,24 @@ fn constraint_in(extended_code: i32, text: &str) -> Option<Constraint> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn events_of_some_projects_are_read_by_each_projects_index() {
+        let connection = Connection::open_in_memory().expect("opens");
+        for migration in crate::open::MIGRATIONS {
+            connection.execute_batch(migration.sql).expect("migrates");
+        }
+        let sql = format!("EXPLAIN QUERY PLAN SELECT * FROM event {}", crate::event::AMONG_SQLITE);
+        let mut plan = connection.prepare(&sql).expect("prepares");
+        let steps = plan.query_map(rusqlite::params!["[]", 0, 500], |row| row.get::<_, String>(3)).expect("explains");
+        let steps: Vec<String> = steps.map(|step| step.expect("a step")).collect();
+        assert!(
+            steps.iter().any(|step| step.contains("event_project (project_id=? AND id>?)")),
+            "each project's events are read from the id on: {steps:#?}"
+        );
+        let scans = |step: &&String| step.starts_with("SCAN ") && !step.starts_with("SCAN p ");
+        assert!(!steps.iter().any(|step| scans(&step)), "no table is read whole: {steps:#?}");
+    }
+
     /// Tables whose whole is read on purpose, and by which statement.
     const MAY_SCAN: &[(&str, &str)] = &[];
 

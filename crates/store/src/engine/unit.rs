@@ -179,7 +179,7 @@ kinds! {
     SecurityRuleInsert, PortInsert, PortSecurityGroupPut, AddressTake, FloatingIpInsert, PeeringInsert, UplinkPut,
     NetworkHostPut,
     // Changes.
-    ProjectUpdate, UserUpdate, SigningKeyRetire, RefreshTokenUse,
+    ProjectUpdate, UserUpdate, UserHomeDefault, SigningKeyRetire, RefreshTokenUse,
     PlacementAnchorJoin, ImageChange, DiskConfirm, DiskResize, DiskRelease,
     HostUpsert, HostStateSet, HostChange, HostTokenRedeem, HostAdmissionHold,
     InstanceDesired, InstanceLift, InstanceObserved, InstanceProgress, OrphanPut,
@@ -190,7 +190,7 @@ kinds! {
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
     PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskDelete, PlacementRecordKeep, InstanceTodoDone, InstanceDelete, PlacementGroupDelete, ImageDelete,
     HostTokenDelete, HostDelete,
-    RoleBindingDelete, ApiKeyDelete, RefreshFamilyRevoke, RefreshUserRevoke, SshKeyDelete, FlavorDelete,
+    UserHomeClear, RoleBindingDelete, ApiKeyDelete, ApiKeyUserRevoke, RefreshFamilyRevoke, RefreshUserRevoke, RefreshUserTrim, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.
     HostRelease, HostClaim, HostRevision, ImageReserve, ComputeUsageAdd, StorageUsageAdd, NetworkUsageAdd,
@@ -198,9 +198,9 @@ kinds! {
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
     ResourceOperationExpire, AddressSweep, HostTokenExpire, PlacementRecordExpire,
-    PlacementRecordTrim, EventExpire,
+    PlacementRecordTrim, EventExpire, AuditExpire,
     // Append-only; the lock on the head of the events comes last.
-    AuditInsert, EventInsert,
+    AuditInsert, AuditAdd, EventInsert,
 }
 
 /// The kind whose rows get their ids from the head of the events.

@@ -97,7 +97,7 @@ async fn twins_of_one_key_are_told_apart() {
             idem_key: "once".into(),
             body_hash: String::new(),
             operation_id: domain::OperationId::new(),
-            new_ids: Vec::new(),
+            object_ids: Vec::new(),
             created_at: T0,
         };
         let results = together(&lab, (0..10).map(|_| Unit::new().op(key.clone())).collect()).await;

@@ -336,6 +336,7 @@ pub fn audit(project_id: Option<ProjectId>, object_id: impl ToString) -> AuditIn
         request_id: "r-1".into(),
         outcome: "accepted".into(),
         detail: String::new(),
+        count: 1,
     })
 }
 

@@ -144,7 +144,8 @@ async fn fifty_creates_survive_a_crash_in_their_middle() -> anyhow::Result<()> {
         host.to_string().contains("\"used\"") && host["used"]["vcpus"] == 0 && host["used"]["memory_mib"] == 0,
         "{host}"
     );
-    let metrics = reqwest::get(format!("{}/metrics", rest.base())).await?.text().await?;
+    let (_, metrics) = rest.send(reqwest::Method::GET, "/metrics", None).await?;
+    let metrics = String::from_utf8_lossy(&metrics);
     ensure!(metrics.lines().filter(|l| l.starts_with("iaas_leaks")).all(|l| l.ends_with(" 0")), "leaks");
     server.stop()
 }

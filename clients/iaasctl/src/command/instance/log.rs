@@ -1,9 +1,16 @@
 //! `instance log`: what the guest printed.
 
-use crate::{error::CliError, output::print_bytes};
+use crate::{
+    error::CliError,
+    output::{print, print_bytes},
+    plain::GuestText,
+};
 use clap::Args;
 use client::{Client, ClientError, LogFrom};
-use std::time::Duration;
+use std::{
+    io::{self, IsTerminal},
+    time::Duration,
+};
 
 #[derive(Debug, Args)]
 pub struct LogArgs {
@@ -14,6 +21,24 @@ pub struct LogArgs {
     /// Keep printing as the guest writes, until interrupted
     #[arg(long, short)]
     follow: bool,
+    /// Print the guest's bytes as they are on a terminal too: the guest can then control it
+    #[arg(long)]
+    raw: bool,
+}
+
+/// Where the guest's bytes go: as they are into a file or a program; to a terminal without what it would obey.
+enum Printer {
+    Raw,
+    Terminal(GuestText),
+}
+
+impl Printer {
+    fn print(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        match self {
+            Self::Raw => print_bytes(bytes),
+            Self::Terminal(text) => print(&text.show(bytes)),
+        }
+    }
 }
 
 /// Bytes to request for each desired line, at least, and the most that one request returns.
@@ -24,18 +49,20 @@ const AT_MOST: u64 = 8 * 1024 * 1024;
 const PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) async fn run(client: &Client, args: LogArgs) -> Result<(), CliError> {
+    let mut printer =
+        if args.raw || !io::stdout().is_terminal() { Printer::Raw } else { Printer::Terminal(GuestText::default()) };
     let mut offset = match args.tail {
         Some(lines) => {
             let bytes = (lines as u64).saturating_mul(PER_LINE).clamp(AT_LEAST, AT_MOST);
             let (text, next) = read(client, &args.instance, LogFrom::Tail(bytes)).await?;
-            print_bytes(last_lines(&text, lines))?;
+            printer.print(last_lines(&text, lines))?;
             next
         }
         None => {
             let mut offset = 0;
             loop {
                 let (text, next) = read(client, &args.instance, LogFrom::Offset(offset)).await?;
-                print_bytes(&text)?;
+                printer.print(&text)?;
                 offset = next;
                 if text.is_empty() {
                     break offset;
@@ -47,7 +74,7 @@ pub(super) async fn run(client: &Client, args: LogArgs) -> Result<(), CliError> 
         return Ok(());
     }
     loop {
-        match follow(client, &args.instance, &mut offset).await {
+        match follow(client, &args.instance, &mut offset, &mut printer).await {
             // The server ends a stream when the instance stops or itself restarts; the log may go on.
             Ok(()) | Err(CliError::Client(ClientError::Lost { .. })) => tokio::time::sleep(PAUSE).await,
             Err(error) => return Err(error),
@@ -65,10 +92,10 @@ async fn read(client: &Client, instance: &str, from: LogFrom) -> Result<(Vec<u8>
     Ok((text, log.next_offset()))
 }
 
-async fn follow(client: &Client, instance: &str, offset: &mut u64) -> Result<(), CliError> {
+async fn follow(client: &Client, instance: &str, offset: &mut u64, printer: &mut Printer) -> Result<(), CliError> {
     let mut log = client.instance_log(instance, LogFrom::Offset(*offset), true).await?;
     while let Some(chunk) = log.chunk().await? {
-        print_bytes(&chunk)?;
+        printer.print(&chunk)?;
         *offset = log.next_offset();
     }
     Ok(())

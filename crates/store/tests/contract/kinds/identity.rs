@@ -65,14 +65,40 @@ async fn users(lab: &Lab) {
         Constraint::PrimaryKey(Table::UserAccount)
     );
 
-    let nothing =
-        UserUpdate { id: ann, expected_generation: 1, password_hash: None, system_admin: None, enabled: None };
+    let nothing = UserUpdate {
+        id: ann,
+        expected_generation: 1,
+        password_hash: None,
+        system_admin: None,
+        enabled: None,
+        home_project_id: None,
+    };
     lab.one(UserUpdate { system_admin: Some(true), ..nothing.clone() }).await;
     assert_eq!(lab.guard(nothing.clone()).await, Guard::UserGeneration);
-    lab.one(UserUpdate { expected_generation: 2, enabled: Some(false), password_hash: Some("new".into()), ..nothing })
-        .await;
+    lab.one(UserUpdate {
+        expected_generation: 2,
+        enabled: Some(false),
+        password_hash: Some("new".into()),
+        ..nothing.clone()
+    })
+    .await;
     let row = lab.user_find(ann).await.unwrap().unwrap();
     assert_eq!((row.system_admin, row.enabled, row.password_hash.as_str(), row.generation), (true, false, "new", 3));
+    assert_eq!(row.session_version, 2, "only what ends sessions raises it");
+    for (password_hash, enabled, raised) in [(Some("x"), None, 1), (None, Some(false), 1), (None, Some(true), 0)] {
+        let before = lab.user_find(ann).await.unwrap().unwrap();
+        let expected_generation = before.generation;
+        let change = UserUpdate {
+            expected_generation,
+            password_hash: password_hash.map(Into::into),
+            enabled,
+            ..nothing.clone()
+        };
+        lab.one(change).await;
+        let after = lab.user_find(ann).await.unwrap().unwrap();
+        assert_eq!(after.session_version - before.session_version, raised, "{password_hash:?} {enabled:?}");
+    }
+    let row = lab.user_find(ann).await.unwrap().unwrap();
     assert_eq!(lab.user_find_by_name("ann").await.unwrap().unwrap(), row);
     assert_eq!(lab.user_list(first(9)).await.unwrap().iter().map(|u| u.id).collect::<Vec<_>>(), [ann, bob]);
 
@@ -92,6 +118,18 @@ async fn users(lab: &Lab) {
     let members: Vec<_> = members.iter().map(|m| (m.user_id, m.user_name.as_str(), m.role)).collect();
     assert_eq!(members, [(ann, "ann", Role::Member), (bob, "bob", Role::Admin)]);
     assert_eq!(lab.project_list_of_user(ann, first(9)).await.unwrap()[0].id, project);
+    let home = async || lab.user_find(ann).await.unwrap().unwrap().home_project_id;
+    let (first_home, other) = (project, ProjectId::new());
+    lab.one(UserHomeDefault { user_id: ann, project_id: first_home }).await;
+    lab.one(UserHomeDefault { user_id: ann, project_id: other }).await;
+    assert_eq!(home().await, Some(first_home), "a home that is there stays");
+    lab.one(UserHomeClear { user_id: ann, project_id: other }).await;
+    assert_eq!(home().await, Some(first_home));
+    lab.one(UserHomeClear { user_id: ann, project_id: first_home }).await;
+    assert_eq!(home().await, None);
+    let expected_generation = lab.user_find(ann).await.unwrap().unwrap().generation;
+    lab.one(UserUpdate { expected_generation, home_project_id: Some(other), ..nothing }).await;
+    assert_eq!(home().await, Some(other));
     lab.one(RoleBindingDelete { project_id: project, user_id: ann }).await;
     assert!(lab.project_list_of_user(ann, first(9)).await.unwrap().is_empty());
 
@@ -147,6 +185,10 @@ async fn keys(lab: &Lab) {
     assert_eq!(lab.api_key_list(user).await.unwrap().len(), 2, "another's key isn't deleted");
     lab.one(ApiKeyDelete { id: key.id, user_id: user }).await;
     assert_eq!(lab.api_key_find_by_prefix("abcd").await.unwrap(), None);
+    lab.one(ApiKeyUserRevoke { user_id: other }).await;
+    assert_eq!(lab.api_key_list(user).await.unwrap().len(), 1, "another's keys stay");
+    lab.one(ApiKeyUserRevoke { user_id: user }).await;
+    assert!(lab.api_key_list(user).await.unwrap().is_empty());
 }
 
 async fn tokens(lab: &Lab) {
@@ -178,6 +220,20 @@ async fn tokens(lab: &Lab) {
     lab.one(RefreshUserRevoke { user_id: user }).await;
     assert_eq!(lab.refresh_token_find("d").await.unwrap(), None);
 
+    let mut many = Unit::new();
+    for i in 0..260 {
+        many.push(RefreshTokenInsert { created_at: at(i), ..token(&format!("many-{i}"), "many", at(999)) });
+    }
+    lab.all(many).await;
+    for i in 0..100 {
+        lab.one(used(&format!("many-{i}"), at(900))).await;
+    }
+    lab.one(RefreshUserTrim { user_id: user }).await;
+    let kept = async |i: u32| lab.refresh_token_find(&format!("many-{i}")).await.unwrap().is_some();
+    assert!(kept(100).await && kept(259).await, "the unused ones stay");
+    assert!(kept(99).await && kept(60).await && !kept(59).await && !kept(0).await, "of the used ones the newest");
+    lab.one(RefreshUserRevoke { user_id: user }).await;
+
     let key = |kid: &str, created_at| SigningKeyInsert {
         kid: kid.into(),
         wrapped_secret: "w".into(),
@@ -199,14 +255,18 @@ async fn operations(lab: &Lab) {
         idem_key: "k".into(),
         body_hash: "h".into(),
         operation_id,
-        new_ids: vec!["a".into(), "b".into()],
+        object_ids: vec!["a".into(), "b".into()],
         created_at: T0,
     };
     lab.one(key.clone()).await;
-    assert_eq!(lab.constraint(key).await, Constraint::IdempotencyRepeated);
+    assert_eq!(lab.constraint(key.clone()).await, Constraint::IdempotencyRepeated);
     let row = lab.idempotency_find("user:1", "k").await.unwrap().unwrap();
-    assert_eq!((row.operation_id, row.body_hash.as_str(), row.new_ids.len()), (operation_id, "h", 2));
+    assert_eq!((row.operation_id, row.body_hash.as_str(), row.object_ids.len()), (operation_id, "h", 2));
     assert_eq!(lab.idempotency_find("user:2", "k").await.unwrap(), None);
+    lab.one(IdempotencyInsert { idem_key: "k2".into(), ..key.clone() }).await;
+    for (principal, most, count) in [("user:1", 10, 2), ("user:1", 1, 1), ("user:2", 10, 0)] {
+        assert_eq!(lab.idempotency_count(principal, most).await.unwrap(), count, "{principal} {most}");
+    }
 
     let (outcome, created_at) = (|text: &str| text.to_owned(), T0);
     let (identity, compute, storage) = (OperationId::new(), OperationId::new(), OperationId::new());

@@ -29,6 +29,20 @@ pub async fn walk(lab: &Lab) {
     let all = lab.event_of_object("one", 0, 10).await.unwrap();
     assert_eq!(lab.event_last_of_object("one", 1).await.unwrap(), all[all.len() - 1..], "the newest");
     assert_eq!(lab.event_last_of_object("one", 10).await.unwrap(), all, "the oldest first");
+    let other = lab.project("log-other").await;
+    lab.one(event(Some(other), "four", "of another")).await;
+    let among = async |projects: &[ProjectId], limit| -> Vec<i64> {
+        lab.event_after_among(start, projects, limit).await.unwrap().iter().map(|e| e.id - start).collect()
+    };
+    assert_eq!(
+        among(&[other, project], 10).await,
+        [1, 3, 4],
+        "in the order of ids, whatever the order of the projects"
+    );
+    assert_eq!(among(&[other, project], 2).await, [1, 3]);
+    assert_eq!(among(&[other], 10).await, [4]);
+    assert!(among(&[], 10).await.is_empty() && among(&[ProjectId::new()], 10).await.is_empty());
+    let start = start + 1;
     let timeline = lab.event_of_object("one", start + 1, 10).await.unwrap();
     assert_eq!(timeline.iter().map(|e| e.message.as_str()).collect::<Vec<_>>(), ["third"]);
 
@@ -45,6 +59,15 @@ pub async fn walk(lab: &Lab) {
     let page = Page { after: Some(line.0.id.to_string()), limit: 9 };
     assert_eq!(lab.audit_list(Some(project), first(9)).await.unwrap(), [line.0]);
     assert_eq!(lab.audit_list(None, page).await.unwrap(), [system.0]);
+    let refused = AuditAdd(domain::event::AuditEntry { count: 3, at: at(1), ..audit(Some(project), "refused").0 });
+    lab.one(refused.clone()).await;
+    lab.one(refused.clone()).await;
+    let line = lab.audit_list(Some(project), first(9)).await.unwrap().pop().expect("a line");
+    assert_eq!((line.id, line.count), (refused.0.id, 6), "the same line counts on");
+    lab.one(AuditExpire { before: at(1) }).await;
+    let left = lab.audit_list(None, first(9)).await.unwrap();
+    assert_eq!(left.iter().map(|line| line.id).collect::<Vec<_>>(), [refused.0.id]);
+    lab.one(AuditExpire { before: at(2) }).await;
 }
 
 /// More than one slice of each kind that is kept for a time only.
@@ -54,6 +77,7 @@ pub async fn retention(lab: &Lab) {
     for i in 0..2001u32 {
         let (id, outcome, created_at) = (OperationId::new(), String::new(), T0);
         unit.push(event(None, i, "old"));
+        unit.push(audit(None, i));
         unit.push(IdentityOperationInsert { id, outcome: outcome.clone(), created_at });
         unit.push(ComputeOperationInsert { id, outcome: outcome.clone(), created_at });
         unit.push(StorageOperationInsert { id, outcome: outcome.clone(), created_at });
@@ -63,7 +87,7 @@ pub async fn retention(lab: &Lab) {
             idem_key: i.to_string(),
             body_hash: String::new(),
             operation_id: id,
-            new_ids: Vec::new(),
+            object_ids: Vec::new(),
             created_at,
         });
         unit.push(RefreshTokenInsert {
@@ -103,6 +127,7 @@ pub async fn retention(lab: &Lab) {
         "refresh_token",
         "host_token",
         "placement_record",
+        "audit",
     ]) {
         let count = async || server::scalar(&lab.db.database, &format!("SELECT count(*) FROM {table}")).await;
         assert_eq!(count().await, 2001, "{table}");
