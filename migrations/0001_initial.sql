@@ -242,6 +242,13 @@ CREATE TABLE host (
     revision                   BIGINT NOT NULL,
     registered_at              BIGINT NOT NULL,
     state_changed_at           BIGINT NOT NULL,
+    -- The ledger that its agent speaks from, the highest start that was seen of it, and where starts are to be numbered from.
+    ledger_id                  TEXT NOT NULL DEFAULT '',
+    ledger_start               BIGINT NOT NULL DEFAULT 0,
+    ledger_start_floor         BIGINT NOT NULL DEFAULT 0,
+    -- What its agent came with instead. NULL: it isn't held.
+    found_ledger_id            TEXT,
+    found_ledger_start         BIGINT,
     CONSTRAINT host_name_unique UNIQUE (name),
     CONSTRAINT host_used_not_negative CHECK (vcpus_used >= 0 AND memory_mib_used >= 0 AND disk_gib_used >= 0)
 );

@@ -88,7 +88,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         admission: deps.admission,
         lifetime: Lifetime { tasks: tasks.clone(), shutdown: shutdown.clone() },
     }));
-    for host in hosts.iter().filter(|h| h.state == HostState::Up) {
+    for host in hosts.iter().filter(|h| h.state != HostState::Disconnected) {
         manager.agents.expect(host.id);
     }
     let tracked = load_placed_instances(&manager.store, &manager.placement).await;

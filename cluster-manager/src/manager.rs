@@ -4,7 +4,7 @@ use crate::{
     client::Clients, config::Config, console::session::Sessions, host::admission::Admission, placement::PlacementState,
     reconcile::signal::Signal, scheduler::Inventory,
 };
-use domain::HostId;
+use domain::{HostId, host::HostState};
 use operation::Operations;
 use parking_lot::MappedMutexGuard;
 use service_kit::host_streams::HostStreams;
@@ -79,6 +79,12 @@ impl Manager {
     #[must_use]
     pub fn revision(&self, host_id: HostId) -> i64 {
         self.inventory().find(host_id).map_or(0, |h| h.revision)
+    }
+
+    /// The state in which a host is shown.
+    #[must_use]
+    pub fn host_state(&self, host_id: HostId) -> Option<HostState> {
+        self.inventory().find(host_id).map(|h| h.state)
     }
 
     #[must_use]

@@ -70,6 +70,7 @@ fn host(n: u128) -> Host {
         revision: 0,
         registered_at: Timestamp(0),
         state_changed_at: Timestamp(0),
+        ledger: Default::default(),
     }
 }
 

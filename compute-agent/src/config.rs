@@ -41,6 +41,9 @@ pub struct Config {
     pub cgroup_parent: String,
     /// The PID namespace in which QEMU is started (/proc/N/ns/pid or a bind mount of one). Unset: the agent's own.
     pub pid_namespace: Option<PathBuf>,
+    /// Whether each QEMU gets mount, network and IPC namespaces of its own, in which it sees no other instance. Only for an agent in a container
+    /// that may make no namespaces is there a reason to switch it off.
+    pub isolate: bool,
     /// The size of the image cache, GiB. The least recently used images are removed first, those that instances use never.
     pub image_cache_gib: u64,
     /// How much of each instance's console output is kept, KiB.
@@ -70,6 +73,7 @@ impl Default for Config {
             uid_count: 10_000,
             cgroup_parent: "iaas".into(),
             pid_namespace: None,
+            isolate: true,
             image_cache_gib: 20,
             console_log_kib: 1024,
             parallel_starts: 0,

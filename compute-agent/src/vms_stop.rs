@@ -9,7 +9,7 @@ use crate::{
     config::Config,
     host::cgroup::Cgroups,
     ledger::{Held, Ledger, LedgerError},
-    qemu::leftover,
+    qemu::{leftover, socket::QemuSocket},
     qmp::{QmpClient, RunState},
     reconcile::layout::Paths,
 };
@@ -112,7 +112,8 @@ async fn stop_vm(config: &Config, ledger: &Ledger, found: Found) -> Outcome {
         Some(Held::Tombstone(_)) | None => (String::new(), GRACE_MIN),
     };
     let paths = Paths::new(&config.state_dir, &config.run_dir, instance_id);
-    let graceful = match QmpClient::connect(&paths.qmp_socket(), QMP_TIMEOUT).await {
+    let socket = QemuSocket::new(paths.qmp_socket(), found.uid);
+    let graceful = match QmpClient::connect(&socket, QMP_TIMEOUT).await {
         Ok(qmp) => shut_down(&found, &qmp, grace).await,
         Err(_) => false,
     };

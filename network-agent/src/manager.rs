@@ -86,6 +86,8 @@ pub fn hello(host: &Host) -> pb::Hello {
     };
     let HostRecord { host_id, start, revision } = host.ledger.host();
     pb::Hello {
+        // What it lost is given again: nothing is held back for that.
+        ledger_id: String::new(),
         host_id: host_id.to_string(),
         name,
         start,

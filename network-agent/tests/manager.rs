@@ -95,7 +95,7 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     let mut session = waiting.recv().await.expect("a session");
     let Up::Hello(hello) = session.next(|m| matches!(m, Up::Hello(_))).await else { unreachable!() };
     assert_eq!((&hello.host_id, hello.revision, hello.start), (&host.ledger.host_id().to_string(), 0, 1));
-    session.send(Down::Registered(pb::Registered { host_id: hello.host_id.clone() })).await;
+    session.send(Down::Registered(pb::Registered { host_id: hello.host_id.clone(), start_floor: 0 })).await;
     let (one, two) = (SecurityGroupId::new(), SecurityGroupId::new());
     session.send(Down::Snapshot(pb::Snapshot { revision: 5, objects: vec![group(one, 1, false)] })).await;
     session.send(Down::Delta(pb::Delta { previous: 5, revision: 6, objects: vec![group(two, 1, false)] })).await;
@@ -114,7 +114,7 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     let mut session = waiting.recv().await.expect("another session");
     let Up::Hello(hello) = session.next(|m| matches!(m, Up::Hello(_))).await else { unreachable!() };
     assert_eq!(hello.revision, 7);
-    session.send(Down::Registered(pb::Registered { host_id: hello.host_id })).await;
+    session.send(Down::Registered(pb::Registered { host_id: hello.host_id, start_floor: 0 })).await;
     let tombstones: Vec<&str> = hello.holdings.iter().filter(|h| h.tombstone).map(|h| h.id.as_str()).collect();
     assert_eq!(tombstones, [one.to_string()]);
     let Up::Report(again) = session.next(deleted).await else { unreachable!() };

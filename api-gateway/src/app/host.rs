@@ -37,6 +37,8 @@ pub struct HostChange {
     pub memory_overcommit_permille: Option<u32>,
     pub disk_overcommit_permille: Option<u32>,
     pub reserved: Option<HostReserve>,
+    /// What a held host knew is given up.
+    pub accept_loss: bool,
 }
 
 /// What the operator reserves, so that instances can't use it.
@@ -79,6 +81,7 @@ pub async fn change(
         reserved_vcpus: change.reserved.as_ref().and_then(|r| r.vcpus),
         reserved_memory_mib: change.reserved.as_ref().and_then(|r| r.memory_mib),
         reserved_disk_gib: change.reserved.as_ref().and_then(|r| r.disk_gib),
+        accept_loss: change.accept_loss,
     };
     app.cluster().change_host(record.request(request)).await.map_err(|status| record.refused(status))?;
     let host = find(app, &id.to_string()).await?;
@@ -152,6 +155,9 @@ fn what(change: &HostChange, host: &Host) -> Vec<String> {
         Some("") => changes.push("for all projects".to_owned()),
         Some(project) => changes.push(format!("for project {project} alone")),
         None => {}
+    }
+    if change.accept_loss {
+        changes.push("taken as it is, without what it has lost".to_owned());
     }
     if let Some(zone) = &change.zone {
         changes.push(format!("zone {zone}"));

@@ -137,6 +137,7 @@ fn host() -> Host {
         revision: 77,
         registered_at: Timestamp(1_763_000_000_000),
         state_changed_at: Timestamp(1_764_000_002_000),
+        ledger: Default::default(),
     }
 }
 

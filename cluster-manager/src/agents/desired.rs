@@ -6,6 +6,7 @@ use crate::{
 };
 use domain::{
     HostId, Problem,
+    host::{Host, HostState},
     image::Image,
     instance::{Instance, ROOT_DISK},
     network::Port,
@@ -110,14 +111,18 @@ pub fn content_digest(instance: &Instance) -> u64 {
 pub struct HostInstances {
     manager: Arc<Manager>,
     host_id: HostId,
+    /// A host that is held is given nothing.
+    held: bool,
+    start_floor: i64,
     /// What was collected last.
     revision: i64,
 }
 
 impl HostInstances {
     #[must_use]
-    pub fn new(manager: Arc<Manager>, host_id: HostId) -> Self {
-        Self { manager, host_id, revision: 0 }
+    pub fn new(manager: Arc<Manager>, host: &Host) -> Self {
+        let (held, start_floor) = (host.state == HostState::Held, host.ledger.start_floor);
+        Self { manager, host_id: host.id, held, start_floor, revision: 0 }
     }
 
     async fn load(&self) -> Result<Vec<DesiredObject>, Problem> {
@@ -139,6 +144,9 @@ impl DesiredState<Manager> for HostInstances {
         snapshot: bool,
         mut updates: Updates<Manager>,
     ) -> Result<Vec<DesiredObject>, NotYet<Manager>> {
+        if self.held {
+            return Ok(Vec::new());
+        }
         let revision = self.manager.revision(self.host_id);
         if !snapshot {
             self.revision = revision.max(self.revision);
@@ -160,6 +168,10 @@ impl DesiredState<Manager> for HostInstances {
         }
         objects.extend(updates.into_values());
         Ok(objects)
+    }
+
+    fn start_floor(&self) -> i64 {
+        if self.held { 0 } else { self.start_floor }
     }
 
     async fn number(&mut self, _: &mut [DesiredObject]) -> Result<i64, Problem> {

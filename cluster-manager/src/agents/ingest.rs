@@ -16,6 +16,7 @@ use crate::{
 };
 use domain::{
     HostId, InstanceId, Timestamp,
+    host::HostState,
     instance::{InstanceState, ReportFence},
 };
 use proto::{
@@ -44,6 +45,8 @@ pub async fn ingest_loop(manager: Arc<Manager>) {
             () = manager.lifetime.shutdown.cancelled() => return,
             taken = rx.recv_many(&mut batch, BATCH_MAX) => if taken == 0 { return },
         }
+        // What a held host reports comes from a ledger that may never count. It is sent again.
+        batch.retain(|incoming| manager.host_state(incoming.stream.host_id) != Some(HostState::Held));
         metrics::counter!("iaas_reports_total").increment(batch.len() as u64);
         let began = Instant::now();
         let mut todo = newest(&mut batch);

@@ -13,7 +13,10 @@ mod restored;
 
 use crate::manager::Manager;
 use desired::HostInstances;
-use domain::{InstanceId, Problem, host::AgentRole};
+use domain::{
+    InstanceId, Problem,
+    host::{AgentRole, HostState},
+};
 use proto::sync::v1::{self as pb, heartbeat::Statistics};
 use service_kit::{
     host_streams::{self, HostManager, HostStreams},
@@ -30,6 +33,7 @@ pub struct HostStatistics {
     pub memory_available_mib: u64,
     pub instances_running: u32,
     pub starts_in_progress: u32,
+    pub disk_full: bool,
 }
 
 impl HostManager for Manager {
@@ -49,11 +53,18 @@ impl HostManager for Manager {
         certified: Option<HostPeer>,
     ) -> Result<(String, HostInstances), Problem> {
         let host = register::register_host(self, hello, certified).await?;
-        Ok((host.name, HostInstances::new(Arc::clone(self), host.id)))
+        let instances = HostInstances::new(Arc::clone(self), &host);
+        Ok((host.name, instances))
     }
 
     async fn connected(self: &Arc<Self>, stream: &Arc<HostStream>, hello: pb::Hello) -> Result<(), Problem> {
-        restored::lift_rows(self, stream, &hello.holdings).await?;
+        if let Some(pb::hello::Host::Compute(machine)) = &hello.host {
+            stream.statistics.lock().disk_full = machine.disk_full;
+        }
+        // What a held host says comes from a ledger that may never count: no row follows it.
+        if self.host_state(stream.host_id) != Some(HostState::Held) {
+            restored::lift_rows(self, stream, &hello.holdings).await?;
+        }
         register::review_holdings(self, stream, &hello.holdings).await?;
         // Instances that waited for this host say so no longer once they are reconciled.
         let ids = self.store.instance_list_of_host(stream.host_id).await;
@@ -68,6 +79,7 @@ impl HostManager for Manager {
             memory_available_mib: news.memory_available_mib,
             instances_running: news.instances_running,
             starts_in_progress: news.starts_in_progress,
+            disk_full: news.disk_full,
         };
     }
 }

@@ -23,13 +23,13 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
     let host_id: HostId = parse("hello.host_id", &hello.host_id)?;
     let known = manager.store.host_find(host_id).await.map_err(read_problem)?;
     let host = describe(host_id, hello, known.as_ref())?;
-    let comes = known.as_ref().is_none_or(|h| h.state != HostState::Up);
+    let changed = known.as_ref().is_none_or(|h| h.state != host.state);
     let mut unit = Unit::new().op(store::HostUpsert {
         id: host_id,
         name: host_name(&hello.name, host_id),
         zone: host.zone.clone(),
         tags: host.tags.clone(),
-        state: HostState::Up,
+        state: host.state,
         threads: host.offered.vcpus,
         memory_mib: host.offered.memory_mib,
         disk_gib: host.offered.disk_gib,
@@ -38,6 +38,13 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
         facts: host.facts.clone(),
         at: Timestamp::now(),
     });
+    unit.push(store::HostLedgerSet {
+        id: host_id,
+        ledger_id: host.ledger.id.clone(),
+        ledger_start: host.ledger.start,
+        found_ledger_id: host.ledger.found.as_ref().map(|found| found.id.clone()),
+        found_ledger_start: host.ledger.found.as_ref().map(|found| found.start),
+    });
     if let Some(cpu) = &host.facts.guest_cpu {
         unit.push(store::CpuBaselinePut { id: cpu.id(), document: cpu.clone() });
     }
@@ -45,9 +52,12 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
         // Removed meanwhile: then it must not come to be again by what its agent says.
         unit.push(store::HostAdmissionHold { host_id, key_hash: peer.key_hash });
     }
-    if comes {
-        let message = format!("host {} is up", host.name);
-        unit.push(store::EventInsert(host_event(&host, if known.is_some() { "up" } else { "registered" }, message)));
+    if changed {
+        let verb = if known.is_none() && host.state == HostState::Up { "registered" } else { host.state.as_str() };
+        unit.push(store::EventInsert(host_event(&host, verb, state_message(&host))));
+    }
+    if host.state == HostState::Held {
+        tracing::error!(%host_id, host = host.name, reason = host.state_reason(), "a host is held");
     }
     manager.store.commit(unit).await.map_err(|error| refused(&error, &host.name))?;
     // Read back: claims and the operator's decisions are the row's.
@@ -70,13 +80,19 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     let decided = known.map(|h| h.cpu_overcommit_permille).filter(|permille| *permille != 0);
     let permille = decided.unwrap_or(machine.cpu_overcommit_permille).max(1);
     let zone = known.map(|h| h.zone.clone()).filter(|zone| !zone.is_empty());
+    let ledger = known.map(|h| h.ledger.clone()).unwrap_or_default().after_hello(&hello.ledger_id, hello.start);
+    let state = match (&ledger.found, machine.disk_full) {
+        (Some(_), _) => HostState::Held,
+        (None, true) => HostState::DiskFull,
+        (None, false) => HostState::Up,
+    };
     let now = Timestamp::now();
     let mut host = Host {
         id: host_id,
         name: known.map_or_else(|| host_name(&hello.name, host_id).to_string(), |h| h.name.clone()),
         zone: zone.unwrap_or_else(|| machine.zone.clone()),
         tags: known.map(|h| h.tags.clone()).unwrap_or_default(),
-        state: HostState::Up,
+        state,
         cordoned: known.is_some_and(|h| h.cordoned),
         cordon_reason: known.map(|h| h.cordon_reason.clone()).unwrap_or_default(),
         draining: known.is_some_and(|h| h.draining),
@@ -97,7 +113,8 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
         generation: known.map_or(1, |h| h.generation),
         revision: known.map_or(0, |h| h.revision),
         registered_at: known.map_or(now, |h| h.registered_at),
-        state_changed_at: known.filter(|h| h.state == HostState::Up).map_or(now, |h| h.state_changed_at),
+        state_changed_at: known.filter(|h| h.state == state).map_or(now, |h| h.state_changed_at),
+        ledger,
     };
     host.capacity = host.placeable();
     Ok(host)
@@ -130,6 +147,20 @@ fn refused(error: &CommitError, name: &str) -> Problem {
             tracing::error!(error = error as &dyn std::error::Error, host = name, "a host can't be registered");
             Problem::internal()
         }
+    }
+}
+
+/// What an event says of a host's state.
+#[must_use]
+pub fn state_message(host: &Host) -> String {
+    let reason = host.state_reason();
+    let because = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let name = &host.name;
+    match host.state {
+        HostState::Up => format!("host {name} is up"),
+        HostState::Disconnected => format!("host {name} is disconnected"),
+        HostState::Held => format!("host {name} is held{because}"),
+        HostState::DiskFull => format!("host {name} takes no new instances{because}"),
     }
 }
 

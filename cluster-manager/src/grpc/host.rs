@@ -56,6 +56,7 @@ fn parse_change(request: pb::ChangeHostRequest) -> Result<HostChange, Problem> {
         reserved_vcpus: request.reserved_vcpus,
         reserved_memory_mib: request.reserved_memory_mib,
         reserved_disk_gib: request.reserved_disk_gib,
+        accept_loss: request.accept_loss,
     })
 }
 

@@ -27,6 +27,8 @@ pub struct HostChange {
     pub reserved_vcpus: Option<u32>,
     pub reserved_memory_mib: Option<u64>,
     pub reserved_disk_gib: Option<u64>,
+    /// What a held host knew is given up.
+    pub accept_loss: bool,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,12 @@ pub async fn change(
         let changed = ChangedHost { host_id, generation: host.generation + 1 };
         match manager.store.commit(unit(context, &host, &next, &changed)).await {
             Ok(()) => {
+                if change.accept_loss
+                    && let Some(stream) = manager.agents.find(host_id)
+                {
+                    // Its agent comes again, and is given what it must be.
+                    manager.agents.disconnect(&stream);
+                }
                 let row = manager.store.host_find(host_id).await.map_err(read_problem)?;
                 if let Some(row) = row {
                     manager.inventory().put_host(&row);
@@ -104,8 +112,20 @@ fn plan(host: &Host, change: &HostChange) -> Result<Host, Problem> {
     let (cpu, memory) = (change.cpu_overcommit_permille, change.memory_overcommit_permille);
     validate::host::overcommit(&mut violations, "", cpu, memory, change.disk_overcommit_permille);
     violations.finish()?;
+    if change.accept_loss {
+        accept_loss(&mut next)?;
+    }
     plan_capacity(&mut next, change)?;
     Ok(next)
+}
+
+fn accept_loss(next: &mut Host) -> Result<(), Problem> {
+    let Some(found) = next.ledger.found.take() else {
+        let detail = format!("host {} isn't held: it has lost nothing that the control plane knows of", next.name);
+        return Err(Problem::invalid_state(detail).with_hint("see `iaasctl host show`"));
+    };
+    (next.ledger.id, next.ledger.start) = (found.id, found.start);
+    Ok(())
 }
 
 /// Decides what instances may have of the host.
@@ -157,11 +177,15 @@ fn unit(context: &CallContext, host: &Host, next: &Host, changed: &ChangedHost) 
         reserved_memory_mib: next.reserved.memory_mib,
         reserved_disk_gib: next.reserved.disk_gib,
     });
+    if let Some(found) = host.ledger.found.as_ref().filter(|_| next.ledger.found.is_none()) {
+        unit.push(store::HostLedgerAccept { id: host.id, found_ledger_id: found.id.clone() });
+    }
     store_outcome(&mut unit, context, changed, now);
     let verb = match ((host.cordoned, next.cordoned), (host.draining, next.draining)) {
         (_, (false, true)) => "drain",
         ((false, true), _) => "cordon",
         ((true, false), _) => "uncordon",
+        ((true, true) | (false, false), _) if host.ledger != next.ledger => "accept_loss",
         ((true, true) | (false, false), _) => "change",
     };
     Activity::accepted("host", host.id, verb, format!("{verb} of host {}", host.name))
@@ -179,7 +203,7 @@ fn unit(context: &CallContext, host: &Host, next: &Host, changed: &ChangedHost) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::testing;
+    use domain::{host::HostLedger, testing};
 
     fn host() -> Host {
         let offered = Size { vcpus: 4, memory_mib: 8192, disk_gib: 100 };
@@ -216,6 +240,17 @@ mod tests {
         assert_eq!(next.capacity, Size::default());
         let held = Host { used: Size { vcpus: 3, memory_mib: 100, disk_gib: 0 }, ..next };
         assert_eq!(held.beyond_capacity(), held.used);
+    }
+
+    #[test]
+    fn only_a_held_hosts_loss_can_be_accepted() {
+        let change = HostChange { accept_loss: true, ..Default::default() };
+        let problem = plan(&host(), &change).expect_err("it isn't held");
+        assert_eq!(problem.kind, ErrorKind::InvalidState);
+        let held = Host { ledger: HostLedger::default().after_hello("a", 5).after_hello("b", 1), ..host() };
+        let next = plan(&held, &change).expect("accepted").ledger;
+        assert_eq!((next.id.as_str(), next.start, next.found), ("b", 1, None));
+        assert_eq!(plan(&held, &HostChange::default()).expect("nothing").ledger, held.ledger);
     }
 
     #[test]

@@ -51,7 +51,7 @@ async fn decide_and_commit(
             now,
             deadlines: &manager.config.deadlines,
             starts: host.map_or(0, |id| manager.starts(id)),
-            host_connected: host.is_none_or(|id| manager.inventory().find(id).is_none_or(|h| h.up)),
+            host_connected: host.is_none_or(|id| manager.inventory().find(id).is_none_or(|h| h.state.takes_commands())),
         };
         let Some(mut next) = plan_change(&row.instance, change, transition)? else {
             let plan = context.dry_run.then(|| dry_run::no_change(&row.instance));

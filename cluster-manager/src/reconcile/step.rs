@@ -111,7 +111,7 @@ fn render_delivery(target: &PassTarget) -> Option<(HostId, DesiredObject)> {
 fn plan(manager: &Manager, target: &PassTarget, now: Timestamp) -> Step {
     let instance = target.instance();
     // One lock at a time: `starts` takes it again.
-    let connected = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| h.up));
+    let connected = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| h.state.takes_commands()));
     let starts = instance.host_id.map_or(0, |id| manager.starts(id));
     if instance.status.observed_generation != instance.generation
         && !detached_ports(instance, &target.row.ports).is_empty()

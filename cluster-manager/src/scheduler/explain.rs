@@ -255,7 +255,7 @@ fn nearest(inventory: &Inventory, request: &Request, groups: &Groups) -> Option<
                 .max(permille(lacks.memory_mib, host.capacity.memory_mib))
                 .max(permille(lacks.disk_gib, host.capacity.disk_gib));
             let closed = filter::closed(host, request).is_some() || groups.rule_out(inventory, host);
-            ((!host.up, closed, worst, host.id), lacks)
+            ((!host.up(), closed, worst, host.id), lacks)
         })
         .min_by_key(|(key, _)| *key)
         .map(|((.., host_id), lacks)| NearestFit { host_id: Some(host_id), lacks })

@@ -10,7 +10,7 @@ use domain::{cpu::CpuBaseline, explain::Rejection, flavor::Size};
 #[must_use]
 pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
     ORDER.into_iter().find(|filter| match filter {
-        Rejection::Disconnected => !host.up,
+        Rejection::Disconnected => !host.up(),
         Rejection::Cordoned => host.cordoned || host.policies.draining,
         Rejection::Zone => request.zone.as_ref().is_some_and(|zone| **zone != *host.zone),
         Rejection::Dedicated => match host.policies.dedicated_to {

@@ -80,7 +80,7 @@ pub struct HostEntry {
     pub overhead: MemoryOverhead,
     /// vCPUs per thread, in thousandths.
     pub overcommit_permille: u32,
-    pub up: bool,
+    pub state: HostState,
     pub cordoned: bool,
     pub name: String,
     pub zone: Arc<str>,
@@ -110,7 +110,7 @@ impl HostEntry {
             cpu_features: Arc::new(host.facts.cpu_features.iter().cloned().collect()),
             guest_cpu: host.facts.guest_cpu.as_ref().map(|cpu| Arc::new(GuestCpu::of(cpu))),
             policies: Policies { draining: host.draining, dedicated_to: host.dedicated_to, reserved: Size::default() },
-            up: host.state == HostState::Up,
+            state: host.state,
             cordoned: host.cordoned,
             capacity: host.capacity,
             used: host.used,
@@ -178,10 +178,16 @@ impl HostEntry {
         self.starting
     }
 
+    /// Whether it is connected, and nothing is wrong with it.
+    #[must_use]
+    pub fn up(&self) -> bool {
+        self.state == HostState::Up
+    }
+
     /// Whether the host may get new instances at all.
     #[must_use]
     pub fn usable(&self) -> bool {
-        self.up && !self.cordoned && !self.policies.draining
+        self.up() && !self.cordoned && !self.policies.draining
     }
 
     /// The position in `numa` of the node with the host's number.

@@ -10,13 +10,15 @@ use super::{
     labels::{Label, labels_of},
     request::Request,
 };
-use domain::{explain::Rejection, flavor::Size};
+use domain::{explain::Rejection, flavor::Size, host::HostState};
 use std::cmp::Reverse;
 
 /// What one host doesn't meet.
 #[derive(Debug, PartialEq, Eq)]
 enum Unmet {
     Disconnected,
+    Held,
+    DiskFull,
     Draining,
     Cordoned,
     Zone,
@@ -34,7 +36,7 @@ impl Unmet {
     /// Whether only an operator can change it.
     fn operators(&self) -> bool {
         match self {
-            Self::Disconnected | Self::Draining | Self::Cordoned => true,
+            Self::Disconnected | Self::Held | Self::DiskFull | Self::Draining | Self::Cordoned => true,
             Self::Zone
             | Self::DedicatedToOthers
             | Self::NotDedicated
@@ -48,7 +50,7 @@ impl Unmet {
 
     fn order(&self) -> Rejection {
         match self {
-            Self::Disconnected => Rejection::Disconnected,
+            Self::Disconnected | Self::Held | Self::DiskFull => Rejection::Disconnected,
             Self::Draining | Self::Cordoned => Rejection::Cordoned,
             Self::Zone => Rejection::Zone,
             Self::DedicatedToOthers | Self::NotDedicated => Rejection::Dedicated,
@@ -65,6 +67,8 @@ impl Unmet {
         let (are, were, lack, have) = if one { ("is", "was", "lacks", "has") } else { ("are", "were", "lack", "have") };
         match self {
             Self::Disconnected => format!("{are} disconnected"),
+            Self::Held => format!("{are} held until an operator decides"),
+            Self::DiskFull => format!("{have} a full disk"),
             Self::Draining => format!("{are} draining"),
             Self::Cordoned => format!("{are} cordoned"),
             Self::Zone => format!("{are} in another zone"),
@@ -119,8 +123,11 @@ fn describe(unmet: &[Unmet], hosts: u32) -> String {
 
 fn unmet(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &Groups) -> Vec<Unmet> {
     let mut unmet = Vec::new();
-    if !host.up {
-        unmet.push(Unmet::Disconnected);
+    match host.state {
+        HostState::Up => {}
+        HostState::Disconnected => unmet.push(Unmet::Disconnected),
+        HostState::Held => unmet.push(Unmet::Held),
+        HostState::DiskFull => unmet.push(Unmet::DiskFull),
     }
     if host.policies.draining {
         unmet.push(Unmet::Draining);

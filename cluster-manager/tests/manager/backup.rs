@@ -166,6 +166,7 @@ fn network_hello(host: &SimHost, port: &Port, epoch: i64) -> sync::Hello {
         ..sync::Holding::default()
     };
     sync::Hello {
+        ledger_id: String::new(),
         host_id: host.id().to_string(),
         name: host.name().to_owned(),
         start: 1,

@@ -10,6 +10,7 @@ mod fault;
 mod fence;
 mod fill;
 mod host;
+mod host_ledger;
 mod host_removal;
 mod lifecycle;
 mod nics;

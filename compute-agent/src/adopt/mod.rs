@@ -21,6 +21,7 @@ use domain::InstanceId;
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    os::unix::fs::MetadataExt,
     path::Path,
 };
 
@@ -29,6 +30,8 @@ use std::{
 pub struct Found {
     pub instance_id: InstanceId,
     pub process: ProcessRef,
+    /// The instance's user, whom it runs as.
+    pub uid: u32,
 }
 
 /// The instance of a command line, which is the one whose monitor socket it names. Pure.
@@ -44,6 +47,28 @@ pub fn instance_of(cmdline: &[u8], vms_dir: &Path) -> Option<InstanceId> {
     })
 }
 
+/// The user of this instance, if a process runs as that user and not in another instance's control group. A command line alone proves nothing:
+/// anyone can write one, and what is taken for a QEMU is killed when its instance stops.
+fn own_user(pid: i32, instance_id: InstanceId, vms_dir: &Path) -> Option<u32> {
+    let uid = fs::symlink_metadata(vms_dir.join(instance_id.to_string())).ok()?.uid();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    (uid != 0 && runs_as(&status, uid) && !in_group_of_another(&groups, instance_id)).then_some(uid)
+}
+
+/// Whether all four users of a process are this one. Pure.
+fn runs_as(status: &str, uid: u32) -> bool {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    let mut uids = line.split_ascii_whitespace().peekable();
+    uids.peek().is_some() && uids.all(|text| text.parse() == Ok(uid))
+}
+
+/// Whether a control group is that of another instance: groups of instances are named after them. Pure.
+fn in_group_of_another(groups: &str, instance_id: InstanceId) -> bool {
+    let names = groups.lines().filter_map(|line| line.rsplit('/').next());
+    names.filter_map(|name| name.parse::<InstanceId>().ok()).any(|id| id != instance_id)
+}
+
 /// All QEMUs whose sockets are in this run directory.
 #[must_use]
 pub fn running_qemus(run_dir: &Path) -> Vec<Found> {
@@ -55,7 +80,11 @@ pub fn running_qemus(run_dir: &Path) -> Vec<Found> {
         let process = ProcessRef::of_pid(pid).ok()?;
         let cmdline = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let instance_id = instance_of(&cmdline, &vms_dir)?;
-        process.alive().then_some(Found { instance_id, process })
+        let Some(uid) = own_user(pid, instance_id, &vms_dir) else {
+            tracing::warn!(pid, %instance_id, "a process that names this instance's monitor isn't its QEMU, and is left alone");
+            return None;
+        };
+        process.alive().then_some(Found { instance_id, process, uid })
     });
     found.collect()
 }
@@ -151,6 +180,52 @@ mod tests {
             assert_eq!(instance_of(&line(other.clone()), vms), None, "{other}");
         }
         assert_eq!(instance_of(b"\xff\xfe\0path=", vms), None);
+    }
+
+    #[test]
+    fn a_process_is_a_qemu_of_its_user_and_its_group_alone() {
+        let (id, other) = (InstanceId::new(), InstanceId::new());
+        let status = |uids: &str| format!("Name:\tqemu\nUid:\t{uids}\nGid:\t1\t1\t1\t1\n");
+        assert!(runs_as(&status("600000\t600000\t600000\t600000"), 600_000));
+        for uids in ["65534\t65534\t65534\t65534", "0\t600000\t600000\t600000", "600000\t600000\t0\t600000", ""] {
+            assert!(!runs_as(&status(uids), 600_000), "{uids}");
+        }
+        let groups = |id| format!("4:memory:/iaas/{id}\n0::/iaas/{id}\n");
+        assert!(!in_group_of_another(&groups(id), id) && !in_group_of_another("0::/\n", id));
+        assert!(in_group_of_another(&groups(other), id));
+    }
+
+    /// What anyone can start: a program that calls itself an instance's QEMU.
+    #[test]
+    fn a_program_that_only_names_the_monitor_is_no_qemu() {
+        use std::os::unix::process::CommandExt;
+        if !rustix::process::geteuid().is_root() {
+            return println!("not run: giving directories away takes root");
+        }
+        let run = tempfile::tempdir().expect("dir");
+        let id = InstanceId::new();
+        let own = layout::vms_dir(run.path()).join(id.to_string());
+        fs::create_dir_all(&own).expect("made");
+        std::os::unix::fs::chown(&own, Some(64_057), Some(64_057)).expect("given away");
+        let start = |uid: u32| {
+            let mut command = std::process::Command::new("sleep");
+            command.arg0(format!("x path={}/qmp.sock", own.display())).arg("60").uid(uid).gid(uid);
+            command.spawn().expect("sleep runs")
+        };
+        let (mut stranger, mut own) = (start(65_534), start(64_057));
+        // A program's command line is there a moment after its start.
+        let named = |child: &std::process::Child| {
+            fs::read(format!("/proc/{}/cmdline", child.id())).is_ok_and(|line| line.starts_with(b"x path="))
+        };
+        while !(named(&stranger) && named(&own)) {
+            std::thread::yield_now();
+        }
+        let found: Vec<i32> = running_qemus(run.path()).into_iter().map(|found| found.process.pid).collect();
+        assert_eq!(found, [own.id() as i32]);
+        for child in [&mut stranger, &mut own] {
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! up line as output passes, and keeps the log's file small.
 
 use parking_lot::Mutex;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use std::time::Duration;
@@ -21,6 +20,7 @@ use tokio::task::AbortHandle;
 
 use super::log::ConsoleLog;
 use super::scan::{GuestUp, Scanner};
+use crate::qemu::socket::QemuSocket;
 
 /// How many pieces of output are kept for a slow watcher, each of at most 4 KiB.
 const OUTPUT_KEPT: usize = 256;
@@ -71,7 +71,7 @@ impl Drop for Shared {
 impl ConsoleHub {
     /// Starts a hub, which connects in the background, and again whenever the connection is lost, until it is dropped. The log is kept
     /// smaller than `log_max_bytes`.
-    pub fn start(serial_socket: PathBuf, log: ConsoleLog, log_max_bytes: u64) -> Self {
+    pub fn start(serial_socket: QemuSocket, log: ConsoleLog, log_max_bytes: u64) -> Self {
         let (output, _) = broadcast::channel(OUTPUT_KEPT);
         let (input, typed) = mpsc::channel(INPUT_KEPT);
         let (guest_up_sender, guest_up) = watch::channel(None);
@@ -123,7 +123,7 @@ impl Watcher {
 }
 
 struct Pump {
-    serial_socket: PathBuf,
+    serial_socket: QemuSocket,
     log: ConsoleLog,
     log_max_bytes: u64,
     since_trim: u64,
@@ -138,7 +138,7 @@ impl Pump {
         let mut waiting = Bytes::new();
         self.trim();
         loop {
-            if let Ok(stream) = UnixStream::connect(&self.serial_socket).await {
+            if let Ok(stream) = self.serial_socket.connect().await {
                 pause = Duration::from_millis(2);
                 self.serve(stream, &mut typed, &mut waiting).await;
             }

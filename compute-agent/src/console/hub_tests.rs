@@ -16,6 +16,7 @@ fn serial() -> Serial {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let socket = dir.path().join("serial");
     let listener = UnixListener::bind(&socket).expect("bound");
+    let socket = QemuSocket::new(socket, rustix::process::geteuid().as_raw());
     let hub = ConsoleHub::start(socket, ConsoleLog::new(dir.path().join("log")), 1 << 20);
     Serial { _dir: dir, listener, hub }
 }

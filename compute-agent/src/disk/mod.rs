@@ -3,5 +3,6 @@
 
 pub mod config_drive;
 pub mod erase;
+pub mod header;
 pub mod iso;
 pub mod overlay;

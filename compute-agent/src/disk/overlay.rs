@@ -15,8 +15,17 @@ use std::time::Duration;
 use domain::image::DiskFormat;
 use serde::Deserialize;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
+use super::header::Header;
+
+/// The program that sets limits and becomes another one, and the limits: processor seconds, bytes of memory, open files, and no dump of
+/// what was in memory.
+const LIMITER: &str = "prlimit";
+const LIMITS: [&str; 4] = ["--cpu=20", "--as=1073741824", "--nofile=64", "--core=0"];
+/// How much of each of a command's pipes is read.
+const OUTPUT_BYTES_MAX: u64 = 64 << 10;
 /// How long a command may take; all of them write metadata only.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -40,6 +49,8 @@ pub enum DiskError {
         #[source]
         source: serde_json::Error,
     },
+    #[error("{path} isn't opened: {reason}")]
+    Foreign { path: PathBuf, reason: String },
     #[error("{path} has {len} bytes, more than {size_bytes}: a disk never shrinks")]
     Shrink { path: PathBuf, len: u64, size_bytes: u64 },
     #[error("{path} can't be accessed")]
@@ -146,7 +157,8 @@ impl QemuImg {
         let mut args: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
         args.extend(extra);
         args.extend([dest.as_os_str(), size.as_ref()]);
-        self.run("create", dest, &args).await?;
+        // The new file is nobody's yet, in a directory that is root's alone.
+        self.run("create", dest, &args, None).await?;
         let dest = dest.to_path_buf();
         blocking(move || {
             chown(&dest, Some(owner.uid), Some(owner.gid))
@@ -158,9 +170,25 @@ impl QemuImg {
         .await
     }
 
-    /// Grows a disk that nobody has open; the disk of a running guest is grown by QMP `block_resize`.
-    pub async fn resize(&self, path: &Path, format: DiskFormat, size_bytes: u64) -> Result<(), DiskError> {
-        let len = self.info(path, format).await?.virtual_size_bytes;
+    /// Grows a qcow2 disk that nobody has open, and that must lie on `backing`; the disk of a running guest is grown by QMP
+    /// `block_resize`. The disk's user may have written anything into it, so its header is compared first, and what opens it is that user.
+    pub async fn resize(
+        &self,
+        path: &Path,
+        backing: Option<&Path>,
+        size_bytes: u64,
+        owner: Owner,
+    ) -> Result<(), DiskError> {
+        let format = DiskFormat::Qcow2;
+        let header = Header::read(path).map_err(|source| DiskError::io(path, source))?;
+        let objection = match header {
+            Some(header) => header.objection(backing),
+            None => Some("it isn't a disk any more".to_owned()),
+        };
+        if let Some(reason) = objection {
+            return Err(DiskError::Foreign { path: path.to_path_buf(), reason });
+        }
+        let len = self.info(path, format, owner).await?.virtual_size_bytes;
         if len > size_bytes {
             return Err(DiskError::Shrink { path: path.to_path_buf(), len, size_bytes });
         }
@@ -173,11 +201,11 @@ impl QemuImg {
             path.as_os_str(),
             size.as_ref(),
         ];
-        self.run("resize", path, &args).await.map(drop)
+        self.run("resize", path, &args, Some(owner)).await.map(drop)
     }
 
     /// Reads the header as `format`, without opening a backing file. This works also while a QEMU has the disk open.
-    pub async fn info(&self, path: &Path, format: DiskFormat) -> Result<ImageInfo, DiskError> {
+    pub async fn info(&self, path: &Path, format: DiskFormat, owner: Owner) -> Result<ImageInfo, DiskError> {
         let args = [
             "info".as_ref(),
             "-U".as_ref(),
@@ -186,28 +214,59 @@ impl QemuImg {
             format.as_str().as_ref(),
             path.as_os_str(),
         ];
-        let stdout = self.run("info", path, &args).await?;
+        let stdout = self.run("info", path, &args, Some(owner)).await?;
         serde_json::from_slice(&stdout).map_err(|source| DiskError::Unreadable { path: path.to_path_buf(), source })
     }
 
-    async fn run(&self, action: &'static str, path: &Path, args: &[&OsStr]) -> Result<Vec<u8>, DiskError> {
-        let child =
-            Command::new(&self.binary).args(args).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true).output();
-        let program = || self.binary.clone();
-        let output = match tokio::time::timeout(TIMEOUT, child).await {
-            Ok(result) => result.map_err(|source| DiskError::Run { program: program(), source })?,
-            Err(_) => return Err(DiskError::Timeout { program: program(), action, path: path.to_path_buf() }),
-        };
-        if output.status.success() {
-            return Ok(output.stdout);
+    /// `user`: who runs it; root opens nothing that a guest may have written.
+    async fn run(
+        &self,
+        action: &'static str,
+        path: &Path,
+        args: &[&OsStr],
+        user: Option<Owner>,
+    ) -> Result<Vec<u8>, DiskError> {
+        let mut command = Command::new(LIMITER);
+        command.args(LIMITS).arg("--").arg(&self.binary).args(args).env_clear().current_dir("/");
+        command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("LC_ALL", "C");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        if let Some(Owner { uid, gid }) = user {
+            // The supplementary groups go with it.
+            command.uid(uid).gid(gid);
         }
-        let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let program = || self.binary.clone();
+        let mut child = command.spawn().map_err(|source| DiskError::Run { program: LIMITER.into(), source })?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let ended = async { tokio::join!(bounded(stdout), bounded(stderr), child.wait()) };
+        let Ok((stdout, stderr, status)) = tokio::time::timeout(TIMEOUT, ended).await else {
+            return Err(DiskError::Timeout { program: program(), action, path: path.to_path_buf() });
+        };
+        let status = status.map_err(|source| DiskError::Run { program: program(), source })?;
+        if status.success() {
+            return Ok(stdout);
+        }
+        let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
+        // The limiter's exit codes: what it was to run isn't there, or can't be run.
+        if matches!(status.code(), Some(126 | 127)) {
+            let source = io::Error::new(io::ErrorKind::NotFound, stderr);
+            return Err(DiskError::Run { program: program(), source });
+        }
         // This is the one failure with a meaning of its own; qemu-img has no exit code for it, and LC_ALL fixes the text.
         if ["No space left on device", "Disk quota exceeded"].iter().any(|text| stderr.contains(text)) {
             return Err(DiskError::NoSpace { path: path.to_path_buf() });
         }
         Err(DiskError::Failed { action, path: path.to_path_buf(), stderr })
     }
+}
+
+/// What a program writes, as far as anyone wants to know; then its pipe is closed.
+async fn bounded(pipe: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What can't be read any more is as good as its end.
+        let _ = pipe.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).await;
+    }
+    bytes
 }
 
 /// Whether files in this directory can be opened with O_DIRECT; some network and memory file systems refuse.
@@ -257,38 +316,80 @@ mod tests {
         found.map(|path| QemuImg::new(*path))
     }
 
+    /// A directory that the disks' user may pass through.
+    fn passable() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("passable");
+        dir
+    }
+
+    /// A disk whose user made its data lie in a file of the host: it isn't opened at all.
+    #[tokio::test]
+    async fn a_disk_that_names_a_file_of_the_host_changes_nothing_there() {
+        let Some(img) = qemu_img() else { return };
+        if !rustix::process::geteuid().is_root() {
+            return println!("not run: disks of other users take root");
+        }
+        let dir = passable();
+        let (secret, disk) = (dir.path().join("secret"), dir.path().join("disk"));
+        std::fs::write(&secret, vec![7; 1 << 20]).expect("written");
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(0o600)).expect("closed");
+        let options = format!("data_file={},data_file_raw=on", secret.display());
+        let args = ["create", "-q", "-f", "qcow2", "-o", &options];
+        let made = std::process::Command::new(&img.binary).args(args).arg(&disk).arg("1M").status().expect("runs");
+        assert!(made.success());
+        chown(&disk, Some(OWNER.uid), Some(OWNER.gid)).expect("given away");
+        std::fs::write(&secret, vec![7; 1 << 20]).expect("as it was");
+        let refused = img.resize(&disk, None, 64 * MIB, OWNER).await.expect_err("refused");
+        assert!(matches!(refused, DiskError::Foreign { .. }), "{refused:?}");
+        assert_eq!(std::fs::read(&secret).expect("readable"), vec![7; 1 << 20]);
+    }
+
+    #[tokio::test]
+    async fn what_a_program_writes_is_read_to_a_bound() {
+        let img = QemuImg::new("/bin/sh");
+        let args = ["-c", "yes complaint | head -c 10000000 >&2; exit 1"].map(OsStr::new);
+        match img.run("info", Path::new("/"), &args, None).await {
+            Err(DiskError::Failed { stderr, .. }) => {
+                assert!(!stderr.is_empty() && stderr.len() as u64 <= OUTPUT_BYTES_MAX, "{}", stderr.len());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[tokio::test]
     async fn overlays_grow_never_shrink_and_name_their_backing() {
         let Some(img) = qemu_img() else { return };
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = passable();
         let (base, disk) = (dir.path().join("base,1"), dir.path().join("disk"));
         img.create_blank(DiskFormat::Raw, MIB, &base, OWNER).await.expect("created");
         img.create_overlay(&base, DiskFormat::Raw, 4 * MIB, &disk, OWNER).await.expect("created");
-        let info = img.info(&disk, DiskFormat::Qcow2).await.expect("readable");
+        let info = img.info(&disk, DiskFormat::Qcow2, OWNER).await.expect("readable");
         assert_eq!((info.format.as_str(), info.virtual_size_bytes), ("qcow2", 4 * MIB));
         assert_eq!(info.backing_filename.as_deref(), Some(base.as_path()));
         assert!(info.format_specific.data.data_file.is_none() && info.actual_size_bytes < MIB, "{info:?}");
         let mode = std::fs::metadata(&disk).expect("there");
         assert_eq!((mode.permissions().mode() & 0o777, std::os::unix::fs::MetadataExt::uid(&mode)), (0o600, OWNER.uid));
 
-        img.resize(&disk, DiskFormat::Qcow2, 8 * MIB).await.expect("grown");
-        assert_eq!(img.info(&disk, DiskFormat::Qcow2).await.expect("readable").virtual_size_bytes, 8 * MIB);
-        assert!(matches!(img.resize(&disk, DiskFormat::Qcow2, MIB).await, Err(DiskError::Shrink { .. })));
+        img.resize(&disk, Some(&base), 8 * MIB, OWNER).await.expect("grown");
+        assert_eq!(img.info(&disk, DiskFormat::Qcow2, OWNER).await.expect("readable").virtual_size_bytes, 8 * MIB);
+        assert!(matches!(img.resize(&disk, Some(&base), MIB, OWNER).await, Err(DiskError::Shrink { .. })));
+        assert!(matches!(img.resize(&disk, None, 16 * MIB, OWNER).await, Err(DiskError::Foreign { .. })));
         assert!(supports_direct(dir.path()).is_ok());
     }
 
     #[tokio::test]
     async fn what_lies_about_its_format_and_what_is_missing_fail_with_qemu_imgs_message() {
         let Some(img) = qemu_img() else { return };
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        let dir = passable();
         let path = dir.path().join("raw");
         std::fs::write(&path, [0; 512]).expect("written");
-        let error = img.info(&path, DiskFormat::Qcow2).await.expect_err("no qcow2");
+        let error = img.info(&path, DiskFormat::Qcow2, OWNER).await.expect_err("no qcow2");
         assert!(error.to_string().contains("qcow2 format"), "{error}");
-        let error = img.info(&dir.path().join("none"), DiskFormat::Raw).await.expect_err("nothing there");
+        let error = img.info(&dir.path().join("none"), DiskFormat::Raw, OWNER).await.expect_err("nothing there");
         assert!(error.to_string().contains("No such file"), "{error}");
         let missing = QemuImg::new("/nonexistent/qemu-img");
-        assert!(matches!(missing.info(&path, DiskFormat::Raw).await, Err(DiskError::Run { .. })));
+        assert!(matches!(missing.info(&path, DiskFormat::Raw, OWNER).await, Err(DiskError::Run { .. })));
     }
 
     #[tokio::test]

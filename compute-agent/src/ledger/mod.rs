@@ -29,6 +29,7 @@ pub use agent_kit::{Decision, LedgerError, Version};
 use agent_kit::{
     Current, HostRecord, Incoming, LedgerDir, Revival, accept,
     durable::{ensure_private_dir, replace_all},
+    reserve::Reserve,
     writer::BatchWriter,
 };
 use domain::{HostId, InstanceId, Timestamp};
@@ -40,6 +41,7 @@ use std::{
     sync::Arc,
 };
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 /// Tombstones that are kept although no manager needs them any more.
 const RELEASED_KEPT: usize = 1000;
@@ -96,15 +98,25 @@ type Written = oneshot::Receiver<Result<(), Arc<io::Error>>>;
 
 /// Whose ledger lies below `state_dir`, without opening it. None: there is none yet.
 pub fn peek_host_id(state_dir: &Path) -> Result<Option<HostId>, LedgerError> {
-    host_file::peek(&LedgerDir::below(state_dir)).map(|found| found.map(|record| record.host_id))
+    host_file::peek(&LedgerDir::below(state_dir)).map(|found| found.map(|(_, record)| record.host_id))
 }
 
 #[derive(Debug)]
 pub struct Ledger {
     state: Mutex<State>,
+    id: Uuid,
     /// It ends before the directory is free for the next agent.
     writer: BatchWriter<Job>,
     dir: LedgerDir,
+    reserve: Arc<Reserve>,
+}
+
+/// What became of commands that came together.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    pub outcomes: Vec<Outcome>,
+    /// New instances for which the disk has no room.
+    pub left_out: Vec<(InstanceId, Version)>,
 }
 
 impl Ledger {
@@ -113,11 +125,15 @@ impl Ledger {
     pub fn open(state_dir: &Path, host_id: Option<HostId>) -> Result<(Self, Vec<Quarantined>), LedgerError> {
         let dir = LedgerDir::open(state_dir)?;
         let (entries, quarantined) = read_entries(dir.path())?;
-        let host = HostRecord::next_start(host_file::peek(dir.path())?, host_id, &dir)?;
+        let (id, found) = host_file::peek(dir.path())?.unzip();
+        let id = id.unwrap_or_else(Uuid::new_v4);
+        let host = HostRecord::next_start(found, host_id, &dir)?;
         let path = dir.path().to_path_buf();
-        replace_all(&path, &[(host_file::NAME.to_owned(), host_file::encode(host))])
-            .map_err(LedgerError::file("written", &path))?;
-        let writer = BatchWriter::start(move |batch| write(&path, batch));
+        let reserve = Arc::new(Reserve::open(&path));
+        let files = [(host_file::NAME.to_owned(), host_file::encode(id, host))];
+        reserve.write(|| replace_all(&path, &files)).map_err(LedgerError::file("written", &path))?;
+        let room = Arc::clone(&reserve);
+        let writer = BatchWriter::start(move |batch| write(&path, &room, batch));
         let writer = writer.map_err(LedgerError::file("written", dir.path()))?;
         let slots = entries
             .into_iter()
@@ -126,10 +142,8 @@ impl Ledger {
                 (held.instance_id(), Slot { durable: Some((0, Arc::clone(&held))), newest: (0, held) })
             })
             .collect();
-        Ok((
-            Self { state: Mutex::new(State { slots, host, changes: 0, released: BTreeSet::new() }), writer, dir },
-            quarantined,
-        ))
+        let state = Mutex::new(State { slots, host, changes: 0, released: BTreeSet::new() });
+        Ok((Self { state, id, writer, dir, reserve }, quarantined))
     }
 
     /// Everything a ledger holds, read without opening it for use (no start number is raised, no lock taken). Files that can't be
@@ -148,6 +162,12 @@ impl Ledger {
         self.lock().host
     }
 
+    /// Which ledger this is: one that was made anew is another.
+    #[must_use]
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
     #[must_use]
     pub fn host_id(&self) -> HostId {
         self.host().host_id
@@ -164,9 +184,19 @@ impl Ledger {
         self.lock().slots.values().filter_map(|slot| slot.durable.as_ref().map(|(_, held)| Arc::clone(held))).collect()
     }
 
-    /// Takes what is newer than what is held; durable when it returns. `revision` counts once all of it is.
-    pub async fn accept(&self, commands: Vec<Desired>, revision: i64) -> Result<Vec<Outcome>, LedgerError> {
+    /// Whether the disk has room for more than what the ledger has: if not, the room that is set apart for it is in use. It is set apart
+    /// again as soon as the disk has it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.reserve.has_room()
+    }
+
+    /// Takes what is newer than what is held; durable when it returns. `revision` counts once all of it is. On a full disk nothing new is
+    /// taken; what is held can be changed and deleted.
+    pub async fn accept(&self, commands: Vec<Desired>, revision: i64) -> Result<Accepted, LedgerError> {
         let mut outcomes = Vec::with_capacity(commands.len());
+        let mut left_out = Vec::new();
+        let room = self.has_room();
         let mut changed = Vec::new();
         let written = {
             let mut state = self.lock();
@@ -178,6 +208,11 @@ impl Ledger {
                 });
                 let incoming = Incoming { version, deleted: desired.spec.deleted };
                 let decision = accept(current, incoming, Revival::HigherEpoch);
+                let new = decision == Decision::Take && !incoming.deleted && current.is_none_or(|held| held.tombstone);
+                if new && !room {
+                    left_out.push((instance_id, version));
+                    continue;
+                }
                 outcomes.push(Outcome { instance_id, version, decision });
                 let held = match decision {
                     Decision::Repeat | Decision::Refuse { .. } => continue,
@@ -197,14 +232,35 @@ impl Ledger {
             self.submit(&changed)
         };
         self.settle(changed, written).await?;
+        if !left_out.is_empty() {
+            return Ok(Accepted { outcomes, left_out });
+        }
         let record = {
             let mut state = self.lock();
             state.host.revision = revision;
             state.host
         };
         // Not waited for: too low a revision only makes the manager repeat.
-        drop(self.submit_files(vec![(host_file::NAME.to_owned(), host_file::encode(record))]));
-        Ok(outcomes)
+        drop(self.submit_files(vec![(host_file::NAME.to_owned(), host_file::encode(self.id, record))]));
+        Ok(Accepted { outcomes, left_out })
+    }
+
+    /// What to answer where something was left out.
+    #[must_use]
+    pub fn full(&self) -> LedgerError {
+        LedgerError::Full { dir: self.dir.path().to_path_buf() }
+    }
+
+    /// Raises the number of this start; durable when it returns.
+    pub async fn raise_start(&self, floor: i64) -> Result<(), LedgerError> {
+        let record = {
+            let mut state = self.lock();
+            state.host.start = state.host.start.max(floor);
+            state.host
+        };
+        let written = self.submit_files(vec![(host_file::NAME.to_owned(), host_file::encode(self.id, record))]);
+        let result = written.await.map_err(|_| LedgerError::Closed)?;
+        result.map_err(|source| LedgerError::Commit { dir: self.dir.path().to_path_buf(), source })
     }
 
     /// Changes what is written of the host's own doings; durable when it returns. A tombstone has none.
@@ -338,7 +394,7 @@ impl State {
     }
 }
 
-fn write(dir: &Path, batch: Vec<Job>) {
+fn write(dir: &Path, reserve: &Reserve, batch: Vec<Job>) {
     let (mut files, mut removed) = (BTreeMap::new(), Vec::new());
     let mut waiting = Vec::with_capacity(batch.len());
     for job in batch {
@@ -347,7 +403,7 @@ fn write(dir: &Path, batch: Vec<Job>) {
         waiting.push(job.done);
     }
     let files: Vec<_> = files.into_iter().collect();
-    let result = replace_all(dir, &files).map_err(Arc::new);
+    let result = reserve.write(|| replace_all(dir, &files)).map_err(Arc::new);
     for name in removed.into_iter().filter(|name| files.iter().all(|(written, _)| written != name)) {
         // What is left over is released again after the next start.
         let _ = fs::remove_file(dir.join(name));

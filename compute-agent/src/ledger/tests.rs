@@ -19,7 +19,7 @@ async fn what_was_accepted_is_there_after_a_restart() {
     let ledger = open(dir.path());
     let (host_id, start) = (ledger.host_id(), ledger.host().start);
     let id = desired(1, 1, false).instance_id;
-    let outcome = ledger.accept(vec![desired(1, 1, false)], 5).await.expect("accepted");
+    let outcome = ledger.accept(vec![desired(1, 1, false)], 5).await.expect("accepted").outcomes;
     assert_eq!(outcome[0].decision, Decision::Take);
     ledger.record(id, |done| done.boot_seq = 7).await.expect("recorded");
     // The newer version keeps what was done; the revision's file is written behind it, in the order of submission.
@@ -33,7 +33,7 @@ async fn what_was_accepted_is_there_after_a_restart() {
     let Held::Live(entry) = &*held else { panic!("alive") };
     assert_eq!((entry.desired.version.generation, entry.done.boot_seq, entry.done.crash_count), (2, 7, 2));
 
-    let refused = ledger.accept(vec![desired(1, 1, false)], 7).await.expect("answered");
+    let refused = ledger.accept(vec![desired(1, 1, false)], 7).await.expect("answered").outcomes;
     assert_eq!(refused[0].decision, Decision::Refuse { held: Version { epoch: 1, generation: 2 } });
 }
 
@@ -50,7 +50,7 @@ async fn a_tombstone_is_kept_and_nothing_of_its_epoch_returns() {
     drop(ledger);
     let ledger = open(dir.path());
     assert!(matches!(*ledger.held(id).expect("held"), Held::Tombstone(_)));
-    let outcomes = ledger.accept(vec![desired(4, 10, false)], 2).await.expect("answered");
+    let outcomes = ledger.accept(vec![desired(4, 10, false)], 2).await.expect("answered").outcomes;
     assert!(matches!(outcomes[0].decision, Decision::Refuse { .. }));
     assert!(ledger.record(id, |_| ()).await.is_err(), "the dead do nothing");
 }
@@ -94,7 +94,7 @@ async fn a_write_that_fails_leaves_what_was() {
     assert_eq!(ledger.held(id).expect("held").version().generation, 1);
     fs::remove_dir(&in_the_way).expect("removed");
     let again = ledger.accept(vec![desired(1, 2, false)], 2).await.expect("accepted");
-    assert_eq!(again[0].decision, Decision::Take, "what failed was not half taken");
+    assert_eq!(again.outcomes[0].decision, Decision::Take, "what failed was not half taken");
     assert_eq!(ledger.held(id).expect("held").version().generation, 2);
 }
 

@@ -136,6 +136,7 @@ pub fn hello(
         name,
         start,
         revision,
+        ledger_id: context.ledger.id().to_string(),
         holdings: holdings(context, orphans),
         host: Some(pb::hello::Host::Compute(ComputeHost {
             zone: config.zone.clone(),
@@ -145,6 +146,7 @@ pub fn hello(
             overhead_fixed_mib: overhead.fixed_mib,
             overhead_per_vcpu_mib: overhead.per_vcpu_mib,
             overhead_per_gib_mib: overhead.per_gib_mib,
+            disk_full: context.disk_full(),
         })),
     })
 }
@@ -194,6 +196,7 @@ pub fn statistics(context: &Context) -> ComputeStatistics {
         memory_available_mib: facts::memory_available_mib().unwrap_or(0),
         instances_running: u32::try_from(running).unwrap_or(u32::MAX),
         starts_in_progress: context.starts_in_progress.load(Ordering::Relaxed),
+        disk_full: context.disk_full(),
     };
     metrics::gauge!("iaas_host_instances_running").set(f64::from(statistics.instances_running));
     metrics::gauge!("iaas_host_starts_in_progress").set(f64::from(statistics.starts_in_progress));

@@ -7,6 +7,7 @@ mod wire;
 
 use crate::{
     adopt::Orphan,
+    ledger::Accepted,
     reconcile::{Reconciler, context::Context},
 };
 use agent_kit::{Agent, HelloError, HostRecord, LedgerError, Outbox};
@@ -108,7 +109,8 @@ impl Agent for ComputeAgent {
                 }
             }
         }
-        let outcomes = self.context.ledger.accept(commands, revision).await?;
+        // What isn't understood never will be by this agent, so it doesn't keep the revision back.
+        let Accepted { outcomes, left_out } = self.context.ledger.accept(commands, revision).await?;
         self.reconciler.changed(&outcomes, received_at);
         for observation in not_understood {
             // A command that is older than what is held is none that anybody waits for.
@@ -117,7 +119,17 @@ impl Agent for ComputeAgent {
                 self.context.post(observation);
             }
         }
-        Ok(())
+        if left_out.is_empty() {
+            return Ok(());
+        }
+        for (instance_id, version) in left_out {
+            self.context.post(Observation::no_room(instance_id, version));
+        }
+        Err(self.context.ledger.full())
+    }
+
+    async fn raise_start(&self, floor: i64) -> Result<(), LedgerError> {
+        self.context.ledger.raise_start(floor).await
     }
 
     fn open_session(&self, open: OpenSession) {

@@ -36,6 +36,15 @@ impl Observation {
         Self { reason, ..Self::of(instance_id, version, InstanceState::Error) }
     }
 
+    /// The observation that the host has no room for a new instance.
+    #[must_use]
+    pub fn no_room(instance_id: InstanceId, version: Version) -> Self {
+        let reason =
+            "its host's disk is full: it is made when there is room again, or delete it and create another one"
+                .to_owned();
+        Self { reason, ..Self::of(instance_id, version, InstanceState::Error) }
+    }
+
     fn of(instance_id: InstanceId, version: Version, state: InstanceState) -> Self {
         Self {
             instance_id,

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::process::Command;
 
 use super::argv::{SpecError, VmSpec, nic_fd, render_argv};
 use super::handover;
+use super::isolate::Isolation;
 use super::process::{ProcessError, ProcessRef};
 use super::shim::{LaunchReply, LaunchSpec, Step};
+use super::socket::QemuSocket;
 use crate::qmp::{QmpClient, QmpError};
 
 /// How long the steps from fork to exec may take. They never end if the control group is frozen.
@@ -38,6 +39,7 @@ pub struct Confinement {
     /// The `cgroup.procs` files, from [`crate::host::cgroup::Group::procs_files`].
     pub cgroup_procs: Vec<PathBuf>,
     pub pid_namespace: Option<PathBuf>,
+    pub isolation: Option<Isolation>,
     /// The file for QEMU's stdout and stderr.
     pub stderr: PathBuf,
 }
@@ -139,6 +141,7 @@ impl Launcher {
             supplementary_gids: confinement.supplementary_gids.clone(),
             cgroup_procs: confinement.cgroup_procs.clone(),
             pid_namespace: confinement.pid_namespace.clone(),
+            isolation: confinement.isolation.clone(),
             stderr: confinement.stderr.clone(),
             open_files_max: OPEN_FILES_MAX,
             fds: spec.nics.iter().map(|nic| nic_fd(nic.slot)).collect(),
@@ -189,7 +192,7 @@ impl Launcher {
 /// the process ends. QEMU opens the monitor before its disks, so only the answered handshake counts.
 pub async fn wait_ready(
     process: &ProcessRef,
-    qmp_socket: &Path,
+    qmp_socket: &QemuSocket,
     stderr: &Path,
     timeout: Duration,
 ) -> Result<QmpClient, ReadyError> {
@@ -209,16 +212,16 @@ pub async fn wait_ready(
         Ok(Err(error)) => Err(ReadyError::Qmp(error)),
         Err(_) => {
             let stderr = stderr_tail(stderr);
-            Err(ReadyError::Timeout { socket: qmp_socket.to_path_buf(), after: timeout, stderr })
+            Err(ReadyError::Timeout { socket: qmp_socket.path.clone(), after: timeout, stderr })
         }
     }
 }
 
 /// Tries until the socket exists. A failed connect costs microseconds; a watch on the directory would cost more code than it saves time.
-async fn connect(socket: &Path, timeout: Duration) -> Result<QmpClient, QmpError> {
+async fn connect(socket: &QemuSocket, timeout: Duration) -> Result<QmpClient, QmpError> {
     const RETRY: Duration = Duration::from_millis(2);
     loop {
-        match UnixStream::connect(socket).await {
+        match socket.connect().await {
             Ok(stream) => return QmpClient::over(stream, timeout).await,
             Err(_) => tokio::time::sleep(RETRY).await,
         }

@@ -4,10 +4,12 @@
 pub mod accel;
 pub mod argv;
 pub mod handover;
+pub mod isolate;
 pub mod launch;
 pub mod leftover;
 pub mod overhead;
 pub mod probe;
 pub mod process;
 pub mod shim;
+pub mod socket;
 pub mod version;

@@ -20,7 +20,6 @@ use domain::image::DiskFormat;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -29,6 +28,7 @@ use super::argv::{Accel, Boot, OnPowerOff, VmDisk, VmSpec};
 use super::launch::{Confinement, Launcher, stderr_tail, wait_ready};
 use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
+use super::socket::QemuSocket;
 use super::version::QemuVersion;
 use crate::host::facts;
 
@@ -250,13 +250,15 @@ impl Prober {
             supplementary_gids,
             cgroup_procs: vec![],
             pid_namespace: None,
+            // The guest is the agent's own.
+            isolation: None,
             stderr: scratch.dir.join("stderr"),
         };
         let process = match self.launcher.launch(spec, &confinement, vec![]).await {
             Ok(process) => process,
             Err(error) => return error_chain(&error),
         };
-        let end = observe(&process, spec, &confinement.stderr, timeout, each).await;
+        let end = observe(&process, spec, &confinement, timeout, each).await;
         if let Err(error) = process.kill().await {
             tracing::warn!(pid = process.pid, error = error_chain(&error), "the probe's QEMU can't be ended");
         }
@@ -267,13 +269,16 @@ impl Prober {
 async fn observe(
     process: &ProcessRef,
     spec: &VmSpec,
-    stderr: &Path,
+    confinement: &Confinement,
     timeout: Duration,
     mut each: impl FnMut(&[u8], Duration) -> bool,
 ) -> String {
+    let stderr = confinement.stderr.as_path();
+    let socket = |path: &Path| QemuSocket::new(path, confinement.uid);
     let connect = async {
-        let qmp = wait_ready(process, &spec.qmp_socket, stderr, READY_TIMEOUT).await.map_err(|e| error_chain(&e))?;
-        let serial = UnixStream::connect(&spec.serial_socket).await.map_err(|e| error_chain(&e))?;
+        let qmp =
+            wait_ready(process, &socket(&spec.qmp_socket), stderr, READY_TIMEOUT).await.map_err(|e| error_chain(&e))?;
+        let serial = socket(&spec.serial_socket).connect().await.map_err(|e| error_chain(&e))?;
         let mut events = qmp.events();
         qmp.cont().await.map_err(|e| error_chain(&e))?;
         // An error means that the connection is gone, which the exit below reports better.

@@ -4,7 +4,7 @@
 //! while other threads exist: the agent has many. `pre_exec` hooks in the agent were rejected for that, and because a
 //! hook that fails reports nothing but an errno. So the agent starts this program, single-threaded and without a runtime,
 //! with a JSON [`LaunchSpec`] on stdin (a socket, so that open taps can come with it). It joins the cgroups, enters the namespace and forks. The
-//! child becomes its own session, drops every privilege and execs. The parent waits for the exec's outcome, writes a [`LaunchReply`] to
+//! child becomes its own session, enters namespaces of its own ([`isolate`]), drops every privilege and execs. The parent waits for the exec's outcome, writes a [`LaunchReply`] to
 //! stdout and ends. The child is then a child of init alone.
 //!
 //! Order matters:
@@ -28,6 +28,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::handover;
+use super::isolate::{self, Isolation};
 use super::process::ProcessRef;
 
 /// What the shim must start. Paths are absolute.
@@ -44,6 +45,9 @@ pub struct LaunchSpec {
     pub cgroup_procs: Vec<PathBuf>,
     /// The PID namespace to start in, such as `/proc/N/ns/pid` or a bind mount of one.
     pub pid_namespace: Option<PathBuf>,
+    /// Its own mount, network and IPC namespaces, and what it sees in them. `None`: the host's.
+    #[serde(default)]
+    pub isolation: Option<Isolation>,
     /// The file for stdout and stderr; it is created with mode 0600, or emptied.
     pub stderr: PathBuf,
     /// Both values of RLIMIT_NOFILE.
@@ -76,6 +80,8 @@ pub enum Step {
     OpenStderr,
     Fork,
     NewSession,
+    /// EPERM here means that the agent itself may make no namespaces.
+    Isolate,
     Limits,
     DropPrivileges,
     PlaceFiles,
@@ -203,6 +209,9 @@ fn close_files_on_exec() -> io::Result<()> {
 fn become_qemu(spec: &LaunchSpec, files: &[OwnedFd], stderr: File) -> Failure {
     let prepare = || -> Result<Infallible, Failure> {
         setsid().map_err(|errno| failed(Step::NewSession, "setsid")(errno.into()))?;
+        if let Some(isolation) = &spec.isolation {
+            isolate::enter(isolation).map_err(failed(Step::Isolate, "namespaces"))?;
+        }
         let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
         setrlimit(Resource::Nofile, limit(spec.open_files_max))
             .and_then(|()| setrlimit(Resource::Core, limit(0)))

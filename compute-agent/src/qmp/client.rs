@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::wire::{Decoder, Event, Message, WireError};
+use crate::qemu::socket::QemuSocket;
 
 /// The timeout of commands that QEMU answers from memory.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,10 +101,9 @@ impl Drop for Shared {
 
 impl QmpClient {
     /// Connects, reads the greeting and leaves negotiation mode.
-    pub async fn connect(path: &Path, timeout: Duration) -> Result<Self, QmpError> {
-        let connect = UnixStream::connect(path);
-        let failed = |source| QmpError::Connect { path: path.to_path_buf(), source };
-        let stream = match tokio::time::timeout(timeout, connect).await {
+    pub async fn connect(socket: &QemuSocket, timeout: Duration) -> Result<Self, QmpError> {
+        let failed = |source| QmpError::Connect { path: socket.path.clone(), source };
+        let stream = match tokio::time::timeout(timeout, socket.connect()).await {
             Ok(result) => result.map_err(failed)?,
             Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
         };

@@ -3,6 +3,7 @@
 use super::{
     hypervisor::{Hypervisor, HypervisorCell, HypervisorError},
     layout::{self, Paths},
+    room::Room,
     users::Users,
 };
 use crate::{
@@ -51,6 +52,7 @@ pub struct Context {
     /// The observations that the manager must still get.
     pub outbox: Outbox<Observation>,
     consoles: Mutex<HashMap<InstanceId, ConsoleHub>>,
+    room: Room,
     /// Held while threads are assigned to an instance.
     pub pinning: tokio::sync::Mutex<()>,
     pub tasks: TaskTracker,
@@ -96,6 +98,7 @@ impl Context {
             received: Mutex::default(),
             outbox: Outbox::default(),
             consoles: Mutex::default(),
+            room: Room::default(),
             pinning: tokio::sync::Mutex::default(),
             tasks,
             shutdown,
@@ -107,6 +110,12 @@ impl Context {
     #[must_use]
     pub fn now_ms(&self) -> u64 {
         u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the file system of the disks is full, which the manager must know before it places anything here.
+    #[must_use]
+    pub fn disk_full(&self) -> bool {
+        self.room.full(&self.ledger, &self.config)
     }
 
     /// The instant of a time of [`Self::now_ms`].

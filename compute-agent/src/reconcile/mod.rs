@@ -20,6 +20,7 @@ mod pins;
 pub mod plan;
 pub mod plan_nics;
 mod prepare;
+mod room;
 mod start;
 pub mod step;
 mod step_error;

@@ -6,18 +6,14 @@ use super::{
     task::{Live, Task},
 };
 use crate::{
-    disk::config_drive::GuestConfig,
+    disk::{config_drive::GuestConfig, header::Header},
     ledger::{Desired, Entry, Held, Launched, Running},
     qemu::argv::nic_of_device,
     qmp::{QmpError, RunState},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use domain::PortId;
-use std::{
-    fs,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 impl Task {
     /// At the start of the task, takes over a QEMU that was found running and isn't the recorded one.
@@ -163,33 +159,14 @@ fn disks(paths: &Paths) -> Vec<ObservedDisk> {
     let entries = fs::read_dir(&paths.dir).into_iter().flatten().flatten();
     let disk = |entry: fs::DirEntry| {
         let file = DiskFile::parse(entry.file_name().to_str()?)?;
-        let header = Header::read(&entry.path()).unwrap_or_default();
-        let base_gone = header.backed && !paths.base(&file).exists();
-        Some(ObservedDisk { file, size_gib: header.size_bytes >> 30, base_gone })
+        // What can't be read is damaged: it is there, and starting from it says what is wrong.
+        let header = Header::read(&entry.path()).ok().flatten();
+        let base_gone = header.as_ref().is_some_and(|h| h.backing.is_some()) && !paths.base(&file).exists();
+        Some(ObservedDisk { file, size_gib: header.map_or(0, |h| h.size_bytes) >> 30, base_gone })
     };
     let mut disks: Vec<ObservedDisk> = entries.filter_map(disk).collect();
     disks.sort_by(|a, b| a.file.cmp(&b.file));
     disks
-}
-
-/// What a qcow2's header says, big-endian (QEMU's docs/interop/qcow2.rst). Running `qemu-img info` for each observation would cost more
-/// than the rest of it.
-#[derive(Debug, Default)]
-struct Header {
-    /// Whether it lies on an image: bytes 8 to 15 are where the name of that image is.
-    backed: bool,
-    /// The guest's size of the disk, bytes 24 to 31.
-    size_bytes: u64,
-}
-
-impl Header {
-    fn read(path: &Path) -> Option<Self> {
-        let mut header = [0; 32];
-        fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
-        let number = |at: usize| header[at..].first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
-        let (backing, size_bytes) = (number(8)?, number(24)?);
-        header.starts_with(b"QFI\xfb").then_some(Self { backed: backing != 0, size_bytes })
-    }
 }
 
 #[cfg(test)]
@@ -202,8 +179,9 @@ mod tests {
         let mut header = b"QFI\xfb\0\0\0\x03".to_vec();
         header.resize(24, 0);
         header.extend((5_u64 << 30).to_be_bytes());
+        header.resize(104, 0);
         let mut backed = header.clone();
-        backed[15] = 104;
+        (backed[15], backed[19]) = (4, 1);
         let paths = Paths { dir: dir.path().into(), run_dir: dir.path().into() };
         fs::write(dir.path().join("root-10.qcow2"), &backed).expect("written");
         fs::write(dir.path().join("root-2.qcow2"), b"short").expect("written");

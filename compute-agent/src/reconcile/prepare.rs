@@ -141,7 +141,9 @@ impl Task {
 
     pub(super) async fn grow_disk(&self, file: &DiskFile, size_gib: u64) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
-        Ok(hypervisor.img.resize(&self.paths.disk(file), DiskFormat::Qcow2, size_gib << 30).await?)
+        let (base, owner) = (self.paths.base(file), self.ensure_user()?);
+        let backing = base.exists().then_some(base.as_path());
+        Ok(hypervisor.img.resize(&self.paths.disk(file), backing, size_gib << 30, owner).await?)
     }
 
     /// The newest file of a disk's role, or the one that the disk must have where none exists.

@@ -13,7 +13,9 @@ use crate::{
     ledger::{Entry, Launched, Running},
     qemu::{
         argv::Accel,
+        isolate::Isolation,
         launch::{Confinement, ReadyError, wait_ready},
+        socket::QemuSocket,
     },
 };
 use domain::{Timestamp, image::ImagePartKind};
@@ -56,6 +58,7 @@ impl Task {
             supplementary_gids: hypervisor.gids.clone(),
             cgroup_procs: group.procs_files(),
             pid_namespace: self.context.config.pid_namespace.clone(),
+            isolation: self.isolation(&with),
             stderr: self.paths.stderr(),
         };
         let fds = taps.into_iter().map(|tap| tap.fd).collect();
@@ -118,6 +121,17 @@ impl Task {
         }
     }
 
+    /// What QEMU sees of the agent's directories: its own files, and the kernel that it boots.
+    fn isolation(&self, with: &LaunchParameters) -> Option<Isolation> {
+        let config = &self.context.config;
+        let kernel = with.kernel.iter().chain(&with.initrd).cloned();
+        let own = [self.paths.dir.clone(), self.paths.run_dir.clone()];
+        config.isolate.then(|| Isolation {
+            hidden: vec![config.state_dir.clone(), config.run_dir.clone()],
+            visible: own.into_iter().chain(kernel).collect(),
+        })
+    }
+
     /// Makes the directory of the sockets and the control group, and writes what QEMU is about to be started as.
     async fn prepare_launch(&self, owner: Owner, group: &Group, limits: Limits, launched: &Launched) -> StepResult {
         let (paths, group, launched) = (self.paths.clone(), group.clone(), launched.clone());
@@ -131,7 +145,12 @@ impl Task {
 
     pub(super) async fn attach(&mut self, entry: &Entry) -> StepResult {
         let Some(running) = &entry.done.process else { return Ok(()) };
-        let ready = wait_ready(&running.process, &self.paths.qmp_socket(), &self.paths.stderr(), ATTACH_TIMEOUT).await;
+        let Some(uid) = self.context.users.find(&self.paths) else {
+            return Err(StepError { reason: "the instance's user isn't known".into(), fault: true });
+        };
+        let socket = |path| QemuSocket::new(path, uid);
+        let monitor = socket(self.paths.qmp_socket());
+        let ready = wait_ready(&running.process, &monitor, &self.paths.stderr(), ATTACH_TIMEOUT).await;
         let qmp = match ready {
             Ok(qmp) => qmp,
             // The next observation shows that it ended, and how it ended is settled then.
@@ -144,7 +163,7 @@ impl Task {
         let log = self.context.console_log(self.instance_id);
         let hub = self.context.console(self.instance_id).unwrap_or_else(|| {
             let max = self.context.config.console_log_kib << 10;
-            let hub = ConsoleHub::start(self.paths.serial_socket(), log.clone(), max);
+            let hub = ConsoleHub::start(socket(self.paths.serial_socket()), log.clone(), max);
             self.context.put_console(self.instance_id, hub.clone());
             hub
         });

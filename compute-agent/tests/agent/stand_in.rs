@@ -49,12 +49,14 @@ struct ManagerState {
     reports: Vec<Report>,
     resyncs: usize,
     heartbeats: usize,
+    statistics: Option<agent::ComputeStatistics>,
     /// Whether connections are refused.
     away: bool,
     /// Whether nothing is acknowledged.
     acknowledges_nothing: bool,
     /// Console sessions that were requested and not opened yet.
     sessions: HashMap<String, tokio::sync::oneshot::Sender<SessionEnds>>,
+    start_floor: i64,
 }
 
 #[derive(Clone, Default)]
@@ -187,6 +189,11 @@ impl Manager {
         send(&state.link, ToAgent::Delta(delta));
     }
 
+    /// What the agent's next start must have reached.
+    pub fn set_start_floor(&self, start_floor: i64) {
+        self.lock().start_floor = start_floor;
+    }
+
     /// It is in no snapshot any more.
     pub fn forget(&self, instance_id: &str) {
         self.lock().desired.remove(instance_id);
@@ -211,6 +218,11 @@ impl Manager {
         let mut state = self.lock();
         state.away = true;
         state.link = None;
+    }
+
+    /// Closes the connection; the agent may come again at once.
+    pub fn drop_link(&self) {
+        self.lock().link = None;
     }
 
     pub fn come_back(&self) {
@@ -309,6 +321,11 @@ impl Received<'_> {
         self.state.resyncs
     }
 
+    /// Those of the last heartbeat.
+    pub fn statistics(&self) -> Option<agent::ComputeStatistics> {
+        self.state.statistics
+    }
+
     pub fn heartbeats(&self) -> usize {
         self.state.heartbeats
     }
@@ -373,7 +390,13 @@ impl HostSync for Manager {
         let (link, outgoing) = mpsc::channel(1024);
         {
             let mut state = self.lock();
-            send(&Some(link.clone()), ToAgent::Registered(sync::Registered { host_id: hello.host_id.clone() }));
+            send(
+                &Some(link.clone()),
+                ToAgent::Registered(sync::Registered {
+                    host_id: hello.host_id.clone(),
+                    start_floor: state.start_floor,
+                }),
+            );
             let snapshot = state.snapshot();
             send(&Some(link.clone()), ToAgent::Snapshot(snapshot));
             state.hellos.push(hello);
@@ -423,8 +446,11 @@ impl Manager {
                 }
                 state.reports.push(report.into());
             }
-            Some(FromAgent::Heartbeat(_)) => {
+            Some(FromAgent::Heartbeat(beat)) => {
                 state.heartbeats += 1;
+                if let Some(sync::heartbeat::Statistics::Compute(statistics)) = beat.statistics {
+                    state.statistics = Some(statistics);
+                }
                 send(&Some(link.clone()), ToAgent::HeartbeatAck(sync::HeartbeatAck {}));
             }
             Some(FromAgent::Resync(_)) => {

@@ -58,15 +58,22 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     let process =
         crate::rig::launcher(&qemu).launch(&other, &second.confinement(), vec![]).await.expect("the exec succeeds");
     let stderr = second.confinement().stderr;
-    let refused =
-        compute_agent::qemu::launch::wait_ready(&process, &second.run.join("never"), &stderr, crate::rig::TIMEOUT)
-            .await;
+    let refused = compute_agent::qemu::launch::wait_ready(
+        &process,
+        &compute_agent::qemu::socket::QemuSocket::new(second.run.join("never"), crate::rig::UID),
+        &stderr,
+        crate::rig::TIMEOUT,
+    )
+    .await;
     let message = refused.expect_err("it ended").to_string();
     assert!(message.contains("lock"), "{message}");
 
     vm.qmp.quit().await.expect("quits");
     vm.gone().await;
-    assert_eq!(img.info(&path, DiskFormat::Qcow2).await.expect("readable").virtual_size_bytes, 128 * MIB);
+    assert_eq!(
+        img.info(&path, DiskFormat::Qcow2, crate::rig::OWNER).await.expect("readable").virtual_size_bytes,
+        128 * MIB
+    );
     assert_eq!(std::fs::read(&base).expect("readable"), content, "the image is as it was");
     let holds = |needle: &[u8], bytes: &[u8]| bytes.windows(needle.len()).any(|window| window == needle);
     assert!(holds(b"written-by-the-guest", &std::fs::read(&path).expect("readable")));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use compute_agent::qemu::launch::{LaunchError, ReadyError, wait_ready};
 use compute_agent::qemu::shim::Step;
+use compute_agent::qemu::socket::QemuSocket;
 
 use crate::rig::{GID, Scratch, TIMEOUT, UID, Vm, guest, launcher, qemu, status_field};
 
@@ -191,11 +192,15 @@ async fn what_qemu_itself_refuses_is_reported_in_its_words() {
     }
     let process = launcher(&qemu).launch(&spec, &scratch.confinement(), vec![]).await.expect("the exec succeeds");
     let stderr = scratch.confinement().stderr;
-    let error = wait_ready(&process, &scratch.run.join("never"), &stderr, TIMEOUT).await.expect_err("it ended");
+    let error = wait_ready(&process, &QemuSocket::new(scratch.run.join("never"), UID), &stderr, TIMEOUT)
+        .await
+        .expect_err("it ended");
     assert!(matches!(&error, ReadyError::Ended { stderr } if stderr.contains("/nonexistent/kernel")), "{error:?}");
 
     let sleeper = scratch.confinement();
     let idle = compute_agent::qemu::process::ProcessRef::of_pid(std::process::id() as i32).expect("we run");
-    let waited = wait_ready(&idle, &scratch.run.join("never"), &sleeper.stderr, Duration::from_millis(20)).await;
+    let waited =
+        wait_ready(&idle, &QemuSocket::new(scratch.run.join("never"), UID), &sleeper.stderr, Duration::from_millis(20))
+            .await;
     assert!(matches!(waited, Err(ReadyError::Timeout { .. })));
 }

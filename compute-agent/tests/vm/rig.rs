@@ -11,6 +11,7 @@ use compute_agent::disk::overlay::Owner;
 use compute_agent::qemu::argv::{Accel, Boot, OnPowerOff, VmSpec};
 use compute_agent::qemu::launch::{Confinement, Launcher, wait_ready};
 use compute_agent::qemu::process::ProcessRef;
+use compute_agent::qemu::socket::QemuSocket;
 use compute_agent::qmp::{Event, QmpClient, RunState};
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 use uuid::Uuid;
@@ -132,6 +133,7 @@ impl Scratch {
             supplementary_gids: vec![],
             cgroup_procs: vec![],
             pid_namespace: None,
+            isolation: None,
             stderr: self.dir.path().join("stderr"),
         }
     }
@@ -153,8 +155,9 @@ impl Vm {
     }
 
     pub async fn attach(process: ProcessRef, spec: &VmSpec, confinement: &Confinement) -> Self {
-        let console = ConsoleHub::start(spec.serial_socket.clone(), ConsoleLog::new(&spec.console_log), LOG_MAX_BYTES);
-        let qmp = wait_ready(&process, &spec.qmp_socket, &confinement.stderr, TIMEOUT).await.expect("ready");
+        let socket = |path: &Path| QemuSocket::new(path, confinement.uid);
+        let console = ConsoleHub::start(socket(&spec.serial_socket), ConsoleLog::new(&spec.console_log), LOG_MAX_BYTES);
+        let qmp = wait_ready(&process, &socket(&spec.qmp_socket), &confinement.stderr, TIMEOUT).await.expect("ready");
         let events = qmp.events();
         Self { process, left: false, qmp, events, console }
     }

@@ -1,6 +1,6 @@
 //! What every ledger has, whatever its medium: a directory that one agent at a time uses, and the record of whose host it is.
 
-use crate::durable;
+use crate::{durable, reserve};
 use domain::HostId;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -38,6 +38,8 @@ pub enum LedgerError {
     InUse { dir: PathBuf },
     #[error("the ledger in {dir} is host {held}'s, and this host is {given}")]
     AnotherHost { dir: PathBuf, held: HostId, given: HostId },
+    #[error("the disk is full, and {dir} takes nothing but deletions and changes of what it has")]
+    Full { dir: PathBuf },
     #[error("the ledger's writer has ended")]
     Closed,
     #[error("{object} is not in the ledger")]
@@ -45,6 +47,21 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether the disk is full: then nothing is wrong with the ledger, and it passes when there is room again.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::Full { .. } => true,
+            Self::File { source, .. } => reserve::is_full(source),
+            Self::Commit { source, .. } => reserve::is_full(source),
+            Self::Damaged { .. }
+            | Self::InUse { .. }
+            | Self::AnotherHost { .. }
+            | Self::Closed
+            | Self::Unknown { .. } => false,
+        }
+    }
+
     /// For `map_err`: `what` could not be done with `path`.
     pub fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();

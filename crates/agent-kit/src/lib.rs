@@ -11,6 +11,7 @@
 //! - **A gap means a new snapshot** ([`session`]). A delta is taken only on top of the revision before it.
 //! - **Durable first.** A command is on disk before anything is done about it ([`durable`], [`writer`]), and the revision is never ahead
 //!   of the objects that it stands for.
+//! - **A full disk stops no deletion** ([`reserve`]). The session goes on, and the manager hears that there is no room.
 //! - **Reports are fenced** by (epoch, generation, start, counter): the start number rises durably with each start of the agent
 //!   ([`ledger`]), the counter with each observation ([`outbox`]), and a report keeps its counter when it is sent again, so a manager
 //!   tells what is newer from what is a repeat. The last observation of each object reaches the manager, whatever is lost on the way.
@@ -24,6 +25,7 @@ pub mod accept;
 pub mod durable;
 pub mod ledger;
 pub mod outbox;
+pub mod reserve;
 pub mod session;
 pub mod writer;
 

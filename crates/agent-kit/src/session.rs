@@ -7,6 +7,7 @@
 //! - A delta is taken only on top of the revision before it; a gap requests a snapshot. Absence from a snapshot deletes nothing.
 //! - Commands are taken in the order in which they come. Those that came while others were being written are written together.
 //! - Nothing is reported before the manager has registered this host.
+//! - On a full disk the session stays: the ledger takes what it has room for, and the rest is requested again until it is taken.
 //! - A manager that doesn't answer heartbeats is left, and found again with backoff.
 
 use crate::{HostRecord, LedgerError, Observation, Outbox};
@@ -34,6 +35,8 @@ use tonic::{Status, Streaming, transport::Channel};
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// A manager that has sent nothing for so long is left.
 const SILENCE: Duration = Duration::from_secs(10);
+/// While the disk is full, what the ledger didn't take is requested again this often.
+const ROOM_RETRY: Duration = Duration::from_secs(5);
 /// A host that was removed tries again this rarely: it must join anew first.
 const NOT_ADMITTED_RETRY: Duration = Duration::from_secs(15);
 /// A session that lasted so long was a good one: after it, the manager is looked for without delay again. One that ends right after its
@@ -74,6 +77,11 @@ pub trait Agent: Send + Sync + 'static {
         received_at: Instant,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
+    /// Raises the number of this start durably, because the manager has seen higher ones of a ledger that was given up.
+    fn raise_start(&self, _floor: i64) -> impl Future<Output = Result<(), LedgerError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     fn open_session(&self, _open: OpenSession) {}
 
     /// Resolves when what Hello said of this host is no longer true.
@@ -110,7 +118,7 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
     let (mut logged, mut removed) = (false, false);
     loop {
         let began = Instant::now();
-        let mut session = Session { agent: &*agent, registered: false, last_seen: began };
+        let mut session = Session { agent: &*agent, registered: false, last_seen: began, resync_at: None };
         let end = tokio::select! {
             end = session.run(client.clone()) => match end {
                 Ok(never) => match never {},
@@ -157,6 +165,8 @@ struct Session<'a, A: Agent> {
     agent: &'a A,
     registered: bool,
     last_seen: Instant,
+    /// When a snapshot is to be requested, because the ledger had no room for what came.
+    resync_at: Option<Instant>,
 }
 
 impl<A: Agent> Session<'_, A> {
@@ -193,6 +203,11 @@ impl<A: Agent> Session<'_, A> {
                     }
                 }
                 () = &mut changed => return Err(SessionEnd::Changed),
+                () = until(self.resync_at), if self.resync_at.is_some() => {
+                    self.resync_at = None;
+                    let reason = "the ledger had no room".to_owned();
+                    send(&up, Up::Resync(pb::Resync { reason })).await?;
+                }
             }
             if self.registered {
                 self.send_reports(&up).await?;
@@ -227,7 +242,7 @@ impl<A: Agent> Session<'_, A> {
                 other => {
                     // In order: what came before it first.
                     self.accept(std::mem::take(&mut commands.batch), commands.revision, received_at).await?;
-                    self.receive_other(other)?;
+                    self.receive_other(other).await?;
                 }
             }
             if commands.gap.is_none() && commands.batch.len() < BATCH {
@@ -241,7 +256,8 @@ impl<A: Agent> Session<'_, A> {
         }
         let Commands { revision, batch, gap } = commands;
         self.accept(batch, revision, received_at).await?;
-        if let Some(reason) = gap {
+        // While there is no room every delta comes after a gap, and one request stands for all.
+        if let Some(reason) = gap.filter(|_| self.resync_at.is_none()) {
             tracing::info!(manager = A::MANAGER, reason, "requesting a snapshot");
             send(up, Up::Resync(pb::Resync { reason })).await?;
         }
@@ -249,19 +265,35 @@ impl<A: Agent> Session<'_, A> {
     }
 
     /// Durable first, then done.
-    async fn accept(&self, batch: Vec<pb::DesiredObject>, revision: i64, at: Instant) -> Result<(), SessionEnd> {
+    async fn accept(&mut self, batch: Vec<pb::DesiredObject>, revision: i64, at: Instant) -> Result<(), SessionEnd> {
         if batch.is_empty() && revision == self.agent.host().revision {
             return Ok(());
         }
-        self.agent.accept(batch, revision, at).await.map_err(SessionEnd::Ledger)
+        match self.agent.accept(batch, revision, at).await {
+            Err(error) if error.is_full() => {
+                let error = &error as &dyn Error;
+                tracing::warn!(
+                    manager = A::MANAGER,
+                    error,
+                    "the ledger has no room; what it didn't take is requested again"
+                );
+                self.resync_at = Some(Instant::now() + ROOM_RETRY);
+                Ok(())
+            }
+            result => result.map_err(SessionEnd::Ledger),
+        }
     }
 
-    fn receive_other(&mut self, message: Option<Down>) -> Result<(), SessionEnd> {
+    async fn receive_other(&mut self, message: Option<Down>) -> Result<(), SessionEnd> {
         match message {
             Some(Down::Registered(registered)) => {
                 let HostRecord { host_id, start, .. } = self.agent.host();
                 if registered.host_id != host_id.to_string() {
                     return Err(SessionEnd::WrongHost { named: registered.host_id });
+                }
+                if start < registered.start_floor {
+                    self.agent.raise_start(registered.start_floor).await.map_err(SessionEnd::Ledger)?;
+                    return Err(SessionEnd::Changed);
                 }
                 tracing::info!(%host_id, start, "connected to the {}", A::MANAGER);
                 self.registered = true;
@@ -284,6 +316,13 @@ impl<A: Agent> Session<'_, A> {
             Some(Down::HeartbeatAck(_) | Down::Snapshot(_) | Down::Delta(_)) | None => {}
         }
         Ok(())
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Host {
     pub tags: BTreeMap<String, String>,
     #[schema(value_type = HostStateName)]
     pub state: HostState,
+    /// Why it is in a state in which it gets no new instances, and what to do; empty where there is nothing to say.
+    pub state_reason: String,
     /// It keeps its instances and gets no new ones.
     pub cordoned: bool,
     pub cordon_reason: String,
@@ -73,13 +75,14 @@ impl From<host::MemoryOverhead> for MemoryOverhead {
 
 impl From<host::Host> for Host {
     fn from(host: host::Host) -> Self {
-        let beyond_capacity = host.beyond_capacity().into();
+        let (beyond_capacity, state_reason) = (host.beyond_capacity().into(), host.state_reason());
         Self {
             id: host.id,
             name: host.name,
             zone: host.zone,
             tags: host.tags,
             state: host.state,
+            state_reason,
             cordoned: host.cordoned,
             cordon_reason: host.cordon_reason,
             draining: host.draining,
@@ -134,6 +137,9 @@ pub struct HostChange {
     /// What is reserved and not for instances, at most what the host offers. Claims beyond what is left stay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserved: Option<HostReserve>,
+    /// Takes a held host as it is, without what it has lost: instances whose disks are gone are errors then. Only for a host in the state `held`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_loss: bool,
 }
 
 /// What isn't named stays.

@@ -60,8 +60,9 @@ names! {
     DiskFormatName as DiskFormat of DiskFormat { Qcow2, Raw }
     ImageStateName as ImageState of ImageState { Queued, Active, Deleting }
     VisibilityName as Visibility of Visibility { Private, Public }
-    /// `up`: its agent is connected. `disconnected`: its instances go on, but no new ones are placed.
-    HostStateName as HostState of HostState { Up, Disconnected }
+    /// `up`: its agent is connected. `disconnected`: its instances go on, but no new ones are placed. `held`: its agent has lost what it knew, and it is
+    /// given nothing until an operator decides. `disk_full`: its instances go on, but no new ones are placed.
+    HostStateName as HostState of HostState { Up, Disconnected, Held, DiskFull }
     /// `reserved`: made for an instance that isn't accepted yet. `releasing`: its instance is being deleted.
     PortStateName as PortState of PortState { Reserved, Active, Releasing }
     /// `down`: on no host. `building`: its host is preparing it. `ready`: programmed, not yet in use. `active`: its instance uses it.

@@ -146,6 +146,7 @@ pub fn host_row(at: usize, capacity: Size) -> Host {
         revision: 0,
         registered_at: Timestamp(0),
         state_changed_at: Timestamp(0),
+        ledger: Default::default(),
     }
 }
 

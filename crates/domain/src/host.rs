@@ -75,6 +75,10 @@ string_enum! {
         Up = "up",
         /// The host's agent isn't connected. Its instances keep running; no new ones are placed on it.
         Disconnected = "disconnected",
+        /// The host's agent has lost what it knew ([`HostLedger`]): it is given nothing until its operator decides.
+        Held = "held",
+        /// The file system of the host's disks is full. Its instances go on; no new ones are placed on it.
+        DiskFull = "disk_full",
     }
 }
 
@@ -83,6 +87,54 @@ string_enum! {
     pub enum AgentRole {
         ComputeAgent = "compute-agent",
         NetworkAgent = "network-agent",
+    }
+}
+
+impl HostState {
+    /// Whether the host's agent takes commands.
+    #[must_use]
+    pub fn takes_commands(self) -> bool {
+        match self {
+            Self::Up | Self::DiskFull => true,
+            Self::Disconnected | Self::Held => false,
+        }
+    }
+}
+
+/// Which ledger the host's agent speaks from. An agent that comes with another one, or with an older copy of it, has lost what it knew of
+/// its instances, and most often their disks too: a directory that isn't mounted looks like a new one. Such a host is held.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct HostLedger {
+    /// The ledger that counts; empty: its agent hasn't said which one it has.
+    pub id: String,
+    /// The highest number of a start that was seen of it.
+    pub start: i64,
+    /// Starts are to be numbered from here on: what was reported before a ledger was given up is older than what comes after.
+    pub start_floor: i64,
+    /// What the agent came with instead: the host is held.
+    pub found: Option<FoundLedger>,
+}
+
+/// A ledger that isn't the one that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundLedger {
+    pub id: String,
+    pub start: i64,
+}
+
+impl HostLedger {
+    /// What to think of it when an agent says Hello from this ledger, at this start.
+    #[must_use]
+    pub fn after_hello(&self, id: &str, start: i64) -> Self {
+        let counts = self.id.is_empty() || (self.id == id && start >= self.start);
+        // An agent that names no ledger is one of the first release, which can't be held.
+        if id.is_empty() {
+            return Self { found: None, ..self.clone() };
+        }
+        if counts {
+            return Self { id: id.to_owned(), start, found: None, ..self.clone() };
+        }
+        Self { found: Some(FoundLedger { id: id.to_owned(), start }), ..self.clone() }
     }
 }
 
@@ -123,9 +175,32 @@ pub struct Host {
     pub registered_at: Timestamp,
     /// The time of the last change of `state`.
     pub state_changed_at: Timestamp,
+    pub ledger: HostLedger,
 }
 
 impl Host {
+    /// Why the host is in a state in which it gets no new instances, and what to do about it; empty where there is nothing to say.
+    #[must_use]
+    pub fn state_reason(&self) -> String {
+        let name = &self.name;
+        match (self.state, &self.ledger.found) {
+            (HostState::Held, Some(found)) => {
+                let FoundLedger { start, .. } = found;
+                let before = self.ledger.start;
+                let what = if found.id == self.ledger.id { "an older copy of its ledger" } else { "another ledger" };
+                format!(
+                    "its compute-agent came with {what} than before (start {start} after start {before}): the directory \
+                     compute.state_dir isn't mounted, was replaced or was lost. Mount or restore it and restart the agent. If it is lost \
+                     for good, run `iaasctl host accept-loss {name}`: instances whose disks are gone are errors then"
+                )
+            }
+            (HostState::DiskFull, _) => {
+                "the file system of compute.state_dir is full: free or add space. Deletions go on, new instances are placed elsewhere".to_owned()
+            }
+            (HostState::Held | HostState::Up | HostState::Disconnected, _) => String::new(),
+        }
+    }
+
     /// What instances may take of what is offered. The store computes the same in SQL when an agent or an operator says something new.
     #[must_use]
     pub fn placeable(&self) -> Size {
@@ -149,5 +224,26 @@ impl Host {
             memory_mib: self.used.memory_mib.saturating_sub(self.capacity.memory_mib),
             disk_gib: self.used.disk_gib.saturating_sub(self.capacity.disk_gib),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_held_by_another_ledger_and_by_an_older_copy_of_its_own() {
+        let new = HostLedger::default().after_hello("a", 1);
+        assert_eq!((new.id.as_str(), new.start, &new.found), ("a", 1, &None));
+        let known = new.after_hello("a", 7);
+        assert_eq!((known.start, &known.found), (7, &None));
+        assert_eq!(known.after_hello("a", 7), known, "it only connected again");
+        for (id, start) in [("b", 1), ("b", 9), ("a", 6)] {
+            let held = known.after_hello(id, start);
+            assert_eq!(held.found, Some(FoundLedger { id: id.into(), start }));
+            assert_eq!((held.id.as_str(), held.start), ("a", 7), "what counts stays");
+            assert_eq!(held.after_hello("a", 8).found, None, "the old one is back");
+        }
+        assert_eq!(known.after_hello("", 1).found, None);
     }
 }

@@ -99,5 +99,6 @@ pub fn host(id: HostId, name: &str) -> Host {
         revision: 1,
         registered_at: NOW,
         state_changed_at: NOW,
+        ledger: Default::default(),
     }
 }

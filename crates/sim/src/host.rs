@@ -80,6 +80,7 @@ impl SimConfig {
             overhead_fixed_mib: self.overhead.fixed_mib,
             overhead_per_vcpu_mib: self.overhead.per_vcpu_mib,
             overhead_per_gib_mib: self.overhead.per_gib_mib,
+            disk_full: false,
         }
     }
 }
@@ -105,6 +106,7 @@ pub(crate) struct Shared {
     ledger: Mutex<Ledger>,
     plan: Mutex<FaultPlan>,
     pub deaf: AtomicBool,
+    pub disk_full: AtomicBool,
     pub phase: watch::Sender<Phase>,
     pub status: watch::Sender<Status>,
 }
@@ -118,6 +120,9 @@ impl Shared {
         self.plan.lock()
     }
 }
+
+/// What a host keeps on its disk.
+pub struct Directory(Ledger);
 
 pub struct SimHost {
     shared: Arc<Shared>,
@@ -137,6 +142,7 @@ impl SimHost {
         let shared = Arc::new(Shared {
             plan: Mutex::new(config.plan.clone()),
             deaf: AtomicBool::new(config.deaf),
+            disk_full: AtomicBool::default(),
             config,
             world,
             ledger: Mutex::default(),
@@ -204,6 +210,34 @@ impl SimHost {
     /// From now on it ignores commands, or obeys them again.
     pub fn set_deaf(&self, deaf: bool) {
         self.shared.deaf.store(deaf, Ordering::Relaxed);
+    }
+
+    /// From now on its disk is full, or has room again.
+    pub fn set_disk_full(&self, full: bool) {
+        self.shared.disk_full.store(full, Ordering::Relaxed);
+    }
+
+    /// The directory of its ledger and disks isn't there any more, as after a boot that didn't mount it; what ran there is gone. What was
+    /// lost is answered, for [`Self::mount`]. The agent must be down.
+    #[must_use]
+    pub fn lose_directory(&self) -> Directory {
+        let lost = std::mem::take(&mut *self.shared.ledger());
+        for id in lost.machines.keys() {
+            self.shared.world.stops(*id, self.id());
+        }
+        Directory(Ledger { machines: BTreeMap::new(), ..lost })
+    }
+
+    /// A copy of the directory as it is now.
+    #[must_use]
+    pub fn copy_directory(&self) -> Directory {
+        Directory(Ledger { machines: BTreeMap::new(), ..self.shared.ledger().clone() })
+    }
+
+    /// This directory is there again, instead of the present one.
+    pub fn mount(&self, directory: Directory) {
+        drop(self.lose_directory());
+        *self.shared.ledger() = directory.0;
     }
 
     /// `kill -9` of the agent; it stays down until [`Self::restart`].

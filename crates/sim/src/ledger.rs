@@ -43,14 +43,32 @@ impl Entry {
 }
 
 /// Survives crashes of the agent.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Ledger {
+    /// It tells this ledger from others.
+    pub id: String,
     pub start: i64,
     pub revision: i64,
     pub entries: BTreeMap<InstanceId, Entry>,
     pub machines: BTreeMap<InstanceId, Machine>,
     /// What the manager said it needs no tombstone of. The tombstones stay, as the newest do on a real host.
     pub forgotten: BTreeSet<InstanceId>,
+    /// The root disks that are here, by their numbers. They lie beside the ledger, and go with it.
+    pub disks: BTreeSet<(InstanceId, u64)>,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            id: HostId::new().to_string(),
+            start: 0,
+            revision: 0,
+            entries: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
+            disks: BTreeSet::new(),
+        }
+    }
 }
 
 /// Whether a command is taken.
@@ -105,6 +123,7 @@ impl Ledger {
             InstanceObservation { converged: true, crash_count: entry.crash_count, ..InstanceObservation::default() };
         if entry.tombstone {
             stop(&mut self.machines);
+            self.disks.retain(|(of, _)| *of != id);
             observed.set_state(InstanceState::Deleted);
             return Some(report_of(&entry.desired, observed));
         }
@@ -123,6 +142,15 @@ impl Ledger {
             observed.set_state(InstanceState::Stopped);
             return Some(report_of(&entry.desired, observed));
         }
+        let used = instance_of(&entry.desired).and_then(|i| i.disks.iter().find_map(|disk| disk.used_seq));
+        if used.is_some_and(|seq| seq >= spec.root_seq) && !self.disks.contains(&(id, spec.root_seq)) {
+            stop(&mut self.machines);
+            observed.converged = false;
+            observed.reason = "its root disk is gone from its host".to_owned();
+            observed.set_state(InstanceState::Error);
+            return Some(report_of(&entry.desired, observed));
+        }
+        self.disks.insert((id, spec.root_seq));
         let power = if desired_power == DesiredPower::Paused { Power::Paused } else { Power::Running };
         let goes_on = self.machines.contains_key(&id) && !reboots;
         let started_at = machine.filter(|_| goes_on).map_or(now, |m| m.started_at);

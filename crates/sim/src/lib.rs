@@ -18,6 +18,6 @@ mod world;
 
 pub use fault::{CrashPoint, Fault, FaultPlan};
 pub use fleet::SimFleet;
-pub use host::{SimConfig, SimHost};
+pub use host::{Directory, SimConfig, SimHost};
 pub use ledger::{Machine, Power};
 pub use world::World;

@@ -9,7 +9,7 @@ use crate::{
 };
 use domain::{InstanceId, Timestamp};
 use proto::{
-    agent::v1::{ComputeStatistics, InstanceObservation, console_relay_client::ConsoleRelayClient},
+    agent::v1::{ComputeHost, ComputeStatistics, InstanceObservation, console_relay_client::ConsoleRelayClient},
     cluster::v1::{InstanceState, Power as DesiredPower},
     sync::v1::{
         self as pb, agent_message::Message as Up, heartbeat::Statistics, host_sync_client::HostSyncClient,
@@ -119,8 +119,12 @@ impl Process {
             name: config.name.clone(),
             start: self.start,
             revision: ledger.revision,
+            ledger_id: ledger.id.clone(),
             holdings: ledger.holdings(),
-            host: Some(pb::hello::Host::Compute(config.description())),
+            host: Some(pb::hello::Host::Compute(ComputeHost {
+                disk_full: self.shared.disk_full.load(Ordering::Relaxed),
+                ..config.description()
+            })),
         }
     }
 
@@ -172,6 +176,7 @@ impl Process {
                 _ = heartbeat.tick() => {
                     let statistics = ComputeStatistics {
                         instances_running: self.shared.ledger().machines.len() as u32,
+                        disk_full: self.shared.disk_full.load(Ordering::Relaxed),
                         ..ComputeStatistics::default()
                     };
                     let beat = pb::Heartbeat { statistics: Some(Statistics::Compute(statistics)) };
@@ -204,7 +209,12 @@ impl Process {
 
     fn take(&mut self, message: pb::ManagerMessage, out: &mut Vec<pb::Report>) -> Flow {
         match message.message {
-            Some(Down::Registered(_)) => {
+            Some(Down::Registered(registered)) => {
+                if self.start < registered.start_floor {
+                    self.start = registered.start_floor;
+                    self.shared.ledger().start = self.start;
+                    return Flow::Disconnect;
+                }
                 self.shared.status.send_replace(Status { connected: true });
             }
             Some(Down::Snapshot(snapshot)) => {

@@ -8,7 +8,7 @@ use crate::{Page, ReadError, Store};
 use domain::{
     HostId, Name, ProjectId, Timestamp,
     flavor::Size,
-    host::{Host, HostFacts, HostState, MemoryOverhead},
+    host::{FoundLedger, Host, HostFacts, HostLedger, HostState, MemoryOverhead},
 };
 use std::collections::BTreeMap;
 
@@ -85,6 +85,32 @@ op! {
     on host, Change by (id):
     "UPDATE host SET state = r.state, state_changed_at = r.at FROM {rows}
      WHERE host.id = r.id AND host.state <> r.state"
+}
+
+op! {
+    /// Which ledger the host's agent speaks from.
+    HostLedgerSet {
+        id: HostId,
+        ledger_id: String,
+        ledger_start: i64,
+        found_ledger_id: Option<String>,
+        found_ledger_start: Option<i64>,
+    }
+    on host, Change by (id):
+    "UPDATE host SET ledger_id = r.ledger_id, ledger_start = r.ledger_start, found_ledger_id = r.found_ledger_id,
+        found_ledger_start = r.found_ledger_start
+     FROM {rows} WHERE host.id = r.id"
+}
+
+op! {
+    /// The operator gives up the ledger that counted: the one that the agent came with counts from now on, and starts are numbered above all
+    /// that were seen before.
+    HostLedgerAccept { id: HostId, found_ledger_id: String }
+    on host, Change by (id), guard HostGeneration:
+    "UPDATE host SET ledger_id = r.found_ledger_id, ledger_start = host.found_ledger_start, found_ledger_id = NULL,
+        found_ledger_start = NULL, ledger_start_floor = CASE WHEN host.ledger_start < host.ledger_start_floor
+            THEN host.ledger_start_floor ELSE host.ledger_start + 1 END
+     FROM {rows} WHERE host.id = r.id AND host.found_ledger_id = r.found_ledger_id"
 }
 
 op! {
@@ -198,6 +224,11 @@ row! {
         revision: i64,
         registered_at: Timestamp,
         state_changed_at: Timestamp,
+        ledger_id: String,
+        ledger_start: i64,
+        ledger_start_floor: i64,
+        found_ledger_id: Option<String>,
+        found_ledger_start: Option<i64>,
     }
 }
 
@@ -234,6 +265,12 @@ impl From<HostRow> for Host {
             revision: row.revision,
             registered_at: row.registered_at,
             state_changed_at: row.state_changed_at,
+            ledger: HostLedger {
+                id: row.ledger_id,
+                start: row.ledger_start,
+                start_floor: row.ledger_start_floor,
+                found: row.found_ledger_id.map(|id| FoundLedger { id, start: row.found_ledger_start.unwrap_or(0) }),
+            },
         }
     }
 }

@@ -97,6 +97,7 @@ fn hello(revision: i64, holdings: Vec<pb::Holding>) -> pb::Hello {
         name: "host-1".into(),
         start: 1,
         revision,
+        ledger_id: String::new(),
         holdings,
         host: Some(pb::hello::Host::Network(NetworkHost {
             underlay_address: "192.0.2.1".into(),

@@ -31,6 +31,7 @@ pub fn check_change(body: HostChange) -> Result<host::HostChange, Problem> {
         memory_overcommit_permille: memory,
         disk_overcommit_permille: disk,
         reserved: body.reserved.map(reserve),
+        accept_loss: body.accept_loss,
     })
 }
 
@@ -55,6 +56,7 @@ mod tests {
             draining: None,
             dedicated_to: None,
             reserved: None,
+            accept_loss: false,
             memory_overcommit: Some(10.1),
             disk_overcommit: Some(-1.0),
         };

@@ -163,6 +163,9 @@ fn on_host(host: &Host) -> String {
     match (host.state, host.cordoned) {
         (HostState::Up, false) => text.push('.'),
         (HostState::Up, true) => text.push_str(", which is cordoned: it keeps its instances and gets no new ones."),
+        (HostState::Held | HostState::DiskFull, _) => {
+            let _ = write!(text, ", which is {}: {}.", host.state.as_str(), host.state_reason());
+        }
         (HostState::Disconnected, _) => {
             let _ = write!(text, ", whose agent has not been connected since {}.", host.state_changed_at);
         }

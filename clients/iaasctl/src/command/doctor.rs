@@ -210,7 +210,9 @@ async fn hosts(findings: &mut Findings, client: &Client) {
     for host in &hosts {
         let check = format!("host {}", host.name);
         let accelerator = host.facts.accelerator.as_str();
-        if host.state != HostState::Up {
+        if !host.state_reason.is_empty() {
+            findings.add(&check, Verdict::Fail, host.state.as_str(), host.state_reason.clone());
+        } else if host.state != HostState::Up {
             let advice = "check the compute-agent's log and the host's network; its instances keep running";
             findings.add(&check, Verdict::Fail, host.state.as_str(), advice);
         } else if host.cordoned {

@@ -34,6 +34,8 @@ pub enum HostCommand {
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },
+    /// Take a held host as it is, without what it has lost; instances whose disks are gone become errors
+    AcceptLoss { host: String },
     /// Change a host's zone, tags, overcommit, reserved capacity or dedication to a project
     Set {
         host: String,
@@ -125,6 +127,7 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
             let change = HostChange { cordoned: Some(true), draining: Some(true), ..HostChange::default() };
             (host, HostChange { cordon_reason: Some(reason), ..change })
         }
+        HostCommand::AcceptLoss { host } => (host, HostChange { accept_loss: true, ..HostChange::default() }),
         HostCommand::Set {
             host,
             zone,

@@ -29,6 +29,7 @@ impl Row for Host {
             ("name", self.name.clone()),
             ("id", self.id.to_string()),
             ("state", self.state.as_str().to_owned()),
+            ("reason", self.state_reason.clone()),
             ("since", time(self.state_changed_at)),
             ("cordoned", yes(self.cordoned)),
             ("cordon reason", self.cordon_reason.clone()),

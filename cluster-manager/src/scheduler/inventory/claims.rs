@@ -8,11 +8,7 @@ use crate::scheduler::{
     host::{HostEntry, fits, minus, plus},
     request::Request,
 };
-use domain::{
-    HostId, InstanceId,
-    flavor::Size,
-    host::{Host, HostState},
-};
+use domain::{HostId, InstanceId, flavor::Size, host::Host};
 
 /// Identifies a moment of one host's figures: they are refreshed only if nothing happened since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,12 +126,12 @@ impl Inventory {
             self.put_host(row);
         }
         let Some(host) = self.hosts[slot as usize].as_ref() else { return false };
-        let up = row.state == HostState::Up;
-        if (host.used, host.cordoned, host.capacity, host.up) != (row.used, row.cordoned, row.capacity, up)
+        if (host.used, host.cordoned, host.capacity, host.state) != (row.used, row.cordoned, row.capacity, row.state)
             || (host.policies.draining, host.policies.dedicated_to) != (row.draining, row.dedicated_to)
         {
             self.change(slot, |host| {
-                (host.used, host.cordoned, host.capacity, host.up) = (row.used, row.cordoned, row.capacity, up);
+                (host.used, host.cordoned) = (row.used, row.cordoned);
+                (host.capacity, host.state) = (row.capacity, row.state);
                 (host.policies.draining, host.policies.dedicated_to) = (row.draining, row.dedicated_to);
                 host.kind = KindKey::of(host.capacity, host.overhead);
             });

@@ -18,7 +18,10 @@ use super::{
     request::Request,
     reserve::Reserve,
 };
-use domain::{HostId, InstanceId, host::Host};
+use domain::{
+    HostId, InstanceId,
+    host::{Host, HostState},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     hash::Hash,
@@ -132,9 +135,9 @@ impl Inventory {
     /// Changes a host and moves it in the index.
     fn change(&mut self, slot: u32, f: impl FnOnce(&mut HostEntry)) {
         if let Some(host) = self.hosts.get_mut(slot as usize).and_then(Option::as_mut) {
-            let was_up = host.up;
+            let was_up = host.up();
             f(host);
-            match (was_up, host.up) {
+            match (was_up, host.up()) {
                 (true, false) => self.down += 1,
                 (false, true) => self.down -= 1,
                 (true, true) | (false, false) => {}
@@ -174,7 +177,7 @@ impl Inventory {
             Some(slot) => {
                 self.leave_rack(slot);
                 if let Some(old) = self.hosts[slot as usize].take() {
-                    self.down -= u32::from(!old.up);
+                    self.down -= u32::from(!old.up());
                     moved = entry.zone_at != old.zone_at;
                     entry.keep_claims_of(old);
                 }
@@ -191,7 +194,7 @@ impl Inventory {
             }
         };
         entry.rack_at = host.tags.get(RACK_TAG).map(|rack| self.join_rack(rack, slot));
-        self.down += u32::from(!entry.up);
+        self.down += u32::from(!entry.up());
         self.hosts[slot as usize] = Some(entry);
         self.refusals.clear();
         self.reindex(slot);
@@ -208,7 +211,7 @@ impl Inventory {
         self.starting.retain(|(at, _)| *at != slot);
         self.committing.remove(&slot);
         self.leave_rack(slot);
-        self.down -= u32::from(self.hosts[slot as usize].take().is_some_and(|h| !h.up));
+        self.down -= u32::from(self.hosts[slot as usize].take().is_some_and(|h| !h.up()));
         for id in self.instances.select(|instance| instance.slot == slot) {
             self.remove_instance(id);
         }
@@ -237,9 +240,9 @@ impl Inventory {
         }
     }
 
-    pub fn set_up(&mut self, id: HostId, up: bool) {
+    pub fn set_state(&mut self, id: HostId, state: HostState) {
         let Some(slot) = self.slot_of(id) else { return };
-        self.change(slot, |h| h.up = up);
+        self.change(slot, |h| h.state = state);
         self.check_backups(slot);
     }
 

@@ -45,6 +45,7 @@ fn host(n: u128, capacity: Size) -> Host {
         revision: 0,
         registered_at: NOW,
         state_changed_at: NOW,
+        ledger: Default::default(),
     }
 }
 

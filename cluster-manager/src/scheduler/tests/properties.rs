@@ -130,7 +130,10 @@ proptest! {
                         inventory.put_host(&rows[at]);
                     }
                 }
-                Op::Up(n, up) => inventory.set_up(rows[n % rows.len()].id, up),
+                Op::Up(n, up) => {
+                    let state = if up { HostState::Up } else { HostState::Held };
+                    inventory.set_state(rows[n % rows.len()].id, state);
+                }
                 Op::Drain(n, draining) => {
                     inventory.set_policies(rows[n % rows.len()].id, Policies { draining, ..Policies::default() });
                 }

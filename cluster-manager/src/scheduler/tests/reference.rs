@@ -52,7 +52,7 @@ pub fn candidates(
             let tags = request.tags.iter().all(|(k, v)| h.tags.get(k) == Some(v))
                 && request.forbidden_tags.iter().all(|(k, v)| h.tags.get(k) != Some(v))
                 && request.cpu_features.iter().all(|f| h.cpu_features.contains(f));
-            let open = h.up && !h.cordoned && !h.policies.draining && !request.avoid.contains(&h.id);
+            let open = h.up() && !h.cordoned && !h.policies.draining && !request.avoid.contains(&h.id);
             let zone = request.zone.as_ref().is_none_or(|z| **z == *h.zone);
             let project = match h.policies.dedicated_to {
                 Some(p) => request.project == Some(p),

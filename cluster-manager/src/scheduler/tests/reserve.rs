@@ -83,7 +83,7 @@ fn a_recovered_instance_gets_the_capacity_reserved_for_it() {
     inventory.place_tentatively(id, &placed, &request);
     let backup = inventory.backup_of(id).expect("backed");
     assert_eq!(Some(backup), placed.backup);
-    inventory.set_up(placed.host_id, false);
+    inventory.set_state(placed.host_id, HostState::Disconnected);
     let again = Request { recovers: Some(id), ..request };
     let moved = choose(&mut inventory, &again).expect("the capacity was reserved").placed;
     assert_eq!(moved.host_id, backup);
@@ -91,7 +91,7 @@ fn a_recovered_instance_gets_the_capacity_reserved_for_it() {
     inventory.place_tentatively(id, &moved, &again);
     assert_eq!(inventory.find(backup).expect("known").tentative.vcpus, 4);
     assert_eq!(inventory.retry_backups(), [id], "nobody is left to back it");
-    inventory.set_up(placed.host_id, true);
+    inventory.set_state(placed.host_id, HostState::Up);
     assert_eq!(inventory.retry_backups(), []);
 }
 
@@ -145,9 +145,9 @@ proptest! {
                 }
                 Op::Down(n) => {
                     lost = true;
-                    inventory.set_up(rows[n % rows.len()].id, false);
+                    inventory.set_state(rows[n % rows.len()].id, HostState::Disconnected);
                 }
-                Op::Up(n) => inventory.set_up(rows[n % rows.len()].id, true),
+                Op::Up(n) => inventory.set_state(rows[n % rows.len()].id, HostState::Up),
                 Op::Drop(_) => {}
             }
             if !lost {

@@ -97,6 +97,11 @@ pub trait DesiredState<M: HostManager>: Send + 'static {
         updates: Updates<M>,
     ) -> impl Future<Output = Result<Vec<pb::DesiredObject>, NotYet<M>>> + Send;
 
+    /// The number that the agent's start must have reached.
+    fn start_floor(&self) -> i64 {
+        0
+    }
+
     /// The revision of the message that carries these objects, which [`Self::collect`] answered, in its order. They count as sent.
     fn number(&mut self, objects: &mut [pb::DesiredObject]) -> impl Future<Output = Result<i64, Problem>> + Send;
 }

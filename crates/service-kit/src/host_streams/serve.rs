@@ -176,7 +176,8 @@ fn outgoing<M: HostManager>(
 ) -> impl Stream<Item = Result<pb::ManagerMessage, Status>> + Send {
     let message = |message| Ok(pb::ManagerMessage { message: Some(message) });
     async_stream::stream! {
-        yield message(Down::Registered(pb::Registered { host_id: stream.host_id.to_string() }));
+        let (host_id, start_floor) = (stream.host_id.to_string(), desired.start_floor());
+        yield message(Down::Registered(pb::Registered { host_id, start_floor }));
         let mut sent_revision = 0;
         // When the agent's side drops this stream, both directions end.
         let _guard = stream.closed.clone().drop_guard();

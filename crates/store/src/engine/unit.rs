@@ -181,7 +181,7 @@ kinds! {
     // Changes.
     ProjectUpdate, UserUpdate, UserHomeDefault, SigningKeyRetire, RefreshTokenUse,
     PlacementAnchorJoin, ImageChange, DiskConfirm, DiskResize, DiskRelease,
-    HostUpsert, HostStateSet, HostChange, HostTokenRedeem, HostAdmissionHold,
+    HostUpsert, HostStateSet, HostLedgerSet, HostLedgerAccept, HostChange, HostTokenRedeem, HostAdmissionHold,
     InstanceDesired, InstanceLift, InstanceObserved, InstanceProgress, OrphanPut,
     ExternalNetworkChange, NetworkChange, NetworkBump, SubnetUpdate, RouterUpdate, SecurityGroupChange,
     PortUpdate, PortTake, PortBind, PortLift, PortRelease, FloatingIpChange, PortDetach, PortObserved,

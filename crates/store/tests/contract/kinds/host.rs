@@ -2,7 +2,7 @@ use crate::fixture::{Lab, T0, at, claim, first, host_upsert, name, release};
 use domain::{
     HostId, InstanceId,
     flavor::Size,
-    host::{HostFacts, HostState},
+    host::{FoundLedger, HostFacts, HostLedger, HostState},
 };
 use std::collections::BTreeMap;
 use store::*;
@@ -95,6 +95,8 @@ pub async fn walk(lab: &Lab) {
     let host = lab.host_find(alpha).await.unwrap().unwrap();
     assert_eq!((host.state, host.state_changed_at, host.capacity.vcpus), (HostState::Up, at(9), 10));
 
+    ledgers(lab, alpha).await;
+
     // Two claims in one unit are summed before they are checked.
     let half = HostClaim { host_id: alpha, generation: None, vcpus: 6, memory_mib: 0, disk_gib: 0 };
     assert!(matches!(
@@ -152,4 +154,26 @@ pub async fn walk(lab: &Lab) {
     assert_eq!((rows.len(), rows[0].epoch, rows[0].last_seen_at), (1, 4, at(1)));
     lab.one(OrphanDelete { host_id: beta, instance_id: orphan.instance_id }).await;
     assert!(lab.orphan_list().await.unwrap().is_empty());
+}
+
+async fn ledgers(lab: &Lab, id: HostId) {
+    let said =
+        HostLedgerSet { id, ledger_id: "a".into(), ledger_start: 7, found_ledger_id: None, found_ledger_start: None };
+    lab.one(said.clone()).await;
+    let accept = |found: &str| HostLedgerAccept { id, found_ledger_id: found.into() };
+    assert_eq!(lab.guard(accept("a")).await, Guard::HostGeneration, "it isn't held");
+    let found =
+        |id: &str| HostLedgerSet { found_ledger_id: Some(id.into()), found_ledger_start: Some(1), ..said.clone() };
+    lab.one(found("b")).await;
+    let ledger = || async { lab.host_find(id).await.unwrap().unwrap().ledger };
+    let held =
+        HostLedger { id: "a".into(), start: 7, start_floor: 0, found: Some(FoundLedger { id: "b".into(), start: 1 }) };
+    assert_eq!(ledger().await, held);
+    assert_eq!(lab.guard(accept("c")).await, Guard::HostGeneration, "it came with another one meanwhile");
+    lab.one(accept("b")).await;
+    assert_eq!(ledger().await, HostLedger { id: "b".into(), start: 1, start_floor: 8, found: None });
+    // Given up again before its agent numbered its start anew: the floor doesn't fall.
+    lab.one(HostLedgerSet { ledger_id: "b".into(), ledger_start: 1, ..found("d") }).await;
+    lab.one(accept("d")).await;
+    assert_eq!(ledger().await, HostLedger { id: "d".into(), start: 1, start_floor: 8, found: None });
 }
