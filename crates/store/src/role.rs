@@ -41,11 +41,11 @@ const LOCK: i64 = 0x6961_6173_0000_0000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ManagerRole {
     #[serde(rename = "cluster-manager")]
-    cluster,
+    Cluster,
     #[serde(rename = "resource-manager")]
-    resource,
+    Resource,
     #[serde(rename = "storage-manager")]
-    storage,
+    Storage,
 }
 
 impl ManagerRole {
