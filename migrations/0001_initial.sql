@@ -198,6 +198,15 @@ CREATE INDEX image_name ON image (name);
 CREATE INDEX image_deadline ON image (deadline_at) WHERE deadline_at IS NOT NULL;
 CREATE INDEX image_reserved ON image (id) WHERE reserved_gib > 0;
 
+-- The objects that images' parts name, by SHA-256: who needs an object is found by its hash.
+CREATE TABLE image_object (
+    sha256   TEXT NOT NULL,
+    image_id TEXT NOT NULL,
+    CONSTRAINT image_object_pk PRIMARY KEY (sha256, image_id),
+    CONSTRAINT image_object_image_fk FOREIGN KEY (image_id) REFERENCES image (id) ON DELETE CASCADE
+);
+CREATE INDEX image_object_image ON image_object (image_id);
+
 -- Which process took a manager's role last, for people: what decides is a lock that ends with the process. Each manager writes its own.
 CREATE TABLE role_holder (
     role       TEXT PRIMARY KEY NOT NULL,

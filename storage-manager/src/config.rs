@@ -20,8 +20,8 @@ pub struct Config {
     pub uploads_max: usize,
     /// Uploaded qcow2 images that are checked at once. Others wait for their turn.
     pub checks_max: usize,
-    /// How much of the disk that holds the images uploads leave free, percent.
-    pub free_percent_min: u64,
+    /// How much uploads leave free on the disk that holds the images, GiB; at most 1/20 of the disk.
+    pub free_gib_min: u64,
     /// The time within which an upload must send what the least rate says, seconds; else it is cut.
     pub upload_stall_secs: u64,
     /// The least rate of an upload, KiB a second. Only the time counts in which the sender is waited for. 0: one byte within `upload_stall_secs`.
@@ -42,7 +42,7 @@ impl Default for Config {
             part_gib_max: 256,
             uploads_max: 32,
             checks_max: 2,
-            free_percent_min: 5,
+            free_gib_min: 4,
             upload_stall_secs: 60,
             upload_least_kib_per_sec: 8,
             object_grace_secs: 3600,
@@ -67,7 +67,7 @@ impl Config {
         check((1..=65_536).contains(&self.part_gib_max), "part_gib_max", "must be 1 to 65536");
         check((1..=256).contains(&self.uploads_max), "uploads_max", "must be 1 to 256");
         check((1..=16).contains(&self.checks_max), "checks_max", "must be 1 to 16");
-        check(self.free_percent_min <= 50, "free_percent_min", "must be 0 to 50");
+        check(self.free_gib_min <= 65_536, "free_gib_min", "must be 0 to 65536");
         check((1..=3600).contains(&self.upload_stall_secs), "upload_stall_secs", "must be 1 to 3600");
         check(self.upload_least_kib_per_sec <= 1 << 20, "upload_least_kib_per_sec", "must be at most 1048576");
         check(

@@ -2,7 +2,7 @@
 
 use crate::{Page, ReadError, Store, engine::read::Count};
 use domain::{
-    ImageId, Name, ProjectId, Timestamp,
+    HostId, ImageId, Name, ProjectId, Timestamp,
     image::{DiskFormat, Image, ImageKind, ImagePart, ImageState, Visibility},
 };
 use std::collections::BTreeSet;
@@ -60,6 +60,12 @@ op! {
 }
 
 op! {
+    /// A part of the image names the object. It goes with the image.
+    ImageObjectPut { sha256: String, image_id: ImageId }
+    on image_object, Insert by (sha256, image_id): insert "WHERE TRUE ON CONFLICT (sha256, image_id) DO NOTHING"
+}
+
+op! {
     /// An upload reserves so much of the project's quota, or (negative) releases it. Nothing is reserved for an image that is complete or
     /// being deleted. Together with [`crate::StorageUsageAdd`].
     ImageReserve { id: ImageId, gib: i64 }
@@ -85,7 +91,7 @@ record! {
 }
 
 row! {
-    struct PartsRow { parts: Vec<ImagePart> }
+    struct ObjectRow { sha256: String }
 }
 
 impl Store {
@@ -143,7 +149,22 @@ impl Store {
 
     /// The SHA-256 of every part that some image refers to: the objects to keep.
     pub async fn image_hashes(&self) -> Result<BTreeSet<String>, ReadError> {
-        let rows: Vec<PartsRow> = self.pool().fetch_all("SELECT parts FROM image", []).await?;
-        Ok(rows.into_iter().flat_map(|row| row.parts).map(|part| part.sha256).collect())
+        let rows: Vec<ObjectRow> = self.pool().fetch_all("SELECT DISTINCT sha256 FROM image_object", []).await?;
+        Ok(rows.into_iter().map(|row| row.sha256).collect())
+    }
+
+    /// Whether some image refers to the object.
+    pub async fn image_object_used(&self, sha256: &str) -> Result<bool, ReadError> {
+        let sql = "SELECT sha256 FROM image_object WHERE sha256 = $1 LIMIT 1";
+        let rows: Vec<ObjectRow> = self.pool().fetch_all(sql, [sha256.into()]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    /// Whether an instance on the host is made of an image that refers to the object.
+    pub async fn image_object_used_on_host(&self, sha256: &str, host_id: HostId) -> Result<bool, ReadError> {
+        let sql = "SELECT o.sha256 FROM image_object AS o JOIN instance AS i ON i.image_id = o.image_id
+            WHERE o.sha256 = $1 AND i.host_id = $2 LIMIT 1";
+        let rows: Vec<ObjectRow> = self.pool().fetch_all(sql, [sha256.into(), host_id.into()]).await?;
+        Ok(!rows.is_empty())
     }
 }

@@ -160,6 +160,7 @@ impl StorageService {
             let Some(reserved) = found else { continue };
             match self.store.commit(deletion(context, &image, reserved.reserved_gib)).await {
                 Ok(()) => {
+                    self.remove_objects_of(&image).await;
                     self.wake.notify_one();
                     return Ok(pb::DeleteImageResponse {});
                 }

@@ -43,6 +43,8 @@ pub(crate) struct StorageService {
     reservations: ImageReservations,
     /// One part is published at a time: what is published is then named, or was named before.
     publishing: InFlight<(ImageId, ImagePartKind)>,
+    /// Objects that are being named, or removed because nothing names them.
+    naming: InFlight<String>,
 }
 
 impl StorageService {
@@ -56,8 +58,8 @@ impl StorageService {
         let uploads = SharedPool::new(Pool::Uploads, config.uploads_max);
         let operations = Operations::new(store.clone(), OperationTable::Storage);
         let checks = Semaphore::new(config.checks_max);
-        let (checking, publishing) = (InFlight::default(), InFlight::default());
-        Self { store, operations, objects, config, wake, uploads, checks, checking, reservations, publishing }
+        let (checking, publishing, naming) = (InFlight::default(), InFlight::default(), InFlight::default());
+        Self { store, operations, objects, config, wake, uploads, checks, checking, reservations, publishing, naming }
     }
 }
 
@@ -145,7 +147,7 @@ impl StorageManager for StorageService {
         &self,
         request: Request<pb::FetchObjectRequest>,
     ) -> Result<Response<Self::FetchObjectStream>, Status> {
-        require_agent(&request, AgentRole::ComputeAgent)?;
-        answer("fetch_object", self.object_fetch(request.into_inner()).await)
+        let speaks_for = require_agent(&request, AgentRole::ComputeAgent)?;
+        answer("fetch_object", self.object_fetch(speaks_for, request.into_inner()).await)
     }
 }

@@ -22,13 +22,13 @@ use proto::{
 };
 use service_kit::{context::CallContext, error_chain, share::Exhausted};
 use std::time::{Duration, Instant};
-use store::{CommitError, Guard, ImageChange, OperationTable, Unit};
+use store::{CommitError, Guard, ImageChange, ImageObjectPut, OperationTable, Unit};
 use tonic::{Status, Streaming};
 
 /// A kernel or an initrd is held in memory by QEMU.
 const BOOT_PART_BYTES_MAX: u64 = 1 << 30;
 /// How many bytes of an upload are taken between two looks at the free space.
-const SPACE_EVERY_BYTES: u64 = 64 << 20;
+const SPACE_EVERY_BYTES: u64 = 16 << 20;
 
 /// The first message of an upload.
 struct Opened {
@@ -216,7 +216,7 @@ impl StorageService {
     }
 
     async fn check_space(&self, incoming_bytes: u64) -> Result<(), Problem> {
-        self.objects.check_space(incoming_bytes, self.config.free_percent_min).await.map_err(object_problem)
+        self.objects.check_space(incoming_bytes, self.config.free_gib_min << 30).await.map_err(object_problem)
     }
 
     /// Takes all bytes into a temporary file, and compares them with what was announced. What they take of the quota is reserved first; bytes
@@ -332,6 +332,8 @@ impl StorageService {
     ) -> Result<pb::UploadImageResponse, Problem> {
         let _turn = self.publishing.enter((opened.image_id, opened.part)).await;
         let part = ImagePart { kind: opened.part, sha256: staged.sha256.clone(), size_bytes: staged.size_bytes };
+        // From here until its row stands nobody removes these bytes as nobody's.
+        let _named = self.naming.enter(part.sha256.clone()).await;
         let mut staged = Some(staged);
         for _ in 0..COMMIT_ATTEMPTS {
             let image = self.image_owned(opened.project_id, opened.image_id).await?;
@@ -387,7 +389,8 @@ fn addition(
     response: &pb::UploadImageResponse,
 ) -> Unit {
     let now = Timestamp::now();
-    let mut unit = Unit::new().op(change(next, image));
+    let names = ImageObjectPut { sha256: part.sha256.clone(), image_id: image.id };
+    let mut unit = Unit::new().op(change(next, image)).op(names);
     store_outcome(&mut unit, OperationTable::Storage, context, response, now);
     let (event, message) = match next.state {
         ImageState::Active => ("image.active", format!("the image {} is active", image.name)),

@@ -48,15 +48,15 @@ impl ObjectDir {
         Ok(this)
     }
 
-    /// Refuses to fill the disk: `incoming_bytes` must leave `free_percent` of it free.
-    pub async fn check_space(&self, incoming_bytes: u64, free_percent: u64) -> Result<(), ObjectError> {
+    /// Refuses to fill the disk: `incoming_bytes` must leave `kept_bytes` of it free, or 1/20 of a smaller disk.
+    pub async fn check_space(&self, incoming_bytes: u64, kept_bytes: u64) -> Result<(), ObjectError> {
         let root = Arc::clone(&self.root);
         blocking(move || {
             let stat = rustix::fs::statvfs(root.as_path())
                 .map_err(|errno| ObjectError::io("look at the free space of", root.as_path(), errno.into()))?;
             let available_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
             metrics::gauge!("iaas_storage_free_bytes").set(available_bytes as f64);
-            let kept_bytes = stat.f_blocks.saturating_mul(stat.f_frsize) / 100 * free_percent;
+            let kept_bytes = kept_bytes.min(stat.f_blocks.saturating_mul(stat.f_frsize) / 20);
             if available_bytes < incoming_bytes.saturating_add(kept_bytes) {
                 let (available_mib, kept_mib) = (available_bytes >> 20, kept_bytes >> 20);
                 return Err(ObjectError::LowSpace { path: root.as_path().to_owned(), available_mib, kept_mib });

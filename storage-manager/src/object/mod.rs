@@ -11,6 +11,8 @@
 //! - An object is *published* (modification time: now) before the row that names it commits, and removed only when it was published
 //!   longer than the grace ago and no row names it. The grace is longer than the longest commit, so a publication never meets its own
 //!   removal: [`ObjectDir::publish`] and [`ObjectDir::remove_older`] take one file lock for the two system calls that each needs.
+//! - The bytes of a deleted image go at once when no other image names them. Whoever publishes or so removes an object holds its hash meanwhile
+//!   (`StorageService::naming`): one process serves the store.
 //! - A temporary file is locked by its writer for as long as that lives. One that can be locked is a leftover.
 
 pub mod child;

@@ -224,19 +224,58 @@ async fn two_uploads_of_one_part_at_once_keep_the_bytes_of_one() {
 
 #[tokio::test]
 async fn uploads_leave_a_part_of_the_disk_free() {
-    let Some(disk) = crate::object::TinyDisk::mount("200m") else { return };
+    let Some(disk) = crate::object::TinyDisk::mount("100m") else { return };
     let directory = disk.path().join("images");
-    let world = World::with(Config { directory, free_percent_min: 50, ..Config::default() }).await;
+    let world = World::with(Config { directory, ..Config::default() }).await;
     let image = world.create("large", "disk", "raw").await.expect("made");
-    let zeros = vec![0u8; 150 << 20];
-    for size_bytes in [zeros.len() as u64, 0] {
-        let open = world.open(&image, "disk", "", size_bytes);
-        let refused = world.upload_as(&context(), open, &zeros).await.expect_err("too much");
-        assert_eq!((refused.kind, refused.code.as_str()), (ErrorKind::Unavailable, "storage_full"));
-        assert!(refused.detail.contains("leave 100 MiB free"), "{}", refused.detail);
-        assert!(refused.hint.is_some_and(|hint| hint.contains("ask an administrator")));
-        eventually("its temporary file is gone", async || world.temporary_files() == 0).await;
+    let zeros = vec![0u8; 98 << 20];
+    let announced = world.upload_as(&context(), world.open(&image, "disk", "", zeros.len() as u64), &zeros).await;
+    let refused = announced.expect_err("it leaves too little");
+    assert_eq!((refused.kind, refused.code.as_str()), (ErrorKind::Unavailable, "storage_full"));
+    assert!(refused.detail.contains("leave 5 MiB free"), "{}", refused.detail);
+    assert!(refused.hint.is_some_and(|hint| hint.contains("ask an administrator")));
+    assert_eq!(world.temporary_files(), 0, "no byte was taken");
+    // What others write while it comes counts as well.
+    let upload = world.open_upload(&image, 0, vec![0; 1 << 20]).await;
+    eventually("the upload is in progress", async || world.temporary_files() == 1).await;
+    std::fs::write(disk.path().join("others"), vec![1u8; 94 << 20]).expect("there is room for it");
+    for _ in 0..20 {
+        // Refused in the middle, it takes no more.
+        let _ = upload.sender.send(message(Message::Chunk(Bytes::from(vec![0u8; 1 << 20])))).await;
     }
+    drop(upload.sender);
+    assert_eq!(upload.call.await.expect("no panic").expect_err("no space is left").code, "storage_full");
+    eventually("its temporary file is gone", async || world.temporary_files() == 0).await;
+    std::fs::remove_file(disk.path().join("others")).expect("removed");
     world.upload(&image, "disk", &noise(1 << 20)).await.expect("a small one is taken");
     world.end().await;
+}
+
+#[tokio::test]
+async fn deleting_an_image_frees_its_room_at_once_unless_another_needs_it() {
+    for world in World::each().await {
+        let content = noise(4096);
+        let (one, two) = (world.create("one", "disk", "raw").await, world.create("two", "disk", "raw").await);
+        let (one, two) = (one.expect("made"), two.expect("made"));
+        for image in [&one, &two] {
+            world.upload(image, "disk", &content).await.expect("uploaded");
+        }
+        let path = world.object_path(&sha256(&content));
+        world.delete(&one).await.expect("deleted");
+        assert!(path.exists(), "the other image has the same bytes");
+        world.delete(&two).await.expect("deleted");
+        assert!(!path.exists(), "no image names them");
+        // Uploads and deletions of the same bytes at once: what an image names is there.
+        for round in 0..10 {
+            let old = world.create(&format!("old-{round}"), "disk", "raw").await.expect("made");
+            let new = world.create(&format!("new-{round}"), "disk", "raw").await.expect("made");
+            world.upload(&old, "disk", &content).await.expect("uploaded");
+            let (deleted, uploaded) = tokio::join!(world.delete(&old), world.upload(&new, "disk", &content));
+            deleted.expect("deleted");
+            uploaded.expect("uploaded");
+            assert!(path.exists(), "round {round}");
+            world.delete(&new).await.expect("deleted");
+        }
+        world.end().await;
+    }
 }

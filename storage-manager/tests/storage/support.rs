@@ -61,7 +61,9 @@ impl World {
         } else {
             config.directory.clone()
         };
-        let config = Config { directory: objects.clone(), ..config };
+        // The machine's own disk may be almost full.
+        let free_gib_min = if config.directory.as_os_str().is_empty() { 0 } else { config.free_gib_min };
+        let config = Config { directory: objects.clone(), free_gib_min, ..config };
         let (listener, target) = transport::in_process();
         let shutdown = CancellationToken::new();
         let deps = Deps { store: store.store.clone(), listener };

@@ -133,7 +133,7 @@ tables! {
     EventHead = "event_head"."id",
     Event = "event"."id",
     Audit = "audit"."id";
-    PlacementMember = "placement_member", InstanceTodo = "instance_todo", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan",
+    PlacementMember = "placement_member", ImageObject = "image_object", InstanceTodo = "instance_todo", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan",
 }
 
 /// Declares the foreign keys: the constraint's name, the child's column, and the parent's table.
@@ -175,6 +175,7 @@ foreign_keys! {
     InstanceImage = "instance_image_fk": "instance"."image_id" -> Image = "image",
     ComputeUsageProject = "compute_usage_project_fk": "compute_usage"."project_id" -> Project = "project",
     ImageProject = "image_project_fk": "image"."project_id" -> Project = "project",
+    ImageObjectImage = "image_object_image_fk": "image_object"."image_id" -> Image = "image",
     DiskProject = "disk_project_fk": "disk"."project_id" -> Project = "project",
     StorageUsageProject = "storage_usage_project_fk": "storage_usage"."project_id" -> Project = "project",
     NetworkProject = "network_project_fk": "network"."project_id" -> Project = "project",
@@ -259,6 +260,11 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
             "port_security_group_pk",
             "port_security_group.port_id, port_security_group.security_group_id",
             Constraint::PrimaryKey(Table::PortSecurityGroup),
+        ),
+        named(
+            "image_object_pk",
+            "image_object.sha256, image_object.image_id",
+            Constraint::PrimaryKey(Table::ImageObject),
         ),
         named("address_pk", "address.scope_id, address.address", Constraint::PrimaryKey(Table::Address)),
         named("uplink_pk", "uplink.network_id, uplink.host_id", Constraint::PrimaryKey(Table::Uplink)),

@@ -171,7 +171,7 @@ kinds! {
     // Repeats are found first: a repeated create must say so, not that its name is taken.
     IdempotencyInsert, IdentityOperationInsert, ComputeOperationInsert, StorageOperationInsert, ResourceOperationInsert,
     // New rows, parents before children.
-    ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, InstanceTodoPut, DiskInsert,
+    ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, ImageObjectPut, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, InstanceTodoPut, DiskInsert,
     PlacementRecordInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
     RoleHolderPut, CpuBaselinePut, HostExpect, HostTokenInsert, HostAdmissionPut,
@@ -213,6 +213,7 @@ const MAKES_NEW: &[&str] = &[
     "UserInsert",
     "FlavorInsert",
     "ImageInsert",
+    "ImageObjectPut",
     "PlacementGroupInsert",
     "InstanceInsert",
     "PlacementMemberInsert",

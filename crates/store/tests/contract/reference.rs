@@ -229,6 +229,7 @@ fn reference(key: ForeignKey, round: usize) -> Option<Reference> {
         | ForeignKey::PeeringPeer
         | ForeignKey::UplinkNetwork
         | ForeignKey::ProjectNetworkDefaultProject
+        | ForeignKey::ImageObjectImage
         | ForeignKey::IdentityUsageProject
         | ForeignKey::NetworkUsageProject => return None,
     })

@@ -63,11 +63,26 @@ pub async fn walk(lab: &Lab) {
     let listed = |rows: Vec<domain::image::Image>| rows.iter().map(|i| i.id).collect::<Vec<_>>();
     assert_eq!(listed(lab.image_list(mine, first(9)).await.unwrap()), [tiny.id, own]);
     assert_eq!(listed(lab.image_list(theirs, first(9)).await.unwrap()), [tiny.id, secret]);
+    let names = |image_id, byte: &str| ImageObjectPut { sha256: byte.repeat(32), image_id };
+    let named = Unit::new().op(names(tiny.id, "01")).op(names(tiny.id, "02")).op(names(own, "ab"));
+    lab.all(named.op(names(secret, "ab"))).await;
+    lab.one(names(own, "ab")).await;
+    let adrift = names(ImageId::new(), "ab");
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::ImageObjectImage));
     let hashes = BTreeSet::from(["01".repeat(32), "02".repeat(32), "ab".repeat(32)]);
     assert_eq!(lab.image_hashes().await.unwrap(), hashes);
 
+    let (host, another) = (lab.host("image-host").await, lab.host("image-other").await);
     let user = instance_insert(mine, None, own, "uses-it");
     lab.one(user.clone()).await;
+    let placed = instance_insert(mine, Some(host), tiny.id, "placed");
+    lab.one(placed.clone()).await;
+    let (of_tiny, of_own) = ("01".repeat(32), "ab".repeat(32));
+    assert!(lab.image_object_used_on_host(&of_tiny, host).await.unwrap());
+    assert!(!lab.image_object_used_on_host(&of_tiny, another).await.unwrap());
+    assert!(!lab.image_object_used_on_host(&of_own, host).await.unwrap(), "nothing there is made of it");
+    lab.one(InstanceDelete { id: placed.id, epoch: 1 }).await;
+    assert!(lab.image_object_used(&of_own).await.unwrap() && !lab.image_object_used("cd").await.unwrap());
     assert_eq!(lab.guard(ImageDelete { id: own, reserved_gib: 0 }).await, Guard::ImageInUse);
     assert_eq!(lab.image_use_count(own).await.unwrap(), 1);
     assert!(lab.image_deleting().await.unwrap().is_empty());
