@@ -138,7 +138,7 @@ async fn host_changed(host: Weak<Host>, changed: Changed) {
     let desired_state = host.desired_state();
     let uplinks = desired_state.networks.values().filter(|network| network.uplink.is_some()).map(|network| network.id);
     let mut affected: BTreeSet<NetworkId> =
-        uplinks.filter(|id| changed.all || changed.links.contains(&names::uplink_host_end(*id))).collect();
+        uplinks.filter(|id| changed.all || changed.links.contains_key(&names::uplink_host_end(*id))).collect();
     if changed.addresses && host.refresh_own_addresses().await {
         affected.extend(desired_state.networks.keys().copied());
     }

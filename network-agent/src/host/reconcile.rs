@@ -17,7 +17,7 @@ use crate::{
         conntrack, netns,
         netns::{NetnsError, Worker},
         observe,
-        watch::Changed,
+        watch::{Changed, LinkNow},
     },
     model::{
         DesiredState,
@@ -147,7 +147,13 @@ async fn round(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     let (desired_state, mut affected) = lock(&host.tracked).take(id);
     let Some(network) = desired_state.networks.get(&id) else { return remove(host, id, slot).await };
     let changed = lock(&host.changed_by_others).remove(&id).unwrap_or_default();
-    slot.in_sync &= !is_suspect(&changed, slot).await;
+    if slot.in_sync {
+        slot.in_sync = !is_suspect(&changed, slot).await;
+        // Only ours was told of.
+        if slot.in_sync && !changed.is_empty() && !affected.all && affected.keys.is_empty() {
+            return false;
+        }
+    }
     // Out of sync, everything is looked at, and reported on.
     affected.all |= !slot.in_sync;
     // What this round reports as ready, other hosts can reach.
@@ -181,18 +187,14 @@ async fn is_suspect(changed: &Changed, slot: &Slot) -> bool {
         return false;
     }
     let Some(inside) = slot.inside.as_ref().filter(|_| !changed.all && !changed.addresses) else { return true };
-    let looked = inside
-        .run(|inside| -> io::Result<_> {
-            Ok((inside.rules.generation()?, observe::links(&mut inside.netlink)?.state.links))
-        })
-        .await;
-    let Ok(Ok((generation, links))) = looked else { return true };
-    let as_it_should_be = |name: &String| match (slot.model.link(name), links.get(name)) {
-        (Some(desired), Some(found)) => (desired.mac, desired.mtu, true) == (found.mac, found.mtu, found.up),
-        (None, None) => true,
-        (Some(_), None) | (None, Some(_)) => false,
+    let as_it_should_be = |(name, now): (&String, &LinkNow)| {
+        slot.model.link(name).is_some_and(|link| (Some(link.mac), link.mtu, true) == (now.mac, now.mtu, now.up))
     };
-    generation != slot.generation || !changed.links.iter().all(as_it_should_be)
+    if !changed.links.iter().all(as_it_should_be) {
+        return true;
+    }
+    let generation = inside.run(|inside| inside.rules.generation()).await;
+    !generation.is_ok_and(|found| found.is_ok_and(|found| found == slot.generation))
 }
 
 async fn bring(

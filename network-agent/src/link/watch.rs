@@ -6,6 +6,7 @@
 //! guest, so it counts only where nothing else would tell.
 
 use super::observe;
+use domain::network::MacAddr;
 use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
@@ -18,7 +19,10 @@ use netlink_sys::{
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
 use nix::libc;
-use std::{collections::BTreeSet, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 use tokio::io::unix::AsyncFd;
 
 const GROUP_LINK: u32 = 1;
@@ -46,8 +50,16 @@ pub struct Changed {
     pub addresses: bool,
     /// The tables that a transaction touched, by name. Ours may be among its makers: the generation tells.
     pub tables: BTreeSet<String>,
-    /// Links that changed somehow, by name.
-    pub links: BTreeSet<String>,
+    /// Links that changed somehow, by name, as they are now.
+    pub links: BTreeMap<String, LinkNow>,
+}
+
+/// What the kernel says of a link that changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkNow {
+    pub mac: Option<MacAddr>,
+    pub mtu: u32,
+    pub up: bool,
 }
 
 impl Changed {
@@ -206,7 +218,7 @@ fn read_route(bytes: &[u8], own: &BTreeSet<u32>, links: &Links, changed: &mut Ch
                 changed.all |=
                     !born && header.change_mask.contains(LinkFlags::Up) && !header.flags.contains(LinkFlags::Up);
                 if interest == Interest::Everything {
-                    changed.links.insert(name.to_owned());
+                    changed.links.insert(name.to_owned(), link_now(&link));
                 }
             }
             RouteNetlinkMessage::DelLink(link) => {
@@ -224,6 +236,18 @@ fn read_route(bytes: &[u8], own: &BTreeSet<u32>, links: &Links, changed: &mut Ch
             _ => {}
         }
     });
+}
+
+fn link_now(link: &LinkMessage) -> LinkNow {
+    let mut now = LinkNow { mac: None, mtu: 0, up: link.header.flags.contains(LinkFlags::Up) };
+    for attribute in &link.attributes {
+        if let LinkAttribute::Address(bytes) = attribute {
+            now.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(MacAddr);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            now.mtu = *mtu;
+        }
+    }
+    now
 }
 
 fn name_of(link: &LinkMessage) -> Option<&str> {
