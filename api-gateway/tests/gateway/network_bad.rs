@@ -206,3 +206,26 @@ async fn nonsense_is_named_field_by_field() {
     assert_eq!(lab.events().await, before, "nothing of it was done");
     lab.world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_system_admin_allows_a_port_addresses_from_outside_its_network() {
+    let lab = Lab::start().await;
+    let member = lab.world.user(&lab.admin, "mia", "blue", "member").await;
+    lab.network("web", "10.1.0.0/24").await;
+    let port = |name: &str, block: &str| json!({"name": name, "network": "web", "allowed_addresses": [block]});
+    member.post("/v1/ports", port("vip", "10.1.0.128/25")).await.expect(201);
+    for block in ["0.0.0.0/0", "::/0", "10.1.0.0/16", "10.2.0.7/32", "fd00::/64", "203.0.113.50/32"] {
+        let refused = member.post("/v1/ports", port("q", block)).await.problem(403, "permission_denied");
+        assert_eq!(fields(&refused), ["/allowed_addresses/0"], "{block}");
+        let change = json!({"allowed_addresses": ["10.1.0.9/32", block]});
+        let refused = member.patch("/v1/ports/vip", change).await.problem(403, "permission_denied");
+        assert_eq!(fields(&refused), ["/allowed_addresses/1"], "{block}");
+    }
+    let wide = json!({"allowed_addresses": ["0.0.0.0/0"]});
+    lab.admin.patch("/v1/ports/vip?project=blue", wide.clone()).await.expect(200);
+    // What was granted stays, and needn't be granted again.
+    member.patch("/v1/ports/vip", json!({"allowed_addresses": ["0.0.0.0/0", "10.1.0.9/32"]})).await.expect(200);
+    member.patch("/v1/ports/vip", json!({"allowed_addresses": ["10.1.0.9/32"]})).await.expect(200);
+    member.patch("/v1/ports/vip", wide).await.problem(403, "permission_denied");
+    lab.world.stop().await;
+}

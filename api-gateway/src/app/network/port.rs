@@ -6,10 +6,11 @@ use super::{
 };
 use crate::{
     app::{App, instance},
+    auth::caller::Caller,
     failure::ApiError,
 };
 use domain::{
-    Name, PortId, ProjectId, SecurityGroupId,
+    ErrorKind, Name, NetworkId, PortId, Problem, ProjectId, SecurityGroupId,
     network::{Change, Cidr, MacAddr, NewPort, Port, PortPatch, RateLimit},
 };
 use proto::resource::v1::{ReadTrafficRequest, ReadTrafficResponse};
@@ -53,6 +54,23 @@ async fn security_groups(
     }
 }
 
+/// A port that may send from any address poses as others; so everybody may ask for blocks of the port's own network only, and a system
+/// administrator for any. What the port has (`granted`) it may keep.
+async fn inside_network(app: &App, network_id: NetworkId, blocks: &[Cidr], granted: &[Cidr]) -> Result<(), ApiError> {
+    let subnets = app.store().subnet_list_of_network(network_id).await?;
+    let inside = |block: Cidr| granted.contains(&block) || subnets.iter().any(|subnet| subnet.spec.cidr.covers(block));
+    match blocks.iter().enumerate().find(|(_, block)| !inside(**block)) {
+        None => Ok(()),
+        Some((at, block)) => {
+            let detail = format!("{block} is not inside a subnet of the port's network");
+            let problem = Problem::new(ErrorKind::PermissionDenied, "permission_denied", detail)
+                .with_field(format!("/allowed_addresses/{at}"), "not inside a subnet of the network")
+                .with_hint("a system administrator can allow a port addresses from elsewhere");
+            Err(problem.into())
+        }
+    }
+}
+
 impl NetworkKind for Port {
     type Owner = ProjectId;
     type Filter = PortsOf;
@@ -77,6 +95,34 @@ impl NetworkKind for Port {
         };
         let filter = PortFilter { project_id, network_id, instance_id, security_group_id };
         Ok(app.store().port_list_filtered(&filter, page).await?)
+    }
+
+    async fn permit_create(
+        app: &App,
+        caller: &Caller,
+        project_id: ProjectId,
+        request: &PortCreate,
+    ) -> Result<(), ApiError> {
+        if caller.system_admin() || request.allowed_addresses.is_empty() {
+            return Ok(());
+        }
+        let network = in_field("/network", find::network(app, project_id, &request.network)).await?;
+        inside_network(app, network.id, &request.allowed_addresses, &[]).await
+    }
+
+    async fn permit_change(
+        app: &App,
+        caller: &Caller,
+        project_id: ProjectId,
+        id: Uuid,
+        request: &PortChangeRequest,
+    ) -> Result<(), ApiError> {
+        let blocks = request.change.allowed_addresses.as_deref().unwrap_or_default();
+        if caller.system_admin() || blocks.is_empty() {
+            return Ok(());
+        }
+        let port = find::port(app, project_id, &id.to_string()).await?;
+        inside_network(app, port.network_id, blocks, &port.allowed_addresses).await
     }
 
     async fn create(app: &App, project_id: ProjectId, ids: &[Uuid], request: PortCreate) -> Result<Change, ApiError> {
