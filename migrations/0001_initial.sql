@@ -195,6 +195,7 @@ CREATE TABLE image (
     CONSTRAINT image_project_fk FOREIGN KEY (project_id) REFERENCES project (id)
 );
 CREATE INDEX image_name ON image (name);
+CREATE INDEX image_deleting ON image (id) WHERE state = 'deleting';
 CREATE INDEX image_deadline ON image (deadline_at) WHERE deadline_at IS NOT NULL;
 CREATE INDEX image_reserved ON image (id) WHERE reserved_gib > 0;
 
@@ -391,7 +392,7 @@ CREATE TABLE placement_record (
     kept_at       BIGINT NOT NULL
 );
 CREATE INDEX placement_record_project ON placement_record (project_id, id);
-CREATE INDEX placement_record_name ON placement_record (project_id, instance_name, id);
+CREATE INDEX placement_record_name ON placement_record (instance_name, project_id, id);
 CREATE INDEX placement_record_instance ON placement_record (instance_id);
 CREATE INDEX placement_record_kept_at ON placement_record (kept_at);
 

@@ -62,7 +62,7 @@ impl Default for Config {
             resource_timeout_secs: 10,
             preemption_notice_secs: 30,
             preemption_hold_secs: 60,
-            leak_check_secs: 60,
+            leak_check_secs: 3600,
             operation_keep_hours: 24,
             placement_records_hours: 24,
             placement_records_per_project: 1000,

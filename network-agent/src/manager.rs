@@ -38,6 +38,10 @@ impl Agent for Host {
         &self.outbox
     }
 
+    fn forgotten(&self, key: Key) {
+        self.ledger.release_tombstone(key);
+    }
+
     fn key_of(kind: i32, id: &str) -> Option<Key> {
         Key::parse(kind, id).ok()
     }

@@ -136,6 +136,15 @@ async fn a_session_with_gaps_and_a_manager_that_goes_away() {
     let held = host.ledger.all().into_iter().find(|(key, _)| key.id() == one.to_string()).expect("held");
     assert!(held.1.desired.deleted, "an old message opens no tombstone");
     assert_eq!(host.outbox.unacknowledged(), 0);
+    // What the manager has no more needs no tombstone; what lives stays, whatever a manager says.
+    for id in [one, two] {
+        let (kind, id) = (pb::ObjectKind::SecurityGroup.into(), id.to_string());
+        session.send(Down::ReportAck(pb::ReportAck { kind, id, forgotten: true, ..Default::default() })).await;
+    }
+    session.send(Down::Delta(pb::Delta { previous: 8, revision: 9, objects: vec![] })).await;
+    session.next(|m| matches!(m, Up::Heartbeat(_)) && host.ledger.host().revision == 9).await;
+    let held: Vec<String> = host.ledger.all().into_iter().map(|(key, _)| key.id()).collect();
+    assert_eq!(held, [two.to_string()]);
     drop(session);
     shutdown.cancel();
     running.await.expect("ended");

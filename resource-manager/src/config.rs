@@ -53,7 +53,7 @@ impl Default for Config {
             vni_first: 1,
             vni_last: Vni::MAX,
             reconcile_interval_ms: 500,
-            leak_check_secs: 60,
+            leak_check_secs: 600,
             operation_keep_hours: 24,
             external_networks: vec![],
         }

@@ -14,6 +14,7 @@ use crate::{
 use domain::{HostId, Problem, ProjectId, flavor::Size, host::Host};
 use proto::cluster::v1 as pb;
 use std::collections::BTreeMap;
+use store::OrphanRow;
 
 pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
     let found = match key.parse::<HostId>() {
@@ -21,6 +22,15 @@ pub async fn find(app: &App, key: &str) -> Result<Host, ApiError> {
         Err(_) => app.store().host_find_by_name(key).await?,
     };
     found.ok_or_else(|| Problem::not_found("host", shown(key)).into())
+}
+
+/// What these hosts run and no instance is, by host.
+pub async fn orphans(app: &App, ids: &[HostId]) -> Result<BTreeMap<HostId, Vec<OrphanRow>>, ApiError> {
+    let mut of_hosts: BTreeMap<HostId, Vec<OrphanRow>> = BTreeMap::new();
+    for orphan in app.store().orphan_list_of_hosts(ids).await? {
+        of_hosts.entry(orphan.host_id).or_default().push(orphan);
+    }
+    Ok(of_hosts)
 }
 
 /// A change that an operator decides on a host. What it doesn't name stays.

@@ -25,6 +25,7 @@ async fn an_operator_sees_and_cordons_hosts() {
     let shown = admin.get("/v1/hosts/alpha").await;
     let etag = shown.headers["etag"].to_str().expect("an etag").to_owned();
     let host = shown.expect(200);
+    assert_eq!(host["orphans"], json!([]));
     assert_eq!(host["capacity"], json!({"vcpus": 64, "memory_mib": 65536, "disk_gib": 1000}));
     assert_eq!((host["state"].as_str(), host["cpu_overcommit"].as_f64()), (Some("up"), Some(1.0)));
     assert_eq!(
@@ -81,4 +82,24 @@ async fn an_operator_sees_and_cordons_hosts() {
     let uncordoned = admin.patch("/v1/hosts/alpha", json!({"cordoned": false})).await.expect(200);
     assert_eq!((uncordoned["cordoned"].as_bool(), uncordoned["cordon_reason"].as_str()), (Some(false), Some("")));
     cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_what_a_host_runs_and_no_instance_is() {
+    let cloud = Cloud::with(vec![config_of("alpha"), config_of("beta")]).await;
+    let host = cloud.admin.get("/v1/hosts/alpha").await.expect(200);
+    let instance_id = domain::InstanceId::new();
+    let orphan = store::OrphanPut {
+        host_id: host["id"].as_str().and_then(|id| id.parse().ok()).expect("an id"),
+        instance_id,
+        epoch: 3,
+        detail: "no instance of this id exists".to_owned(),
+        last_seen_at: domain::Timestamp::now(),
+    };
+    cloud.world.store.commit(store::Unit::new().op(orphan)).await.expect("stored");
+    let orphan = cloud.admin.get("/v1/hosts/alpha").await.expect(200)["orphans"][0].clone();
+    assert_eq!((orphan["instance_id"].as_str(), orphan["epoch"].as_i64()), (Some(&*instance_id.to_string()), Some(3)));
+    let hosts = cloud.admin.get("/v1/hosts").await.expect(200);
+    assert_eq!(hosts["items"][0]["orphans"], json!([orphan]));
+    assert_eq!(hosts["items"][1]["orphans"], json!([]));
 }

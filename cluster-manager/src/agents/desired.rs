@@ -166,8 +166,11 @@ impl DesiredState<Manager> for HostInstances {
                 updates.remove(&id);
             }
         }
-        objects.extend(updates.into_values());
-        Ok(objects)
+        // What the host must end comes before all else: it may run elsewhere by now.
+        let (mut ends, others): (Vec<_>, Vec<_>) = updates.into_values().partition(|update| update.deleted);
+        ends.append(&mut objects);
+        ends.extend(others);
+        Ok(ends)
     }
 
     fn start_floor(&self) -> i64 {

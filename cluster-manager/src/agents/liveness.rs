@@ -29,6 +29,9 @@ pub async fn liveness_loop(manager: Arc<Manager>) {
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(REFRESH_EVERY) {
             refreshed = manager.refresh_hosts(refreshed).await;
+            if let Ok(orphans) = manager.store.orphan_count().await {
+                metrics::gauge!("iaas_orphans").set(orphans as f64);
+            }
         }
         let (mut connected, mut held, mut disk_full) = (0_u32, 0_u32, 0_u32);
         for (host_id, connection) in manager.agents.all() {

@@ -212,8 +212,8 @@ pub async fn review_holdings(manager: &Manager, stream: &HostStream, holdings: &
             Some(_) | None => {}
         }
     }
-    for orphan in manager.store.orphan_list().await.map_err(read_problem)? {
-        if orphan.host_id == stream.host_id && held.get(&orphan.instance_id).is_none_or(|h| h.tombstone) {
+    for orphan in manager.store.orphan_list_of_hosts(&[stream.host_id]).await.map_err(read_problem)? {
+        if held.get(&orphan.instance_id).is_none_or(|h| h.tombstone) {
             unit.push(store::OrphanDelete { host_id: orphan.host_id, instance_id: orphan.instance_id });
         }
     }

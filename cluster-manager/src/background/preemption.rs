@@ -1,9 +1,9 @@
 //! Preemption: a preemptible instance is stopped, has its notice to do so, and is deleted then.
 //!
 //! A create that finds no capacity says who would have to be preempted ([`crate::scheduler::preempt`]) and is refused; its caller repeats
-//! it, and the capacity is held for that ([`crate::placement::capacity_hold`]). Nothing is stored: after a restart an instance that was
-//! stopped for this still holds its capacity, is found again by the next refusal, and is deleted at once. A caller without the quota for its
-//! request preempts nobody.
+//! it, and the capacity is held for that ([`crate::placement::capacity_hold`]). Which instances are being preempted is a row each
+//! ([`InstanceTodo::Preempt`]), so that one that was stopped for this isn't left lying when the manager is killed. The hold is in memory alone. A
+//! caller without the quota for its request preempts nobody.
 
 use crate::{
     instance::{change, request::ChangeTarget, transition::Change},
@@ -14,19 +14,28 @@ use domain::{
     ErrorKind, InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceState, Power},
 };
-use operation::read_problem;
+use operation::{commit_problem, read_problem};
 use service_kit::context::CallContext;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use store::{EventInsert, Unit};
+use store::{EventInsert, InstanceTodo, InstanceTodoDone, InstanceTodoPut, ReadError, Unit};
 
+/// Instances that are taken up in one read after a start.
+const RESUME_PAGE: u32 = 1000;
 /// The pause between two reads of an instance that shuts down.
 const READ_EVERY: Duration = Duration::from_millis(250);
 
 /// Ends the instances of the queue, each in a task of its own.
 pub async fn preemption_loop(manager: Arc<Manager>) {
+    if let Err(error) = resume(&manager).await {
+        let error = &error as &dyn std::error::Error;
+        tracing::warn!(
+            error,
+            "preemptions that a restart interrupted can't be read; refusals find those instances again"
+        );
+    }
     loop {
         let ids = tokio::select! {
             () = manager.lifetime.shutdown.cancelled() => return,
@@ -45,6 +54,21 @@ pub async fn preemption_loop(manager: Arc<Manager>) {
                     Err(problem) => tracing::warn!(instance_id = %id, %problem, "an instance can't be preempted now"),
                 }
             });
+        }
+    }
+}
+
+/// Takes up what the last process had begun.
+async fn resume(manager: &Manager) -> Result<(), ReadError> {
+    let mut after = None;
+    loop {
+        let todo = manager.store.instance_todo_list(InstanceTodo::Preempt, after, RESUME_PAGE).await?;
+        let ids: Vec<InstanceId> = todo.iter().map(|row| row.instance_id).collect();
+        manager.inventory().set_being_preempted(&ids, true);
+        manager.placement.preemptions.add(&ids);
+        after = ids.last().copied().filter(|_| ids.len() == RESUME_PAGE as usize);
+        if after.is_none() {
+            return Ok(());
         }
     }
 }
@@ -68,6 +92,18 @@ impl Drop for Unfinished<'_> {
 }
 
 async fn preempt(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
+    let begun = InstanceTodoPut { todo: InstanceTodo::Preempt, instance_id: id, created_at: Timestamp::now() };
+    let done = InstanceTodoDone { todo: begun.todo, instance_id: id, created_at: begun.created_at };
+    manager.store.commit(Unit::new().op(begun)).await.map_err(commit_problem)?;
+    let ended = stop_and_delete(manager, id).await;
+    // One that the manager's end interrupts is taken up by the next process; one that failed is not begun any more.
+    if !manager.lifetime.shutdown.is_cancelled() {
+        manager.store.commit(Unit::new().op(done)).await.map_err(commit_problem)?;
+    }
+    ended
+}
+
+async fn stop_and_delete(manager: &Manager, id: InstanceId) -> Result<(), Problem> {
     let Some(instance) = find(manager, id).await? else { return Ok(()) };
     let context = CallContext::system("preemption");
     tracing::info!(instance_id = %id, name = %instance.name, "a preemptible instance is preempted");

@@ -106,13 +106,17 @@ pub fn keep_decision(id: InstanceId, now: Timestamp) -> PlacementRecordKeep {
     PlacementRecordKeep { id: PlacementRecordId::new(), instance_id: id, kept_at: now }
 }
 
-/// Deletes all but the newest `per_project` records of each project.
+/// Much longer than the time between two trims.
+const TRIM_LOOKS_BACK_MS: i64 = 300_000;
+
+/// Deletes all but the newest `per_project` records of each project that got some lately.
 pub async fn trim_records(store: &Store, per_project: u32) -> Result<(), CommitError> {
     let unread = |error| match error {
         ReadError::Unavailable(cause) => CommitError::Unavailable(cause),
         ReadError::Internal(cause) => CommitError::Internal(cause),
     };
-    for project_id in store.placement_record_crowded(per_project).await.map_err(unread)? {
+    let since = Timestamp(Timestamp::now().0.saturating_sub(TRIM_LOOKS_BACK_MS));
+    for project_id in store.placement_record_projects(since).await.map_err(unread)? {
         while let Some(last) = store.placement_record_excess(project_id, per_project).await.map_err(unread)? {
             store.commit(Unit::new().op(PlacementRecordTrim { project_id, last })).await?;
         }

@@ -119,7 +119,7 @@ async fn a_database_put_back_under_hosts_that_went_on_converges() {
     assert_eq!(ports_on(&hosts[0], wired), [port], "the host has the NIC of the rows, not the one of the same number");
     assert_eq!(cloud.fetch(resized).await.spec.size, cloud.spec().size);
     assert!(hosts[0].machines().contains_key(&orphan), "what nobody knows goes on");
-    let orphans = cloud.store.orphan_list().await.expect("readable");
+    let orphans = cloud.store.orphan_list_of_hosts(&[hosts[0].id()]).await.expect("readable");
     assert_eq!(orphans.iter().map(|o| o.instance_id).collect::<Vec<_>>(), [orphan]);
     assert!(kinds_of_events(&cloud, stopped).await.contains(&"instance.restored".to_owned()));
     assert!(!kinds_of_events(&cloud, untouched).await.contains(&"instance.restored".to_owned()));

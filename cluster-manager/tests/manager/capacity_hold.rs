@@ -144,6 +144,34 @@ async fn who_still_waits_keeps_nobody_from_capacity_that_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_preemption_goes_on_after_its_manager_was_killed() {
+    for cloud in each(quick()).await {
+        let (host, cheap) = full(&cloud).await;
+        host.set_deaf(true);
+        refused(&cloud, &["large"], &of_vcpus(&cloud, 2)).await;
+        eventually("two are to stop", async || {
+            let rows = cloud.store.instance_load_many(&cheap).await.expect("readable");
+            let stopping = rows.iter().filter(|row| row.spec.power == domain::instance::Power::Off).count();
+            if stopping == 2 { Ok(()) } else { Err(format!("{stopping} are")) }
+        })
+        .await;
+        cloud.restart().await;
+        host.set_deaf(false);
+        host.cut().await;
+        host.restart();
+        // Nobody requests the capacity again: who was stopped for it is deleted all the same.
+        left(&cloud, &cheap, 2).await;
+        eventually("nothing is left to do", async || {
+            let todo = cloud.store.instance_todo_list(store::InstanceTodo::Preempt, None, 9).await.expect("readable");
+            if todo.is_empty() { Ok(()) } else { Err(format!("{todo:?}")) }
+        })
+        .await;
+        cloud.converges(std::slice::from_ref(&host)).await;
+        cloud.stop(vec![host]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hold_ends_at_its_deadline_and_with_the_manager() {
     let config = Config { preemption_notice_secs: 1, preemption_hold_secs: 2, ..quick() };
     for cloud in each(config).await {

@@ -537,7 +537,7 @@ impl Cloud {
     /// What instances use of the quota: the project's default network stays when they are gone, and isn't counted.
     pub async fn used(&self) -> QuotaAmounts {
         let used = self.store.quota_usage(self.project_id).await.expect("readable");
-        QuotaAmounts { networks: 0, subnets: 0, security_groups: 0, security_rules: 0, ..used }
+        QuotaAmounts { networks: 0, subnets: 0, security_groups: 0, security_rules: 0, images: 0, image_gib: 0, ..used }
     }
 
     pub async fn limit(&self, limit: QuotaAmounts) {

@@ -148,7 +148,7 @@ async fn nobody_speaks_for_another_host() {
     let fence = ReportFence { epoch: 1, generation: 1, start: 9, counter: 9 };
     stranger.reports(id, fence, InstanceState::Stopped, true).await;
     assert_eq!(cloud.fetch(id).await, before);
-    let orphans = cloud.store.orphan_list().await.expect("readable");
+    let orphans = cloud.store.orphan_list_of_hosts(&[config.host_id]).await.expect("readable");
     assert_eq!(orphans.iter().map(|o| (o.host_id, o.instance_id)).collect::<Vec<_>>(), [(config.host_id, id)]);
     cloud.delete(id).await;
     stranger.reports(id, ReportFence { generation: 2, counter: 10, ..fence }, InstanceState::Deleted, true).await;
@@ -177,7 +177,7 @@ async fn what_a_host_holds_and_nobody_knows_is_shown_and_left_alone() {
     hosts[0].cut().await;
     hosts[0].restart();
     eventually("the orphan is shown", || async {
-        let orphans = cloud.store.orphan_list().await.expect("readable");
+        let orphans = cloud.store.orphan_list_of_hosts(&[hosts[0].id()]).await.expect("readable");
         if orphans.iter().any(|o| o.instance_id == id) { Ok(()) } else { Err(format!("{orphans:?}")) }
     })
     .await;

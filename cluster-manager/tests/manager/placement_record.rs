@@ -126,7 +126,7 @@ async fn records_are_deleted_by_time_and_past_their_projects_number() {
         unit.push(record("old", hours_ago(2)));
         unit.extend((0..5).map(|n| record(&format!("new-{n}"), hours_ago(0))));
         cloud.store.commit(unit).await.expect("committed");
-        assert_eq!(cloud.store.placement_record_crowded(3).await.expect("readable"), [cloud.project_id]);
+        assert!(cloud.store.placement_record_excess(cloud.project_id, 3).await.expect("readable").is_some());
         cloud.restart().await;
         eventually("the project has its number", async || {
             match cloud.store.placement_record_excess(cloud.project_id, 3).await.expect("readable") {

@@ -2,7 +2,7 @@
 
 use crate::{Size, names::HostStateName};
 use domain::{
-    HostId, HostTokenId, Name, ProjectId, Timestamp,
+    HostId, HostTokenId, InstanceId, Name, ProjectId, Timestamp,
     cpu::CpuBaseline,
     host::{self, HostFacts, HostState},
 };
@@ -56,6 +56,21 @@ pub struct Host {
     pub registered_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     pub state_changed_at: Timestamp,
+    /// What the host runs and no instance is: it goes on, and is nobody's. Only where a host is shown or listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphans: Option<Vec<Orphan>>,
+}
+
+/// What a host runs although the database has no such instance there: it was restored from a backup, or another control plane placed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Orphan {
+    #[schema(value_type = String, format = "uuid")]
+    pub instance_id: InstanceId,
+    pub epoch: i64,
+    /// Why it is an orphan.
+    pub detail: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub last_seen_at: Timestamp,
 }
 
 /// Memory that one QEMU takes beside the guest's own: `fixed + per_vcpu * vcpus + per_gib * memory_gib`, MiB.
@@ -101,6 +116,7 @@ impl From<host::Host> for Host {
             generation: host.generation,
             registered_at: host.registered_at,
             state_changed_at: host.state_changed_at,
+            orphans: None,
         }
     }
 }

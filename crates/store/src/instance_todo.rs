@@ -12,16 +12,19 @@ pub enum InstanceTodo {
     RemoveClaims,
     /// A NIC is no longer desired; its port is to be removed once the host proves that it is detached.
     RemovePorts,
+    /// It is being preempted: it is to be deleted once it has stopped, or its notice is over.
+    Preempt,
 }
 
 impl InstanceTodo {
-    pub const ALL: [Self; 2] = [Self::RemoveClaims, Self::RemovePorts];
+    pub const ALL: [Self; 3] = [Self::RemoveClaims, Self::RemovePorts, Self::Preempt];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::RemoveClaims => "remove_claims",
             Self::RemovePorts => "remove_ports",
+            Self::Preempt => "preempt",
         }
     }
 

@@ -1,7 +1,10 @@
 //! Orphans: what a host runs and the database doesn't know. Written by the cluster-manager; kept and shown until the host says that it is
 //! gone, or the instance is known again.
 
-use crate::{ReadError, Store};
+use crate::{
+    ReadError, Store,
+    engine::read::{Count, text_array},
+};
 use domain::{HostId, InstanceId, Timestamp};
 
 op! {
@@ -27,8 +30,14 @@ row! {
 }
 
 impl Store {
-    /// All, by host.
-    pub async fn orphan_list(&self) -> Result<Vec<OrphanRow>, ReadError> {
-        self.pool().list("ORDER BY host_id, instance_id", []).await
+    /// Those of some hosts, at most 1,000.
+    pub async fn orphan_list_of_hosts(&self, hosts: &[HostId]) -> Result<Vec<OrphanRow>, ReadError> {
+        let sql = format!("WHERE host_id {} ORDER BY host_id, instance_id LIMIT 1000", self.pool().in_texts(1));
+        self.pool().list(&sql, [text_array(hosts)]).await
+    }
+
+    pub async fn orphan_count(&self) -> Result<i64, ReadError> {
+        let count: Count = self.pool().fetch_one("SELECT count(*) AS n FROM orphan", []).await?;
+        Ok(count.n)
     }
 }

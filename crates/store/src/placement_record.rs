@@ -10,6 +10,7 @@ use domain::{
     explain::PlacementRecord,
     placement::{KeptPlacement, PlacementOutcome},
 };
+use std::collections::BTreeSet;
 
 op! {
     PlacementRecordInsert {
@@ -125,11 +126,13 @@ impl Store {
         Ok(rows.into_iter().filter_map(RecordRow::kept).collect())
     }
 
-    /// Projects with more than `most` records.
-    pub async fn placement_record_crowded(&self, most: u32) -> Result<Vec<ProjectId>, ReadError> {
-        let sql = "SELECT project_id AS id FROM placement_record GROUP BY project_id HAVING count(*) > $1 ORDER BY project_id";
-        let rows: Vec<CrowdedRow> = self.pool().fetch_all(sql, [most.into()]).await?;
-        Ok(rows.into_iter().map(|row| row.id).collect())
+    /// Projects that got records since then: no other can have too many by now.
+    pub async fn placement_record_projects(&self, since: Timestamp) -> Result<Vec<ProjectId>, ReadError> {
+        // In the order of the index by time: asked for distinct projects, SQLite would read all of the index by project.
+        let sql = "SELECT project_id AS id FROM placement_record WHERE kept_at >= $1 ORDER BY kept_at";
+        let rows: Vec<CrowdedRow> = self.pool().fetch_all(sql, [since.into()]).await?;
+        let projects: BTreeSet<ProjectId> = rows.into_iter().map(|row| row.id).collect();
+        Ok(projects.into_iter().collect())
     }
 
     /// The newest record of the project that is one too many when `most` may be kept.

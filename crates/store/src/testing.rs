@@ -2,12 +2,26 @@
 //! its own, and it is gone afterwards.
 
 use crate::{Store, StoreConfig};
+use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, postgres::PgConnectOptions};
-use std::{path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, str::FromStr, time::Duration};
 use tempfile::TempDir;
 
 /// Names the server; `./deploy/test` sets it.
 pub const POSTGRES_URL: &str = "IAAS_TEST_POSTGRES_URL";
+
+/// The texts of all reads that this process has run, for a test of their plans: whether on PostgreSQL, and the text.
+static READS: Mutex<BTreeSet<(bool, String)>> = Mutex::new(BTreeSet::new());
+
+pub(crate) fn note_read(on_postgres: bool, sql: &str) {
+    READS.lock().insert((on_postgres, sql.to_owned()));
+}
+
+/// The texts of the reads so far, on PostgreSQL or on SQLite.
+#[must_use]
+pub fn reads_so_far(on_postgres: bool) -> Vec<String> {
+    READS.lock().iter().filter(|(postgres, _)| *postgres == on_postgres).map(|(_, sql)| sql.clone()).collect()
+}
 
 /// A database of its own for one test, deleted when dropped.
 pub struct TestDatabase {

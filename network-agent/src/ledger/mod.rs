@@ -127,6 +127,15 @@ impl Ledger {
         Some((version_of(&record.desired), record.desired.deleted, record.acquired_epoch))
     }
 
+    /// The manager has no such object for this host any more, and numbers its messages upwards: nothing can bring the object back that is
+    /// older than its tombstone, so that goes. The journal loses it when it is written anew; until then a restart finds it again.
+    pub fn release_tombstone(&self, key: Key) {
+        let mut state = self.lock();
+        if state.records.get(&key).is_some_and(|record| record.desired.deleted) {
+            state.records.remove(&key);
+        }
+    }
+
     /// Takes what is newer than what is held; durable when it returns. Callers send one batch at a time.
     pub async fn accept(
         &self,

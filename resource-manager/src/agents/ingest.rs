@@ -58,8 +58,16 @@ async fn store(manager: &Manager, batch: &[Incoming<Manager>]) {
     }
     manager.apply_committed(changed.into_values().map(RowChange::Port));
     for Incoming { stream, report } in batch {
-        stream.acknowledge([ack_of(report)]);
+        let forgotten = needs_no_tombstone(manager, stream, report);
+        stream.acknowledge([pb::ReportAck { forgotten, ..ack_of(report) }]);
     }
+}
+
+/// The host proved that it has the object no more, and must not have it.
+fn needs_no_tombstone(manager: &Manager, stream: &HostStream<Manager>, report: &pb::Report) -> bool {
+    let Some(Observation::Network(observed)) = &report.observation else { return false };
+    let Some(key) = ObjectKey::parse(report.kind, &report.id) else { return false };
+    observed.state() == ObjectState::Deleted && manager.topology().render(stream.host_id, key).is_none()
 }
 
 fn take(

@@ -111,8 +111,16 @@ impl HostManager for Manager {
         Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent)))
     }
 
-    /// Holdings are compared when the snapshot is sent.
-    async fn connected(self: &Arc<Self>, _: &Arc<HostStream<Self>>, _: pb::Hello) -> Result<(), Problem> {
+    /// Holdings are compared when the snapshot is sent. Tombstones of what the host must not know have done their work.
+    async fn connected(self: &Arc<Self>, stream: &Arc<HostStream<Self>>, hello: pb::Hello) -> Result<(), Problem> {
+        let topology = self.topology();
+        let forgotten = hello.holdings.into_iter().filter(|held| {
+            let key = ObjectKey::parse(held.kind, &held.id);
+            held.tombstone && key.is_some_and(|key| topology.render(stream.host_id, key).is_none())
+        });
+        let ack =
+            |held: pb::Holding| pb::ReportAck { kind: held.kind, id: held.id, forgotten: true, ..Default::default() };
+        stream.acknowledge(forgotten.map(ack));
         Ok(())
     }
 

@@ -161,6 +161,16 @@ async fn a_host_gets_what_changes_and_what_ends_and_all_again_after_a_restart() 
     assert!(snapshot.revision > back.revision);
     assert_eq!(kinds(&snapshot.objects, snapshot.revision), [(SecurityGroup, true), (Network, true)]);
 
+    // A tombstone of what the host must not know has done its work.
+    let tombstone = pb::Holding { tombstone: true, ..holdings[0].clone() };
+    let mut agent = serving.attach(hello(back.revision, vec![tombstone])).await;
+    loop {
+        if let Down::ReportAck(ack) = agent.next().await {
+            assert_eq!((ack.id, ack.forgotten), (network_id(1).to_string(), true));
+            break;
+        }
+    }
+
     // A host that has more than the database knows of: numbers go on above that.
     let mut agent = serving.attach(hello(7_000_000, holdings)).await;
     assert!(agent.snapshot().await.revision > 7_000_000);

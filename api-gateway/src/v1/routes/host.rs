@@ -12,9 +12,12 @@ use crate::{
     },
     v1::{answer, check::host::check_change, scope::SystemAdmin, view::plan::DryRun},
 };
-use api_types::{Host, HostChange};
+use api_types::{Host, HostChange, Orphan};
 use axum::extract::State;
+use domain::HostId;
 use http::StatusCode;
+use std::collections::BTreeMap;
+use store::OrphanRow;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
@@ -26,7 +29,9 @@ pub fn routes() -> OpenApiRouter<App> {
 async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListParams>) -> ApiResult {
     let page = params.page("hosts")?;
     let rows = app.store().host_list_page(page.store_page()).await?;
-    page.reply(rows, |row| row.id.to_string(), Host::from)
+    let ids: Vec<HostId> = rows.iter().map(|row| row.id).collect();
+    let mut orphans = host::orphans(&app, &ids).await?;
+    page.reply(rows, |row| row.id.to_string(), |row| with_orphans(row, &mut orphans))
 }
 
 /// Shows a host. System admins only.
@@ -34,7 +39,18 @@ async fn list(State(app): State<App>, _: SystemAdmin, Query(params): Query<ListP
     params(("host" = String, Path, description = "Id or name."), ProjectParams), responses((status = 200, body = Host)))]
 async fn show(State(app): State<App>, _: SystemAdmin, Path(key): Path<String>, _: Query<ProjectParams>) -> ApiResult {
     let host = host::find(&app, &key).await?;
-    reply::object(StatusCode::OK, host.generation, &Host::from(host))
+    let mut orphans = host::orphans(&app, &[host.id]).await?;
+    reply::object(StatusCode::OK, host.generation, &with_orphans(host, &mut orphans))
+}
+
+fn with_orphans(host: domain::host::Host, orphans: &mut BTreeMap<HostId, Vec<OrphanRow>>) -> Host {
+    let orphans = orphans.remove(&host.id).unwrap_or_default().into_iter().map(|row| Orphan {
+        instance_id: row.instance_id,
+        epoch: row.epoch,
+        detail: row.detail,
+        last_seen_at: row.last_seen_at,
+    });
+    Host { orphans: Some(orphans.collect()), ..Host::from(host) }
 }
 
 /// Cordons, drains or dedicates a host, or changes its zone, tags or overcommit. System admins only.

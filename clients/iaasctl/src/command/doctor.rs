@@ -224,6 +224,12 @@ async fn hosts(findings: &mut Findings, client: &Client) {
         } else {
             findings.ok(&check, format!("up, {accelerator}"));
         }
+        let orphans = host.orphans.as_ref().map_or(0, Vec::len);
+        if orphans > 0 {
+            let found = format!("runs {orphans} that no instance is (a backup was restored?)");
+            let advice = format!("`iaasctl host show {}` names them; end on the host what nobody needs", host.name);
+            findings.add(&check, Verdict::Warn, found, advice);
+        }
     }
 }
 

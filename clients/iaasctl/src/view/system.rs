@@ -53,8 +53,16 @@ impl Row for Host {
             ("why", self.facts.accelerator_reason.clone()),
             ("agent", self.facts.agent_version.clone()),
             ("registered", time(self.registered_at)),
+            ("orphans", orphans(self)),
         ])
     }
+}
+
+/// What it runs and no instance is, a line each.
+fn orphans(host: &Host) -> String {
+    let orphans = host.orphans.iter().flatten();
+    let lines = orphans.map(|o| format!("{} ({}, seen {})", o.instance_id, o.detail, time(o.last_seen_at)));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// The usual one isn't worth a line.

@@ -73,10 +73,8 @@ async fn unit(manager: &Manager, context: &CallContext, host: &Host, removed: &R
     for token in manager.store.host_token_list_of_host(host.id).await.map_err(read_problem)? {
         unit.push(store::HostTokenDelete { id: token.id });
     }
-    for orphan in manager.store.orphan_list().await.map_err(read_problem)? {
-        if orphan.host_id == host.id {
-            unit.push(store::OrphanDelete { host_id: orphan.host_id, instance_id: orphan.instance_id });
-        }
+    for orphan in manager.store.orphan_list_of_hosts(&[host.id]).await.map_err(read_problem)? {
+        unit.push(store::OrphanDelete { host_id: orphan.host_id, instance_id: orphan.instance_id });
     }
     store_outcome(&mut unit, context, removed, now);
     Activity::accepted("host", host.id, "remove", format!("host {} was removed from the fleet", host.name))

@@ -96,6 +96,8 @@ impl Pool {
     /// Runs a query on the pool that is there. The future is boxed because an `async fn` is compiled anew in every crate that calls it,
     /// with all of sqlx in it.
     fn rows(&self, sql: SqlStr, binds: Vec<Bind>) -> BoxFuture<'_, Result<Rows, ReadError>> {
+        #[cfg(feature = "testing")]
+        crate::testing::note_read(matches!(self, Self::Postgres(_)), sql.as_str());
         Box::pin(async move {
             match self {
                 Self::Sqlite(pool) => bound!(sqlx::Sqlite, sql, binds).fetch_all(pool).await.map(Rows::Sqlite),

@@ -1,6 +1,6 @@
 //! Enumerates, so that forgetting is impossible: the walk through all aggregates must commit every kind of op and call every read.
 
-use crate::{fixture::Lab, kinds};
+use crate::{fixture::Lab, kinds, plan};
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -29,6 +29,7 @@ async fn every_op_on_each_database() {
         let all: BTreeSet<&str> = Op::NAMES.iter().copied().collect();
         let missing: Vec<&&str> = all.difference(&covered).collect();
         assert!(missing.is_empty(), "ops that no test commits: {missing:?}");
+        plan::every_read_finds_its_rows_by_an_index(&lab).await;
     }
 }
 

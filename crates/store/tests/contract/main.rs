@@ -12,6 +12,7 @@ mod fixture;
 mod kinds;
 mod migration;
 mod outage;
+mod plan;
 mod reference;
 mod role;
 mod schema;

@@ -52,6 +52,21 @@ pub async fn texts(database: &TestDatabase, sql: &str) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(&mut connection).await.expect("queries")
 }
 
+/// The plan of a query whatever its parameters, where reading a whole table is the last resort.
+pub async fn plan(database: &TestDatabase, sql: &str) -> Vec<String> {
+    let mut connection = postgres(database).await;
+    let settings = "SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan";
+    sqlx::raw_sql(settings).execute(&mut connection).await.expect("set");
+    let parameters =
+        (1..).take_while(|n| sql.contains(&format!("${n}"))).map(|_| "NULL").collect::<Vec<_>>().join(", ");
+    let parameters = if parameters.is_empty() { parameters } else { format!("({parameters})") };
+    let prepare = format!("PREPARE explained AS {sql}");
+    sqlx::raw_sql(AssertSqlSafe(prepare)).execute(&mut connection).await.unwrap_or_else(|e| panic!("{e}: {sql}"));
+    let explain = format!("EXPLAIN (COSTS OFF) EXECUTE explained{parameters}");
+    let rows = sqlx::raw_sql(AssertSqlSafe(explain)).fetch_all(&mut connection).await;
+    rows.unwrap_or_else(|error| panic!("{error}: {sql}")).iter().map(|row| sqlx::Row::get(row, 0)).collect()
+}
+
 /// Another process's transaction that every commit has to wait for.
 pub enum Blocker {
     Sqlite(rusqlite::Connection),

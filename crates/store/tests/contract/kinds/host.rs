@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use store::*;
 
 pub async fn walk(lab: &Lab) {
-    let (role, host) = (ManagerRole::Storage, "rack-1".to_owned());
+    let (role, host) = (ManagerRole::StorageManager, "rack-1".to_owned());
     lab.one(RoleHolderPut { role, host: host.clone(), pid: 7, started_at: T0 }).await;
     let holder = lab.role_holder_find(role).await.expect("reads").expect("there");
     assert_eq!(holder, RoleHolder { role, host, pid: 7, started_at: T0 });
@@ -150,10 +150,12 @@ pub async fn walk(lab: &Lab) {
         OrphanPut { host_id: beta, instance_id: InstanceId::new(), epoch: 3, detail: "?".into(), last_seen_at: T0 };
     lab.one(orphan.clone()).await;
     lab.one(OrphanPut { epoch: 4, last_seen_at: at(1), ..orphan.clone() }).await;
-    let rows = lab.orphan_list().await.unwrap();
+    let rows = lab.orphan_list_of_hosts(&[beta, alpha]).await.unwrap();
+    assert_eq!(lab.orphan_list_of_hosts(&[alpha]).await.unwrap().len(), 0);
+    assert_eq!(lab.orphan_count().await.unwrap(), 1);
     assert_eq!((rows.len(), rows[0].epoch, rows[0].last_seen_at), (1, 4, at(1)));
     lab.one(OrphanDelete { host_id: beta, instance_id: orphan.instance_id }).await;
-    assert!(lab.orphan_list().await.unwrap().is_empty());
+    assert_eq!(lab.orphan_count().await.unwrap(), 0);
 }
 
 async fn ledgers(lab: &Lab, id: HostId) {
