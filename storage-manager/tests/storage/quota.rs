@@ -95,7 +95,8 @@ async fn parts_of_one_image_are_rounded_up_together() {
 
 #[tokio::test]
 async fn uploads_reserve_what_they_announce_before_their_bytes_come() {
-    for mut world in World::each_with(Config { uploads_max: 64, ..Config::default() }).await {
+    // One project alone may take half of the places.
+    for mut world in World::each_with(Config { uploads_max: 128, ..Config::default() }).await {
         world.limit_images(40, 3).await;
         let made = world.create_many(40).await;
         let images: Vec<_> = made.into_iter().map(|image| image.expect("made")).collect();
