@@ -53,7 +53,8 @@ fn own_user(pid: i32, instance_id: InstanceId, vms_dir: &Path) -> Option<u32> {
     let uid = fs::symlink_metadata(vms_dir.join(instance_id.to_string())).ok()?.uid();
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    (uid != 0 && runs_as(&status, uid) && !in_group_of_another(&groups, instance_id)).then_some(uid)
+    let in_foreign_group = other_groups(&groups, instance_id).any(|id| vms_dir.join(id.to_string()).exists());
+    (uid != 0 && runs_as(&status, uid) && !in_foreign_group).then_some(uid)
 }
 
 /// Whether all four users of a process are this one. Pure.
@@ -63,10 +64,10 @@ fn runs_as(status: &str, uid: u32) -> bool {
     uids.peek().is_some() && uids.all(|text| text.parse() == Ok(uid))
 }
 
-/// Whether a control group is that of another instance: groups of instances are named after them. Pure.
-fn in_group_of_another(groups: &str, instance_id: InstanceId) -> bool {
+/// Whose control groups these may be, if not this instance's: groups of instances are named after them, and so may others be. Pure.
+fn other_groups(groups: &str, instance_id: InstanceId) -> impl Iterator<Item = InstanceId> {
     let names = groups.lines().filter_map(|line| line.rsplit('/').next());
-    names.filter_map(|name| name.parse::<InstanceId>().ok()).any(|id| id != instance_id)
+    names.filter_map(|name| name.parse::<InstanceId>().ok()).filter(move |id| *id != instance_id)
 }
 
 /// All QEMUs whose sockets are in this run directory.
@@ -191,8 +192,9 @@ mod tests {
             assert!(!runs_as(&status(uids), 600_000), "{uids}");
         }
         let groups = |id| format!("4:memory:/iaas/{id}\n0::/iaas/{id}\n");
-        assert!(!in_group_of_another(&groups(id), id) && !in_group_of_another("0::/\n", id));
-        assert!(in_group_of_another(&groups(other), id));
+        assert_eq!((other_groups(&groups(id), id).count(), other_groups("0::/\n", id).count()), (0, 0));
+        assert!(other_groups(&groups(other), id).all(|found| found == other));
+        assert_eq!(other_groups(&groups(other), id).count(), 2);
     }
 
     /// What anyone can start: a program that calls itself an instance's QEMU.

@@ -19,6 +19,7 @@ use tokio::process::Command;
 use super::argv::{SpecError, VmSpec, nic_fd, render_argv};
 use super::handover;
 use super::isolate::Isolation;
+use super::keeper::{self, ConsoleBound};
 use super::process::{ProcessError, ProcessRef};
 use super::shim::{LaunchReply, LaunchSpec, Step};
 use super::socket::QemuSocket;
@@ -28,7 +29,6 @@ use crate::qmp::{QmpClient, QmpError};
 const SHIM_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many files one QEMU may have open: disks, sockets, eventfds of its queues, and more for hotplug.
 const OPEN_FILES_MAX: u64 = 4096;
-const STDERR_TAIL_BYTES: u64 = 4096;
 
 /// The user, control groups and namespace that one QEMU runs in.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,8 +40,10 @@ pub struct Confinement {
     pub cgroup_procs: Vec<PathBuf>,
     pub pid_namespace: Option<PathBuf>,
     pub isolation: Option<Isolation>,
-    /// The file for QEMU's stdout and stderr.
+    /// The file for the end of QEMU's stdout and stderr.
     pub stderr: PathBuf,
+    /// How large the console's log may grow.
+    pub console_max_bytes: u64,
 }
 
 /// How the shim is run: a program and its arguments; the rest comes through its stdin.
@@ -143,6 +145,7 @@ impl Launcher {
             pid_namespace: confinement.pid_namespace.clone(),
             isolation: confinement.isolation.clone(),
             stderr: confinement.stderr.clone(),
+            console: Some(ConsoleBound { path: spec.console_log.clone(), max_bytes: confinement.console_max_bytes }),
             open_files_max: OPEN_FILES_MAX,
             fds: spec.nics.iter().map(|nic| nic_fd(nic.slot)).collect(),
         };
@@ -196,22 +199,25 @@ pub async fn wait_ready(
     stderr: &Path,
     timeout: Duration,
 ) -> Result<QmpClient, ReadyError> {
-    let ended = || ReadyError::Ended { stderr: stderr_tail(stderr) };
-    let Some(handle) = process.open().map_err(ReadyError::Process)? else { return Err(ended()) };
+    let ended = async || ReadyError::Ended { stderr: keeper::final_output(stderr).await };
+    let Some(handle) = process.open().map_err(ReadyError::Process)? else { return Err(ended().await) };
     let connected = tokio::select! {
         connected = tokio::time::timeout(timeout, connect(qmp_socket, timeout)) => connected,
-        exit = handle.wait_exit() => return Err(exit.map_or_else(ReadyError::Process, |()| ended())),
+        exit = handle.wait_exit() => return Err(match exit {
+            Ok(()) => ended().await,
+            Err(error) => ReadyError::Process(error),
+        }),
     };
     match connected {
         Ok(Ok(client)) => Ok(client),
         Ok(Err(QmpError::Closed)) => {
             // QEMU is about to end, and its output is complete when it is gone.
             let exit = tokio::time::timeout(timeout, handle.wait_exit()).await;
-            Err(if exit.is_ok() { ended() } else { ReadyError::Qmp(QmpError::Closed) })
+            Err(if exit.is_ok() { ended().await } else { ReadyError::Qmp(QmpError::Closed) })
         }
         Ok(Err(error)) => Err(ReadyError::Qmp(error)),
         Err(_) => {
-            let stderr = stderr_tail(stderr);
+            let stderr = keeper::tail(stderr);
             Err(ReadyError::Timeout { socket: qmp_socket.path.clone(), after: timeout, stderr })
         }
     }
@@ -226,18 +232,4 @@ async fn connect(socket: &QemuSocket, timeout: Duration) -> Result<QmpClient, Qm
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     }
-}
-
-/// The last lines that QEMU wrote to its stderr file, at most 4 KiB; empty if there is no file.
-pub fn stderr_tail(path: &Path) -> String {
-    use std::io::{Read, Seek, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = std::fs::File::open(path)?;
-        let len = file.metadata()?.len();
-        file.seek(SeekFrom::Start(len.saturating_sub(STDERR_TAIL_BYTES)))?;
-        let mut tail = Vec::new();
-        file.take(STDERR_TAIL_BYTES).read_to_end(&mut tail)?;
-        Ok(tail)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
 }

@@ -5,6 +5,7 @@ pub mod accel;
 pub mod argv;
 pub mod handover;
 pub mod isolate;
+pub mod keeper;
 pub mod launch;
 pub mod leftover;
 pub mod overhead;

@@ -25,7 +25,8 @@ use uuid::Uuid;
 
 use super::accel::{AccelDecision, AccelSetting, ProbeRun, Probed, Stage, decide, decide_tcg_by_setting};
 use super::argv::{Accel, Boot, OnPowerOff, VmDisk, VmSpec};
-use super::launch::{Confinement, Launcher, stderr_tail, wait_ready};
+use super::keeper::{final_output, tail};
+use super::launch::{Confinement, Launcher, wait_ready};
 use super::leftover::{self, PROBE_DIR};
 use super::process::ProcessRef;
 use super::socket::QemuSocket;
@@ -41,6 +42,8 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(5);
 const READY_TIMEOUT: Duration = Duration::from_secs(3);
 /// Changes to `-cpu host` that make it work on some hosts, in the order in which they are tried.
 const CPU_FLAGS: [&[&str]; 2] = [&[], &["arch-capabilities=off"]];
+/// The probe's guest prints some lines.
+const CONSOLE_BYTES_MAX: u64 = 1 << 20;
 const KVM_NODE: &str = "/dev/kvm";
 
 /// What a probe works with.
@@ -253,6 +256,7 @@ impl Prober {
             // The guest is the agent's own.
             isolation: None,
             stderr: scratch.dir.join("stderr"),
+            console_max_bytes: CONSOLE_BYTES_MAX,
         };
         let process = match self.launcher.launch(spec, &confinement, vec![]).await {
             Ok(process) => process,
@@ -301,12 +305,12 @@ async fn observe(
                 Ok(_) | Err(_) => {
                     // QEMU closes its sockets a moment before it is gone, and its last words are complete only then.
                     let _ = tokio::time::timeout_at(deadline, process.wait_exit()).await;
-                    return first_error(&stderr_tail(stderr));
+                    return first_error(&final_output(stderr).await);
                 }
             },
             () = &mut stopped => {
                 let state = qmp.query_status().await.map_or_else(|e| error_chain(&e), |state| format!("{state:?}"));
-                return format!("QEMU stopped it ({state}): {}", first_error(&stderr_tail(stderr)));
+                return format!("QEMU stopped it ({state}): {}", first_error(&tail(stderr)));
             }
             () = tokio::time::sleep_until(deadline) => return format!("it didn't end within {} s", timeout.as_secs()),
         }

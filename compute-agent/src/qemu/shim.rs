@@ -3,8 +3,8 @@
 //! Joining a PID namespace takes a fork after `setns`, and between fork and exec only async-signal-safe calls are sound
 //! while other threads exist: the agent has many. `pre_exec` hooks in the agent were rejected for that, and because a
 //! hook that fails reports nothing but an errno. So the agent starts this program, single-threaded and without a runtime,
-//! with a JSON [`LaunchSpec`] on stdin (a socket, so that open taps can come with it). It joins the cgroups, enters the namespace and forks. The
-//! child becomes its own session, enters namespaces of its own ([`isolate`]), drops every privilege and execs. The parent waits for the exec's outcome, writes a [`LaunchReply`] to
+//! with a JSON [`LaunchSpec`] on stdin (a socket, so that open taps can come with it). It joins the cgroups, enters the namespace, forks a process that
+//! keeps the program's output ([`keeper`]), and forks again. That child becomes its own session, enters namespaces of its own ([`isolate`]), drops every privilege and execs. The parent waits for the exec's outcome, writes a [`LaunchReply`] to
 //! stdout and ends. The child is then a child of init alone.
 //!
 //! Order matters:
@@ -18,6 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use super::handover;
 use super::isolate::{self, Isolation};
+use super::keeper::{self, ConsoleBound};
 use super::process::ProcessRef;
 
 /// What the shim must start. Paths are absolute.
@@ -48,8 +50,11 @@ pub struct LaunchSpec {
     /// Its own mount, network and IPC namespaces, and what it sees in them. `None`: the host's.
     #[serde(default)]
     pub isolation: Option<Isolation>,
-    /// The file for stdout and stderr; it is created with mode 0600, or emptied.
+    /// The file for the end of stdout and stderr; it is created with mode 0600, or emptied.
     pub stderr: PathBuf,
+    /// The console's log, if it is to be kept small.
+    #[serde(default)]
+    pub console: Option<ConsoleBound>,
     /// Both values of RLIMIT_NOFILE.
     pub open_files_max: u64,
     /// The file descriptors that the files which come with this text get in the program, in their order.
@@ -124,18 +129,12 @@ fn launch() -> Result<ProcessRef, Failure> {
         let join = || OpenOptions::new().write(true).open(procs)?.write_all(b"0");
         join().map_err(failed(Step::JoinCgroup, procs))?;
     }
+    // Before the namespace: what it holds may end with it, and the keeper ends with the program alone.
+    let stderr = start_keeper(&spec).map_err(failed(Step::OpenStderr, &spec.stderr))?;
     if let Some(path) = &spec.pid_namespace {
         let enter = || Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWPID)?);
         enter().map_err(failed(Step::EnterPidNamespace, path))?;
     }
-    let stderr = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(&spec.stderr)
-        .map_err(failed(Step::OpenStderr, &spec.stderr))?;
     let (mut status, status_writer) = io::pipe().map_err(failed(Step::Fork, "pipe"))?;
 
     // SAFETY: this process has one thread (it is called before any is started), so the child may do whatever the parent
@@ -178,6 +177,50 @@ fn launch() -> Result<ProcessRef, Failure> {
     }
 }
 
+/// Forks the process that keeps the program's output ([`keeper`]), and answers the program's end of it. The keeper is forked first, so that
+/// it holds nothing of the program but the other end of its output.
+fn start_keeper(spec: &LaunchSpec) -> io::Result<UnixStream> {
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(&spec.stderr)?;
+    // The keeper of the program before may still be writing its last words.
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+    file.set_len(0)?;
+    let (program, ours) = UnixStream::pair()?;
+    // SAFETY: this process has one thread (it is called before any is started), so the child may do whatever the parent
+    // could.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        return Ok(program);
+    }
+    drop(program);
+    let become_keeper = || -> io::Result<()> {
+        setsid()?;
+        // Whoever waits for the shim's answer reads to the end of these.
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        for number in 0..=2 {
+            // SAFETY: both are open, and what the number meant before is used by nobody here.
+            if unsafe { nix::libc::dup2(null.as_raw_fd(), number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        if let Some(isolation) = &spec.isolation {
+            isolate::enter(isolation)?;
+        }
+        drop_privileges(spec)
+    };
+    let ready = become_keeper();
+    if ready.is_ok() {
+        keeper::keep(&ours, &mut file, spec.console.as_ref());
+    }
+    #[expect(clippy::disallowed_methods, reason = "the forked child must not run on as a second shim")]
+    std::process::exit(i32::from(ready.is_err()));
+}
+
 fn read_spec() -> io::Result<(LaunchSpec, Vec<OwnedFd>)> {
     let (text, files) = handover::receive(io::stdin().as_fd())?;
     let spec: LaunchSpec =
@@ -206,7 +249,7 @@ fn close_files_on_exec() -> io::Result<()> {
 }
 
 /// Runs in the child; returns only when a step failed.
-fn become_qemu(spec: &LaunchSpec, files: &[OwnedFd], stderr: File) -> Failure {
+fn become_qemu(spec: &LaunchSpec, files: &[OwnedFd], stderr: UnixStream) -> Failure {
     let prepare = || -> Result<Infallible, Failure> {
         setsid().map_err(|errno| failed(Step::NewSession, "setsid")(errno.into()))?;
         if let Some(isolation) = &spec.isolation {
@@ -219,6 +262,7 @@ fn become_qemu(spec: &LaunchSpec, files: &[OwnedFd], stderr: File) -> Failure {
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         drop_privileges(spec).map_err(failed(Step::DropPrivileges, format!("uid {}", spec.uid)))?;
         place_files(&spec.fds, files).map_err(failed(Step::PlaceFiles, "files"))?;
+        let stderr = OwnedFd::from(stderr);
         let out = stderr.try_clone().map_err(failed(Step::OpenStderr, &spec.stderr))?;
         let source = Command::new(&spec.program)
             .args(&spec.args)

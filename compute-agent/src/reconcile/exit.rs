@@ -9,7 +9,7 @@ use super::{
 use crate::{
     disk::erase::erase,
     ledger::{Entry, Halt, HaltCause},
-    qemu::launch::stderr_tail,
+    qemu::keeper::final_output,
 };
 use domain::{Timestamp, instance::OnCrash};
 use std::{fs, io, time::Duration};
@@ -57,7 +57,7 @@ impl Task {
         let mut reason = None;
         let mut halted = None;
         if crashed {
-            let text = self.crash_reason(exit);
+            let text = self.crash_reason(exit).await;
             tracing::warn!(instance_id = %self.instance_id, crash_count = entry.done.crash_count + 1, reason = text, "QEMU ended");
             metrics::counter!("iaas_instance_crashes_total").increment(1);
             if quick_crashes >= CRASH_LOOP {
@@ -87,13 +87,13 @@ impl Task {
         Ok(())
     }
 
-    fn crash_reason(&self, exit: Exit) -> String {
+    async fn crash_reason(&self, exit: Exit) -> String {
         let what = match (&self.attempts.broken, exit) {
             (Some(what), _) => what.clone(),
             (None, Exit::FailedStart) => "QEMU ended before it was ready".into(),
             (None, _) => "QEMU ended unexpectedly".into(),
         };
-        let mut output = stderr_tail(&self.paths.stderr());
+        let mut output = final_output(&self.paths.stderr()).await;
         if output.len() > STDERR_SHOWN {
             let from = (output.len() - STDERR_SHOWN..output.len()).find(|at| output.is_char_boundary(*at));
             output.replace_range(..from.unwrap_or(0), "…");

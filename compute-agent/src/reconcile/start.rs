@@ -60,6 +60,7 @@ impl Task {
             pid_namespace: self.context.config.pid_namespace.clone(),
             isolation: self.isolation(&with),
             stderr: self.paths.stderr(),
+            console_max_bytes: self.context.config.console_log_kib << 10,
         };
         let fds = taps.into_iter().map(|tap| tap.fd).collect();
         let process = match hypervisor.launcher.launch(&spec, &confinement, fds).await {

@@ -6,8 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use compute_agent::qemu::keeper::{ConsoleBound, OUTPUT_KEPT, final_output};
 use compute_agent::qemu::launch::{LaunchError, ReadyError, wait_ready};
-use compute_agent::qemu::shim::Step;
+use compute_agent::qemu::shim::{LaunchSpec, Step};
 use compute_agent::qemu::socket::QemuSocket;
 
 use crate::rig::{GID, Scratch, TIMEOUT, UID, Vm, guest, launcher, qemu, status_field};
@@ -87,7 +88,7 @@ async fn a_file_left_inheritable_stops_at_the_shim() {
     let process: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
     let process = serde_json::from_value::<compute_agent::qemu::process::ProcessRef>(process["started"].clone());
     tokio::time::timeout(TIMEOUT, process.expect("a process").wait_exit()).await.expect("in time").expect("observed");
-    let listed = std::fs::read_to_string(&list).expect("written");
+    let listed = compute_agent::qemu::keeper::final_output(&list).await;
     assert!(listed.contains("/dev/null") && !listed.contains("/etc/hostname"), "{listed}");
 }
 
@@ -203,4 +204,38 @@ async fn what_qemu_itself_refuses_is_reported_in_its_words() {
         wait_ready(&idle, &QemuSocket::new(scratch.run.join("never"), UID), &sleeper.stderr, Duration::from_millis(20))
             .await;
     assert!(matches!(waited, Err(ReadyError::Timeout { .. })));
+}
+
+/// A program that prints without end, and a log that grows without end, while no agent looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_output_stays_small_without_a_reader_and_its_end_is_kept() {
+    let Some(_) = qemu() else { return };
+    let scratch = Scratch::make().await;
+    let confinement = scratch.confinement();
+    let log = scratch.run.join("console.log");
+    let flood = format!(
+        "yes flood | head -c 30000000 >&2; yes console | head -c 30000000 > {0}; echo the end >&2",
+        log.display()
+    );
+    let spec = LaunchSpec {
+        program: "/bin/sh".into(),
+        args: vec!["-c".into(), flood],
+        uid: UID,
+        gid: GID,
+        supplementary_gids: vec![],
+        cgroup_procs: vec![],
+        pid_namespace: None,
+        isolation: None,
+        stderr: confinement.stderr.clone(),
+        console: Some(ConsoleBound { path: log.clone(), max_bytes: 1 << 20 }),
+        open_files_max: 64,
+        fds: vec![],
+    };
+    let process = launcher("/bin/sh".as_ref()).start(&spec, vec![]).await.expect("started");
+    tokio::time::timeout(TIMEOUT, process.wait_exit()).await.expect("it is never held up").expect("observed");
+    assert!(final_output(&confinement.stderr).await.ends_with("the end"));
+    let meta = |path: &std::path::Path| std::fs::metadata(path).expect("there");
+    assert!(meta(&confinement.stderr).len() <= 2 * OUTPUT_KEPT, "{:?}", meta(&confinement.stderr));
+    assert_eq!(meta(&log).len(), 30_000_000);
+    assert!(std::os::unix::fs::MetadataExt::blocks(&meta(&log)) * 512 <= 1 << 20, "{:?}", meta(&log));
 }

@@ -135,6 +135,7 @@ impl Scratch {
             pid_namespace: None,
             isolation: None,
             stderr: self.dir.path().join("stderr"),
+            console_max_bytes: LOG_MAX_BYTES,
         }
     }
 }
