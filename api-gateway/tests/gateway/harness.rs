@@ -161,6 +161,8 @@ impl World {
         let storage_config = storage_manager::Config {
             directory: dir.path().join("objects"),
             uploads_max: SHARED,
+            // How full this machine is doesn't matter here.
+            free_percent_min: 0,
             ..storage_manager::Config::default()
         };
         let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };

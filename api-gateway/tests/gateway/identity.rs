@@ -208,12 +208,14 @@ async fn keys_and_groups_end_at_their_quota_and_come_back_when_they_are_deleted(
         ann.post(route, of(20)).await.expect(201);
     }
     for n in 0..50 {
-        ann.post("/v1/api-keys", json!({"name": format!("k-{n}")})).await.expect(201);
+        ann.post("/v1/api-keys", json!({"name": format!("k-{n}"), "project": "blue"})).await.expect(201);
     }
-    ann.post("/v1/api-keys?dry_run=true", json!({"name": "more"})).await.problem(403, "quota_exceeded");
-    ann.post("/v1/api-keys", json!({"name": "more"})).await.problem(403, "quota_exceeded");
+    ann.post("/v1/api-keys?dry_run=true", json!({"name": "more", "project": "blue"}))
+        .await
+        .problem(403, "quota_exceeded");
+    ann.post("/v1/api-keys", json!({"name": "more", "project": "blue"})).await.problem(403, "quota_exceeded");
     ann.delete("/v1/api-keys/k-7").await.expect(204);
-    ann.post("/v1/api-keys", json!({"name": "more"})).await.expect(201);
+    ann.post("/v1/api-keys", json!({"name": "more", "project": "blue"})).await.expect(201);
     assert!(world.store.leak_report().await.expect("a report").is_empty());
 }
 

@@ -106,28 +106,33 @@ impl OpenConsole {
         let AgentSide { mut from_agent, to_agent, ended } = agent;
         // The caller's input has a task of its own: a caller who sends nothing, or ends sending to follow a log, still reads.
         let input_ended = ended.clone();
+        let stopped = shutdown.clone();
         tokio::spawn(async move {
-            // The place goes with the session, not with the stream below: a caller who doesn't read keeps that from being polled.
-            let _place = place;
             loop {
                 let input = tokio::select! {
-                    () = input_ended.cancelled() => return,
+                    () = input_ended.cancelled() => break,
                     input = from_caller.message() => input,
                 };
                 match input {
                     Ok(Some(pb::ConsoleInput { input: Some(Input::Data(data)) })) => {
                         match tokio::time::timeout(INPUT_STUCK, to_agent.send(agent::ConsoleDown { data })).await {
                             Ok(Ok(())) => {}
-                            Ok(Err(_)) => return input_ended.cancelled().await,
-                            Err(_) => return input_ended.cancel(),
+                            Ok(Err(_)) => break input_ended.cancelled().await,
+                            Err(_) => break,
                         }
                     }
                     Ok(Some(_)) => {}
                     // A caller who is gone ends the session; one that only stopped sending doesn't.
-                    Err(_) => return input_ended.cancel(),
-                    Ok(None) => return input_ended.cancelled().await,
+                    Err(_) => break,
+                    Ok(None) => break input_ended.cancelled().await,
                 }
             }
+            input_ended.cancel();
+            // The place goes with the session, not with the stream below: a caller who doesn't read keeps that from being polled.
+            drop((place, to_agent));
+            // What is still on its way is read and thrown away: until then the caller's side of the call can't end.
+            let rest = async { while let Ok(Some(_)) = from_caller.message().await {} };
+            tokio::select! { () = stopped.cancelled() => {}, () = rest => {} }
         });
         async_stream::stream! {
             let _guard = guard;

@@ -238,7 +238,7 @@ const MAKES_NEW: &[&str] = &[
 ];
 
 /// What only tells of a change. By itself it is no reason to use the reserve.
-const TELLS: &[&str] = &["AuditInsert", "EventInsert"];
+const TELLS: &[&str] = &["AuditAdd", "AuditInsert", "EventInsert"];
 
 static WITH_FULL_DISK: LazyLock<Vec<(bool, bool)>> =
     LazyLock::new(|| KINDS.iter().map(|kind| (MAKES_NEW.contains(&kind.name), TELLS.contains(&kind.name))).collect());
