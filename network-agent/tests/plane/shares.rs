@@ -50,7 +50,7 @@ async fn two(allowed: &[&str]) -> Two {
 fn sum(parts: &[&[u8]]) -> u16 {
     let bytes = parts.concat();
     let pairs = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
-    let folded = pairs.fold(0u32, |sum, pair| sum + pair);
+    let folded: u32 = pairs.sum();
     !(((folded & 0xffff) + (folded >> 16)) as u16)
 }
 
@@ -99,7 +99,8 @@ async fn an_instance_adds_few_neighbours_however_many_addresses_it_speaks_with()
     };
     let before = count();
     let router: Ipv6Addr = "fd00::1".parse().expect("address");
-    let kinds: [(&str, Box<dyn Fn(u16) -> Vec<u8>>); 3] = [
+    type Packet<'a> = Box<dyn Fn(u16) -> Vec<u8> + 'a>;
+    let kinds: [(&str, Packet<'_>); 3] = [
         ("link-local", Box::new(|n| solicitation(greedy.mac, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 7, n), router))),
         ("allowed, IPv6", Box::new(|n| solicitation(greedy.mac, Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, n), router))),
         (
