@@ -162,7 +162,7 @@ impl World {
             directory: dir.path().join("objects"),
             uploads_max: SHARED,
             // How full this machine is doesn't matter here.
-            free_percent_min: 0,
+            free_gib_min: 0,
             ..storage_manager::Config::default()
         };
         let deps = storage_manager::Deps { store: store.clone(), listener: storage_listener };
