@@ -73,7 +73,7 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
-    let hold = deps.store.role_hold(ManagerRole::ClusterManager).await?;
+    let hold = deps.store.role_hold(ManagerRole::Cluster).await?;
     let tasks = TaskTracker::new();
     let channel = deps.storage.channel().context("the storage-manager's address")?;
     let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);

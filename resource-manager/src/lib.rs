@@ -53,7 +53,7 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
-    let hold = deps.store.role_hold(ManagerRole::ResourceManager).await?;
+    let hold = deps.store.role_hold(ManagerRole::Resource).await?;
     let tasks = TaskTracker::new();
     let manager = Manager::load(config, deps.store, tasks.clone(), shutdown.clone());
     let manager = Arc::new(manager.await.context("the networks can't be read")?);

@@ -47,7 +47,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let Deps { store, listener } = deps;
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
-    let hold = store.role_hold(ManagerRole::StorageManager).await?;
+    let hold = store.role_hold(ManagerRole::Storage).await?;
     let objects = ObjectDir::open(&config.directory)
         .await
         .with_context(|| format!("the object store at {} can't be opened", config.directory.display()))?;

@@ -39,22 +39,24 @@ const ANSWER: Duration = Duration::from_secs(5);
 const LOCK: i64 = 0x6961_6173_0000_0000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum ManagerRole {
-    ClusterManager,
-    ResourceManager,
-    StorageManager,
+    #[serde(rename = "cluster-manager")]
+    Cluster,
+    #[serde(rename = "resource-manager")]
+    Resource,
+    #[serde(rename = "storage-manager")]
+    Storage,
 }
 
 impl ManagerRole {
-    pub const ALL: [Self; 3] = [Self::ClusterManager, Self::ResourceManager, Self::StorageManager];
+    pub const ALL: [Self; 3] = [Self::Cluster, Self::Resource, Self::Storage];
 
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::ClusterManager => "cluster-manager",
-            Self::ResourceManager => "resource-manager",
-            Self::StorageManager => "storage-manager",
+            Self::Cluster => "cluster-manager",
+            Self::Resource => "resource-manager",
+            Self::Storage => "storage-manager",
         }
     }
 
@@ -65,9 +67,9 @@ impl ManagerRole {
 
     fn lock_number(self) -> i64 {
         LOCK + match self {
-            Self::ClusterManager => 1,
-            Self::ResourceManager => 2,
-            Self::StorageManager => 3,
+            Self::Cluster => 1,
+            Self::Resource => 2,
+            Self::Storage => 3,
         }
     }
 }

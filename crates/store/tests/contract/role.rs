@@ -9,7 +9,7 @@ use std::{
 use store::*;
 
 const CHILD: &str = "IAAS_STORE_TEST_ROLE_CHILD";
-const ROLE: ManagerRole = ManagerRole::ClusterManager;
+const ROLE: ManagerRole = ManagerRole::Cluster;
 /// A wait that must end in a refusal, and one that must not.
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(60);
@@ -32,7 +32,7 @@ async fn a_second_process_of_a_role_is_refused_and_told_who_holds_it() {
         assert!(text.contains("cluster-manager") && text.contains(&holder.pid.to_string()), "{text}");
         assert!(text.contains(&holder.host) && !holder.host.is_empty(), "{text}");
         // Each role has a lock of its own.
-        let others = [ManagerRole::ResourceManager, ManagerRole::StorageManager];
+        let others = [ManagerRole::Resource, ManagerRole::Storage];
         for other in others {
             second.role_hold(other).await.expect("free");
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use store::*;
 
 pub async fn walk(lab: &Lab) {
-    let (role, host) = (ManagerRole::StorageManager, "rack-1".to_owned());
+    let (role, host) = (ManagerRole::Storage, "rack-1".to_owned());
     lab.one(RoleHolderPut { role, host: host.clone(), pid: 7, started_at: T0 }).await;
     let holder = lab.role_holder_find(role).await.expect("reads").expect("there");
     assert_eq!(holder, RoleHolder { role, host, pid: 7, started_at: T0 });
