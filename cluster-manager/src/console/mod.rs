@@ -115,7 +115,11 @@ impl OpenConsole {
                 };
                 match input {
                     Ok(Some(pb::ConsoleInput { input: Some(Input::Data(data)) })) => {
-                        match tokio::time::timeout(INPUT_STUCK, to_agent.send(agent::ConsoleDown { data })).await {
+                        let sent = tokio::select! {
+                            () = input_ended.cancelled() => break,
+                            sent = tokio::time::timeout(INPUT_STUCK, to_agent.send(agent::ConsoleDown { data })) => sent,
+                        };
+                        match sent {
                             Ok(Ok(())) => {}
                             Ok(Err(_)) => break input_ended.cancelled().await,
                             Err(_) => break,

@@ -28,6 +28,9 @@ use tonic::transport::{Channel, Endpoint, server::Router};
 
 /// Bytes in flight in each direction of an in-process connection.
 const DUPLEX_BYTES: usize = 1024 * 1024;
+/// How long calls in progress may take to finish after a shutdown. The call of a peer that reads nothing isn't polled, so it can't notice the
+/// shutdown: it ends with its connection.
+const DRAIN: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
 /// A TLS handshake that takes longer is given up.
@@ -271,10 +274,20 @@ fn incoming(listener: GrpcListener, shutdown: &CancellationToken) -> Incoming {
     }
 }
 
-/// Serves until `shutdown`, then finishes the calls in progress.
+/// Serves until `shutdown`, then finishes the calls in progress, for at most [`DRAIN`].
 pub async fn serve(router: Router, listener: GrpcListener, shutdown: CancellationToken) -> Result<(), TransportError> {
     let incoming = incoming(listener, &shutdown);
-    router.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await.map_err(TransportError::Serve)
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned()) => served.map_err(TransportError::Serve),
+        () = drained => {
+            tracing::warn!(seconds = DRAIN.as_secs(), "calls that didn't finish end with their connections");
+            Ok(())
+        }
+    }
 }
 
 /// Accepts in a task of its own, so that one slow handshake holds up nobody.
