@@ -38,8 +38,11 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
         facts: host.facts.clone(),
         at: Timestamp::now(),
     });
+    let before = known.as_ref().map(|h| h.ledger.clone()).unwrap_or_default();
     unit.push(store::HostLedgerSet {
         id: host_id,
+        known_ledger_id: before.id,
+        known_found_ledger_id: before.found.map(|found| found.id).unwrap_or_default(),
         ledger_id: host.ledger.id.clone(),
         ledger_start: host.ledger.start,
         found_ledger_id: host.ledger.found.as_ref().map(|found| found.id.clone()),
@@ -142,6 +145,9 @@ fn refused(error: &CommitError, name: &str) -> Problem {
         CommitError::Unavailable(_) => Problem::unavailable("the database doesn't answer now"),
         CommitError::Guard(Guard::HostAdmission) => {
             Problem::new(ErrorKind::PermissionDenied, NOT_ADMITTED, format!("host {name} was removed"))
+        }
+        CommitError::Guard(Guard::HostGeneration) => {
+            Problem::unavailable(format!("host {name} was changed at the same moment: its agent connects again"))
         }
         CommitError::Constraint(_) | CommitError::Guard(_) | CommitError::Internal(_) => {
             tracing::error!(error = error as &dyn std::error::Error, host = name, "a host can't be registered");

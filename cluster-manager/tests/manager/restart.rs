@@ -128,6 +128,7 @@ async fn a_second_cluster_manager_refuses_to_serve_and_names_the_first() {
         cloud.running("web").await;
         // The one that was killed holds it no longer.
         cloud.restart().await;
+        hosts[0].connected().await;
         cloud.running("db").await;
         cloud.stop(hosts).await;
     }

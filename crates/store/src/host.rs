@@ -88,18 +88,21 @@ op! {
 }
 
 op! {
-    /// Which ledger the host's agent speaks from.
+    /// Which ledger the host's agent speaks from. What it follows from must still stand: an operator may have accepted a loss meanwhile.
     HostLedgerSet {
         id: HostId,
+        known_ledger_id: String,
+        known_found_ledger_id: String,
         ledger_id: String,
         ledger_start: i64,
         found_ledger_id: Option<String>,
         found_ledger_start: Option<i64>,
     }
-    on host, Change by (id):
+    on host, Change by (id), guard HostGeneration:
     "UPDATE host SET ledger_id = r.ledger_id, ledger_start = r.ledger_start, found_ledger_id = r.found_ledger_id,
         found_ledger_start = r.found_ledger_start
-     FROM {rows} WHERE host.id = r.id"
+     FROM {rows} WHERE host.id = r.id AND host.ledger_id = r.known_ledger_id
+        AND COALESCE(host.found_ledger_id, '') = r.known_found_ledger_id"
 }
 
 op! {

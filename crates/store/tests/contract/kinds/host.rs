@@ -159,23 +159,35 @@ pub async fn walk(lab: &Lab) {
 }
 
 async fn ledgers(lab: &Lab, id: HostId) {
-    let said =
-        HostLedgerSet { id, ledger_id: "a".into(), ledger_start: 7, found_ledger_id: None, found_ledger_start: None };
-    lab.one(said.clone()).await;
+    let said = |ledger: &str, start: i64, found: Option<&str>, known: [&str; 2]| HostLedgerSet {
+        id,
+        known_ledger_id: known[0].into(),
+        known_found_ledger_id: known[1].into(),
+        ledger_id: ledger.into(),
+        ledger_start: start,
+        found_ledger_id: found.map(str::to_owned),
+        found_ledger_start: found.map(|_| 1),
+    };
+    lab.one(said("a", 7, None, ["", ""])).await;
     let accept = |found: &str| HostLedgerAccept { id, found_ledger_id: found.into() };
     assert_eq!(lab.guard(accept("a")).await, Guard::HostGeneration, "it isn't held");
-    let found =
-        |id: &str| HostLedgerSet { found_ledger_id: Some(id.into()), found_ledger_start: Some(1), ..said.clone() };
-    lab.one(found("b")).await;
+    lab.one(said("a", 7, Some("b"), ["a", ""])).await;
     let ledger = || async { lab.host_find(id).await.unwrap().unwrap().ledger };
     let held =
         HostLedger { id: "a".into(), start: 7, start_floor: 0, found: Some(FoundLedger { id: "b".into(), start: 1 }) };
     assert_eq!(ledger().await, held);
     assert_eq!(lab.guard(accept("c")).await, Guard::HostGeneration, "it came with another one meanwhile");
     lab.one(accept("b")).await;
-    assert_eq!(ledger().await, HostLedger { id: "b".into(), start: 1, start_floor: 8, found: None });
-    // Given up again before its agent numbered its start anew: the floor doesn't fall.
-    lab.one(HostLedgerSet { ledger_id: "b".into(), ledger_start: 1, ..found("d") }).await;
+    let accepted = HostLedger { id: "b".into(), start: 1, start_floor: 8, found: None };
+    assert_eq!(ledger().await, accepted);
+    // What was decided before the loss was accepted doesn't undo that.
+    assert_eq!(lab.guard(said("a", 7, Some("b"), ["a", "b"])).await, Guard::HostGeneration);
+    assert_eq!(ledger().await, accepted);
+    // Given up again before its agent numbered its start anew: the floor doesn't fall. An older copy of the same ledger changes no id.
+    lab.one(said("b", 1, Some("d"), ["b", ""])).await;
     lab.one(accept("d")).await;
+    lab.one(said("d", 1, Some("d"), ["d", ""])).await;
+    lab.one(accept("d")).await;
+    assert_eq!(lab.guard(said("d", 1, Some("d"), ["d", "d"])).await, Guard::HostGeneration);
     assert_eq!(ledger().await, HostLedger { id: "d".into(), start: 1, start_floor: 8, found: None });
 }
