@@ -178,7 +178,7 @@ fn launch() -> Result<ProcessRef, Failure> {
 }
 
 /// Forks the process that keeps the program's output ([`keeper`]), and answers the program's end of it. The keeper is forked first, so that
-/// it holds nothing of the program but the other end of its output.
+/// it holds nothing of what the program opens, and closes what the program was handed.
 fn start_keeper(spec: &LaunchSpec) -> io::Result<UnixStream> {
     let mut file = OpenOptions::new()
         .create(true)
@@ -199,6 +199,7 @@ fn start_keeper(spec: &LaunchSpec) -> io::Result<UnixStream> {
     }
     drop(program);
     let become_keeper = || -> io::Result<()> {
+        close_all_but(&[ours.as_raw_fd(), file.as_raw_fd()])?;
         setsid()?;
         // Whoever waits for the shim's answer reads to the end of these.
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
@@ -219,6 +220,21 @@ fn start_keeper(spec: &LaunchSpec) -> io::Result<UnixStream> {
     }
     #[expect(clippy::disallowed_methods, reason = "the forked child must not run on as a second shim")]
     std::process::exit(i32::from(ready.is_err()));
+}
+
+/// Closes all files but the standard streams and those that are named. What the program was handed (its taps above all) would otherwise stay open
+/// in the keeper after the program has closed it.
+fn close_all_but(kept: &[i32]) -> io::Result<()> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        open.extend(entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()));
+    }
+    for fd in open.into_iter().filter(|fd| *fd > 2 && !kept.contains(fd)) {
+        // SAFETY: this process ends by `exit` from where it is, so whoever owns the file in it never uses or closes it. The number of the
+        // listing itself is closed already.
+        unsafe { rustix::io::close(fd) };
+    }
+    Ok(())
 }
 
 fn read_spec() -> io::Result<(LaunchSpec, Vec<OwnedFd>)> {
