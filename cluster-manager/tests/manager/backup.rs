@@ -115,7 +115,7 @@ async fn a_database_put_back_under_hosts_that_went_on_converges() {
     }
     let row = cloud.fetch(wired).await;
     let port = row.spec.nics[0].port_id.to_string();
-    assert_ne!(lost_port, [port.clone()]);
+    assert_ne!(lost_port, std::slice::from_ref(&port));
     assert_eq!(ports_on(&hosts[0], wired), [port], "the host has the NIC of the rows, not the one of the same number");
     assert_eq!(cloud.fetch(resized).await.spec.size, cloud.spec().size);
     assert!(hosts[0].machines().contains_key(&orphan), "what nobody knows goes on");

@@ -89,7 +89,7 @@ mod tests {
         Header::read(&path).ok().flatten()
     }
 
-    fn on(bytes: &mut Vec<u8>, name: &[u8]) {
+    fn on(bytes: &mut [u8], name: &[u8]) {
         bytes[8..16].copy_from_slice(&256_u64.to_be_bytes());
         bytes[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
         bytes[256..256 + name.len()].copy_from_slice(name);

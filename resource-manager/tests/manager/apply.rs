@@ -280,7 +280,7 @@ async fn a_router_that_goes_and_a_floating_ip_that_needs_it_never_both_stand() {
                 Change::update::<FloatingIp>(floating_ip, FloatingIpPatch { description: None, target: Some(target) })
             };
             let (associated, removed) =
-                tokio::join!(world.try_apply(to(target.clone())), world.try_apply(Change::delete::<Router>(router.id)));
+                tokio::join!(world.try_apply(to(target)), world.try_apply(Change::delete::<Router>(router.id)));
             assert!(associated.is_ok() != removed.is_ok(), "round {round}: {associated:?} {removed:?}");
             if removed.is_ok() {
                 assert_eq!(associated.expect_err("refused").code, "network_not_routed");

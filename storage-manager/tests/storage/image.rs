@@ -210,7 +210,7 @@ fn complaining(l1_entries: u32) -> Vec<u8> {
     put(CLUSTER, &(2 * CLUSTER as u64).to_be_bytes());
     put(2 * CLUSTER, &1u16.to_be_bytes().repeat(520));
     put(3 * CLUSTER, &(1u64 << 63 | 0x7000_0000_0200).to_be_bytes().repeat(CLUSTER / 8));
-    let l1 = (1u64 << 63 | 3 * CLUSTER as u64).to_be_bytes().repeat(usize::try_from(l1_entries).expect("few"));
+    let l1 = ((1u64 << 63) | (3 * CLUSTER as u64)).to_be_bytes().repeat(usize::try_from(l1_entries).expect("few"));
     image.extend(l1);
     image
 }

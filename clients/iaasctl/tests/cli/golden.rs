@@ -116,7 +116,7 @@ fn the_tables() {
     }))
     .expect("an image");
     let host: Host = serde_json::from_value(json!({
-        "id": ID, "name": "node-1", "zone": "a", "tags": {}, "state": "up", "cordoned": false, "cordon_reason": "",
+        "id": ID, "name": "node-1", "zone": "a", "tags": {}, "state": "up", "state_reason": "", "cordoned": false, "cordon_reason": "",
         "capacity": { "vcpus": 8, "memory_mib": 16384, "disk_gib": 100 },
         "used": { "vcpus": 2, "memory_mib": 1024, "disk_gib": 120 }, "cpu_overcommit": 4.0, "memory_overcommit": 1.5, "disk_overcommit": 1.0,
         "offered": { "vcpus": 3, "memory_mib": 11947, "disk_gib": 110 }, "reserved": { "vcpus": 1, "memory_mib": 1024, "disk_gib": 10 },

@@ -58,7 +58,7 @@ fn what_an_operator_keeps_of_a_host_is_said_and_a_host_that_holds_more_is_warned
     let host = |beyond: u64| {
         let memory = |memory_mib: u64| json!({"vcpus": 0, "memory_mib": memory_mib, "disk_gib": 0});
         json!({
-            "id": ID, "name": "rack-1", "zone": "a", "tags": {}, "state": "up", "cordoned": false, "cordon_reason": "",
+            "id": ID, "name": "rack-1", "zone": "a", "tags": {}, "state": "up", "state_reason": "", "cordoned": false, "cordon_reason": "",
             "draining": false, "capacity": memory(0), "offered": memory(0), "reserved": memory(0), "used": memory(512),
             "beyond_capacity": memory(beyond), "cpu_overcommit": 1.0, "memory_overcommit": 1.5, "disk_overcommit": 3.0,
             "overhead": {"fixed_mib": 0, "per_vcpu_mib": 0, "per_gib_mib": 0}, "facts": HostFacts::default(),

@@ -45,8 +45,8 @@ fn certs(dir: &Path, role: &str) -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn four_processes_make_one_cloud() -> anyhow::Result<()> {
-    let what = "the roles as four processes over PostgreSQL and mutual TLS";
+async fn five_processes_make_one_cloud() -> anyhow::Result<()> {
+    let what = "the roles as five processes over PostgreSQL and mutual TLS";
     let Some(database) = store::testing::TestDatabase::postgres().await else {
         not_run(what, "IAAS_TEST_POSTGRES_URL is not set (./deploy/test sets it)");
         return Ok(());
@@ -63,17 +63,17 @@ async fn four_processes_make_one_cloud() -> anyhow::Result<()> {
         .stdout(Stdio::null())
         .status()?;
     ensure!(made.success(), "certs ca");
-    let (api, cluster, storage) = (free_address()?, free_address()?, free_address()?);
+    let (api, cluster, storage, resource) = (free_address()?, free_address()?, free_address()?, free_address()?);
     let mut roles = Roles(Vec::new(), dir);
     let dir = roles.1.path().to_owned();
-    for role in ["storage-manager", "cluster-manager", "api-gateway", "compute-agent"] {
+    for role in ["storage-manager", "resource-manager", "cluster-manager", "api-gateway", "compute-agent"] {
         if role != "compute-agent" {
             certs(&dir, role)?;
         }
         let d = dir.display();
         let url = &database.config.url;
         let config = format!(
-            "[paths]\nstate = '{d}/{role}'\nrun = '{d}/run-{role}'\n[log]\nformat = 'json'\n[store]\nurl = '{url}'\n[links]\ncluster_listen = '{cluster}'\nstorage_listen = '{storage}'\ntls_dir = '{d}/tls'\n\
+            "[paths]\nstate = '{d}/{role}'\nrun = '{d}/run-{role}'\n[log]\nformat = 'json'\n[store]\nurl = '{url}'\n[links]\ncluster_listen = '{cluster}'\nstorage_listen = '{storage}'\nresource_listen = '{resource}'\ntls_dir = '{d}/tls'\n\
              [api]\nlisten = '{api}'\nca_dir = '{d}/ca'\n[identity]\nadmin_password_file = '{d}/password'\n"
         );
         let path = dir.join(format!("{role}.toml"));
@@ -111,7 +111,8 @@ async fn four_processes_make_one_cloud() -> anyhow::Result<()> {
         Ok((hosts["items"][0]["state"] == "up").then_some(()))
     })
     .await?;
-    let made = create(&rest, "far", "guest", json!({})).await?;
+    // It has no network-agent, so its instances have no NICs.
+    let made = create(&rest, "far", "guest", json!({"networks": []})).await?;
     ensure!(made["state"] == "running", "{made}");
 
     // The cluster-manager dies and comes back: the guest doesn't notice, and work goes on.

@@ -97,9 +97,13 @@ impl Cloud {
     /// A shell in the instance, by a new floating IP; and that.
     pub fn shell(&self, instance: &str) -> anyhow::Result<(Shell, String)> {
         let address = self.float(instance)?;
-        let shell =
-            Shell::open(&self.lab, "outside", &address, &self.key).with_context(|| format!("into {instance}"))?;
+        let shell = self.shell_at(&address).with_context(|| format!("into {instance}"))?;
         Ok((shell, address))
+    }
+
+    /// A shell in the instance that has this floating IP.
+    pub fn shell_at(&self, address: &str) -> anyhow::Result<Shell> {
+        Shell::open(&self.lab, "outside", address, &self.key)
     }
 
     /// The first NIC's address of that family.

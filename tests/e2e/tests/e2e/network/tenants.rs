@@ -17,7 +17,7 @@ async fn instances_of_a_network_reach_each_other_and_nobody_else() -> anyhow::Re
     let range: Vec<&str> = range.filter(|cidr| cidr.contains('.')).collect();
     cloud.ctl(&format!("network create red --subnet {} --external-network public", range[0]))?;
     cloud.instance("c", "host2", &format!("--network red,ip={b4}"))?;
-    let (mut a, _) = cloud.shell("a")?;
+    let (mut a, a_outside) = cloud.shell("a")?;
     let (mut b, _) = cloud.shell("b")?;
     let (mut c, _) = cloud.shell("c")?;
 
@@ -54,7 +54,7 @@ async fn instances_of_a_network_reach_each_other_and_nobody_else() -> anyhow::Re
     }
 
     forgers(&cloud, &mut a, &mut b, &b4)?;
-    rules(&cloud, &mut a, &b4)?;
+    rules(&cloud, &mut a, &a_outside, &b4)?;
     nics(&cloud, &mut a)?;
     refusals(&cloud, &b4)?;
     cloud.lab.down()
@@ -94,23 +94,27 @@ fn forgers(cloud: &Cloud, a: &mut super::shell::Shell, b: &mut super::shell::She
     Ok(())
 }
 
-/// A group closes SSH while a session stays, and opens it again.
-fn rules(cloud: &Cloud, a: &mut super::shell::Shell, b4: &str) -> anyhow::Result<()> {
+/// A group closes SSH to some while the session of another stays; a session that no rule lets in any more ends.
+fn rules(cloud: &Cloud, a: &mut super::shell::Shell, a_outside: &str, b4: &str) -> anyhow::Result<()> {
     let open = format!("nc -w 5 {b4} 22 </dev/null | grep -q SSH");
     ensure!(a.can(&open)?, "SSH is open to neighbours");
-    let shown = cloud.ctl("security-group show default")?;
-    let rules: Vec<String> = shown["rules"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|rule| rule["direction"] == "ingress" && rule["ethertype"] == "ipv4")
-        .filter_map(|rule| rule["id"].as_str().map(str::to_owned))
-        .collect();
-    ensure!(!rules.is_empty(), "{shown}");
-    cloud.ctl(&format!("security-group rule remove default {}", rules.join(" ")))?;
+    let ingress = || -> anyhow::Result<Vec<String>> {
+        let shown = cloud.ctl("security-group show default")?;
+        let rules = shown["rules"].as_array().into_iter().flatten();
+        let rules = rules.filter(|rule| rule["direction"] == "ingress" && rule["ethertype"] == "ipv4");
+        Ok(rules.filter_map(|rule| rule["id"].as_str().map(str::to_owned)).collect())
+    };
+    let before = ingress()?;
+    ensure!(!before.is_empty(), "the group has rules");
+    // This one lets in who isn't a neighbour, and so the session that these commands are typed in.
+    cloud.ctl("security-group rule add default --protocol tcp --port 22 --remote 128.0.0.0/1")?;
+    cloud.ctl(&format!("security-group rule remove default {}", before.join(" ")))?;
     until("a removed rule cuts new connections", || Ok(!a.can(&open)?))?;
-    ensure!(a.run("echo still here")?.trim() == "still here", "an established session was cut");
+    ensure!(a.run("echo still here")?.trim() == "still here", "an allowed session was cut");
+    cloud.ctl(&format!("security-group rule remove default {}", ingress()?.join(" ")))?;
+    until("a session that no rule lets in any more ends", || Ok(a.run("true").is_err()))?;
     cloud.ctl("security-group rule add default --protocol tcp --port 22")?;
+    *a = cloud.shell_at(a_outside)?;
     until("a new rule lets new connections in", || a.can(&open))?;
     Ok(())
 }
