@@ -2,7 +2,7 @@
 //! links, a real database on a real disk.
 
 use anyhow::Context;
-use harness::{Rest, free_address, wait_ready};
+use harness::{Rest, free_address, wait_alive};
 use service_kit::{metrics, transport};
 use std::path::Path;
 use store::{Store, StoreConfig};
@@ -73,7 +73,8 @@ impl Stack {
         let capacity = domain::flavor::Size { vcpus: 4096, memory_mib: 16 << 20, disk_gib: 1 << 20 };
         let fleet = sim::SimFleet::start(&cluster, hosts, capacity)?;
         let base = format!("http://{addr}");
-        wait_ready(&base).await?;
+        // It isn't ready without a resource-manager.
+        wait_alive(&base).await?;
         fleet.connected().await;
         let password = std::fs::read_to_string(&password).context("the admin's password")?;
         let rest = Rest::login(&base, "admin", password.trim()).await?.in_project("bench").await?;

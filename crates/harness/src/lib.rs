@@ -15,19 +15,30 @@ pub fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Waits until /readyz answers with success, 60 s at most.
+/// Waits until /readyz answers with success: every role works. 60 s at most.
 pub async fn wait_ready(base: &str) -> anyhow::Result<()> {
+    wait_for(base, "/readyz").await
+}
+
+/// Waits until the gateway answers, whatever stands behind it. 60 s at most.
+pub async fn wait_alive(base: &str) -> anyhow::Result<()> {
+    wait_for(base, "/healthz").await
+}
+
+async fn wait_for(base: &str, path: &str) -> anyhow::Result<()> {
     let client = reqwest::Client::new();
     let ready = async {
         loop {
-            let answer = client.get(format!("{base}/readyz")).send().await;
+            let answer = client.get(format!("{base}{path}")).send().await;
             if answer.is_ok_and(|r| r.status().is_success()) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), ready).await.context("the API didn't get ready within 60 s")
+    tokio::time::timeout(Duration::from_secs(60), ready)
+        .await
+        .with_context(|| format!("{path} of the API didn't answer with success within 60 s"))
 }
 
 /// The directory of the built guest image `tiny` (vmlinuz, initramfs.cpio.gz, cmdline), or why there is none.

@@ -27,6 +27,8 @@ const WITHOUT_FOREIGN_KEY: &[(&str, &str)] = &[
     ("disk.instance_id", "a reservation comes before its owner, and expires"),
     ("event.object_id", "history"),
     ("event.project_id", "history"),
+    ("host.found_ledger_id", "a ledger of the host's agent, which no table has"),
+    ("host.ledger_id", "a ledger of the host's agent, which no table has"),
     ("host_token.host_id", "the token outlives its host"),
     ("instance.host_id", "`HostClaim` fails for a host that is gone, `HostDelete` for one with claims"),
     ("instance_todo.instance_id", "what is left to do for one that is gone"),
@@ -41,6 +43,7 @@ const WITHOUT_FOREIGN_KEY: &[(&str, &str)] = &[
     ("router.project_id", "as its network's, which it goes with"),
     ("peering.project_id", "as its network's, which it goes with"),
     ("subnet.project_id", "as its network's, which it goes with"),
+    ("user_account.home_project_id", "it counts only while the user is a member, and membership has a foreign key"),
     ("uplink.host_id", "the resource-manager removes it with the host's last port of the network"),
 ];
 
