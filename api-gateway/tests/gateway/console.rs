@@ -182,5 +182,4 @@ async fn a_session_ends_with_the_right_to_it_also_when_nothing_is_read() {
     })
     .await;
     drop((stuck, open));
-    cloud.stop().await;
 }

@@ -128,8 +128,9 @@ async fn a_second_cluster_manager_refuses_to_serve_and_names_the_first() {
         cloud.running("web").await;
         // The one that was killed holds it no longer.
         cloud.restart().await;
-        hosts[0].connected().await;
-        cloud.running("db").await;
+        let request = cloud.request(&["db"], &cloud.spec());
+        let made = cloud.insist(&cloud.context(), &request).await.expect("created");
+        cloud.becomes(made.instances[0].id.parse().expect("an id"), S::Running).await;
         cloud.stop(hosts).await;
     }
 }
