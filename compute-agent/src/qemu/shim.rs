@@ -232,7 +232,7 @@ fn close_all_but(kept: &[i32]) -> io::Result<()> {
     for fd in open.into_iter().filter(|fd| *fd > 2 && !kept.contains(fd)) {
         // SAFETY: this process ends by `exit` from where it is, so whoever owns the file in it never uses or closes it. The number of the
         // listing itself is closed already.
-        unsafe { rustix::io::close(fd) };
+        unsafe { nix::libc::close(fd) };
     }
     Ok(())
 }
