@@ -73,7 +73,7 @@ async fn five_processes_make_one_cloud() -> anyhow::Result<()> {
         let d = dir.display();
         let url = &database.config.url;
         let config = format!(
-            "[paths]\nstate = '{d}/{role}'\nrun = '{d}/run-{role}'\n[log]\nformat = 'json'\n[store]\nurl = '{url}'\n[links]\ncluster_listen = '{cluster}'\nstorage_listen = '{storage}'\nresource_listen = '{resource}'\ntls_dir = '{d}/tls'\n\
+            "[paths]\nstate = '{d}/{role}'\nrun = '{d}/r-{role}'\n[log]\nformat = 'json'\n[store]\nurl = '{url}'\n[links]\ncluster_listen = '{cluster}'\nstorage_listen = '{storage}'\nresource_listen = '{resource}'\ntls_dir = '{d}/tls'\n\
              [api]\nlisten = '{api}'\nca_dir = '{d}/ca'\n[identity]\nadmin_password_file = '{d}/password'\n"
         );
         let path = dir.join(format!("{role}.toml"));
