@@ -7,7 +7,7 @@
 //! What holds instead:
 //! 1. Before another service is called, one commit says what the key means: the request's hash, an operation id and the ids of the
 //!    existing objects. A repeat means the same operation on the same objects, whoever runs it. The ids of new objects follow from the operation's
-//!    ([`derived_id`]): a request for many objects leaves no more behind than one for none.
+//!    (`derived_id`): a request for many objects leaves no more behind than one for none.
 //! 2. The owner of the object inserts the operation id, unique, with the outcome, in the transaction of the change. So the change
 //!    happens once, and its first answer can be found by the operation id for 24 hours.
 //! 3. For the gateway's own objects both are one transaction.

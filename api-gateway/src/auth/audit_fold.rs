@@ -5,7 +5,7 @@
 //!
 //! **What holds.** What repeats within a minute (the same principal, action, object and outcome) is one line with a count. Refusals are
 //! written behind the answer by one task: the first at once, and while more come one commit a second. What can't be written waits in
-//! memory, which is bounded too: past [`LINES_MAX`] different lines in a minute, the rest are counted in lines for nobody in particular. A process that is
+//! memory, which is bounded too: past `LINES_MAX` different lines in a minute, the rest are counted in lines for nobody in particular. A process that is
 //! killed loses what it refused in its last second.
 
 use crate::failure::ApiError;

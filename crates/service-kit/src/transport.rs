@@ -274,7 +274,7 @@ fn incoming(listener: GrpcListener, shutdown: &CancellationToken) -> Incoming {
     }
 }
 
-/// Serves until `shutdown`, then finishes the calls in progress, for at most [`DRAIN`].
+/// Serves until `shutdown`, then finishes the calls in progress, for at most `DRAIN`.
 pub async fn serve(router: Router, listener: GrpcListener, shutdown: CancellationToken) -> Result<(), TransportError> {
     let incoming = incoming(listener, &shutdown);
     let drained = async {
