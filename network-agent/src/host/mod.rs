@@ -6,6 +6,7 @@
 
 pub mod disturbance;
 mod drift;
+mod flows;
 pub mod reconcile;
 mod recovery;
 pub mod signal;

@@ -7,21 +7,22 @@
 use super::{
     Host,
     disturbance::{Disturbance, note},
-    drift, lock, recovery,
+    drift,
+    flows::FlowsToEnd,
+    lock, recovery,
     tracked::Affected,
 };
 use crate::{
     announce::announce,
     apply::{self, Applied, ApplyContext, Failure, namespace},
     link::{
-        conntrack, netns,
+        netns,
         netns::{NetnsError, Worker},
         observe,
         watch::{Changed, LinkNow},
     },
     model::{
         DesiredState,
-        flow::FlowJudge,
         incremental::{Change, Model, Scope},
         names,
         object::{Key, Network, Port},
@@ -63,6 +64,7 @@ struct Slot {
     rules: bool,
     generation: u32,
     failures: usize,
+    flows: FlowsToEnd,
     /// Ends the watch over the namespace when the slot goes.
     watching: Option<DropGuard>,
 }
@@ -270,8 +272,9 @@ async fn bring(
         tracing::debug!(network_id = %network.id, steps = applied.steps, took = ?began.elapsed(), "programmed");
     }
     if refuses_more && applied.clean() {
-        end_flows(&inside, desired_state, network).await?;
+        slot.flows.rules_shrank();
     }
+    slot.flows.look(host, &inside, desired_state, network).await?;
     match &mut slot.services {
         Some(services) => services.show(&inside, desired_state, network, scope).await?,
         none => *none = Some(Services::start(host, &inside, desired_state, network).await?),
@@ -283,21 +286,6 @@ async fn bring(
         tokio::spawn(announce(inside, names::UPLINK.to_owned(), fresh, stop));
     }
     Ok(applied)
-}
-
-/// Ends the flows that no rule lets begin any more.
-async fn end_flows(inside: &Worker, desired_state: &DesiredState, network: &Network) -> Result<(), NetnsError> {
-    let judge = FlowJudge::new(desired_state, network);
-    let ended = inside.run(move |inside| conntrack::end_flows(&mut inside.rules, |flow| judge.allows(flow))).await?;
-    match ended {
-        Ok(0) => {}
-        Ok(count) => {
-            metrics::counter!("iaas_network_flows_ended_total").increment(count as u64);
-            tracing::debug!(network_id = %network.id, count, "flows that are no longer allowed were ended");
-        }
-        Err(error) => tracing::warn!(network_id = %network.id, %error, "flows that are no longer allowed may go on"),
-    }
-    Ok(())
 }
 
 /// The network's namespace, made if it isn't there.

@@ -108,11 +108,12 @@ fn elements<'a>(
     }
 }
 
-/// The part that counts and drops. Repeating it changes nothing but to flush and refill three chains.
+/// The part that counts and drops. The kernel sets memory for the stated size apart, in each network: it is for a thousand ports with
+/// each of the reasons. Repeating it changes nothing but to flush and refill three chains.
 const DROPS: &str = "\
 add table inet iaas_drops
-add set inet iaas_drops by_source { type ifname . mark; size 65535; flags dynamic; counter; }
-add set inet iaas_drops by_target { type ifname . mark; size 65535; flags dynamic; counter; }
+add set inet iaas_drops by_source { type ifname . mark; size 16384; flags dynamic; counter; }
+add set inet iaas_drops by_target { type ifname . mark; size 16384; flags dynamic; counter; }
 add chain inet iaas_drops prerouting { type filter hook prerouting priority -305; policy accept; }
 add chain inet iaas_drops forward { type filter hook forward priority 5; policy accept; }
 add chain inet iaas_drops input { type filter hook input priority 5; policy accept; }
@@ -124,7 +125,7 @@ add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 oifname \"
 add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 iifname \"t*\" update @by_source { iifname . meta mark }
 add rule inet iaas_drops forward meta mark & 0xffff0000 == 0xd0d00000 drop
 add table arp iaas_drops
-add set arp iaas_drops by_source { type ifname . mark; size 65535; flags dynamic; counter; }
+add set arp iaas_drops by_source { type ifname . mark; size 16384; flags dynamic; counter; }
 add chain arp iaas_drops input { type filter hook input priority 5; policy accept; }
 flush chain arp iaas_drops input
 add rule arp iaas_drops input meta mark & 0xffff0000 == 0xd0d00000 update @by_source { iifname . meta mark } drop
@@ -158,15 +159,16 @@ fn skeleton() -> String {
         .replace("<taken>", &format!("meta mark {:#x} meta mark set {:#x}", fence::GUARDED, fence::TAKEN))
 }
 
+/// A set that packets fill takes its kernel memory, 16 bytes for each place, when it is made; a network has at most some thousands of ports on a host.
 const SKELETON: &str = r#"table inet iaas {
 	# Each of these addresses is an entry of the neighbour table, which all networks of the host share. A port has one link-local address of
 	# its own choice at a time; of its allowed blocks, new neighbours are few in a second.
-	set links6 { type ifname . ipv6_addr; size 65535; flags dynamic, timeout; timeout 1m; }
-	set links6_taken { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
-	set neighbours { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+	set links6 { type ifname . ipv6_addr; size 4096; flags dynamic, timeout; timeout 1m; }
+	set links6_taken { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
+	set neighbours { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
 	# How many tracked flows each port began; the kernel removes those that are empty.
-	set flows { type ifname; size 65535; flags dynamic; }
-	set flow_rate { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+	set flows { type ifname; size 4096; flags dynamic; }
+	set flow_rate { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
 	chain link_local {
 		iifname . ip6 saddr @links6 update @links6 { iifname . ip6 saddr } update @links6_taken { iifname } accept
 		iifname @links6_taken <spoof>
@@ -273,7 +275,7 @@ const SKELETON: &str = r#"table inet iaas {
 	}
 }
 table arp iaas {
-	set neighbours { type ifname; size 65535; flags dynamic, timeout; timeout 1m; }
+	set neighbours { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
 	chain guard {
 		type filter hook input priority 0; policy accept;
 		iifname != "t*" accept
