@@ -208,13 +208,39 @@ CREATE TABLE image_object (
 );
 CREATE INDEX image_object_image ON image_object (image_id);
 
--- Which process took a manager's role last, for people: what decides is a lock that ends with the process. Each manager writes its own.
-CREATE TABLE role_holder (
+-- Which process leads a manager's role, and under which term. Every unit of a manager is checked against its role's term. On PostgreSQL the
+-- leader renews its row within ttl_ms; on SQLite (ttl_ms is 0) a lock on a file beside the database decides who leads.
+CREATE TABLE manager_lease (
     role       TEXT PRIMARY KEY NOT NULL,
+    term       BIGINT NOT NULL,
+    -- The process: drawn when it starts, and what people know it by.
+    holder     TEXT NOT NULL,
     host       TEXT NOT NULL,
     pid        BIGINT NOT NULL,
-    started_at BIGINT NOT NULL
+    -- Where it is reached.
+    address    TEXT NOT NULL,
+    -- Rises with every renewal and every takeover.
+    renewals   BIGINT NOT NULL,
+    ttl_ms     BIGINT NOT NULL,
+    led_since  BIGINT NOT NULL,
+    renewed_at BIGINT NOT NULL,
+    -- The leader ended on purpose: nobody has to wait for ttl_ms.
+    resigned   BOOLEAN NOT NULL
 );
+-- Unique, so that on PostgreSQL an update of the term conflicts with FOR KEY SHARE, under which units are committed, and a renewal doesn't.
+CREATE UNIQUE INDEX manager_lease_term ON manager_lease (role, term);
+
+-- The processes that wait to lead a role. Each writes its own row every few seconds.
+CREATE TABLE manager_standby (
+    id         TEXT PRIMARY KEY NOT NULL,
+    role       TEXT NOT NULL,
+    host       TEXT NOT NULL,
+    pid        BIGINT NOT NULL,
+    address    TEXT NOT NULL,
+    since      BIGINT NOT NULL,
+    renewed_at BIGINT NOT NULL
+);
+CREATE INDEX manager_standby_renewed ON manager_standby (renewed_at);
 
 -- Compute: written by the cluster-manager -----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/iaas/cluster/v1/cluster.proto",
         "proto/iaas/agent/v1/agent.proto",
+        "proto/iaas/leader/v1/leader.proto",
         "proto/iaas/network/v1/network.proto",
         "proto/iaas/resource/v1/resource.proto",
         "proto/iaas/storage/v1/storage.proto",

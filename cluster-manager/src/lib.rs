@@ -32,15 +32,18 @@ use domain::host::HostState;
 use futures::future::BoxFuture;
 use grpc::{ClusterManagerService, host_identity::HostIdentityService};
 use manager::{Lifetime, Manager, Parts};
+use operation::{LeaderTurn, serve_in_turns};
 use placement::constraints::load_placed_instances;
 use proto::{
     agent::v1::{console_relay_server::ConsoleRelayServer, host_identity_server::HostIdentityServer},
     cluster::v1::cluster_manager_server::ClusterManagerServer,
+    leader::v1::leader_server::LeaderServer,
     sync::v1::host_sync_server::HostSyncServer,
 };
 use scheduler::Inventory;
 use service_kit::{
     host_streams::HostSyncService,
+    leader::LeaderService,
     transport::{self, GrpcListener, GrpcTarget},
 };
 use std::sync::Arc;
@@ -73,19 +76,35 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
-    let hold = deps.store.role_hold(ManagerRole::Cluster).await?;
+    let Deps { store, listener, storage, resource, admission } = deps;
+    let (storage, resource, admission) = (&storage, &resource, admission.map(Arc::new));
+    serve_in_turns(&store, ManagerRole::Cluster, listener, shutdown, |turn| {
+        lead(config.clone(), turn, storage, resource, admission.clone())
+    })
+    .await
+}
+
+/// Serves for one term.
+async fn lead(
+    config: Config,
+    turn: LeaderTurn,
+    storage: &GrpcTarget,
+    resource: &GrpcTarget,
+    admission: Option<Arc<Admission>>,
+) -> anyhow::Result<()> {
+    let LeaderTurn { store, listener, shutdown, leader } = turn;
     let tasks = TaskTracker::new();
-    let channel = deps.storage.channel().context("the storage-manager's address")?;
+    let channel = storage.channel().context("the storage-manager's address")?;
     let storage = Storage::start(channel, config.storage_timeout(), config.reservation_ttl_secs, &tasks);
-    let channel = deps.resource.channel().context("the resource-manager's address")?;
+    let channel = resource.channel().context("the resource-manager's address")?;
     let resource = Resource::start(channel, config.resource_timeout(), config.reservation_ttl_secs, &tasks);
-    let hosts = deps.store.host_list().await.context("the hosts can't be read")?;
+    let hosts = store.host_list().await.context("the hosts can't be read")?;
     let manager = Arc::new(Manager::new(Parts {
         config,
-        clients: Clients::new(storage, resource, deps.store.clone(), &tasks),
-        store: deps.store,
+        clients: Clients::new(storage, resource, store.clone(), &tasks),
+        store,
         inventory: Inventory::new(&hosts),
-        admission: deps.admission,
+        admission,
         lifetime: Lifetime { tasks: tasks.clone(), shutdown: shutdown.clone() },
     }));
     for host in hosts.iter().filter(|h| h.state != HostState::Disconnected) {
@@ -95,9 +114,8 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let tracked = tracked.context("the members of placement groups can't be read")?;
     tracing::info!(tracked, "placement knows the instances that later decisions depend on");
     resume(&manager).await.context("the instances can't be read")?;
-    let mut background = background::start(&manager);
-    background.start("role-hold", service_kit::background::until_lost(hold.lost(), shutdown.clone()));
-    let serving = transport::serve(router(&manager), deps.listener, shutdown.clone());
+    let background = background::start(&manager);
+    let serving = transport::serve(router(&manager, leader), listener, shutdown.clone());
     let served = background.supervise(&shutdown, serving).await;
     // The tasks hold the manager, and it the ends of the channels that other tasks read from.
     drop(manager);
@@ -106,7 +124,7 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     served?.context("the gRPC server failed")
 }
 
-fn router(manager: &Arc<Manager>) -> Router {
+fn router(manager: &Arc<Manager>, leader: LeaderService) -> Router {
     let limit = proto::MESSAGE_BYTES_MAX;
     let cluster = ClusterManagerServer::new(ClusterManagerService(Arc::clone(manager)))
         .max_decoding_message_size(limit)
@@ -127,6 +145,7 @@ fn router(manager: &Arc<Manager>) -> Router {
         .add_service(agents)
         .add_service(consoles)
         .add_service(identity)
+        .add_service(LeaderServer::new(leader))
 }
 
 /// Wakes every instance that isn't settled, as if it had just been requested.

@@ -8,7 +8,7 @@ use domain::{HostId, host::HostState};
 use operation::Operations;
 use parking_lot::MappedMutexGuard;
 use service_kit::host_streams::HostStreams;
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 use store::{OperationTable, Page, Store};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,7 +20,7 @@ pub struct Manager {
     pub store: Store,
     pub placement: PlacementState,
     pub agents: HostStreams<Self>,
-    pub admission: Option<Admission>,
+    pub admission: Option<Arc<Admission>>,
     pub clients: Clients,
     pub signal: Signal,
     pub operations: Operations,
@@ -42,7 +42,7 @@ pub struct Parts {
     pub store: Store,
     pub inventory: Inventory,
     pub clients: Clients,
-    pub admission: Option<Admission>,
+    pub admission: Option<Arc<Admission>>,
     pub lifetime: Lifetime,
 }
 
@@ -50,7 +50,8 @@ impl Manager {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, store, inventory, clients, admission, lifetime } = parts;
         let Lifetime { tasks, shutdown } = lifetime.clone();
-        let agents = HostStreams::new(config.agent_queue_max, config.heartbeat_timeout(), tasks, shutdown);
+        let agents = HostStreams::new(config.agent_queue_max, config.heartbeat_timeout(), tasks, shutdown)
+            .under_term(store.term_number());
         Self {
             consoles: Sessions::new(config.console_sessions_max),
             operations: Operations::new(store.clone(), OperationTable::Compute),

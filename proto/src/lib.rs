@@ -23,6 +23,13 @@ pub mod agent {
 }
 
 #[allow(clippy::all, clippy::pedantic, rustdoc::all, unreachable_pub)]
+pub mod leader {
+    pub mod v1 {
+        tonic::include_proto!("iaas.leader.v1");
+    }
+}
+
+#[allow(clippy::all, clippy::pedantic, rustdoc::all, unreachable_pub)]
 pub mod network {
     pub mod v1 {
         tonic::include_proto!("iaas.network.v1");

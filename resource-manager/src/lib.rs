@@ -23,9 +23,13 @@ pub use manager::Manager;
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use grpc::ResourceManagerService;
-use proto::{resource::v1::resource_manager_server::ResourceManagerServer, sync::v1::host_sync_server::HostSyncServer};
+use operation::{LeaderTurn, serve_in_turns};
+use proto::{
+    leader::v1::leader_server::LeaderServer, resource::v1::resource_manager_server::ResourceManagerServer,
+    sync::v1::host_sync_server::HostSyncServer,
+};
 use service_kit::{
-    background::{Background, until_lost},
+    background::Background,
     host_streams::HostSyncService,
     transport::{self, GrpcListener},
 };
@@ -53,13 +57,18 @@ pub fn serve(config: Config, deps: Deps, shutdown: CancellationToken) -> BoxFutu
 async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> anyhow::Result<()> {
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
-    let hold = deps.store.role_hold(ManagerRole::Resource).await?;
+    let Deps { store, listener } = deps;
+    serve_in_turns(&store, ManagerRole::Resource, listener, shutdown, |turn| lead(config.clone(), turn)).await
+}
+
+/// Serves for one term.
+async fn lead(config: Config, turn: LeaderTurn) -> anyhow::Result<()> {
+    let LeaderTurn { store, listener, shutdown, leader } = turn;
     let tasks = TaskTracker::new();
-    let manager = Manager::load(config, deps.store, tasks.clone(), shutdown.clone());
+    let manager = Manager::load(config, store, tasks.clone(), shutdown.clone());
     let manager = Arc::new(manager.await.context("the networks can't be read")?);
     reconcile::begin(&manager).await;
-    let mut background = background(&manager);
-    background.start("role-hold", until_lost(hold.lost(), shutdown.clone()));
+    let background = background(&manager);
 
     let limit = proto::MESSAGE_BYTES_MAX;
     let resources = ResourceManagerServer::new(ResourceManagerService(Arc::clone(&manager)))
@@ -73,8 +82,9 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(resources)
-        .add_service(hosts);
-    let served = background.supervise(&shutdown, transport::serve(router, deps.listener, shutdown.clone())).await;
+        .add_service(hosts)
+        .add_service(LeaderServer::new(leader));
+    let served = background.supervise(&shutdown, transport::serve(router, listener, shutdown.clone())).await;
     drop(manager);
     tasks.close();
     tasks.wait().await;

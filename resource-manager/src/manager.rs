@@ -72,12 +72,13 @@ impl Manager {
         Ok(Self {
             config,
             operations: Operations::new(store.clone(), OperationTable::Resource),
+            // A set of keys is bounded by the objects that there are.
+            streams: HostStreams::new(usize::MAX, agents::SILENCE, tasks.clone(), shutdown.clone())
+                .under_term(store.term_number()),
             store,
             topology: RwLock::new(topology),
             ipam: Mutex::new(ipam),
             uplink_scope: Mutex::new(uplink::Scope::All),
-            // A set of keys is bounded by the objects that there are.
-            streams: HostStreams::new(usize::MAX, agents::SILENCE, tasks.clone(), shutdown.clone()),
             changed: Notify::new(),
             unknown_outcomes: Mutex::default(),
             tasks,

@@ -20,11 +20,12 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use grpc::StorageService;
 use object::ObjectDir;
-use proto::storage::v1::storage_manager_server::StorageManagerServer;
+use operation::{LeaderTurn, serve_in_turns};
+use proto::{leader::v1::leader_server::LeaderServer, storage::v1::storage_manager_server::StorageManagerServer};
 use reconcile::Reconciler;
 use reservation::ImageReservations;
 use service_kit::{
-    background::{Background, until_lost},
+    background::Background,
     transport::{self, GrpcListener},
 };
 use store::{ManagerRole, Store};
@@ -47,7 +48,12 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let Deps { store, listener } = deps;
     // A background task that ends takes this role down, and no other.
     let shutdown = shutdown.child_token();
-    let hold = store.role_hold(ManagerRole::Storage).await?;
+    serve_in_turns(&store, ManagerRole::Storage, listener, shutdown, |turn| lead(config.clone(), turn)).await
+}
+
+/// Serves for one term.
+async fn lead(config: Config, turn: LeaderTurn) -> anyhow::Result<()> {
+    let LeaderTurn { store, listener, shutdown, leader } = turn;
     let objects = ObjectDir::open(&config.directory)
         .await
         .with_context(|| format!("the object store at {} can't be opened", config.directory.display()))?;
@@ -56,11 +62,10 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let service = StorageService::new(store, objects, config, reservations, reconciler.waker());
     let mut background = Background::default();
     background.start("sweeps", reconciler.run(shutdown.clone()));
-    background.start("role-hold", until_lost(hold.lost(), shutdown.clone()));
     let server = StorageManagerServer::new(service)
         .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
         .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-    let router = tonic::transport::Server::builder().add_service(server);
+    let router = tonic::transport::Server::builder().add_service(server).add_service(LeaderServer::new(leader));
     let served = background.supervise(&shutdown, transport::serve(router, listener, shutdown.clone())).await;
     served?.context("the storage-manager's server failed")
 }

@@ -15,6 +15,8 @@
 //! 4. A dry run changes nothing and stores nothing: it passes by.
 //! 5. There is one encoding of stored answers ([`encode`], [`decode`]): the message with which the call is answered, whoever owns the object.
 //!
+//! Beside it stands how each of the three managers comes to serve ([`serve_in_turns`]).
+//!
 //! **For the gateway.** A repeat may name objects that are gone by now (the image was deleted since), so its names can't be resolved
 //! again, and its request can't always be sent to the owner again. The gateway therefore asks [`find_outcome`] first, with the owner's
 //! table and the answer's own type. It needs no knowledge of how an owner stores its answers: what it gets is what the call would have
@@ -27,6 +29,7 @@
 mod activity;
 mod failure;
 mod in_flight;
+mod leadership;
 mod once;
 mod outcome;
 mod quota;
@@ -34,6 +37,7 @@ mod quota;
 pub use activity::{Activity, AuditOutcome};
 pub use failure::{COMMIT_ATTEMPTS, commit_problem, contended, database_full, database_unavailable, read_problem};
 pub use in_flight::{InFlight, Turn};
+pub use leadership::{Turn as LeaderTurn, serve_in_turns};
 pub use once::Operations;
 pub use outcome::{decode, encode, find_outcome, store_outcome};
 pub use quota::{ProjectQuota, check_quota, quota_refusal};

@@ -15,14 +15,6 @@ pub struct Background {
     names: HashMap<Id, &'static str>,
 }
 
-/// Ends when the process has lost what it must hold to serve, or with the shutdown.
-pub async fn until_lost(lost: impl Future<Output = ()>, shutdown: CancellationToken) {
-    tokio::select! {
-        () = lost => {}
-        () = shutdown.cancelled() => {}
-    }
-}
-
 /// A background task is over although its role wasn't told to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum TaskEnded {

@@ -9,6 +9,7 @@ mod error_chain;
 pub mod fleet;
 pub mod host_cert;
 pub mod host_streams;
+pub mod leader;
 pub mod log_file;
 pub mod metrics;
 pub mod peer;

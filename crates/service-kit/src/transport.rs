@@ -9,11 +9,14 @@ use crate::{
     peer::{HostPeer, Peer},
     tls::{self, ClientTls, ServerTls},
 };
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -33,6 +36,8 @@ const DUPLEX_BYTES: usize = 1024 * 1024;
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
+/// A leader that was paused, or whose machine is gone, is noticed within twice this.
+const LEADER_KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// A TLS handshake that takes longer is given up.
 const HANDSHAKE_SECS: u64 = 10;
 
@@ -65,6 +70,17 @@ pub enum GrpcListener {
     },
     /// Several at once: in process for the roles beside it, TCP for agents.
     Many(Vec<GrpcListener>),
+    /// One after another serves on it: see [`GrpcListener::shared`].
+    Shared(SharedListener),
+    /// Others reach it at this URL, whatever address it listens on.
+    Advertised(Box<GrpcListener>, String),
+}
+
+/// A listener that outlives those who serve on it. A connection goes to whoever serves when it comes.
+#[derive(Clone)]
+pub struct SharedListener {
+    incoming: Arc<Mutex<Incoming>>,
+    address: String,
 }
 
 /// Where a service is.
@@ -76,7 +92,15 @@ pub enum GrpcTarget {
         url: String,
         tls: Option<ClientTls>,
     },
+    /// Whichever of several processes leads: it is looked for before each connection.
+    Leader {
+        find: Find,
+        tls: Option<ClientTls>,
+    },
 }
+
+/// Says where to connect.
+pub type Find = Arc<dyn Fn() -> BoxFuture<'static, io::Result<http::Uri>> + Send + Sync>;
 
 /// A connection inside this process.
 #[must_use]
@@ -104,26 +128,37 @@ impl GrpcListener {
             Self::InProcess(_) => None,
             Self::Tcp { listener, .. } => listener.local_addr().ok(),
             Self::Many(all) => all.iter().find_map(Self::local_addr),
+            Self::Shared(_) => None,
+            Self::Advertised(listener, _) => listener.local_addr(),
         }
+    }
+
+    /// The URL by which others reach it; empty inside one process.
+    #[must_use]
+    pub fn address(&self) -> String {
+        match self {
+            Self::InProcess(_) => String::new(),
+            Self::Tcp { listener, tls, .. } => {
+                let scheme = if tls.is_some() { "https" } else { "http" };
+                listener.local_addr().map_or_else(|_| String::new(), |addr| format!("{scheme}://{addr}"))
+            }
+            Self::Many(all) => all.iter().map(Self::address).find(|url| !url.is_empty()).unwrap_or_default(),
+            Self::Shared(shared) => shared.address.clone(),
+            Self::Advertised(_, url) => url.clone(),
+        }
+    }
+
+    /// For several who serve one after the other. It accepts connections until `shutdown`, also while nobody serves.
+    #[must_use]
+    pub fn shared(self, shutdown: &CancellationToken) -> SharedListener {
+        let address = self.address();
+        SharedListener { incoming: Arc::new(Mutex::new(incoming(self, shutdown))), address }
     }
 }
 
 impl GrpcTarget {
     /// A channel that connects at the first call and again whenever the connection is lost.
     pub fn channel(&self) -> Result<Channel, TransportError> {
-        let endpoint = |url: &str| {
-            Endpoint::from_shared(url.to_owned())
-                .map_err(|source| TransportError::Target { url: url.to_owned(), source })
-                .map(|e| {
-                    e.tcp_nodelay(true)
-                        .connect_timeout(Duration::from_secs(5))
-                        .http2_keep_alive_interval(Duration::from_secs(10))
-                        .keep_alive_timeout(Duration::from_secs(10))
-                        .keep_alive_while_idle(true)
-                        .initial_stream_window_size(1024 * 1024)
-                        .initial_connection_window_size(8 * 1024 * 1024)
-                })
-        };
         match self {
             Self::InProcess(tx) => {
                 let tx = tx.clone();
@@ -143,18 +178,51 @@ impl GrpcTarget {
                 let tls = tls.clone();
                 let connector = tower::service_fn(move |uri: http::Uri| {
                     let tls = tls.clone();
-                    async move {
-                        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-                        let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
-                        stream.set_nodelay(true)?;
-                        Ok::<_, io::Error>(TokioIo::new(tls.connect(&host, stream).await?))
-                    }
+                    async move { connect(&uri, Some(&tls)).await.map(TokioIo::new) }
                 });
-                // The scheme must not be https: tonic would refuse it without its own TLS, which is done above.
-                let plain = url.replacen("https://", "http://", 1);
-                Ok(endpoint(&plain)?.connect_with_connector_lazy(connector))
+                Ok(endpoint(url)?.connect_with_connector_lazy(connector))
+            }
+            Self::Leader { find, tls } => {
+                let (find, tls) = (Arc::clone(find), tls.clone());
+                let connector = tower::service_fn(move |_: http::Uri| {
+                    let (found, tls) = (find(), tls.clone());
+                    async move { connect(&found.await?, tls.as_ref()).await.map(TokioIo::new) }
+                });
+                let endpoint = endpoint("http://leader")?
+                    .http2_keep_alive_interval(LEADER_KEEP_ALIVE)
+                    .keep_alive_timeout(LEADER_KEEP_ALIVE);
+                Ok(endpoint.connect_with_connector_lazy(connector))
             }
         }
+    }
+}
+
+/// How one address is connected to. The scheme is never https: tonic would refuse it without its own TLS, which [`connect`] does.
+pub(crate) fn endpoint(url: &str) -> Result<Endpoint, TransportError> {
+    let endpoint = Endpoint::from_shared(url.replacen("https://", "http://", 1))
+        .map_err(|source| TransportError::Target { url: url.to_owned(), source })?;
+    Ok(endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(Duration::from_secs(5))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(8 * 1024 * 1024))
+}
+
+/// What a client's connection is, with TLS or without.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+
+pub(crate) async fn connect(uri: &http::Uri, tls: Option<&ClientTls>) -> io::Result<Box<dyn Io>> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = uri.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+    let stream = TcpStream::connect((host.as_str(), port)).await?;
+    stream.set_nodelay(true)?;
+    match tls {
+        Some(tls) => Ok(Box::new(tls.connect(&host, stream).await?)),
+        None => Ok(Box::new(stream)),
     }
 }
 
@@ -271,6 +339,11 @@ fn incoming(listener: GrpcListener, shutdown: &CancellationToken) -> Incoming {
             let all = all.into_iter().map(|listener| incoming(listener, shutdown));
             Box::pin(futures::stream::select_all(all.collect::<Vec<_>>()))
         }
+        // Never locked across an await: whoever polls last is woken.
+        GrpcListener::Shared(shared) => {
+            Box::pin(futures::stream::poll_fn(move |cx| shared.incoming.lock().as_mut().poll_next(cx)))
+        }
+        GrpcListener::Advertised(listener, _) => incoming(*listener, shutdown),
     }
 }
 

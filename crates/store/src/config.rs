@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-/// A service manager starts the next process when the last one has ended; on PostgreSQL the server has to notice that as well.
+/// A service manager starts the next process when the last one has ended.
 const ROLE_WAIT: Duration = Duration::from_secs(15);
+/// A leader that is killed is succeeded after a little more than this; one that the database leaves alone for so long gives up by itself.
+const LEASE_TTL: Duration = Duration::from_secs(3);
 
 /// Where the database is and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +16,10 @@ pub struct StoreConfig {
     pub readers: u32,
     /// The most units in one transaction.
     pub batch_max: usize,
-    /// How long a manager waits for another process of its role to end, before it refuses to serve.
+    /// SQLite: how long a manager waits for another process of its role to end, before it refuses to serve.
     pub role_wait: Duration,
+    /// PostgreSQL: how long a manager leads without having renewed its lease.
+    pub lease_ttl: Duration,
     /// SQLite: what is kept free on its disk for deletions and logins when the disk is full. 0: nothing.
     pub reserve_bytes: u64,
 }
@@ -23,7 +27,14 @@ pub struct StoreConfig {
 impl StoreConfig {
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), readers: 8, batch_max: 256, role_wait: ROLE_WAIT, reserve_bytes: 0 }
+        Self {
+            url: url.into(),
+            readers: 8,
+            batch_max: 256,
+            role_wait: ROLE_WAIT,
+            lease_ttl: LEASE_TTL,
+            reserve_bytes: 0,
+        }
     }
 }
 

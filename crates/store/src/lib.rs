@@ -43,7 +43,9 @@ mod idempotency;
 mod image;
 mod instance;
 mod instance_todo;
+mod leadership;
 mod leak;
+mod manager_lease;
 mod named;
 mod network;
 mod network_host;
@@ -75,6 +77,7 @@ pub use disk::*;
 pub use engine::{
     Cause, CommitError, Constraint, DatabaseError, Guard, ReadError, Store, StoreCounters,
     constraint::{ConstraintName, ForeignKey, NAMED_CONSTRAINTS, Table},
+    term::RoleState,
     unit::{Op, Unit},
 };
 pub use event::*;
@@ -87,7 +90,9 @@ pub use idempotency::*;
 pub use image::*;
 pub use instance::*;
 pub use instance_todo::*;
+pub use leadership::*;
 pub use leak::*;
+pub use manager_lease::*;
 pub use named::*;
 pub use network::*;
 pub use network_host::*;

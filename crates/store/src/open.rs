@@ -14,6 +14,7 @@ use crate::{
         read::Pool,
         reserve::Reserve,
         sqlite::{self, SqliteSession},
+        term::RoleStates,
     },
 };
 use domain::Timestamp;
@@ -153,6 +154,8 @@ impl Store {
             commit_wait,
             location,
             role_wait: config.role_wait,
+            lease_ttl: config.lease_ttl,
+            roles: RoleStates::default(),
         }))
     }
 }

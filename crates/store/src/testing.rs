@@ -105,6 +105,12 @@ impl TestDatabase {
     }
 }
 
+/// A handle on the store as a manager has it that takes this for its term.
+#[must_use]
+pub fn of_term(store: &Store, role: crate::ManagerRole, term: i64) -> Store {
+    store.under(std::sync::Arc::new(crate::engine::term::Term::new(role, term, None)))
+}
+
 /// An open store on a database of its own.
 pub struct TestStore {
     pub store: Store,

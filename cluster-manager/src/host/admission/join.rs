@@ -34,7 +34,7 @@ pub struct JoinRequest {
 }
 
 pub async fn admit(manager: &Manager, context: &CallContext, request: JoinRequest) -> Result<AdmittedHost, Problem> {
-    let authority = required(manager.admission.as_ref())?;
+    let authority = required(manager.admission.as_deref())?;
     let JoinRequest { host_id, role, .. } = request;
     let csr = signing_request(&request.csr_pem)?;
     for _ in 0..ATTEMPTS {
@@ -81,7 +81,7 @@ pub async fn admit(manager: &Manager, context: &CallContext, request: JoinReques
 
 /// The next certificate for the same host, role and key, whatever the request names.
 pub fn renew(manager: &Manager, peer: &HostPeer, csr_pem: &str) -> Result<Certificate, Problem> {
-    let authority = required(manager.admission.as_ref())?;
+    let authority = required(manager.admission.as_deref())?;
     let csr = signing_request(csr_pem)?;
     if csr.key_hash != peer.key_hash {
         return Err(Problem::invalid(

@@ -31,7 +31,7 @@ pub struct CreatedToken {
 pub struct DeletedToken;
 
 pub async fn create(manager: &Manager, context: &CallContext, request: TokenRequest) -> Result<CreatedToken, Problem> {
-    let ca_sha256 = required(manager.admission.as_ref())?.ca_sha256()?;
+    let ca_sha256 = required(manager.admission.as_deref())?.ca_sha256()?;
     if !TTL_SECS.contains(&request.ttl_secs) {
         return Err(Problem::invalid("/ttl_secs", "must be 1 second to 30 days"));
     }

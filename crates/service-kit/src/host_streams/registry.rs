@@ -28,6 +28,8 @@ pub struct HostStreams<M: HostManager> {
     received: Mutex<Option<mpsc::Receiver<Incoming<M>>>>,
     pub(super) tasks: TaskTracker,
     shutdown: CancellationToken,
+    /// Under which this manager leads; 0 where nobody else could.
+    pub(super) term: i64,
 }
 
 pub enum Connection<M: HostManager> {
@@ -50,7 +52,13 @@ impl<M: HostManager> HostStreams<M> {
         let (reports, received) = mpsc::channel(REPORTS_MAX);
         let (hosts, connections) = (Mutex::default(), AtomicU64::default());
         let received = Mutex::new(Some(received));
-        Self { hosts, connections, updates_max, silence, reports, received, tasks, shutdown }
+        Self { hosts, connections, updates_max, silence, reports, received, tasks, shutdown, term: 0 }
+    }
+
+    /// Agents are told this term, and refuse a lower one from then on.
+    #[must_use]
+    pub fn under_term(self, term: i64) -> Self {
+        Self { term, ..self }
     }
 
     /// All hosts' reports, for the one task that stores them.

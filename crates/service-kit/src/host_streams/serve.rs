@@ -43,7 +43,7 @@ impl<M: HostManager> HostSync for HostSyncService<M> {
             let _ends = Disconnect { manager: &*manager, stream: &reader };
             read(&*manager, &reader, incoming).await;
         });
-        Ok(Response::new(Box::pin(outgoing(stream, desired))))
+        Ok(Response::new(Box::pin(outgoing(stream, desired, self.0.streams().term))))
     }
 }
 
@@ -173,11 +173,12 @@ async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut inco
 fn outgoing<M: HostManager>(
     stream: Arc<HostStream<M>>,
     mut desired: M::Desired,
+    term: i64,
 ) -> impl Stream<Item = Result<pb::ManagerMessage, Status>> + Send {
     let message = |message| Ok(pb::ManagerMessage { message: Some(message) });
     async_stream::stream! {
         let (host_id, start_floor) = (stream.host_id.to_string(), desired.start_floor());
-        yield message(Down::Registered(pb::Registered { host_id, start_floor }));
+        yield message(Down::Registered(pb::Registered { host_id, start_floor, term }));
         let mut sent_revision = 0;
         // When the agent's side drops this stream, both directions end.
         let _guard = stream.closed.clone().drop_guard();
@@ -214,9 +215,9 @@ fn outgoing<M: HostManager>(
                 };
                 let previous = std::mem::replace(&mut sent_revision, revision);
                 yield message(if snapshot && at == 0 {
-                    Down::Snapshot(pb::Snapshot { revision, objects })
+                    Down::Snapshot(pb::Snapshot { revision, objects, term })
                 } else {
-                    Down::Delta(pb::Delta { previous, revision, objects })
+                    Down::Delta(pb::Delta { previous, revision, objects, term })
                 });
             }
         }

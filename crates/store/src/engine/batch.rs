@@ -8,10 +8,12 @@
 use super::{
     Constraint, Counters,
     error::{Cause, CommitError, DatabaseError, Failure},
+    term::Term,
     unit::{Class, EVENT_KIND, KINDS, Prepared},
 };
+use crate::ManagerRole;
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     future::Future,
     ops::Range,
     sync::{Arc, atomic::Ordering},
@@ -25,6 +27,19 @@ pub(crate) struct Job {
     pub unit: Prepared,
     pub deadline: Instant,
     pub answer: oneshot::Sender<Result<(), CommitError>>,
+    /// Of a manager: the unit stands only if this term of its role still does.
+    pub term: Option<Arc<Term>>,
+}
+
+impl Job {
+    fn role(&self) -> Option<ManagerRole> {
+        self.term.as_ref().map(|term| term.role)
+    }
+
+    /// Whether its term is none of those that stand now.
+    fn fallen(&self, standing: &[(ManagerRole, i64)]) -> bool {
+        self.term.as_ref().is_some_and(|term| !standing.contains(&(term.role, term.number)))
+    }
 }
 
 #[derive(Debug)]
@@ -34,9 +49,13 @@ pub(crate) enum Request {
     Close(oneshot::Sender<()>),
 }
 
+/// The terms of the managers' roles as they are in a transaction.
+pub(crate) type StandingTerms = Vec<(ManagerRole, i64)>;
+
 /// One connection that writes. What it does is the same on both databases; how isn't.
 pub(crate) trait Session: Send {
-    fn begin(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Begins a transaction; says which terms these roles have, and keeps them from being raised until its end.
+    fn begin(&mut self, roles: &[ManagerRole]) -> impl Future<Output = Result<StandingTerms, Failure>> + Send;
     fn savepoint(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
     fn release(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
     fn undo_to_savepoint(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
@@ -71,6 +90,8 @@ type Outcomes = Vec<Result<(), Failure>>;
 
 enum Attempt {
     Done(Outcomes),
+    /// Some units are of terms that are over. Nothing was written.
+    Fallen(StandingTerms),
     /// The transaction's end is unknown; the rest holds if it committed.
     Unknown {
         outcomes: Outcomes,
@@ -133,7 +154,7 @@ impl<S: Session> Writer<S> {
 
     /// A transaction that changes nothing and yet is written: it needs the lock, the room and the flush that any commit needs.
     async fn write_nothing(&mut self) -> Result<(), Failure> {
-        self.session.begin().await?;
+        self.session.begin(&[]).await?;
         self.session.event_ids(0).await?;
         self.session.commit().await
     }
@@ -156,6 +177,10 @@ impl<S: Session> Writer<S> {
                     metrics::histogram!("iaas_store_commit_seconds").record(started.elapsed().as_secs_f64());
                     backoff.over();
                     return self.answer(batch, outcomes);
+                }
+                Ok(Attempt::Fallen(standing)) => {
+                    self.refuse_fallen(&mut batch, &standing);
+                    continue;
                 }
                 Ok(Attempt::Unknown { outcomes, last_event, cause }) => {
                     match self.resolve(&mut backoff, batch.last().map(|job| job.deadline)).await {
@@ -211,6 +236,17 @@ impl<S: Session> Writer<S> {
         }
     }
 
+    /// Answers those whose term is over, and ends it for its holder.
+    fn refuse_fallen(&self, batch: &mut Vec<Job>, standing: &[(ManagerRole, i64)]) {
+        for job in batch.extract_if(.., |job| job.fallen(standing)) {
+            let Some(term) = &job.term else { continue };
+            term.end();
+            self.counters.units.fetch_add(1, Ordering::Relaxed);
+            metrics::counter!("iaas_store_refused_term_total").increment(1);
+            let _ = job.answer.send(Err(term.not_leader()));
+        }
+    }
+
     /// Whether the transaction whose COMMIT wasn't answered committed.
     async fn resolve(&mut self, backoff: &mut Backoff, deadline: Option<Instant>) -> Result<bool, Failure> {
         loop {
@@ -235,7 +271,12 @@ impl<S: Session> Writer<S> {
     }
 
     async fn attempt_inner(&mut self, batch: &[Job]) -> Result<Attempt, Failure> {
-        self.session.begin().await?;
+        let roles: Vec<ManagerRole> = batch.iter().filter_map(Job::role).collect::<BTreeSet<_>>().into_iter().collect();
+        let standing = self.session.begin(&roles).await?;
+        if batch.iter().any(|job| job.fallen(&standing)) {
+            self.session.rollback().await;
+            return Ok(Attempt::Fallen(standing));
+        }
         let mut outcomes: Outcomes = batch.iter().map(|_| Ok(())).collect();
         match self.apply(batch).await {
             Ok(()) => {}
@@ -247,7 +288,11 @@ impl<S: Session> Writer<S> {
                 }
                 self.counters.batch_reruns.fetch_add(1, Ordering::Relaxed);
                 metrics::counter!("iaas_store_batch_reruns_total").increment(1);
-                self.session.begin().await?;
+                let standing = self.session.begin(&roles).await?;
+                if batch.iter().any(|job| job.fallen(&standing)) {
+                    self.session.rollback().await;
+                    return Ok(Attempt::Fallen(standing));
+                }
                 self.apply_halved(batch, &mut outcomes).await?;
                 if outcomes.iter().all(Result::is_err) {
                     self.session.rollback().await;

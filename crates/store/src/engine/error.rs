@@ -1,6 +1,7 @@
 //! What a commit or a read can fail with. Callers decide by kind, never by text.
 
 use super::constraint::Constraint;
+use crate::ManagerRole;
 use std::sync::Arc;
 
 /// Why the database didn't do its work.
@@ -34,6 +35,9 @@ pub enum DatabaseError {
     Constraint(Constraint),
     #[error("the guard {0:?} doesn't hold")]
     Guard(Guard),
+    /// Of a manager: another term of its role began, or its own lapsed. Nothing was written.
+    #[error("this {} doesn't lead any more", .0.as_str())]
+    NotLeader(ManagerRole),
 }
 
 impl DatabaseError {
@@ -58,8 +62,15 @@ impl DatabaseError {
             | Self::Unit(_)
             | Self::Writer(_)
             | Self::Constraint(_)
-            | Self::Guard(_) => false,
+            | Self::Guard(_)
+            | Self::NotLeader(_) => false,
         }
+    }
+
+    /// Whether the unit was a manager's that doesn't lead its role.
+    #[must_use]
+    pub fn not_leader(&self) -> Option<ManagerRole> {
+        if let Self::NotLeader(role) = self { Some(*role) } else { None }
     }
 }
 
@@ -102,6 +113,8 @@ pub enum Guard {
     HostToken,
     /// Not admitted, or with another key.
     HostAdmission,
+    /// Another process took or renewed the lease since it was looked at.
+    ManagerLease,
     ImageGeneration,
     /// Deletion: an instance that isn't being deleted uses it, or an upload reserved something meanwhile, or it is gone already.
     ImageInUse,
@@ -174,6 +187,17 @@ impl CommitError {
         match self {
             Self::Unavailable(cause) => cause.disk_full(),
             Self::Constraint(_) | Self::Guard(_) | Self::Internal(_) => false,
+        }
+    }
+}
+
+impl CommitError {
+    /// The role that the manager whose unit this was doesn't lead. Nothing was written: its successor may be asked at once.
+    #[must_use]
+    pub fn not_leader(&self) -> Option<ManagerRole> {
+        match self {
+            Self::Unavailable(cause) => cause.not_leader(),
+            Self::Constraint(_) | Self::Guard(_) | Self::Internal(_) => None,
         }
     }
 }

@@ -13,6 +13,7 @@ pub(crate) mod postgres;
 pub(crate) mod read;
 pub(crate) mod reserve;
 pub(crate) mod sqlite;
+pub(crate) mod term;
 
 pub use constraint::Constraint;
 pub use error::{Cause, CommitError, DatabaseError, Guard, ReadError};
@@ -28,6 +29,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use term::{RoleStates, Term};
 use tokio::sync::{mpsc, oneshot, watch};
 use unit::{Prepared, Unit};
 
@@ -60,6 +62,8 @@ pub(crate) struct Counters {
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// Of a manager that leads: every unit that is committed by this handle is fenced by it.
+    term: Option<Arc<Term>>,
 }
 
 pub(crate) struct Inner {
@@ -70,6 +74,8 @@ pub(crate) struct Inner {
     pub commit_wait: Duration,
     pub location: Location,
     pub role_wait: Duration,
+    pub lease_ttl: Duration,
+    pub roles: RoleStates,
 }
 
 /// Where the database is, for locks that aren't the writer's.
@@ -86,7 +92,16 @@ impl std::fmt::Debug for Store {
 
 impl Store {
     pub(crate) fn from_inner(inner: Inner) -> Self {
-        Self { inner: Arc::new(inner) }
+        Self { inner: Arc::new(inner), term: None }
+    }
+
+    /// A handle whose units are committed under this term, or not at all.
+    pub(crate) fn under(&self, term: Arc<Term>) -> Self {
+        Self { inner: Arc::clone(&self.inner), term: Some(term) }
+    }
+
+    pub(crate) fn term(&self) -> Option<&Arc<Term>> {
+        self.term.as_ref()
     }
 
     pub(crate) fn pool(&self) -> &Pool {
@@ -101,18 +116,30 @@ impl Store {
         self.inner.role_wait
     }
 
+    pub(crate) fn lease_ttl(&self) -> Duration {
+        self.inner.lease_ttl
+    }
+
+    pub(crate) fn roles(&self) -> &RoleStates {
+        &self.inner.roles
+    }
+
     /// Applies a unit, whole or not at all. `Ok`: it is durable. While the database is locked or gone this waits, 35 s at most.
     ///
-    /// A caller that stops waiting (drops the future) doesn't stop the unit.
+    /// A caller that stops waiting (drops the future) doesn't stop the unit. On a leading manager's handle ([`crate::Leadership::store`])
+    /// a unit whose term is over is `Unavailable`, and writes nothing.
     pub async fn commit(&self, unit: Unit) -> Result<(), CommitError> {
         if unit.is_empty() {
             return Ok(());
+        }
+        if let Some(term) = self.term.as_ref().filter(|term| !term.holds()) {
+            return Err(term.not_leader());
         }
         let unit = Prepared::new(&unit).map_err(|e| CommitError::Internal(Arc::new(DatabaseError::Unit(e))))?;
         let deadline = Instant::now() + self.inner.commit_wait;
         let (answer, answered) = oneshot::channel();
         match tokio::time::timeout_at(deadline.into(), self.inner.writer.reserve()).await {
-            Ok(Ok(permit)) => permit.send(Request::Commit(Job { unit, deadline, answer })),
+            Ok(Ok(permit)) => permit.send(Request::Commit(Job { unit, deadline, answer, term: self.term.clone() })),
             Ok(Err(_)) => return Err(CommitError::Unavailable(Arc::new(DatabaseError::Closed))),
             Err(_) => {
                 let waited = DatabaseError::WaitedTooLong(self.inner.commit_wait.as_secs());

@@ -4,11 +4,12 @@
 //! its id when it begins, and the server is asked for that id's fate (`pg_xact_status`) when the answer didn't come.
 
 use super::{
-    batch::Session,
+    batch::{Session, StandingTerms},
     constraint::by_name,
     error::{Cause, DatabaseError, Failure, POSTGRES_DISK_FULL},
     unit::{KINDS, Kind},
 };
+use crate::ManagerRole;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row, postgres::PgConnectOptions};
 use std::{
     future::Future,
@@ -65,13 +66,9 @@ pub(crate) fn writer_options(options: &PgConnectOptions) -> PgConnectOptions {
     ])
 }
 
-/// A session that only holds a lock: the server gives the lock up soon after its holder's machine is gone without a farewell.
-pub(crate) fn lock_options(options: &PgConnectOptions) -> PgConnectOptions {
-    options.clone().application_name("iaas-role").options([
-        ("tcp_keepalives_idle", "3"),
-        ("tcp_keepalives_interval", "2"),
-        ("tcp_keepalives_count", "3"),
-    ])
+/// A session that only renews a lease: it never waits behind commits.
+pub(crate) fn lease_options(options: &PgConnectOptions) -> PgConnectOptions {
+    options.clone().application_name("iaas-lease").options([("lock_timeout", "1s"), ("statement_timeout", "2s")])
 }
 
 impl PostgresSession {
@@ -131,19 +128,29 @@ async fn answer<T>(
 }
 
 impl Session for PostgresSession {
-    async fn begin(&mut self) -> Result<(), Failure> {
+    async fn begin(&mut self, roles: &[ManagerRole]) -> Result<StandingTerms, Failure> {
         self.transaction_id.clear();
-        let mut sql = "BEGIN; SELECT CAST(pg_current_xact_id() AS text)";
+        let mut sql = String::from("BEGIN; SELECT CAST(pg_current_xact_id() AS text)");
         if self.planned_at.elapsed() >= PLAN_LIFE {
             self.planned_at = Instant::now();
-            sql = "DISCARD PLANS; BEGIN; SELECT CAST(pg_current_xact_id() AS text)";
+            sql.insert_str(0, "DISCARD PLANS; ");
         }
-        let query = sqlx::raw_sql(sql);
+        if !roles.is_empty() {
+            // In the same round trip. A takeover's update waits for this transaction's end, or this waits for the takeover's; renewals pass.
+            let roles: Vec<String> = roles.iter().map(|role| format!("'{}'", role.as_str())).collect();
+            let roles = roles.join(", ");
+            sql.push_str(&format!("; SELECT role, term FROM manager_lease WHERE role IN ({roles}) FOR KEY SHARE"));
+        }
+        let query = sqlx::raw_sql(AssertSqlSafe(sql));
         let result = answer(query.fetch_all(self.connect().await?)).await;
         let rows = self.settle(result)?;
         let id = rows.first().map(|row| row.try_get::<String, _>(0)).transpose().map_err(classify)?;
         self.transaction_id = id.unwrap_or_default();
-        Ok(())
+        let standing = rows.iter().skip(1).filter_map(|row| {
+            let term = row.try_get::<String, _>("role").and_then(|role| Ok((role, row.try_get::<i64, _>("term")?)));
+            term.map(|(role, term)| Some((ManagerRole::parse(&role)?, term))).transpose()
+        });
+        standing.collect::<sqlx::Result<StandingTerms>>().map_err(classify)
     }
 
     async fn savepoint(&mut self) -> Result<(), Failure> {

@@ -2,13 +2,14 @@
 //! than the statement; here the thread that merges is the thread that writes.
 
 use super::{
-    batch::Session,
+    batch::{Session, StandingTerms},
     constraint::{Constraint, by_name, by_sqlite_text, parents_of},
     error::{DatabaseError, Failure},
     reserve::Reserve,
     unit::{KINDS, Kind},
 };
-use rusqlite::{Connection, ErrorCode, ffi};
+use crate::ManagerRole;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, ffi};
 use std::{
     path::Path,
     sync::{Arc, LazyLock},
@@ -91,9 +92,18 @@ impl SqliteSession {
 }
 
 impl Session for SqliteSession {
-    async fn begin(&mut self) -> Result<(), Failure> {
+    async fn begin(&mut self, roles: &[ManagerRole]) -> Result<StandingTerms, Failure> {
         // Immediate: waits for the write lock here, where nothing is lost by trying again.
-        self.execute("BEGIN IMMEDIATE")
+        self.execute("BEGIN IMMEDIATE")?;
+        let mut standing = StandingTerms::new();
+        for role in roles {
+            let term = self
+                .connection
+                .prepare_cached("SELECT term FROM manager_lease WHERE role = ?1")
+                .and_then(|mut statement| statement.query_row([role.as_str()], |row| row.get(0)).optional());
+            standing.extend(term.map_err(classify)?.map(|term| (*role, term)));
+        }
+        Ok(standing)
     }
 
     async fn savepoint(&mut self) -> Result<(), Failure> {

@@ -174,7 +174,7 @@ kinds! {
     ProjectInsert, UserInsert, FlavorInsert, SigningKeyInsert, ImageInsert, ImageObjectPut, PlacementGroupInsert, InstanceInsert, PlacementMemberInsert, InstanceTodoPut, DiskInsert,
     PlacementRecordInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
-    RoleHolderPut, CpuBaselinePut, HostExpect, HostTokenInsert, HostAdmissionPut,
+    ManagerLeaseTake, ManagerStandbyPut, CpuBaselinePut, HostExpect, HostTokenInsert, HostAdmissionPut,
     ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
     SecurityRuleInsert, PortInsert, PortSecurityGroupPut, AddressTake, FloatingIpInsert, PeeringInsert, UplinkPut,
     NetworkHostPut,
@@ -189,7 +189,7 @@ kinds! {
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
     SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
     PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskDelete, PlacementRecordKeep, InstanceTodoDone, InstanceDelete, PlacementGroupDelete, ImageDelete,
-    HostTokenDelete, HostDelete,
+    HostTokenDelete, HostDelete, ManagerStandbyDelete,
     UserHomeClear, RoleBindingDelete, ApiKeyDelete, ApiKeyUserRevoke, RefreshFamilyRevoke, RefreshUserRevoke, RefreshUserTrim, SshKeyDelete, FlavorDelete,
     UserDelete, ProjectDelete,
     // Sums on hot rows, late, so that their locks are held briefly.
@@ -197,7 +197,7 @@ kinds! {
     IdentityUsageAdd,
     // Retention.
     RefreshExpire, IdempotencyExpire, IdentityOperationExpire, ComputeOperationExpire, StorageOperationExpire,
-    ResourceOperationExpire, AddressSweep, HostTokenExpire, PlacementRecordExpire,
+    ResourceOperationExpire, AddressSweep, ManagerStandbyExpire, HostTokenExpire, PlacementRecordExpire,
     PlacementRecordTrim, EventExpire, AuditExpire,
     // Append-only; the lock on the head of the events comes last.
     AuditInsert, AuditAdd, EventInsert,
@@ -366,7 +366,8 @@ mod tests {
         "CpuBaselinePut",
         "HostUpsert",
         "OrphanPut",
-        "RoleHolderPut",
+        "ManagerLeaseTake",
+        "ManagerStandbyPut",
         "InstanceTodoPut",
         "PlacementRecordKeep",
         "HostExpect",

@@ -74,8 +74,13 @@ impl Lab {
         self.db.database.on_postgres()
     }
 
-    /// Commits, and records which ops.
+    /// Commits, and records which ops. Each unit is first committed under a term that isn't: it must do nothing.
     pub async fn try_commit(&self, unit: Unit) -> Result<(), CommitError> {
+        for role in ManagerRole::ALL.into_iter().filter(|_| !unit.is_empty()) {
+            let refused = store::testing::of_term(&self.db.store, role, 0).commit(unit.clone()).await;
+            let not_leader = refused.as_ref().err().and_then(CommitError::not_leader);
+            assert_eq!(not_leader, Some(role), "{refused:?}: {unit:?}");
+        }
         self.covered.lock().extend(unit.ops().iter().map(Op::name));
         self.db.store.commit(unit).await
     }

@@ -7,11 +7,65 @@ use domain::{
 use std::collections::BTreeMap;
 use store::*;
 
+async fn leases(lab: &Lab) {
+    let take = ManagerLeaseTake {
+        role: ManagerRole::Storage,
+        term: 5,
+        holder: "first".to_owned(),
+        host: "rack-1".to_owned(),
+        pid: 7,
+        address: "https://rack-1:7482".to_owned(),
+        renewals: 1,
+        ttl_ms: 3000,
+        led_since: T0,
+        renewed_at: T0,
+        resigned: false,
+    };
+    lab.one(take.clone()).await;
+    // A later term is given once for what was read, and never a lower one.
+    for refused in
+        [take.clone(), ManagerLeaseTake { renewals: 2, ..take.clone() }, ManagerLeaseTake { term: 6, ..take.clone() }]
+    {
+        assert_eq!(lab.guard(refused).await, Guard::ManagerLease);
+    }
+    let second = ManagerLeaseTake { term: 6, renewals: 2, holder: "second".to_owned(), ..take };
+    lab.one(second.clone()).await;
+    assert_eq!(lab.guard(second).await, Guard::ManagerLease);
+    let lease = lab.manager_lease_find(ManagerRole::Storage).await.expect("reads").expect("there");
+    assert_eq!((lease.term, lease.holder.as_str(), lease.renewals), (6, "second", 2));
+    assert_eq!(lab.manager_lease_list().await.expect("reads"), std::slice::from_ref(&lease));
+    assert!(!lease.vacant(at(1)) && lease.vacant(at(60)));
+    assert!(
+        ManagerLease { resigned: true, ..lease.clone() }.vacant(T0)
+            && !ManagerLease { ttl_ms: 0, ..lease }.vacant(at(60))
+    );
+
+    let standby = |id: &str, renewed_at| ManagerStandbyPut {
+        id: id.to_owned(),
+        role: ManagerRole::Storage,
+        host: "rack-2".to_owned(),
+        pid: 8,
+        address: "https://rack-2:7482".to_owned(),
+        since: T0,
+        renewed_at,
+    };
+    let ids = async |since| -> Vec<String> {
+        lab.manager_standby_list(since).await.expect("reads").into_iter().map(|standby| standby.id).collect()
+    };
+    for (id, renewed_at) in [("a", T0), ("b", T0), ("a", at(10)), ("c", at(20))] {
+        lab.one(standby(id, renewed_at)).await;
+    }
+    assert_eq!(
+        (ids(T0).await, ids(at(20)).await),
+        (vec!["b".to_owned(), "a".to_owned(), "c".to_owned()], vec!["c".to_owned()])
+    );
+    lab.one(ManagerStandbyExpire { before: at(1) }).await;
+    lab.one(ManagerStandbyDelete { id: "c".to_owned() }).await;
+    assert_eq!(ids(T0).await, ["a"]);
+}
+
 pub async fn walk(lab: &Lab) {
-    let (role, host) = (ManagerRole::Storage, "rack-1".to_owned());
-    lab.one(RoleHolderPut { role, host: host.clone(), pid: 7, started_at: T0 }).await;
-    let holder = lab.role_holder_find(role).await.expect("reads").expect("there");
-    assert_eq!(holder, RoleHolder { role, host, pid: 7, started_at: T0 });
+    leases(lab).await;
     let upsert = host_upsert("alpha");
     let alpha = upsert.id;
     lab.one(upsert.clone()).await;
