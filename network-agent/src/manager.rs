@@ -13,7 +13,7 @@ use proto::{
     network::v1::{NetworkHost, NetworkStatistics, PortDrops, PortTraffic},
     sync::v1::{self as pb, heartbeat::Statistics},
 };
-use std::{collections::BTreeMap, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 /// Counters are read once in so many heartbeats.
 const TRAFFIC_EVERY: u64 = 5;
@@ -32,6 +32,10 @@ impl Agent for Host {
 
     fn host(&self) -> HostRecord {
         self.ledger.host()
+    }
+
+    fn state_dir(&self) -> &Path {
+        &self.config.state_dir
     }
 
     fn outbox(&self) -> &Outbox<Observation> {

@@ -19,6 +19,7 @@ use proto::{
 };
 use service_kit::error_chain;
 use std::{
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,6 +57,10 @@ impl Agent for ComputeAgent {
 
     fn host(&self) -> HostRecord {
         self.context.ledger.host()
+    }
+
+    fn state_dir(&self) -> &Path {
+        &self.context.config.state_dir
     }
 
     fn outbox(&self) -> &Outbox<Observation> {

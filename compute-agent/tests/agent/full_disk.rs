@@ -119,6 +119,6 @@ async fn a_start_is_numbered_above_what_the_manager_has_seen() {
         ..DesiredObject::default()
     };
     let id = bare.id.clone();
-    host.manager.send_delta(Delta { previous: 0, revision: 1, objects: vec![bare] });
+    host.manager.send_delta(Delta { previous: 0, revision: 1, objects: vec![bare], ..Default::default() });
     host.manager.report(&id, "reported by the new number", |r| r.start == 40 && r.state() == S::Deleted).await;
 }

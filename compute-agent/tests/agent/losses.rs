@@ -119,7 +119,7 @@ async fn a_deletion_that_says_nothing_but_an_id_removes_everything() {
     };
     let known = TestInstance::tiny(&host, "known").with_disk(1);
     host.reach(&known, S::Running).await;
-    host.manager.send_delta(Delta { previous: 1, revision: 2, objects: vec![bare(&known)] });
+    host.manager.send_delta(Delta { previous: 1, revision: 2, objects: vec![bare(&known)], ..Default::default() });
     host.manager.report(&known.id(), "gone", |r| r.state() == S::Deleted).await;
     assert!(host.qemu(&known).is_none() && !host.instance_dir(&known).exists() && host.cgroups(&known).is_empty());
 
@@ -133,7 +133,12 @@ async fn a_deletion_that_says_nothing_but_an_id_removes_everything() {
     host.start_agent().await;
     assert!(host.qemu(&forgotten).is_some(), "what nobody names runs on");
     let revision = host.manager.revision();
-    host.manager.send_delta(Delta { previous: revision, revision: revision + 1, objects: vec![bare(&forgotten)] });
+    host.manager.send_delta(Delta {
+        previous: revision,
+        revision: revision + 1,
+        objects: vec![bare(&forgotten)],
+        ..Default::default()
+    });
     host.manager.report(&forgotten.id(), "gone", |r| r.state() == S::Deleted).await;
     assert!(host.qemu(&forgotten).is_none() && !host.instance_dir(&forgotten).exists());
 }
@@ -153,7 +158,7 @@ async fn a_command_that_makes_no_sense_is_an_error_of_its_instance_and_of_no_oth
     other.power(Power::Paused);
     let revision = host.manager.revision();
     let objects = vec![command, other.desired.clone().into()];
-    host.manager.send_delta(Delta { previous: revision, revision: revision + 1, objects });
+    host.manager.send_delta(Delta { previous: revision, revision: revision + 1, objects, ..Default::default() });
     let failed = host.manager.report(&odd.id(), "an error", |r| r.generation == 2 && r.state() == S::Error).await;
     assert!(failed.reason.contains("image") && failed.reason.contains("update the host's agent"), "{failed:?}");
     host.reached(&other, S::Paused).await;

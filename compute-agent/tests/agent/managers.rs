@@ -42,7 +42,12 @@ async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
     stale.spec().deleted = true;
     // An old leader deletes what is no longer its own; the repeat of the revision makes it no gap.
     let revision = 1;
-    host.manager.send_delta(Delta { previous: revision, revision, objects: vec![stale.desired.clone().into()] });
+    host.manager.send_delta(Delta {
+        previous: revision,
+        revision,
+        objects: vec![stale.desired.clone().into()],
+        ..Default::default()
+    });
     // Behind it, in the same stream, something that is done: then the first has been judged.
     host.reach(instance.power(Power::Paused), S::Paused).await;
     assert_eq!(host.qemu(&instance), Some(qemu.clone()));
@@ -51,7 +56,12 @@ async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
 
     let mut later = instance.clone();
     later.power(Power::On);
-    host.manager.send_delta(Delta { previous: 40, revision: 41, objects: vec![later.desired.clone().into()] });
+    host.manager.send_delta(Delta {
+        previous: 40,
+        revision: 41,
+        objects: vec![later.desired.clone().into()],
+        ..Default::default()
+    });
     host.manager.until("a request for a snapshot", |received| (received.resyncs() == 1).then_some(())).await;
     let reports = host.manager.reports(&instance.id());
     assert!(
@@ -106,6 +116,7 @@ async fn a_completed_deletion_is_reported_again_on_request_and_the_instance_neve
         previous: 0,
         revision: 0,
         objects: vec![before.desired.clone().into(), ghost.desired.into()],
+        ..Default::default()
     });
     let mut other = TestInstance::tiny(&host, "other");
     other.spec().power = Power::Off.into();

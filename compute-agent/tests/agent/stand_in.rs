@@ -151,7 +151,7 @@ impl From<sync::Report> for Report {
 impl ManagerState {
     fn snapshot(&self) -> sync::Snapshot {
         let objects = self.desired.values().cloned().map(Into::into).collect();
-        sync::Snapshot { revision: self.revision, objects }
+        sync::Snapshot { revision: self.revision, objects, ..Default::default() }
     }
 }
 
@@ -185,7 +185,7 @@ impl Manager {
         let previous = state.revision;
         state.revision += 1;
         let objects = desired.iter().cloned().map(Into::into).collect();
-        let delta = sync::Delta { previous, revision: state.revision, objects };
+        let delta = sync::Delta { previous, revision: state.revision, objects, ..Default::default() };
         send(&state.link, ToAgent::Delta(delta));
     }
 
@@ -395,6 +395,7 @@ impl HostSync for Manager {
                 ToAgent::Registered(sync::Registered {
                     host_id: hello.host_id.clone(),
                     start_floor: state.start_floor,
+                    ..Default::default()
                 }),
             );
             let snapshot = state.snapshot();

@@ -27,6 +27,7 @@ pub mod ledger;
 pub mod outbox;
 pub mod reserve;
 pub mod session;
+pub mod term;
 pub mod writer;
 
 pub use accept::{Current, Decision, Incoming, Revival, Version, accept};

@@ -8,9 +8,13 @@
 //! - Commands are taken in the order in which they come. Those that came while others were being written are written together.
 //! - Nothing is reported before the manager has registered this host.
 //! - On a full disk the session stays: the ledger takes what it has room for, and the rest is requested again until it is taken.
+//! - A manager that was succeeded is left: nothing is taken of a term that is lower than the highest one that this agent was told.
 //! - A manager that doesn't answer heartbeats is left, and found again with backoff.
 
-use crate::{HostRecord, LedgerError, Observation, Outbox};
+use crate::{
+    HostRecord, LedgerError, Observation, Outbox,
+    term::{FormerLeader, HighestTerm},
+};
 use futures::FutureExt;
 use proto::{
     agent::v1::OpenSession,
@@ -23,6 +27,7 @@ use service_kit::{backoff::Backoff, peer};
 use std::{
     convert::Infallible,
     error::Error,
+    path::Path,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -60,6 +65,8 @@ pub trait Agent: Send + Sync + 'static {
 
     /// Of the ledger.
     fn host(&self) -> HostRecord;
+    /// Where the agent keeps what must survive a restart.
+    fn state_dir(&self) -> &Path;
     fn outbox(&self) -> &Outbox<Self::Observation>;
     /// The manager has no such object any more, so a tombstone of it has done its work.
     fn forgotten(&self, _key: <Self::Observation as Observation>::Key) {}
@@ -107,6 +114,8 @@ enum SessionEnd {
     Hello(#[source] HelloError),
     #[error("what this host is has changed")]
     Changed,
+    #[error(transparent)]
+    Succeeded(FormerLeader),
 }
 
 /// Keeps a session with the manager until `shutdown`.
@@ -116,9 +125,11 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
         .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
     let (mut logged, mut removed) = (false, false);
+    let mut term = HighestTerm::open(agent.state_dir());
     loop {
         let began = Instant::now();
-        let mut session = Session { agent: &*agent, registered: false, last_seen: began, resync_at: None };
+        let mut session =
+            Session { agent: &*agent, term: &mut term, registered: false, last_seen: began, resync_at: None };
         let end = tokio::select! {
             end = session.run(client.clone()) => match end {
                 Ok(never) => match never {},
@@ -141,6 +152,7 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
             | SessionEnd::Silent
             | SessionEnd::WrongHost { .. }
             | SessionEnd::Ledger(_)
+            | SessionEnd::Succeeded(_)
             | SessionEnd::Hello(_)) => {
                 if session.registered && began.elapsed() >= STABLE {
                     backoff.reset();
@@ -163,6 +175,7 @@ pub async fn follow_manager<A: Agent>(agent: Arc<A>, channel: Channel, shutdown:
 
 struct Session<'a, A: Agent> {
     agent: &'a A,
+    term: &'a mut HighestTerm,
     registered: bool,
     last_seen: Instant,
     /// When a snapshot is to be requested, because the ledger had no room for what came.
@@ -237,8 +250,14 @@ impl<A: Agent> Session<'_, A> {
         let mut next = Some(message);
         while let Some(message) = next.take() {
             match message.message {
-                Some(Down::Snapshot(snapshot)) => commands.take_snapshot(snapshot),
-                Some(Down::Delta(delta)) => commands.take_delta(delta),
+                Some(Down::Snapshot(snapshot)) => {
+                    self.take_term(snapshot.term).await?;
+                    commands.take_snapshot(snapshot);
+                }
+                Some(Down::Delta(delta)) => {
+                    self.take_term(delta.term).await?;
+                    commands.take_delta(delta);
+                }
                 other => {
                     // In order: what came before it first.
                     self.accept(std::mem::take(&mut commands.batch), commands.revision, received_at).await?;
@@ -262,6 +281,10 @@ impl<A: Agent> Session<'_, A> {
             send(up, Up::Resync(pb::Resync { reason })).await?;
         }
         Ok(())
+    }
+
+    async fn take_term(&mut self, term: i64) -> Result<(), SessionEnd> {
+        self.term.take(term).await.map_err(SessionEnd::Succeeded)
     }
 
     /// Durable first, then done.
@@ -291,6 +314,7 @@ impl<A: Agent> Session<'_, A> {
                 if registered.host_id != host_id.to_string() {
                     return Err(SessionEnd::WrongHost { named: registered.host_id });
                 }
+                self.take_term(registered.term).await?;
                 if start < registered.start_floor {
                     self.agent.raise_start(registered.start_floor).await.map_err(SessionEnd::Ledger)?;
                     return Err(SessionEnd::Changed);
@@ -373,7 +397,7 @@ mod tests {
     #[test]
     fn deltas_build_on_each_other_and_a_gap_is_seen() {
         let mut commands = Commands { revision: 5, batch: Vec::new(), gap: None };
-        let delta = |previous, revision| pb::Delta { previous, revision, objects: vec![] };
+        let delta = |previous, revision| pb::Delta { previous, revision, objects: vec![], ..Default::default() };
         commands.take_delta(delta(5, 6));
         commands.take_delta(delta(6, 9));
         assert_eq!((commands.revision, &commands.gap), (9, &None));
@@ -381,10 +405,10 @@ mod tests {
         assert_eq!((commands.revision, &commands.gap), (9, &None), "a repeat is no gap");
         commands.take_delta(delta(10, 11));
         assert!(commands.gap.is_some() && commands.revision == 9);
-        commands.take_snapshot(pb::Snapshot { revision: 11, objects: vec![] });
+        commands.take_snapshot(pb::Snapshot { revision: 11, objects: vec![], ..Default::default() });
         assert_eq!((commands.revision, &commands.gap), (11, &None));
         // A manager restored from a backup may be behind: its snapshot counts.
-        commands.take_snapshot(pb::Snapshot { revision: 3, objects: vec![] });
+        commands.take_snapshot(pb::Snapshot { revision: 3, objects: vec![], ..Default::default() });
         commands.take_delta(delta(3, 4));
         assert_eq!((commands.revision, &commands.gap), (4, &None));
     }
