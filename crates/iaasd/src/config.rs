@@ -76,12 +76,16 @@ pub struct Links {
     pub storage_listen: String,
     /// Where the resource-manager listens. Empty: 127.0.0.1:7483; in the control plane: in process alone.
     pub resource_listen: String,
-    /// Where the others find the cluster-manager, as in `https://manager.example:7481`. Empty: the listen address.
+    /// Where the others find the cluster-manager, as in `https://manager.example:7481`. Several, separated by commas, where several processes run:
+    /// whichever leads is used. Empty: the listen address.
     pub cluster_url: String,
-    /// The URL at which the others find the storage-manager.
+    /// The URL, or URLs, at which the others find the storage-manager.
     pub storage_url: String,
-    /// The URL at which the others find the resource-manager.
+    /// The URL, or URLs, at which the others find the resource-manager.
     pub resource_url: String,
+    /// The name or address under which the others reach this machine. Empty: the address on which it listens, and where that is every address,
+    /// the machine's name.
+    pub advertise_host: String,
     /// A directory with `<role>.pem`, `<role>.key` and `ca.pem` (made by `iaasd certs issue`). Empty: plain text, allowed on loopback alone.
     pub tls_dir: PathBuf,
     /// Where the process serves /metrics, /healthz and /readyz without a token, as in `127.0.0.1:9481`. Empty: nowhere.
@@ -232,6 +236,17 @@ impl Config {
         ] {
             if !text.is_empty() && text.parse::<SocketAddr>().is_err() {
                 errors.push(ConfigError::new(key, format!("`{text}` is not ADDRESS:PORT")));
+            }
+        }
+        for (key, urls) in [
+            ("links.cluster_url", &self.links.cluster_url),
+            ("links.storage_url", &self.links.storage_url),
+            ("links.resource_url", &self.links.resource_url),
+        ] {
+            for url in urls.split(',').map(str::trim).filter(|_| !urls.is_empty()) {
+                if !url.starts_with("https://") && !url.starts_with("http://") {
+                    errors.push(ConfigError::new(key, format!("`{url}` is not a URL (https://host:port)")));
+                }
             }
         }
         errors.extend(self.api.validate());

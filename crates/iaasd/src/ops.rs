@@ -10,8 +10,8 @@ use std::{convert::Infallible, future::Future, net::SocketAddr, pin::Pin, sync::
 use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
-/// Whether the role can do its work now; the text says why not.
-pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), String>> + Send>> + Send + Sync>;
+/// Whether the role can do its work now, and as what; the error says why not.
+pub type Readiness = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<String, String>> + Send>> + Send + Sync>;
 
 /// Connections at a time. More are closed at once.
 const CONNECTIONS_MAX: usize = 64;
@@ -48,7 +48,7 @@ pub async fn serve(
                         "/metrics" => (200, metrics.render()),
                         "/healthz" => (200, "ok\n".to_owned()),
                         "/readyz" => match ready().await {
-                            Ok(()) => (200, "ready\n".to_owned()),
+                            Ok(what) => (200, format!("{what}\n")),
                             Err(why) => (503, format!("{why}\n")),
                         },
                         _ => (404, "there are /metrics, /healthz and /readyz\n".to_owned()),

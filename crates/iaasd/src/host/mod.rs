@@ -127,10 +127,10 @@ impl Host {
 
     fn target(&self, configured: &str, announced: &str, default: String) -> anyhow::Result<GrpcTarget> {
         if !self.joined {
-            return links::target_with(None, default);
+            return links::target_with(None, default, None);
         }
         let url = [configured, announced].into_iter().find(|url| !url.is_empty()).map_or(default, str::to_owned);
-        links::target_with(Some(self.credentials.files()), url)
+        links::target_with(Some(self.credentials.files()), url, None)
     }
 
     /// Keeps the certificate fresh until `shutdown`. A host that needs none has nothing to do.

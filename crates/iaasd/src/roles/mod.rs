@@ -16,7 +16,7 @@ use domain::{host::AgentRole, join::JoinToken};
 use links::ControlPlaneLinks;
 use service_kit::{fleet::Fleet, metrics, tls::Ca};
 use std::{future::Future, sync::Arc, time::Duration};
-use store::Store;
+use store::{ManagerRole, RoleState, Store};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -125,14 +125,15 @@ pub async fn run(
     let store = if role.uses_store() { Some(open_store(&config).await?) } else { None };
     let opened = || store.clone().context("the store is open");
     let name = role.as_str();
+    let target = |url, manager| links::target(&config, name, url, &opened()?, manager);
     match role {
         Role::All | Role::ControlPlane => control_plane(&mut running, role, config, handle, opened()?).await?,
         Role::ApiGateway => {
             let deps = api_gateway::Deps {
                 store: opened()?,
-                cluster: links::target(&config, name, config.links.cluster_url())?,
-                storage: links::target(&config, name, config.links.storage_url())?,
-                resource: links::target(&config, name, config.links.resource_url())?,
+                cluster: target(config.links.cluster_url(), ManagerRole::Cluster)?,
+                storage: target(config.links.storage_url(), ManagerRole::Storage)?,
+                resource: target(config.links.resource_url(), ManagerRole::Resource)?,
                 metrics: handle,
             };
             serve_ops(&mut running, &config, deps.metrics.clone(), store.clone())?;
@@ -141,8 +142,8 @@ pub async fn run(
         Role::ClusterManager => {
             let fleet = Fleet::default();
             let listener = links::listener(&config, name, config.links.cluster_listen(), &fleet).await?;
-            let storage = links::target(&config, name, config.links.storage_url())?;
-            let resource = links::target(&config, name, config.links.resource_url())?;
+            let storage = target(config.links.storage_url(), ManagerRole::Storage)?;
+            let resource = target(config.links.resource_url(), ManagerRole::Resource)?;
             running.start("fleet", fleet::watch(opened()?, fleet, shutdown.clone()));
             serve_ops(&mut running, &config, handle, store.clone())?;
             // Made once with `iaasd certs ca`; never by chance on a second machine.
@@ -204,9 +205,9 @@ async fn control_plane(
 ) -> anyhow::Result<()> {
     let shutdown = running.shutdown.clone();
     let links = ControlPlaneLinks::open(&config)?;
-    let (cluster_listener, cluster) = links.role(&config.links.cluster_listen).await?;
-    let (storage_listener, storage) = links.role(&config.links.storage_listen).await?;
-    let (resource_listener, resource) = links.role(&config.links.resource_listen).await?;
+    let (cluster_listener, cluster) = links.role(&config.links, &config.links.cluster_listen).await?;
+    let (storage_listener, storage) = links.role(&config.links, &config.links.storage_listen).await?;
+    let (resource_listener, resource) = links.role(&config.links, &config.links.resource_listen).await?;
     let identity = if role == Role::All { Some(Identity::open_or_create(&config)?) } else { None };
     let admission = Some(admission(&config, links::control_plane_agent_links(&config.links))?);
     serve_ops(running, &config, handle.clone(), Some(store.clone()))?;
@@ -261,6 +262,19 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     Store::open(&config.store()).await.context("the database can't be opened")
 }
 
+/// A standby is ready: for the moment at which it must lead.
+fn standing(store: &Store) -> String {
+    let waits = store.role_states().into_iter().filter_map(|(role, state)| match state {
+        RoleState::Standby { leader } => {
+            let leader = leader.unwrap_or_else(|| "not known yet".to_owned());
+            Some(format!("standby of the {}, whose leader is {leader}", role.as_str()))
+        }
+        RoleState::Leads { .. } => None,
+    });
+    let waits: Vec<String> = waits.collect();
+    if waits.is_empty() { "ready".to_owned() } else { waits.join("\n") }
+}
+
 fn serve_ops(
     running: &mut Running,
     config: &Config,
@@ -276,9 +290,10 @@ fn serve_ops(
             match store {
                 Some(store) => {
                     store.record_counters();
-                    store.ping().await.map_err(|e| format!("the database doesn't answer: {e}"))
+                    store.ping().await.map_err(|e| format!("the database doesn't answer: {e}"))?;
+                    Ok(standing(&store))
                 }
-                None => Ok(()),
+                None => Ok("ready".to_owned()),
             }
         })
     });
