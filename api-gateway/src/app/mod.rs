@@ -24,6 +24,7 @@ pub mod instance_load;
 pub mod instance_nic;
 pub mod instance_wait;
 pub mod intent;
+pub mod manager;
 pub mod member;
 pub mod mutate;
 pub mod network;

@@ -20,6 +20,7 @@ mod instance;
 mod instance_bad;
 mod limits;
 mod listing;
+mod manager;
 mod network;
 mod network_bad;
 mod network_nic;

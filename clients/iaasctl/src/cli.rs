@@ -110,6 +110,9 @@ pub enum Command {
     /// Copies of the control plane's database (for system admins)
     #[command(subcommand)]
     Backup(BackupCommand),
+    /// The processes of the control plane's managers (for system admins)
+    #[command(subcommand)]
+    Manager(crate::command::manager::ManagerCommand),
     /// Look for problems and suggest solutions
     Doctor(DoctorArgs),
     /// Print a shell's completion script (bash: into /etc/bash_completion.d/iaasctl)

@@ -18,6 +18,7 @@ pub mod image;
 pub mod instance;
 pub mod instance_action;
 mod kind;
+pub mod manager;
 pub mod member;
 pub mod network;
 pub mod peering;
@@ -86,6 +87,7 @@ fn all() -> OpenApiRouter<App> {
         .merge(events::routes())
         .merge(audit::routes())
         .merge(backup::routes())
+        .merge(manager::routes())
         .merge(console::routes())
         .merge(explain::routes())
         .merge(capacity::routes())

@@ -8,7 +8,7 @@ use crate::{
     output::{Format, Output, Row},
 };
 use clap::Args;
-use client::Client;
+use client::{Client, model::ManagerState};
 use domain::{Timestamp, host::HostState};
 use serde::Serialize;
 use std::{os::unix::fs::PermissionsExt, path::Path};
@@ -194,7 +194,30 @@ async fn session(findings: &mut Findings, context: &Context, client: &Client) {
         },
     }
     if who.user.system_admin {
+        managers(findings, client).await;
         hosts(findings, client).await;
+    }
+}
+
+async fn managers(findings: &mut Findings, client: &Client) {
+    let managers = match client.managers().all().await {
+        Ok(managers) => managers,
+        Err(error) => return findings.error("managers", &error.into(), "see the server's log"),
+    };
+    for manager in &managers {
+        let waiting = managers.iter().filter(|m| m.role == manager.role && m.state == ManagerState::Standby).count();
+        match manager.state {
+            ManagerState::Leader if waiting == 0 => findings.ok(&manager.role, format!("led on {}", manager.host)),
+            ManagerState::Leader => {
+                findings.ok(&manager.role, format!("led on {}, standbys: {waiting}", manager.host));
+            }
+            ManagerState::Standby => {}
+            ManagerState::Gone => {
+                let found = format!("nobody leads it; process {} on {} did last", manager.pid, manager.host);
+                let advice = format!("start `iaasd {}`, or see why it doesn't run: its log says", manager.role);
+                findings.add(&manager.role, Verdict::Fail, found, advice);
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub mod host;
 pub mod image;
 pub mod instance;
 pub mod key;
+pub mod manager;
 pub mod network;
 pub mod peering;
 pub mod placement_group;
@@ -77,6 +78,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Event(command) => event::run(context, command).await,
         Command::Audit(command) => audit::run(context, command).await,
         Command::Backup(command) => backup::run(context, command).await,
+        Command::Manager(command) => manager::run(context, command).await,
         Command::Completion { .. } | Command::Doctor(_) => Ok(()),
     }
 }

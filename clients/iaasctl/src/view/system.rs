@@ -2,7 +2,7 @@
 
 use super::{filled, tags, text, time, time_or_none, word, yes};
 use crate::{output::Row, size::show_mib};
-use client::model::{AuditEntry, Backup, Event, Host, HostToken, Quota, Size, TimelineItem};
+use client::model::{AuditEntry, Backup, Event, Host, HostToken, ManagerProcess, Quota, Size, TimelineItem};
 
 impl Row for Host {
     const HEADER: &'static [&'static str] =
@@ -134,6 +134,22 @@ impl Row for Backup {
             ("created", time(self.created_at)),
             ("size bytes", self.size_bytes.to_string()),
             ("sha256", self.sha256.clone()),
+        ]
+    }
+}
+
+impl Row for ManagerProcess {
+    const HEADER: &'static [&'static str] = &["ROLE", "STATE", "HOST", "PID", "SINCE", "TERM", "ADDRESS"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.role.clone(),
+            self.state.as_str().to_owned(),
+            self.host.clone(),
+            self.pid.to_string(),
+            time(self.since),
+            text(self.term.as_ref()),
+            self.address.clone(),
         ]
     }
 }

@@ -2,8 +2,8 @@ use crate::{
     Client, ClientError, Listing, Mutation,
     http::{Call, segment},
     model::{
-        AuditEntry, Backup, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, RebalanceGoal,
-        RebalancePlan,
+        AuditEntry, Backup, Capacity, Host, HostChange, HostToken, HostTokenCreate, HostTokenCreated, ManagerProcess,
+        RebalanceGoal, RebalancePlan,
     },
 };
 use domain::Timestamp;
@@ -55,6 +55,10 @@ impl Client {
 
     pub fn backups(&self) -> Listing<Backup> {
         Listing::new(self, "/v1/backups")
+    }
+
+    pub fn managers(&self) -> Listing<ManagerProcess> {
+        Listing::new(self, "/v1/managers")
     }
 
     /// Copies the database to a file on the API's machine.
