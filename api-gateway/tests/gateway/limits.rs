@@ -531,6 +531,7 @@ fn port_create(fixed_ips: u64, groups: u64, allowed: u64, to_instance_bps: u64) 
         mac: None,
         fixed_ips: (0..fixed_ips).map(|_| FixedIpRequest::AnyOf(SubnetId::new())).collect(),
         allowed_addresses: (0..allowed).map(|i| block(i).parse::<Cidr>().expect("a CIDR")).collect(),
+        any_address: false,
         security_group_ids: (groups > 0).then(|| (0..groups).map(|_| SecurityGroupId::new()).collect()),
         rate_limit: RateLimit { to_instance_bps, from_instance_bps: 0 },
     }))

@@ -77,6 +77,7 @@ impl Net {
             mac: None,
             fixed_ips: vec![FixedIpRequest::AnyOf(self.subnet_id)],
             allowed_addresses: vec![],
+            any_address: false,
             security_group_ids: None,
             rate_limit: RateLimit::default(),
         });

@@ -26,6 +26,7 @@ fn port_create(network_id: NetworkId, called: &str, fixed_ips: Vec<FixedIpReques
         mac: None,
         fixed_ips,
         allowed_addresses: vec![],
+        any_address: false,
         security_group_ids: None,
         rate_limit: RateLimit::default(),
     })
@@ -161,6 +162,7 @@ async fn addresses_have_one_owner_and_are_quarantined() {
             mac: Some(given.mac),
             fixed_ips: vec![],
             allowed_addresses: vec![],
+            any_address: false,
             security_group_ids: None,
             rate_limit: RateLimit::default(),
         });
@@ -426,16 +428,17 @@ async fn quotas_generations_repeats_and_other_projects() {
 async fn a_removed_hosts_underlay_counts_no_longer() {
     for world in World::each().await {
         let gone = domain::HostId::new();
-        let row = store::NetworkHostPut {
+        let row = store::NetworkHostRow {
             host_id: gone,
             name: "gone".into(),
             underlay_address: [192, 0, 2, 9].into(),
+            addresses: vec![],
             underlay_mtu: 1280,
             external_networks: vec![],
             revision_limit: 0,
             last_seen_at: domain::Timestamp::now(),
         };
-        world.store.commit(store::Unit::new().op(row)).await.expect("a row");
+        world.store.commit(store::Unit::new().op(store::NetworkHostPut::from(row))).await.expect("a row");
         world.until(async || world.store.network_host_load_all().await.expect("reads").is_empty().then_some(())).await;
     }
 }

@@ -178,6 +178,7 @@ impl World {
             mac: None,
             fixed_ips: vec![],
             allowed_addresses: vec![],
+            any_address: false,
             security_group_ids: None,
             rate_limit: RateLimit::default(),
         });

@@ -56,25 +56,13 @@ pub trait NetworkKind: Resource {
         1
     }
 
-    /// Refuses what not everybody who may create may ask for.
-    fn permit_create(
-        _app: &App,
-        _caller: &Caller,
-        _owner: Self::Owner,
-        _request: &Self::Create,
-    ) -> impl Future<Output = Result<(), ApiError>> + Send {
-        std::future::ready(Ok(()))
+    /// With what this caller may ask for and not everybody: the manager judges it.
+    fn create_as(_caller: &Caller, request: Self::Create) -> Self::Create {
+        request
     }
 
-    /// Refuses what not everybody who may change may ask for.
-    fn permit_change(
-        _app: &App,
-        _caller: &Caller,
-        _owner: Self::Owner,
-        _id: Uuid,
-        _request: &Self::Change,
-    ) -> impl Future<Output = Result<(), ApiError>> + Send {
-        std::future::ready(Ok(()))
+    fn change_as(_caller: &Caller, request: Self::Change) -> Self::Change {
+        request
     }
 
     fn create(
@@ -142,11 +130,7 @@ pub async fn create<N: NetworkKind>(
 ) -> Result<Done<N>, ApiError> {
     let new = N::new_ids(&request);
     let call = Call::open(app, caller, owner.into(), intent, new, async { Ok(vec![]) }).await?;
-    let permitted = async {
-        N::permit_create(app, caller, owner, &request).await?;
-        N::create(app, owner, call.ids(), request).await
-    };
-    call.apply(permitted).await
+    call.apply(N::create(app, owner, call.ids(), N::create_as(caller, request))).await
 }
 
 pub async fn change<N: NetworkKind>(
@@ -159,11 +143,7 @@ pub async fn change<N: NetworkKind>(
 ) -> Result<Done<N>, ApiError> {
     let call = Call::open(app, caller, owner.into(), intent, 0, found::<N>(app, owner, key)).await?;
     let id = call.id()?;
-    let permitted = async {
-        N::permit_change(app, caller, owner, id, &request).await?;
-        N::change(app, owner, id, request).await
-    };
-    call.apply(permitted).await
+    call.apply(N::change(app, owner, id, N::change_as(caller, request))).await
 }
 
 pub async fn delete<N: NetworkKind>(

@@ -10,7 +10,7 @@ use crate::{
     failure::ApiError,
 };
 use domain::{
-    ErrorKind, Name, NetworkId, PortId, Problem, ProjectId, SecurityGroupId,
+    Name, PortId, ProjectId, SecurityGroupId,
     network::{Change, Cidr, MacAddr, NewPort, Port, PortPatch, RateLimit},
 };
 use proto::resource::v1::{ReadTrafficRequest, ReadTrafficResponse};
@@ -24,6 +24,8 @@ pub struct PortCreate {
     /// Addresses, or subnets by id or name.
     pub fixed_ips: Vec<String>,
     pub allowed_addresses: Vec<Cidr>,
+    /// The caller may allow addresses from outside the network.
+    pub any_address: bool,
     /// None: the project's group `default`.
     pub security_groups: Option<Vec<String>>,
     pub rate_limit: RateLimit,
@@ -54,23 +56,6 @@ async fn security_groups(
     }
 }
 
-/// A port that may send from any address poses as others; so everybody may ask for blocks of the port's own network only, and a system
-/// administrator for any. What the port has (`granted`) it may keep.
-async fn inside_network(app: &App, network_id: NetworkId, blocks: &[Cidr], granted: &[Cidr]) -> Result<(), ApiError> {
-    let subnets = app.store().subnet_list_of_network(network_id).await?;
-    let inside = |block: Cidr| granted.contains(&block) || subnets.iter().any(|subnet| subnet.spec.cidr.covers(block));
-    match blocks.iter().enumerate().find(|(_, block)| !inside(**block)) {
-        None => Ok(()),
-        Some((at, block)) => {
-            let detail = format!("{block} is not inside a subnet of the port's network");
-            let problem = Problem::new(ErrorKind::PermissionDenied, "permission_denied", detail)
-                .with_field(format!("/allowed_addresses/{at}"), "not inside a subnet of the network")
-                .with_hint("a system administrator can allow a port addresses from elsewhere");
-            Err(problem.into())
-        }
-    }
-}
-
 impl NetworkKind for Port {
     type Owner = ProjectId;
     type Filter = PortsOf;
@@ -97,32 +82,13 @@ impl NetworkKind for Port {
         Ok(app.store().port_list_filtered(&filter, page).await?)
     }
 
-    async fn permit_create(
-        app: &App,
-        caller: &Caller,
-        project_id: ProjectId,
-        request: &PortCreate,
-    ) -> Result<(), ApiError> {
-        if caller.system_admin() || request.allowed_addresses.is_empty() {
-            return Ok(());
-        }
-        let network = in_field("/network", find::network(app, project_id, &request.network)).await?;
-        inside_network(app, network.id, &request.allowed_addresses, &[]).await
+    fn create_as(caller: &Caller, request: PortCreate) -> PortCreate {
+        PortCreate { any_address: caller.system_admin(), ..request }
     }
 
-    async fn permit_change(
-        app: &App,
-        caller: &Caller,
-        project_id: ProjectId,
-        id: Uuid,
-        request: &PortChangeRequest,
-    ) -> Result<(), ApiError> {
-        let blocks = request.change.allowed_addresses.as_deref().unwrap_or_default();
-        if caller.system_admin() || blocks.is_empty() {
-            return Ok(());
-        }
-        let port = find::port(app, project_id, &id.to_string()).await?;
-        inside_network(app, port.network_id, blocks, &port.allowed_addresses).await
+    fn change_as(caller: &Caller, mut request: PortChangeRequest) -> PortChangeRequest {
+        request.change.any_address = caller.system_admin();
+        request
     }
 
     async fn create(app: &App, project_id: ProjectId, ids: &[Uuid], request: PortCreate) -> Result<Change, ApiError> {
@@ -135,6 +101,7 @@ impl NetworkKind for Port {
             security_group_ids: security_groups(app, project_id, request.security_groups).await?,
             fixed_ips: find::fixed_ips(app, network.id, "/fixed_ips", &request.fixed_ips).await?,
             allowed_addresses: request.allowed_addresses,
+            any_address: request.any_address,
             rate_limit: request.rate_limit,
         }))
     }

@@ -191,8 +191,16 @@ pub fn port(body: PortCreate) -> Result<port::PortCreate, Problem> {
     let rate_limit = body.rate_limit.unwrap_or_default().into();
     validate::network::rate_limit(&mut violations, "/rate_limit/", rate_limit);
     let PortCreate { network, fixed_ips, security_groups, .. } = body;
-    let request =
-        |name| port::PortCreate { network, name, mac, fixed_ips, allowed_addresses, security_groups, rate_limit };
+    let request = |name| port::PortCreate {
+        network,
+        name,
+        mac,
+        fixed_ips,
+        allowed_addresses,
+        any_address: false,
+        security_groups,
+        rate_limit,
+    };
     whole(violations, name.map(request))
 }
 
@@ -212,6 +220,7 @@ pub fn port_change(body: PortChange) -> Result<port::PortChangeRequest, Problem>
                 Violations::parse::<Cidr>,
             )
         }),
+        any_address: false,
         rate_limit: body.rate_limit.map(RateLimit::from),
     };
     validate::network::rate_limit(&mut violations, "/rate_limit/", change.rate_limit.unwrap_or_default());

@@ -2,8 +2,8 @@
 
 use super::Violations;
 use crate::{
-    limits,
-    network::{ExternalSubnet, MTU_MAX, MTU_MIN, MacAddr, RateLimit},
+    ErrorKind, Problem, limits,
+    network::{Cidr, ExternalSubnet, MTU_MAX, MTU_MIN, MacAddr, RateLimit},
 };
 
 pub fn mtu(violations: &mut Violations, field: &str, mtu: Option<u32>) {
@@ -33,6 +33,18 @@ pub fn new_port(violations: &mut Violations, fixed_ips: usize, security_groups: 
     violations.at_most("fixed_ips", fixed_ips, limits::FIXED_IPS_PER_PORT);
     violations.at_most("security_groups", security_groups, limits::SECURITY_GROUPS_PER_PORT);
     self::mac(violations, "mac", mac);
+}
+
+/// A port that may send from any address poses as others; so everybody may allow blocks of the port's own network only, and a system
+/// administrator any. What the port has (`granted`) it may keep.
+pub fn allowed_addresses(field: &str, blocks: &[Cidr], granted: &[Cidr], subnets: &[Cidr]) -> Result<(), Problem> {
+    let inside = |block: Cidr| granted.contains(&block) || subnets.iter().any(|subnet| subnet.covers(block));
+    let Some((at, block)) = blocks.iter().enumerate().find(|(_, block)| !inside(**block)) else { return Ok(()) };
+    let detail = format!("{block} is not inside a subnet of the port's network");
+    let problem = Problem::new(ErrorKind::PermissionDenied, "permission_denied", detail);
+    Err(problem
+        .with_field(format!("{field}/{at}"), "not inside a subnet of the network")
+        .with_hint("a system administrator can allow a port addresses from elsewhere"))
 }
 
 /// The numbers of resolvers, allocation ranges and host routes.

@@ -6,12 +6,13 @@ use super::{
 };
 use crate::network::topology::NamedRow as _;
 use domain::{
-    ErrorKind, InstanceId, Name, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
+    ErrorKind, InstanceId, Name, NetworkId, PortId, Problem, ProjectId, SecurityGroupId, Timestamp,
     network::{
-        ChangeOutcome, FixedIp, FloatingIp, MacAddr, Network, NewPort, ObjectKind, Port, PortOwner, PortPatch,
+        ChangeOutcome, Cidr, FixedIp, FloatingIp, MacAddr, Network, NewPort, ObjectKind, Port, PortOwner, PortPatch,
         PortState, PortStatus, RateLimit, SecurityGroup,
     },
     quota::QuotaAmounts,
+    validate,
 };
 use std::collections::BTreeSet;
 use store::{
@@ -142,6 +143,15 @@ impl Planner<'_> {
         self.put(port.clone());
     }
 
+    /// The port may send from these blocks besides its own addresses.
+    fn allows(&self, network_id: NetworkId, blocks: &[Cidr], granted: &[Cidr], any: bool) -> Decision<()> {
+        if any || blocks.is_empty() {
+            return Ok(());
+        }
+        let subnets: Vec<Cidr> = self.topology.subnets_of(network_id).map(|subnet| subnet.spec.cidr).collect();
+        validate::network::allowed_addresses("allowed_addresses", blocks, granted, &subnets)
+    }
+
     /// Floating IPs stand for the port no longer. Their descriptions.
     pub(super) fn dissociate(&mut self, port: &Port) -> Vec<String> {
         let floating_ips: Vec<FloatingIp> = self.topology.floating_ips_of(port.id).cloned().collect();
@@ -182,6 +192,7 @@ impl Planning for Port {
     fn create(planner: &mut Planner<'_>, new: &NewPort) -> Decision<ChangeOutcome> {
         let project_id = planner.project()?;
         let network: Network = planner.fetch(new.network_id)?;
+        planner.allows(new.network_id, &new.allowed_addresses, &[], new.any_address)?;
         let group_ids = planner.groups_or_default(project_id, new.security_group_ids.as_deref())?;
         planner.takes_name::<Self>(&new.name, new.id, |other| other.project_id == project_id)?;
         let mac = planner.mac(new.mac)?;
@@ -201,7 +212,9 @@ impl Planning for Port {
         if old.state == PortState::Releasing {
             return Err(Problem::invalid_state(format!("the port {} goes with its instance", old.label())));
         }
-        let PortPatch { name, security_group_ids, allowed_addresses, rate_limit } = patch.clone();
+        let PortPatch { name, security_group_ids, allowed_addresses, any_address, rate_limit } = patch.clone();
+        let requested = allowed_addresses.as_deref().unwrap_or_default();
+        planner.allows(old.network_id, requested, &old.allowed_addresses, any_address)?;
         let mut port = Self { generation: old.generation + 1, ..old.clone() };
         if let Some(name) = name {
             planner.takes_name::<Self>(&name, id, |other| other.project_id == old.project_id)?;

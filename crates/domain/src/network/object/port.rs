@@ -145,6 +145,9 @@ pub struct NewPort {
     /// Empty: one of an IPv4 subnet and one of an IPv6 subnet, as far as the network has them.
     pub fixed_ips: Vec<FixedIpRequest>,
     pub allowed_addresses: Vec<Cidr>,
+    /// Whoever asks may allow addresses from outside the port's network: a system administrator.
+    #[serde(default)]
+    pub any_address: bool,
     /// None: the project's `default` group.
     pub security_group_ids: Option<Vec<SecurityGroupId>>,
     pub rate_limit: RateLimit,
@@ -156,6 +159,8 @@ pub struct PortPatch {
     pub name: Option<Name>,
     pub security_group_ids: Option<Vec<SecurityGroupId>>,
     pub allowed_addresses: Option<Vec<Cidr>>,
+    /// This means the same as in [`NewPort`].
+    pub any_address: bool,
     pub rate_limit: Option<RateLimit>,
 }
 
@@ -170,7 +175,7 @@ impl Bounded for NewPort {
 
 impl Bounded for PortPatch {
     fn check(&self, violations: &mut Violations) {
-        let Self { name: _, security_group_ids, allowed_addresses, rate_limit } = self;
+        let Self { name: _, security_group_ids, allowed_addresses, any_address: _, rate_limit } = self;
         let groups = security_group_ids.as_ref().map_or(0, Vec::len);
         violations.at_most("security_groups", groups, limits::SECURITY_GROUPS_PER_PORT);
         let allowed = allowed_addresses.as_ref().map_or(0, Vec::len);
