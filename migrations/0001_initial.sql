@@ -465,6 +465,16 @@ CREATE TABLE external_network (
     CONSTRAINT external_network_name_unique UNIQUE (name)
 );
 
+-- The blocks of external networks, once more beside `external_network.subnets`: so that the database sees what an address is of, and no block goes
+-- while somebody has an address of it.
+CREATE TABLE external_block (
+    -- `<external network>/<CIDR>`.
+    id                  TEXT PRIMARY KEY NOT NULL,
+    external_network_id TEXT NOT NULL,
+    CONSTRAINT external_block_external_network_fk FOREIGN KEY (external_network_id) REFERENCES external_network (id) ON DELETE CASCADE
+);
+CREATE INDEX external_block_external_network ON external_block (external_network_id);
+
 CREATE TABLE network (
     id          TEXT PRIMARY KEY NOT NULL,
     project_id  TEXT NOT NULL,
@@ -641,13 +651,17 @@ CREATE TABLE address (
     scope_id   TEXT NOT NULL,
     address    TEXT NOT NULL,
     subnet_id  TEXT,
+    -- Of an external network's address, while somebody has it.
+    block_id   TEXT,
     -- `port`, `floating_ip`, `uplink`.
     owner_kind TEXT NOT NULL,
     owner_id   TEXT NOT NULL,
     -- Set when it was released: it is quarantined until then and belongs to nobody.
     free_at    BIGINT,
-    CONSTRAINT address_pk PRIMARY KEY (scope_id, address)
+    CONSTRAINT address_pk PRIMARY KEY (scope_id, address),
+    CONSTRAINT address_block_fk FOREIGN KEY (block_id) REFERENCES external_block (id)
 );
+CREATE INDEX address_block ON address (block_id) WHERE block_id IS NOT NULL;
 CREATE INDEX address_owner ON address (owner_id);
 CREATE INDEX address_subnet ON address (subnet_id);
 CREATE INDEX address_free ON address (free_at) WHERE free_at IS NOT NULL;
@@ -657,11 +671,16 @@ CREATE TABLE network_host (
     host_id           TEXT PRIMARY KEY NOT NULL,
     name              TEXT NOT NULL,
     underlay_address  TEXT NOT NULL,
+    -- The same, unless it is one that every host has (loopback): where other hosts send its packets, and so nobody else's.
+    exclusive_underlay TEXT,
+    -- Its own addresses besides, which no instance of the fleet may reach.
+    addresses         TEXT NOT NULL,
     underlay_mtu      BIGINT NOT NULL,
     external_networks TEXT NOT NULL,
     -- No message was sent with a revision above this.
     revision_limit    BIGINT NOT NULL,
-    last_seen_at           BIGINT NOT NULL
+    last_seen_at           BIGINT NOT NULL,
+    CONSTRAINT network_host_underlay_unique UNIQUE (exclusive_underlay)
 );
 
 -- The projects that got their `default` network and security group. What they do with these is their own affair.

@@ -1,16 +1,17 @@
 //! The section `[network]` of the configuration file.
 
-use crate::{
-    model::state::{HostFacts, Wiring},
-    nft::widest,
+use crate::model::state::{HostFacts, Wiring};
+use domain::{
+    HostId,
+    network::{Cidr, merge_blocks},
 };
-use domain::{HostId, network::Cidr};
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
 };
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,8 +37,8 @@ pub struct Config {
     pub vxlan_port: u16,
     /// External networks by name, and the bridge in the host's namespace that leads to each.
     pub external: BTreeMap<String, String>,
-    /// Blocks that no instance may open connections to over an uplink: the hosts' and the managers' own addresses. This host's own
-    /// are found and needn't be configured.
+    /// Blocks that no instance of this host may open connections to over an uplink. The addresses of this host are found and needn't be
+    /// configured; those of the other hosts and the managers come from the resource-manager.
     pub protected: BTreeSet<Cidr>,
     /// Resolvers that names are forwarded to that aren't instances'. Empty: those of /etc/resolv.conf.
     pub resolvers: Vec<SocketAddr>,
@@ -101,22 +102,22 @@ impl Config {
         errors
     }
 
-    /// Nested blocks are one: intervals of a set must not overlap.
-    fn protected_with(&self, own: &BTreeSet<IpAddr>) -> BTreeSet<Cidr> {
+    /// What no instance of this host may reach: the configured blocks, the host's own addresses, and what the manager said of the fleet. Blocks
+    /// that overlap or are neighbours are one: intervals of a set must not overlap, and there may be thousands of hosts.
+    #[must_use]
+    pub fn protected_with(&self, own: &BTreeSet<IpAddr>, fleet: impl IntoIterator<Item = Cidr>) -> BTreeSet<Cidr> {
         let underlay = Some(self.underlay_address).filter(|addr| !addr.is_loopback());
         let hosts = own.iter().copied().chain(underlay).map(Cidr::host);
-        let all: BTreeSet<Cidr> = self.protected.iter().copied().chain(hosts).collect();
-        widest(&all).collect()
+        merge_blocks(self.protected.iter().copied().chain(hosts).chain(fleet))
     }
 
-    /// `own`: the host's addresses, which are protected without being configured.
     #[must_use]
-    pub fn facts(&self, own: &BTreeSet<IpAddr>) -> HostFacts {
+    pub fn facts(&self, protected: Arc<BTreeSet<Cidr>>) -> HostFacts {
         HostFacts {
             underlay: self.underlay_address,
             vxlan_port: self.vxlan_port,
             external: self.external.clone(),
-            protected: self.protected_with(own),
+            protected,
             wiring: self.wiring,
             tap_owner_uid: self.tap_owner_uid,
         }
@@ -128,18 +129,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hosts_own_address_is_protected_and_blocks_do_not_overlap() {
+    fn the_hosts_and_the_fleets_addresses_are_protected_and_blocks_do_not_overlap() {
         let block = |text: &str| text.parse::<Cidr>().expect("cidr");
         let configured = ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.7/32"].map(block);
         let at = |underlay: &str, configured: &[Cidr]| {
             let underlay_address = underlay.parse().expect("ip");
             Config { underlay_address, protected: configured.iter().copied().collect(), ..Config::default() }
-                .facts(&BTreeSet::from(["10.9.9.9".parse().expect("ip")]))
-                .protected
+                .protected_with(&BTreeSet::from(["10.9.9.9".parse().expect("ip")]), [block("192.0.2.6/32")])
         };
-        assert_eq!(at("127.0.0.1", &configured), BTreeSet::from([configured[0], configured[2]]));
-        assert_eq!(at("10.255.0.1", &configured), BTreeSet::from([configured[0], configured[2]]), "in a block already");
-        let all = BTreeSet::from([configured[2], block("172.16.0.1/32"), block("10.9.9.9/32")]);
+        let fleet = block("192.0.2.6/31");
+        assert_eq!(at("127.0.0.1", &configured), BTreeSet::from([configured[0], fleet]));
+        assert_eq!(at("10.255.0.1", &configured), BTreeSet::from([configured[0], fleet]), "in a block already");
+        let all = BTreeSet::from([fleet, block("172.16.0.1/32"), block("10.9.9.9/32")]);
         assert_eq!(at("172.16.0.1", &configured[2..]), all);
     }
 

@@ -4,6 +4,7 @@ use crate::{
     apply::rules::run_nft,
     config::Config,
     host::disturbance::{self, Noted},
+    nft::forward::CHAIN,
 };
 use domain::Timestamp;
 use serde_json::Value;
@@ -18,6 +19,8 @@ pub struct Finding {
     pub hint: String,
 }
 
+/// Whether the host routes: `1` or `0`.
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// Whether bridged packets pass the host's packet filter: `1` or `0`, absent without the kernel's module for it.
 const BRIDGE_FILTER: &str = "/proc/sys/net/bridge/bridge-nf-call-iptables";
 
@@ -34,7 +37,8 @@ pub fn doctor(config: &Config) -> Vec<Finding> {
             hint: "run it as root".into(),
         }),
     }
-    let filtered = fs::read_to_string(BRIDGE_FILTER).is_ok_and(|text| text.trim() == "1");
+    let on = |path| fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
+    let filtered = on(BRIDGE_FILTER) || (on(FORWARDING) && has_address(config));
     if filtered && !config.external.is_empty() {
         let listed = run_nft(&["-j", "list", "chains"]).ok().and_then(|text| serde_json::from_str(&text).ok());
         findings.extend(of_forward_chains(&listed.unwrap_or_default(), config));
@@ -59,10 +63,26 @@ fn of_disturbance(noted: &Noted, now: Timestamp) -> Finding {
     }
 }
 
-/// Chains of others that drop what is bridged between an uplink and the external network.
+/// Whether the host has an address on a bridge that leads to an external network, so that it may be the way out.
+fn has_address(config: &Config) -> bool {
+    let on_bridge = |interface: &nix::ifaddrs::InterfaceAddress| {
+        let v4 = interface.address.is_some_and(|address| address.as_sockaddr_in().is_some());
+        v4 && config.external.values().any(|bridge| *bridge == interface.interface_name)
+    };
+    nix::ifaddrs::getifaddrs().is_ok_and(|mut interfaces| interfaces.any(|interface| on_bridge(&interface)))
+}
+
+/// Chains of others that drop what passes between an uplink and the outside. Where Docker's chain for others' rules is, the agent keeps its own
+/// there ([`crate::nft::forward`]).
 fn of_forward_chains(listed: &Value, config: &Config) -> Option<Finding> {
     let chains = listed["nftables"].as_array().into_iter().flatten().map(|object| &object["chain"]);
-    let dropping = chains.filter(|chain| chain["hook"] == "forward" && chain["policy"] == "drop");
+    let chains: Vec<&Value> = chains.collect();
+    let ours = |dropping: &Value| {
+        let same = |chain: &&&Value| (&chain["family"], &chain["table"]) == (&dropping["family"], &dropping["table"]);
+        chains.iter().filter(same).any(|chain| chain["name"] == CHAIN)
+    };
+    let dropping = chains.iter().filter(|chain| chain["hook"] == "forward" && chain["policy"] == "drop");
+    let dropping = dropping.filter(|chain| !ours(chain));
     let names: Vec<String> = dropping
         .filter_map(|chain| {
             Some(format!("{} {} {}", chain["family"].as_str()?, chain["table"].as_str()?, chain["name"].as_str()?))
@@ -73,13 +93,13 @@ fn of_forward_chains(listed: &Value, config: &Config) -> Option<Finding> {
     (!names.is_empty()).then(|| Finding {
         error: true,
         what: format!(
-            "the host's packet filter drops what passes the bridge {}: {} (Docker sets that policy)",
+            "the host's packet filter drops what passes the bridge {}: {}",
             bridges.join(", "),
             names.join(", ")
         ),
         hint: format!(
-            "let bridged packets pass: `sysctl -w net.bridge.bridge-nf-call-iptables=0`, or with Docker \
-             `iptables -I DOCKER-USER -i {bridge} -o {bridge} -j ACCEPT`"
+            "let packets of the bridge pass in that chain, as with `iptables -I FORWARD -i {bridge} -j ACCEPT` and \
+             `iptables -I FORWARD -o {bridge} -j ACCEPT`; if it only bridges, `sysctl -w net.bridge.bridge-nf-call-iptables=0` will do"
         ),
     })
 }
@@ -101,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_drops_bridged_packets_is_named() {
+    fn a_policy_that_drops_forwarded_packets_is_named_unless_docker_lets_ours_pass() {
         let config = Config { external: BTreeMap::from([("public".into(), "br-ext".into())]), ..Config::default() };
         let listed = |policy: &str| {
             serde_json::json!({"nftables": [{"metainfo": {}}, {"chain": {"family": "ip", "table": "filter", "name": "FORWARD",
@@ -112,6 +132,10 @@ mod tests {
             found.error && found.what.contains("ip filter FORWARD") && found.hint.contains("-i br-ext"),
             "{found:?}"
         );
+        let mut docker = listed("drop");
+        let users = serde_json::json!({"chain": {"family": "ip", "table": "filter", "name": "DOCKER-USER"}});
+        docker["nftables"].as_array_mut().expect("an array").push(users);
+        assert_eq!(of_forward_chains(&docker, &config), None);
         assert_eq!(of_forward_chains(&listed("accept"), &config), None);
         assert_eq!(of_forward_chains(&listed("drop"), &Config::default()), None);
         assert_eq!(of_forward_chains(&Value::Null, &config), None);

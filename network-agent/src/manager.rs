@@ -70,6 +70,11 @@ impl Agent for Host {
         })
     }
 
+    /// The host's addresses are what others protect.
+    async fn changed(&self) {
+        self.addresses_changed().await;
+    }
+
     async fn accept(&self, objects: Vec<pb::DesiredObject>, revision: i64, _: Instant) -> Result<(), LedgerError> {
         self.accept(objects, revision).await
     }
@@ -78,14 +83,27 @@ impl Agent for Host {
 /// Who this is, what it has, and everything in its ledger.
 #[must_use]
 pub fn hello(host: &Host) -> pb::Hello {
-    let holdings = host.ledger.all().into_iter().map(|(key, record)| pb::Holding {
-        kind: key.kind().into(),
-        id: key.id(),
-        epoch: record.desired.epoch,
-        generation: record.desired.generation,
-        tombstone: record.desired.deleted,
-        acquired_epoch: record.acquired_epoch,
-        ..pb::Holding::default()
+    let desired_state = host.desired_state();
+    let holdings = host.ledger.all().into_iter().map(|(key, record)| {
+        let held = pb::Holding {
+            kind: key.kind().into(),
+            id: key.id(),
+            epoch: record.desired.epoch,
+            generation: record.desired.generation,
+            tombstone: record.desired.deleted,
+            acquired_epoch: record.acquired_epoch,
+            ..pb::Holding::default()
+        };
+        let port = if let Key::Port(id) = key { desired_state.ports.get(&id) } else { None };
+        match port.filter(|port| desired_state.in_use(port)) {
+            Some(port) => pb::Holding {
+                instance_id: port.instance().map(|id| id.to_string()).unwrap_or_default(),
+                network_id: port.network_id.to_string(),
+                security_group_ids: port.groups.iter().map(ToString::to_string).collect(),
+                ..held
+            },
+            None => held,
+        }
     });
     let name = if host.config.host_name.is_empty() {
         std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
@@ -105,6 +123,7 @@ pub fn hello(host: &Host) -> pb::Hello {
             underlay_address: host.config.underlay_address.to_string(),
             underlay_mtu: host.config.underlay_mtu,
             external_networks: host.config.external.keys().cloned().collect(),
+            addresses: host.tell_addresses().iter().map(ToString::to_string).collect(),
         })),
     }
 }

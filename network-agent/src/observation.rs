@@ -22,6 +22,11 @@ impl Observation {
     }
 
     #[must_use]
+    pub fn ready(key: Key, version: Version) -> Self {
+        Self { key, version, state: ObjectState::Ready, reason: String::new(), program_us: None }
+    }
+
+    #[must_use]
     pub fn deleted(key: Key, version: Version) -> Self {
         Self { key, version, state: ObjectState::Deleted, reason: String::new(), program_us: None }
     }

@@ -125,11 +125,11 @@ impl Step {
                 | Change::FlushChain { .. }
                 | Change::DeleteChain { .. }
                 | Change::DeleteSet { .. } => true,
+                Change::AddElements { set, .. } => set == "protected4" || set == "protected6",
                 Change::Declare { .. }
                 | Change::AddChain { .. }
                 | Change::DeleteLimit { .. }
                 | Change::AddLimit { .. }
-                | Change::AddElements { .. }
                 | Change::AddRules { .. } => false,
             }),
             // A port that is handed back keeps its elements and loses its routes.

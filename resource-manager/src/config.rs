@@ -6,7 +6,10 @@ use domain::{
 };
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 /// A commit may wait this long for the database, and what it took must not be given to others meanwhile.
 const QUARANTINE_SECS_MAX: u64 = 86_400;
@@ -41,6 +44,9 @@ pub struct Config {
     pub leak_check_secs: u64,
     /// How long outcomes of operations are kept for repeats, hours.
     pub operation_keep_hours: u64,
+    /// Blocks that no instance of any host may open connections to by an external network: the managers' addresses, and whatever else only
+    /// operators may reach. The addresses of the hosts and of this machine are known and needn't be configured.
+    pub protected: BTreeSet<Cidr>,
     /// Made or brought up to date at each start; what is taken out of here stays until it is deleted.
     pub external_networks: Vec<ExternalNetworkConfig>,
 }
@@ -55,6 +61,7 @@ impl Default for Config {
             reconcile_interval_ms: 500,
             leak_check_secs: 600,
             operation_keep_hours: 24,
+            protected: BTreeSet::new(),
             external_networks: vec![],
         }
     }

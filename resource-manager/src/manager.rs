@@ -10,7 +10,10 @@ use crate::{
         topology::{RowChange, RowKey, Topology},
     },
 };
-use domain::{ProjectId, Timestamp, network::ExternalSubnet};
+use domain::{
+    ProjectId, Timestamp,
+    network::{Cidr, ExternalSubnet},
+};
 use operation::Operations;
 use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 use service_kit::host_streams::HostStreams;
@@ -109,6 +112,12 @@ impl Manager {
         };
         self.streams.push(affected.into_iter().map(|(host_id, key)| (host_id, key, ())));
         self.changed.notify_one();
+    }
+
+    /// What of the managers' side no instance of the fleet may reach, in the place of what was said before.
+    pub fn protect(&self, blocks: BTreeSet<Cidr>) {
+        let affected = self.topology.write().protect(blocks);
+        self.streams.push(affected.into_iter().map(|(host_id, key)| (host_id, key, ())));
     }
 
     /// The uplinks of these must be looked at.
@@ -212,6 +221,12 @@ impl Manager {
                     subnets.iter().for_each(|subnet| ipam.put_pool(network.id.0, Some(subnet.id), &subnet.spec));
                 }
                 self.apply_committed(subnets.into_iter().map(RowChange::Subnet));
+            }
+            if let RowChange::ExternalNetwork(external) = &change {
+                let specs = external.subnets.iter().map(ExternalSubnet::spec).collect();
+                let mut ipam = self.ipam();
+                external.subnets.iter().for_each(|subnet| ipam.put_pool(external.id.0, None, &subnet.spec()));
+                apply_pool(&mut ipam, PoolChange::Retain(external.id.0, specs));
             }
             self.apply_committed([change]);
         }

@@ -357,6 +357,7 @@ pub const CODES: &[Code] = &[
         &[K::Unavailable],
         "A service behind the API doesn't answer now. Repeat with the same `Idempotency-Key`.",
     ),
+    code("underlay_address_taken", &[K::AlreadyExists], "Another host has the underlay address."),
     code("unsupported_media_type", &[K::UnsupportedMediaType], "The body's `Content-Type` isn't one the route takes."),
     code("upload_cut", &[K::InvalidArgument], "The upload ended too early. Nothing was kept: send it again."),
     code(

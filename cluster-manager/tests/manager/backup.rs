@@ -155,8 +155,12 @@ async fn a_database_put_back_under_hosts_that_went_on_converges() {
 
 /// The hello of a network-agent that holds a port under this epoch.
 fn network_hello(host: &SimHost, port: &Port, epoch: i64) -> sync::Hello {
-    let network =
-        NetworkHost { underlay_address: "192.0.2.1".to_owned(), underlay_mtu: 1500, external_networks: vec![] };
+    let network = NetworkHost {
+        underlay_address: "192.0.2.1".to_owned(),
+        underlay_mtu: 1500,
+        external_networks: vec![],
+        addresses: vec![],
+    };
     let holding = sync::Holding {
         kind: sync::ObjectKind::Port.into(),
         id: port.id.to_string(),

@@ -25,7 +25,11 @@ pub fn desired_from_pb(object: pb::DesiredObject) -> Result<Desired, InvalidMess
     let (instance_id, version) = (parse("id", &object.id)?, version_of(&object));
     let deleted_inside = |object: &Object| match object {
         Object::Instance(instance) => instance.spec.as_ref().is_some_and(|spec| spec.deleted),
-        Object::Network(_) | Object::Port(_) | Object::SecurityGroup(_) | Object::FloatingIp(_) => false,
+        Object::Network(_)
+        | Object::Port(_)
+        | Object::SecurityGroup(_)
+        | Object::FloatingIp(_)
+        | Object::Protected(_) => false,
     };
     if object.deleted || object.object.as_ref().is_some_and(deleted_inside) {
         return Ok(Desired::deletion(instance_id, version, object.request_id));

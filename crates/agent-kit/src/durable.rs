@@ -35,7 +35,10 @@ pub fn replace_all(dir: &Path, files: &[(String, Vec<u8>)]) -> io::Result<()> {
 
 /// Replaces (or creates) one file, and answers it opened at its end, for appending.
 pub fn replace(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<File> {
-    let file = write_half(dir, name, bytes)?;
+    let file = write_half(dir, name, bytes).inspect_err(|_| {
+        // It may hold the room that was missing.
+        let _ = fs::remove_file(half(dir, name));
+    })?;
     fs::rename(half(dir, name), dir.join(name))?;
     File::open(dir)?.sync_all()?;
     Ok(file)

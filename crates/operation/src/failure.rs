@@ -125,6 +125,7 @@ fn broken_constraint(constraint: Constraint) -> Problem {
         | Constraint::NetworkVni
         | Constraint::PortMac
         | Constraint::UplinkMac
+        | Constraint::HostUnderlay
         | Constraint::UsedNotNegative
         | Constraint::EventHeadSingle => {
             tracing::error!(?constraint, "a change broke a constraint that the code should keep");

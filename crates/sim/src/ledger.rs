@@ -190,10 +190,10 @@ impl Ledger {
                 epoch: entry.desired.epoch,
                 generation: entry.desired.generation,
                 tombstone: entry.tombstone,
-                acquired_epoch: 0,
                 digest: entry.desired.digest,
                 root_seq: entry.built_seq,
                 boot_seq: entry.booted_seq,
+                ..pb::Holding::default()
             })
             .collect()
     }

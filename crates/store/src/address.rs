@@ -36,23 +36,25 @@ impl AddressOwner {
 }
 
 op! {
-    /// Succeeds for an address that nobody has and whose quarantine is over at `at`, and for one that this owner has; not in a subnet that is
-    /// gone.
+    /// Succeeds for an address that nobody has and whose quarantine is over at `at`, and for one that this owner has; not in a subnet or a block
+    /// that is gone.
     AddressTake {
         /// A network's or an external network's id.
         scope_id: String,
         address: IpAddr,
         subnet_id: Option<SubnetId>,
+        /// Of an external network's address ([`crate::external_block_id`]).
+        block_id: Option<String>,
         owner_kind: AddressOwner,
         /// Of a port or a floating IP; `<network>/<host>` of an uplink.
         owner_id: String,
         at: Timestamp,
     }
     on address, Insert by (scope_id, address), guard AddressTaken:
-    "INSERT INTO address (scope_id, address, subnet_id, owner_kind, owner_id, free_at)
-     SELECT r.scope_id, r.address, r.subnet_id, r.owner_kind, r.owner_id, NULL FROM {rows}
+    "INSERT INTO address (scope_id, address, subnet_id, block_id, owner_kind, owner_id, free_at)
+     SELECT r.scope_id, r.address, r.subnet_id, r.block_id, r.owner_kind, r.owner_id, NULL FROM {rows}
      WHERE r.subnet_id IS NULL OR EXISTS (SELECT 1 FROM subnet WHERE subnet.id = r.subnet_id)
-     ON CONFLICT (scope_id, address) DO UPDATE SET subnet_id = excluded.subnet_id, owner_kind = excluded.owner_kind,
+     ON CONFLICT (scope_id, address) DO UPDATE SET subnet_id = excluded.subnet_id, block_id = excluded.block_id, owner_kind = excluded.owner_kind,
         owner_id = excluded.owner_id, free_at = NULL
      WHERE (address.free_at IS NULL AND address.owner_id = excluded.owner_id)
         OR address.free_at <= (SELECT min(r.at) FROM {rows})"
@@ -62,7 +64,7 @@ op! {
     /// It is quarantined until `free_at`. Changes nothing when another has it by now.
     AddressRelease { scope_id: String, address: IpAddr, owner_id: String, free_at: Timestamp }
     on address, Change by (scope_id, address):
-    "UPDATE address SET free_at = r.free_at FROM {rows}
+    "UPDATE address SET free_at = r.free_at, block_id = NULL FROM {rows}
      WHERE address.scope_id = r.scope_id AND address.address = r.address AND address.owner_id = r.owner_id
      AND address.free_at IS NULL"
 }

@@ -3,7 +3,7 @@
 use crate::{Page, ReadError, Store};
 use domain::{
     ExternalNetworkId, Name, Timestamp,
-    network::{ExternalNetwork, ExternalSubnet},
+    network::{Cidr, ExternalNetwork, ExternalSubnet},
 };
 
 op! {
@@ -39,6 +39,29 @@ op! {
      AND NOT EXISTS (SELECT 1 FROM router WHERE router.external_network_id = external_network.id)
      AND NOT EXISTS (SELECT 1 FROM uplink WHERE uplink.external_network_id = external_network.id)
      AND NOT EXISTS (SELECT 1 FROM floating_ip WHERE floating_ip.external_network_id = external_network.id)"
+}
+
+/// How the database names a block of an external network.
+#[must_use]
+pub fn external_block_id(external_network_id: ExternalNetworkId, block: Cidr) -> String {
+    format!("{external_network_id}/{block}")
+}
+
+op! {
+    ExternalBlockInsert {
+        /// It is made by [`external_block_id`].
+        id: String,
+        external_network_id: ExternalNetworkId,
+    }
+    on external_block, Insert by (id): insert
+}
+
+op! {
+    /// Only when nobody has an address of it (else, or when it is gone already: `ExternalNetworkInUse`).
+    ExternalBlockDelete { id: String }
+    on external_block, Change by (id), guard ExternalNetworkInUse:
+    "DELETE FROM external_block WHERE id IN (SELECT r.id FROM {rows})
+     AND NOT EXISTS (SELECT 1 FROM address WHERE address.block_id = external_block.id)"
 }
 
 record! { ExternalNetwork, of external_network { id, name, description, subnets, generation, created_at } }

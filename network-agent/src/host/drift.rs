@@ -6,7 +6,7 @@
 use super::{
     Host,
     disturbance::{Disturbance, note},
-    lock,
+    firewall, lock,
 };
 use crate::{
     link::{
@@ -134,6 +134,9 @@ async fn host_changed(host: Weak<Host>, changed: Changed) {
     let Some(host) = host.upgrade() else { return };
     if changed.tables.contains(&names::underlay_table(&host.config.prefix)) || changed.tables.contains("") {
         host.underlay.audit(&host).await;
+    }
+    if changed.tables.contains(firewall::TABLE) || changed.tables.contains("") {
+        firewall::ensure(&host).await;
     }
     let desired_state = host.desired_state();
     let uplinks = desired_state.networks.values().filter(|network| network.uplink.is_some()).map(|network| network.id);

@@ -55,7 +55,7 @@ impl FlowsToEnd {
         }
         if self.not_before.is_none() {
             self.due = false;
-            let judge = FlowJudge::new(desired_state, network);
+            let judge = FlowJudge::new(desired_state, network, &host.facts());
             let ended =
                 inside.run(move |inside| conntrack::end_flows(&mut inside.rules, |flow| judge.allows(flow))).await;
             // Whatever failed is looked at again, also when this round ends with it.

@@ -6,6 +6,7 @@
 
 pub mod disturbance;
 mod drift;
+mod firewall;
 mod flows;
 pub mod reconcile;
 mod recovery;
@@ -15,7 +16,7 @@ mod underlay;
 
 use crate::{
     config::Config,
-    ledger::{Decision, Ledger, LedgerError, Outcome},
+    ledger::{Accepted, Decision, Ledger, LedgerError, Outcome},
     link::{
         netns::{self, NetnsError, Worker},
         observe, tap,
@@ -31,7 +32,10 @@ use crate::{
 };
 use agent_kit::Outbox;
 use disturbance::Disturbances;
-use domain::{InstanceId, NetworkId, PortId, network::MacAddr};
+use domain::{
+    InstanceId, NetworkId, PortId,
+    network::{Cidr, MacAddr},
+};
 use parking_lot::{Mutex, MutexGuard};
 use proto::{network::v1::ObjectState, port_socket::RefusedReason, sync::v1::DesiredObject};
 use recovery::Recovery;
@@ -44,6 +48,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 use tracked::TrackedState;
 use underlay::Underlay;
 
@@ -106,8 +111,12 @@ pub struct Host {
     pub outbox: Outbox<Observation>,
     pub signal: Signal,
     tracked: Mutex<TrackedState>,
-    /// The host's addresses, which no instance may reach.
-    own: Mutex<BTreeSet<IpAddr>>,
+    /// The host's addresses, which no instance may reach. Whoever waits is told when they are others.
+    own: watch::Sender<BTreeSet<IpAddr>>,
+    /// What no instance of this host may reach: made anew when what it follows from changes, since every round needs it.
+    protected: Mutex<Arc<BTreeSet<Cidr>>>,
+    /// The addresses that the manager was told of.
+    reported_addresses: Mutex<BTreeSet<IpAddr>>,
     /// When each version was received of, until it is programmed.
     received: Mutex<BTreeMap<Key, (Version, Instant)>>,
     /// One batch of the manager at a time.
@@ -163,6 +172,10 @@ impl Host {
         {
             tracing::warn!(%error, "the directory of namespaces can't be made a mount of its own");
         }
+        // No round may begin without them.
+        let own = worker.run_blocking(|inside| observe::own_addresses(&mut inside.netlink))?;
+        let own =
+            own.inspect_err(|error| tracing::warn!(%error, "the host's addresses can't be read")).unwrap_or_default();
         let host = Self {
             underlay: Underlay::new(&worker)?,
             budget: Arc::default(),
@@ -175,12 +188,15 @@ impl Host {
             outbox: Outbox::default(),
             signal: Signal::default(),
             tracked: Mutex::new(TrackedState::new(desired_state)),
-            own: Mutex::default(),
+            own: watch::Sender::new(own),
+            protected: Mutex::default(),
+            reported_addresses: Mutex::default(),
             received: Mutex::default(),
             accepting: tokio::sync::Mutex::default(),
             pending_deletions: Mutex::default(),
             workers: Mutex::default(),
         };
+        host.refresh_protected();
         host.signal.mark(marked);
         Ok(host)
     }
@@ -189,8 +205,11 @@ impl Host {
     async fn refresh_own_addresses(&self) -> bool {
         match self.worker.run(|inside| observe::own_addresses(&mut inside.netlink)).await {
             Ok(Ok(own)) => {
-                let before = std::mem::replace(&mut *lock(&self.own), own.clone());
-                return before != own;
+                let changed = self.own.send_if_modified(|before| std::mem::replace(before, own.clone()) != own);
+                if changed {
+                    self.refresh_protected();
+                }
+                return changed;
             }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the host's addresses can't be read: those known before stay protected");
@@ -201,7 +220,31 @@ impl Host {
     }
 
     fn facts(&self) -> HostFacts {
-        self.config.facts(&lock(&self.own))
+        self.config.facts(Arc::clone(&lock(&self.protected)))
+    }
+
+    /// Of the desired state and the host's addresses as they are now.
+    fn refresh_protected(&self) {
+        // Two at once would else leave what the slower one saw.
+        let mut protected = lock(&self.protected);
+        let fresh = self.config.protected_with(&self.own.borrow(), self.desired_state().protected());
+        if **protected != fresh {
+            *protected = Arc::new(fresh);
+        }
+    }
+
+    /// The host's addresses, which the manager is told now.
+    pub(crate) fn tell_addresses(&self) -> BTreeSet<IpAddr> {
+        let own = self.own.borrow().clone();
+        own.clone_into(&mut lock(&self.reported_addresses));
+        own
+    }
+
+    /// Resolves when the host has other addresses than the manager was told.
+    pub(crate) async fn addresses_changed(&self) {
+        let reported = lock(&self.reported_addresses).clone();
+        // The sender lives as long as the host.
+        let _ = self.own.subscribe().wait_for(|own| *own != reported).await;
     }
 
     /// The desired state as it is now.
@@ -227,9 +270,10 @@ impl Host {
                 }
             }
         }
-        let outcomes = self.ledger.accept(parsed, revision).await?;
+        let Accepted { outcomes, left_out } = self.ledger.accept(parsed, revision).await?;
         let mut affected = BTreeSet::new();
         let mut deletions = Vec::new();
+        let mut protected = false;
         {
             let mut tracked = lock(&self.tracked);
             let mut received = lock(&self.received);
@@ -239,9 +283,13 @@ impl Host {
                         let (key, version, deleted) = (desired.key, desired.version, desired.object.is_none());
                         let networks = self.take(&mut tracked, desired);
                         affected.extend(networks.iter().copied());
+                        protected |= matches!(key, Key::Protected(_));
                         if deleted {
                             received.remove(&key);
                             deletions.push(PendingDeletion { key, version, networks, round: 0 });
+                        } else if matches!(key, Key::Protected(_)) {
+                            // It isn't any network's: that it is here is all there is to say.
+                            self.outbox.post(Observation::ready(key, version));
                         } else {
                             received.insert(key, (version, now));
                         }
@@ -258,11 +306,14 @@ impl Host {
                 }
             }
         }
+        if protected {
+            self.refresh_protected();
+        }
         let round = self.signal.mark(affected);
         lock(&self.pending_deletions)
             .extend(deletions.into_iter().map(|deletion| PendingDeletion { round, ..deletion }));
         self.report_deletions();
-        Ok(())
+        if left_out == 0 { Ok(()) } else { Err(self.ledger.full()) }
     }
 
     /// Reports the deletions that the kernel has carried out.

@@ -7,7 +7,7 @@
 use super::{
     Host,
     disturbance::{Disturbance, note},
-    drift,
+    drift, firewall,
     flows::FlowsToEnd,
     lock, recovery,
     tracked::Affected,
@@ -83,6 +83,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
     host.refresh_own_addresses().await;
     host.underlay.follow(&host).await;
     let _watching = drift::watch_host(&host, &shutdown);
+    firewall::ensure(&host).await;
     tokio::spawn(shutdown.child_token().run_until_cancelled_owned(recovery::run(Arc::clone(&host), shutdown.clone())));
     loop {
         let held = host.recovery.held();
@@ -107,6 +108,7 @@ pub async fn run(host: Arc<Host>, shutdown: CancellationToken) {
             _ = tick.tick() => {
                 host.refresh_own_addresses().await;
                 host.underlay.audit(&host).await;
+                firewall::ensure(&host).await;
                 audits.extend(slots.keys().copied());
                 host.signal.mark(slots.keys().copied().collect::<Vec<_>>());
             }

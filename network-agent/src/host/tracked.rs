@@ -58,6 +58,7 @@ impl TrackedState {
             (None, Key::Port(id)) => desired_state.remove_port(id),
             (None, Key::SecurityGroup(id)) => desired_state.remove_group(id),
             (None, Key::FloatingIp(id)) => desired_state.remove_floating_ip(id),
+            (None, Key::Protected(part)) => desired_state.remove_protected(part),
         };
         for id in &networks {
             self.mark_affected(*id, key);
@@ -82,7 +83,7 @@ impl TrackedState {
         let affected = self.affected.entry(id).or_default();
         match key {
             Key::Network(_) => affected.all = true,
-            Key::Port(_) | Key::SecurityGroup(_) | Key::FloatingIp(_) => {
+            Key::Port(_) | Key::SecurityGroup(_) | Key::FloatingIp(_) | Key::Protected(_) => {
                 affected.keys.insert(key);
             }
         }

@@ -3,13 +3,16 @@
 
 use super::journal::{self, Record};
 use crate::model::object::Key;
-use agent_kit::{HostRecord, durable};
+use agent_kit::{
+    HostRecord, durable,
+    reserve::{Reserve, is_full},
+};
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, Write},
-    path::PathBuf,
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -50,20 +53,60 @@ impl Batch<'_> {
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
+    reserve: Arc<Reserve>,
     file: File,
     bytes: u64,
     live_bytes: u64,
-    /// An append failed half-way: the next write replaces the file.
+    /// An append failed half-way, and what it left couldn't be cut off: the next write replaces the file.
     torn: bool,
 }
 
 impl Journal {
-    /// Replaces the file by one batch of everything.
-    pub fn create(dir: PathBuf, state: &State) -> io::Result<Self> {
+    /// Replaces the file by one batch of everything. `closed`: how much of the file that is there are whole batches, all of which are in `state`.
+    /// When the disk has no room for a second file, that one is continued.
+    pub fn open(dir: PathBuf, reserve: Arc<Reserve>, state: &State, closed: u64) -> io::Result<Self> {
+        // A second file may need more than all of what is set apart, so that isn't tried while there is another way.
+        let created = Self::create(&dir, state);
+        match created {
+            Ok((file, bytes)) => Ok(Self { dir, reserve, file, bytes, live_bytes: bytes, torn: false }),
+            Err(error) if is_full(&error) && closed == 0 => {
+                let (file, bytes) = reserve.write(|| Self::create(&dir, state))?;
+                Ok(Self { dir, reserve, file, bytes, live_bytes: bytes, torn: false })
+            }
+            Err(error) if is_full(&error) => {
+                tracing::warn!("the disk is full: the ledger is continued as it is");
+                let file = OpenOptions::new().write(true).open(dir.join(journal::NAME))?;
+                // What is there counts as needed: it is written anew when there is room.
+                let mut journal = Self { dir, reserve, file, bytes: closed, live_bytes: closed, torn: false };
+                journal.cut()?;
+                journal.append(&journal::encode(&[], state.host))?;
+                Ok(journal)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(dir: &Path, state: &State) -> io::Result<(File, u64)> {
         let all: Vec<Record> = state.records.values().cloned().collect();
         let bytes = journal::encode_file(&all, state.host);
-        let file = durable::replace(&dir, journal::NAME, &bytes)?;
-        Ok(Self { dir, file, bytes: bytes.len() as u64, live_bytes: bytes.len() as u64, torn: false })
+        Ok((durable::replace(dir, journal::NAME, &bytes)?, bytes.len() as u64))
+    }
+
+    /// Cuts off what isn't a whole batch.
+    fn cut(&mut self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.file.seek(SeekFrom::Start(self.bytes)).map(drop)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let reserve = Arc::clone(&self.reserve);
+        reserve.write(|| {
+            let written = self.file.write_all(bytes).and_then(|()| self.file.sync_data());
+            self.torn = written.is_err() && self.cut().is_err();
+            if self.torn { Err(io::Error::other("the ledger's end can't be cut off")) } else { written }
+        })?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
     }
 
     pub fn commit(&mut self, state: &Mutex<State>, changes: Vec<Change>) {
@@ -80,18 +123,32 @@ impl Journal {
 
     fn write(&mut self, state: &Mutex<State>, changed: BTreeMap<Key, Record>, host: HostRecord) -> io::Result<()> {
         let crowded = self.bytes > GARBAGE_MIN && self.bytes > GARBAGE_FACTOR * self.live_bytes;
-        if self.torn || crowded {
+        let rewritten = if self.torn || crowded {
             let mut records = state.lock().records.clone();
             records.extend(changed.clone());
-            *self = Self::create(self.dir.clone(), &State { records, host })?;
+            let whole = State { records, host };
+            let reserve = Arc::clone(&self.reserve);
+            // A crowded file can go on as it is; room that is set apart isn't for tidying.
+            let created = if self.torn {
+                reserve.write(|| Self::create(&self.dir, &whole))
+            } else {
+                Self::create(&self.dir, &whole)
+            };
+            match created {
+                Ok((file, bytes)) => {
+                    (self.file, self.bytes, self.live_bytes, self.torn) = (file, bytes, bytes, false);
+                    true
+                }
+                Err(error) if is_full(&error) && !self.torn => false,
+                Err(error) => return Err(error),
+            }
         } else {
+            false
+        };
+        if !rewritten {
             let records: Vec<Record> = changed.values().cloned().collect();
             let bytes = journal::encode(&records, host);
-            self.torn = true;
-            self.file.write_all(&bytes)?;
-            self.file.sync_data()?;
-            self.torn = false;
-            self.bytes += bytes.len() as u64;
+            self.append(&bytes)?;
             let fresh = {
                 let state = state.lock();
                 changed.keys().filter(|key| !state.records.contains_key(*key)).count()

@@ -7,6 +7,8 @@
 //! never ahead of the objects it stands for.
 
 mod batch;
+#[cfg(test)]
+mod full_disk;
 mod journal;
 
 pub use self::journal::Record;
@@ -14,7 +16,11 @@ pub use agent_kit::{Decision, LedgerError};
 
 use self::batch::{Batch, Change, Journal, State};
 use crate::model::object::{Desired, Key, Version};
-use agent_kit::{Current, HostRecord, Incoming, LedgerDir, Revival, accept, writer::BatchWriter};
+use agent_kit::{
+    Current, HostRecord, Incoming, LedgerDir, Revival, accept,
+    reserve::{Reserve, is_full},
+    writer::BatchWriter,
+};
 use domain::{HostId, PortId};
 use parking_lot::{Mutex, MutexGuard};
 use proto::sync::v1::DesiredObject;
@@ -28,6 +34,14 @@ pub struct Outcome {
     pub decision: Decision,
 }
 
+/// What became of commands that came together.
+#[derive(Debug, Default)]
+pub struct Accepted {
+    pub outcomes: Vec<Outcome>,
+    /// How many new objects the disk had no room for.
+    pub left_out: usize,
+}
+
 #[derive(Debug)]
 pub struct Ledger {
     state: Arc<Mutex<State>>,
@@ -35,6 +49,7 @@ pub struct Ledger {
     writer: BatchWriter<Change>,
     dir: LedgerDir,
     loss: Loss,
+    reserve: Arc<Reserve>,
 }
 
 /// What a ledger was found to lack when it was opened.
@@ -75,7 +90,14 @@ impl Ledger {
         if decoded.damaged > 0 || torn > 0 {
             // A torn end is what a crash leaves; anything else is damage that a person should be able to look at.
             let aside = dir.path().join(format!("{}.damaged.{}", journal::NAME, domain::Timestamp::now().0));
-            fs::write(&aside, &bytes).map_err(LedgerError::file("kept", &aside))?;
+            match fs::write(&aside, &bytes) {
+                // The host must come up all the same.
+                Err(error) if is_full(&error) => {
+                    let _ = fs::remove_file(&aside);
+                    tracing::error!("the disk has no room to keep the damaged ledger");
+                }
+                kept => kept.map_err(LedgerError::file("kept", &aside))?,
+            }
             let kept = aside.display();
             if decoded.damaged > 0 {
                 tracing::error!(%kept, damaged_lines = decoded.damaged, "the ledger is damaged: what is lost is asked for again");
@@ -89,12 +111,28 @@ impl Ledger {
         }
         let state = State { records, host };
         let written = LedgerError::file("written", &path);
-        let mut journal = Journal::create(dir.path().to_path_buf(), &state).map_err(written)?;
+        let reserve = Arc::new(Reserve::open(dir.path()));
+        let closed = if decoded.damaged == 0 { decoded.closed as u64 } else { 0 };
+        let journal = Journal::open(dir.path().to_path_buf(), Arc::clone(&reserve), &state, closed);
+        let mut journal = journal.map_err(written)?;
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let writer = BatchWriter::start(move |changes| journal.commit(&shared, changes));
         let writer = writer.map_err(LedgerError::file("written", &path))?;
-        Ok(Self { state, writer, dir, loss })
+        Ok(Self { state, writer, dir, loss, reserve })
+    }
+
+    /// Whether the disk has room for more than what the ledger has: if not, the room that is set apart for it is in use. It is set apart
+    /// again as soon as the disk has it.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.reserve.has_room()
+    }
+
+    /// What to answer where something was left out.
+    #[must_use]
+    pub fn full(&self) -> LedgerError {
+        LedgerError::Full { dir: self.dir.path().to_path_buf() }
     }
 
     /// What it lacked when it was opened.
@@ -136,20 +174,28 @@ impl Ledger {
         }
     }
 
-    /// Takes what is newer than what is held; durable when it returns. Callers send one batch at a time.
+    /// Takes what is newer than what is held; durable when it returns. Callers send one batch at a time. On a full disk nothing new is taken;
+    /// what is held can be changed and deleted.
     pub async fn accept(
         &self,
         commands: Vec<(DesiredObject, Desired)>,
         revision: i64,
-    ) -> Result<Vec<Outcome>, LedgerError> {
+    ) -> Result<Accepted, LedgerError> {
+        let room = self.has_room();
+        metrics::gauge!("iaas_network_disk_full").set(f64::from(u8::from(!room)));
         self.write(move |batch| {
-            let mut outcomes = Vec::with_capacity(commands.len());
+            let (mut outcomes, mut left_out) = (Vec::with_capacity(commands.len()), 0);
             for (message, desired) in commands {
                 let held = batch.get(desired.key);
                 let current =
                     held.as_ref().map(|r| Current { version: version_of(&r.desired), tombstone: r.desired.deleted });
                 let incoming = Incoming { version: desired.version, deleted: desired.object.is_none() };
                 let decision = accept(current, incoming, Revival::LaterVersion);
+                let new = decision == Decision::Take && !incoming.deleted && current.is_none_or(|held| held.tombstone);
+                if new && !room {
+                    left_out += 1;
+                    continue;
+                }
                 if matches!(decision, Decision::Take | Decision::RaiseTombstone) {
                     // A higher epoch is another binding: what was acquired before is over.
                     let acquired_epoch = held
@@ -159,8 +205,11 @@ impl Ledger {
                 }
                 outcomes.push(Outcome { desired, decision });
             }
-            batch.host.revision = revision;
-            outcomes
+            // The revision stands for all of it.
+            if left_out == 0 {
+                batch.host.revision = revision;
+            }
+            Accepted { outcomes, left_out }
         })
         .await
     }

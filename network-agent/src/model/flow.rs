@@ -10,14 +10,15 @@
 use super::{
     DesiredState,
     object::{Network, Port, SecurityGroup},
-    state::METADATA_ADDRESS,
+    state::{HostFacts, METADATA_ADDRESS},
 };
+use crate::nft::protected_of;
 use domain::{
     SecurityGroupId,
     network::{Cidr, Direction, Ethertype, Match, Protocol, Remote, SecurityRule},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -58,11 +59,13 @@ pub struct FlowJudge {
     members: HashMap<SecurityGroupId, HashSet<IpAddr>>,
     /// Floating addresses and what they stand for, while their ports are in use here.
     floating: HashMap<IpAddr, IpAddr>,
+    /// What no instance may begin a flow to, unless it is in one of the ranges inside.
+    protected: Arc<BTreeSet<Cidr>>,
 }
 
 impl FlowJudge {
     #[must_use]
-    pub fn new(desired_state: &DesiredState, network: &Network) -> Self {
+    pub fn new(desired_state: &DesiredState, network: &Network, host: &HostFacts) -> Self {
         let mut judge = Self {
             local: HashMap::new(),
             wide: Vec::new(),
@@ -73,6 +76,7 @@ impl FlowJudge {
             groups: HashMap::new(),
             members: HashMap::new(),
             floating: HashMap::new(),
+            protected: protected_of(network, host),
         };
         judge.own.extend(network.uplink.iter().flat_map(|uplink| &uplink.addresses).map(|(addr, _)| *addr));
         for port in desired_state.active(network.id) {
@@ -107,6 +111,9 @@ impl FlowJudge {
         if self.own.contains(&flow.answered_by) || self.own.contains(&flow.from) {
             return true;
         }
+        if self.leaves_for_protected(flow) {
+            return false;
+        }
         let translated_to = flow.to != flow.answered_by;
         if translated_to && self.floating.get(&flow.to) != Some(&flow.answered_by) {
             return false;
@@ -118,6 +125,14 @@ impl FlowJudge {
         }
         self.end_allows(flow, Direction::Egress, flow.from, flow.answered_by)
             && self.end_allows(flow, Direction::Ingress, flow.answered_by, flow.from)
+    }
+
+    /// What goes by the uplink was translated on its way out.
+    fn leaves_for_protected(&self, flow: &Flow) -> bool {
+        let to = flow.answered_by;
+        // They are in order and don't overlap, so the last that begins at or before an address is the only one that may hold it.
+        let block = self.protected.range(..=Cidr::host(to)).next_back();
+        flow.from != flow.answered_to && block.is_some_and(|block| block.contains(to))
     }
 
     /// What the port at `near` says; an end that is elsewhere is judged there.

@@ -20,6 +20,7 @@ use crate::nft::{
     Remotes,
     element::Element,
     port::{PortRules, memberships, port_rules, tunnel_sources},
+    protected_elements, protected_of,
     ruleset::{Head, Limit, Ruleset, Table},
     shared_rules,
 };
@@ -31,12 +32,15 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 /// Who contributes; of several to one key the greatest wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Source {
     Under,
+    /// The blocks that no instance may reach.
+    Protected,
     /// A port's additional blocks: the lowest id wins.
     Blocks(Reverse<PortId>),
     Port(PortId),
@@ -93,6 +97,7 @@ pub struct Model {
     groups_of: BTreeMap<PortId, BTreeSet<SecurityGroupId>>,
     profiles: BTreeMap<BTreeSet<SecurityGroupId>, usize>,
     remotes: Remotes,
+    protected: Arc<BTreeSet<Cidr>>,
 }
 
 impl Model {
@@ -146,6 +151,7 @@ impl Model {
         let mut under = items_of(state::under(desired_state, network, host));
         under.extend(items_of(NsState { rules, ..NsState::default() }));
         self.replace(Source::Under, under, &mut before);
+        self.follow_protected(protected_of(network, host), &mut before);
         self.replace(Source::Over, items_of(state::over(desired_state, network, host)), &mut before);
         let members = if remotes == self.remotes { ports.clone() } else { self.everyone(desired_state, network) };
         self.remotes = remotes;
@@ -167,7 +173,7 @@ impl Model {
         let tracked = networks.flat_map(|id| desired_state.ports_of(id)).map(|port| port.id);
         let known = self.by_source.keys().filter_map(|source| match source {
             Source::Blocks(Reverse(id)) | Source::Port(id) | Source::Member(id) => Some(*id),
-            Source::Under | Source::Over => None,
+            Source::Under | Source::Protected | Source::Over => None,
         });
         tracked.chain(known).collect()
     }
@@ -200,6 +206,19 @@ impl Model {
         }
         self.replace(Source::Port(id), own, before);
         self.replace(Source::Blocks(Reverse(id)), blocks, before);
+    }
+
+    /// There may be thousands, and most changes are of something else: they are looked at only when they are others than before.
+    fn follow_protected(&mut self, protected: Arc<BTreeSet<Cidr>>, before: &mut BTreeMap<Item, Option<Value>>) {
+        if Arc::ptr_eq(&protected, &self.protected) {
+            return;
+        }
+        if protected != self.protected {
+            let element = |(set, element): (&str, _)| Item::Element(Table::Inet, set.to_owned(), element);
+            let items = protected_elements(&protected).map(|blocked| (element(blocked), Value::Present));
+            self.replace(Source::Protected, items.collect(), before);
+        }
+        self.protected = protected;
     }
 
     fn follow_profile(&mut self, id: PortId, groups: Option<&BTreeSet<SecurityGroupId>>) {

@@ -8,8 +8,11 @@ pub mod names;
 pub mod object;
 pub mod state;
 
-use domain::{FloatingIpId, NetworkId, PortId, SecurityGroupId};
-use object::{FloatingIp, Key, Network, Object, Port, SecurityGroup, Version};
+use domain::{
+    FloatingIpId, NetworkId, PortId, SecurityGroupId,
+    network::{Cidr, ProtectedPart},
+};
+use object::{FloatingIp, Key, Network, Object, Port, Protected, SecurityGroup, Version};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -23,6 +26,8 @@ pub struct DesiredState {
     pub ports: BTreeMap<PortId, Arc<Port>>,
     pub groups: BTreeMap<SecurityGroupId, Arc<SecurityGroup>>,
     pub floating_ips: BTreeMap<FloatingIpId, Arc<FloatingIp>>,
+    /// Addresses of the fleet that no instance may reach, by parts.
+    protected: BTreeMap<ProtectedPart, Arc<Protected>>,
     /// Ports between acquire and release.
     pub acquired: BTreeSet<PortId>,
     /// The version that each object is of.
@@ -69,6 +74,10 @@ impl DesiredState {
                 self.floating_ips.insert(floating.id, Arc::new(floating));
                 affected
             }
+            Object::Protected(protected) => {
+                self.protected.insert(protected.part, Arc::new(protected));
+                self.with_uplinks()
+            }
         }
     }
 
@@ -103,6 +112,16 @@ impl DesiredState {
             ids.remove(&id);
         }
         BTreeSet::from([floating.network_id])
+    }
+
+    pub fn remove_protected(&mut self, part: ProtectedPart) -> BTreeSet<NetworkId> {
+        self.protected.remove(&part);
+        self.with_uplinks()
+    }
+
+    /// The addresses of the fleet that no instance may reach.
+    pub fn protected(&self) -> impl Iterator<Item = Cidr> {
+        self.protected.values().flat_map(|protected| protected.blocks.iter().copied())
     }
 
     pub fn ports_of(&self, network_id: NetworkId) -> impl Iterator<Item = &Arc<Port>> {
@@ -153,6 +172,11 @@ impl DesiredState {
         let named = self.networks.get(&id).into_iter().flat_map(|network| network.peers.iter().copied());
         let naming = self.networks.values().filter(|other| other.peers.contains(&id)).map(|other| other.id);
         named.chain(naming).chain([id]).collect()
+    }
+
+    /// The networks that lead to the outside.
+    fn with_uplinks(&self) -> BTreeSet<NetworkId> {
+        self.networks.values().filter(|network| network.uplink.is_some()).map(|network| network.id).collect()
     }
 
     /// Networks with a port bound here that is in the group, or whose groups' rules name it.

@@ -2,7 +2,7 @@
 
 use domain::{
     FloatingIpId, InstanceId, NetworkId, PortId, SecurityGroupId, SubnetId,
-    network::{Cidr, HostRoute, MTU_MAX, MTU_MIN, MacAddr, SecurityRule, Vni},
+    network::{Cidr, HostRoute, MTU_MAX, MTU_MIN, MacAddr, ProtectedPart, SecurityRule, Vni},
 };
 use proto::{
     convert::{InvalidMessage, network::rule_from_pb, parse},
@@ -23,6 +23,7 @@ pub enum Key {
     SecurityGroup(SecurityGroupId),
     Port(PortId),
     FloatingIp(FloatingIpId),
+    Protected(ProtectedPart),
 }
 
 impl Key {
@@ -33,6 +34,7 @@ impl Key {
             Self::SecurityGroup(_) => ObjectKind::SecurityGroup,
             Self::Port(_) => ObjectKind::Port,
             Self::FloatingIp(_) => ObjectKind::FloatingIp,
+            Self::Protected(_) => ObjectKind::Protected,
         }
     }
 
@@ -43,6 +45,7 @@ impl Key {
             Self::SecurityGroup(id) => id.to_string(),
             Self::Port(id) => id.to_string(),
             Self::FloatingIp(id) => id.to_string(),
+            Self::Protected(part) => part.to_string(),
         }
     }
 
@@ -52,6 +55,7 @@ impl Key {
             Ok(ObjectKind::SecurityGroup) => Self::SecurityGroup(parse("id", id)?),
             Ok(ObjectKind::Port) => Self::Port(parse("id", id)?),
             Ok(ObjectKind::FloatingIp) => Self::FloatingIp(parse("id", id)?),
+            Ok(ObjectKind::Protected) => Self::Protected(parse("id", id)?),
             Ok(ObjectKind::Unspecified | ObjectKind::Instance) | Err(_) => {
                 return Err(wrong("kind", format!("unknown value {kind}")));
             }
@@ -183,12 +187,20 @@ pub struct FloatingIp {
     pub fixed_ip: Ipv4Addr,
 }
 
+/// A part of the addresses of the fleet that no instance may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Protected {
+    pub part: ProtectedPart,
+    pub blocks: BTreeSet<Cidr>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Object {
     Network(Network),
     Port(Port),
     SecurityGroup(SecurityGroup),
     FloatingIp(FloatingIp),
+    Protected(Protected),
 }
 
 /// One parsed command of the manager.
@@ -222,12 +234,17 @@ impl Desired {
                 address: parse("floating_ip.address", &floating.address)?,
                 fixed_ip: parse("floating_ip.fixed_ip", &floating.fixed_ip)?,
             }),
+            Some(desired_object::Object::Protected(protected)) => Object::Protected(Protected {
+                part: parse("id", id)?,
+                blocks: parse_all("protected.blocks", &protected.blocks)?,
+            }),
         };
         let key = match &object {
             Object::Network(network) => Key::Network(network.id),
             Object::Port(port) => Key::Port(port.id),
             Object::SecurityGroup(group) => Key::SecurityGroup(group.id),
             Object::FloatingIp(floating) => Key::FloatingIp(floating.id),
+            Object::Protected(protected) => Key::Protected(protected.part),
         };
         Ok(Self { key, version, object: Some(object) })
     }

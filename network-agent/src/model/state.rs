@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
 };
 
 /// The metadata service's address, as on every other cloud.
@@ -36,8 +37,8 @@ pub struct HostFacts {
     pub vxlan_port: u16,
     /// External networks by name: the bridge in the host's namespace that leads to each.
     pub external: BTreeMap<String, String>,
-    /// Blocks that no instance reaches, but for replies: the hosts' and the managers' own.
-    pub protected: BTreeSet<Cidr>,
+    /// Blocks that no instance reaches by an uplink, but for replies: the hosts' and the managers' own. They don't overlap.
+    pub protected: Arc<BTreeSet<Cidr>>,
     pub wiring: Wiring,
     /// Owner of taps, that QEMU runs as or gets a descriptor from.
     pub tap_owner_uid: u32,

@@ -12,6 +12,7 @@ pub mod batch;
 pub mod difference;
 pub mod element;
 pub mod fence;
+pub mod forward;
 pub mod port;
 pub mod render;
 pub mod ruleset;
@@ -33,6 +34,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 /// Why a packet was dropped. The number is the low half of its mark on the way to the table that counts and drops.
@@ -100,6 +102,9 @@ pub fn rules_of(desired_state: &DesiredState, network: &Network, host: &HostFact
     let local = || desired_state.ports_of(network.id).filter(|port| port.instance().is_some());
     let profiles: BTreeSet<&BTreeSet<SecurityGroupId>> = local().map(|port| &port.groups).collect();
     let (mut rules, remotes) = shared_rules(desired_state, network, host, profiles);
+    for (set, element) in protected_elements(&protected_of(network, host)) {
+        rules.insert(Table::Inet, set, element);
+    }
     for port in local() {
         let PortRules { elements, limits } = port_rules(port);
         for (table, set, element) in elements {
@@ -120,7 +125,17 @@ pub fn rules_of(desired_state: &DesiredState, network: &Network, host: &HostFact
     rules
 }
 
-/// All but what single ports bring: declarations, the groups' chains, translation. `profiles`: the sets of groups that ports here
+/// The blocks that no instance of the network may reach: without a way out there is nothing to keep it from.
+#[must_use]
+pub fn protected_of(network: &Network, host: &HostFacts) -> Arc<BTreeSet<Cidr>> {
+    if network.uplink.is_some() { Arc::clone(&host.protected) } else { Arc::default() }
+}
+
+pub fn protected_elements(blocks: &BTreeSet<Cidr>) -> impl Iterator<Item = (&'static str, Element)> {
+    blocks.iter().map(|block| (by_family(*block, "protected4", "protected6"), Element::key([Field::Block(*block)])))
+}
+
+/// All but what single ports bring and the protected blocks, which may be thousands and change rarely: declarations, the groups' chains, translation. `profiles`: the sets of groups that ports here
 /// are in. And the groups whose members it needs to know.
 pub fn shared_rules<'a>(
     desired_state: &DesiredState,
@@ -130,9 +145,6 @@ pub fn shared_rules<'a>(
 ) -> (Ruleset, Remotes) {
     let mut rules = Ruleset::default();
     declare_fixed(&mut rules);
-    for block in &host.protected {
-        rules.insert(Table::Inet, by_family(*block, "protected4", "protected6"), Element::key([Field::Block(*block)]));
-    }
     add_inside(&mut rules, desired_state, network);
     add_tunnel_blocks(&mut rules, desired_state, network);
     let mut used: BTreeSet<SecurityGroupId> = BTreeSet::new();
@@ -158,7 +170,7 @@ pub fn shared_rules<'a>(
 }
 
 /// Sets and maps that are always there: (table, name, type, map, intervals).
-const FIXED: [(Table, &str, &str, bool, bool); 30] = [
+const FIXED: [(Table, &str, &str, bool, bool); 32] = [
     (Table::Inet, "macs", "ifname . ether_addr", false, false),
     (Table::Inet, "guard4", "ifname . ether_addr . ipv4_addr", false, false),
     (Table::Inet, "guard6", "ifname . ether_addr . ipv6_addr", false, false),
@@ -180,6 +192,8 @@ const FIXED: [(Table, &str, &str, bool, bool); 30] = [
     (Table::Inet, "floats4", "ifname . ipv4_addr", false, false),
     (Table::Inet, "protected4", "ipv4_addr", false, true),
     (Table::Inet, "protected6", "ipv6_addr", false, true),
+    (Table::Inet, "onlink4", "ipv4_addr", false, true),
+    (Table::Inet, "onlink6", "ipv6_addr", false, true),
     (Table::Inet, "port_in", "ifname : verdict", true, false),
     (Table::Inet, "port_out", "ifname : verdict", true, false),
     (Table::Inet, "limit_in", "ifname : limit", true, false),
@@ -209,7 +223,7 @@ fn by_family(block: Cidr, v4: &'static str, v6: &'static str) -> &'static str {
 }
 
 /// The blocks that no other of them covers: intervals of one set must not overlap.
-pub(crate) fn widest(blocks: &BTreeSet<Cidr>) -> impl Iterator<Item = Cidr> {
+fn widest(blocks: &BTreeSet<Cidr>) -> impl Iterator<Item = Cidr> {
     blocks.iter().copied().filter(|block| !blocks.iter().any(|other| other != block && other.covers(*block)))
 }
 
@@ -335,6 +349,10 @@ fn add_nat(rules: &mut Ruleset, desired_state: &DesiredState, network: &Network,
             texts.push(format!("{family} saddr != @{ours} snat {family} to {addr}"));
             leaving.push(format!("{family} saddr != @{ours} return"));
         }
+    }
+    let onlink: BTreeSet<Cidr> = uplink.addresses.iter().map(|(addr, prefix)| Cidr::around(*addr, *prefix)).collect();
+    for block in widest(&onlink) {
+        rules.insert(Table::Inet, by_family(block, "onlink4", "onlink6"), Element::key([Field::Block(block)]));
     }
     leaving.push(refuse(DropReason::NotRoutable));
     rules.chains.insert("source_nat".into(), texts);

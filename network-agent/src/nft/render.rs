@@ -151,6 +151,8 @@ fn skeleton() -> String {
         .replace("<nat>", &mark(DropReason::StaleNat))
         .replace("<private>", &mark(DropReason::NotRoutable))
         .replace("<slowly>", "limit rate over 5/second burst 20 packets")
+        .replace("<strangers>", "limit rate over 10/second burst 64 packets")
+        .replace("<all_strangers>", "limit rate over 40/second burst 256 packets")
         .replace("<begin>", "limit rate over 2000/second burst 8000 packets")
         .replace("<flows>", &FLOWS_PER_PORT.to_string())
         .replace("<guarded>", &format!("meta mark set {:#x}", fence::GUARDED))
@@ -166,6 +168,10 @@ const SKELETON: &str = r#"table inet iaas {
 	set links6 { type ifname . ipv6_addr; size 4096; flags dynamic, timeout; timeout 1m; }
 	set links6_taken { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
 	set neighbours { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
+	# So is each address of the external network that a port sends to, also one that nobody has: new ones are few in a second.
+	set outside4 { type ifname . ipv4_addr; size 4096; flags dynamic, timeout; timeout 1m; }
+	set outside6 { type ifname . ipv6_addr; size 4096; flags dynamic, timeout; timeout 1m; }
+	set outside_new { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
 	# How many tracked flows each port began; the kernel removes those that are empty.
 	set flows { type ifname; size 4096; flags dynamic; }
 	set flow_rate { type ifname; size 4096; flags dynamic, timeout; timeout 1m; }
@@ -173,6 +179,14 @@ const SKELETON: &str = r#"table inet iaas {
 		iifname . ip6 saddr @links6 update @links6 { iifname . ip6 saddr } update @links6_taken { iifname } accept
 		iifname @links6_taken <spoof>
 		add @links6 { iifname . ip6 saddr } add @links6_taken { iifname } accept
+	}
+	chain outside {
+		iifname . ip daddr @outside4 update @outside4 { iifname . ip daddr } return
+		iifname . ip6 daddr @outside6 update @outside6 { iifname . ip6 daddr } return
+		update @outside_new { iifname <strangers> } <rate>
+		<all_strangers> <rate>
+		add @outside4 { iifname . ip daddr }
+		add @outside6 { iifname . ip6 daddr }
 	}
 	# A host speaks for the ports that are bound to it, and its router for itself: what it answers to packets that it can't deliver.
 	chain tunnel {
@@ -243,6 +257,8 @@ const SKELETON: &str = r#"table inet iaas {
 		oifname "t*" <group>
 		oifname "up" ip daddr @protected4 <protected>
 		oifname "up" ip6 daddr @protected6 <protected>
+		iifname "t*" oifname "up" ip daddr @onlink4 jump outside
+		iifname "t*" oifname "up" ip6 daddr @onlink6 jump outside
 		iifname "t*" oifname { "vx", "up" } accept
 		iifname "t*" oifname "pr*" accept
 		iifname "pr*" oifname "vx" accept

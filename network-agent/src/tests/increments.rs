@@ -6,7 +6,7 @@ use crate::{
     model::{
         DesiredState,
         incremental::{Change, Model, Scope},
-        object::{FloatingIp, Key, Network, Object, Port, SecurityGroup},
+        object::{FloatingIp, Key, Network, Object, Port, Protected, SecurityGroup},
         state::{HostFacts, NsState, namespace_state},
     },
     plan::plan,
@@ -14,7 +14,7 @@ use crate::{
 };
 use domain::{
     FloatingIpId, NetworkId, PortId,
-    network::{Cidr, Direction, Match, Remote},
+    network::{Cidr, Direction, Match, ProtectedPart, Remote, merge_blocks},
 };
 use proptest::prelude::*;
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
@@ -33,6 +33,7 @@ enum Event {
     NoFloating(u8),
     Network { peered: bool, v6: bool, uplink: bool },
     Peer { peered: bool },
+    Protected { part: u8, blocks: u8 },
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -56,6 +57,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u8..3).prop_map(Event::NoFloating),
         1 => any::<[bool; 3]>().prop_map(|[peered, v6, uplink]| Event::Network { peered, v6, uplink }),
         1 => any::<bool>().prop_map(|peered| Event::Peer { peered }),
+        2 => (0u8..3, 0u8..4).prop_map(|(part, blocks)| Event::Protected { part, blocks }),
     ]
 }
 
@@ -140,6 +142,13 @@ fn happen(tracked: &mut TrackedState, event: &Event) {
         Event::Network { peered, v6, uplink } => {
             tracked.put(Key::Network(NET), Some(Object::Network(own_network(peered, v6, uplink))));
         }
+        Event::Protected { part, blocks } => {
+            let part = ProtectedPart::Hosts(part);
+            let hosts = |n| format!("10.255.0.{n}/32").parse().expect("cidr");
+            let blocks: BTreeSet<Cidr> = (0..blocks).map(hosts).collect();
+            let object = (!blocks.is_empty()).then_some(Object::Protected(Protected { part, blocks }));
+            tracked.put(Key::Protected(part), object);
+        }
         Event::Peer { peered } => {
             tracked.put(Key::Network(PEER), Some(Object::Network(peer_network(peered))));
         }
@@ -164,7 +173,7 @@ fn answers(view: &View) -> impl PartialEq + std::fmt::Debug + use<> {
 proptest! {
     #[test]
     fn the_model_follows_the_reference(rounds in proptest::collection::vec(proptest::collection::vec(event(), 1..4), 1..24)) {
-        let facts = host();
+        let mut facts = host();
         let mut tracked = TrackedState::new(DesiredState::default());
         happen(&mut tracked, &Event::Network { peered: true, v6: true, uplink: true });
         happen(&mut tracked, &Event::Peer { peered: true });
@@ -179,6 +188,7 @@ proptest! {
                 happen(&mut tracked, event);
             }
             let (desired_state, affected) = tracked.take(NET);
+            facts.protected = Arc::new(merge_blocks(desired_state.protected()));
             let network = Arc::clone(&desired_state.networks[&NET]);
             let ports = affected.ports();
             let scope = if affected.all { Scope::All } else { Scope::Ports(&ports) };

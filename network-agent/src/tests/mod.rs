@@ -36,7 +36,7 @@ pub fn host() -> HostFacts {
         underlay: "10.255.0.1".parse().expect("ip"),
         vxlan_port: 4789,
         external: BTreeMap::from([("public".into(), "br-ext".into())]),
-        protected: BTreeSet::from(["192.168.0.0/16".parse().expect("cidr")]),
+        protected: Arc::new(BTreeSet::from(["192.168.0.0/16".parse().expect("cidr")])),
         wiring: Wiring::Tap,
         tap_owner_uid: 600_000,
     }

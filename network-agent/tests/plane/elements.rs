@@ -25,6 +25,7 @@ use proto::sync::v1 as sync;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 fn rules(objects: &[sync::DesiredObject], acquired: &[&TestPort], network: NetworkId) -> Ruleset {
@@ -37,7 +38,7 @@ fn rules(objects: &[sync::DesiredObject], acquired: &[&TestPort], network: Netwo
         underlay: "10.255.0.1".parse().expect("ip"),
         vxlan_port: 4789,
         external: BTreeMap::from([("public".into(), "br-ext".into())]),
-        protected: BTreeSet::from(["192.168.0.0/16".parse().expect("cidr")]),
+        protected: Arc::new(BTreeSet::from(["192.168.0.0/16".parse().expect("cidr")])),
         wiring: Wiring::Tap,
         tap_owner_uid: 0,
     };

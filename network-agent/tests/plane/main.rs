@@ -3,12 +3,14 @@
 mod addressing;
 mod drift;
 mod elements;
+mod firewall;
 mod flows;
 mod forwarding;
 mod killed;
 mod matrix;
 mod outside;
 mod ports;
+mod protected;
 mod recovery;
 mod restart;
 mod rig;

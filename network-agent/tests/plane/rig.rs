@@ -435,6 +435,12 @@ pub fn network_at(
     )
 }
 
+/// A part of the addresses of the fleet that no instance may reach.
+pub fn protected(part: &str, generation: i64, blocks: &[&str]) -> sync::DesiredObject {
+    let blocks = blocks.iter().map(ToString::to_string).collect();
+    desired(part.to_owned(), (0, generation), sync::desired_object::Object::Protected(pb::Protected { blocks }))
+}
+
 /// A router's leg on the external segment; the address and the MAC end with `n`.
 pub fn uplink(n: u8) -> pb::Uplink {
     pb::Uplink {

@@ -1,12 +1,13 @@
 //! What one instance can use up of what all share: neighbours, tracked flows, descriptors of the services.
 
-use crate::rig::{Guest, Lab, TestHost, TestPort, eventually, group, inside, must, network, open_rules, root};
+use crate::rig::{Guest, Lab, TestHost, TestPort, eventually, group, inside, must, network, open_rules, root, uplink};
 use domain::{NetworkId, SecurityGroupId, network::MacAddr};
 use network_agent::{
     link::frame,
     model::{names, state::Wiring},
     nft::{DropReason, render::FLOWS_PER_PORT},
 };
+use proto::network::v1 as pb;
 use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
@@ -137,6 +138,52 @@ async fn an_instance_may_choose_its_link_local_address() {
     guests[0].must("ip addr add fe80::1:2:3:4/64 dev eth0 nodad");
     // The one that it had before is forgotten first.
     eventually("it speaks with its own", || guests[0].pings(&router));
+}
+
+/// Each address of the external network that somebody sends to is a neighbour that the kernel looks for, whether anybody has it or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_has_few_neighbours_looked_for_outside_however_many_addresses_it_sends_to() {
+    if !root() {
+        return;
+    }
+    let lab = Lab::new().await;
+    let host = lab.host(1, Wiring::Veth).await;
+    let (net, sg) = (NetworkId::new(), SecurityGroupId::new());
+    let [greedy, other] = [5, 6].map(|n| TestPort::new(n, &[&format!("10.0.0.{n}")], &[sg]));
+    let wide = pb::Uplink { addresses: vec!["203.0.113.11/16".into()], ..uplink(11) };
+    host.send(&[
+        network(net, 100, &["10.0.0.0/24"], &[], Some(wide)),
+        group(sg, 1, &open_rules()),
+        greedy.local(net),
+        other.local(net),
+    ])
+    .await;
+    host.acquire(&greedy).await;
+    host.acquire(&other).await;
+    let guests = [&greedy, &other].map(|port| lab.static_guest(&host, net, port));
+    guests[0].reaches("203.0.113.1");
+    let scan = || {
+        inside(&guests[0].ns, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("bound");
+            for n in 0..MANY {
+                let to = Ipv4Addr::from(u32::from(Ipv4Addr::new(203, 0, 1, 1)) + u32::from(n));
+                // What is dropped, and an answer that the host can't be reached, are no error of the sender's.
+                let _ = socket.send_to(b"anybody?", SocketAddr::from((to, 9)));
+            }
+        })
+        .join()
+        .expect("thread");
+        // The kernel has taken in what was sent before an answer that was asked for after it.
+        guests[0].reaches("203.0.113.1");
+    };
+    let tenant = host.tenant(net);
+    let count = || must(&format!("ip -n {tenant} neigh show dev {} nud all", names::UPLINK)).lines().count();
+    let before = count();
+    scan();
+    let added = count().saturating_sub(before);
+    assert!((1..=100).contains(&added), "{added} neighbours of {MANY}");
+    assert!(host.drops(net, &greedy, DropReason::Rate).await > 0);
+    assert!(guests[1].pings("203.0.113.1"), "another instance notices nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

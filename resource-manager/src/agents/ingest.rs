@@ -135,7 +135,7 @@ fn record_failure(
 ) {
     let object_id = key.id();
     tracing::warn!(host_id = %stream.host_id, host = stream.host_name, id = object_id, reason = observed.reason, "a host can't program an object");
-    let (project_id, kind) = (manager.topology().project_of(key), key.kind().as_str());
+    let (project_id, kind) = (manager.topology().project_of(key), key.kind_name());
     unit.push(EventInsert(NewEvent {
         at: Timestamp::now(),
         project_id,

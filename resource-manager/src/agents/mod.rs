@@ -17,6 +17,7 @@ mod desired;
 pub mod ingest;
 mod metadata;
 mod number;
+mod orphan;
 mod restored;
 #[cfg(test)]
 mod tests;
@@ -26,7 +27,11 @@ use crate::{
     network::topology::{ObjectKey, RowChange, bound_to},
 };
 use desired::{HostObjects, Sent};
-use domain::{HostId, PortId, Problem, host::AgentRole};
+use domain::{
+    ErrorKind, HostId, PortId, Problem,
+    host::AgentRole,
+    network::{PROTECTED_ADDRESSES_PER_HOST, can_be_protected},
+};
 use number::{HostIdentity, Numbers};
 use proto::{
     convert::parse,
@@ -38,11 +43,12 @@ use service_kit::{
     peer::HostPeer,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
+use store::{CommitError, Constraint};
 
 /// An agent sends something each second; one that is silent this long is gone.
 pub const SILENCE: Duration = Duration::from_secs(15);
@@ -84,7 +90,7 @@ impl HostManager for Manager {
         let Some(pb::hello::Host::Network(host)) = hello.host.take() else {
             return Err(Problem::invalid("hello.network", "is missing"));
         };
-        let underlay_address: IpAddr = parse("hello.network.underlay_address", &host.underlay_address)?;
+        let underlay_address = underlay_address(&host.underlay_address)?;
         let sent: HashMap<ObjectKey, Sent> = hello.holdings.iter().filter_map(holding).collect();
         let highest = hello.holdings.iter().map(|held| held.generation).max().unwrap_or(0).max(hello.revision);
         let known_limit = self.topology().host(host_id).map_or(0, |row| row.revision_limit);
@@ -98,17 +104,22 @@ impl HostManager for Manager {
             host_id,
             name: hello.name.clone(),
             underlay_address,
+            addresses: protected_addresses(&host.addresses),
             underlay_mtu: host.underlay_mtu,
             external_networks: host.external_networks,
             highest,
         };
         let numbers = Numbers::begin(&self.store, identity, known_limit).await.map_err(|error| {
+            if let CommitError::Constraint(Constraint::HostUnderlay) = error {
+                return self.underlay_taken(host_id, &hello.name, underlay_address);
+            }
             tracing::warn!(%host_id, error = &error as &dyn std::error::Error, "a host can't be registered");
             Problem::unavailable("the database doesn't answer now")
         })?;
         restored::lift_ports(self, host_id, &hello.holdings).await?;
+        let kept = orphan::kept(self, host_id, &hello.holdings).await?;
         self.apply_committed([RowChange::Host(numbers.row().clone())]);
-        Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent)))
+        Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent, kept)))
     }
 
     /// Holdings are compared when the snapshot is sent. Tombstones of what the host must not know have done their work.
@@ -138,6 +149,41 @@ impl HostManager for Manager {
         let topology = self.topology();
         statistics.traffic.retain(|id, _| topology.port(*id).and_then(bound_to) == Some(stream.host_id));
     }
+}
+
+impl Manager {
+    /// Two hosts can't have one underlay address: other hosts would send one's packets to the other. The first one keeps it.
+    fn underlay_taken(&self, host_id: HostId, name: &str, address: IpAddr) -> Problem {
+        let topology = self.topology();
+        let owner = topology.hosts().find(|host| host.underlay_address == address);
+        let owner =
+            owner.map_or_else(|| "another host".to_owned(), |host| format!("host {} ({})", host.name, host.host_id));
+        tracing::error!(%host_id, name, %address, owner, "a host claims another's underlay address and is refused");
+        metrics::counter!("iaas_underlay_conflicts_total").increment(1);
+        Problem::new(
+            ErrorKind::AlreadyExists,
+            "underlay_address_taken",
+            format!("the underlay address {address} of host {name} belongs to {owner}"),
+        )
+        .with_hint("correct network.underlay_address of one of the two; if the other host is no more, remove it: iaasctl host remove")
+    }
+}
+
+/// Where other hosts are to send packets: an address of one machine.
+fn underlay_address(text: &str) -> Result<IpAddr, Problem> {
+    const FIELD: &str = "hello.network.underlay_address";
+    let address = parse::<IpAddr>(FIELD, text)?.to_canonical();
+    if address.is_unspecified() || address.is_multicast() {
+        return Err(Problem::invalid(FIELD, format!("{address} is no address of a host")));
+    }
+    Ok(address)
+}
+
+/// What a host says of its own addresses counts as far as it makes sense, so that an odd one keeps no host away.
+fn protected_addresses(texts: &[String]) -> Vec<IpAddr> {
+    let addresses = texts.iter().filter_map(|text| text.parse().ok()).map(|address: IpAddr| address.to_canonical());
+    let addresses: BTreeSet<IpAddr> = addresses.filter(|address| can_be_protected(*address)).collect();
+    addresses.into_iter().take(PROTECTED_ADDRESSES_PER_HOST).collect()
 }
 
 /// An object of the agent's ledger, as if we had sent it.

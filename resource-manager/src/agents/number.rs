@@ -22,6 +22,7 @@ pub(super) struct HostIdentity {
     pub host_id: HostId,
     pub name: String,
     pub underlay_address: IpAddr,
+    pub addresses: Vec<IpAddr>,
     pub underlay_mtu: u32,
     pub external_networks: Vec<String>,
     /// The highest number in its ledger.
@@ -36,6 +37,7 @@ impl Numbers {
             host_id: host.host_id,
             name: host.name,
             underlay_address: host.underlay_address,
+            addresses: host.addresses,
             underlay_mtu: host.underlay_mtu,
             external_networks: host.external_networks,
             revision_limit: last + BLOCK,
@@ -60,24 +62,6 @@ impl Numbers {
     }
 
     async fn put(&self, store: &Store) -> Result<(), CommitError> {
-        let NetworkHostRow {
-            host_id,
-            name,
-            underlay_address,
-            underlay_mtu,
-            external_networks,
-            revision_limit,
-            last_seen_at,
-        } = self.row.clone();
-        let put = NetworkHostPut {
-            host_id,
-            name,
-            underlay_address,
-            underlay_mtu,
-            external_networks,
-            revision_limit,
-            last_seen_at,
-        };
-        store.commit(Unit::new().op(put)).await
+        store.commit(Unit::new().op(NetworkHostPut::from(self.row.clone()))).await
     }
 }

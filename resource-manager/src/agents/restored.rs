@@ -15,7 +15,9 @@ use store::{CommitError, EventInsert, Guard, PortLift, Unit};
 fn held_epochs(holdings: &[Holding]) -> BTreeMap<PortId, i64> {
     let epoch = |held: &Holding| match ObjectKey::parse(held.kind, &held.id)? {
         ObjectKey::Port(id) => Some((id, held.epoch.max(held.acquired_epoch))),
-        ObjectKey::Network(_) | ObjectKey::SecurityGroup(_) | ObjectKey::FloatingIp(_) => None,
+        ObjectKey::Protected(_) | ObjectKey::Network(_) | ObjectKey::SecurityGroup(_) | ObjectKey::FloatingIp(_) => {
+            None
+        }
     };
     holdings.iter().filter_map(epoch).collect()
 }

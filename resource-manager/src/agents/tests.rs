@@ -7,19 +7,22 @@ use crate::{
         tests::{T0, group, group_id, host_id, network, network_id, port, port_id, project},
     },
 };
-use domain::network::{Port, PortStatus};
+use domain::{
+    InstanceId,
+    network::{Port, PortStatus},
+};
 use proto::{
     network::v1::{NetworkHost, NetworkObservation, ObjectState},
     sync::v1::{
-        self as pb, AgentMessage, agent_message::Message as Up, host_sync_client::HostSyncClient,
-        host_sync_server::HostSyncServer, manager_message::Message as Down,
+        self as pb, AgentMessage, agent_message::Message as Up, desired_object::Object,
+        host_sync_client::HostSyncClient, host_sync_server::HostSyncServer, manager_message::Message as Down,
     },
 };
 use service_kit::{
     host_streams::HostSyncService,
     transport::{in_process, serve},
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use store::{NetworkInsert, PortBind, PortInsert, ProjectInsert, Unit, testing::TestStore};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -46,6 +49,17 @@ impl Serving {
         tokio::spawn(agents::ingest::run(Arc::clone(&manager)));
         tokio::spawn(serve(router, listener, shutdown));
         Self { manager, client: HostSyncClient::new(target.channel().expect("a channel")) }
+    }
+
+    /// What a host is told that isn't registered.
+    async fn refused(&self, hello: pb::Hello) -> domain::Problem {
+        let (up, outbound) = mpsc::channel(64);
+        up.send(AgentMessage { message: Some(Up::Hello(hello)) }).await.expect("open");
+        let status = match self.client.clone().attach(ReceiverStream::new(outbound)).await {
+            Ok(down) => down.into_inner().message().await.expect_err("a refusal"),
+            Err(status) => status,
+        };
+        proto::status::from_status(&status)
     }
 
     async fn attach(&self, hello: pb::Hello) -> Agent {
@@ -92,27 +106,43 @@ impl Agent {
 }
 
 fn hello(revision: i64, holdings: Vec<pb::Holding>) -> pb::Hello {
+    hello_of(1, "192.0.2.1", revision, holdings)
+}
+
+fn hello_of(n: u8, underlay: &str, revision: i64, holdings: Vec<pb::Holding>) -> pb::Hello {
     pb::Hello {
-        host_id: host_id(1).to_string(),
-        name: "host-1".into(),
+        host_id: host_id(n).to_string(),
+        name: format!("host-{n}"),
         start: 1,
         revision,
         ledger_id: String::new(),
         holdings,
         host: Some(pb::hello::Host::Network(NetworkHost {
-            underlay_address: "192.0.2.1".into(),
+            underlay_address: underlay.into(),
             underlay_mtu: 1500,
             external_networks: vec![],
+            // Odd ones don't count.
+            addresses: [&format!("198.51.100.{n}"), "127.0.0.1", "fe80::1", "nonsense"].map(str::to_owned).into(),
         })),
     }
 }
 
-/// (kind, deleted) of each object, all of which have the number.
+/// The protected addresses, by their parts.
+fn protected(objects: &[pb::DesiredObject]) -> BTreeMap<String, Vec<String>> {
+    let part = |object: &pb::DesiredObject| {
+        let Some(Object::Protected(protected)) = &object.object else { return None };
+        Some((object.id.clone(), protected.blocks.clone()))
+    };
+    objects.iter().filter_map(part).collect()
+}
+
+/// (kind, deleted) of each object, all of which have the number; the protected addresses come first, and are left out.
 fn kinds(objects: &[pb::DesiredObject], number: i64) -> Vec<(pb::ObjectKind, bool)> {
     for object in objects {
         assert_eq!(object.generation, number);
     }
-    objects.iter().map(|object| (object.kind(), object.deleted)).collect()
+    let all = objects.iter().map(|object| (object.kind(), object.deleted));
+    all.skip_while(|(kind, _)| *kind == pb::ObjectKind::Protected).collect()
 }
 
 use pb::ObjectKind::{Network, Port as PortKind, SecurityGroup};
@@ -123,7 +153,8 @@ async fn a_host_gets_what_changes_and_what_ends_and_all_again_after_a_restart() 
     let serving = Serving::on(&store).await;
     let mut agent = serving.attach(hello(0, vec![])).await;
     let first = agent.snapshot().await;
-    assert!(first.objects.is_empty() && first.revision > 0);
+    assert_eq!(kinds(&first.objects, first.revision), []);
+    assert!(first.revision > 0);
 
     let manager = &serving.manager;
     manager.apply_committed([RowChange::Network(network(1, 1)), RowChange::Port(port(1, 1, Some(1), &[], 1))]);
@@ -298,4 +329,117 @@ async fn what_a_host_holds_above_its_rows_lifts_them() {
         assert_eq!(serving.manager.topology().port(port_id(1)).map(|port| port.epoch), Some(epoch));
         assert_eq!(stored.instance_epoch == 0, epoch > row.epoch, "lifted: to be bound again");
     }
+}
+
+#[tokio::test]
+async fn every_host_is_told_of_every_other_and_a_change_of_one_is_one_object() {
+    let store = TestStore::sqlite().await;
+    let serving = Serving::on(&store).await;
+    serving.manager.protect(["10.9.0.0/24".parse().expect("a block")].into());
+    let mut first = serving.attach(hello_of(1, "192.0.2.1", 0, vec![])).await;
+    let snapshot = first.snapshot().await;
+    let part = |n: u8| vec![format!("192.0.2.{n}/32"), format!("198.51.100.{n}/32")];
+    let managers = ("managers".to_owned(), vec!["10.9.0.0/24".to_owned()]);
+    let mut expected = BTreeMap::from([managers, ("hosts-1".to_owned(), part(1))]);
+    assert_eq!(protected(&snapshot.objects), expected);
+
+    let mut second = serving.attach(hello_of(2, "192.0.2.2", 0, vec![])).await;
+    expected.insert("hosts-2".to_owned(), part(2));
+    let snapshot = second.snapshot().await;
+    assert_eq!(protected(&snapshot.objects), expected);
+    let joined = first.delta().await;
+    assert_eq!(protected(&joined.objects), BTreeMap::from([("hosts-2".to_owned(), part(2))]));
+    assert_eq!(joined.objects.len(), 1);
+
+    // A ledger that has more than there is.
+    let held = pb::Holding {
+        kind: pb::ObjectKind::Protected.into(),
+        id: "hosts-9".to_owned(),
+        generation: snapshot.revision,
+        ..pb::Holding::default()
+    };
+    let mut second = serving.attach(hello_of(2, "192.0.2.2", snapshot.revision, vec![held])).await;
+    let gone: Vec<String> =
+        second.snapshot().await.objects.into_iter().filter(|object| object.deleted).map(|object| object.id).collect();
+    assert_eq!(gone, ["hosts-9"]);
+
+    serving.manager.apply_committed([RowChange::Gone(RowKey::Host(host_id(2)))]);
+    let left = first.delta().await;
+    let ended: Vec<_> = left.objects.iter().map(|object| (object.id.as_str(), object.deleted)).collect();
+    assert_eq!(ended, [("hosts-2", true)]);
+}
+
+#[tokio::test]
+async fn a_host_that_claims_anothers_underlay_address_is_refused_and_the_first_keeps_it() {
+    for store in TestStore::each().await {
+        let serving = Serving::on(&store).await;
+        let mut first = serving.attach(hello_of(1, "192.0.2.1", 0, vec![])).await;
+        let snapshot = first.snapshot().await;
+        for claimed in ["192.0.2.1", "::ffff:192.0.2.1"] {
+            let problem = serving.refused(hello_of(2, claimed, 0, vec![])).await;
+            assert_eq!(problem.code, "underlay_address_taken");
+            assert!(
+                problem.detail.contains("host-2") && problem.detail.contains("belongs to host host-1"),
+                "{problem:?}"
+            );
+        }
+        for nobodys in ["0.0.0.0", "224.0.0.1", "nonsense"] {
+            assert_eq!(serving.refused(hello_of(2, nobodys, 0, vec![])).await.kind, domain::ErrorKind::InvalidArgument);
+        }
+        let rows = store.network_host_load_all().await.expect("read");
+        assert_eq!(rows.iter().map(|row| row.host_id).collect::<Vec<_>>(), [host_id(1)]);
+        // Under an address of its own it comes, and the first never noticed anything.
+        serving.attach(hello_of(2, "192.0.2.2", 0, vec![])).await;
+        assert_eq!(first.delta().await.previous, snapshot.revision);
+        // Hosts that are alone have the same address, and nobody sends anything there.
+        serving.attach(hello_of(3, "127.0.0.1", 0, vec![])).await;
+        serving.attach(hello_of(4, "127.0.0.1", 0, vec![])).await;
+    }
+}
+
+/// What the hold of a host says of ports that no row knows.
+#[tokio::test]
+async fn a_port_of_an_instance_that_nobody_knows_is_kept_with_its_network_and_groups_and_no_other_is() {
+    let store = TestStore::sqlite().await;
+    let row = port(1, 1, Some(1), &[], 2);
+    seed(&store, &row).await;
+    let serving = Serving::on(&store).await;
+    let holding = |kind: pb::ObjectKind, id: String| pb::Holding {
+        kind: kind.into(),
+        id,
+        epoch: 1,
+        generation: 9,
+        ..pb::Holding::default()
+    };
+    let unknown = InstanceId::new();
+    let held_port = |n: u8, instance_id: InstanceId, acquired_epoch: i64, network: u8, group: u8| pb::Holding {
+        acquired_epoch,
+        instance_id: instance_id.to_string(),
+        network_id: network_id(network).to_string(),
+        security_group_ids: vec![group_id(group).to_string()],
+        ..holding(PortKind, port_id(n).to_string())
+    };
+    let holdings = vec![
+        held_port(2, unknown, 1, 2, 2),
+        // Released, and so deleted while its host was away.
+        held_port(3, unknown, 0, 3, 3),
+        holding(Network, network_id(2).to_string()),
+        holding(Network, network_id(3).to_string()),
+        holding(SecurityGroup, group_id(2).to_string()),
+        holding(SecurityGroup, group_id(3).to_string()),
+    ];
+    let ended = |objects: &[pb::DesiredObject]| -> Vec<String> {
+        objects.iter().filter(|object| object.deleted).map(|object| object.id.clone()).collect()
+    };
+    let mut agent = serving.attach(hello(9, holdings)).await;
+    let snapshot = agent.snapshot().await;
+    let gone = [port_id(3).to_string(), group_id(3).to_string(), network_id(3).to_string()];
+    assert_eq!(ended(&snapshot.objects), gone);
+    // What happens to the network meanwhile takes nothing away.
+    serving.manager.apply_committed([RowChange::Network(network(2, 1)), RowChange::SecurityGroup(group(2, 1))]);
+    agent.send(Up::Resync(pb::Resync { reason: "a gap".into() })).await;
+    assert!(ended(&agent.snapshot().await.objects).is_empty());
+    // The instance ended, and its host said so.
+    let mut agent = serving.attach(hello(9, vec![held_port(2, unknown, 0, 2, 2)])).await;
+    assert_eq!(ended(&agent.snapshot().await.objects), [port_id(2).to_string()]);
 }

@@ -9,6 +9,7 @@ mod external_network;
 mod host;
 mod port;
 mod project;
+mod protected;
 mod unknown_outcome;
 mod uplink;
 
@@ -46,6 +47,7 @@ fn note<T: Default>(part: &'static str, result: Result<T, StepError>) -> T {
 pub async fn begin(manager: &Manager) {
     note("addresses", address::release_orphans(manager).await);
     external_network::ensure(manager).await;
+    protected::step(manager);
 }
 
 /// Runs until the shutdown.
@@ -76,6 +78,7 @@ pub async fn run(manager: Arc<Manager>) {
             note("projects", projects.step(&manager).await);
             note("ports", abandoned.step(&manager).await);
             note("hosts", removed_hosts.step(&manager).await);
+            protected::step(&manager);
             note("addresses", address::sweep(&manager, Timestamp::now()).await);
         }
         if due(&mut operations, OPERATIONS_EVERY) {

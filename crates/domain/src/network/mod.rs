@@ -5,10 +5,14 @@
 
 mod addr;
 mod object;
+mod protected;
 mod rule;
 mod subnet;
 
 pub use addr::{Cidr, InvalidAddress, IpRange, MacAddr, Vni};
 pub use object::*;
+pub use protected::{
+    InvalidProtectedPart, PROTECTED_ADDRESSES_PER_HOST, PROTECTED_PARTS, ProtectedPart, can_be_protected, merge_blocks,
+};
 pub use rule::{Direction, Ethertype, InvalidRule, Match, PortRange, Protocol, Remote, SecurityRule};
 pub use subnet::{HostRoute, InvalidSubnet, MTU_MAX, MTU_MIN, SubnetSpec, VXLAN_OVERHEAD_V4, VXLAN_OVERHEAD_V6};

@@ -26,6 +26,8 @@ pub enum Constraint {
     PortName,
     PortMac,
     UplinkMac,
+    /// Another host has that underlay address.
+    HostUnderlay,
     /// Another floating IP stands for that address of the port.
     FloatingIpTarget,
     PeeringName,
@@ -118,6 +120,7 @@ tables! {
     PlacementAnchor = "placement_anchor"."group_id",
     PlacementRecord = "placement_record"."id",
     ExternalNetwork = "external_network"."id",
+    ExternalBlock = "external_block"."id",
     Network = "network"."id",
     Subnet = "subnet"."id",
     Router = "router"."id",
@@ -182,6 +185,8 @@ foreign_keys! {
     NetworkProject = "network_project_fk": "network"."project_id" -> Project = "project",
     SubnetNetwork = "subnet_network_fk": "subnet"."network_id" -> Network = "network",
     RouterNetwork = "router_network_fk": "router"."network_id" -> Network = "network",
+    ExternalBlockNetwork = "external_block_external_network_fk": "external_block"."external_network_id" -> ExternalNetwork = "external_network",
+    AddressBlock = "address_block_fk": "address"."block_id" -> ExternalBlock = "external_block",
     RouterExternalNetwork = "router_external_network_fk": "router"."external_network_id" -> ExternalNetwork = "external_network",
     SecurityGroupProject = "security_group_project_fk": "security_group"."project_id" -> Project = "project",
     SecurityRuleGroup = "security_rule_group_fk": "security_rule"."security_group_id" -> SecurityGroup = "security_group",
@@ -229,6 +234,7 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
         named("port_name_unique", "port.project_id, port.name", Constraint::PortName),
         named("port_mac_unique", "port.mac", Constraint::PortMac),
         named("uplink_mac_unique", "uplink.mac", Constraint::UplinkMac),
+        named("network_host_underlay_unique", "network_host.exclusive_underlay", Constraint::HostUnderlay),
         named("floating_ip_target_unique", "floating_ip.port_id, floating_ip.fixed_ip", Constraint::FloatingIpTarget),
         named("peering_name_unique", "peering.project_id, peering.name", Constraint::PeeringName),
         named("peering_pair_unique", "peering.network_id, peering.peer_network_id", Constraint::PeeringPair),

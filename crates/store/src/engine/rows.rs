@@ -218,6 +218,7 @@ documents!(
     Vec<String>,
     Vec<ImagePart>,
     Vec<Cidr>,
+    Vec<IpAddr>,
     Vec<ExternalSubnet>,
     Vec<FixedIp>,
     HostFacts,

@@ -175,7 +175,7 @@ kinds! {
     PlacementRecordInsert,
     RoleBindingPut, ApiKeyInsert, RefreshTokenInsert, SshKeyInsert, QuotaLimitPut,
     ManagerLeaseTake, ManagerStandbyPut, CpuBaselinePut, HostExpect, HostTokenInsert, HostAdmissionPut,
-    ProjectNetworkDefaultInsert, ExternalNetworkInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
+    ProjectNetworkDefaultInsert, ExternalNetworkInsert, ExternalBlockInsert, NetworkInsert, SubnetInsert, RouterInsert, SecurityGroupInsert,
     SecurityRuleInsert, PortInsert, PortSecurityGroupPut, AddressTake, FloatingIpInsert, PeeringInsert, UplinkPut,
     NetworkHostPut,
     // Changes.
@@ -187,7 +187,7 @@ kinds! {
     PortUpdate, PortTake, PortBind, PortLift, PortRelease, FloatingIpChange, PortDetach, PortObserved,
     // Ends, children before parents.
     PortSecurityGroupDelete, FloatingIpDelete, PortDelete, AddressRelease, UplinkDelete, PeeringDelete, RouterDelete,
-    SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalNetworkDelete, NetworkHostDelete,
+    SubnetDelete, NetworkDelete, SecurityRuleDelete, SecurityGroupDelete, ExternalBlockDelete, ExternalNetworkDelete, NetworkHostDelete,
     PlacementAnchorLeave, OrphanDelete, DiskExpire, DiskDelete, PlacementRecordKeep, InstanceTodoDone, InstanceDelete, PlacementGroupDelete, ImageDelete,
     HostTokenDelete, HostDelete, ManagerStandbyDelete,
     UserHomeClear, RoleBindingDelete, ApiKeyDelete, ApiKeyUserRevoke, RefreshFamilyRevoke, RefreshUserRevoke, RefreshUserTrim, SshKeyDelete, FlavorDelete,
@@ -225,6 +225,7 @@ const MAKES_NEW: &[&str] = &[
     "HostTokenInsert",
     "ProjectNetworkDefaultInsert",
     "ExternalNetworkInsert",
+    "ExternalBlockInsert",
     "NetworkInsert",
     "SubnetInsert",
     "RouterInsert",

@@ -9,7 +9,10 @@ use domain::{
     },
 };
 use std::collections::BTreeSet;
-use store::{ExternalNetworkChange, ExternalNetworkDelete, ExternalNetworkInsert};
+use store::{
+    ExternalBlockDelete, ExternalBlockInsert, ExternalNetworkChange, ExternalNetworkDelete, ExternalNetworkInsert,
+    external_block_id,
+};
 
 fn check(subnets: &[ExternalSubnet]) -> Decision<()> {
     for (at, subnet) in subnets.iter().enumerate() {
@@ -34,6 +37,7 @@ impl Planning for ExternalNetwork {
             subnets: object.subnets.clone(),
             created_at,
         });
+        planner.insert_blocks(id, &object.subnets, &[]);
         planner.put(object.clone());
         Ok(planner.finish(Verb::Create, object, vec![]))
     }
@@ -56,7 +60,9 @@ impl Planning for ExternalNetwork {
                     let label = format!("{} ({})", old.name, removed.cidr);
                     return Err(in_use(ObjectKind::ExternalNetwork, label, &users, hint));
                 }
+                planner.op(ExternalBlockDelete { id: external_block_id(id, removed.cidr) });
             }
+            planner.insert_blocks(id, &subnets, &old.subnets);
             planner.plan.pools.extend(subnets.iter().map(|subnet| PoolChange::Put(id.0, None, subnet.spec())));
             let left = subnets.iter().map(ExternalSubnet::spec).collect();
             planner.plan.pools.push(PoolChange::Retain(id.0, left));
@@ -90,6 +96,13 @@ impl Planning for ExternalNetwork {
 }
 
 impl Planner<'_> {
+    /// Those of `subnets` that aren't `known`.
+    fn insert_blocks(&mut self, id: ExternalNetworkId, subnets: &[ExternalSubnet], known: &[ExternalSubnet]) {
+        for subnet in subnets.iter().filter(|new| !known.iter().any(|old| old.cidr == new.cidr)) {
+            self.op(ExternalBlockInsert { id: external_block_id(id, subnet.cidr), external_network_id: id });
+        }
+    }
+
     /// Floating IPs, and routers with uplinks, that have an address of the block.
     fn users_of_block(&self, id: ExternalNetworkId, block: Cidr) -> Vec<String> {
         let floating_ips = self.topology.floating_ips();

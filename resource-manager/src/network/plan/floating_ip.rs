@@ -119,7 +119,7 @@ impl Planning for FloatingIp {
         let others = target.iter().map(|(port, _)| port.describe()).collect();
         let (port_id, fixed_ip) = target.map(|(port, fixed_ip)| (port.id, fixed_ip)).unzip();
         let created_at = planner.context.now;
-        planner.take(scoped(scope, address), None, AddressOwner::FloatingIp, id.to_string());
+        planner.take_external(&external, address, AddressOwner::FloatingIp, id.to_string())?;
         planner.op(FloatingIpInsert {
             id,
             project_id,

@@ -16,7 +16,7 @@ use domain::{
 };
 use operation::Activity;
 use std::{fmt::Display, net::IpAddr};
-use store::{AddressOwner, AddressRelease, AddressTake, NetworkBump, Op};
+use store::{AddressOwner, AddressRelease, AddressTake, NetworkBump, Op, external_block_id};
 
 /// A plan that is being made.
 pub struct Planner<'a> {
@@ -150,7 +150,33 @@ impl<'a> Planner<'a> {
         owner_id: String,
     ) {
         let (scope_id, at) = (scope.to_string(), self.context.now);
-        self.op(AddressTake { scope_id, address, subnet_id, owner_kind, owner_id, at });
+        self.op(AddressTake { scope_id, address, subnet_id, block_id: None, owner_kind, owner_id, at });
+    }
+
+    /// The address of an external network that was claimed becomes its owner's, as long as the block that it is of is there.
+    pub(super) fn take_external(
+        &mut self,
+        external: &ExternalNetwork,
+        address: IpAddr,
+        owner_kind: AddressOwner,
+        owner_id: String,
+    ) -> Decision<()> {
+        let Some(block) = external.subnets.iter().find(|subnet| subnet.cidr.contains(address)) else {
+            return Err(Problem::invalid(
+                "address",
+                format!("{address} is in no block of external network {}", external.name),
+            ));
+        };
+        self.op(AddressTake {
+            scope_id: external.id.to_string(),
+            address,
+            subnet_id: None,
+            block_id: Some(external_block_id(external.id, block.cidr)),
+            owner_kind,
+            owner_id,
+            at: self.context.now,
+        });
+        Ok(())
     }
 
     /// Its owner gives the address up; it is quarantined for so long.

@@ -150,7 +150,7 @@ impl Planner<'_> {
             let (_, address) = claimed.ok()?;
             let at = scoped(external.id.0, address);
             self.plan.claimed.push(at);
-            self.take(at, None, AddressOwner::Uplink, owner(network_id, host_id));
+            self.take_external(external, address, AddressOwner::Uplink, owner(network_id, host_id)).ok()?;
             let prefix = external.subnets.iter().find(|subnet| subnet.cidr.contains(address)).map(|s| s.cidr.prefix());
             addresses.push(format!("{address}/{}", prefix.unwrap_or(if v4 { 32 } else { 128 })));
         }

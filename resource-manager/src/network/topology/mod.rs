@@ -19,6 +19,7 @@ mod host;
 mod network;
 mod peering;
 mod port;
+mod protected;
 mod router;
 mod row;
 mod security_group;
@@ -34,7 +35,8 @@ use domain::{
     ExternalNetworkId, FloatingIpId, HostId, InstanceId, NetworkId, PeeringId, PortId, ProjectId, RouterId,
     SecurityGroupId, SubnetId,
     network::{
-        ExternalNetwork, FloatingIp, Network, ObjectKind, Peering, Port, Resource, Router, SecurityGroup, Subnet,
+        ExternalNetwork, FloatingIp, Network, ObjectKind, Peering, Port, ProtectedPart, Resource, Router,
+        SecurityGroup, Subnet,
     },
 };
 use proto::sync::v1 as pb;
@@ -207,9 +209,11 @@ pub trait HostObject: NamedRow {
 
 macro_rules! host_objects {
     ($($get:ident: $kind:ident($id:ty);)+) => {
-        /// An object that hosts are sent. Their order is that in which a host gets them: what others refer to comes first.
+        /// An object that hosts are sent. Their order is that in which a host gets them: what others refer to comes first, and what no instance may
+        /// reach before any instance.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum ObjectKey {
+            Protected(ProtectedPart),
             $($kind($id)),+
         }
 
@@ -218,6 +222,7 @@ macro_rules! host_objects {
             #[must_use]
             pub fn parse(kind: i32, id: &str) -> Option<Self> {
                 match pb::ObjectKind::try_from(kind).ok()? {
+                    pb::ObjectKind::Protected => Some(Self::Protected(id.parse().ok()?)),
                     $(pb::ObjectKind::$kind => Some(Self::$kind(id.parse().ok()?)),)+
                     pb::ObjectKind::Instance | pb::ObjectKind::Unspecified => None,
                 }
@@ -226,20 +231,23 @@ macro_rules! host_objects {
             #[must_use]
             pub fn wire_kind(self) -> pb::ObjectKind {
                 match self {
+                    Self::Protected(_) => pb::ObjectKind::Protected,
                     $(Self::$kind(_) => pb::ObjectKind::$kind),+
                 }
             }
 
             #[must_use]
-            pub fn kind(self) -> ObjectKind {
+            pub fn kind_name(self) -> &'static str {
                 match self {
-                    $(Self::$kind(_) => ObjectKind::$kind),+
+                    Self::Protected(_) => "protected_addresses",
+                    $(Self::$kind(_) => ObjectKind::$kind.as_str()),+
                 }
             }
 
             #[must_use]
             pub fn id(self) -> String {
                 match self {
+                    Self::Protected(part) => part.to_string(),
                     $(Self::$kind(id) => id.to_string()),+
                 }
             }
@@ -249,6 +257,7 @@ macro_rules! host_objects {
             #[must_use]
             pub fn render(&self, host_id: HostId, key: ObjectKey) -> Option<Rendered> {
                 match key {
+                    ObjectKey::Protected(part) => self.render_protected(host_id, part),
                     $(ObjectKey::$kind(id) => self.$get(id)?.render(self, host_id)),+
                 }
             }
@@ -256,6 +265,7 @@ macro_rules! host_objects {
             #[must_use]
             pub fn project_of(&self, key: ObjectKey) -> Option<ProjectId> {
                 match key {
+                    ObjectKey::Protected(_) => None,
                     $(ObjectKey::$kind(id) => self.$get(id)?.project_id()),+
                 }
             }
@@ -263,7 +273,7 @@ macro_rules! host_objects {
             /// Everything that a host may have to know.
             #[must_use]
             pub fn objects_for_host(&self, host_id: HostId) -> BTreeSet<ObjectKey> {
-                let mut keys = BTreeSet::new();
+                let mut keys: BTreeSet<ObjectKey> = self.protected_parts().map(ObjectKey::Protected).collect();
                 $(keys.extend($kind::for_host(self, host_id).into_iter().map(ObjectKey::$kind));)+
                 keys
             }
@@ -300,4 +310,5 @@ pub struct Topology {
     ports_in: HashMap<SecurityGroupId, BTreeSet<PortId>>,
     peers: HashMap<NetworkId, BTreeSet<NetworkId>>,
     headroom: host::Headroom,
+    protected: protected::Protected,
 }

@@ -6,8 +6,8 @@ use domain::{
     ExternalNetworkId, FloatingIpId, HostId, InstanceId, NetworkId, PeeringId, PortId, ProjectId, RouterId,
     SecurityGroupId, SubnetId, Timestamp,
     network::{
-        ExternalNetwork, ExternalSubnet, FixedIp, FloatingIp, MacAddr, Network, Peering, Port, PortOwner, PortState,
-        PortStatus, RateLimit, Router, SecurityGroup, Subnet, SubnetSpec,
+        ExternalNetwork, ExternalSubnet, FixedIp, FloatingIp, MacAddr, Network, PROTECTED_PARTS, Peering, Port,
+        PortOwner, PortState, PortStatus, ProtectedPart, RateLimit, Router, SecurityGroup, Subnet, SubnetSpec,
     },
 };
 use proptest::prelude::*;
@@ -54,6 +54,8 @@ pub(crate) fn host(n: u8, mtu: u32) -> NetworkHostRow {
         host_id: host_id(n),
         name: format!("host-{n}"),
         underlay_address: [192, 0, 2, n].into(),
+        // Others with another MTU, as of a host that was set up anew.
+        addresses: vec![[198, 51, (mtu / 100) as u8, n].into()],
         underlay_mtu: mtu,
         external_networks: vec!["public".into()],
         revision_limit: 0,
@@ -244,6 +246,8 @@ fn a_host_knows_its_networks_all_of_their_ports_and_no_others() {
     assert_eq!(
         keys,
         [
+            ObjectKey::Protected(ProtectedPart::Hosts(1)),
+            ObjectKey::Protected(ProtectedPart::Hosts(2)),
             ObjectKey::Network(network_id(1)),
             ObjectKey::SecurityGroup(group_id(1)),
             ObjectKey::Port(port_id(1)),
@@ -257,8 +261,48 @@ fn a_host_knows_its_networks_all_of_their_ports_and_no_others() {
     assert_eq!((net.mtu, net.subnets.len(), net.uplink.is_some()), (1450, 1, false));
     // The last port leaves: all of it goes.
     world.apply(RowChange::Port(port(1, 1, None, &[1], 2)));
-    assert!(world.must_know(host_id(1)).is_empty());
-    assert!(world.known[&host_id(1)].is_empty());
+    let protected = |key: &ObjectKey| matches!(key, ObjectKey::Protected(_));
+    assert!(world.must_know(host_id(1)).keys().all(protected));
+    assert!(world.known[&host_id(1)].keys().all(protected));
+}
+
+fn blocks(known: &BTreeMap<ObjectKey, Rendered>, part: ProtectedPart) -> Vec<String> {
+    let Some(rendered) = known.get(&ObjectKey::Protected(part)) else { return vec![] };
+    let Object::Protected(protected) = &rendered.object else { panic!("protected addresses") };
+    protected.blocks.clone()
+}
+
+#[test]
+fn a_host_that_joins_changes_or_goes_is_one_object_for_each_host() {
+    let mut world = World::default();
+    // Two of them share a part.
+    let hosts = [1, 2, 2 + PROTECTED_PARTS, 3];
+    let part = |n: u8| ProtectedPart::of_host(host_id(n));
+    assert_eq!(part(2), part(2 + PROTECTED_PARTS));
+    for n in hosts {
+        world.apply(RowChange::Host(host(n, 1500)));
+    }
+    let first = blocks(&world.known[&host_id(1)], part(2));
+    assert_eq!(first, ["192.0.2.2/32", "192.0.2.66/32", "198.51.15.2/32", "198.51.15.66/32"]);
+    let everyone = |affected: Vec<Affected>, part: ProtectedPart| {
+        let affected: BTreeSet<Affected> = affected.into_iter().collect();
+        assert_eq!(affected, hosts.iter().map(|n| (host_id(*n), ObjectKey::Protected(part))).collect());
+    };
+    everyone(world.apply(RowChange::Host(NetworkHostRow { addresses: vec![], ..host(2, 1500) })), part(2));
+    assert_eq!(blocks(&world.known[&host_id(3)], part(2)), ["192.0.2.2/32", "192.0.2.66/32", "198.51.15.66/32"]);
+    let again = NetworkHostRow { addresses: vec![], revision_limit: 9, ..host(2, 1500) };
+    assert!(world.apply(RowChange::Host(again)).is_empty(), "a message more is no news");
+    world.apply(RowChange::Gone(RowKey::Host(host_id(2))));
+    assert!(world.known[&host_id(2)].is_empty());
+    assert_eq!(blocks(&world.known[&host_id(1)], part(2)), ["192.0.2.66/32", "198.51.15.66/32"]);
+    world.apply(RowChange::Gone(RowKey::Host(host_id(2 + PROTECTED_PARTS))));
+    assert!(!world.known[&host_id(1)].contains_key(&ObjectKey::Protected(part(2))), "the last of its part");
+
+    let managers = BTreeSet::from(["10.1.0.0/24".parse().expect("a block")]);
+    let affected: BTreeSet<Affected> = world.topology.protect(managers.clone()).into_iter().collect();
+    assert_eq!(affected, [1, 3].map(|n| (host_id(n), ObjectKey::Protected(ProtectedPart::Managers))).into());
+    assert!(world.topology.protect(managers).is_empty());
+    assert_eq!(blocks(&world.must_know(host_id(3)), ProtectedPart::Managers), ["10.1.0.0/24"]);
 }
 
 #[test]

@@ -122,6 +122,7 @@ async fn subnets(lab: &Lab, project: ProjectId) {
         scope_id: network.id.to_string(),
         address: "10.0.0.10".parse().expect("an address"),
         subnet_id: Some(four.id),
+        block_id: None,
         owner_kind: AddressOwner::Port,
         owner_id: "somebody".into(),
         at: T0,
@@ -162,8 +163,37 @@ async fn external_networks(lab: &Lab) {
     let row = lab.external_network_find_by_name("outside").await.unwrap().unwrap();
     assert_eq!((row.description.as_str(), row.subnets.len(), row.generation), ("of the lab", 0, 2));
     assert_eq!(lab.external_network_list(first(9)).await.unwrap(), [row]);
+    external_blocks(lab, outside.id).await;
     lab.one(ExternalNetworkDelete { id: outside.id }).await;
     assert_eq!(lab.guard(ExternalNetworkDelete { id: outside.id }).await, Guard::ExternalNetworkInUse, "gone");
+}
+
+/// Whoever has an address of a block holds the block, and its external network.
+async fn external_blocks(lab: &Lab, external_network_id: ExternalNetworkId) {
+    let id = external_block_id(external_network_id, "203.0.113.0/24".parse().expect("a CIDR"));
+    let block = ExternalBlockInsert { id: id.clone(), external_network_id };
+    let adrift = ExternalBlockInsert { external_network_id: ExternalNetworkId::new(), ..block.clone() };
+    assert_eq!(lab.constraint(adrift).await, Constraint::ForeignKey(ForeignKey::ExternalBlockNetwork));
+    let take = AddressTake {
+        scope_id: external_network_id.to_string(),
+        address: "203.0.113.10".parse().expect("an address"),
+        subnet_id: None,
+        block_id: Some(id.clone()),
+        owner_kind: AddressOwner::FloatingIp,
+        owner_id: "somebody".into(),
+        at: T0,
+    };
+    assert_eq!(lab.constraint(take.clone()).await, Constraint::ForeignKey(ForeignKey::AddressBlock));
+    lab.one(block.clone()).await;
+    assert_eq!(lab.constraint(block).await, Constraint::PrimaryKey(Table::ExternalBlock));
+    lab.one(take.clone()).await;
+    assert_eq!(lab.guard(ExternalBlockDelete { id: id.clone() }).await, Guard::ExternalNetworkInUse, "an address");
+    assert_eq!(lab.guard(ExternalNetworkDelete { id: external_network_id }).await, Guard::ExternalNetworkInUse);
+    let AddressTake { scope_id, address, owner_id, .. } = take;
+    lab.one(AddressRelease { scope_id, address, owner_id, free_at: at(1) }).await;
+    lab.one(ExternalBlockDelete { id: id.clone() }).await;
+    assert_eq!(lab.guard(ExternalBlockDelete { id }).await, Guard::ExternalNetworkInUse, "gone");
+    lab.one(AddressSweep { before: at(1) }).await;
 }
 
 async fn routers(lab: &Lab, project: ProjectId) {
@@ -261,22 +291,46 @@ async fn peerings(lab: &Lab, project: ProjectId) {
 }
 
 async fn hosts(lab: &Lab) {
-    let host = NetworkHostPut {
+    let row = NetworkHostRow {
         host_id: HostId::new(),
         name: "h1".into(),
         underlay_address: "192.0.2.1".parse().expect("an address"),
+        addresses: vec!["198.51.100.1".parse().expect("an address")],
         underlay_mtu: 1500,
         external_networks: vec!["outside".into()],
         revision_limit: 1000,
         last_seen_at: T0,
     };
+    let host = NetworkHostPut::from(row.clone());
     lab.one(host.clone()).await;
+    let same_underlay = NetworkHostRow { host_id: HostId::new(), ..row.clone() };
+    assert_eq!(lab.constraint(NetworkHostPut::from(same_underlay.clone())).await, Constraint::HostUnderlay);
+    // Of those that are alone there may be many.
+    let alone = [HostId::new(), HostId::new()].map(|host_id| {
+        NetworkHostPut::from(NetworkHostRow {
+            host_id,
+            underlay_address: "127.0.0.1".parse().expect("an address"),
+            ..row.clone()
+        })
+    });
+    for host in &alone {
+        lab.one(host.clone()).await;
+    }
+    let moves = NetworkHostPut {
+        underlay_address: same_underlay.underlay_address,
+        exclusive_underlay: host.exclusive_underlay,
+        ..alone[0].clone()
+    };
+    assert_eq!(lab.constraint(moves).await, Constraint::HostUnderlay, "nor by a change");
+    for host in alone {
+        lab.one(NetworkHostDelete { host_id: host.host_id }).await;
+    }
     lab.one(NetworkHostPut { underlay_mtu: 9000, revision_limit: 500, last_seen_at: at(1), ..host.clone() }).await;
     let rows = lab.network_host_load_all().await.unwrap();
     assert_eq!(rows.len(), 1);
     assert_eq!(
-        (rows[0].underlay_mtu, rows[0].revision_limit, rows[0].last_seen_at),
-        (9000, 1000, at(1)),
+        (rows[0].underlay_mtu, rows[0].revision_limit, rows[0].last_seen_at, &rows[0].addresses),
+        (9000, 1000, at(1), &row.addresses),
         "it only rises"
     );
     assert_eq!(lab.network_host_without_host().await.unwrap(), [host.host_id]);

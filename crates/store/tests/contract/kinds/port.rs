@@ -240,6 +240,7 @@ async fn addresses(lab: &Lab, network: NetworkId) {
         scope_id: scope.clone(),
         address: ip("10.0.0.1"),
         subnet_id: None,
+        block_id: None,
         owner_kind: AddressOwner::Port,
         owner_id: owner.into(),
         at: at(secs),
