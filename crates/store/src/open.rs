@@ -12,6 +12,7 @@ use crate::{
         error::Failure,
         postgres::{self, PostgresSession},
         read::Pool,
+        readers::Readers,
         reserve::Reserve,
         sqlite::{self, SqliteSession},
         term::RoleStates,
@@ -21,9 +22,7 @@ use domain::Timestamp;
 use rusqlite::OptionalExtension;
 use sha2::{Digest, Sha256};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, PgConnection,
-    postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, sqlite::SqliteConnectOptions,
 };
 use std::{
     os::unix::fs::OpenOptionsExt,
@@ -171,16 +170,12 @@ async fn open_sqlite(path: &Path, config: &StoreConfig, commit_wait: Duration) -
         .pragma("query_only", "on")
         .statement_cache_capacity(256)
         .disable_statement_logging();
-    let pool = SqlitePoolOptions::new()
-        .max_connections(config.readers.max(1))
-        .acquire_timeout(READ_WAIT)
-        .test_before_acquire(false)
-        .max_lifetime(None)
-        .connect_with(options)
-        .await
-        .map_err(|e| OpenError::Unavailable(Arc::new(DatabaseError::Sqlx(e))))?;
+    let readers = Readers::new(options, config.readers.max(1), READ_WAIT);
+    // What is wrong with the file shows now.
+    let first = readers.take().await.map_err(|e| OpenError::Unavailable(Arc::new(DatabaseError::Sqlx(e))))?;
+    readers.finish(first, Ok(())).await;
     let session = SqliteSession::new(connection, reserve);
-    let database = (Pool::Sqlite(pool), Location::Sqlite(path.to_owned()));
+    let database = (Pool::Sqlite(readers), Location::Sqlite(path.to_owned()));
     Store::start(database, session, config, commit_wait, |writer| {
         let thread = std::thread::Builder::new().name("store-writer".into());
         let started = thread.spawn(move || futures::executor::block_on(writer.run()));
@@ -194,12 +189,10 @@ async fn open_postgres(
     commit_wait: Duration,
 ) -> Result<Store, OpenError> {
     postgres_migrate(&options).await?;
-    let pool = PgPoolOptions::new()
-        .max_connections(config.readers.max(1))
-        .acquire_timeout(READ_WAIT)
-        .connect_lazy_with(options.clone().application_name("iaas-reader").statement_cache_capacity(256));
+    let of_readers = options.clone().application_name("iaas-reader").statement_cache_capacity(256);
+    let readers = Readers::new(of_readers, config.readers.max(1), READ_WAIT);
     let session = PostgresSession::new(postgres::writer_options(&options));
-    let database = (Pool::Postgres(pool), Location::Postgres(Box::new(options)));
+    let database = (Pool::Postgres(readers), Location::Postgres(Box::new(options)));
     Store::start(database, session, config, commit_wait, |writer| {
         tokio::spawn(writer.run());
         Ok(())

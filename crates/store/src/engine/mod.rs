@@ -11,6 +11,7 @@ pub(crate) mod constraint;
 pub(crate) mod error;
 pub(crate) mod postgres;
 pub(crate) mod read;
+pub(crate) mod readers;
 pub(crate) mod reserve;
 pub(crate) mod sqlite;
 pub(crate) mod term;

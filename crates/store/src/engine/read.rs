@@ -3,17 +3,18 @@
 use super::{
     error::{DatabaseError, Failure, ReadError},
     postgres,
+    readers::{Outcome, Readers},
     rows::{Column, Record, TableRecord},
 };
 use crate::Page;
 use domain::ProjectId;
 use futures::future::BoxFuture;
-use sqlx::{AssertSqlSafe, PgPool, SqlSafeStr, SqlStr, SqlitePool, postgres::PgRow, sqlite::SqliteRow};
+use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, SqlStr, SqliteConnection, postgres::PgRow, sqlite::SqliteRow};
 use std::sync::Arc;
 
 pub(crate) enum Pool {
-    Sqlite(SqlitePool),
-    Postgres(PgPool),
+    Sqlite(Readers<SqliteConnection>),
+    Postgres(Readers<PgConnection>),
 }
 
 /// A value for `$n`.
@@ -82,14 +83,22 @@ impl Rows {
     }
 }
 
-/// A query with its binds.
-macro_rules! bound {
-    ($database:ty, $sql:expr, $binds:expr) => {
-        $binds.into_iter().fold(sqlx::query::<$database>($sql), |query, bind| match bind {
-            Bind::Text(text) => query.bind(text),
-            Bind::Int(int) => query.bind(int),
-        })
-    };
+/// All rows of a query with its binds.
+macro_rules! all_rows {
+    ($readers:expr, $database:ty, $sql:expr, $binds:expr) => {{
+        let mut taken = $readers.take().await.map_err(read_error)?;
+        loop {
+            let query = $binds.iter().fold(sqlx::query::<$database>($sql.clone()), |query, bind| match bind {
+                Bind::Text(text) => query.bind(text.clone()),
+                Bind::Int(int) => query.bind(*int),
+            });
+            let read = query.fetch_all(taken.connection().map_err(read_error)?).await;
+            match $readers.finish(taken, read).await {
+                Outcome::Done(read) => break read,
+                Outcome::Again(next) => taken = next,
+            }
+        }
+    }};
 }
 
 impl Pool {
@@ -100,8 +109,8 @@ impl Pool {
         crate::testing::note_read(matches!(self, Self::Postgres(_)), sql.as_str());
         Box::pin(async move {
             match self {
-                Self::Sqlite(pool) => bound!(sqlx::Sqlite, sql, binds).fetch_all(pool).await.map(Rows::Sqlite),
-                Self::Postgres(pool) => bound!(sqlx::Postgres, sql, binds).fetch_all(pool).await.map(Rows::Postgres),
+                Self::Sqlite(readers) => all_rows!(readers, sqlx::Sqlite, sql, binds).map(Rows::Sqlite),
+                Self::Postgres(readers) => all_rows!(readers, sqlx::Postgres, sql, binds).map(Rows::Postgres),
             }
             .map_err(read_error)
         })
@@ -177,8 +186,8 @@ impl Pool {
 
     pub(crate) async fn close(&self) {
         match self {
-            Self::Sqlite(pool) => pool.close().await,
-            Self::Postgres(pool) => pool.close().await,
+            Self::Sqlite(readers) => readers.close().await,
+            Self::Postgres(readers) => readers.close().await,
         }
     }
 
