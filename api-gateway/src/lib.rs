@@ -29,6 +29,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
+/// How long tasks may take whose requests ended with the drain: they were told to stop when it began.
+const GOODBYE: Duration = Duration::from_secs(2);
+
 /// What the gateway needs of the process around it.
 pub struct Deps {
     pub store: Store,
@@ -105,7 +108,8 @@ impl Gateway {
         tracing::info!(address = ?server.local_addr(), tls = app.config().api.uses_tls(), "the API is served");
         let served = background.supervise(&shutdown, server.serve(app.clone(), dialects, shutdown.clone())).await;
         tasks.close();
-        if tokio::time::timeout(drain, tasks.wait()).await.is_err() {
+        // They were told to stop when the drain began, and what they served is over.
+        if tokio::time::timeout(GOODBYE, tasks.wait()).await.is_err() {
             tracing::warn!(tasks = tasks.len(), "some streams didn't end in time and are cut");
         }
         let _ = tokio::time::timeout(drain, app.auth().audit.finish()).await;

@@ -194,8 +194,14 @@ struct Pump {
 }
 
 impl Pump {
+    /// A reader that takes nothing delays no shutdown: it resumes elsewhere with the last id that it got.
     async fn run(mut self, mut receiver: broadcast::Receiver<Arc<Event>>) -> StreamEnd {
-        match self.pump(&mut receiver).await {
+        let shutdown = self.app.shutdown().clone();
+        let pumped = tokio::select! {
+            pumped = self.pump(&mut receiver) => pumped,
+            () = shutdown.cancelled() => return StreamEnd::Shutdown,
+        };
+        match pumped {
             Err(end) => end,
             Ok(never) => match never {},
         }
@@ -203,11 +209,9 @@ impl Pump {
 
     async fn pump(&mut self, receiver: &mut broadcast::Receiver<Arc<Event>>) -> Result<Infallible, StreamEnd> {
         self.catch_up().await?;
-        let shutdown = self.app.shutdown().clone();
         let mut keep_alive = tokio::time::interval_at(tokio::time::Instant::now() + KEEP_ALIVE, KEEP_ALIVE);
         loop {
             tokio::select! {
-                () = shutdown.cancelled() => return Err(StreamEnd::Shutdown),
                 () = self.out.tx.closed() => return Err(StreamEnd::ReaderGone),
                 _ = keep_alive.tick() => self.keep_alive().await?,
                 received = receiver.recv() => match received {

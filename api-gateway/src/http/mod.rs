@@ -17,3 +17,4 @@ pub mod query;
 pub mod reply;
 pub mod scope;
 pub mod server;
+mod stall;

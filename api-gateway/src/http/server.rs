@@ -1,7 +1,9 @@
 //! The listener: accepts, does TLS where the address asks for it, and drains on shutdown.
 //!
 //! hyper-util's connection builder is driven here rather than by `axum::serve`, for TCP_NODELAY, header timeouts, TLS whose certificate
-//! changes under it, and a drain with a deadline that also covers event streams and WebSockets (both end when the shutdown token does).
+//! changes under it, and a drain with a deadline that also covers event streams and WebSockets (both end when the shutdown token does). A client
+//! that reads nothing keeps its answer from being polled, so nothing but the end of its connection ends it: at the end of the drain, and before
+//! that when it has taken nothing for a while ([`StallGuard`]).
 //!
 //! Nobody holds connections for nothing or all of them: one without a request is closed ([`Activity`]), and peers share the places.
 
@@ -13,6 +15,7 @@ use crate::{
         activity::{Activity, Answer, IdleLimits},
         dialect::Dialect,
         edge::{self, Edge},
+        stall::StallGuard,
     },
 };
 use hyper_util::{
@@ -64,6 +67,8 @@ struct Serving {
     tls: Option<ServerTls>,
     idle: IdleLimits,
     shutdown: CancellationToken,
+    /// The end of the drain: every connection ends as it is.
+    cut: CancellationToken,
 }
 
 struct OwnCertificate {
@@ -120,6 +125,7 @@ impl Server {
             tls: self.tls.clone(),
             idle: self.idle,
             shutdown: shutdown.clone(),
+            cut: CancellationToken::new(),
         });
         let mut renewal =
             tokio::time::interval_at(tokio::time::Instant::now() + CERTIFICATE_RENEWAL, CERTIFICATE_RENEWAL);
@@ -157,13 +163,9 @@ impl Server {
             let _ = stream.set_nodelay(true);
             let serving = Arc::clone(&serving);
             connections.spawn(async move {
-                match serving.tls.clone() {
-                    None => converse(serving, TokioIo::new(stream), peer).await,
-                    Some(tls) => {
-                        if let Some(stream) = handshake(&tls, stream).await {
-                            converse(serving, TokioIo::new(stream), peer).await;
-                        }
-                    }
+                tokio::select! {
+                    () = serve_stream(&serving, stream, peer) => {}
+                    () = serving.cut.cancelled() => {}
                 }
                 drop(place);
             });
@@ -172,6 +174,8 @@ impl Server {
         connections.close();
         if tokio::time::timeout(self.drain, connections.wait()).await.is_err() {
             tracing::warn!(connections = connections.len(), "some requests didn't end in time and are cut");
+            serving.cut.cancel();
+            connections.wait().await;
         }
     }
 
@@ -185,9 +189,21 @@ impl Server {
     }
 }
 
+async fn serve_stream(serving: &Arc<Serving>, stream: TcpStream, peer: SocketAddr) {
+    let stream = StallGuard::new(stream);
+    match &serving.tls {
+        None => converse(serving, TokioIo::new(stream), peer).await,
+        Some(tls) => {
+            if let Some(stream) = handshake(tls, stream).await {
+                converse(serving, TokioIo::new(stream), peer).await;
+            }
+        }
+    }
+}
+
 async fn handshake(
     tls: &ServerTls,
-    stream: TcpStream,
+    stream: StallGuard<TcpStream>,
 ) -> Option<impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static> {
     match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(stream),
@@ -200,13 +216,13 @@ async fn handshake(
 }
 
 /// Serves a connection until it ends, is idle for too long, or the server stops.
-async fn converse<I>(serving: Arc<Serving>, io: I, peer: SocketAddr)
+async fn converse<I>(serving: &Arc<Serving>, io: I, peer: SocketAddr)
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
 {
     let activity = Activity::new(serving.idle);
     let service = hyper::service::service_fn(|request| {
-        let (serving, in_progress) = (Arc::clone(&serving), activity.request());
+        let (serving, in_progress) = (Arc::clone(serving), activity.request());
         async move {
             let answer = edge::handle(&serving.edge, peer.ip(), request).await;
             Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, request: in_progress }))

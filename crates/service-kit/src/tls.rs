@@ -26,7 +26,10 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -230,7 +233,10 @@ impl ServerTls {
         Ok(Self(Arc::new(Reloading::new(paths, load)?)))
     }
 
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+    pub async fn accept<S>(&self, stream: S) -> io::Result<tokio_rustls::server::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         tokio_rustls::TlsAcceptor::from(self.0.get()).accept(stream).await
     }
 }

@@ -3,6 +3,9 @@
 //!
 //! tonic's own TLS is not used: its configuration is read once, and certificates here renew themselves while connections come and go.
 //! So TLS is done before tonic sees the stream, with a configuration that is read anew for each connection.
+//!
+//! **The end of a connection.** The call of a peer that reads nothing isn't polled once its window is full, so it notices neither a shutdown nor
+//! the loss of its right. Whoever must end such a call ends its connection: reads and writes of it fail ([`Conn`]), and with them everything on it.
 
 use crate::{
     fleet::{Entered, Fleet},
@@ -15,7 +18,7 @@ use parking_lot::Mutex;
 use std::{
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -31,8 +34,7 @@ use tonic::transport::{Channel, Endpoint, server::Router};
 
 /// Bytes in flight in each direction of an in-process connection.
 const DUPLEX_BYTES: usize = 1024 * 1024;
-/// How long calls in progress may take to finish after a shutdown. The call of a peer that reads nothing isn't polled, so it can't notice the
-/// shutdown: it ends with its connection.
+/// How long calls in progress may take to finish after a shutdown; then their connections end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted.
 const BACKLOG: usize = 64;
@@ -226,64 +228,71 @@ pub(crate) async fn connect(uri: &http::Uri, tls: Option<&ClientTls>) -> io::Res
     }
 }
 
-/// One accepted connection.
-enum Conn {
+/// One accepted connection, until it is cut: at the end of its server's drain, or with the removal of its host.
+struct Conn {
+    stream: AcceptedStream,
+    peer: Peer,
+    removed: Option<Removal>,
+    /// Of who serves it.
+    cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+enum AcceptedStream {
     InProcess(DuplexStream),
     Plain(TcpStream),
-    Tls(Box<TlsConn>),
+    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
 
-struct TlsConn {
-    stream: tokio_rustls::server::TlsStream<TcpStream>,
-    peer: Peer,
-    /// Of a host: cut when it is removed.
-    cut: Option<(Pin<Box<WaitForCancellationFutureOwned>>, Entered)>,
+/// Tells that the connection's host was removed.
+struct Removal {
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _entered: Entered,
 }
 
-impl TlsConn {
+impl Conn {
+    fn new(stream: AcceptedStream, peer: Peer, removed: Option<Removal>) -> Self {
+        Self { stream, peer, removed, cut: None }
+    }
+
+    /// Whoever serves it may cut it.
+    fn until(self, cut: &CancellationToken) -> Self {
+        Self { cut: Some(Box::pin(cut.clone().cancelled_owned())), ..self }
+    }
+
     /// Knows the peer by its verified certificate. A host that isn't admitted is served all the same: each of its calls is told why it
     /// is refused.
-    async fn new(stream: tokio_rustls::server::TlsStream<TcpStream>, fleet: &Fleet) -> Self {
+    async fn tls(stream: tokio_rustls::server::TlsStream<TcpStream>, fleet: &Fleet) -> Self {
         // The verifier demands a certificate; one that can't be read names nobody.
         let named = tls::peer_name(stream.get_ref().1).unwrap_or(tls::PeerName::Role(String::new()));
-        let (peer, cut) = match named {
+        let (peer, removed) = match named {
             tls::PeerName::Role(role) => (Peer::Role { role }, None),
             tls::PeerName::Host { host_id, role, key_hash } => {
                 let admitted = fleet.admits_now(host_id, &key_hash).await;
-                let cut = admitted.then(|| {
+                let removed = admitted.then(|| {
                     let entered = fleet.enter(host_id, &key_hash);
-                    (Box::pin(entered.cut.clone().cancelled_owned()), entered)
+                    Removal { cut: Box::pin(entered.cut.clone().cancelled_owned()), _entered: entered }
                 });
-                (Peer::Host(HostPeer { host_id, role, key_hash, fleet: fleet.clone() }), cut)
+                (Peer::Host(HostPeer { host_id, role, key_hash, fleet: fleet.clone() }), removed)
             }
         };
-        Self { stream, peer, cut }
+        Self::new(AcceptedStream::Tls(Box::new(stream)), peer, removed)
     }
-}
 
-impl AsyncRead for TlsConn {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        if let Some((cut, _)) = &mut this.cut
+    /// Fails once the connection is cut. Asked by reads and by writes alike: a peer that reads nothing leaves writes pending, and a server whose
+    /// writes are pending doesn't always read.
+    fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let aborted = |reason| Err(io::Error::new(io::ErrorKind::ConnectionAborted, reason));
+        if let Some(removed) = &mut self.removed
+            && removed.cut.as_mut().poll(cx).is_ready()
+        {
+            return aborted("the host was removed");
+        }
+        if let Some(cut) = &mut self.cut
             && cut.as_mut().poll(cx).is_ready()
         {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the host was removed")));
+            return aborted("the server has stopped");
         }
-        Pin::new(&mut this.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for TlsConn {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+        Ok(())
     }
 }
 
@@ -291,41 +300,39 @@ impl tonic::transport::server::Connected for Conn {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        match self {
-            Self::InProcess(_) => Peer::InProcess,
-            Self::Plain(_) => Peer::Loopback,
-            Self::Tls(conn) => conn.peer.clone(),
-        }
+        self.peer.clone()
     }
 }
 
-macro_rules! each {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match $self.get_mut() {
-            Conn::InProcess($stream) => $call,
-            Conn::Plain($stream) => $call,
-            Conn::Tls($stream) => $call,
+macro_rules! unless_cut {
+    ($self:ident, $cx:ident, $stream:ident => $call:expr) => {{
+        let this = $self.get_mut();
+        this.check($cx)?;
+        match &mut this.stream {
+            AcceptedStream::InProcess($stream) => $call,
+            AcceptedStream::Plain($stream) => $call,
+            AcceptedStream::Tls($stream) => $call,
         }
-    };
+    }};
 }
 
 impl AsyncRead for Conn {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => Pin::new(s).poll_read(cx, buf))
+        unless_cut!(self, cx, s => Pin::new(s).poll_read(cx, buf))
     }
 }
 
 impl AsyncWrite for Conn {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        each!(self, s => Pin::new(s).poll_write(cx, buf))
+        unless_cut!(self, cx, s => Pin::new(s).poll_write(cx, buf))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => Pin::new(s).poll_flush(cx))
+        unless_cut!(self, cx, s => Pin::new(s).poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        each!(self, s => Pin::new(s).poll_shutdown(cx))
+        unless_cut!(self, cx, s => Pin::new(s).poll_shutdown(cx))
     }
 }
 
@@ -333,7 +340,10 @@ type Incoming = Pin<Box<dyn Stream<Item = io::Result<Conn>> + Send>>;
 
 fn incoming(listener: GrpcListener, shutdown: &CancellationToken) -> Incoming {
     match listener {
-        GrpcListener::InProcess(rx) => Box::pin(ReceiverStream::new(rx).map(|s| Ok(Conn::InProcess(s)))),
+        GrpcListener::InProcess(rx) => {
+            let accept = |stream| Ok(Conn::new(AcceptedStream::InProcess(stream), Peer::InProcess, None));
+            Box::pin(ReceiverStream::new(rx).map(accept))
+        }
         GrpcListener::Tcp { listener, tls, fleet } => Box::pin(accept_tcp(listener, tls, fleet, shutdown.clone())),
         GrpcListener::Many(all) => {
             let all = all.into_iter().map(|listener| incoming(listener, shutdown));
@@ -349,18 +359,33 @@ fn incoming(listener: GrpcListener, shutdown: &CancellationToken) -> Incoming {
 
 /// Serves until `shutdown`, then finishes the calls in progress, for at most `DRAIN`.
 pub async fn serve(router: Router, listener: GrpcListener, shutdown: CancellationToken) -> Result<(), TransportError> {
-    let incoming = incoming(listener, &shutdown);
+    serve_with_drain(router, listener, shutdown, DRAIN).await
+}
+
+/// Serves until `shutdown`, then finishes the calls in progress, for at most `drain`. Whatever isn't finished then ends with its connection, and
+/// so does everything when this future is dropped: no call outlives its server.
+pub async fn serve_with_drain(
+    router: Router,
+    listener: GrpcListener,
+    shutdown: CancellationToken,
+    drain: Duration,
+) -> Result<(), TransportError> {
+    let cut = CancellationToken::new();
+    let _cut_when_dropped = cut.clone().drop_guard();
+    let accepted = cut.clone();
+    let incoming = incoming(listener, &shutdown).map(move |conn| conn.map(|conn| conn.until(&accepted)));
+    let mut serving = pin!(router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned()));
     let drained = async {
         shutdown.cancelled().await;
-        tokio::time::sleep(DRAIN).await;
+        tokio::time::sleep(drain).await;
     };
     tokio::select! {
-        served = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned()) => served.map_err(TransportError::Serve),
-        () = drained => {
-            tracing::warn!(seconds = DRAIN.as_secs(), "calls that didn't finish end with their connections");
-            Ok(())
-        }
+        served = &mut serving => return served.map_err(TransportError::Serve),
+        () = drained => {}
     }
+    tracing::warn!(?drain, "calls that didn't finish end with their connections");
+    cut.cancel();
+    serving.await.map_err(TransportError::Serve)
 }
 
 /// Accepts in a task of its own, so that one slow handshake holds up nobody.
@@ -390,10 +415,10 @@ fn accept_tcp(
             let (tx, tls, fleet) = (tx.clone(), tls.clone(), fleet.clone());
             tokio::spawn(async move {
                 let conn = match tls {
-                    None => Conn::Plain(stream),
+                    None => Conn::new(AcceptedStream::Plain(stream), Peer::Loopback, None),
                     Some(tls) => {
                         match tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECS), tls.accept(stream)).await {
-                            Ok(Ok(stream)) => Conn::Tls(Box::new(TlsConn::new(stream, &fleet).await)),
+                            Ok(Ok(stream)) => Conn::tls(stream, &fleet).await,
                             Ok(Err(error)) => return tracing::info!(%error, "a TLS handshake failed"),
                             Err(_) => return tracing::info!("a TLS handshake took too long"),
                         }
