@@ -1,4 +1,7 @@
 //! The one configuration file: its sections, and what one section's emptiness takes from another (paths).
+//!
+//! One file may serve every machine of an installation, so each command checks what it uses ([`Uses`]), and a mistake in what it doesn't use is
+//! none of its affairs: a manager starts although the run directory of the agents is too long. `iaasd config check` checks everything.
 
 use serde::{Deserialize, Serialize};
 use service_kit::{
@@ -149,12 +152,30 @@ pub struct Config {
     pub network: network_agent::config::Config,
 }
 
-const SECTIONS: &[&str] =
+pub const SECTIONS: &[&str] =
     &["paths", "log", "store", "links", "api", "identity", "cluster", "resource", "storage", "compute", "network"];
 
+/// What of the file a command uses: sections (`store`) and single keys (`api.ca_dir`). What isn't used isn't checked, and wrong keys have their
+/// default.
+#[derive(Debug, Clone, Copy)]
+pub struct Uses(pub &'static [&'static str]);
+
+impl Uses {
+    pub const EVERYTHING: Self = Self(SECTIONS);
+
+    /// Whether an error of this key is one of what the command uses. A section that there isn't is an error for every command.
+    fn affects(self, key: &str) -> bool {
+        let within = |whole: &str, part: &str| {
+            part.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let section = key.split('.').next().unwrap_or(key);
+        !SECTIONS.contains(&section) || self.0.iter().any(|used| within(used, key) || within(key, used))
+    }
+}
+
 impl Config {
-    /// Reads and checks a file. All of its errors come back at once.
-    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+    /// Reads a file and checks what of it is used. All of its errors come back at once.
+    pub fn load(path: &Path, uses: Uses) -> Result<Self, ConfigErrors> {
         let file = config::read_table(path)?;
         let mut errors = config::unknown_sections(&file, SECTIONS);
         macro_rules! section {
@@ -179,6 +200,7 @@ impl Config {
         };
         config.fill_paths(&file);
         errors.extend(config.validate());
+        errors.retain(|error| uses.affects(&error.key));
         if errors.is_empty() { Ok(config) } else { Err(ConfigErrors { file: path.display().to_string(), errors }) }
     }
 
@@ -301,7 +323,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("tempdir");
         let whole = dir.path().join("iaasd.toml");
         std::fs::write(&whole, &uncommented).expect("written");
-        if let Err(errors) = Config::load(&whole) {
+        if let Err(errors) = Config::load(&whole, Uses::EVERYTHING) {
             panic!("{errors}");
         }
         let file: toml::Table = uncommented.parse().expect("TOML");

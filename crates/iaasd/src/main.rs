@@ -9,10 +9,14 @@ mod roles;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use compute_agent::{doctor::Level, vms_stop::Stopped};
-use config::Config;
+use config::{Config, Uses};
 use domain::join::{InvalidJoinToken, JoinToken};
 use roles::Role;
-use std::{fs::File, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -89,6 +93,9 @@ enum VmsCommand {
     Stop,
 }
 
+/// What commands about this machine use of the configuration.
+const OF_THIS_HOST: Uses = Uses(&["paths", "log", "links", "compute", "network"]);
+
 fn main() -> ExitCode {
     // QEMU is started through this binary, re-executed: it must be single-threaded then, so before anything else.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "vm-launch") {
@@ -98,52 +105,37 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Certs(command) => {
             service_kit::install_crypto();
-            return report(certs::run(command));
+            report(certs::run(command))
         }
-        Command::Config(ConfigCommand::Check)
-        | Command::All
-        | Command::ControlPlane
-        | Command::ApiGateway
-        | Command::ClusterManager
-        | Command::ResourceManager
-        | Command::StorageManager
-        | Command::ComputeAgent(_)
-        | Command::NetworkAgent(_)
-        | Command::Doctor { .. }
-        | Command::Vms(_) => {}
+        Command::Config(ConfigCommand::Check) => with_config(&cli.config, Uses::EVERYTHING, |_| {
+            println!("{}: fine", cli.config.display());
+            Ok(())
+        }),
+        Command::Doctor { json } => with_config(&cli.config, OF_THIS_HOST, |config| doctor(&config, json)),
+        Command::Vms(VmsCommand::Stop) => with_config(&cli.config, OF_THIS_HOST, |config| vms_stop(&config)),
+        Command::All => run(&cli.config, Role::All, None),
+        Command::ControlPlane => run(&cli.config, Role::ControlPlane, None),
+        Command::ApiGateway => run(&cli.config, Role::ApiGateway, None),
+        Command::ClusterManager => run(&cli.config, Role::ClusterManager, None),
+        Command::ResourceManager => run(&cli.config, Role::ResourceManager, None),
+        Command::StorageManager => run(&cli.config, Role::StorageManager, None),
+        Command::ComputeAgent(args) => run(&cli.config, Role::ComputeAgent, args.join),
+        Command::NetworkAgent(args) => run(&cli.config, Role::NetworkAgent, args.join),
     }
-    let config = match Config::load(&cli.config) {
-        Ok(config) => config,
+}
+
+fn run(config: &Path, role: Role, token: Option<JoinToken>) -> ExitCode {
+    with_config(config, role.uses(), |config| serve(role, config, token))
+}
+
+fn with_config(path: &Path, uses: Uses, command: impl FnOnce(Config) -> anyhow::Result<()>) -> ExitCode {
+    match Config::load(path, uses) {
+        Ok(config) => report(command(config)),
         Err(errors) => {
             eprintln!("iaasd: {errors}");
-            return ExitCode::from(2);
+            ExitCode::from(2)
         }
-    };
-    let mut token = None;
-    let role = match cli.command {
-        Command::All => Role::All,
-        Command::ControlPlane => Role::ControlPlane,
-        Command::ApiGateway => Role::ApiGateway,
-        Command::ClusterManager => Role::ClusterManager,
-        Command::ResourceManager => Role::ResourceManager,
-        Command::StorageManager => Role::StorageManager,
-        Command::ComputeAgent(args) => {
-            token = args.join;
-            Role::ComputeAgent
-        }
-        Command::NetworkAgent(args) => {
-            token = args.join;
-            Role::NetworkAgent
-        }
-        Command::Config(ConfigCommand::Check) => {
-            println!("{}: fine", cli.config.display());
-            return ExitCode::SUCCESS;
-        }
-        Command::Doctor { json } => return report(doctor(&config, json)),
-        Command::Vms(VmsCommand::Stop) => return report(vms_stop(&config)),
-        Command::Certs(_) => return ExitCode::SUCCESS,
-    };
-    report(serve(role, config, token))
+    }
 }
 
 fn report(result: anyhow::Result<()>) -> ExitCode {

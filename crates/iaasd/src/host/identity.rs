@@ -188,12 +188,13 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Uses;
 
     fn config(dir: &Path) -> Config {
         let file = dir.join("iaasd.toml");
         std::fs::write(&file, format!("[paths]\nstate = {:?}\nrun = {:?}\n", dir.join("state"), dir.join("run")))
             .expect("written");
-        Config::load(&file).expect("valid")
+        Config::load(&file, Uses::EVERYTHING).expect("valid")
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod fleet;
 pub mod links;
 
 use crate::{
-    config::Config,
+    config::{Config, Uses},
     host::{Host, Identity},
     ops,
 };
@@ -53,15 +53,24 @@ impl Role {
     }
 
     fn uses_store(self) -> bool {
-        match self {
-            Self::All
-            | Self::ControlPlane
-            | Self::ApiGateway
-            | Self::ClusterManager
-            | Self::ResourceManager
-            | Self::StorageManager => true,
-            Self::ComputeAgent | Self::NetworkAgent => false,
-        }
+        self.uses().0.contains(&"store")
+    }
+
+    /// What it uses of the configuration. Both agents know each other's host id and state directory: they are one host's.
+    #[must_use]
+    pub fn uses(self) -> Uses {
+        Uses(match self {
+            Self::All => Uses::EVERYTHING.0,
+            Self::ControlPlane => {
+                &["paths", "log", "store", "links", "api", "identity", "cluster", "resource", "storage"]
+            }
+            Self::ApiGateway => &["paths", "log", "store", "links", "api", "identity"],
+            Self::ClusterManager => &["paths", "log", "store", "links", "api.ca_dir", "cluster"],
+            Self::ResourceManager => &["paths", "log", "store", "links", "resource"],
+            Self::StorageManager => &["paths", "log", "store", "links", "storage"],
+            Self::ComputeAgent => &["paths", "log", "links", "compute", "network.port_socket", "network.host_id"],
+            Self::NetworkAgent => &["paths", "log", "links", "network", "compute.state_dir", "compute.host_id"],
+        })
     }
 }
 
@@ -78,10 +87,13 @@ impl Running {
     /// Until all have ended. The first unexpected end ends the rest.
     async fn finish(mut self) -> anyhow::Result<()> {
         let mut failure = None;
+        let shutdown = self.shutdown.clone();
+        // One for all: roles that end one after the other don't prolong it.
+        let mut drained = std::pin::pin!(drained(&shutdown));
         loop {
             let ended = tokio::select! {
                 ended = self.roles.join_next() => ended,
-                () = drained(&self.shutdown) => bail!("some roles didn't finish within {} s", DRAIN.as_secs()),
+                () = &mut drained => bail!("some roles didn't finish within {} s", DRAIN.as_secs()),
             };
             let (name, result) = match ended {
                 None => break,
@@ -300,4 +312,86 @@ fn serve_ops(
     let addr = config.links.ops_listen.parse().context("checked before")?;
     running.start("ops", ops::serve(addr, handle, ready, running.shutdown.clone()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SECTIONS;
+
+    const ROLES: [Role; 8] = [
+        Role::All,
+        Role::ControlPlane,
+        Role::ApiGateway,
+        Role::ClusterManager,
+        Role::ResourceManager,
+        Role::StorageManager,
+        Role::ComputeAgent,
+        Role::NetworkAgent,
+    ];
+
+    /// A key of the section with a value of the right type that is refused, and who must refuse it.
+    fn mistake(section: &str) -> (&'static str, Vec<Role>) {
+        use Role::{
+            All, ApiGateway, ClusterManager, ComputeAgent, ControlPlane, NetworkAgent, ResourceManager, StorageManager,
+        };
+        let stores = vec![All, ControlPlane, ApiGateway, ClusterManager, ResourceManager, StorageManager];
+        match section {
+            "paths" => ("run = 'relative'", ROLES.to_vec()),
+            "log" => ("file_mib = 0", ROLES.to_vec()),
+            "links" => ("ops_listen = 'somewhere'", ROLES.to_vec()),
+            "store" => ("readers = 0", stores),
+            "api" => ("max_connections = 0", vec![All, ControlPlane, ApiGateway]),
+            "identity" => ("access_token_secs = 0", vec![All, ControlPlane, ApiGateway]),
+            "cluster" => ("reservation_ttl_secs = 0", vec![All, ControlPlane, ClusterManager]),
+            "resource" => ("vni_first = 0", vec![All, ControlPlane, ResourceManager]),
+            "storage" => ("part_gib_max = 0", vec![All, ControlPlane, StorageManager]),
+            "compute" => ("run_dir = 'relative'", vec![All, ComputeAgent]),
+            "network" => ("underlay_mtu = 1", vec![All, NetworkAgent]),
+            other => panic!("no mistake is known for the section {other}"),
+        }
+    }
+
+    fn refused(text: &str, role: Role) -> bool {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        Config::load(file.path(), role.uses()).is_err()
+    }
+
+    #[test]
+    fn a_role_refuses_mistakes_in_what_it_uses_and_in_nothing_else() {
+        for section in SECTIONS {
+            let (line, concerned) = mistake(section);
+            for role in ROLES {
+                let must = concerned.contains(&role);
+                for (kind, text) in [
+                    ("a value", format!("[{section}]\n{line}\n")),
+                    ("a key", format!("[{section}]\nno_such_key = 1\n")),
+                    ("no section", format!("{section} = 1\n")),
+                ] {
+                    let refused = refused(&text, role);
+                    // A single key that is used makes the section's own shape matter.
+                    let shape = kind == "no section" && role.uses().0.iter().any(|used| used.starts_with(section));
+                    assert_eq!(refused, must || shape, "{}: {kind} of [{section}]", role.as_str());
+                }
+                assert!(!refused(&format!("[{section}]\n"), role), "{}: an empty [{section}] is fine", role.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_key_of_a_section_is_checked_where_it_is_used() {
+        for (text, role) in [
+            ("[api]\nca_dir = 7\n", Role::ClusterManager),
+            ("[network]\nport_socket = 7\n", Role::ComputeAgent),
+            ("[network]\nhost_id = 'nobody'\n", Role::ComputeAgent),
+            ("[compute]\nstate_dir = 'relative'\n", Role::NetworkAgent),
+        ] {
+            assert!(refused(text, role), "{}: {text}", role.as_str());
+            assert!(!refused(text, Role::StorageManager), "{text}");
+        }
+        for role in ROLES {
+            assert!(refused("[comptue]\n", role), "{}: a section that there isn't", role.as_str());
+        }
+    }
 }
