@@ -47,23 +47,33 @@ pub async fn check(app: &App, reasons: bool) -> Result<Vec<Check>, ApiError> {
     Err(problem.into())
 }
 
-async fn checks(app: &App) -> Vec<Check> {
-    let mut last = app.readiness().0.lock().await;
-    if let Some((at, checks)) = last.as_ref()
-        && at.elapsed() < KEPT
-    {
-        return checks.clone();
+impl Cached {
+    /// The last result while it counts, else the one of `test`.
+    async fn get_or(&self, now: impl Fn() -> Instant, test: impl Future<Output = Vec<Check>>) -> Vec<Check> {
+        let mut last = self.0.lock().await;
+        if let Some((at, checks)) = last.as_ref()
+            && now().saturating_duration_since(*at) < KEPT
+        {
+            return checks.clone();
+        }
+        let checks = test.await;
+        *last = Some((now(), checks.clone()));
+        checks
     }
-    let services = app.services();
-    let (database, cluster, storage, resource) = tokio::join!(
-        database(app),
-        service("cluster-manager", services.cluster.clone()),
-        service("storage-manager", services.storage.clone()),
-        service("resource-manager", services.resource.clone())
-    );
-    let checks = vec![database, cluster, storage, resource];
-    *last = Some((Instant::now(), checks.clone()));
-    checks
+}
+
+async fn checks(app: &App) -> Vec<Check> {
+    let test = async {
+        let services = app.services();
+        let (database, cluster, storage, resource) = tokio::join!(
+            database(app),
+            service("cluster-manager", services.cluster.clone()),
+            service("storage-manager", services.storage.clone()),
+            service("resource-manager", services.resource.clone())
+        );
+        vec![database, cluster, storage, resource]
+    };
+    app.readiness().get_or(Instant::now, test).await
 }
 
 async fn database(app: &App) -> Check {
@@ -92,4 +102,27 @@ async fn service(name: &'static str, channel: Channel) -> Check {
         }
     };
     Check { name, detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test]
+    async fn however_many_ask_it_is_tested_once_a_second() {
+        let (cached, tests, begun) = (Cached::default(), AtomicU32::new(0), Instant::now());
+        let ask = |after: Duration| {
+            let test = async {
+                tokio::task::yield_now().await;
+                let detail = format!("test {}", tests.fetch_add(1, Ordering::Relaxed));
+                vec![Check { name: "database", detail }]
+            };
+            cached.get_or(move || begun + after, test)
+        };
+        let at_once = futures::future::join_all((0..100).map(|_| ask(Duration::ZERO))).await;
+        assert!(at_once.iter().all(|checks| checks[0].detail == "test 0"), "who comes while it is tested waits for it");
+        assert_eq!(ask(KEPT / 2).await[0].detail, "test 0");
+        assert_eq!(ask(KEPT).await[0].detail, "test 1", "a result counts for a second");
+    }
 }

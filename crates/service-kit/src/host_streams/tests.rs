@@ -32,6 +32,8 @@ struct Stub {
     rows: Mutex<BTreeMap<u32, i64>>,
     revision: AtomicI64,
     unavailable: AtomicBool,
+    /// What an agent sends makes the manager panic.
+    panics: AtomicBool,
 }
 
 struct Desired(Arc<Stub>);
@@ -63,7 +65,9 @@ impl HostManager for Stub {
         Ok(())
     }
 
-    fn take_statistics(&self, _: &HostStream<Self>, _: Statistics) {}
+    fn take_statistics(&self, _: &HostStream<Self>, _: Statistics) {
+        assert!(!self.panics.load(Ordering::Relaxed), "as the test wants it");
+    }
 }
 
 impl DesiredState<Stub> for Desired {
@@ -136,7 +140,8 @@ async fn serving(
     let streams = HostStreams::new(updates_max, TIMEOUT, TaskTracker::new(), shutdown.clone());
     let reports = streams.take_reports().expect("taken once");
     let rows = Mutex::new(BTreeMap::from([(1, 1)]));
-    let stub = Arc::new(Stub { streams, rows, revision: AtomicI64::new(0), unavailable: AtomicBool::new(false) });
+    let (unavailable, panics) = (AtomicBool::new(false), AtomicBool::new(false));
+    let stub = Arc::new(Stub { streams, rows, revision: AtomicI64::new(0), unavailable, panics });
     let (listener, target) = in_process();
     let service = HostSyncServer::new(HostSyncService(Arc::clone(&stub)));
     tokio::spawn(serve(tonic::transport::Server::builder().add_service(service), listener, shutdown));
@@ -208,4 +213,21 @@ async fn heartbeats_never_wait_behind_reports_that_nobody_stores() {
         assert!(before.is_none_or(|before| before < report.counter), "{report:?} after {before:?}");
     }
     drop(stub);
+}
+
+#[tokio::test]
+async fn a_host_whose_stream_makes_its_manager_panic_is_connected_no_longer_and_may_come_again() {
+    let (stub, _reports, client) = serving(10).await;
+    let host_id = HostId::new();
+    let mut agent = Agent::attach(&client, host_id).await;
+    agent.snapshot().await;
+    stub.panics.store(true, Ordering::Relaxed);
+    let statistics = Some(Statistics::Compute(Default::default()));
+    agent.send(Up::Heartbeat(pb::Heartbeat { statistics })).await;
+    assert!(agent.next().await.is_none(), "the stream ends");
+    assert!(stub.streams.find(host_id).is_none(), "nobody reads from it, so nothing is sent to it");
+    stub.panics.store(false, Ordering::Relaxed);
+    let mut again = Agent::attach(&client, host_id).await;
+    again.snapshot().await;
+    assert!(stub.streams.find(host_id).is_some());
 }
