@@ -3,6 +3,7 @@
 use crate::{
     app::{
         App,
+        catalog::shown,
         intent::Intent,
         mutate::{OwnChange, commit_own_change},
         page::on_page,
@@ -13,11 +14,11 @@ use crate::{
     failure::ApiError,
 };
 use domain::{
-    Problem, ProjectId, Timestamp,
+    ErrorKind, Problem, ProjectId, Timestamp,
     identity::{Member, User},
     policy::Role,
 };
-use operation::Activity;
+use operation::{Activity, AuditOutcome};
 use store::{Page, RoleBindingDelete, RoleBindingPut, Unit, UserHomeClear, UserHomeDefault};
 
 pub async fn list(app: &App, project_id: ProjectId, page: &Page) -> Result<Vec<Member>, ApiError> {
@@ -43,7 +44,7 @@ pub async fn put(
     intent: &Intent,
 ) -> Result<Done<Member>, ApiError> {
     commit_own_change(app, caller, intent, async {
-        let user = user::find(app, user_key).await?;
+        let user = find_to_take_in(app, caller, project, user_key).await?;
         let created_at = Timestamp::now();
         let mut unit = Unit::new().op(RoleBindingPut { project_id: project.id, user_id: user.id, role, created_at });
         if caller.system_admin() {
@@ -67,11 +68,7 @@ pub async fn remove(
     intent: &Intent,
 ) -> Result<Done<()>, ApiError> {
     commit_own_change(app, caller, intent, async {
-        let user = user::find(app, user_key).await?;
-        let bindings = app.store().role_binding_list_of_user(user.id).await?;
-        if !bindings.iter().any(|b| b.project_id == project.id) {
-            return Err(Problem::not_found("member", &user.name).into());
-        }
+        let user = find_member(app, project, user_key).await?;
         let unit = Unit::new()
             .op(RoleBindingDelete { project_id: project.id, user_id: user.id })
             .op(UserHomeClear { user_id: user.id, project_id: project.id });
@@ -79,6 +76,37 @@ pub async fn remove(
         Ok(OwnChange { unit, activity, object_name: user.name.to_string(), outcome: (), changes_identity: true })
     })
     .await
+}
+
+/// The user of that name, whom an admin of the project wants in it. Who names many that don't exist searches, and is refused.
+async fn find_to_take_in(app: &App, caller: &Caller, project: &ProjectRef, key: &str) -> Result<User, ApiError> {
+    if caller.system_admin() {
+        return user::find(app, key).await;
+    }
+    let (auth, searcher) = (app.auth(), caller.identity.user_id);
+    auth.name_searches.attempt(searcher)?;
+    let found = user::find(app, key).await;
+    match &found {
+        Err(error) if error.problem().kind == ErrorKind::NotFound => {
+            let detail = "named a user that doesn't exist, to be a member";
+            let activity = Activity::new("project", project.id, "member.put", "", detail).in_project(project.id);
+            let context = caller.context(None, false);
+            auth.audit.refused(activity.audit_entry(&context, AuditOutcome::Denied, Timestamp::now()));
+        }
+        Ok(_) | Err(_) => auth.name_searches.known(searcher),
+    }
+    found
+}
+
+/// A member. Whether somebody who isn't one is a user at all isn't told.
+async fn find_member(app: &App, project: &ProjectRef, key: &str) -> Result<User, ApiError> {
+    let not_found = || ApiError::from(Problem::not_found("member", shown(key)));
+    let user = match user::find(app, key).await {
+        Err(error) if error.problem().kind == ErrorKind::NotFound => return Err(not_found()),
+        found => found?,
+    };
+    let bindings = app.store().role_binding_list_of_user(user.id).await?;
+    if bindings.iter().any(|b| b.project_id == project.id) { Ok(user) } else { Err(not_found()) }
 }
 
 fn activity(project: &ProjectRef, user: &User, action: &'static str, event: &'static str, what: &str) -> Activity {

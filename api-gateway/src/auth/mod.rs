@@ -10,6 +10,7 @@ pub mod caller;
 pub mod identity;
 pub mod keyring;
 pub mod master_key;
+pub mod name_search;
 pub mod password;
 pub mod peer;
 pub mod rate_limit;
@@ -47,6 +48,8 @@ pub struct State {
     pub keyring: Arc<keyring::Keyring>,
     pub identities: identity::Identities,
     pub limits: rate_limit::RateLimits,
+    /// Of users, by admins of projects.
+    pub name_searches: name_search::NameSearches,
     pub lifetimes: Lifetimes,
     /// How many API keys a user may have.
     pub api_keys_max: u32,
@@ -77,7 +80,12 @@ impl Auth {
             joins: throttle::Throttle::joins(JOIN_ATTEMPTS, JOIN_LOCKOUT),
             identities: identity::Identities::new(store.clone(), Arc::clone(&keyring), cached),
             keyring,
-            limits: rate_limit::RateLimits::new(config.api.rate_limit_per_principal, config.api.rate_limit_per_project),
+            limits: rate_limit::RateLimits::new(
+                config.api.rate_limit_per_principal,
+                config.api.rate_limit_per_project,
+                config.api.rate_limit_per_peer,
+            ),
+            name_searches: name_search::NameSearches::default(),
             lifetimes: Lifetimes {
                 access_token_secs: identity.access_token_secs,
                 refresh_token_hours: identity.refresh_token_hours,

@@ -65,7 +65,13 @@ pub async fn known_caller(
     project_key: Option<String>,
 ) -> Result<Caller, ApiError> {
     let scope = scope_of(parts);
-    let identity = auth.identities.resolve(token).await?;
+    let identity = match auth.identities.resolve(token).await {
+        Ok(identity) => identity,
+        Err(error) => {
+            auth.limits.stranger(scope.peer)?;
+            return Err(error);
+        }
+    };
     scope.principal.get_or_init(|| identity.label.clone());
     if !identity.system_admin
         && let Some(state) = auth.limits.principal(identity.user_id)?
