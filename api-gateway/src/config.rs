@@ -47,12 +47,12 @@ pub struct ApiConfig {
     pub rate_limit_per_principal: u32,
     /// Requests a second to one project by all its principals; 0 is no limit.
     pub rate_limit_per_project: u32,
+    /// Requests a second without a valid token, from one peer; 0: unlimited.
+    pub rate_limit_per_peer: u32,
     /// Event streams at a time. No user gets more than are left for the others.
     pub max_event_streams: usize,
     /// Requests with `wait` at a time, shared likewise.
     pub max_waits: usize,
-    /// Console tickets that wait to be used, shared likewise.
-    pub max_console_tickets: usize,
     /// Idempotency keys of one user or API key that are kept, for a day each; 0 is no limit. System admins have none.
     pub idempotency_keys_per_principal: u32,
     /// How long the audit log is kept, days.
@@ -94,9 +94,9 @@ impl Default for ApiConfig {
             access_log: AccessLog::Changes,
             rate_limit_per_principal: 2_000,
             rate_limit_per_project: 5_000,
+            rate_limit_per_peer: 500,
             max_event_streams: 1_000,
             max_waits: 10_000,
-            max_console_tickets: 10_000,
             idempotency_keys_per_principal: 20_000,
             audit_retention_days: 365,
             event_retention_hours: 72,
@@ -133,7 +133,6 @@ impl ApiConfig {
         check((1..=86_400).contains(&self.idle_timeout_secs), "idle_timeout_secs", "must be 1 to 86400");
         check(self.max_event_streams >= 1, "max_event_streams", "must be at least 1");
         check(self.max_waits >= 1, "max_waits", "must be at least 1");
-        check(self.max_console_tickets >= 1, "max_console_tickets", "must be at least 1");
         check((1..=36_500).contains(&self.audit_retention_days), "audit_retention_days", "must be 1 to 36500");
         check((1..=8760).contains(&self.event_retention_hours), "event_retention_hours", "must be 1 to 8760");
         check((10..=60_000).contains(&self.event_poll_ms), "event_poll_ms", "must be 10 to 60000");

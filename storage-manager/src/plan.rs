@@ -53,12 +53,15 @@ pub fn plan_part(image: &Image, part: ImagePart, min_disk_gib: u64) -> Result<Pa
     Ok(PartPlan::Add(next))
 }
 
+/// The code of [`part_exists`].
+pub const PART_EXISTS: &str = "part_exists";
+
 /// The content of an image never changes: instances were made from it.
 #[must_use]
 pub fn part_exists(image: &Image, part: ImagePartKind) -> Problem {
     Problem::new(
         ErrorKind::InvalidState,
-        "part_exists",
+        PART_EXISTS,
         format!("the image {} has its part `{}` already, with other bytes", image.name, part.as_str()),
     )
     .with_hint("an image's content never changes: make a new image, or delete this one first")

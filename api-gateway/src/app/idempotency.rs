@@ -43,13 +43,7 @@ pub(crate) struct Known {
 pub(crate) async fn find(app: &App, principal: &str, key: &str, request_hash: &str) -> Result<Option<Known>, ApiError> {
     let Some(row) = app.store().idempotency_find(principal, key).await? else { return Ok(None) };
     if row.body_hash != app.auth().keyring.master().mark(request_hash) {
-        return Err(Problem::new(
-            ErrorKind::KeyReused,
-            "key_reused",
-            "this Idempotency-Key was used for another request",
-        )
-        .with_hint("use a new key for each new request; the same one only to repeat a request")
-        .into());
+        return Err(operation::key_reused().into());
     }
     let ids = row.object_ids.iter().map(|text| text.parse()).collect::<Result<Vec<Uuid>, _>>();
     let ids = ids.map_err(|error| ApiError::internal("an idempotency row holds no ids", &error))?;

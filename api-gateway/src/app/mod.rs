@@ -42,7 +42,6 @@ pub mod wait;
 
 use crate::{auth::Auth, config::Config};
 use catalog::Catalog;
-use console_ticket::Tickets;
 use domain::UserId;
 use events::EventHub;
 use idempotency::{KeyCounts, KeyName};
@@ -89,7 +88,6 @@ pub struct Inner {
     key_counts: KeyCounts,
     catalog: Catalog,
     instances: InstanceLoader,
-    tickets: Tickets,
     /// One backup is made at a time.
     backup_turn: Arc<tokio::sync::Mutex<()>>,
     waits: SharedPool<UserId>,
@@ -119,7 +117,6 @@ impl App {
             resource: ResourceManagerClient::new(resource)
                 .max_decoding_message_size(max)
                 .max_encoding_message_size(max),
-            tickets: Tickets::new(config.api.max_console_tickets),
             waits: SharedPool::new(Pool::Waits, config.api.max_waits),
             readiness: Cached::default(),
             key_counts: KeyCounts::new(config.api.idempotency_keys_per_principal),
@@ -187,12 +184,6 @@ impl App {
     #[must_use]
     pub fn instances(&self) -> &InstanceLoader {
         &self.0.instances
-    }
-
-    /// The tickets that open consoles.
-    #[must_use]
-    pub fn tickets(&self) -> &Tickets {
-        &self.0.tickets
     }
 
     /// The places of requests that wait.

@@ -83,7 +83,7 @@ where
     let data = serde_json::json!({ "name": object_name, "by": caller.identity.display });
     activity.with_data(data).record(&mut unit, &context, now);
     store_outcome(app, caller, intent, &context, &mut unit, &outcome)?;
-    match app.store().commit(unit).await {
+    match commit_and_invalidate(app, unit, changes_identity).await? {
         Ok(()) => {}
         // The same request at another gateway was faster.
         Err(CommitError::Constraint(Constraint::IdempotencyRepeated | Constraint::OperationRepeated))
@@ -99,11 +99,27 @@ where
         }
         Err(other) => return Err(named(other, object_kind, &object_name, intent)),
     }
-    if changes_identity {
-        app.auth().identities.invalidate();
-    }
-    app.catalog().invalidate();
     Ok(Done::Change(outcome))
+}
+
+/// Commits, and drops what is cached of the rows. On a task of its own: a unit that was handed to the store is committed although its caller goes
+/// away, and what they changed must be forgotten then too.
+async fn commit_and_invalidate(
+    app: &App,
+    unit: Unit,
+    changes_identity: bool,
+) -> Result<Result<(), CommitError>, ApiError> {
+    let of_task = app.clone();
+    let committing = app.tasks().spawn(async move {
+        let committed = of_task.store().commit(unit).await;
+        // An error may leave it open whether the change stands.
+        if changes_identity {
+            of_task.auth().identities.invalidate();
+        }
+        of_task.catalog().invalidate();
+        committed
+    });
+    committing.await.map_err(|error| ApiError::internal("a commit's task ended early", &error))
 }
 
 /// What the change takes of its project's quota.

@@ -16,7 +16,7 @@ use domain::{
 };
 use sha2::{Digest, Sha256};
 use std::{sync::Arc, time::Duration};
-use store::Store;
+use store::{ApiKeyRow, Store};
 
 const TOKENS_MAX: usize = 10_000;
 const IDENTITIES_MAX: usize = 10_000;
@@ -142,15 +142,7 @@ impl Identities {
         if !api_key::secret_matches(secret, &row.secret_hash) {
             return Err(token::invalid().into());
         }
-        let key = KeyIdentity {
-            id: row.id,
-            name: row.name.to_string(),
-            project_id: row.project_id,
-            role: row.role,
-            expires_at: row.expires_at,
-        };
-        let expires_at = key.expires_at;
-        Ok(Credential { user_id: row.user_id, session_version: None, expires_at, api_key: Some(Arc::new(key)) })
+        Ok(credential_of(row))
     }
 
     async fn identity(&self, credential: &Credential) -> Result<Arc<Identity>, ApiError> {
@@ -195,18 +187,28 @@ impl Identities {
 
     /// Who they are now, for requests that last; `None` when they no longer have access.
     pub async fn again(&self, before: &Identity) -> Result<Option<Arc<Identity>>, ApiError> {
-        let api_key = match &before.api_key {
-            None => None,
-            Some(key) => {
-                let kept = self.store.api_key_list(before.user_id).await?.iter().any(|row| row.id == key.id);
-                if !kept || key.expires_at.is_some_and(|at| at <= Timestamp::now()) {
+        self.current(before.user_id, before.session_version, before.api_key.as_ref().map(|key| key.id)).await
+    }
+
+    /// Who a user is now, with a login of that session version or with an API key; `None` when they no longer have access.
+    pub async fn current(
+        &self,
+        user_id: UserId,
+        session_version: i64,
+        key_id: Option<ApiKeyId>,
+    ) -> Result<Option<Arc<Identity>>, ApiError> {
+        let credential = match key_id {
+            None => Credential { user_id, session_version: Some(session_version), api_key: None, expires_at: None },
+            Some(id) => {
+                let Some(row) = self.store.api_key_list(user_id).await?.into_iter().find(|row| row.id == id) else {
+                    return Ok(None);
+                };
+                if row.expires_at.is_some_and(|at| at <= Timestamp::now()) {
                     return Ok(None);
                 }
-                Some(Arc::new(key.clone()))
+                credential_of(row)
             }
         };
-        let session_version = api_key.is_none().then_some(before.session_version);
-        let credential = Credential { user_id: before.user_id, session_version, api_key, expires_at: None };
         match self.identity(&credential).await {
             Ok(identity) => Ok(Some(identity)),
             Err(error) if error.problem().kind == ErrorKind::Unauthenticated => Ok(None),
@@ -230,6 +232,17 @@ impl Identities {
             project
         }))
     }
+}
+
+fn credential_of(row: ApiKeyRow) -> Credential {
+    let key = KeyIdentity {
+        id: row.id,
+        name: row.name.to_string(),
+        project_id: row.project_id,
+        role: row.role,
+        expires_at: row.expires_at,
+    };
+    Credential { user_id: row.user_id, session_version: None, expires_at: row.expires_at, api_key: Some(Arc::new(key)) }
 }
 
 /// What a key carries of what its user has: never more.

@@ -350,7 +350,6 @@ pub const CODES: &[Code] = &[
         "You have used as many idempotency keys within a day as are kept for one user or API key.",
     ),
     code("too_many_streams", &[K::RateLimited], "Too many event streams are open: by you, or in all."),
-    code("too_many_tickets", &[K::RateLimited], "Too many console tickets wait to be used."),
     code("too_many_waits", &[K::RateLimited], "Too many requests wait (`?wait=`): yours, or in all."),
     code(
         "unavailable",
@@ -364,6 +363,11 @@ pub const CODES: &[Code] = &[
         "upload_stalled",
         &[K::DeadlineExceeded],
         "The upload sent nothing for too long. Nothing was kept: send it again.",
+    ),
+    code(
+        "user_names_throttled",
+        &[K::RateLimited],
+        "An admin of a project named many users that don't exist. Ask the users for their exact names.",
     ),
     code("user_not_found", &[K::NotFound], "There is no user of that id or name."),
     code("vnis_exhausted", &[K::InvalidState], "This cloud has reached its maximum number of networks."),

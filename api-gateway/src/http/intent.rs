@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const CONTENT_SHA256: &str = "x-content-sha256";
 const PROJECT_HEADER: &str = "x-iaas-project";
 
 fn read(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Intent, Problem> {
@@ -64,6 +65,8 @@ fn request_hash(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) ->
         part(value.as_bytes());
     }
     part(body);
+    // Of a body that isn't read here. What isn't announced is compared by whoever takes the bytes.
+    part(headers.get(CONTENT_SHA256).map_or(b"", |v| v.as_bytes()));
     hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
@@ -118,6 +121,16 @@ pub struct MutationHeaders {
     /// A repeat of the request with the same key gets the first answer. Keys are kept for 24 hours.
     #[param(rename = "Idempotency-Key")]
     pub idempotency_key: Option<String>,
+    /// The ETag that the change is based on. If the object has another one by now, the answer is 412.
+    #[param(rename = "If-Match")]
+    pub if_match: Option<String>,
+}
+
+/// The header of a mutation that needs no idempotency key.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[allow(dead_code)]
+pub struct IfMatchHeader {
     /// The ETag that the change is based on. If the object has another one by now, the answer is 412.
     #[param(rename = "If-Match")]
     pub if_match: Option<String>,

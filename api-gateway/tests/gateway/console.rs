@@ -13,7 +13,7 @@ use tokio_tungstenite::{
 };
 
 /// The ticket's path and query, at the server under test.
-async fn ticket(cloud: &Cloud, person: &Person) -> String {
+pub async fn ticket(cloud: &Cloud, person: &Person) -> String {
     let given = person.post("/v1/instances/web/console-ticket", json!({})).await.expect(201);
     let url = given["url"].as_str().expect("a url");
     assert!(url.starts_with("ws://") && url.ends_with(given["ticket"].as_str().expect("a ticket")), "{given}");
@@ -57,6 +57,41 @@ async fn a_ticket_opens_the_console_once() {
     answer(again).await.problem(401, "bad_ticket");
     let audit = cloud.admin.get("/v1/audit?limit=1000").await.expect(200);
     assert!(audit.to_string().contains("instance.console"), "who looked is written down");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_of_one_gateway_opens_one_console_at_any_of_them() {
+    let mut cloud = Cloud::start().await;
+    cloud.running("web").await;
+    let other = cloud.world.another_gateway().await.replace("http://", "ws://");
+    let at_other = |url: &str| format!("{other}/{}", url.splitn(4, '/').nth(3).expect("a path"));
+    for _ in 0..4 {
+        let here = ticket(&cloud, &cloud.ann).await;
+        let there = at_other(&here);
+        // Both at once, and then each again.
+        let (a, b) = tokio::join!(connect_async(&here), connect_async(&there));
+        assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1, "{a:?} {b:?}");
+        for used in [&here, &there] {
+            let tungstenite::Error::Http(refused) = connect_async(used).await.expect_err("used") else { panic!() };
+            assert_eq!(refused.status().as_u16(), 401);
+        }
+    }
+    // An access token is no ticket, and a ticket is no access token. One of an API key ends with the key.
+    let base = cloud.world.base.replace("http://", "ws://");
+    let url = format!("{base}/v1/console?ticket={}", cloud.ann.token);
+    let tungstenite::Error::Http(refused) = connect_async(&url).await.expect_err("no ticket") else { panic!() };
+    assert_eq!(refused.status().as_u16(), 401);
+    let given = cloud.ann.post("/v1/instances/web/console-ticket", json!({})).await.expect(201);
+    let thief = Person { token: given["ticket"].as_str().expect("a ticket").to_owned(), ..cloud.ann.clone() };
+    thief.get("/v1/whoami").await.problem(401, "token_invalid");
+    let key = cloud.ann.post("/v1/api-keys", json!({"name": "ci", "project": "blue"})).await.expect(201);
+    let robot = Person { token: key["secret"].as_str().expect("a secret").to_owned(), ..cloud.ann.clone() };
+    let (kept, late) = (ticket(&cloud, &robot).await, ticket(&cloud, &robot).await);
+    let (opened, _) = connect_async(at_other(&kept)).await.expect("it opens at the other gateway");
+    cloud.ann.delete("/v1/api-keys/ci").await.expect(204);
+    connect_async(&late).await.expect_err("the key is gone");
+    drop(opened);
     cloud.stop().await;
 }
 
@@ -181,5 +216,7 @@ async fn a_session_ends_with_the_right_to_it_also_when_nothing_is_read() {
         (open.len() >= 6).then_some(())
     })
     .await;
+    // Neither of them holds up the stop.
+    cloud.stop().await;
     drop((stuck, open));
 }

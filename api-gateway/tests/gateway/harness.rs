@@ -150,6 +150,28 @@ impl World {
         Self::run(dir, config, dialects).await
     }
 
+    /// In a directory of the caller's.
+    pub async fn start_in(dir: TempDir) -> Self {
+        let dir = Arc::new(dir);
+        let config = config(dir.path());
+        Self::run(dir, config, vec![]).await
+    }
+
+    /// The address of another gateway of the same installation.
+    pub async fn another_gateway(&mut self) -> String {
+        let deps = Deps {
+            store: self.store.clone(),
+            cluster: self.cluster.clone(),
+            storage: self.storage.clone(),
+            resource: self.resource.clone(),
+            metrics: service_kit::metrics::install(),
+        };
+        let gateway = api_gateway::bind(self.config.clone(), deps, self.shutdown.clone()).await.expect("it binds");
+        let port = gateway.local_addr().expect("an address").port();
+        self.running.push(tokio::spawn(async move { gateway.run().await.expect("the gateway serves") }));
+        format!("http://localhost:{port}")
+    }
+
     async fn run(dir: Arc<TempDir>, config: Config, dialects: Vec<Dialect>) -> Self {
         service_kit::install_crypto();
         let url = format!("sqlite://{}", dir.path().join("iaas.db").display());

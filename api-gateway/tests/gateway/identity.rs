@@ -271,3 +271,34 @@ async fn too_many_requests_a_second_are_told_when_to_return() {
         refused.expect(200);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_right_that_is_taken_counts_at_once_also_when_nobody_waits_for_the_answer() {
+    // The cache alone would keep it for a minute.
+    let world = World::start_with(|config| config.identity.principal_cache_ms = 60_000).await;
+    let admin = world.admin().await;
+    world.project(&admin, "blue").await;
+    let bo = world.user(&admin, "bo", "blue", "member").await;
+    bo.post("/v1/ssh-keys", json!({"name": "first", "public_key": key("bo")})).await.expect(201);
+    // The commit waits for the database, and its caller goes meanwhile.
+    let database = rusqlite::Connection::open(world.dir.path().join("iaas.db")).expect("it opens");
+    database.execute_batch("BEGIN IMMEDIATE").expect("locked");
+    let request = admin.request(reqwest::Method::PUT, "/v1/projects/blue/members/bo").json(&json!({"role": "reader"}));
+    let impatient = tokio::time::timeout(std::time::Duration::from_secs(1), request.send()).await;
+    impatient.expect_err("the database is locked");
+    database.execute_batch("ROLLBACK").expect("unlocked");
+    let role = "SELECT r.role FROM role_binding r JOIN user_account u ON u.id = r.user_id WHERE u.name = 'bo'";
+    crate::harness::eventually("the change", async || {
+        let role: String = database.query_row(role, [], |row| row.get(0)).expect("a row");
+        (role == "reader").then_some(())
+    })
+    .await;
+    for attempt in 0.. {
+        let body = json!({"name": format!("k{attempt}"), "public_key": key("bo")});
+        if bo.post("/v1/ssh-keys", body).await.status == 403 {
+            break;
+        }
+        assert!(attempt < 50, "the right is still there");
+    }
+    world.stop().await;
+}

@@ -215,3 +215,34 @@ async fn a_large_upload_is_streamed() {
     assert_eq!(active["parts"][0]["sha256"], sha256(&vec![3u8; 96 * 1024 * 1024]));
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_means_the_bytes_that_came_with_it_first() {
+    let cloud = Cloud::start().await;
+    let ann = &cloud.ann;
+    ann.post("/v1/images", json!({"name": "disk", "kind": "disk", "format": "raw"})).await.expect(201);
+    let put = |key: &str, bytes: Vec<u8>, announced: bool, chunked: bool| {
+        let request = ann.request(Method::PUT, "/v1/images/disk/parts/disk");
+        let request = request.header("content-type", "application/octet-stream").header("idempotency-key", key);
+        let request = if announced { request.header("x-content-sha256", sha256(&bytes)) } else { request };
+        answer(match chunked {
+            false => request.body(bytes),
+            true => request.body(reqwest::Body::wrap_stream(futures::stream::iter([Ok::<_, std::io::Error>(bytes)]))),
+        })
+    };
+    let (bytes, other, longer) = (vec![1u8; 1 << 20], vec![2u8; 1 << 20], vec![1u8; 2 << 20]);
+    for announced in [false, true] {
+        let key = format!("k-{announced}");
+        let first = put(&key, bytes.clone(), announced, false).await.expect(200);
+        assert_eq!(put(&key, bytes.clone(), announced, false).await.expect(200), first, "a repeat");
+        for (what, body) in [("other bytes", &other), ("more bytes", &longer)] {
+            for chunked in [false, true] {
+                let refused = put(&key, body.clone(), announced, chunked).await;
+                println!("{what}, announced {announced}, chunked {chunked}: {}", refused.text);
+                refused.problem(422, "key_reused");
+            }
+        }
+    }
+    put("another", other, false, false).await.problem(409, "part_exists");
+    cloud.stop().await;
+}

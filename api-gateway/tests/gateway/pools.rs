@@ -36,7 +36,6 @@ impl Tenants {
             config.api.max_connections_per_peer = 300;
             config.api.max_event_streams = 8;
             config.api.max_waits = 8;
-            config.api.max_console_tickets = 8;
             config.identity.login_attempts_per_address = 10_000;
         })
         .await;
@@ -142,21 +141,6 @@ async fn waits(tenants: &Tenants) {
     drop(waiting);
 }
 
-async fn console_tickets(tenants: &Tenants) {
-    let path = "/v1/instances/web/console-ticket";
-    let mut given = 0;
-    let refused = loop {
-        let answer = tenants.ann.post(path, json!({})).await;
-        if answer.status != 201 {
-            break answer;
-        }
-        given += 1;
-        assert!(given < MANY, "tickets are never refused");
-    };
-    refused.problem(429, "too_many_tickets");
-    tenants.bob.post(path, json!({})).await.expect(201);
-}
-
 async fn consoles(tenants: &Tenants) {
     let path = "/v1/instances/web/console-log?follow=true";
     let (open, refused) = open_until_refused(&tenants.ann, path).await;
@@ -191,7 +175,6 @@ async fn what_one_takes_of_a_pool_the_others_do_not_lack() {
             Pool::PasswordHashes => password_hashes(&tenants).await,
             Pool::EventStreams => event_streams(&tenants).await,
             Pool::Waits => waits(&tenants).await,
-            Pool::ConsoleTickets => console_tickets(&tenants).await,
             Pool::Consoles => consoles(&tenants).await,
             Pool::Uploads => uploads(&tenants).await,
         }

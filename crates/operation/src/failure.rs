@@ -135,3 +135,9 @@ fn broken_constraint(constraint: Constraint) -> Problem {
     tracing::info!(?constraint, "a change was refused by the database");
     problem
 }
+/// The request isn't the one that its idempotency key was used for first.
+#[must_use]
+pub fn key_reused() -> Problem {
+    Problem::new(ErrorKind::KeyReused, "key_reused", "this Idempotency-Key was used for another request")
+        .with_hint("use a new key for each new request; the same one only to repeat a request")
+}

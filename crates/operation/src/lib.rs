@@ -35,7 +35,9 @@ mod outcome;
 mod quota;
 
 pub use activity::{Activity, AuditOutcome};
-pub use failure::{COMMIT_ATTEMPTS, commit_problem, contended, database_full, database_unavailable, read_problem};
+pub use failure::{
+    COMMIT_ATTEMPTS, commit_problem, contended, database_full, database_unavailable, key_reused, read_problem,
+};
 pub use in_flight::{InFlight, Turn};
 pub use leadership::{Turn as LeaderTurn, serve_in_turns};
 pub use once::Operations;

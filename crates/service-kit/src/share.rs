@@ -42,8 +42,6 @@ pools! {
     EventStreams = "event_streams",
     /// Requests with `?wait=`, shared by users.
     Waits = "waits",
-    /// Console tickets that weren't used yet, shared by users.
-    ConsoleTickets = "console_tickets",
     /// Console sessions and followed logs, shared by projects.
     Consoles = "consoles",
     /// Uploads of images, shared by projects.

@@ -15,7 +15,9 @@ use domain::{
     ErrorKind, ImageId, Problem, ProjectId, Timestamp,
     image::{DiskFormat, Image, ImagePart, ImagePartKind, ImageState, gib_of, size_gib},
 };
-use operation::{Activity, COMMIT_ATTEMPTS, commit_problem, contended, read_problem, store_outcome};
+use operation::{
+    Activity, COMMIT_ATTEMPTS, commit_problem, contended, find_outcome, key_reused, read_problem, store_outcome,
+};
 use proto::{
     convert::{image_to_pb, parse},
     storage::v1::{self as pb, upload_image_request::Message},
@@ -156,12 +158,34 @@ impl StorageService {
         };
         let opened = Opened::parse(&open)?;
         let _place = self.uploads.take(opened.project_id).map_err(|exhausted| self.too_many(exhausted))?;
-        let image = self.admit(&opened).await?;
-        let mut reservation = self.reservations.begin(&image).await;
-        let answer = self.take(&context, &opened, &image, &mut reservation, (&mut pace, &mut stream)).await;
-        reservation.release().await;
+        let answer = self.take_admitted(&context, &opened, (&mut pace, &mut stream)).await;
         metrics::histogram!("iaas_storage_upload_seconds").record(started.elapsed().as_secs_f64());
+        match answer {
+            // Its first request brought the part that is there, so this one brings another.
+            Err(problem) if problem.code == plan::PART_EXISTS && self.answered_before(&context).await? => {
+                Err(key_reused())
+            }
+            answer => answer,
+        }
+    }
+
+    async fn take_admitted(
+        &self,
+        context: &CallContext,
+        opened: &Opened,
+        stream: (&mut Pace, &mut Streaming<pb::UploadImageRequest>),
+    ) -> Result<pb::UploadImageResponse, Problem> {
+        let image = self.admit(opened).await?;
+        let mut reservation = self.reservations.begin(&image).await;
+        let answer = self.take(context, opened, &image, &mut reservation, stream).await;
+        reservation.release().await;
         answer
+    }
+
+    async fn answered_before(&self, context: &CallContext) -> Result<bool, Problem> {
+        let Some(id) = context.operation_id else { return Ok(false) };
+        let answer: Option<pb::UploadImageResponse> = find_outcome(&self.store, OperationTable::Storage, id).await?;
+        Ok(answer.is_some())
     }
 
     /// An admitted upload, from its first byte to the row that names them.
@@ -176,8 +200,13 @@ impl StorageService {
         let staged = self.receive(opened, image, reservation, stream).await?;
         metrics::counter!("iaas_storage_upload_bytes_total").increment(staged.size_bytes);
         let min_disk_gib = self.inspect(opened, image.format, &staged).await?;
+        let sha256 = staged.sha256.clone();
         let added = self.add_part(context, opened, staged, min_disk_gib, reservation);
-        self.operations.execute_once(context, added).await
+        let answer = self.operations.execute_once(context, added).await?;
+        // The first answer of the operation is about the bytes that came then.
+        let parts = answer.image.iter().flat_map(|image| &image.parts);
+        let same = parts.filter(|part| part.kind == opened.part.as_str()).all(|part| part.sha256 == sha256);
+        if same { Ok(answer) } else { Err(key_reused()) }
     }
 
     fn too_many(&self, exhausted: Exhausted) -> Problem {

@@ -10,7 +10,7 @@ use crate::{
     },
     http::{
         console_socket::{self, INPUT_BYTES_MAX},
-        intent::{Change, MutationHeaders, MutationParams},
+        intent::{Change, IfMatchHeader, MutationParams},
         path::Path,
         problem::ApiResult,
         query::Query,
@@ -18,6 +18,7 @@ use crate::{
     },
     v1::{
         answer,
+        routes::auth::Anyone,
         scope::{InProject, Write},
         view::plan::DryRun,
     },
@@ -117,9 +118,10 @@ async fn log(
     Ok(response)
 }
 
-/// Issues a ticket for the live serial console: for one session with this instance, within a minute.
+/// Issues a ticket for the live serial console: for one session with this instance, within a minute. It takes no `Idempotency-Key`: a repeat gets
+/// another ticket, and one that isn't used just ends.
 #[utoipa::path(post, path = "/v1/instances/{instance}/console-ticket", tag = "consoles",
-    params(("instance" = String, Path, description = "Id or name."), MutationParams, MutationHeaders), request_body = NoFields,
+    params(("instance" = String, Path, description = "Id or name."), MutationParams, IfMatchHeader), request_body = NoFields,
     responses((status = 201, body = ConsoleTicket), (status = 200, description = "With dry_run.", body = DryRun)))]
 async fn ticket(
     State(app): State<App>,
@@ -150,7 +152,12 @@ struct SocketParams {
 /// Opens the live serial console: a WebSocket that carries bytes both ways in binary messages. The ticket is the credential.
 #[utoipa::path(get, path = "/v1/console", tag = "consoles", params(SocketParams),
     responses((status = 101, description = "The WebSocket is open.")))]
-async fn socket(State(app): State<App>, Query(params): Query<SocketParams>, upgrade: WebSocketUpgrade) -> ApiResult {
+async fn socket(
+    State(app): State<App>,
+    _: Anyone,
+    Query(params): Query<SocketParams>,
+    upgrade: WebSocketUpgrade,
+) -> ApiResult {
     let grant = console_ticket::redeem(&app, &params.ticket).await?;
     // Opened first, so that a refusal is an answer with words and not a socket that closes.
     let session = console::open_serial(&app, &grant).await?;

@@ -20,7 +20,7 @@ pub fn routes() -> OpenApiRouter<App> {
 }
 
 /// Admits a host with a host token's secret, or again with the key that it was admitted with; answers with a certificate for one of its
-/// agents. A repeat gets another certificate for the same key.
+/// agents. A repeat gets another certificate for the same host and key, so there is no `Idempotency-Key`.
 #[utoipa::path(post, path = "/v1/host-joins", tag = "hosts", request_body = HostJoin,
     responses((status = 200, body = HostJoined)))]
 async fn join(State(app): State<App>, Anyone(scope): Anyone, Json(body): Json<HostJoin>) -> ApiResult {
