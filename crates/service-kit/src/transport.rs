@@ -233,7 +233,7 @@ struct Conn {
     stream: AcceptedStream,
     peer: Peer,
     removed: Option<Removal>,
-    /// Of who serves it.
+    /// Whoever serves it sets this, and may cut it.
     cut: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
 }
 
