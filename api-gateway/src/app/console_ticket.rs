@@ -83,9 +83,16 @@ pub async fn issue(app: &App, caller: &Caller, instance: &Instance) -> Result<(S
         Activity::new("instance", instance.id, "instance.console", "", detail).in_project(instance.project_id);
     let entry = activity.audit_entry(&caller.context(None, false), AuditOutcome::Accepted, Timestamp::now());
     app.auth().audit.write(entry).await?;
-    let whose = (instance.project_id, instance.id);
-    let keyring = &app.auth().keyring;
-    let ticket = token::issue_ticket(keyring, &caller.identity, whose, &caller.request_id, TICKET_SECS)?;
+    let identity = &caller.identity;
+    let request = token::TicketRequest {
+        user_id: identity.user_id,
+        session_version: identity.session_version,
+        api_key_id: identity.api_key.as_ref().map(|key| key.id),
+        project_id: instance.project_id,
+        instance_id: instance.id,
+        request_id: &caller.request_id,
+    };
+    let ticket = token::issue_ticket(&app.auth().keyring, &request, TICKET_SECS)?;
     Ok((ticket, Timestamp::now().plus_secs(TICKET_SECS)))
 }
 

@@ -4,10 +4,7 @@
 //! of our own ring.
 
 use crate::{
-    auth::{
-        identity::Identity,
-        keyring::{Keyring, LEEWAY_SECS},
-    },
+    auth::keyring::{Keyring, LEEWAY_SECS},
     failure::ApiError,
 };
 use domain::{ApiKeyId, ErrorKind, InstanceId, OperationId, Problem, ProjectId, Timestamp, UserId};
@@ -71,23 +68,27 @@ pub fn issue(keyring: &Keyring, user_id: UserId, session_version: i64, lifetime_
     sign(keyring, &claims)
 }
 
+/// Whom a ticket is for, and for what.
+pub struct TicketRequest<'a> {
+    pub user_id: UserId,
+    pub session_version: i64,
+    pub api_key_id: Option<ApiKeyId>,
+    pub project_id: ProjectId,
+    pub instance_id: InstanceId,
+    pub request_id: &'a str,
+}
+
 /// A ticket for the console of an instance, valid from now for `lifetime_secs`.
-pub fn issue_ticket(
-    keyring: &Keyring,
-    identity: &Identity,
-    (project, instance): (ProjectId, InstanceId),
-    request_id: &str,
-    lifetime_secs: u64,
-) -> Result<String, ApiError> {
+pub fn issue_ticket(keyring: &Keyring, request: &TicketRequest<'_>, lifetime_secs: u64) -> Result<String, ApiError> {
     let claims = TicketClaims {
         iss: ISSUER.to_owned(),
         aud: CONSOLE.to_owned(),
-        sub: identity.user_id,
-        key: identity.api_key.as_ref().map(|key| key.id),
-        sv: identity.session_version,
-        project,
-        instance,
-        request_id: request_id.to_owned(),
+        sub: request.user_id,
+        key: request.api_key_id,
+        sv: request.session_version,
+        project: request.project_id,
+        instance: request.instance_id,
+        request_id: request.request_id.to_owned(),
         exp: in_secs(lifetime_secs),
         jti: OperationId::new(),
     };
