@@ -4,56 +4,53 @@
 //! Level-triggered: a change only marks its networks, and the loop brings each marked network from whatever it is to the
 //! state that is desired then. Whoever must know that a change is in the kernel waits for the round that began after it.
 
+mod accept;
+mod addresses;
 pub mod disturbance;
 mod drift;
 mod firewall;
 mod flows;
+mod ports;
 pub mod reconcile;
 mod recovery;
+mod report;
 pub mod signal;
 pub mod tracked;
 mod underlay;
 
 use crate::{
     config::Config,
-    ledger::{Accepted, Decision, Ledger, LedgerError, Outcome},
+    ledger::{Ledger, LedgerError},
     link::{
         netns::{self, NetnsError, Worker},
-        observe, tap,
+        observe,
         watch::Changed,
     },
     model::{
         DesiredState, names,
-        object::{Binding, Desired, Key, Object, Version},
-        state::HostFacts,
+        object::{Desired, Key, Object, Version},
     },
     observation::Observation,
     service::budget::Budget,
 };
+use accept::PendingDeletion;
 use agent_kit::Outbox;
 use disturbance::Disturbances;
-use domain::{
-    InstanceId, NetworkId, PortId,
-    network::{Cidr, MacAddr},
-};
+use domain::{NetworkId, network::Cidr};
 use parking_lot::{Mutex, MutexGuard};
-use proto::{network::v1::ObjectState, port_socket::RefusedReason, sync::v1::DesiredObject};
+pub use ports::{Acquired, Refusal};
 use recovery::Recovery;
 use signal::Signal;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::sync::watch;
 use tracked::TrackedState;
 use underlay::Underlay;
-
-/// Between two tries to open a tap that another still holds.
-const HELD_TAP_PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -67,28 +64,6 @@ pub enum HostError {
         #[source]
         source: std::io::Error,
     },
-}
-
-/// A port that its instance has acquired.
-#[derive(Debug)]
-pub struct Acquired {
-    /// None with ports that are wired as veths.
-    pub tap: Option<OwnedFd>,
-    pub mac: MacAddr,
-    pub mtu: u32,
-}
-
-/// Why a port isn't.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    pub reason: RefusedReason,
-    pub detail: String,
-}
-
-impl Refusal {
-    fn new(reason: RefusedReason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
-    }
 }
 
 pub struct Host {
@@ -123,14 +98,6 @@ pub struct Host {
     accepting: tokio::sync::Mutex<()>,
     /// Deletions that aren't reported yet: what they touch, and the round they are done with.
     pending_deletions: Mutex<Vec<PendingDeletion>>,
-}
-
-#[derive(Debug)]
-struct PendingDeletion {
-    key: Key,
-    version: Version,
-    networks: BTreeSet<NetworkId>,
-    round: u64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,320 +168,16 @@ impl Host {
         Ok(host)
     }
 
-    /// Reads which addresses the host has by now; the next rounds use them. True if they are others than before.
-    async fn refresh_own_addresses(&self) -> bool {
-        match self.worker.run(|inside| observe::own_addresses(&mut inside.netlink)).await {
-            Ok(Ok(own)) => {
-                let changed = self.own.send_if_modified(|before| std::mem::replace(before, own.clone()) != own);
-                if changed {
-                    self.refresh_protected();
-                }
-                return changed;
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "the host's addresses can't be read: those known before stay protected");
-            }
-            Err(error) => tracing::warn!(%error, "the host's addresses can't be read"),
-        }
-        false
-    }
-
-    fn facts(&self) -> HostFacts {
-        self.config.facts(Arc::clone(&lock(&self.protected)))
-    }
-
-    /// Of the desired state and the host's addresses as they are now.
-    fn refresh_protected(&self) {
-        // Two at once would else leave what the slower one saw.
-        let mut protected = lock(&self.protected);
-        let fresh = self.config.protected_with(&self.own.borrow(), self.desired_state().protected());
-        if **protected != fresh {
-            *protected = Arc::new(fresh);
-        }
-    }
-
-    /// The host's addresses, which the manager is told now.
-    pub(crate) fn tell_addresses(&self) -> BTreeSet<IpAddr> {
-        let own = self.own.borrow().clone();
-        own.clone_into(&mut lock(&self.reported_addresses));
-        own
-    }
-
-    /// Resolves when the host has other addresses than the manager was told.
-    pub(crate) async fn addresses_changed(&self) {
-        let reported = lock(&self.reported_addresses).clone();
-        // The sender lives as long as the host.
-        let _ = self.own.subscribe().wait_for(|own| *own != reported).await;
-    }
-
     /// The desired state as it is now.
     #[must_use]
     pub fn desired_state(&self) -> Arc<DesiredState> {
         Arc::clone(lock(&self.tracked).desired_state())
     }
 
-    /// Makes the manager's commands durable and marks the networks that they affect. What can't be understood is reported as an error and not taken.
-    pub async fn accept(&self, commands: Vec<DesiredObject>, revision: i64) -> Result<(), LedgerError> {
-        let _one = self.accepting.lock().await;
-        let now = Instant::now();
-        let mut parsed = Vec::with_capacity(commands.len());
-        for command in commands {
-            match Desired::parse(&command) {
-                Ok(desired) => parsed.push((command, desired)),
-                Err(error) => {
-                    tracing::error!(id = command.id, %error, "a command was not understood");
-                    if let Ok(key) = Key::parse(command.kind, &command.id) {
-                        let version = Version { epoch: command.epoch, generation: command.generation };
-                        self.outbox.post(Observation::failed(key, version, error.to_string()));
-                    }
-                }
-            }
-        }
-        let Accepted { outcomes, left_out } = self.ledger.accept(parsed, revision).await?;
-        let mut affected = BTreeSet::new();
-        let mut deletions = Vec::new();
-        let mut protected = false;
-        {
-            let mut tracked = lock(&self.tracked);
-            let mut received = lock(&self.received);
-            for Outcome { desired, decision } in outcomes {
-                match decision {
-                    Decision::Take | Decision::RaiseTombstone => {
-                        let (key, version, deleted) = (desired.key, desired.version, desired.object.is_none());
-                        let networks = self.take(&mut tracked, desired);
-                        affected.extend(networks.iter().copied());
-                        protected |= matches!(key, Key::Protected(_));
-                        if deleted {
-                            received.remove(&key);
-                            deletions.push(PendingDeletion { key, version, networks, round: 0 });
-                        } else if matches!(key, Key::Protected(_)) {
-                            // It isn't any network's: that it is here is all there is to say.
-                            self.outbox.post(Observation::ready(key, version));
-                        } else {
-                            received.insert(key, (version, now));
-                        }
-                    }
-                    Decision::Repeat => {
-                        if desired.object.is_none() && self.outbox.last(desired.key).is_none() {
-                            self.outbox.post(Observation::deleted(desired.key, desired.version));
-                        }
-                        self.outbox.repeat(desired.key);
-                    }
-                    Decision::Refuse { held } => {
-                        tracing::warn!(key = ?desired.key, version = ?desired.version, ?held, "an older command was refused");
-                    }
-                }
-            }
-        }
-        if protected {
-            self.refresh_protected();
-        }
-        let round = self.signal.mark(affected);
-        lock(&self.pending_deletions)
-            .extend(deletions.into_iter().map(|deletion| PendingDeletion { round, ..deletion }));
-        self.report_deletions();
-        if left_out == 0 { Ok(()) } else { Err(self.ledger.full()) }
-    }
-
-    /// Reports the deletions that the kernel has carried out.
-    fn report_deletions(&self) {
-        let done =
-            |deletion: &PendingDeletion| deletion.networks.iter().all(|id| self.signal.reached(*id, deletion.round));
-        let (carried_out, left): (Vec<PendingDeletion>, Vec<PendingDeletion>) =
-            lock(&self.pending_deletions).drain(..).partition(done);
-        lock(&self.pending_deletions).extend(left);
-        for PendingDeletion { key, version, .. } in carried_out {
-            self.outbox.post(Observation::deleted(key, version));
-        }
-    }
-
-    fn take(&self, tracked: &mut TrackedState, desired: Desired) -> BTreeSet<NetworkId> {
-        let Desired { key, version, object } = desired;
-        // A port's epoch that rose, and a port that left, is no longer acquired (the ledger has it so).
-        if let Key::Port(port_id) = key {
-            let acquired = self.ledger.held(key).is_some_and(|(held, _, epoch)| epoch != 0 && epoch == held.epoch);
-            if !acquired {
-                tracked.set_acquired(port_id, false);
-            }
-        }
-        if object.is_some() {
-            tracked.versions().insert(key, version);
-        } else {
-            tracked.versions().remove(&key);
-        }
-        tracked.put(key, object)
-    }
-
-    /// Hands a port to its instance, once it is programmed and answers.
-    pub async fn acquire(
-        &self,
-        port_id: PortId,
-        instance_id: InstanceId,
-        epoch: i64,
-        timeout: Duration,
-    ) -> Result<Acquired, Refusal> {
-        let deadline = tokio::time::Instant::now() + timeout;
-        let network_id = self.hand_over(port_id, instance_id, epoch, deadline).await?;
-        let round = self.signal.mark([network_id]);
-        let done = tokio::time::timeout_at(deadline, self.signal.done(network_id, round)).await;
-        if done.is_err() {
-            return Err(Refusal::new(RefusedReason::NotYet, "the port is not programmed yet"));
-        }
-        let last = self.outbox.last(Key::Port(port_id));
-        if let Some(observation) = last
-            && observation.state == ObjectState::Error
-        {
-            return Err(Refusal::new(RefusedReason::Failed, observation.reason));
-        }
-        let acquired = self.open_port(port_id, network_id, deadline).await?;
-        if self.is_handed_over(port_id, epoch) { Ok(acquired) } else { Err(over(port_id, epoch)) }
-    }
-
-    /// Notes that an instance which runs has the port: its tap is open, and only this ledger may not know it.
-    pub async fn confirm(
-        &self,
-        port_id: PortId,
-        instance_id: InstanceId,
-        epoch: i64,
-        timeout: Duration,
-    ) -> Result<(), Refusal> {
-        if self.is_handed_over(port_id, epoch) && self.may_acquire(port_id, instance_id, epoch).is_ok() {
-            return Ok(());
-        }
-        let deadline = tokio::time::Instant::now() + timeout;
-        let network_id = self.hand_over(port_id, instance_id, epoch, deadline).await?;
-        self.signal.mark([network_id]);
-        Ok(())
-    }
-
-    /// Whether the port is acquired under this epoch, as far as is durable.
-    fn is_handed_over(&self, port_id: PortId, epoch: i64) -> bool {
-        let held = self.ledger.held(Key::Port(port_id));
-        held.is_some_and(|(held, _, acquired_epoch)| held.epoch == epoch && acquired_epoch == epoch)
-    }
-
-    /// Durably; what is programmed follows.
-    async fn hand_over(
-        &self,
-        port_id: PortId,
-        instance_id: InstanceId,
-        epoch: i64,
-        deadline: tokio::time::Instant,
-    ) -> Result<NetworkId, Refusal> {
-        let mut changes = self.signal.changes();
-        let network_id = loop {
-            match self.may_acquire(port_id, instance_id, epoch) {
-                Ok(network_id) => break network_id,
-                Err(refusal) if refusal.reason == RefusedReason::NotYet => {
-                    if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
-                        return Err(refusal);
-                    }
-                }
-                Err(refusal) => return Err(refusal),
-            }
-        };
-        let current = self.ledger.set_acquired(port_id, epoch, true).await;
-        if !current.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))? {
-            return Err(over(port_id, epoch));
-        }
-        let mut tracked = lock(&self.tracked);
-        // A higher epoch may have become durable since; whoever takes it in does so after us, or we see it here.
-        if !self.is_handed_over(port_id, epoch) {
-            return Err(over(port_id, epoch));
-        }
-        tracked.set_acquired(port_id, true);
-        Ok(network_id)
-    }
-
-    async fn open_port(
-        &self,
-        port_id: PortId,
-        network_id: NetworkId,
-        deadline: tokio::time::Instant,
-    ) -> Result<Acquired, Refusal> {
-        let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
-        let (port, network) = {
-            let desired_state = self.desired_state();
-            (desired_state.ports.get(&port_id).cloned(), desired_state.networks.get(&network_id).cloned())
-        };
-        let (Some(port), Some(network)) = (port, network) else {
-            return Err(Refusal::new(RefusedReason::Stale, "the port was deleted meanwhile"));
-        };
-        let tap = match self.config.wiring {
-            crate::model::state::Wiring::Veth => None,
-            crate::model::state::Wiring::Tap => {
-                let worker = lock(&self.workers).get(&network_id).cloned();
-                let worker = worker.ok_or_else(|| failed("the network's namespace is gone".into()))?;
-                Some(open_tap(&worker, port_id, deadline).await?)
-            }
-        };
-        Ok(Acquired { tap, mac: port.mac, mtu: network.mtu })
-    }
-
-    /// The network, if this instance may have the port under this epoch now.
-    fn may_acquire(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<NetworkId, Refusal> {
-        let not_yet = |detail: &str| Refusal::new(RefusedReason::NotYet, detail);
-        let Some((held, tombstone, _)) = self.ledger.held(Key::Port(port_id)) else {
-            return Err(not_yet("this host doesn't know the port yet"));
-        };
-        if held.epoch > epoch || (tombstone && held.epoch == epoch) {
-            return Err(Refusal::new(
-                RefusedReason::Stale,
-                format!("the epoch {epoch} of port {port_id} is over: {} is known here", held.epoch),
-            ));
-        }
-        if held.epoch < epoch {
-            return Err(not_yet("this host doesn't know that epoch of the port yet"));
-        }
-        let desired_state = self.desired_state();
-        let Some(port) = desired_state.ports.get(&port_id) else { return Err(not_yet("the port is being taken in")) };
-        match &port.binding {
-            Binding::Local { instance_id: bound, .. } if *bound == instance_id => {}
-            Binding::Local { .. } => {
-                return Err(Refusal::new(RefusedReason::NotYours, "the port is bound to another instance"));
-            }
-            Binding::Remote { .. } | Binding::Unbound => {
-                return Err(Refusal::new(RefusedReason::NotYours, "the port is not bound to this host"));
-            }
-        }
-        if !desired_state.networks.contains_key(&port.network_id) {
-            return Err(not_yet("this host doesn't know the port's network yet"));
-        }
-        Ok(port.network_id)
-    }
-
-    /// Takes a port back from its instance: it no longer answers when this returns.
-    pub async fn release(&self, port_id: PortId, instance_id: InstanceId, epoch: i64) -> Result<(), Refusal> {
-        let port = self.desired_state().ports.get(&port_id).cloned();
-        let Some(port) = port else { return Ok(()) };
-        if port.version.epoch == epoch && port.instance().is_some_and(|bound| bound != instance_id) {
-            return Err(Refusal::new(RefusedReason::NotYours, "the port is bound to another instance"));
-        }
-        let released = self.ledger.set_acquired(port_id, epoch, false).await;
-        let mine = released.map_err(|e| Refusal::new(RefusedReason::Failed, e.to_string()))?;
-        if mine {
-            lock(&self.tracked).set_acquired(port_id, false);
-            let round = self.signal.mark([port.network_id]);
-            self.signal.done(port.network_id, round).await;
-        }
-        Ok(())
-    }
-
     /// The thread of a network's namespace, if the network is here.
     #[must_use]
     pub fn worker_of(&self, network_id: NetworkId) -> Option<Arc<Worker>> {
         lock(&self.workers).get(&network_id).cloned()
-    }
-
-    /// Microseconds since a version was received, the first time it is requested.
-    fn program_us_of(&self, key: Key, version: Version) -> Option<i64> {
-        let mut received = lock(&self.received);
-        let (known, at) = *received.get(&key)?;
-        if known != version {
-            return None;
-        }
-        received.remove(&key);
-        i64::try_from(at.elapsed().as_micros()).ok()
     }
 
     pub(crate) fn path_of(&self, network_id: NetworkId) -> PathBuf {
@@ -528,28 +191,5 @@ impl Host {
         let mounted = names.iter().filter(|name| netns::mounted(&dir.join(name)));
         let ids = mounted.filter_map(|name| names::network_of(&self.config.prefix, name));
         Ok(ids.filter(|id| self.ledger.held(Key::Network(*id)).is_none()).collect())
-    }
-}
-
-fn over(port_id: PortId, epoch: i64) -> Refusal {
-    Refusal::new(RefusedReason::Stale, format!("the epoch {epoch} of port {port_id} is over"))
-}
-
-/// A tap has one descriptor at a time. Its last holder may still be going: a QEMU that the kernel is ending, or an acquisition whose
-/// caller gave up while the answer was on its way. The kernel reports nothing when a tap is released, so it is tried again.
-async fn open_tap(worker: &Worker, port_id: PortId, deadline: tokio::time::Instant) -> Result<OwnedFd, Refusal> {
-    let failed = |detail: String| Refusal::new(RefusedReason::Failed, detail);
-    loop {
-        let opened = worker.run(move |_| tap::open(&names::port_link(port_id))).await;
-        match opened.map_err(|e| failed(e.to_string()))? {
-            Ok(tap) => return Ok(tap),
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
-                if tokio::time::Instant::now() >= deadline {
-                    return Err(Refusal::new(RefusedReason::NotYet, "whoever had its tap before still holds it"));
-                }
-                tokio::time::sleep(HELD_TAP_PAUSE).await;
-            }
-            Err(error) => return Err(failed(format!("the tap: {error}"))),
-        }
     }
 }

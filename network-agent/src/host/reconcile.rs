@@ -10,10 +10,11 @@ use super::{
     drift, firewall,
     flows::FlowsToEnd,
     lock, recovery,
+    report::report,
     tracked::Affected,
 };
 use crate::{
-    announce::announce,
+    announce::{announce, announced},
     apply::{self, Applied, ApplyContext, Failure, namespace},
     link::{
         netns,
@@ -25,15 +26,13 @@ use crate::{
         DesiredState,
         incremental::{Change, Model, Scope},
         names,
-        object::{Key, Network, Port},
+        object::Network,
         state::{LinkKind, NsState, namespace_state},
     },
-    observation::Observation,
-    plan::{Planned, Step, plan},
+    plan::{Step, plan},
     service::Services,
 };
-use domain::{NetworkId, SecurityGroupId, network::MacAddr};
-use proto::network::v1::ObjectState;
+use domain::{NetworkId, network::MacAddr};
 use service_kit::error_chain;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -324,16 +323,6 @@ fn apply_context(host: &Host, desired_state: &DesiredState, network: &Network) -
     ApplyContext { peers: desired_state.peers_of(network).filter_map(|peer| namespace(peer.id)).collect() }
 }
 
-/// Addresses that come to the uplink with these steps.
-fn announced(steps: &[Planned], network: &Network) -> Vec<(IpAddr, MacAddr)> {
-    let Some(uplink) = &network.uplink else { return Vec::new() };
-    let added = steps.iter().filter_map(|planned| {
-        let Step::AddAddress { link, addr, .. } = &planned.step else { return None };
-        (link == names::UPLINK).then_some((*addr, uplink.mac))
-    });
-    added.collect()
-}
-
 async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
     if let Some(services) = slot.services.take() {
         services.end().await;
@@ -350,66 +339,6 @@ async fn remove(host: &Arc<Host>, id: NetworkId, slot: &mut Slot) -> bool {
             tracing::warn!(network_id = %id, error = error_chain(&error), "a network could not be removed");
             slot.failures += 1;
             false
-        }
-    }
-}
-
-/// What became of the objects that the round affected.
-fn report(
-    host: &Arc<Host>,
-    desired_state: &DesiredState,
-    id: NetworkId,
-    affected: &Affected,
-    failed: &BTreeMap<Option<Key>, Failure>,
-) {
-    let whole = failed.get(&None);
-    let post = |key: Key, good: ObjectState| {
-        // Of what this round worked with: the ledger may know a newer one by now.
-        let Some(version) = desired_state.versions.get(&key).copied() else { return };
-        let observation = match whole.or_else(|| failed.get(&Some(key))) {
-            Some(Failure { reason, .. }) => Observation::failed(key, version, reason.clone()),
-            None => Observation {
-                key,
-                version,
-                state: good,
-                reason: String::new(),
-                program_us: host.program_us_of(key, version),
-            },
-        };
-        host.outbox.post(observation);
-    };
-    post(Key::Network(id), ObjectState::Ready);
-    // When all failed, each object's report must say so.
-    let all = affected.all || whole.is_some();
-    let ports: Vec<&Arc<Port>> = if all {
-        desired_state.ports_of(id).collect()
-    } else {
-        affected
-            .ports()
-            .iter()
-            .filter_map(|port| desired_state.ports.get(port))
-            .filter(|port| port.network_id == id)
-            .collect()
-    };
-    let mut groups: BTreeSet<SecurityGroupId> = affected
-        .keys
-        .iter()
-        .filter_map(|key| if let Key::SecurityGroup(group) = key { Some(*group) } else { None })
-        .filter(|group| desired_state.groups.contains_key(group))
-        .collect();
-    let mut reported = BTreeSet::new();
-    for port in ports.into_iter().filter(|port| port.instance().is_some()) {
-        post(Key::Port(port.id), if desired_state.in_use(port) { ObjectState::Active } else { ObjectState::Ready });
-        groups.extend(port.groups.iter().copied());
-        reported.insert(port.id);
-    }
-    for group in groups {
-        post(Key::SecurityGroup(group), ObjectState::Ready);
-    }
-    for floating in desired_state.floating_ips_of(id) {
-        if all || reported.contains(&floating.port_id) || affected.keys.contains(&Key::FloatingIp(floating.id)) {
-            let active = desired_state.floating_target(floating).is_some();
-            post(Key::FloatingIp(floating.id), if active { ObjectState::Active } else { ObjectState::Ready });
         }
     }
 }

@@ -85,7 +85,18 @@ fn sorted(text: &str) -> String {
 }
 
 /// Sets that packets fill by rules.
-const FILLED: [&str; 7] = ["links6", "links6_taken", "neighbours", "flows", "flow_rate", "by_source", "by_target"];
+const FILLED: [&str; 10] = [
+    "links6",
+    "links6_taken",
+    "neighbours",
+    "outside4",
+    "outside6",
+    "outside_new",
+    "flows",
+    "flow_rate",
+    "by_source",
+    "by_target",
+];
 
 /// In no order: that of elements is the kernel's. What packets enter into sets isn't ours to compare.
 fn tokens(text: &str) -> String {

@@ -443,3 +443,27 @@ async fn a_port_of_an_instance_that_nobody_knows_is_kept_with_its_network_and_gr
     let mut agent = serving.attach(hello(9, vec![held_port(2, unknown, 0, 2, 2)])).await;
     assert_eq!(ended(&agent.snapshot().await.objects), [port_id(2).to_string()]);
 }
+
+/// Managers that lead, or wait to, say where they are reached.
+#[tokio::test]
+async fn no_instance_may_reach_a_manager_wherever_it_runs() {
+    let store = TestStore::sqlite().await;
+    let at = domain::Timestamp::now();
+    let standby = store::ManagerStandbyPut {
+        id: "one".into(),
+        role: store::ManagerRole::Cluster,
+        host: "manager-2".into(),
+        pid: 7,
+        address: "https://192.0.2.77:7481".into(),
+        since: at,
+        renewed_at: at,
+    };
+    store.commit(Unit::new().op(standby)).await.expect("stored");
+    let serving = Serving::on(&store).await;
+    crate::reconcile::begin(&serving.manager).await;
+    let mut agent = serving.attach(hello(0, vec![])).await;
+    let parts = protected(&agent.snapshot().await.objects);
+    let address: std::net::IpAddr = "192.0.2.77".parse().expect("an address");
+    let blocks = parts["managers"].iter().map(|block| block.parse::<domain::network::Cidr>().expect("a CIDR"));
+    assert!(blocks.into_iter().any(|block| block.contains(address)), "{parts:?}");
+}

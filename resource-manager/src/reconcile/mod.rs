@@ -23,6 +23,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 const PAUSE: Duration = Duration::from_millis(5);
 /// What changes rarely is looked at so often.
 const SELDOM: Duration = Duration::from_secs(2);
+/// Where managers are reached changes more rarely still.
+const MANAGERS_EVERY: Duration = Duration::from_secs(10);
 const OPERATIONS_EVERY: Duration = Duration::from_secs(600);
 
 #[derive(Debug, thiserror::Error)]
@@ -47,14 +49,15 @@ fn note<T: Default>(part: &'static str, result: Result<T, StepError>) -> T {
 pub async fn begin(manager: &Manager) {
     note("addresses", address::release_orphans(manager).await);
     external_network::ensure(manager).await;
-    protected::step(manager);
+    note("protected addresses", protected::ProtectedManagers::default().step(manager).await);
 }
 
 /// Runs until the shutdown.
 pub async fn run(manager: Arc<Manager>) {
     let mut ticks = interval(Duration::from_millis(manager.config.reconcile_interval_ms));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut seldom, mut operations) = (None, None);
+    let (mut seldom, mut managers, mut operations) = (None, None, None);
+    let mut protected_managers = protected::ProtectedManagers::default();
     let mut defaults = default::Defaults::default();
     let mut projects = project::Projects::new(&manager).await;
     let mut abandoned = port::Abandoned::default();
@@ -78,8 +81,10 @@ pub async fn run(manager: Arc<Manager>) {
             note("projects", projects.step(&manager).await);
             note("ports", abandoned.step(&manager).await);
             note("hosts", removed_hosts.step(&manager).await);
-            protected::step(&manager);
             note("addresses", address::sweep(&manager, Timestamp::now()).await);
+        }
+        if due(&mut managers, MANAGERS_EVERY) {
+            note("protected addresses", protected_managers.step(&manager).await);
         }
         if due(&mut operations, OPERATIONS_EVERY) {
             let kept_ms = manager.config.operation_keep_hours.saturating_mul(3_600_000);
