@@ -213,6 +213,11 @@ pub const CODES: &[Code] = &[
         "The instance has no root disk, so it can't be resized to have one, or rebuilt.",
     ),
     code("not_found", &[K::NotFound], "There is no such object."),
+    code(
+        "not_leader",
+        &[K::Unavailable],
+        "The process that was called doesn't lead its role, and wrote nothing. Its successor takes over within seconds: try again.",
+    ),
     code("not_oneself", &[K::InvalidState], "You can't delete yourself or take away your own administrator rights."),
     code("not_ready", &[K::Unavailable], "Something the API needs doesn't work; the detail says what."),
     code("parent_not_found", &[K::NotFound], "The object that it would belong to was deleted meanwhile."),

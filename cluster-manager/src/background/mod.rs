@@ -12,7 +12,6 @@
 //! | `backups` | finds new backups for protected instances that have none |
 //! | `removal-sweep` | repeats what a crash interrupted: disks and ports of instances that are gone |
 //! | `leak-check` | looks for what was left behind; off with `leak_check_secs = 0` |
-//! | `role-hold` | ends the role when another process has it (started with the role) |
 //! | `retention` | deletes answers, tokens and placement records that are past their time |
 
 pub mod invariants;

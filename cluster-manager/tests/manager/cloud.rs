@@ -27,14 +27,14 @@ use proto::{
 };
 use service_kit::{
     context::CallContext,
-    transport::{self, GrpcTarget},
+    transport::{self, GrpcListener, GrpcTarget},
 };
 use sim::{SimConfig, SimHost, World, invariants};
 use std::{
     future::Future,
     time::{Duration, Instant},
 };
-use store::{InstanceRow, Store, Unit, testing::TestDatabase};
+use store::{InstanceRow, Store, StoreConfig, Unit, testing::TestDatabase};
 use tokio::{
     runtime::Runtime,
     sync::{Mutex, mpsc},
@@ -70,8 +70,8 @@ pub struct Process {
 impl Process {
     fn start(
         config: Config,
-        database: &TestDatabase,
-        board: &Switchboard,
+        database: StoreConfig,
+        listener: GrpcListener,
         storage: GrpcTarget,
         resource: GrpcTarget,
     ) -> Self {
@@ -82,9 +82,9 @@ impl Process {
             .build()
             .expect("a runtime");
         let shutdown = CancellationToken::new();
-        let (listener, token, store) = (board.listener(), shutdown.clone(), database.config.clone());
+        let token = shutdown.clone();
         let ended = runtime.spawn(async move {
-            let store = Store::open(&store).await?;
+            let store = Store::open(&database).await?;
             let deps = Deps { store: store.clone(), listener, storage, resource, admission: None };
             let served = cluster_manager::serve(config, deps, token).await;
             store.close().await;
@@ -94,15 +94,47 @@ impl Process {
     }
 
     /// Ends it as `kill -9` does.
-    fn kill(self) {
+    pub fn kill(self) {
         self.runtime.shutdown_background();
     }
 
-    async fn stop(self) {
+    pub async fn stop(self) {
         self.shutdown.cancel();
         let ended = tokio::time::timeout(TIMEOUT, self.ended).await.expect("it stops");
         ended.expect("no panic").expect("it ends clean");
         self.runtime.shutdown_background();
+    }
+}
+
+/// A client of the cluster-manager.
+#[derive(Clone)]
+pub struct Caller(ClusterManagerClient<Channel>);
+
+impl Caller {
+    async fn try_create(
+        &self,
+        context: &CallContext,
+        request: pb::CreateInstancesRequest,
+    ) -> Result<pb::CreateInstancesResponse, Problem> {
+        let answer = self.0.clone().create_instances(context.request(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    }
+
+    /// The same request under the same operation until there is an answer.
+    pub async fn insist(
+        &self,
+        context: &CallContext,
+        request: &pb::CreateInstancesRequest,
+    ) -> Result<pb::CreateInstancesResponse, Problem> {
+        let began = Instant::now();
+        loop {
+            match self.try_create(context, request.clone()).await {
+                Err(p) if p.kind == domain::ErrorKind::Unavailable && began.elapsed() < TIMEOUT => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 }
 
@@ -130,6 +162,7 @@ pub struct Cloud {
     pub board: Switchboard,
     pub config: Config,
     client: ClusterManagerClient<Channel>,
+    cluster: GrpcTarget,
     storage_target: GrpcTarget,
     resource_target: GrpcTarget,
     resources: ResourceManagerClient<Channel>,
@@ -175,7 +208,7 @@ impl Cloud {
         Self::on(TestDatabase::sqlite(), config).await
     }
 
-    async fn on(database: TestDatabase, config: Config) -> Self {
+    pub async fn on(database: TestDatabase, config: Config) -> Self {
         let seeded = Seeded { project_id: ProjectId::new(), image_id: ImageId::new(), kernel_id: ImageId::new() };
         let store = database.open().await;
         seed(&store, seeded.project_id, seeded.image_id, seeded.kernel_id).await;
@@ -224,8 +257,8 @@ impl Cloud {
         let token = shutdown.clone();
         let resource_proxy = tokio::spawn(async move { Ok(transport::serve(router, listener, token).await?) });
 
-        let process =
-            Process::start(config.clone(), &database, &board, storage_target.clone(), resource_target.clone());
+        let (storage, resource) = (storage_target.clone(), resource_target.clone());
+        let process = Process::start(config.clone(), database.config.clone(), board.listener(), storage, resource);
         let client = ClusterManagerClient::new(board.target.channel().expect("a channel"));
         Self {
             store,
@@ -234,6 +267,7 @@ impl Cloud {
             kernel_id,
             world,
             storage_plan,
+            cluster: board.target.clone(),
             board,
             config,
             client,
@@ -303,8 +337,30 @@ impl Cloud {
     pub async fn restart(&self) {
         self.kill().await;
         let (storage, resource) = (self.storage_target.clone(), self.resource_target.clone());
-        let process = Process::start(self.config.clone(), &self.database, &self.board, storage, resource);
+        let (config, database) = (self.config.clone(), self.database.config.clone());
+        let process = Process::start(config, database, self.board.listener(), storage, resource);
         *self.process.lock().await = Some(process);
+    }
+
+    /// A further process, which has the database at `url` and accepts calls on `listener`.
+    pub fn process_at(&self, url: &str, listener: GrpcListener) -> Process {
+        let (storage, resource) = (self.storage_target.clone(), self.resource_target.clone());
+        Process::start(self.config.clone(), StoreConfig::new(url), listener, storage, resource)
+    }
+
+    /// From now on this is where the cluster-manager is.
+    pub fn attach(&mut self, cluster: GrpcTarget) {
+        self.client = ClusterManagerClient::new(cluster.channel().expect("a channel"));
+        self.cluster = cluster;
+    }
+
+    pub fn database_url(&self) -> String {
+        self.database.config.url.clone()
+    }
+
+    /// What a task of its own calls by.
+    pub fn clone_client(&self) -> Caller {
+        Caller(self.client.clone())
     }
 
     /// What a second process of the role ends with, which doesn't wait for the first.
@@ -342,7 +398,7 @@ impl Cloud {
     }
 
     pub async fn host(&self, config: SimConfig) -> SimHost {
-        let channel = self.board.target.channel().expect("a channel");
+        let channel = self.cluster.channel().expect("a channel");
         let host = SimHost::start_on(channel, config, self.world.clone());
         host.connected().await;
         host
@@ -388,8 +444,7 @@ impl Cloud {
         context: &CallContext,
         request: pb::CreateInstancesRequest,
     ) -> Result<pb::CreateInstancesResponse, Problem> {
-        let answer = self.client.clone().create_instances(context.request(request)).await;
-        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+        self.clone_client().try_create(context, request).await
     }
 
     /// Creates as a careful client does: the same request under the same operation until there is an answer.
@@ -398,15 +453,7 @@ impl Cloud {
         context: &CallContext,
         request: &pb::CreateInstancesRequest,
     ) -> Result<pb::CreateInstancesResponse, Problem> {
-        let began = Instant::now();
-        loop {
-            match self.try_create(context, request.clone()).await {
-                Err(p) if p.kind == domain::ErrorKind::Unavailable && began.elapsed() < TIMEOUT => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                answer => return answer,
-            }
-        }
+        self.clone_client().insist(context, request).await
     }
 
     pub async fn create(&self, name: &str) -> Instance {

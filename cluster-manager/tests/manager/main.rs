@@ -12,6 +12,7 @@ mod fill;
 mod host;
 mod host_ledger;
 mod host_removal;
+mod leader;
 mod lifecycle;
 mod nics;
 mod placement;

@@ -11,6 +11,7 @@ use service_kit::{
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 use store::StoreConfig;
 
@@ -60,11 +61,13 @@ pub struct Database {
     pub readers: u32,
     /// SQLite: how much is kept free on its disk for deletions and logins when the disk is full, MiB; at most 1/32 of the disk. 0: nothing.
     pub reserve_mib: u64,
+    /// PostgreSQL: how long a manager leads its role without having renewed its lease, milliseconds. A standby takes over a little later than that.
+    pub leader_lease_ms: u64,
 }
 
 impl Default for Database {
     fn default() -> Self {
-        Self { url: String::new(), readers: 4, reserve_mib: 64 }
+        Self { url: String::new(), readers: 4, reserve_mib: 64, leader_lease_ms: 3000 }
     }
 }
 
@@ -247,6 +250,9 @@ impl Config {
         if !(1..=64).contains(&self.database.readers) {
             errors.push(ConfigError::new("store.readers", "must be 1 to 64"));
         }
+        if !(1000..=60_000).contains(&self.database.leader_lease_ms) {
+            errors.push(ConfigError::new("store.leader_lease_ms", "must be 1000 to 60000"));
+        }
         if self.database.reserve_mib > 65_536 {
             errors.push(ConfigError::new("store.reserve_mib", "must be 0 to 65536"));
         }
@@ -295,8 +301,13 @@ impl Config {
 
     #[must_use]
     pub fn store(&self) -> StoreConfig {
-        let Database { url, readers, reserve_mib } = &self.database;
-        StoreConfig { readers: *readers, reserve_bytes: reserve_mib << 20, ..StoreConfig::new(url.clone()) }
+        let Database { url, readers, reserve_mib, leader_lease_ms } = &self.database;
+        StoreConfig {
+            readers: *readers,
+            reserve_bytes: reserve_mib << 20,
+            lease_ttl: Duration::from_millis(*leader_lease_ms),
+            ..StoreConfig::new(url.clone())
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! the rest comes here, where it is worded and logged once.
 
 use domain::{ErrorKind, Problem};
-use service_kit::error_chain;
+use service_kit::{error_chain, leader::not_leader};
 use store::{CommitError, Constraint, ReadError};
 
 /// How often a change is decided again because somebody was faster. After that the caller may try.
@@ -56,7 +56,10 @@ pub fn commit_problem(error: CommitError) -> Problem {
         }
         CommitError::Unavailable(_) => {
             tracing::warn!(error = error_chain(&error), "a change can't be committed");
-            database_unavailable()
+            match error.not_leader() {
+                Some(role) => not_leader(role.as_str(), None),
+                None => database_unavailable(),
+            }
         }
         CommitError::Internal(_) => {
             tracing::error!(error = error_chain(&error), "a change failed");

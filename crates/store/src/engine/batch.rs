@@ -165,6 +165,7 @@ impl<S: Session> Writer<S> {
         let mut last: Option<Cause> = None;
         loop {
             self.answer_expired(&mut batch, last.as_ref());
+            self.refuse_terms(&mut batch, |job| job.term.as_ref().is_some_and(|term| !term.holds()));
             if !self.session.takes_new() {
                 self.refuse_new(&mut batch, &Arc::new(DatabaseError::DiskFull));
             }
@@ -179,7 +180,7 @@ impl<S: Session> Writer<S> {
                     return self.answer(batch, outcomes);
                 }
                 Ok(Attempt::Fallen(standing)) => {
-                    self.refuse_fallen(&mut batch, &standing);
+                    self.refuse_terms(&mut batch, |job| job.fallen(&standing));
                     continue;
                 }
                 Ok(Attempt::Unknown { outcomes, last_event, cause }) => {
@@ -237,8 +238,8 @@ impl<S: Session> Writer<S> {
     }
 
     /// Answers those whose term is over, and ends it for its holder.
-    fn refuse_fallen(&self, batch: &mut Vec<Job>, standing: &[(ManagerRole, i64)]) {
-        for job in batch.extract_if(.., |job| job.fallen(standing)) {
+    fn refuse_terms(&self, batch: &mut Vec<Job>, over: impl Fn(&Job) -> bool) {
+        for job in batch.extract_if(.., |job| over(job)) {
             let Some(term) = &job.term else { continue };
             term.end();
             self.counters.units.fetch_add(1, Ordering::Relaxed);
