@@ -15,6 +15,7 @@ mod packing;
 mod placement;
 mod stack;
 mod stats;
+mod takeover;
 mod trace;
 
 use clap::{Parser, Subcommand};
@@ -48,6 +49,8 @@ enum Bench {
     Packing(packing::Args),
     /// Full creates through gRPC with the durable commit, on hosts without agents.
     Commit(commit::Args),
+    /// Creates over a takeover: two processes of each manager on PostgreSQL, the leaders killed.
+    Takeover(takeover::Args),
     /// Memory and load time of the scheduler's inventory.
     Inventory(inventory::Args),
 }
@@ -67,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
         Bench::Placement(args) => placement::run(&args)?,
         Bench::Packing(args) => packing::run(&args)?,
         Bench::Commit(args) => commit::run(args).await?,
+        Bench::Takeover(args) => takeover::run(args).await?,
         Bench::Inventory(args) => inventory::run(&args)?,
     };
     println!("{result}");

@@ -19,7 +19,7 @@ pub struct Stack {
 }
 
 /// What an image needs to look like a kernel to the storage-manager's inspection; nothing here is ever run.
-fn kernel_like() -> Vec<u8> {
+pub fn kernel_like() -> Vec<u8> {
     let mut bytes = vec![0u8; 4096];
     bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
     bytes[0x202..0x206].copy_from_slice(b"HdrS");

@@ -1,11 +1,13 @@
 //! What benches and end-to-end tests share: the real `iaasd` as a process of its own, and a caller of its REST API that costs little.
 
 mod lab;
+mod pairs;
 mod rest;
 mod server;
 
 use anyhow::Context;
 pub use lab::{Cable, Lab};
+pub use pairs::Pairs;
 pub use rest::Rest;
 pub use server::{Server, bin_dir};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};

@@ -86,6 +86,26 @@ impl Rest {
         Ok((status, response.bytes().await?))
     }
 
+    /// As [`Rest::answer`], under an idempotency key: repeated until it is answered, it is done once. A connection that breaks is a 503.
+    pub async fn answer_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        idempotency_key: &str,
+    ) -> anyhow::Result<(u16, Value)> {
+        let request = self
+            .client
+            .request(method, format!("{}{path}", self.base))
+            .header("authorization", format!("Bearer {}", self.token))
+            .header("x-iaas-project", &self.project)
+            .header("idempotency-key", idempotency_key)
+            .json(body);
+        let Ok(response) = request.send().await else { return Ok((503, Value::Null)) };
+        let status = response.status().as_u16();
+        Ok((status, response.json().await.unwrap_or(Value::Null)))
+    }
+
     /// The status and the JSON of an answer, whatever it is.
     pub async fn answer(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Value)> {
         let (status, bytes) = self.send(method, path, body).await?;

@@ -2,9 +2,13 @@
 
 use crate::support::{can_run_guests, create, guests, not_run, until, upload_tiny};
 use anyhow::ensure;
-use harness::{Rest, bin_dir, free_address};
+use harness::{Pairs, Rest, bin_dir, free_address};
+use reqwest::Method;
 use serde_json::json;
+use service_kit::leader::LeaderTarget;
+use sim::SimFleet;
 use std::{
+    collections::BTreeSet,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -119,7 +123,7 @@ async fn five_processes_make_one_cloud() -> anyhow::Result<()> {
     let manager = roles.0.iter_mut().find(|(role, _)| role == "cluster-manager").expect("it runs");
     manager.1.kill()?;
     manager.1.wait()?;
-    let (status, problem) = rest.answer(reqwest::Method::POST, "/v1/instances/far/pause", Some(&json!({}))).await?;
+    let (status, problem) = rest.answer(Method::POST, "/v1/instances/far/pause", Some(&json!({}))).await?;
     ensure!(status == 503 && problem["code"].is_string(), "{status} {problem}");
     ensure!(rest.get("/v1/instances/far").await?["state"] == "running", "reads go on");
     let log = std::fs::OpenOptions::new().append(true).open(dir.join("cluster-manager.log"))?;
@@ -130,12 +134,82 @@ async fn five_processes_make_one_cloud() -> anyhow::Result<()> {
         .stderr(log)
         .spawn()?;
     until("the manager takes work again", async || {
-        let (status, _) = rest
-            .answer(reqwest::Method::POST, "/v1/instances/far/pause?wait=paused&timeout=30s", Some(&json!({})))
-            .await?;
+        let (status, _) =
+            rest.answer(Method::POST, "/v1/instances/far/pause?wait=paused&timeout=30s", Some(&json!({}))).await?;
         Ok((status < 300).then_some(()))
     })
     .await?;
     rest.delete("/v1/instances/far?wait=deleted&timeout=60s").await?;
+    Ok(())
+}
+
+/// What an image needs to look like a kernel to the storage-manager's inspection; nothing here is ever run.
+fn kernel_like() -> Vec<u8> {
+    let mut bytes = vec![0u8; 4096];
+    bytes[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);
+    bytes[0x202..0x206].copy_from_slice(b"HdrS");
+    bytes[0x206..0x208].copy_from_slice(&[0x0f, 0x02]);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_each_manager_lose_and_double_nothing_when_the_leaders_are_killed_amid_creates() -> anyhow::Result<()> {
+    let Some(database) = store::testing::TestDatabase::postgres().await else {
+        not_run("two processes of each manager", "IAAS_TEST_POSTGRES_URL is not set (./deploy/test sets it)");
+        return Ok(());
+    };
+    service_kit::install_crypto();
+    let mut pairs = Pairs::start(Path::new("/var/tmp"), &database.config.url).await?;
+    let cluster = LeaderTarget { urls: pairs.cluster_urls(), tls: None, lookup: None }.target();
+    let capacity = domain::flavor::Size { vcpus: 64, memory_mib: 65_536, disk_gib: 1000 };
+    let fleet = SimFleet::start(&cluster, 4, capacity)?;
+    fleet.connected().await;
+    let rest = pairs.login("blue").await?;
+    rest.kernel_image("none", kernel_like(), b"070701".repeat(100), "").await?;
+    let creates = futures::future::join_all((0..20).map(|number| {
+        let rest = rest.clone();
+        async move {
+            let name = format!("vm-{number}");
+            let body =
+                json!({"name": name, "image": "none", "vcpus": 1, "memory_mib": 128, "disk_gib": 1, "networks": []});
+            until("the create is answered", async || {
+                let (status, answer) = rest.answer_once(Method::POST, "/v1/instances", &body, &name).await?;
+                ensure!(matches!(status, 200..300 | 503 | 504), "{status}: {answer}");
+                Ok((status < 300).then(|| answer["id"].clone()))
+            })
+            .await
+        }
+    }));
+    let killed = async {
+        until("some are made", async || {
+            let list = rest.get("/v1/instances").await?;
+            Ok(list["items"].as_array().is_some_and(|items| !items.is_empty()).then_some(()))
+        })
+        .await?;
+        let managers = rest.get("/v1/managers").await?;
+        let managers = managers["items"].as_array().cloned().unwrap_or_default();
+        let of = |state: &str| managers.iter().filter(|manager| manager["state"] == state).count();
+        ensure!((of("leader"), of("standby")) == (3, 3), "{managers:?}");
+        let leaders = managers.iter().filter(|manager| manager["state"] == "leader");
+        let pids = leaders.filter_map(|manager| u32::try_from(manager["pid"].as_u64()?).ok());
+        pairs.kill(pids)
+    };
+    let (answers, killed) = tokio::join!(creates, killed);
+    killed?;
+    let ids: BTreeSet<String> =
+        answers.into_iter().map(|id| id.map(|id| id.to_string())).collect::<anyhow::Result<_>>()?;
+    until("all of them run", async || {
+        let list = rest.get("/v1/instances?limit=100").await?;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let there: BTreeSet<String> = items.iter().map(|item| item["id"].to_string()).collect();
+        ensure!(there == ids && items.len() == 20, "{} of 20 are there", items.len());
+        Ok(items.iter().all(|item| item["state"] == "running").then_some(()))
+    })
+    .await?;
+    ensure!(fleet.world.starts_so_far() == 20, "{} starts", fleet.world.starts_so_far());
+    ensure!(fleet.world.violations().is_empty(), "{:?}", fleet.world.violations());
+    let hosts = rest.get("/v1/hosts").await?;
+    ensure!(hosts["items"].as_array().is_some_and(|hosts| hosts.iter().all(|h| h["state"] == "up")), "{hosts}");
+    fleet.stop().await;
     Ok(())
 }
