@@ -441,6 +441,57 @@ CREATE TABLE orphan (
     CONSTRAINT orphan_pk PRIMARY KEY (host_id, instance_id)
 );
 
+-- A host that is lost (its state says so as well): it is admitted again only when it has proved that it holds nothing of what was taken from it.
+CREATE TABLE host_verdict (
+    host_id      TEXT PRIMARY KEY NOT NULL,
+    proof        TEXT NOT NULL,
+    lease_number BIGINT,
+    declared_by  TEXT NOT NULL,
+    lost_at      BIGINT NOT NULL,
+    declared_at  BIGINT NOT NULL,
+    -- Every instance of it that is to be recovered has its row in recovery.
+    listed       BOOLEAN NOT NULL,
+    CONSTRAINT host_verdict_host_fk FOREIGN KEY (host_id) REFERENCES host (id) ON DELETE CASCADE
+);
+
+-- What a lost host held when it was given to another host, or deleted. A row goes when the host proves that it holds it no longer.
+CREATE TABLE host_taken (
+    host_id     TEXT NOT NULL,
+    instance_id TEXT NOT NULL,
+    epoch       BIGINT NOT NULL,
+    generation  BIGINT NOT NULL,
+    taken_at    BIGINT NOT NULL,
+    CONSTRAINT host_taken_pk PRIMARY KEY (host_id, instance_id),
+    CONSTRAINT host_taken_host_fk FOREIGN KEY (host_id) REFERENCES host (id) ON DELETE CASCADE
+);
+
+-- The recovery of an instance from the loss of its host: work while closed_at is NULL, a report for a time after that. Nothing is a foreign
+-- key: a report outlives all that it names.
+CREATE TABLE recovery (
+    id            TEXT PRIMARY KEY NOT NULL,
+    instance_id   TEXT NOT NULL,
+    instance_name TEXT NOT NULL,
+    project_id    TEXT NOT NULL,
+    host_id       TEXT NOT NULL,
+    host_name     TEXT NOT NULL,
+    to_host_id    TEXT,
+    epoch         BIGINT NOT NULL,
+    policy        TEXT NOT NULL,
+    rto_seconds   BIGINT NOT NULL,
+    phase         TEXT NOT NULL,
+    reason        TEXT NOT NULL,
+    lost_at       BIGINT NOT NULL,
+    detected_at   BIGINT NOT NULL,
+    placed_at     BIGINT,
+    started_at    BIGINT,
+    reachable_at  BIGINT,
+    verified_at   BIGINT,
+    closed_at     BIGINT
+);
+CREATE INDEX recovery_open ON recovery (id) WHERE closed_at IS NULL;
+CREATE INDEX recovery_instance ON recovery (instance_id);
+CREATE INDEX recovery_closed_at ON recovery (closed_at) WHERE closed_at IS NOT NULL;
+
 CREATE TABLE compute_operation (
     id         TEXT NOT NULL,
     outcome    TEXT NOT NULL,

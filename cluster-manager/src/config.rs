@@ -39,6 +39,12 @@ pub struct Config {
     pub placement_records_hours: u64,
     /// How many placement records a project keeps: the newest.
     pub placement_records_per_project: u32,
+    /// How many instances of lost hosts may start on one host at once; more wait until some have started.
+    pub recovery_starts_per_host: u32,
+    /// When more than this share of a zone's hosts looks lost at once, none is declared lost by itself, percent. 100: there is no such limit.
+    pub recovery_lost_share_percent: u32,
+    /// How long the report of a recovery is kept, hours.
+    pub recovery_reports_hours: u64,
     /// How long a host's certificate is valid, seconds. Agents renew theirs at half of it.
     pub host_certificate_secs: u64,
     /// How long a host's agent may take to open a console, milliseconds.
@@ -66,6 +72,9 @@ impl Default for Config {
             operation_keep_hours: 24,
             placement_records_hours: 24,
             placement_records_per_project: 1000,
+            recovery_starts_per_host: 8,
+            recovery_lost_share_percent: 30,
+            recovery_reports_hours: 720,
             host_certificate_secs: 86_400,
             console_open_timeout_ms: 10_000,
             console_sessions_max: 256,
@@ -89,6 +98,8 @@ impl Config {
             ("operation_keep_hours", self.operation_keep_hours),
             ("placement_records_hours", self.placement_records_hours),
             ("placement_records_per_project", u64::from(self.placement_records_per_project)),
+            ("recovery_starts_per_host", u64::from(self.recovery_starts_per_host)),
+            ("recovery_reports_hours", self.recovery_reports_hours),
             ("console_open_timeout_ms", self.console_open_timeout_ms),
             ("console_sessions_max", self.console_sessions_max as u64),
             ("agent_queue_max", self.agent_queue_max as u64),
@@ -118,6 +129,9 @@ impl Config {
         }
         if self.preemption_hold_secs > PREEMPTION_HOLD_SECS_MAX {
             errors.push(ConfigError::new("cluster.preemption_hold_secs", "must be at most 3600"));
+        }
+        if !(1..=100).contains(&self.recovery_lost_share_percent) {
+            errors.push(ConfigError::new("cluster.recovery_lost_share_percent", "must be 1 to 100"));
         }
         if self.heartbeat_timeout_ms < 2000 {
             errors.push(ConfigError::new(

@@ -20,6 +20,7 @@ pub mod manager;
 mod outcome;
 pub mod placement;
 pub mod reconcile;
+pub mod recovery;
 pub mod scheduler;
 
 pub use config::Config;
@@ -107,7 +108,7 @@ async fn lead(
         admission,
         lifetime: Lifetime { tasks: tasks.clone(), shutdown: shutdown.clone() },
     }));
-    for host in hosts.iter().filter(|h| h.state != HostState::Disconnected) {
+    for host in hosts.iter().filter(|h| !matches!(h.state, HostState::Disconnected | HostState::Lost)) {
         manager.agents.expect(host.id);
     }
     let tracked = load_placed_instances(&manager.store, &manager.placement).await;

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Clients, config::Config, console::session::Sessions, host::admission::Admission, placement::PlacementState,
-    reconcile::signal::Signal, scheduler::Inventory,
+    reconcile::signal::Signal, recovery::signal::Recoveries, scheduler::Inventory,
 };
 use domain::{HostId, host::HostState};
 use operation::Operations;
@@ -23,6 +23,7 @@ pub struct Manager {
     pub admission: Option<Arc<Admission>>,
     pub clients: Clients,
     pub signal: Signal,
+    pub recoveries: Recoveries,
     pub operations: Operations,
     pub consoles: Sessions,
     pub lifetime: Lifetime,
@@ -58,6 +59,7 @@ impl Manager {
             placement: PlacementState::new(inventory),
             agents,
             signal: Signal::default(),
+            recoveries: Recoveries::default(),
             config,
             store,
             admission,

@@ -45,7 +45,7 @@ pub async fn explain(app: &App, project_id: ProjectId, key: &str, role: SystemRo
         None => None,
     };
     let events = last_events(app, instance.id).await?;
-    let related = related::nics(app, [&instance]).await?;
+    let related = related::instances(app, [&instance]).await?;
     Ok(Explanation { instance: Some((instance, related)), host, records, events })
 }
 

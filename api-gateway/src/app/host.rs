@@ -127,6 +127,37 @@ pub async fn remove(app: &App, caller: &Caller, key: &str, intent: &Intent) -> R
     Ok(Done::Change(()))
 }
 
+/// What declaring a host dead came to.
+pub struct Loss {
+    pub host_id: HostId,
+    pub host_name: String,
+    pub declared: pb::DeclareHostLostResponse,
+}
+
+/// Declares a host lost, on the operator's word.
+pub async fn declare_dead(app: &App, caller: &Caller, key: &str, intent: &Intent) -> Result<Done<Loss>, ApiError> {
+    let record =
+        IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![find(app, key).await?.id.0]) }).await?;
+    let id = record.ids.first().map(|id| HostId(*id)).ok_or_else(Problem::internal)?;
+    let request = pb::DeclareHostLostRequest { host_id: id.to_string() };
+    let declared = app.cluster().declare_host_lost(record.request(request)).await;
+    let declared = declared.map_err(|status| record.refused(status))?.into_inner();
+    let host_name = find(app, &id.to_string()).await.map_or_else(|_| id.to_string(), |host| host.name);
+    if intent.dry_run {
+        let pb::DeclareHostLostResponse { already, recreated, restarted, waiting, deleted, lines, .. } = declared;
+        let summary = if already {
+            format!("host {host_name} is lost already: nothing would be changed")
+        } else {
+            format!(
+                "host {host_name} would be declared dead: {recreated} instances would be recreated elsewhere, {restarted} restarted, {waiting} would \
+                 wait, {deleted} deletions would complete"
+            )
+        };
+        return Ok(Done::Plan(Plan::of(summary, lines)));
+    }
+    Ok(Done::Change(Loss { host_id: id, host_name, declared }))
+}
+
 fn ratio(permille: u32) -> f64 {
     f64::from(permille) / 1000.0
 }

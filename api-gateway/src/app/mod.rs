@@ -35,6 +35,7 @@ pub mod plan;
 pub mod project;
 pub mod quota;
 pub mod readiness;
+pub mod recovery;
 pub mod ssh_key;
 pub mod sweep;
 pub mod user;

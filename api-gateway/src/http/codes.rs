@@ -161,6 +161,11 @@ pub const CODES: &[Code] = &[
         &[K::PermissionDenied],
         "An API key bound to a project, a role or a time can't manage API keys.",
     ),
+    code(
+        "host_is_connected",
+        &[K::InvalidState],
+        "The host's agent is connected, or was seconds ago: a host that lives can't be declared dead. Switch it off first.",
+    ),
     code("key_reused", &[K::KeyReused], "The `Idempotency-Key` was used for another request. Use a new one."),
     code(
         "local_disk",
@@ -277,6 +282,7 @@ pub const CODES: &[Code] = &[
         "The project's quota (or the number of API keys that a user may have) would be exceeded; the detail says which.",
     ),
     code("rate_limited", &[K::RateLimited], "Too many requests a second. `Retry-After` says when to try again."),
+    code("recovery_not_found", &[K::NotFound], "There is no recovery of that id. Reports are kept for a time."),
     code(
         "refresh_token_invalid",
         &[K::Unauthenticated],
@@ -349,6 +355,11 @@ pub const CODES: &[Code] = &[
     code("token_invalid", &[K::Unauthenticated], "The token isn't one of this installation, or was revoked."),
     code("token_missing", &[K::Unauthenticated], "The request has no header `Authorization: Bearer …`."),
     code("too_many_consoles", &[K::RateLimited], "Too many consoles are open."),
+    code(
+        "too_many_hosts_lost",
+        &[K::InvalidState],
+        "So many hosts of a zone look lost at once that none is declared lost by itself. Look at the network first.",
+    ),
     code(
         "too_many_keys",
         &[K::RateLimited],

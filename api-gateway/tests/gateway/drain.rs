@@ -217,6 +217,7 @@ async fn a_stop_ends_every_call_whose_peer_does_nothing_within_its_drain() {
                     underlay_address: "192.0.2.9".to_owned(),
                     underlay_mtu: 1500,
                     external_networks: vec![],
+                    ..NetworkHost::default()
                 });
                 let cluster = unread_session(&cloud.world.cluster, compute).await;
                 let resource = unread_session(&cloud.world.resource, network).await;

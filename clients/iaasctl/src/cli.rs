@@ -98,6 +98,9 @@ pub enum Command {
     /// The physical machines that run instances (for system admins)
     #[command(subcommand)]
     Host(HostCommand),
+    /// Recoveries of instances whose hosts were lost (for system admins)
+    #[command(subcommand)]
+    Recovery(crate::command::recovery::RecoveryCommand),
     /// Limits and usage of projects
     #[command(subcommand)]
     Quota(QuotaCommand),

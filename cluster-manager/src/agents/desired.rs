@@ -113,6 +113,8 @@ pub struct HostInstances {
     host_id: HostId,
     /// A host that is held is given nothing.
     held: bool,
+    /// A host that is lost is given nothing but the end of what was taken from it, and starts nothing.
+    lost: bool,
     start_floor: i64,
     /// What was collected last.
     revision: i64,
@@ -121,8 +123,8 @@ pub struct HostInstances {
 impl HostInstances {
     #[must_use]
     pub fn new(manager: Arc<Manager>, host: &Host) -> Self {
-        let (held, start_floor) = (host.state == HostState::Held, host.ledger.start_floor);
-        Self { manager, host_id: host.id, held, start_floor, revision: 0 }
+        let (held, lost) = (host.state == HostState::Held, host.state == HostState::Lost);
+        Self { manager, host_id: host.id, held, lost, start_floor: host.ledger.start_floor, revision: 0 }
     }
 
     async fn load(&self) -> Result<Vec<DesiredObject>, Problem> {
@@ -148,6 +150,10 @@ impl DesiredState<Manager> for HostInstances {
             return Ok(Vec::new());
         }
         let revision = self.manager.revision(self.host_id);
+        if self.lost {
+            self.revision = revision.max(self.revision);
+            return Ok(updates.into_values().filter(|update| update.deleted).collect());
+        }
         if !snapshot {
             self.revision = revision.max(self.revision);
             return Ok(updates.into_values().collect());
@@ -175,6 +181,10 @@ impl DesiredState<Manager> for HostInstances {
 
     fn start_floor(&self) -> i64 {
         if self.held { 0 } else { self.start_floor }
+    }
+
+    fn starts_withheld(&self) -> bool {
+        self.lost
     }
 
     async fn number(&mut self, _: &mut [DesiredObject]) -> Result<i64, Problem> {

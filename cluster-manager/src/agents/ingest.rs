@@ -13,6 +13,7 @@ use crate::{
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
     reconcile::report::{Observation, ReportContext, Stale, Verdict, plan_report},
+    recovery::returning,
 };
 use domain::{
     HostId, InstanceId, Timestamp,
@@ -168,11 +169,16 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     });
     let outcomes = futures::future::join_all(commits).await;
 
+    let mut proofs: HashMap<HostId, Vec<(InstanceId, i64)>> = HashMap::new();
     let (mut again, mut failed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for (settled, outcome) in settled.into_iter().zip(outcomes) {
         match outcome {
             Ok(()) => {
                 gone.extend(apply(manager, &settled));
+                let (host_id, observed) = (settled.work.stream.host_id, &settled.work.observation);
+                if observed.state == InstanceState::Deleted && manager.host_state(host_id) == Some(HostState::Lost) {
+                    proofs.entry(host_id).or_default().push((observed.instance_id, observed.fence.epoch));
+                }
                 let forgotten =
                     matches!((&settled.verdict, &settled.row), (Verdict::Gone { .. }, _) | (Verdict::OrphanGone, None));
                 let acks = settled.work.acks.into_iter().map(|ack| pb::ReportAck { forgotten, ..ack });
@@ -203,6 +209,12 @@ async fn store_batch(manager: &Manager, todo: Vec<Work>) -> Result<Vec<Work>, Ve
     if !gone.is_empty() {
         let ids: Vec<InstanceId> = gone.iter().map(|(id, _)| *id).collect();
         remove_claims(manager, &ids, gone.iter().any(|(_, nics)| *nics), now).await;
+    }
+    for (host_id, gone) in proofs {
+        // What fails here is proved when the host connects again.
+        if let Err(problem) = returning::reported_gone(manager, host_id, &gone).await {
+            tracing::warn!(%host_id, %problem, "a lost host's proof can't be noted yet");
+        }
     }
     if failed.is_empty() {
         return Ok(again);

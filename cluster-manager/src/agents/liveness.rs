@@ -29,6 +29,7 @@ pub async fn liveness_loop(manager: Arc<Manager>) {
         rounds = rounds.wrapping_add(1);
         if rounds.is_multiple_of(REFRESH_EVERY) {
             refreshed = manager.refresh_hosts(refreshed).await;
+            watch_all(&manager);
             if let Ok(orphans) = manager.store.orphan_count().await {
                 metrics::gauge!("iaas_orphans").set(orphans as f64);
             }
@@ -37,13 +38,17 @@ pub async fn liveness_loop(manager: Arc<Manager>) {
         for (host_id, connection) in manager.agents.all() {
             let Some(shown) = manager.host_state(host_id) else { continue };
             let state = match connection {
+                // A verdict ends by proof alone.
+                Connection::Connected(_) | Connection::Disconnected { .. } if shown == HostState::Lost => {
+                    HostState::Lost
+                }
                 Connection::Connected(_) if shown == HostState::Held => HostState::Held,
                 Connection::Connected(stream) if stream.statistics.lock().disk_full => HostState::DiskFull,
                 Connection::Connected(_) => HostState::Up,
                 Connection::Disconnected { since } if since.elapsed() < manager.config.disconnect_grace() => shown,
                 Connection::Disconnected { .. } => HostState::Disconnected,
             };
-            connected += u32::from(state != HostState::Disconnected);
+            connected += u32::from(!matches!(state, HostState::Disconnected | HostState::Lost));
             held += u32::from(state == HostState::Held);
             disk_full += u32::from(state == HostState::DiskFull);
             if state != shown
@@ -55,6 +60,15 @@ pub async fn liveness_loop(manager: Arc<Manager>) {
         metrics::gauge!("iaas_hosts_connected").set(f64::from(connected));
         metrics::gauge!("iaas_hosts_held").set(f64::from(held));
         metrics::gauge!("iaas_hosts_disk_full").set(f64::from(disk_full));
+    }
+}
+
+/// A host that the rows show as there is watched, whoever wrote that: a manager that ended a moment ago may have.
+fn watch_all(manager: &Manager) {
+    let there = |state: HostState| !matches!(state, HostState::Disconnected | HostState::Lost);
+    let hosts: Vec<HostId> = manager.inventory().hosts().filter(|host| there(host.state)).map(|host| host.id).collect();
+    for host_id in hosts {
+        manager.agents.expect(host_id);
     }
 }
 

@@ -11,7 +11,7 @@ pub mod liveness;
 pub mod register;
 mod restored;
 
-use crate::manager::Manager;
+use crate::{manager::Manager, recovery::returning};
 use desired::HostInstances;
 use domain::{
     InstanceId, Problem,
@@ -61,9 +61,19 @@ impl HostManager for Manager {
         if let Some(pb::hello::Host::Compute(machine)) = &hello.host {
             stream.statistics.lock().disk_full = machine.disk_full;
         }
-        // What a held host says comes from a ledger that may never count: no row follows it.
-        if self.host_state(stream.host_id) != Some(HostState::Held) {
-            restored::lift_rows(self, stream, &hello.holdings).await?;
+        match self.host_state(stream.host_id) {
+            // What a held host says comes from a ledger that may never count: no row follows it.
+            Some(HostState::Held) => {}
+            // What a lost host holds counts for nothing but the proof that it holds no more of what was taken from it.
+            Some(HostState::Lost) => {
+                let host = self.store.host_find(stream.host_id).await.map_err(operation::read_problem)?;
+                if let Some(host) = host {
+                    returning::host_returned(self, stream, &host, &hello.holdings).await?;
+                }
+            }
+            Some(HostState::Up | HostState::Disconnected | HostState::DiskFull) | None => {
+                restored::lift_rows(self, stream, &hello.holdings).await?;
+            }
         }
         register::review_holdings(self, stream, &hello.holdings).await?;
         // Instances that waited for this host say so no longer once they are reconciled.

@@ -62,6 +62,8 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
     if host.state == HostState::Held {
         tracing::error!(%host_id, host = host.name, reason = host.state_reason(), "a host is held");
     }
+    // Watched from now on: an agent that dies right after this commit must not leave its host shown as up.
+    manager.agents.expect(host_id);
     manager.store.commit(unit).await.map_err(|error| refused(&error, &host.name))?;
     // Read back: claims and the operator's decisions are the row's.
     let row = manager.store.host_find(host_id).await.map_err(read_problem)?.ok_or_else(Problem::internal)?;
@@ -84,7 +86,9 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     let permille = decided.unwrap_or(machine.cpu_overcommit_permille).max(1);
     let zone = known.map(|h| h.zone.clone()).filter(|zone| !zone.is_empty());
     let ledger = known.map(|h| h.ledger.clone()).unwrap_or_default().after_hello(&hello.ledger_id, hello.start);
+    let lost = known.is_some_and(|h| h.state == HostState::Lost);
     let state = match (&ledger.found, machine.disk_full) {
+        _ if lost => HostState::Lost,
         (Some(_), _) => HostState::Held,
         (None, true) => HostState::DiskFull,
         (None, false) => HostState::Up,
@@ -167,6 +171,7 @@ pub fn state_message(host: &Host) -> String {
         HostState::Disconnected => format!("host {name} is disconnected"),
         HostState::Held => format!("host {name} is held{because}"),
         HostState::DiskFull => format!("host {name} takes no new instances{because}"),
+        HostState::Lost => format!("host {name} is lost{because}"),
     }
 }
 
@@ -196,8 +201,9 @@ pub async fn review_holdings(manager: &Manager, stream: &HostStream, holdings: &
     let rows: HashMap<InstanceId, Instance> = rows.into_iter().map(|r| (r.instance.id, r.instance)).collect();
     let mut unit = Unit::new();
     let now = Timestamp::now();
-    // Nothing can bring back what has no row: its tombstone has done its work.
-    let forgotten = held.iter().filter(|(id, holding)| holding.tombstone && !rows.contains_key(id));
+    // Nothing can bring back what has no row: its tombstone has done its work. That of a lost host has it to do yet.
+    let lost = manager.host_state(stream.host_id) == Some(HostState::Lost);
+    let forgotten = held.iter().filter(|(id, holding)| holding.tombstone && !lost && !rows.contains_key(id));
     stream.acknowledge(forgotten.map(|(id, _)| pb::ReportAck {
         kind: pb::ObjectKind::Instance.into(),
         id: id.to_string(),

@@ -8,6 +8,7 @@
 //! | `host-liveness` | shows hosts as connected or not |
 //! | `preemption` | stops and deletes preempted instances when their notice is over |
 //! | `capacity-holds` | ends capacity holds at their deadlines |
+//! | `host-recovery` | recovers the instances of lost hosts |
 //! | `placement-records` | writes refusals of placement down |
 //! | `backups` | finds new backups for protected instances that have none |
 //! | `removal-sweep` | repeats what a crash interrupted: disks and ports of instances that are gone |
@@ -17,6 +18,7 @@
 pub mod invariants;
 pub mod placement;
 pub mod preemption;
+pub mod recovery;
 pub mod retention;
 
 use crate::{
@@ -35,6 +37,7 @@ pub fn start(manager: &Arc<Manager>) -> Background {
     background.start("instance-reconciler", reconcile::instance::reconcile_loop(m()));
     background.start("host-liveness", liveness::liveness_loop(m()));
     background.start("preemption", preemption::preemption_loop(m()));
+    background.start("host-recovery", recovery::recovery_loop(m()));
     background.start("capacity-holds", placement::capacity_hold_loop(m()));
     background.start("placement-records", placement::refusal_record_loop(m()));
     background.start("backups", placement::backup_loop(m()));

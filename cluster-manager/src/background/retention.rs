@@ -1,5 +1,5 @@
-//! Deletes the answers of operations that no idempotency key can request any more, tokens that expired as long ago, and placement records
-//! that are older or more than are kept.
+//! Deletes the answers of operations that no idempotency key can request any more, tokens that expired as long ago, reports of recoveries, and
+//! placement records that are older or more than are kept.
 
 use crate::{manager::Manager, placement::record::trim_records};
 use domain::Timestamp;
@@ -31,5 +31,6 @@ async fn delete_expired(manager: &Manager) -> Result<(), CommitError> {
     manager.store.expire(Retention::ComputeOperations, operations).await?;
     manager.store.expire(Retention::HostTokens, operations).await?;
     manager.store.expire(Retention::PlacementRecords, records).await?;
+    manager.store.expire(Retention::Recoveries, ago(manager.config.recovery_reports_hours)).await?;
     trim_records(&manager.store, manager.config.placement_records_per_project).await
 }

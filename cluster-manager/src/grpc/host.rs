@@ -15,6 +15,10 @@ use crate::{
     },
     manager::Manager,
     outcome::Outcome,
+    recovery::{
+        Proof,
+        verdict::{self, DeclaredLost},
+    },
     scheduler::resident::MoveLimits,
 };
 use domain::{
@@ -72,6 +76,15 @@ pub async fn remove(
     let host_id = parse("host_id", &request.host_id)?;
     let expected = expected_generation(request.expected_generation);
     execute_once(manager, context, remove::remove(manager, context, host_id, expected)).await
+}
+
+pub async fn declare_lost(
+    manager: &Manager,
+    context: &CallContext,
+    request: pb::DeclareHostLostRequest,
+) -> Result<pb::DeclareHostLostResponse, Problem> {
+    let host_id = parse("host_id", &request.host_id)?;
+    execute_once(manager, context, verdict::declare(manager, context, host_id, Proof::Declared)).await
 }
 
 pub async fn create_token(
@@ -189,6 +202,16 @@ impl Outcome for RemovedHost {
 
     fn answer(&self) -> Self::Answer {
         pb::RemoveHostResponse { host_id: self.0.to_string() }
+    }
+}
+
+impl Outcome for DeclaredLost {
+    type Answer = pb::DeclareHostLostResponse;
+
+    fn answer(&self) -> Self::Answer {
+        let Self { host_id, already, recreated, restarted, waiting, deleted, ref lines } = *self;
+        let (host_id, lines) = (host_id.to_string(), lines.clone());
+        pb::DeclareHostLostResponse { host_id, already, recreated, restarted, waiting, deleted, lines }
     }
 }
 

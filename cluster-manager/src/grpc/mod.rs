@@ -75,6 +75,7 @@ calls! {
     delete_instance: DeleteInstanceRequest -> ChangeInstanceResponse = instance::delete;
     change_host: ChangeHostRequest -> ChangeHostResponse = host::change;
     remove_host: RemoveHostRequest -> RemoveHostResponse = host::remove;
+    declare_host_lost: DeclareHostLostRequest -> DeclareHostLostResponse = host::declare_lost;
     create_host_token: CreateHostTokenRequest -> CreateHostTokenResponse = host::create_token;
     delete_host_token: DeleteHostTokenRequest -> DeleteHostTokenResponse = host::delete_token;
     admit_host: AdmitHostRequest -> AdmitHostResponse = host::admit;

@@ -414,7 +414,8 @@ fn render_instance(
     }
 }
 
-fn binding(manager: &Manager, placed: Placed) -> Binding {
+/// What an instance is given of its host at this place.
+pub fn binding(manager: &Manager, placed: Placed) -> Binding {
     let inventory = manager.inventory();
     let Some(host) = inventory.find(placed.host_id) else { return Binding::default() };
     let node = placed.numa_node.and_then(|at| host.numa.get(usize::from(at)));

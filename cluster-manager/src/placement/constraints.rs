@@ -14,7 +14,10 @@ use domain::{
 };
 use operation::read_problem;
 use std::collections::HashMap;
-use store::{Page, PlacementAnchorJoin, PlacementAnchorLeave, PlacementMemberInsert, ReadError, Store, Unit};
+use store::{
+    Page, PlacementAnchorJoin, PlacementAnchorLeave, PlacementAnchorMove, PlacementMemberInsert, PlacementMemberMove,
+    ReadError, Store, Unit,
+};
 
 const PAGE: u32 = 1000;
 
@@ -59,6 +62,34 @@ impl ResolvedConstraints {
             if let Some(anchor) = anchor {
                 unit.push(anchor);
             }
+        }
+    }
+}
+
+impl ResolvedConstraints {
+    /// Adds to the unit that gives an instance to another host that its groups have it there. An affinity group's anchor goes along.
+    pub fn move_groups(
+        &self,
+        inventory: &Inventory,
+        instance_id: InstanceId,
+        from: HostId,
+        placed: &Placed,
+        unit: &mut Unit,
+    ) {
+        for group in &self.groups {
+            let place = |host_id| inventory.find(host_id).map(|host| place_name(host, group.scope));
+            let (Some(from_place), Some(place)) = (place(from), place(placed.host_id)) else { continue };
+            let hard = group.strength == GroupStrength::Hard;
+            if hard && group.policy == GroupPolicy::Affinity {
+                unit.push(PlacementAnchorMove { group_id: group.id, from_place, place: place.clone() });
+            }
+            let exclusive = hard && group.policy == GroupPolicy::AntiAffinity;
+            unit.push(PlacementMemberMove {
+                group_id: group.id,
+                instance_id,
+                exclusive_place: exclusive.then(|| place.clone()),
+                place,
+            });
         }
     }
 }

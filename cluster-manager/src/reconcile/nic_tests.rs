@@ -66,7 +66,7 @@ fn step_with(row: &Instance, disk: Option<&DiskRow>, ports: &[Port]) -> Step {
         ports,
         metadata_digest: DIGEST,
         image_found: true,
-        host: Some(HostView { connected: true, starts: 0 }),
+        host: Some(HostView { connected: true, lost: false, starts: 0 }),
         last_failure: None,
     };
     plan_step(target, &Deadlines::default(), NOW)

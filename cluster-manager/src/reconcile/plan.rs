@@ -25,6 +25,8 @@ pub const WAITING_FOR_HOST: &str = "waiting for its host to connect again";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostView {
     pub connected: bool,
+    /// It was declared lost: that is proof that nothing of it runs.
+    pub lost: bool,
     pub starts: u32,
 }
 
@@ -42,6 +44,12 @@ pub struct ReconcileTarget<'a> {
     pub host: Option<HostView>,
     /// What the last step of this instance failed with, if it did.
     pub last_failure: Option<&'a str>,
+}
+
+impl ReconcileTarget<'_> {
+    fn host_lost(&self) -> bool {
+        self.host.is_some_and(|host| host.lost)
+    }
 }
 
 /// One step. All are idempotent.
@@ -63,7 +71,7 @@ pub enum Step {
     RemovePorts { ports: Vec<PortId> },
     /// Send the host what the instance must be.
     Deliver,
-    /// No host ever had it, so nothing needs proof: its row goes.
+    /// No host ever had it, or its host is lost, so nothing more needs proof: its row goes.
     RemoveRow,
     /// Show this, and (with a deadline) reconcile again then.
     Show { state: InstanceState, step: String, reason: String, deadline_at: Option<Timestamp> },
@@ -81,8 +89,13 @@ pub fn plan_step(target: ReconcileTarget<'_>, deadlines: &Deadlines, now: Timest
         return match instance.host_id {
             _ if disks || ports => Step::Release { disks, ports },
             None => Step::RemoveRow,
+            Some(_) if target.host_lost() => Step::RemoveRow,
             Some(_) => Step::Deliver,
         };
+    }
+    // What a lost host's instance needs next is its recovery's to decide, or its host's when that is back.
+    if target.host_lost() {
+        return Step::Settled;
     }
     if instance.host_id.is_none() || (instance.status.state == InstanceState::Error && !target.image_found) {
         return Step::Settled;
@@ -174,6 +187,18 @@ fn plan_show(target: ReconcileTarget<'_>, deadlines: &Deadlines, now: Timestamp)
     }
     let deadline = status.deadline_at?;
     let overdue = deadline <= now;
+    if target.host_lost() {
+        if instance.spec.deleted {
+            return None;
+        }
+        // It waits for capacity elsewhere, or for its host. Its reason is its recovery's; one that has none says that it waits.
+        let recovering = status.state == InstanceState::Recovering;
+        let reason = if recovering { status.reason.clone() } else { WAITING_FOR_HOST.to_owned() };
+        if overdue || reason != status.reason {
+            return show(status.state, reason, Some(now.plus_secs(wait_secs(deadlines, status.state))));
+        }
+        return None;
+    }
     let disconnected = host.is_some_and(|h| !h.connected);
     if disconnected {
         // It waits for its host, and says so. It is reconciled again when the host connects, or later.

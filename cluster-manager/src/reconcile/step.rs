@@ -8,12 +8,12 @@ use super::{
     target::{Outcomes, PassOutcome, PassTarget, Progress, commit_outcome, render_progress},
 };
 use crate::{
-    agents::desired::{deliverable, render_desired},
+    agents::desired::{deliverable, render_desired, render_tombstone},
     instance::claim::{claims_removed, claims_to_remove, release_claim},
     manager::Manager,
     placement::{constraints::leave_groups, record::keep_decision},
 };
-use domain::{DiskId, HostId, InstanceId, PortId, Timestamp, flavor::Size};
+use domain::{DiskId, HostId, InstanceId, PortId, Timestamp, flavor::Size, host::HostState};
 use proto::sync::v1::DesiredObject;
 use std::collections::HashMap;
 use store::Unit;
@@ -111,7 +111,7 @@ fn render_delivery(target: &PassTarget) -> Option<(HostId, DesiredObject)> {
 fn plan(manager: &Manager, target: &PassTarget, now: Timestamp) -> Step {
     let instance = target.instance();
     // One lock at a time: `starts` takes it again.
-    let connected = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| h.state.takes_commands()));
+    let state = instance.host_id.and_then(|id| manager.inventory().find(id).map(|h| h.state));
     let starts = instance.host_id.map_or(0, |id| manager.starts(id));
     if instance.status.observed_generation != instance.generation
         && !detached_ports(instance, &target.row.ports).is_empty()
@@ -120,7 +120,9 @@ fn plan(manager: &Manager, target: &PassTarget, now: Timestamp) -> Step {
         manager.signal.await_detach(instance.id);
     }
     // Within the grace of a reconnect the host counts as connected, so nothing is shown.
-    let host = connected.map(|connected| HostView { connected, starts });
+    let view =
+        |state: HostState| HostView { connected: state.takes_commands(), lost: state == HostState::Lost, starts };
+    let host = state.map(view);
     plan_step(target.view(host), &manager.config.deadlines, now)
 }
 
@@ -173,7 +175,7 @@ async fn show_progress(
     }
 }
 
-/// No host ever had it: the row goes without proof.
+/// No host ever had it, or its host is lost, which is the proof: the row goes. A lost host that comes back is told.
 async fn remove_row(manager: &Manager, target: &PassTarget, now: Timestamp) -> PassOutcome {
     let instance = target.instance();
     let data = serde_json::json!({ "from": instance.status.state.as_str(), "to": "deleted" });
@@ -183,6 +185,14 @@ async fn remove_row(manager: &Manager, target: &PassTarget, now: Timestamp) -> P
         .op(keep_decision(instance.id, now))
         .op(store::EventInsert(event(instance, "deleted", format!("{} is deleted", instance.name), data, now)));
     leave_groups(&instance.spec, &mut unit);
+    // If its host isn't lost any more, this refuses: then the host itself must prove that it is gone.
+    unit.extend(instance.host_id.map(|host_id| store::HostTakenPut {
+        host_id,
+        instance_id: instance.id,
+        epoch: instance.epoch,
+        generation: instance.generation + 1,
+        taken_at: now,
+    }));
     let claim = target.row.instance.claim;
     let claimed_on = instance.host_id.filter(|_| claim != Size::default());
     unit.extend(claimed_on.map(|host_id| release_claim(host_id, claim)));
@@ -198,6 +208,9 @@ async fn remove_row(manager: &Manager, target: &PassTarget, now: Timestamp) -> P
         inventory.remove_instance(instance.id);
     }
     drop(releasing);
+    if let Some(stream) = instance.host_id.and_then(|host_id| manager.agents.find(host_id)) {
+        stream.push([(instance.id, render_tombstone(instance, instance.epoch))]);
+    }
     // If this fails, the sweep repeats it.
     match manager.clients.remove_claims(&[instance.id], !target.row.ports.is_empty()).await {
         Ok(()) => {

@@ -144,9 +144,9 @@ pub fn render_progress(target: &PassTarget, progress: Progress, now: Timestamp) 
 /// What a refused commit of the reconciler means for its instance.
 pub fn commit_outcome(error: &CommitError) -> PassOutcome {
     match error {
-        CommitError::Guard(Guard::InstanceGeneration | Guard::InstanceEpoch | Guard::InstanceObserved) => {
-            PassOutcome::Again
-        }
+        CommitError::Guard(
+            Guard::InstanceGeneration | Guard::InstanceEpoch | Guard::InstanceObserved | Guard::HostVerdict,
+        ) => PassOutcome::Again,
         CommitError::Unavailable(_) => PassOutcome::Failed("the database doesn't answer".to_owned()),
         CommitError::Guard(_) | CommitError::Constraint(_) | CommitError::Internal(_) => {
             tracing::error!(

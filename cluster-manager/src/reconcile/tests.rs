@@ -166,8 +166,9 @@ pub(super) fn confirmed(row: &Instance) -> DiskRow {
 
 const BIND_DISKS: Step = Step::Bind { disks: true, ports: false };
 const RELEASE_DISKS: Step = Step::Release { disks: true, ports: false };
-const UP: HostView = HostView { connected: true, starts: 0 };
-const DISCONNECTED: HostView = HostView { connected: false, starts: 0 };
+const UP: HostView = HostView { connected: true, lost: false, starts: 0 };
+const DISCONNECTED: HostView = HostView { connected: false, lost: false, starts: 0 };
+const LOST: HostView = HostView { connected: false, lost: true, starts: 0 };
 
 fn target<'a>(instance: &'a Instance, disk: Option<&'a DiskRow>, host: HostView) -> ReconcileTarget<'a> {
     let (host, disks) = (Some(host), disk.map(std::slice::from_ref).unwrap_or_default());
@@ -217,6 +218,28 @@ fn a_deletion_releases_then_reaches_the_host_and_waits_for_proof_however_long() 
     let mut homeless = row;
     homeless.host_id = None;
     assert_eq!(step(&homeless, None, UP, NOW), Step::RemoveRow);
+}
+
+#[test]
+fn of_a_lost_host_deletions_complete_and_everything_else_waits_and_says_so() {
+    let deleting = instance(S::Deleting);
+    assert_eq!(step(&deleting, Some(&confirmed(&deleting)), LOST, NOW), RELEASE_DISKS);
+    let late = NOW.plus_secs(10_000);
+    for now in [NOW, late] {
+        assert_eq!(step(&deleting, None, LOST, now), Step::RemoveRow, "the verdict is the proof");
+    }
+    for state in S::ALL.into_iter().filter(|s| !matches!(s, S::Deleted | S::Deleting)) {
+        let mut row = instance(state);
+        (row.status.deadline_at, row.status.reason) = (Some(NOW), "before".to_owned());
+        let shown = step(&row, Some(&confirmed(&row)), LOST, late);
+        let Step::Show { state: next, reason, deadline_at: Some(at), .. } = shown else {
+            panic!("{state:?}: {shown:?}")
+        };
+        assert!(next == state && at > late, "{state:?}");
+        assert_eq!(reason == "before", state == S::Recovering, "a recovery's reason is its own: {state:?}");
+        (row.status.reason, row.status.deadline_at) = (reason, Some(at));
+        assert_eq!(step(&row, Some(&confirmed(&row)), LOST, late), Step::Settled, "nothing is delivered: {state:?}");
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{
 };
 use domain::{
     InstanceId,
+    host::HostState,
     placement::{GroupPolicy, GroupScope, GroupStrength},
 };
 
@@ -60,7 +61,10 @@ impl Groups {
         let mut scratch = std::mem::take(&mut inventory.scratch);
         let groups = Self::gather(inventory, request, request.recovers, &mut scratch, |constraint, member| {
             let apart = constraint.policy == GroupPolicy::AntiAffinity && constraint.strength == GroupStrength::Hard;
-            [member.slot, if apart && request.recovers.is_none() { member.backup } else { NIL }]
+            let recovers = request.recovers.is_some();
+            // To one that recovers, those that were lost as well are nowhere: they follow it, or wait.
+            let lost = recovers && inventory.at(member.slot).is_some_and(|host| host.state == HostState::Lost);
+            [if lost { NIL } else { member.slot }, if apart && !recovers { member.backup } else { NIL }]
         });
         inventory.scratch = scratch;
         groups

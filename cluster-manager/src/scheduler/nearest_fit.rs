@@ -18,6 +18,7 @@ use std::cmp::Reverse;
 enum Unmet {
     Disconnected,
     Held,
+    Lost,
     DiskFull,
     Draining,
     Cordoned,
@@ -36,7 +37,7 @@ impl Unmet {
     /// Whether only an operator can change it.
     fn operators(&self) -> bool {
         match self {
-            Self::Disconnected | Self::Held | Self::DiskFull | Self::Draining | Self::Cordoned => true,
+            Self::Disconnected | Self::Held | Self::Lost | Self::DiskFull | Self::Draining | Self::Cordoned => true,
             Self::Zone
             | Self::DedicatedToOthers
             | Self::NotDedicated
@@ -50,7 +51,7 @@ impl Unmet {
 
     fn order(&self) -> Rejection {
         match self {
-            Self::Disconnected | Self::Held | Self::DiskFull => Rejection::Disconnected,
+            Self::Disconnected | Self::Held | Self::Lost | Self::DiskFull => Rejection::Disconnected,
             Self::Draining | Self::Cordoned => Rejection::Cordoned,
             Self::Zone => Rejection::Zone,
             Self::DedicatedToOthers | Self::NotDedicated => Rejection::Dedicated,
@@ -68,6 +69,7 @@ impl Unmet {
         match self {
             Self::Disconnected => format!("{are} disconnected"),
             Self::Held => format!("{are} held until an operator decides"),
+            Self::Lost => format!("{were} declared lost"),
             Self::DiskFull => format!("{have} a full disk"),
             Self::Draining => format!("{are} draining"),
             Self::Cordoned => format!("{are} cordoned"),
@@ -127,6 +129,7 @@ fn unmet(inventory: &Inventory, host: &HostEntry, request: &Request, groups: &Gr
         HostState::Up => {}
         HostState::Disconnected => unmet.push(Unmet::Disconnected),
         HostState::Held => unmet.push(Unmet::Held),
+        HostState::Lost => unmet.push(Unmet::Lost),
         HostState::DiskFull => unmet.push(Unmet::DiskFull),
     }
     if host.policies.draining {

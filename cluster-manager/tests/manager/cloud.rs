@@ -526,6 +526,24 @@ impl Cloud {
         answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
     }
 
+    pub async fn try_declare_lost(
+        &self,
+        context: &CallContext,
+        host_id: HostId,
+    ) -> Result<pb::DeclareHostLostResponse, Problem> {
+        let request = pb::DeclareHostLostRequest { host_id: host_id.to_string() };
+        let answer = self.client.clone().declare_host_lost(context.request(request)).await;
+        answer.map(tonic::Response::into_inner).map_err(|s| from_status(&s))
+    }
+
+    /// Declares the host lost, as soon as it is shown as disconnected and a manager answers.
+    pub async fn declare_lost(&self, host_id: HostId) -> pb::DeclareHostLostResponse {
+        eventually("the host is declared lost", || async {
+            self.try_declare_lost(&self.context(), host_id).await.map_err(|problem| problem.to_string())
+        })
+        .await
+    }
+
     pub async fn cordon(&self, host_id: HostId, cordoned: bool) {
         let request =
             pb::ChangeHostRequest { host_id: host_id.to_string(), cordoned: Some(cordoned), ..Default::default() };

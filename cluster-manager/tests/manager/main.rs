@@ -17,6 +17,7 @@ mod lifecycle;
 mod nics;
 mod placement;
 mod placement_record;
+mod recovery;
 mod reference;
 mod resource_proxy;
 mod restart;

@@ -137,6 +137,17 @@ impl Agent for ComputeAgent {
         self.context.ledger.raise_start(floor).await
     }
 
+    fn registered(&self, starts_withheld: bool) {
+        if starts_withheld {
+            tracing::warn!(
+                "this host was declared lost: it starts nothing until it has stopped what was taken from it"
+            );
+        }
+        if self.context.starts_permit.set(!starts_withheld) {
+            self.reconciler.wake_all();
+        }
+    }
+
     fn open_session(&self, open: OpenSession) {
         self.context.tasks.spawn(console::serve(Arc::clone(&self.context), self.consoles.clone(), open));
     }

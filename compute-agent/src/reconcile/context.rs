@@ -4,6 +4,7 @@ use super::{
     hypervisor::{Hypervisor, HypervisorCell, HypervisorError},
     layout::{self, Paths},
     room::Room,
+    starts::StartsPermit,
     users::Users,
 };
 use crate::{
@@ -46,6 +47,8 @@ pub struct Context {
     /// The permits for starts that are being prepared.
     pub starts: Arc<Semaphore>,
     pub starts_in_progress: AtomicU32,
+    /// Whether a manager lets this host start instances.
+    pub starts_permit: StartsPermit,
     /// QEMUs that were found running at the start and that no task has taken yet.
     pub found: Mutex<HashMap<InstanceId, Found>>,
     pub received: Mutex<HashMap<InstanceId, Received>>,
@@ -94,6 +97,7 @@ impl Context {
             boot_id,
             starts: Arc::new(Semaphore::new(starts)),
             starts_in_progress: AtomicU32::new(0),
+            starts_permit: StartsPermit::default(),
             found: Mutex::new(found),
             received: Mutex::default(),
             outbox: Outbox::default(),

@@ -22,6 +22,7 @@ pub mod plan_nics;
 mod prepare;
 mod room;
 mod start;
+pub mod starts;
 pub mod step;
 mod step_error;
 mod task;
@@ -94,6 +95,13 @@ impl Reconciler {
                 self.context.outbox.repeat(instance_id);
             }
             Some(Held::Live(_)) | None => self.context.outbox.repeat(instance_id),
+        }
+    }
+
+    /// Wakes the tasks of all instances.
+    pub fn wake_all(&self) {
+        for waker in self.wakers.lock().values() {
+            waker.notify_one();
         }
     }
 

@@ -64,6 +64,7 @@ impl Task {
             taps: self.live.taps.iter().map(|tap| tap.nic).collect(),
             anything,
             boot_id: self.context.boot_id.clone(),
+            permit: self.context.starts_permit.permits(entry.desired.spec.on_host_loss, self.context.now_ms()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is observed of one instance on this host. Pure.
 
-use super::layout::DiskFile;
+use super::{layout::DiskFile, starts::Permit};
 use crate::ledger::Nic;
 use domain::PortId;
 
@@ -22,6 +22,8 @@ pub struct Observed {
     pub anything: bool,
     /// The id of the host's current boot.
     pub boot_id: String,
+    /// Whether the instance may be started now.
+    pub permit: Permit,
 }
 
 impl Observed {

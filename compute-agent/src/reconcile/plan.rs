@@ -28,6 +28,7 @@ use super::{
     layout::DiskFile,
     observed::{Machine, Observed, ObservedNic, ObservedProcess},
     plan_nics::{NicStep, plan_nics},
+    starts::Permit,
     step::{Cause, Exit, Plan, Shown, Step, StepKind},
 };
 use crate::ledger::{Desired, Disk, Done, Entry, Halt, HaltCause, Running};
@@ -460,6 +461,19 @@ impl Planner<'_> {
         let prepare = |step, doing: String| Self::take_in(step, self.preparing_state(), doing);
         if !self.observed.image && self.desired.image.kind == ImageKind::Kernel {
             return prepare(Step::FetchImage, self.fetching());
+        }
+        match self.observed.permit {
+            Permit::Granted => {}
+            Permit::NotBefore { ms } => {
+                return Plan { wake_at: Some(ms), ..prepare(Step::Wait, "waiting for the cluster-manager".to_owned()) };
+            }
+            Permit::Withheld => {
+                let mut plan = self.release_ports(prepare(Step::Wait, "waiting for the cluster-manager".to_owned()));
+                plan.shown.reason =
+                    "its host was away: it starts when the cluster-manager says that it doesn't run elsewhere"
+                        .to_owned();
+                return plan;
+            }
         }
         if self.now < self.attempts.start_not_before {
             let mut plan = prepare(Step::Wait, "starting again after a crash".to_owned());

@@ -100,6 +100,7 @@ fn nothing() -> Observed {
         taps: vec![],
         anything: false,
         boot_id: BOOT.into(),
+        permit: Permit::Granted,
     }
 }
 
@@ -117,6 +118,7 @@ fn up() -> (Entry, Observed, Attempts) {
         taps: vec![],
         anything: true,
         boot_id: BOOT.into(),
+        permit: Permit::Granted,
     };
     (e, observed, Attempts { shown: Some(InstanceState::Running), ..Attempts::default() })
 }

@@ -89,6 +89,9 @@ pub trait Agent: Send + Sync + 'static {
         std::future::ready(Ok(()))
     }
 
+    /// A session has begun; `starts_withheld`: until another one says otherwise, nothing may be started.
+    fn registered(&self, _starts_withheld: bool) {}
+
     fn open_session(&self, _open: OpenSession) {}
 
     /// Resolves when what Hello said of this host is no longer true.
@@ -320,6 +323,7 @@ impl<A: Agent> Session<'_, A> {
                     return Err(SessionEnd::Changed);
                 }
                 tracing::info!(%host_id, start, "connected to the {}", A::MANAGER);
+                self.agent.registered(registered.starts_withheld);
                 self.registered = true;
             }
             Some(Down::ReportAck(ack)) => {

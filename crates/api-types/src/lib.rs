@@ -18,6 +18,7 @@ mod placement;
 mod plan;
 mod port;
 mod project;
+mod recovery;
 mod security_group;
 
 pub use audit::*;
@@ -34,6 +35,7 @@ pub use placement::*;
 pub use plan::*;
 pub use port::*;
 pub use project::*;
+pub use recovery::*;
 pub use security_group::*;
 
 /// An event is sent as it is stored.

@@ -9,6 +9,7 @@ use domain::{
     network::{Direction, Ethertype, PortState, PortStatus},
     placement::{Fill, GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
     policy::Role,
+    recovery::RecoveryPhase,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -61,8 +62,12 @@ names! {
     ImageStateName as ImageState of ImageState { Queued, Active, Deleting }
     VisibilityName as Visibility of Visibility { Private, Public }
     /// `up`: its agent is connected. `disconnected`: its instances go on, but no new ones are placed. `held`: its agent has lost what it knew, and it is
-    /// given nothing until an operator decides. `disk_full`: its instances go on, but no new ones are placed.
-    HostStateName as HostState of HostState { Up, Disconnected, Held, DiskFull }
+    /// given nothing until an operator decides. `disk_full`: its instances go on, but no new ones are placed. `lost`: it was declared lost, its instances
+    /// are recovered elsewhere or wait.
+    HostStateName as HostState of HostState { Up, Disconnected, Held, DiskFull, Lost }
+    /// `waiting`: it has no place yet. `placed`: another host has it. `started`: it runs there. `reachable`: that host answers for its addresses.
+    /// `verified`: its guest said that it is up. `returned`: its own host came back first. `deleted`: it was deleted before.
+    RecoveryPhaseName as RecoveryPhase of RecoveryPhase { Waiting, Placed, Started, Reachable, Verified, Returned, Deleted }
     /// `reserved`: made for an instance that isn't accepted yet. `releasing`: its instance is being deleted.
     PortStateName as PortState of PortState { Reserved, Active, Releasing }
     /// `down`: on no host. `building`: its host is preparing it. `ready`: programmed, not yet in use. `active`: its instance uses it.

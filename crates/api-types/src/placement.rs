@@ -20,6 +20,8 @@ pub struct Placement {
     pub cpu_features: Vec<String>,
     pub dedicated: bool,
     pub preemptible_class: Option<u8>,
+    /// How soon it should be back after the loss of its host, seconds.
+    pub rto_seconds: Option<u32>,
     /// The pinning of its flavor.
     #[schema(value_type = PinningName)]
     pub pinning: Pinning,
@@ -34,9 +36,19 @@ impl From<PlacementConstraints> for Placement {
             groups,
             dedicated,
             preemptible_class,
+            rto_seconds,
             pinning,
         } = constraints;
-        Self { group_ids: groups, required_tags, forbidden_tags, cpu_features, dedicated, preemptible_class, pinning }
+        Self {
+            group_ids: groups,
+            required_tags,
+            forbidden_tags,
+            cpu_features,
+            dedicated,
+            preemptible_class,
+            rto_seconds,
+            pinning,
+        }
     }
 }
 
@@ -131,6 +143,9 @@ pub struct PlacementRequest {
     /// 0 to 255: when capacity is short, the instance may be stopped in favor of others, lower classes first. Without it, it never is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemptible_class: Option<u8>,
+    /// How soon it should be back after the loss of its host, seconds: 1 to 86,400. When capacity is short, the most urgent gets it. Without it: 300.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rto_seconds: Option<u32>,
 }
 
 impl PlacementRequest {

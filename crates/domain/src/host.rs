@@ -79,6 +79,9 @@ string_enum! {
         Held = "held",
         /// The file system of the host's disks is full. Its instances go on; no new ones are placed on it.
         DiskFull = "disk_full",
+        /// The host was declared lost: its instances are recovered elsewhere. If its agent comes back, it is given nothing but the end of what was
+        /// taken from it, until it has proved that it holds nothing of that.
+        Lost = "lost",
     }
 }
 
@@ -96,7 +99,7 @@ impl HostState {
     pub fn takes_commands(self) -> bool {
         match self {
             Self::Up | Self::DiskFull => true,
-            Self::Disconnected | Self::Held => false,
+            Self::Disconnected | Self::Held | Self::Lost => false,
         }
     }
 }
@@ -194,6 +197,14 @@ impl Host {
                      for good, run `iaasctl host accept-loss {name}`: instances whose disks are gone are errors then"
                 )
             }
+            (HostState::Lost, Some(_)) => format!(
+                "it was declared lost, and its compute-agent came back with another ledger than before, which proves nothing: make sure that \
+                 nothing runs there any more, then run `iaasctl host accept-loss {name}`"
+            ),
+            (HostState::Lost, None) => format!(
+                "it was declared lost: its instances are recovered elsewhere or wait. When its agent connects again, it stops what it no longer \
+                 owns, and the host is up again. If it never comes back, delete what waits for it and run `iaasctl host remove {name}`"
+            ),
             (HostState::DiskFull, _) => {
                 "the file system of compute.state_dir is full: free or add space. Deletions go on, new instances are placed elsewhere".to_owned()
             }

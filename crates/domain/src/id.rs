@@ -63,7 +63,7 @@ macro_rules! for_each_id {
             NetworkId,
             /// One accepted mutation. Unique per owning service, so that a repeat after a crash finds its answer.
             OperationId,
-            PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RouterId, SecurityGroupId, SecurityRuleId,
+            PeeringId, PlacementGroupId, PlacementRecordId, PortId, ProjectId, RecoveryId, RouterId, SecurityGroupId, SecurityRuleId,
             SshKeyId, SubnetId, UserId,
         }
     };

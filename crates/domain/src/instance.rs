@@ -69,23 +69,19 @@ impl InstanceState {
             (_, S::Deleted) => false,
             // Anything may fail, and a failed one is tried again from its desired state.
             (_, S::Error) => true,
+            // A host may be lost whatever its instances do.
+            (_, S::Recovering) => true,
             (S::Error, S::Building | S::Running | S::Stopped | S::Paused | S::Rebuilding | S::Scheduling) => true,
-            (S::Error, S::Pending | S::Suspended | S::Migrating | S::Recovering | S::Resizing) => false,
+            (S::Error, S::Pending | S::Suspended | S::Migrating | S::Resizing) => false,
             // A host may report a later state without our having seen the ones between.
             (S::Pending | S::Scheduling, S::Scheduling | S::Building | S::Running | S::Stopped | S::Paused) => true,
             (S::Building, S::Running | S::Stopped | S::Paused | S::Scheduling) => true,
-            (
-                S::Running,
-                S::Paused | S::Stopped | S::Suspended | S::Migrating | S::Recovering | S::Building | S::Rebuilding,
-            ) => true,
-            (S::Paused, S::Running | S::Stopped | S::Recovering | S::Building | S::Rebuilding) => true,
-            (
-                S::Stopped,
-                S::Building | S::Running | S::Paused | S::Resizing | S::Rebuilding | S::Scheduling | S::Recovering,
-            ) => true,
-            (S::Suspended, S::Building | S::Running | S::Stopped | S::Recovering) => true,
-            (S::Migrating, S::Running | S::Paused | S::Stopped | S::Recovering) => true,
-            (S::Recovering, S::Scheduling | S::Building | S::Running | S::Stopped) => true,
+            (S::Running, S::Paused | S::Stopped | S::Suspended | S::Migrating | S::Building | S::Rebuilding) => true,
+            (S::Paused, S::Running | S::Stopped | S::Building | S::Rebuilding) => true,
+            (S::Stopped, S::Building | S::Running | S::Paused | S::Resizing | S::Rebuilding | S::Scheduling) => true,
+            (S::Suspended, S::Building | S::Running | S::Stopped) => true,
+            (S::Migrating, S::Running | S::Paused | S::Stopped) => true,
+            (S::Recovering, S::Scheduling | S::Building | S::Running | S::Paused | S::Stopped | S::Rebuilding) => true,
             (S::Resizing, S::Stopped | S::Building | S::Running) => true,
             (S::Rebuilding, S::Building | S::Running | S::Stopped | S::Paused) => true,
             (

@@ -23,6 +23,7 @@ pub mod placement;
 pub mod policy;
 pub mod problem;
 pub mod quota;
+pub mod recovery;
 pub mod ssh_key;
 pub mod testing;
 pub mod time;

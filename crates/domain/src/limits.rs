@@ -11,6 +11,8 @@ pub const TAG_VALUE_BYTES: usize = 256;
 pub const DESCRIPTION_BYTES: usize = 1024;
 pub const KERNEL_CMDLINE_BYTES: usize = 1024;
 pub const NICS_PER_INSTANCE: usize = 16;
+/// How soon an instance may be wanted back after the loss of its host, seconds.
+pub const RTO_SECONDS: std::ops::RangeInclusive<u32> = 1..=86_400;
 /// How long a stop may wait for the guest, seconds.
 pub const STOP_TIMEOUT_SECS_MAX: u32 = 3600;
 pub const FIXED_IPS_PER_PORT: usize = 16;

@@ -97,6 +97,9 @@ pub struct PlacementConstraints {
     /// The instance may be preempted when capacity is short, lower classes first; `None` means never.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preemptible_class: Option<u8>,
+    /// How soon the instance should be back after the loss of its host, seconds; the most urgent gets its place first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rto_seconds: Option<u32>,
     /// The pinning comes from the flavor.
     #[serde(skip_serializing_if = "Pinning::none")]
     pub pinning: Pinning,

@@ -246,6 +246,13 @@ impl SimHost {
         self.disconnected().await;
     }
 
+    /// The machine loses power: what runs there ends, and its agent with it. It stays down until [`Self::restart`], which boots it: its agent starts
+    /// what its ledger holds as soon as a manager lets it.
+    pub async fn lose_power(&self) {
+        self.crash().await;
+        self.shared.ledger().lose_power(self.id(), &self.shared.world);
+    }
+
     pub fn restart(&self) {
         self.shared.phase.send_replace(Phase::Up);
     }

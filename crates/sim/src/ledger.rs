@@ -85,20 +85,17 @@ impl Ledger {
     /// Writes a command down.
     pub fn take(&mut self, id: InstanceId, desired: pb::DesiredObject) -> Taken {
         let deleted = desired.deleted;
+        let new =
+            Entry { desired, tombstone: deleted, booted_seq: 0, built_seq: 0, crash_count: 0, lies_since_boot: None };
         let Some(known) = self.entries.get_mut(&id) else {
-            self.entries.insert(
-                id,
-                Entry {
-                    desired,
-                    tombstone: deleted,
-                    booted_seq: 0,
-                    built_seq: 0,
-                    crash_count: 0,
-                    lies_since_boot: None,
-                },
-            );
+            self.entries.insert(id, new);
             return Taken::New;
         };
+        if known.tombstone && !deleted && new.desired.epoch > known.desired.epoch {
+            *known = new;
+            return Taken::New;
+        }
+        let desired = new.desired;
         let (old, new) = ((known.desired.epoch, known.desired.generation), (desired.epoch, desired.generation));
         // What is dead in an epoch stays dead in it.
         if new < old || (known.tombstone && !deleted && desired.epoch <= known.desired.epoch) {
@@ -164,6 +161,23 @@ impl Ledger {
         observed.guest_up_at = Some(started_at.0);
         observed.root_used_seq = Some(entry.built_seq);
         Some(report_of(&entry.desired, observed))
+    }
+
+    /// Whether settling the instance might start it.
+    pub fn would_start(&self, id: InstanceId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| !entry.tombstone) && !self.machines.contains_key(&id)
+    }
+
+    /// Ends everything that runs, as the loss of power does.
+    pub fn lose_power(&mut self, host_id: HostId, world: &World) {
+        for id in std::mem::take(&mut self.machines).into_keys() {
+            world.stops(id, host_id);
+        }
+    }
+
+    /// What the ledger says shall be here, and isn't deleted.
+    pub fn living(&self) -> Vec<InstanceId> {
+        self.entries.iter().filter(|(_, entry)| !entry.tombstone).map(|(id, _)| *id).collect()
     }
 
     /// The instance ends by itself. Answers whether there was one.
@@ -250,6 +264,7 @@ mod tests {
         assert_eq!(observed(&report).state(), InstanceState::Deleted);
         assert_eq!(ledger.take(id, desired(1, 4, false)), Taken::Refused);
         assert_eq!(ledger.take(id, desired(2, 4, false)), Taken::New, "a later epoch begins anew");
+        assert!(ledger.holdings().iter().all(|held| !held.tombstone));
         assert!(ledger.machines.is_empty());
     }
 

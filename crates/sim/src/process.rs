@@ -100,6 +100,8 @@ struct Process {
     late: Vec<pb::Report>,
     /// What the simulated host does later.
     due: Vec<(Instant, InstanceId)>,
+    /// Its manager lets it start nothing.
+    withheld: bool,
 }
 
 impl Process {
@@ -109,7 +111,17 @@ impl Process {
         let client = HostSyncClient::new(channel)
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-        Self { shared, client, consoles, start, counter: 0, outbox: BTreeMap::new(), late: vec![], due: vec![] }
+        Self {
+            shared,
+            client,
+            consoles,
+            start,
+            counter: 0,
+            outbox: BTreeMap::new(),
+            late: vec![],
+            due: vec![],
+            withheld: true,
+        }
     }
 
     fn hello(&self) -> pb::Hello {
@@ -216,6 +228,12 @@ impl Process {
                     return Flow::Disconnect;
                 }
                 self.shared.status.send_replace(Status { connected: true });
+                self.withheld = registered.starts_withheld;
+                if !self.withheld && !self.shared.deaf.load(Ordering::Relaxed) {
+                    // As an agent that was started does; what it holds is its own, by its ledger.
+                    let living = self.shared.ledger().living();
+                    self.due.extend(living.into_iter().map(|id| (Instant::now(), id)));
+                }
             }
             Some(Down::Snapshot(snapshot)) => {
                 self.shared.ledger().revision = snapshot.revision;
@@ -334,7 +352,11 @@ impl Process {
     fn act(&mut self, id: InstanceId, fault: Option<Fault>, out: &mut Vec<pb::Report>) -> Flow {
         let settled = {
             let (config, world) = (&self.shared.config, &self.shared.world);
-            self.shared.ledger().settle(id, config.host_id, world, Timestamp::now())
+            let mut ledger = self.shared.ledger();
+            if self.withheld && ledger.would_start(id) {
+                return Flow::GoOn;
+            }
+            ledger.settle(id, config.host_id, world, Timestamp::now())
         };
         let Some(report) = settled else { return Flow::GoOn };
         if fault == Some(Fault::Crash(CrashPoint::AfterDoing)) {

@@ -13,7 +13,7 @@ use domain::{
 use std::collections::BTreeMap;
 
 op! {
-    /// Registration: a new host, or a known one (by id) that says what it is now. A known one keeps its name, zone, tags, reserve,
+    /// Registration: a new host, or a known one (by id) that says what it is now; a lost one stays lost. A known one keeps its name, zone, tags, reserve,
     /// overcommit, cordon, usage and generation: those are the operator's and the manager's. One that was only expected (no overcommit, perhaps no
     /// zone) gets these from its agent.
     HostUpsert {
@@ -54,9 +54,9 @@ op! {
             ELSE host.cpu_overcommit_permille END,
         zone = CASE WHEN host.zone = '' THEN excluded.zone ELSE host.zone END,
         overhead = excluded.overhead, facts = excluded.facts,
-        state_changed_at = CASE WHEN host.state = excluded.state THEN host.state_changed_at
+        state_changed_at = CASE WHEN host.state = excluded.state OR host.state = 'lost' THEN host.state_changed_at
             ELSE excluded.state_changed_at END,
-        state = excluded.state"
+        state = CASE WHEN host.state = 'lost' THEN host.state ELSE excluded.state END"
 }
 
 op! {
@@ -81,10 +81,11 @@ op! {
 }
 
 op! {
+    /// What is seen of a host. A verdict is another matter: a host that is lost stays so.
     HostStateSet { id: HostId, state: HostState, at: Timestamp }
     on host, Change by (id):
     "UPDATE host SET state = r.state, state_changed_at = r.at FROM {rows}
-     WHERE host.id = r.id AND host.state <> r.state"
+     WHERE host.id = r.id AND host.state <> r.state AND host.state <> 'lost'"
 }
 
 op! {
@@ -235,6 +236,15 @@ row! {
     }
 }
 
+row! {
+    #[derive(Eq)]
+    pub struct HostStateRow of host {
+        pub id: HostId,
+        pub state: HostState,
+        pub state_changed_at: Timestamp,
+    }
+}
+
 impl From<HostRow> for Host {
     fn from(row: HostRow) -> Self {
         Self {
@@ -287,6 +297,14 @@ impl Store {
 
     pub async fn host_find_by_name(&self, name: &str) -> Result<Option<Host>, ReadError> {
         self.pool().find("WHERE name = $1", [name.into()]).await
+    }
+
+    /// The states of these hosts, and since when they are in them.
+    pub async fn host_states(&self, ids: &[HostId]) -> Result<Vec<HostStateRow>, ReadError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.pool().list_among("id", ids).await
     }
 
     /// All of them, by id.

@@ -91,6 +91,36 @@ op! {
 }
 
 op! {
+    /// It goes to another host, under a higher epoch: its old one is lost. What it is to be stays as it is; what was observed of it is of
+    /// an epoch that it has left. Raises the generation.
+    InstanceMove {
+        id: InstanceId,
+        expected_generation: i64,
+        expected_epoch: i64,
+        epoch: i64,
+        host_id: HostId,
+        placement: Option<PlacementRecord>,
+        claim_vcpus: u32,
+        claim_memory_mib: u64,
+        claim_disk_gib: u64,
+        cpu_baseline: Option<String>,
+        numa_node: Option<u32>,
+        state: InstanceState,
+        step: String,
+        reason: String,
+        deadline_at: Option<Timestamp>,
+        at: Timestamp,
+    }
+    on instance, Change by (id), guard InstanceGeneration:
+    "UPDATE instance SET generation = r.expected_generation + 1, epoch = r.epoch, host_id = r.host_id, placement = r.placement,
+        claim_vcpus = r.claim_vcpus, claim_memory_mib = r.claim_memory_mib, claim_disk_gib = r.claim_disk_gib,
+        cpu_baseline = r.cpu_baseline, numa_node = r.numa_node, root_used_seq = NULL, started_at = NULL, guest_up_at = NULL,
+        state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
+     FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation
+     AND instance.epoch = r.expected_epoch AND instance.epoch < r.epoch"
+}
+
+op! {
     /// A host's report, newer than the stored one, of this epoch, decided on the row's generation `expected_generation`.
     InstanceObserved {
         id: InstanceId,

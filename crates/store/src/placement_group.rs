@@ -60,6 +60,23 @@ op! {
 }
 
 op! {
+    /// A member of a hard affinity group goes to another place, because its host is lost. The anchor goes with it: the other members that can
+    /// be recovered must follow, and those that wait for their host are near again when they are recreated.
+    PlacementAnchorMove { group_id: PlacementGroupId, from_place: String, place: String }
+    on placement_anchor, Change by (group_id), guard PlacementAnchor:
+    "UPDATE placement_anchor SET place = r.place
+     FROM {rows} WHERE placement_anchor.group_id = r.group_id AND placement_anchor.place IN (r.from_place, r.place)"
+}
+
+op! {
+    /// The member is at another place from now on.
+    PlacementMemberMove { group_id: PlacementGroupId, instance_id: InstanceId, place: String, exclusive_place: Option<String> }
+    on placement_member, Change by (group_id, instance_id):
+    "UPDATE placement_member SET place = r.place, exclusive_place = r.exclusive_place
+     FROM {rows} WHERE placement_member.group_id = r.group_id AND placement_member.instance_id = r.instance_id"
+}
+
+op! {
     /// An instance whose row goes in this unit leaves the anchors of its groups. Other groups have none.
     PlacementAnchorLeave { group_id: PlacementGroupId }
     on placement_anchor, Add by (group_id):

@@ -4,8 +4,8 @@
 
 use crate::{
     AuditExpire, CommitError, ComputeOperationExpire, EventExpire, HostTokenExpire, IdempotencyExpire,
-    IdentityOperationExpire, Op, PlacementRecordExpire, ReadError, RefreshExpire, ResourceOperationExpire,
-    StorageOperationExpire, Store, Unit, engine::read::Count,
+    IdentityOperationExpire, Op, PlacementRecordExpire, ReadError, RecoveryExpire, RefreshExpire,
+    ResourceOperationExpire, StorageOperationExpire, Store, Unit, engine::read::Count,
 };
 use domain::Timestamp;
 use sqlx::AssertSqlSafe;
@@ -22,11 +22,12 @@ pub enum Retention {
     RefreshTokens,
     HostTokens,
     PlacementRecords,
+    Recoveries,
     Audit,
 }
 
 impl Retention {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Events,
         Self::Idempotency,
         Self::IdentityOperations,
@@ -36,6 +37,7 @@ impl Retention {
         Self::RefreshTokens,
         Self::HostTokens,
         Self::PlacementRecords,
+        Self::Recoveries,
         Self::Audit,
     ];
 
@@ -50,6 +52,7 @@ impl Retention {
             Self::RefreshTokens => RefreshExpire { before }.into(),
             Self::HostTokens => HostTokenExpire { before }.into(),
             Self::PlacementRecords => PlacementRecordExpire { before }.into(),
+            Self::Recoveries => RecoveryExpire { before }.into(),
             Self::Audit => AuditExpire { before }.into(),
         }
     }
@@ -66,6 +69,7 @@ impl Retention {
             Self::RefreshTokens => ("refresh_token", "expires_at"),
             Self::HostTokens => ("host_token", "expires_at"),
             Self::PlacementRecords => ("placement_record", "kept_at"),
+            Self::Recoveries => ("recovery", "closed_at"),
             Self::Audit => ("audit", "at"),
         }
     }

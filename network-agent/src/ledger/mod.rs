@@ -7,6 +7,7 @@
 //! never ahead of the objects it stands for.
 
 mod batch;
+mod boot;
 #[cfg(test)]
 mod full_disk;
 mod journal;
@@ -66,6 +67,11 @@ impl Ledger {
     /// Opens (at the first start: makes) the ledger below `state_dir` and raises the start number. `host_id`: who this host is, where
     /// that is known from outside; a new ledger takes it over, another host's ledger is refused. Blocking.
     pub fn open(state_dir: &Path, host_id: Option<HostId>) -> Result<Self, LedgerError> {
+        Self::open_in(state_dir, host_id, &boot::current())
+    }
+
+    /// In the boot of this id.
+    fn open_in(state_dir: &Path, host_id: Option<HostId>, boot_id: &str) -> Result<Self, LedgerError> {
         let dir = LedgerDir::open(state_dir)?;
         let path = dir.path().join(journal::NAME);
         let bytes = match fs::read(&path) {
@@ -79,6 +85,11 @@ impl Ledger {
             }
             Err(error) => tracing::warn!(%error, "an object of the ledger was not understood"),
         });
+        let booted = boot::is_other(dir.path(), boot_id).map_err(LedgerError::file("read", dir.path()))?;
+        if booted {
+            // The QEMUs that had acquired ports ended with their boot.
+            records.values_mut().for_each(|record: &mut Record| record.acquired_epoch = 0);
+        }
         let mut host = HostRecord::next_start(decoded.host, host_id, &dir)?;
         let torn = bytes.len() - decoded.closed;
         let loss = match (decoded.host, decoded.damaged + torn) {
@@ -112,9 +123,11 @@ impl Ledger {
         let state = State { records, host };
         let written = LedgerError::file("written", &path);
         let reserve = Arc::new(Reserve::open(dir.path()));
-        let closed = if decoded.damaged == 0 { decoded.closed as u64 } else { 0 };
+        // What has changed in it must not be read again, so a full disk is no reason to continue the file that is there.
+        let closed = if decoded.damaged == 0 && !booted { decoded.closed as u64 } else { 0 };
         let journal = Journal::open(dir.path().to_path_buf(), Arc::clone(&reserve), &state, closed);
         let mut journal = journal.map_err(written)?;
+        reserve.write(|| boot::note(dir.path(), boot_id)).map_err(LedgerError::file("written", dir.path()))?;
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         let writer = BatchWriter::start(move |changes| journal.commit(&shared, changes));
@@ -277,6 +290,28 @@ pub fn peek(state_dir: &Path) -> io::Result<Vec<Record>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn no_port_is_acquired_across_a_boot_of_the_host() {
+        let dir = tempfile::tempdir().expect("dir");
+        let port_id = PortId::new();
+        let open = |boot_id: &str| Ledger::open_in(dir.path(), None, boot_id).expect("opened");
+        let acquired = |ledger: &Ledger| ledger.held(Key::Port(port_id)).map(|(_, _, epoch)| epoch);
+        let ledger = open("first");
+        let kind = proto::sync::v1::ObjectKind::Port.into();
+        let port = DesiredObject { kind, id: port_id.to_string(), epoch: 3, generation: 1, ..DesiredObject::default() };
+        let desired = Desired { key: Key::Port(port_id), version: version_of(&port), object: None };
+        ledger.accept(vec![(port, desired)], 1).await.expect("accepted");
+        assert!(ledger.set_acquired(port_id, 3, true).await.expect("written"));
+        drop(ledger);
+        let ledger = open("first");
+        assert_eq!(acquired(&ledger), Some(3), "a restart of the agent leaves guests their ports");
+        drop(ledger);
+        for _ in 0..2 {
+            let ledger = open("second");
+            assert_eq!(acquired(&ledger), Some(0), "no QEMU outlives its host");
+        }
+    }
 
     #[test]
     fn a_new_ledger_takes_the_given_identity_and_an_old_one_refuses_another() {

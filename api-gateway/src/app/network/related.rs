@@ -3,7 +3,8 @@
 
 use crate::app::App;
 use domain::{
-    ExternalNetworkId, InstanceId, Name, NetworkId, PortId, SecurityGroupId,
+    ExternalNetworkId, HostId, InstanceId, Name, NetworkId, PortId, SecurityGroupId, Timestamp,
+    host::HostState,
     instance::Instance,
     network::{
         ExternalNetwork, FloatingIp, Network, Peering, Port, Remote, Router, SecurityGroup, SecurityGroupRule, Subnet,
@@ -23,6 +24,8 @@ pub struct Related {
     pub subnets: Vec<Subnet>,
     pub routers: Vec<Router>,
     pub peerings: Vec<Peering>,
+    /// Hosts of instances that aren't there: in which state they are, and since when.
+    pub hosts_away: HashMap<HostId, (HostState, Timestamp)>,
 }
 
 impl Related {
@@ -152,9 +155,19 @@ pub async fn rules<'a>(
     Ok(Related { security_groups, ..Related::default() })
 }
 
-/// Reads what is related to the NICs of instances.
-pub async fn nics<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instance>) -> Result<Related, ReadError> {
-    let nics: Vec<_> = instances.into_iter().flat_map(|instance| &instance.spec.nics).collect();
+/// Reads what is related to instances: to their NICs, and which of their hosts aren't there. The latter is a join and no write: a host that goes away would
+/// otherwise be a write for each of its instances.
+pub async fn instances<'a>(app: &App, instances: impl IntoIterator<Item = &'a Instance>) -> Result<Related, ReadError> {
+    let instances: Vec<&Instance> = instances.into_iter().collect();
+    let hosts = unique(instances.iter().filter_map(|instance| instance.host_id));
+    let (hosts, related) = futures::try_join!(app.store().host_states(&hosts), nics(app, &instances))?;
+    let away = hosts.into_iter().filter(|host| matches!(host.state, HostState::Disconnected | HostState::Lost));
+    let hosts_away = away.map(|host| (host.id, (host.state, host.state_changed_at))).collect();
+    Ok(Related { hosts_away, ..related })
+}
+
+async fn nics(app: &App, instances: &[&Instance]) -> Result<Related, ReadError> {
+    let nics: Vec<_> = instances.iter().flat_map(|instance| &instance.spec.nics).collect();
     if nics.is_empty() {
         return Ok(Related::default());
     }

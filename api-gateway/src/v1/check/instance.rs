@@ -56,6 +56,7 @@ pub fn create(body: InstanceCreate) -> Result<CreateRequest, Problem> {
             groups: Vec::new(),
             dedicated: body.placement.dedicated,
             preemptible_class: body.placement.preemptible_class,
+            rto_seconds: body.placement.rto_seconds,
         },
         power,
         nics,

@@ -12,16 +12,17 @@ use crate::{
     },
     v1::{answer, check::host::check_change, scope::SystemAdmin, view::plan::DryRun},
 };
-use api_types::{Host, HostChange, Orphan};
+use api_types::{Host, HostChange, HostLoss, Orphan};
 use axum::extract::State;
 use domain::HostId;
 use http::StatusCode;
+use proto::cluster::v1 as pb;
 use std::collections::BTreeMap;
 use store::OrphanRow;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change, remove))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(show, change, remove)).routes(routes!(declare_dead))
 }
 
 /// Lists the hosts. System admins only.
@@ -67,6 +68,35 @@ async fn change(
     let change = check_change(body)?;
     let done = host::change(&app, &caller, &key, change, &intent).await?;
     answer::object(StatusCode::OK, done, |host| host.generation, Host::from)
+}
+
+/// Declares a host dead that isn't connected: its instances are recovered on other hosts, as each one's `on_host_loss` says, and deletions complete. Whoever
+/// declares it says that nothing runs there any more. If it comes back, it must stop what was recovered before it may start anything. System admins only.
+#[utoipa::path(post, path = "/v1/hosts/{host}/declare-dead", tag = "hosts",
+    params(("host" = String, Path, description = "Id or name."), MutationParams, MutationHeaders),
+    responses((status = 200, body = HostLoss)))]
+async fn declare_dead(
+    State(app): State<App>,
+    SystemAdmin(caller): SystemAdmin,
+    Path(key): Path<String>,
+    _: Query<MutationParams>,
+    intent: Intent,
+) -> ApiResult {
+    answer::plain(StatusCode::OK, host::declare_dead(&app, &caller, &key, &intent).await?, |loss| loss_view(&loss))
+}
+
+fn loss_view(loss: &host::Loss) -> HostLoss {
+    let pb::DeclareHostLostResponse { already, recreated, restarted, waiting, deleted, ref lines, .. } = loss.declared;
+    HostLoss {
+        host_id: loss.host_id,
+        host_name: loss.host_name.clone(),
+        already_lost: already,
+        recreated,
+        restarted,
+        waiting,
+        deleted,
+        instances: lines.clone(),
+    }
 }
 
 /// Removes a host that has no instances: its certificates are refused from then on. System admins only.

@@ -107,7 +107,7 @@ pub async fn changed(
 
 async fn shown(app: &App, caller: &Caller, status: StatusCode, instance: Instance) -> ApiResult {
     let generation = instance.generation;
-    let related = related::nics(app, [&instance]).await?;
+    let related = related::instances(app, [&instance]).await?;
     reply::object(status, generation, &instance_view(instance, &related, caller.system_role()))
 }
 
@@ -156,7 +156,7 @@ async fn list(State(app): State<App>, caller: Caller, Query(params): Query<Insta
     let list = format!("instances {project_id:?} {state:?} {name:?} {image:?} {host:?} {tag:?} {newest_first}");
     let page = params.common().page(&list)?;
     let instances = instance_list::list(&app, list_query(params, project_id)?, page.store_page()).await?;
-    let (related, role) = (related::nics(&app, &instances).await?, caller.system_role());
+    let (related, role) = (related::instances(&app, &instances).await?, caller.system_role());
     let view = |instance| instance_view(instance, &related, role);
     page.reply(instances, |instance| instance.id.to_string(), view)
 }
@@ -208,7 +208,7 @@ async fn create(
     if let Some(wait) = wait {
         instances = instance_wait::for_all(&app, instances, wait).await?;
     }
-    let (related, role) = (related::nics(&app, &instances).await?, scope.caller.system_role());
+    let (related, role) = (related::instances(&app, &instances).await?, scope.caller.system_role());
     let items = instances.into_iter().map(|instance| instance_view(instance, &related, role)).collect();
     let not_made = not_created.map(|not_created| not_made(not_created, role));
     reply::json(StatusCode::CREATED, &InstancesMade { items, not_made })

@@ -27,6 +27,7 @@ pub(crate) mod placement_record;
 pub mod port;
 pub mod project;
 pub mod quota;
+mod recovery;
 pub mod router;
 pub mod security_group;
 pub mod ssh_key;
@@ -104,6 +105,7 @@ fn all() -> OpenApiRouter<App> {
         .merge(placement_group::routes())
         .merge(placement_record::routes())
         .merge(port::routes())
+        .merge(recovery::routes())
         .merge(router::routes())
         .merge(security_group::routes())
         .merge(subnet::routes())

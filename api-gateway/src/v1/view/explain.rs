@@ -163,7 +163,7 @@ fn on_host(host: &Host) -> String {
     match (host.state, host.cordoned) {
         (HostState::Up, false) => text.push('.'),
         (HostState::Up, true) => text.push_str(", which is cordoned: it keeps its instances and gets no new ones."),
-        (HostState::Held | HostState::DiskFull, _) => {
+        (HostState::Held | HostState::DiskFull | HostState::Lost, _) => {
             let _ = write!(text, ", which is {}: {}.", host.state.as_str(), host.state_reason());
         }
         (HostState::Disconnected, _) => {

@@ -8,7 +8,12 @@ use crate::{
     auth::caller::SystemRole,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD_NO_PAD};
-use domain::{instance::Instance, ssh_key};
+use domain::{
+    Timestamp,
+    host::HostState,
+    instance::{Instance, InstanceState, InstanceStatus},
+    ssh_key,
+};
 use sha2::{Digest, Sha256};
 
 #[must_use]
@@ -30,6 +35,7 @@ pub fn instance_view(instance: Instance, related: &Related, role: SystemRole) ->
         updated_at,
     } = instance;
     let admin = role == SystemRole::Admin;
+    let reason = reason(&status, spec.deleted, host_id.and_then(|id| related.hosts_away.get(&id)));
     InstanceView {
         id,
         project_id,
@@ -40,7 +46,7 @@ pub fn instance_view(instance: Instance, related: &Related, role: SystemRole) ->
         host_id: host_id.filter(|_| admin),
         state: status.state,
         step: status.step,
-        reason: status.reason,
+        reason,
         power: spec.power,
         image_id: spec.image_id,
         flavor: Some(spec.flavor).filter(|name| !name.is_empty()),
@@ -64,6 +70,22 @@ pub fn instance_view(instance: Instance, related: &Related, role: SystemRole) ->
         created_at,
         updated_at,
     }
+}
+
+/// Why it is as it is. While its host isn't there, its state is what was last observed, and that is what its owner must know first.
+fn reason(status: &InstanceStatus, deleted: bool, away: Option<&(HostState, Timestamp)>) -> String {
+    let Some((state, since)) = away else { return status.reason.clone() };
+    let what = match state {
+        HostState::Lost if deleted || status.state == InstanceState::Recovering => return status.reason.clone(),
+        HostState::Lost => {
+            "its host was lost, and it waits for that host: its state is what was last observed. Delete it if you don't want to wait"
+        }
+        HostState::Disconnected => "its host can't be reached: its state is what was last observed",
+        HostState::Up | HostState::Held | HostState::DiskFull => return status.reason.clone(),
+    };
+    // What a failed instance failed with is its owner's as well.
+    let before = if status.state == InstanceState::Error { format!("{}; ", status.reason) } else { String::new() };
+    format!("{before}{what} (since {since})")
 }
 
 /// A key as `ssh-keygen -l` tells keys apart: its fingerprint and its comment.

@@ -10,7 +10,7 @@ use crate::{
 };
 use clap::Subcommand;
 use client::model::{HostChange, HostReserve, HostTokenCreate};
-use std::time::Duration;
+use std::{io::IsTerminal as _, time::Duration};
 
 #[derive(Debug, Subcommand)]
 pub enum HostCommand {
@@ -36,6 +36,13 @@ pub enum HostCommand {
     },
     /// Take a held host as it is, without what it has lost; instances whose disks are gone become errors
     AcceptLoss { host: String },
+    /// Declare a host dead that is switched off: its instances are recovered on other hosts, as each one's policy says
+    DeclareDead {
+        host: String,
+        /// The host's name once more, instead of being asked for it on the terminal
+        #[arg(long, value_name = "HOST")]
+        confirm: Option<String>,
+    },
     /// Change a host's zone, tags, overcommit, reserved capacity or dedication to a project
     Set {
         host: String,
@@ -111,6 +118,7 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
             return delete_each(&context, "host", &hosts, |host| client.host_remove(host)).await;
         }
         HostCommand::Token(command) => return token(context, command).await,
+        HostCommand::DeclareDead { host, confirm } => return declare_dead(&context, &host, confirm).await,
         HostCommand::Cordon { host, reason } => {
             (host, HostChange { cordoned: Some(true), cordon_reason: Some(reason), ..HostChange::default() })
         }
@@ -154,6 +162,46 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
         context.note(&format!("warning: host {} is overcommitted by {beyond}; it takes no new instances", host.name));
     }
     context.out.one(&host)
+}
+
+/// Shows what it would do, and does it when the host's name was typed.
+async fn declare_dead(context: &Context, host: &str, confirm: Option<String>) -> Result<(), CliError> {
+    let client = context.client()?;
+    let mutation = client.host_declare_dead(host);
+    if context.dry_run {
+        return context.change_and_show(mutation).await;
+    }
+    let name = client.host(host).await?.name;
+    let confirmed = match confirm {
+        Some(confirmed) => confirmed,
+        None => {
+            let plan = client.host_declare_dead(host).plan().await?;
+            let lines: String = plan.touches.iter().map(|line| format!("  {line}\n")).collect();
+            eprint!("{}", crate::plain::lines(&format!("{}:\n{lines}", plan.summary)));
+            eprintln!(
+                "\nYou say by this that nothing runs on that machine any more. If something does, it runs twice from now on."
+            );
+            ask("Type the host's name to go on: ")?
+        }
+    };
+    if confirmed.trim() != name {
+        return Err(CliError::usage(format!("the host's name is {name}: nothing was changed")));
+    }
+    context.change_and_show(mutation).await
+}
+
+/// A line from the terminal.
+fn ask(prompt: &str) -> Result<String, CliError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::usage("there is no terminal to confirm it on")
+            .with_hint("give the host's name with --confirm HOST"));
+    }
+    eprint!("{prompt}");
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| CliError::usage(format!("the terminal can't be read: {error}")))?;
+    Ok(line)
 }
 
 async fn token(context: Context, command: HostTokenCommand) -> Result<(), CliError> {

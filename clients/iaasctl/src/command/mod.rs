@@ -24,6 +24,7 @@ pub mod port;
 pub mod project;
 pub mod quota;
 pub mod rebalance;
+pub mod recovery;
 pub mod router;
 pub mod security_group;
 pub mod session;
@@ -73,6 +74,7 @@ pub(crate) async fn run(cli: Cli) -> Result<(), CliError> {
         Command::ExternalNetwork(command) => external_network::run(context, command).await,
         Command::Capacity => capacity::run(context).await,
         Command::Rebalance(args) => rebalance::run(context, args).await,
+        Command::Recovery(command) => recovery::run(context, command).await,
         Command::Host(command) => host::run(context, command).await,
         Command::Quota(command) => quota::run(context, command).await,
         Command::Event(command) => event::run(context, command).await,

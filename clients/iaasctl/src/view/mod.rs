@@ -4,6 +4,7 @@ mod capacity;
 mod identity;
 mod network;
 mod placement;
+mod recovery;
 mod resource;
 mod system;
 

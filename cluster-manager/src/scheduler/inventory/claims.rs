@@ -36,7 +36,7 @@ impl Inventory {
                 // What was refused fits no better on a host that is fuller; only whom to preempt for it is another question now.
                 self.refusals.retain(|_, refusal| refusal.preemption.is_none());
             } else {
-                self.refusals.clear();
+                self.note_change();
             }
         }
     }
@@ -153,6 +153,7 @@ impl Inventory {
         let Some(slot) = self.slot_of(id) else { return };
         if self.starting.remove(&(slot, instance_id)) {
             self.change_starts(slot, |starts| starts.saturating_sub(1));
+            self.changes += 1;
         }
     }
 

@@ -52,7 +52,7 @@ impl Inventory {
                 repin(host, placed.numa_node, Size::default(), placed.claim);
             });
         } else {
-            self.refusals.clear();
+            self.note_change();
         }
         if request.protected {
             self.back_up(id, placed.backup.and_then(|host_id| self.slot_of(host_id)));
@@ -78,7 +78,7 @@ impl Inventory {
                 instance.being_preempted = being_preempted;
             }
         }
-        self.refusals.clear();
+        self.note_change();
     }
 
     /// The instances that are being preempted on the host and still there.
@@ -115,7 +115,7 @@ impl Inventory {
         if numa_node.is_some() {
             self.change(slot, |host| repin(host, numa_node, before, claim));
         } else {
-            self.refusals.clear();
+            self.note_change();
         }
         if protected {
             self.back_up(id, Some(backup));

@@ -55,6 +55,8 @@ pub struct Inventory {
     /// Refusals by the shape of their request. A full cloud gets requests for what it doesn't have again and again; as long as nothing
     /// changed, the answer is looked up instead of computed over all hosts.
     refusals: HashMap<Request, Refusal>,
+    /// Counts the changes after which a refused request may fit.
+    changes: u64,
     /// Where the members of groups are, while one decision is made.
     pub(super) scratch: Vec<u32>,
     /// The same for backups, which are sought while `scratch` is in use.
@@ -142,9 +144,21 @@ impl Inventory {
                 (false, true) => self.down -= 1,
                 (true, true) | (false, false) => {}
             }
-            self.refusals.clear();
+            self.note_change();
             self.reindex(slot);
         }
+    }
+
+    /// What was refused may fit now.
+    fn note_change(&mut self) {
+        self.refusals.clear();
+        self.changes += 1;
+    }
+
+    /// The number of changes so far after which a refused request may fit.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     fn reindex(&mut self, slot: u32) {
@@ -196,7 +210,7 @@ impl Inventory {
         entry.rack_at = host.tags.get(RACK_TAG).map(|rack| self.join_rack(rack, slot));
         self.down += u32::from(!entry.up());
         self.hosts[slot as usize] = Some(entry);
-        self.refusals.clear();
+        self.note_change();
         self.reindex(slot);
         self.check_backups(slot);
         if moved {
@@ -215,7 +229,7 @@ impl Inventory {
         for id in self.instances.select(|instance| instance.slot == slot) {
             self.remove_instance(id);
         }
-        self.refusals.clear();
+        self.note_change();
         self.check_backups(slot);
         self.vacant.push(slot);
     }

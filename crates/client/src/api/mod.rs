@@ -9,6 +9,7 @@ mod instance;
 mod network;
 mod object;
 mod placement_record;
+mod recovery;
 mod system;
 
 pub use instance::{ConsoleLog, LogFrom};

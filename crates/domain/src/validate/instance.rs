@@ -107,8 +107,12 @@ pub fn spec(spec: &InstanceSpec, tags: &BTreeMap<String, String>) -> Result<(), 
         groups,
         dedicated: _,
         preemptible_class: _,
+        rto_seconds,
         pinning: _,
     } = &spec.placement;
+    if let Some(secs) = rto_seconds {
+        violations.within("placement/rto_seconds", *secs, &limits::RTO_SECONDS);
+    }
     violations.at_most("placement/groups", groups.len(), limits::PLACEMENT_GROUPS_PER_INSTANCE);
     host_tags(&mut violations, "placement/", required_tags, forbidden_tags);
     self::cpu_features(&mut violations, "placement/cpu_features", cpu_features);

@@ -102,6 +102,11 @@ pub trait DesiredState<M: HostManager>: Send + 'static {
         0
     }
 
+    /// Whether the agent must not start anything in this session.
+    fn starts_withheld(&self) -> bool {
+        false
+    }
+
     /// The revision of the message that carries these objects, which [`Self::collect`] answered, in its order. They count as sent.
     fn number(&mut self, objects: &mut [pb::DesiredObject]) -> impl Future<Output = Result<i64, Problem>> + Send;
 }

@@ -178,7 +178,8 @@ fn outgoing<M: HostManager>(
     let message = |message| Ok(pb::ManagerMessage { message: Some(message) });
     async_stream::stream! {
         let (host_id, start_floor) = (stream.host_id.to_string(), desired.start_floor());
-        yield message(Down::Registered(pb::Registered { host_id, start_floor, term }));
+        let starts_withheld = desired.starts_withheld();
+        yield message(Down::Registered(pb::Registered { host_id, start_floor, term, starts_withheld }));
         let mut sent_revision = 0;
         // When the agent's side drops this stream, both directions end.
         let _guard = stream.closed.clone().drop_guard();

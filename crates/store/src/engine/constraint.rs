@@ -112,6 +112,8 @@ tables! {
     CpuBaseline = "cpu_baseline"."id",
     HostToken = "host_token"."id",
     HostAdmission = "host_admission"."host_id",
+    HostVerdict = "host_verdict"."host_id",
+    Recovery = "recovery"."id",
     Instance = "instance"."id",
     ComputeUsage = "compute_usage"."project_id",
     Image = "image"."id",
@@ -137,7 +139,7 @@ tables! {
     EventHead = "event_head"."id",
     Event = "event"."id",
     Audit = "audit"."id";
-    PlacementMember = "placement_member", ImageObject = "image_object", InstanceTodo = "instance_todo", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan",
+    PlacementMember = "placement_member", ImageObject = "image_object", InstanceTodo = "instance_todo", PortSecurityGroup = "port_security_group", Address = "address", Uplink = "uplink", RoleBinding = "role_binding", Orphan = "orphan", HostTaken = "host_taken",
 }
 
 /// Declares the foreign keys: the constraint's name, the child's column, and the parent's table.
@@ -175,6 +177,8 @@ foreign_keys! {
     SshKeyProject = "ssh_key_project_fk": "ssh_key"."project_id" -> Project = "project",
     QuotaLimitProject = "quota_limit_project_fk": "quota_limit"."project_id" -> Project = "project",
     HostAdmissionHost = "host_admission_host_fk": "host_admission"."host_id" -> Host = "host",
+    HostVerdictHost = "host_verdict_host_fk": "host_verdict"."host_id" -> Host = "host",
+    HostTakenHost = "host_taken_host_fk": "host_taken"."host_id" -> Host = "host",
     InstanceProject = "instance_project_fk": "instance"."project_id" -> Project = "project",
     InstanceImage = "instance_image_fk": "instance"."image_id" -> Image = "image",
     ComputeUsageProject = "compute_usage_project_fk": "compute_usage"."project_id" -> Project = "project",
@@ -287,6 +291,7 @@ pub const NAMED_CONSTRAINTS: &[&[ConstraintName]] = &[
             "role_binding.project_id, role_binding.user_id",
             Constraint::PrimaryKey(Table::RoleBinding),
         ),
+        named("host_taken_pk", "host_taken.host_id, host_taken.instance_id", Constraint::PrimaryKey(Table::HostTaken)),
         named("orphan_pk", "orphan.host_id, orphan.instance_id", Constraint::PrimaryKey(Table::Orphan)),
         named("host_used_not_negative", "host_used_not_negative", Constraint::UsedNotNegative),
         named("compute_usage_not_negative", "compute_usage_not_negative", Constraint::UsedNotNegative),

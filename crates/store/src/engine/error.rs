@@ -109,6 +109,10 @@ pub enum Guard {
     HostGeneration,
     /// Deletion: it holds instances or claims, or was changed, or is gone.
     HostInUse,
+    /// The host isn't lost, or not any more; its end: something that was taken from it isn't proved to have ended.
+    HostVerdict,
+    /// The recovery is over, or another step was taken.
+    Recovery,
     /// Unknown, expired, or another host's.
     HostToken,
     /// Not admitted, or with another key.

@@ -11,12 +11,13 @@ use domain::{
     flavor::Pinning,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImageState, Visibility},
-    instance::{InstanceSpec, InstanceState},
+    instance::{InstanceSpec, InstanceState, OnHostLoss},
     network::{
         Cidr, ExternalSubnet, FixedIp, MacAddr, PortState, PortStatus, RateLimit, SecurityRule, SubnetSpec, Vni,
     },
     placement::{GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
     policy::Role,
+    recovery::{LossProof, RecoveryPhase},
 };
 use serde::Serialize;
 use std::{collections::BTreeMap, io, net::IpAddr};
@@ -183,6 +184,9 @@ texts! {
     HostState => HostState::parse,
     Pinning => Pinning::parse,
     InstanceState => InstanceState::parse,
+    LossProof => LossProof::parse,
+    OnHostLoss => OnHostLoss::parse,
+    RecoveryPhase => RecoveryPhase::parse,
     ImageKind => ImageKind::parse,
     ImageState => ImageState::parse,
     DiskFormat => DiskFormat::parse,

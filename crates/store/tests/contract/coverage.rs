@@ -20,6 +20,7 @@ async fn every_op_on_each_database() {
         kinds::host_token::walk(&lab).await;
         kinds::placement::walk(&lab).await;
         kinds::placement_record::walk(&lab).await;
+        kinds::recovery::walk(&lab).await;
         kinds::network::walk(&lab).await;
         kinds::port::walk(&lab).await;
         kinds::log::walk(&lab).await;

@@ -22,6 +22,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("FROM network_host", "as many as hosts"),
     ("FROM host ORDER BY id", "the inventory, at the cluster-manager's start"),
     ("FROM host_admission ORDER BY", "the fleet, which every manager knows"),
+    ("FROM host_verdict ORDER BY host_id", "as many as lost hosts"),
     ("FROM cpu_baseline", "a few"),
     ("FROM signing_key", "a few"),
     ("FROM event_head", "one row"),

@@ -27,6 +27,7 @@ const WITHOUT_FOREIGN_KEY: &[(&str, &str)] = &[
     ("disk.instance_id", "a reservation comes before its owner, and expires"),
     ("event.object_id", "history"),
     ("event.project_id", "history"),
+    ("host_taken.instance_id", "what a lost host held; the instance may be gone"),
     ("host.found_ledger_id", "a ledger of the host's agent, which no table has"),
     ("host.ledger_id", "a ledger of the host's agent, which no table has"),
     ("host_token.host_id", "the token outlives its host"),
@@ -40,6 +41,10 @@ const WITHOUT_FOREIGN_KEY: &[(&str, &str)] = &[
     ("placement_record.project_id", "history"),
     ("port.host_id", "`HostDelete` fails while an instance is bound to it"),
     ("port.instance_id", "a reservation comes before its owner, and expires"),
+    ("recovery.host_id", "history"),
+    ("recovery.instance_id", "history; an open one ends when its instance is gone"),
+    ("recovery.project_id", "history"),
+    ("recovery.to_host_id", "history"),
     ("router.project_id", "as its network's, which it goes with"),
     ("peering.project_id", "as its network's, which it goes with"),
     ("subnet.project_id", "as its network's, which it goes with"),
@@ -257,6 +262,8 @@ fn reference(key: ForeignKey, round: usize) -> Option<Reference> {
         | ForeignKey::ProjectNetworkDefaultProject
         | ForeignKey::ImageObjectImage
         | ForeignKey::IdentityUsageProject
+        | ForeignKey::HostVerdictHost
+        | ForeignKey::HostTakenHost
         | ForeignKey::NetworkUsageProject => return None,
     })
 }

@@ -28,12 +28,23 @@ pub struct PlacementArgs {
     /// It may be preempted when capacity is short; lower classes (0 to 255) first
     #[arg(long = "preemptible", value_name = "CLASS")]
     preemptible_class: Option<u8>,
+    /// How soon it should be back after the loss of its host, seconds; the most urgent is recovered first
+    #[arg(long = "rto", value_name = "SECONDS")]
+    rto_seconds: Option<u32>,
 }
 
 impl PlacementArgs {
     pub(super) fn put_into(self, create: &mut InstanceCreate) {
-        let Self { groups, required_tags, forbidden_tags, cpu_features, dedicated, on_host_loss, preemptible_class } =
-            self;
+        let Self {
+            groups,
+            required_tags,
+            forbidden_tags,
+            cpu_features,
+            dedicated,
+            on_host_loss,
+            preemptible_class,
+            rto_seconds,
+        } = self;
         create.on_host_loss = on_host_loss;
         create.placement = PlacementRequest {
             groups,
@@ -42,6 +53,7 @@ impl PlacementArgs {
             cpu_features,
             dedicated,
             preemptible_class,
+            rto_seconds,
         };
     }
 }

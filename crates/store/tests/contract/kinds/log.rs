@@ -115,6 +115,7 @@ pub async fn retention(lab: &Lab) {
             record: None,
             kept_at: T0,
         });
+        super::recovery::push_closed(&mut unit, T0);
     }
     lab.all(unit).await;
     for (what, table) in Retention::ALL.into_iter().zip([
@@ -127,6 +128,7 @@ pub async fn retention(lab: &Lab) {
         "refresh_token",
         "host_token",
         "placement_record",
+        "recovery",
         "audit",
     ]) {
         let count = async || server::scalar(&lab.db.database, &format!("SELECT count(*) FROM {table}")).await;

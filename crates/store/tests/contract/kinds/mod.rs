@@ -15,3 +15,4 @@ pub mod placement;
 pub mod placement_record;
 pub mod port;
 pub mod quota;
+pub mod recovery;

@@ -82,6 +82,15 @@ async fn anti_affinity(lab: &Lab, project: ProjectId, host: HostId, image: Image
     let attached = lab.instance_attached_list(first(100)).await.unwrap();
     assert_eq!(attached.iter().filter(|row| members.contains(&row.id)).count(), 4);
     assert_eq!((attached[0].host_id, attached[0].claim().vcpus), (Some(host), crate::fixture::SIZE.vcpus));
+    let move_to = |instance_id, place: &str| PlacementMemberMove {
+        group_id,
+        instance_id,
+        place: place.to_owned(),
+        exclusive_place: Some(place.to_owned()),
+    };
+    assert_eq!(lab.constraint(move_to(two.id, "h1")).await, Constraint::PlacementPlace, "another one is there");
+    lab.one(move_to(two.id, "h4")).await;
+    lab.one(move_to(two.id, "h2")).await;
     // All at once for one place: one gets it, whatever the batch.
     let many = (0..20).map(|n| of(&format!("race-{n}"), "h3", true).unit);
     let won = futures::future::join_all(many.map(|unit| lab.try_commit(unit))).await;
@@ -115,6 +124,12 @@ async fn affinity(lab: &Lab, project: ProjectId, host: HostId, image: ImageId) {
     assert!(matches!(elsewhere, Err(CommitError::Guard(Guard::PlacementAnchor))), "{elsewhere:?}");
     let two = of("together-3", "r1");
     lab.all(two.unit).await;
+    let moves =
+        |from: &str, to: &str| PlacementAnchorMove { group_id, from_place: from.to_owned(), place: to.to_owned() };
+    assert_eq!(lab.guard(moves("r7", "r8")).await, Guard::PlacementAnchor, "it is elsewhere");
+    lab.one(moves("r1", "r5")).await;
+    lab.one(moves("r1", "r5")).await;
+    lab.one(moves("r5", "r1")).await;
     lab.all(gone(one.id, host).op(PlacementAnchorLeave { group_id })).await;
     let early = lab.try_commit(of("together-4", "r2").unit).await;
     assert!(matches!(early, Err(CommitError::Guard(Guard::PlacementAnchor))), "one is still there: {early:?}");
