@@ -21,9 +21,9 @@ const PORT: u16 = 2222;
 const SILENCE: Duration = Duration::from_millis(700);
 
 /// Answers each byte, to whoever connects.
-fn echo(guest: &Guest, at: &str) {
+pub fn echo(ns: &str, at: &str) {
     let addr = SocketAddr::new(at.parse().expect("address"), PORT);
-    let listener = inside(&guest.ns, move || TcpListener::bind(addr).expect("bound")).join().expect("thread");
+    let listener = inside(ns, move || TcpListener::bind(addr).expect("bound")).join().expect("thread");
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -35,10 +35,10 @@ fn echo(guest: &Guest, at: &str) {
     });
 }
 
-struct Session(TcpStream);
+pub struct Session(TcpStream);
 
 impl Session {
-    fn open(ns: &str, to: &str) -> Self {
+    pub fn open(ns: &str, to: &str) -> Self {
         let addr = SocketAddr::new(to.parse().expect("address"), PORT);
         let connect = move || TcpStream::connect_timeout(&addr, crate::rig::TIMEOUT);
         let stream = inside(ns, connect).join().expect("thread").expect("connected");
@@ -48,12 +48,12 @@ impl Session {
         session
     }
 
-    fn answers(&mut self) -> bool {
+    pub fn answers(&mut self) -> bool {
         self.0.write_all(&[1]).is_ok() && self.0.read_exact(&mut [0]).is_ok()
     }
 
     /// It isn't ended at once where rules shrink often.
-    fn ends(&mut self, why: &str) {
+    pub fn ends(&mut self, why: &str) {
         eventually(&format!("a session ends: {why}"), || !self.answers());
     }
 }
@@ -153,7 +153,7 @@ async fn whatever_lets_in_less_ends_its_sessions_and_no_others() {
     }
     let guests = [&a, &b, &c, &d].map(|port| lab.static_guest(&host, net, port));
     for (guest, port) in guests.iter().zip([&a, &b, &c, &d]) {
-        port.addrs.iter().for_each(|addr| echo(guest, &addr.to_string()));
+        port.addrs.iter().for_each(|addr| echo(&guest.ns, &addr.to_string()));
     }
     guests[2].reaches("10.0.0.8");
     guests[2].reaches("fd00::8");
@@ -209,7 +209,7 @@ async fn with_floating_ip(lab: &Lab) -> (TestHost, NetworkId, [TestPort; 2], [Gu
     host.acquire(&ports[1]).await;
     let guests = [0, 1].map(|n| lab.static_guest(&host, net, &ports[n]));
     for (guest, port) in guests.iter().zip(&ports) {
-        echo(guest, &port.addrs[0].to_string());
+        echo(&guest.ns, &port.addrs[0].to_string());
         guest.reaches("203.0.113.1");
     }
     (host, net, ports, guests, fip)
@@ -223,7 +223,7 @@ async fn a_floating_ip_that_moves_ends_its_sessions_both_ways_and_no_others() {
     let lab = Lab::new().await;
     let (host, net, ports, guests, fip) = with_floating_ip(&lab).await;
     let outside = Guest { ns: lab.outside() };
-    echo(&outside, "203.0.113.1");
+    echo(&outside.ns, "203.0.113.1");
     let mut inward = Session::open(&outside.ns, "203.0.113.50");
     let mut outward = Session::open(&guests[0].ns, "203.0.113.1");
     let mut witness = Session::open(&guests[1].ns, "203.0.113.1");

@@ -1,7 +1,8 @@
 //! The addresses of the fleet's hosts and managers, which no instance may reach.
 
-use crate::rig::{
-    Lab, TestHost, TestPort, eventually, group, must, network, open_rules, protected, root, tombstone, uplink,
+use crate::{
+    flows::{Session, echo},
+    rig::{Lab, TestHost, TestPort, eventually, group, must, network, open_rules, protected, root, tombstone, uplink},
 };
 use domain::{NetworkId, SecurityGroupId};
 use network_agent::{model::state::Wiring, nft::DropReason};
@@ -33,11 +34,18 @@ async fn no_instance_reaches_another_hosts_addresses_while_hosts_come_and_go_and
     }
     let reached = || others.iter().copied().filter(|address| guest.pings(address)).collect::<Vec<_>>();
 
+    // What began before ends with it, and nothing else does.
+    for at in ["203.0.113.210", "203.0.113.1"] {
+        echo(&lab.outside(), at);
+    }
+    let [mut cut, mut other] = ["203.0.113.210", "203.0.113.1"].map(|to| Session::open(&guest.ns, to));
     // Two neighbouring addresses of one block, by parts that come one after the other.
     one.send(&[protected("hosts-1", 2, &["203.0.113.202/32"])]).await;
     assert_eq!(reached(), others[1..]);
     one.send(&[protected("hosts-2", 3, &["203.0.113.203/32"]), protected("managers", 3, &["203.0.113.208/29"])]).await;
     assert_eq!(reached(), [""; 0]);
+    cut.ends("its other end is protected");
+    assert!(other.answers());
     assert!(one.drops(net, &a, DropReason::Protected).await >= 4);
     assert!(guest.pings("203.0.113.1"), "all else is reached");
     // A host leaves: its neighbour stays protected.
