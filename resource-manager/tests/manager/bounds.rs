@@ -73,6 +73,29 @@ fn protocol(protocol: Protocol, ports: Option<(u16, u16)>, icmp: (Option<u8>, Op
     Match::Protocol { protocol, ports, icmp_type: icmp.0, icmp_code: icmp.1 }
 }
 
+/// The bounds that `domain::validate::network` has for others to call, and the case below that breaks each.
+const SHARED: [(&str, &str); 7] = [
+    ("allowed_addresses", "an address elsewhere"),
+    ("external_subnets", "no external block"),
+    ("mac", "a group's MAC"),
+    ("mtu", "an MTU"),
+    ("new_port", "a group's MAC"),
+    ("peers", "a peering with itself"),
+    ("rate_limit", "a rate"),
+];
+
+/// A bound that is added there and broken by no case here fails the test: it may be the gateway's alone.
+fn assert_all_shared_bounds_are_tried(cases: &[(&str, Change)]) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/domain/src/validate/network.rs");
+    let source = std::fs::read_to_string(path).expect("the bounds");
+    let functions = source.lines().filter_map(|line| line.strip_prefix("pub fn ")?.split('(').next());
+    let functions: std::collections::BTreeSet<&str> = functions.collect();
+    assert_eq!(functions, SHARED.iter().map(|(function, _)| *function).collect());
+    for (function, case) in SHARED {
+        assert!(cases.iter().any(|(what, _)| *what == case), "{function}");
+    }
+}
+
 /// The rules that the gateway names fields for, each broken once.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_rule_about_network_objects_is_kept_here_and_not_by_the_gateway_alone() {
@@ -170,9 +193,11 @@ async fn every_rule_about_network_objects_is_kept_here_and_not_by_the_gateway_al
     };
     let twice = vec![external("198.51.100.0/24", "198.51.100.1"), external("198.51.100.0/25", "198.51.100.2")];
     bad.push(("external blocks that overlap", Change::create::<ExternalNetwork>(outside(twice))));
+    bad.push(("no external block", Change::create::<ExternalNetwork>(outside(vec![]))));
     let elsewhere = vec![external("198.51.100.0/24", "203.0.113.1")];
     bad.push(("an external gateway elsewhere", Change::create::<ExternalNetwork>(outside(elsewhere))));
 
+    assert_all_shared_bounds_are_tried(&bad);
     for (what, change) in bad {
         let problem = world.refused(change).await;
         let kinds = [
