@@ -38,6 +38,8 @@ pub struct Manager {
     /// Whose uplinks changes have put into question since the last look.
     uplink_scope: Mutex<uplink::Scope>,
     pub streams: HostStreams<Self>,
+    /// What hosts keep of instances that no row knows.
+    pub kept: agents::orphan::Kept,
     pub operations: Operations,
     /// Notified when memory took in a change, for the reconcilers.
     pub changed: Notify,
@@ -82,6 +84,7 @@ impl Manager {
             topology: RwLock::new(topology),
             ipam: Mutex::new(ipam),
             uplink_scope: Mutex::new(uplink::Scope::All),
+            kept: agents::orphan::Kept::default(),
             changed: Notify::new(),
             unknown_outcomes: Mutex::default(),
             tasks,

@@ -12,7 +12,7 @@ use proto::{
 };
 use service_kit::host_streams::{DesiredState, NotYet, Updates};
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -32,8 +32,6 @@ pub struct HostObjects {
     host_id: HostId,
     numbers: Numbers,
     sent: HashMap<ObjectKey, Sent>,
-    /// What the host keeps although no row says so.
-    kept: HashSet<ObjectKey>,
     /// What counts as sent once it has a number, in the order of the objects that were collected last.
     collected: VecDeque<(ObjectKey, Sent)>,
 }
@@ -91,9 +89,8 @@ impl HostObjects {
         host_id: HostId,
         numbers: Numbers,
         sent: HashMap<ObjectKey, Sent>,
-        kept: HashSet<ObjectKey>,
     ) -> Self {
-        Self { manager, host_id, numbers, sent, kept, collected: VecDeque::new() }
+        Self { manager, host_id, numbers, sent, collected: VecDeque::new() }
     }
 
     /// Ports that are bound there carry what their instance's metadata service says.
@@ -143,7 +140,7 @@ impl HostObjects {
                     }
                 }
                 None => {
-                    let known = known.filter(|sent| !sent.tombstone && !self.kept.contains(&key));
+                    let known = known.filter(|sent| !sent.tombstone && !self.manager.kept.contains(self.host_id, key));
                     let Some(known) = known else { continue };
                     let sent = Sent { epoch: known.epoch, digest: None, tombstone: true };
                     changes.push((key, sent, DesiredObject { epoch: known.epoch, deleted: true, ..object }));

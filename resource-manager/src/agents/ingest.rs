@@ -95,7 +95,14 @@ fn take(
         return;
     };
     let known = changed.get(&id).cloned().or_else(|| manager.topology().port(id).cloned());
-    let Some(mut port) = known else { return };
+    let Some(mut port) = known else {
+        if state == ObjectState::Ready {
+            let host_id = stream.host_id;
+            let ended = manager.kept.released(host_id, key);
+            manager.streams.push(ended.into_iter().map(|key| (host_id, key, ())));
+        }
+        return;
+    };
     let epoch = report.epoch;
     // A host that has it from elsewhere reports it as well; what counts is the report of the one it is bound to.
     if port.host_id != Some(stream.host_id) || port.epoch != epoch {

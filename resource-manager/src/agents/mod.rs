@@ -17,7 +17,7 @@ mod desired;
 pub mod ingest;
 mod metadata;
 mod number;
-mod orphan;
+pub mod orphan;
 mod restored;
 #[cfg(test)]
 mod tests;
@@ -117,9 +117,9 @@ impl HostManager for Manager {
             Problem::unavailable("the database doesn't answer now")
         })?;
         restored::lift_ports(self, host_id, &hello.holdings).await?;
-        let kept = orphan::kept(self, host_id, &hello.holdings).await?;
+        self.kept.replace(host_id, orphan::find(self, host_id, &hello.holdings).await?);
         self.apply_committed([RowChange::Host(numbers.row().clone())]);
-        Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent, kept)))
+        Ok((hello.name.clone(), HostObjects::new(Arc::clone(self), host_id, numbers, sent)))
     }
 
     /// Holdings are compared when the snapshot is sent. Tombstones of what the host must not know have done their work.

@@ -7,11 +7,44 @@
 use crate::{Manager, network::topology::ObjectKey};
 use domain::{HostId, InstanceId, PortId, Problem};
 use operation::read_problem;
+use parking_lot::Mutex;
 use proto::sync::v1::Holding;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// What hosts keep although no row says so, as of each one's last Hello.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<HashMap<HostId, HashSet<ObjectKey>>>);
+
+impl Kept {
+    pub(super) fn contains(&self, host_id: HostId, key: ObjectKey) -> bool {
+        self.0.lock().get(&host_id).is_some_and(|keys| keys.contains(&key))
+    }
+
+    pub(super) fn replace(&self, host_id: HostId, keys: HashSet<ObjectKey>) {
+        let mut kept = self.0.lock();
+        if keys.is_empty() {
+            kept.remove(&host_id);
+        } else {
+            kept.insert(host_id, keys);
+        }
+    }
+
+    /// An instance has released its port: what is kept no longer. What ports need goes with the last of them.
+    pub(super) fn released(&self, host_id: HostId, key: ObjectKey) -> HashSet<ObjectKey> {
+        let mut kept = self.0.lock();
+        let Some(keys) = kept.get_mut(&host_id).filter(|keys| keys.contains(&key)) else { return HashSet::new() };
+        keys.remove(&key);
+        if keys.iter().any(|key| matches!(key, ObjectKey::Port(_))) {
+            return HashSet::from([key]);
+        }
+        let mut rest = kept.remove(&host_id).unwrap_or_default();
+        rest.insert(key);
+        rest
+    }
+}
 
 /// What the host keeps although no row says so.
-pub(super) async fn kept(
+pub(super) async fn find(
     manager: &Manager,
     host_id: HostId,
     holdings: &[Holding],

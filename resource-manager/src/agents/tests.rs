@@ -397,7 +397,6 @@ async fn a_host_that_claims_anothers_underlay_address_is_refused_and_the_first_k
     }
 }
 
-/// What the hold of a host says of ports that no row knows.
 #[tokio::test]
 async fn a_port_of_an_instance_that_nobody_knows_is_kept_with_its_network_and_groups_and_no_other_is() {
     let store = TestStore::sqlite().await;
@@ -439,7 +438,24 @@ async fn a_port_of_an_instance_that_nobody_knows_is_kept_with_its_network_and_gr
     serving.manager.apply_committed([RowChange::Network(network(2, 1)), RowChange::SecurityGroup(group(2, 1))]);
     agent.send(Up::Resync(pb::Resync { reason: "a gap".into() })).await;
     assert!(ended(&agent.snapshot().await.objects).is_empty());
-    // The instance ended, and its host said so.
+    // The instance ended, and its host says so.
+    agent
+        .send(Up::Report(pb::Report {
+            kind: PortKind.into(),
+            id: port_id(2).to_string(),
+            epoch: 1,
+            start: 1,
+            counter: 1,
+            observation: Some(pb::report::Observation::Network(NetworkObservation {
+                state: ObjectState::Ready.into(),
+                ..NetworkObservation::default()
+            })),
+            ..pb::Report::default()
+        }))
+        .await;
+    let gone = [port_id(2).to_string(), group_id(2).to_string(), network_id(2).to_string()];
+    assert_eq!(ended(&agent.delta().await.objects), gone);
+    // It ended while its host was away.
     let mut agent = serving.attach(hello(9, vec![held_port(2, unknown, 0, 2, 2)])).await;
     assert_eq!(ended(&agent.snapshot().await.objects), [port_id(2).to_string()]);
 }
