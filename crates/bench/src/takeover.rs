@@ -4,6 +4,7 @@
 
 use crate::stats::{Sample, round};
 use anyhow::{Context, ensure};
+use domain::Timestamp;
 use harness::{Pairs, Rest};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -139,15 +140,15 @@ struct Made {
 
 async fn creates_over_a_takeover(args: &Args, rest: &Rest, store: &Store, pairs: &mut Pairs) -> anyhow::Result<Made> {
     let (next, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
-    let answered: Arc<Mutex<Vec<(String, Instant, Instant)>>> = Arc::default();
+    let answered: Arc<Mutex<Vec<(String, Timestamp, Instant)>>> = Arc::default();
     let mut workers = tokio::task::JoinSet::new();
     for _ in 0..args.concurrency {
         let (rest, next, over, answered) = (rest.clone(), next.clone(), over.clone(), answered.clone());
         workers.spawn(async move {
             while !over.load(Ordering::Relaxed) {
                 let name = format!("vm-{}", next.fetch_add(1, Ordering::Relaxed));
-                let began = create(&rest, &name).await?;
-                answered.lock().await.push((name, began, Instant::now()));
+                let made_at = create(&rest, &name).await?;
+                answered.lock().await.push((name, made_at, Instant::now()));
             }
             anyhow::Ok(())
         });
@@ -156,12 +157,13 @@ async fn creates_over_a_takeover(args: &Args, rest: &Rest, store: &Store, pairs:
     ensure!(!answered.lock().await.is_empty(), "no create was answered before the kill");
     let leases = store.manager_lease_list().await?;
     ensure!(leases.len() == ManagerRole::ALL.len(), "not every role is led: {leases:?}");
-    let killed = Instant::now();
+    let (killed, killed_at) = (Instant::now(), Timestamp::now());
     pairs.kill(leases.iter().map(|lease| lease.pid))?;
-    // The first request that was sent after the kill and answered: one from before may have been in the pipe.
+    // The first answer about an instance that was made after the kill: what was made before it is answered by the gateway alone, when it is repeated.
     let gap_s = loop {
         ensure!(killed.elapsed() < TIMEOUT, "no create is answered {} s after the kill", TIMEOUT.as_secs());
-        let first = answered.lock().await.iter().filter(|(_, began, _)| *began > killed).map(|(.., at)| *at).min();
+        let first =
+            answered.lock().await.iter().filter(|(_, made_at, _)| *made_at > killed_at).map(|(.., at)| *at).min();
         match first {
             Some(at) => break (at - killed).as_secs_f64(),
             None => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -184,15 +186,17 @@ async fn creates_over_a_takeover(args: &Args, rest: &Rest, store: &Store, pairs:
     })
 }
 
-/// Repeats until it is answered, each time under the same idempotency key; when the request was sent that was answered.
-async fn create(rest: &Rest, name: &str) -> anyhow::Result<Instant> {
+/// Repeats until it is answered, each time under the same idempotency key; when the instance was made.
+async fn create(rest: &Rest, name: &str) -> anyhow::Result<Timestamp> {
     let body = json!({"name": name, "image": "none", "vcpus": 1, "memory_mib": 128, "disk_gib": 1, "networks": []});
     let first = Instant::now();
     loop {
-        let began = Instant::now();
         let (status, answer) = rest.answer_once(Method::POST, "/v1/instances", &body, name).await?;
         match status {
-            200..300 => return Ok(began),
+            200..300 => {
+                let made_at = answer["created_at"].as_str().context("no created_at")?;
+                return made_at.parse().map_err(|_| anyhow::anyhow!("{made_at} is no time"));
+            }
             503 | 504 if first.elapsed() < TIMEOUT => tokio::time::sleep(Duration::from_millis(50)).await,
             _ => anyhow::bail!("create {name}: {status} {answer}"),
         }
