@@ -1,8 +1,8 @@
 //! Walks everything that is claimed and looks for what was left behind.
 //!
-//! The store's report is a set of queries that must all come back empty. Between two services' commits something can look left behind
-//! for a moment, so only what two reports in a row name is a leak: it is logged once, and counted. `iaas_leaks` says how many stand now,
-//! `iaas_leaks_total` how many there ever were: always 0, or a person must look.
+//! The store's report is a walk over pages that must all come back empty. Between two services' commits something can look left behind
+//! for a moment, so only what two looks at a page in a row name is a leak: it is logged once, and counted. `iaas_leaks` says how many the last
+//! walk found, `iaas_leaks_total` how many there ever were: always 0, or a person must look.
 //!
 //! Some things are repaired rather than reported: disks and ports whose instance is proven gone, left by a crash between the deletion of
 //! its row and the calls to their owners; and ports of NICs that are proven to be detached, left by a crash before the call about them.
@@ -14,48 +14,69 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use store::{CommitError, DesiredRow, InstanceTodo, InstanceTodoRow, Leak, ReadError, Unit};
+use store::{CommitError, DesiredRow, InstanceTodo, InstanceTodoRow, Leak, LeakCursor, ReadError, Unit};
 
+/// Rows of one look for leaks, and the pause behind it.
+const PAGE: u32 = 500;
+const BETWEEN_PAGES: Duration = Duration::from_millis(200);
+/// How long after a first look a leak must still be there.
+const APART: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const SWEEP_MAX: u32 = 1000;
 /// Sweeps between two that look for ports of detached NICs.
 const NICS_EVERY: u32 = 6;
 
-/// What two reports, `apart` from each other, both name.
-pub async fn find_leaks(manager: &Manager, apart: Duration) -> Result<Vec<Leak>, ReadError> {
-    let first = manager.store.leak_report().await?;
+/// The leaks on a page that two looks, `apart` from each other, both find, and where the next page begins.
+async fn find_leaks(
+    manager: &Manager,
+    cursor: &LeakCursor,
+    apart: Duration,
+) -> Result<(Vec<Leak>, Option<LeakCursor>), ReadError> {
+    let (first, next) = manager.store.leak_page(cursor, PAGE).await?;
     if first.is_empty() {
-        return Ok(first);
+        return Ok((first, next));
     }
     tokio::time::sleep(apart).await;
-    let again = manager.store.leak_report().await?;
-    Ok(again.into_iter().filter(|leak| first.contains(leak)).collect())
+    let (again, _) = manager.store.leak_page(cursor, PAGE).await?;
+    Ok((again.into_iter().filter(|leak| first.contains(leak)).collect(), next))
 }
 
-/// Looks for leaks again and again.
+/// Looks for leaks again and again: a page at a time, with a pause behind each, so that the check costs the same however much there is.
 pub async fn leak_check_loop(manager: Arc<Manager>) {
-    let every = manager.config.leak_check_secs;
+    let between_walks = Duration::from_secs(manager.config.leak_check_secs);
     metrics::counter!("iaas_leaks_total").absolute(0);
-    let mut known: BTreeSet<String> = BTreeSet::new();
+    // Of the walk before, and of this one so far.
+    let (mut known, mut found) = (BTreeSet::new(), BTreeSet::new());
+    let (mut cursor, mut pause) = (LeakCursor::default(), between_walks);
     loop {
         tokio::select! {
             () = manager.lifetime.shutdown.cancelled() => return,
-            () = tokio::time::sleep(Duration::from_secs(every)) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        let leaks = match find_leaks(&manager, Duration::from_secs(2)).await {
-            Ok(leaks) => leaks,
+        let (leaks, next) = match find_leaks(&manager, &cursor, APART).await {
+            Ok(page) => page,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "the leak check can't read the database now");
+                pause = between_walks;
                 continue;
             }
         };
-        metrics::gauge!("iaas_leaks").set(leaks.len() as f64);
-        let now: BTreeSet<String> = leaks.iter().map(|l| format!("{}: {}", l.kind.as_str(), l.detail)).collect();
-        for leak in now.difference(&known) {
-            metrics::counter!("iaas_leaks_total").increment(1);
-            tracing::error!(leak, "something was left behind");
+        for leak in leaks {
+            let leak = format!("{}: {}", leak.kind.as_str(), leak.detail);
+            if !known.contains(&leak) && !found.contains(&leak) {
+                metrics::counter!("iaas_leaks_total").increment(1);
+                tracing::error!(leak, "something was left behind");
+            }
+            found.insert(leak);
         }
-        known = now;
+        (cursor, pause) = match next {
+            Some(next) => (next, BETWEEN_PAGES),
+            None => {
+                metrics::gauge!("iaas_leaks").set(found.len() as f64);
+                known = std::mem::take(&mut found);
+                (LeakCursor::default(), between_walks)
+            }
+        };
     }
 }
 

@@ -96,6 +96,11 @@ impl Store {
         self.pool().fetch_all(sql, []).await
     }
 
+    /// Those of one network, or of one external network.
+    pub async fn address_list_of_scope(&self, scope_id: &str) -> Result<Vec<AddressRow>, ReadError> {
+        self.pool().list("WHERE scope_id = $1 ORDER BY address", [scope_id.into()]).await
+    }
+
     /// Whether there are rows whose quarantine is over at `now`.
     pub async fn address_quarantine_over(&self, now: Timestamp) -> Result<bool, ReadError> {
         let sql = "SELECT count(*) AS n FROM (SELECT 1 FROM address WHERE free_at <= $1 LIMIT 1) AS x";

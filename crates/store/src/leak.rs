@@ -1,5 +1,13 @@
-//! The invariant checker's queries: what is held without an owner, and sums that don't match what they are the sums of. Each check is
-//! one statement, so it sees one moment. On a healthy system the report is always empty.
+//! The invariant checker's queries: what is held without an owner, and sums that don't match what they are the sums of. On a healthy system the
+//! report is always empty.
+//!
+//! **However much there is, one read is small.** Each check walks one table in the order of its primary key, a page at a time
+//! ([`Store::leak_page`]), and looks up by an index what belongs to the row: so it costs what the page costs, whether there are ten rows or a
+//! million. A sum is compared for one host or one project; what it reads is bounded by what they may have. Whether there is a row is asked as a
+//! count, and what a project counts as a subquery: of `EXISTS` and of a join PostgreSQL may make a pass over the other table. Each row is looked
+//! at in one statement, so it sees one moment. What is looked for by its age needs no walk: an index has the oldest first.
+//!
+//! **Rejected:** one statement for all rows, with joins and groups over whole tables: at a million instances it holds its snapshot for minutes.
 
 use crate::{ReadError, Store};
 use domain::Timestamp;
@@ -91,124 +99,196 @@ impl LeakKind {
         }
     }
 
-    /// The query that gives `detail`. `$1` is the time before which something counts.
-    fn sql(self) -> &'static str {
+    /// How its leaks are found: one walk for each table in which they may be.
+    fn walks(self) -> &'static [Walk] {
         match self {
-            Self::HostClaim => HOST_CLAIM,
-            Self::ComputeUsage => COMPUTE_USAGE,
-            Self::StorageUsage => {
-                "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.disk_gib, 0) || ' GiB; its disks take '
-                    || COALESCE(d.disk_gib, 0) AS detail
-                 FROM project AS p LEFT JOIN storage_usage AS u ON u.project_id = p.id
-                    LEFT JOIN (SELECT project_id, sum(size_gib) AS disk_gib FROM disk WHERE state <> 'releasing'
-                        GROUP BY project_id) AS d ON d.project_id = p.id
-                 WHERE COALESCE(u.disk_gib, 0) <> COALESCE(d.disk_gib, 0)"
-            }
-            Self::ImageUsage => {
-                "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.images, 0) || ' images, ' || COALESCE(u.image_gib, 0)
-                    || ' GiB; it has ' || COALESCE(m.images, 0) || ', which take ' || COALESCE(m.image_gib, 0) AS detail
-                 FROM project AS p LEFT JOIN storage_usage AS u ON u.project_id = p.id
-                    LEFT JOIN (SELECT project_id, count(*) AS images, sum(size_gib + reserved_gib) AS image_gib FROM image
-                        GROUP BY project_id) AS m ON m.project_id = p.id
-                 WHERE COALESCE(u.images, 0) <> COALESCE(m.images, 0) OR COALESCE(u.image_gib, 0) <> COALESCE(m.image_gib, 0)"
-            }
-            Self::IdentityUsage => {
-                "SELECT 'project ' || t.id || ' counts ' || t.counted || '; it has ' || t.there AS detail FROM (SELECT p.id,
-                    COALESCE(u.ssh_keys, 0) || ' SSH keys, ' || COALESCE(u.placement_groups, 0) || ' placement groups'
-                        AS counted,
-                    (SELECT count(*) FROM ssh_key AS k WHERE k.project_id = p.id) || ' SSH keys, '
-                        || (SELECT count(*) FROM placement_group AS g WHERE g.project_id = p.id) || ' placement groups'
-                        AS there
-                    FROM project AS p LEFT JOIN identity_usage AS u ON u.project_id = p.id) AS t
-                 WHERE t.counted <> t.there"
-            }
-            Self::DiskWithoutInstance => {
-                "SELECT 'disk ' || d.id || ' is confirmed for instance ' || d.instance_id || ', which is gone' AS detail
-                 FROM disk AS d WHERE d.state = 'confirmed'
-                 AND NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.id = d.instance_id)"
-            }
-            Self::InstanceWithoutDisk => {
-                "SELECT 'instance ' || i.id || ' names root disk ' || i.root_disk_id || ', which has no row' AS detail
-                 FROM instance AS i WHERE i.root_disk_id IS NOT NULL AND i.state <> 'deleting'
-                 AND NOT EXISTS (SELECT 1 FROM disk AS d WHERE d.id = i.root_disk_id AND d.instance_id = i.id)"
-            }
-            Self::InstanceWithoutHost => {
-                "SELECT 'instance ' || i.id || ' is on host ' || i.host_id || ', which is not known' AS detail
-                 FROM instance AS i WHERE i.host_id IS NOT NULL
-                 AND NOT EXISTS (SELECT 1 FROM host AS h WHERE h.id = i.host_id)"
-            }
-            Self::PlacementAnchor => {
-                "SELECT 'placement group ' || a.group_id || ' counts ' || a.members || ' members at its place; there are '
-                    || (SELECT count(*) FROM placement_member AS m WHERE m.group_id = a.group_id AND m.place = a.place)
-                    AS detail
-                 FROM placement_anchor AS a WHERE a.members <> (SELECT count(*) FROM placement_member AS m
-                    WHERE m.group_id = a.group_id AND m.place = a.place)"
-            }
-            Self::ReservationExpired => {
-                "SELECT 'disk ' || id || ' is reserved for instance ' || instance_id || ' and expired long ago' AS detail
-                 FROM disk WHERE expires_at IS NOT NULL AND expires_at < $1 AND state = 'reserved'
-                 UNION ALL SELECT 'port ' || id || ' is reserved for instance ' || COALESCE(instance_id, '(none)')
-                    || ' and expired long ago' AS detail FROM port WHERE expires_at IS NOT NULL AND expires_at < $1"
-            }
-            Self::NetworkUsage => NETWORK_USAGE,
-            Self::AddressWithoutOwner => {
-                "SELECT 'address ' || a.address || ' of ' || a.scope_id || ' belongs to ' || a.owner_kind || ' ' || a.owner_id
-                    || ', which doesn''t have it' AS detail
-                 FROM address AS a LEFT JOIN ({claims}) AS c ON c.scope_id = a.scope_id AND c.address = a.address
-                    AND c.owner_kind = a.owner_kind AND c.owner_id = a.owner_id
-                 WHERE a.free_at IS NULL AND c.owner_id IS NULL"
-            }
-            Self::OwnerWithoutAddress => {
-                "SELECT c.owner_kind || ' ' || c.owner_id || ' has ' || c.address || ' of ' || c.scope_id
-                    || ', which is not its own' AS detail
-                 FROM ({claims}) AS c LEFT JOIN address AS a ON a.scope_id = c.scope_id AND a.address = c.address
-                    AND a.owner_kind = c.owner_kind AND a.owner_id = c.owner_id AND a.free_at IS NULL
-                 WHERE a.owner_id IS NULL"
-            }
-            Self::PortWithoutInstance => {
-                "SELECT 'port ' || p.id || ' is bound for instance ' || p.instance_id || ', which is gone' AS detail
-                 FROM port AS p WHERE p.instance_id IS NOT NULL AND p.expires_at IS NULL
-                 AND NOT EXISTS (SELECT 1 FROM instance AS i WHERE i.id = p.instance_id)"
-            }
-            Self::UplinkWithoutRouter => {
-                "SELECT 'network ' || u.network_id || ' has an uplink on host ' || u.host_id || ', and no router to '
-                    || u.external_network_id AS detail
-                 FROM uplink AS u WHERE NOT EXISTS (SELECT 1 FROM router AS r WHERE r.network_id = u.network_id
-                    AND r.external_network_id = u.external_network_id)"
-            }
-            Self::AddressUnswept => {
-                "SELECT 'address ' || address || ' of ' || scope_id || ' is still quarantined, and should be free' AS detail
-                 FROM address WHERE free_at IS NOT NULL AND free_at < $1"
-            }
-            Self::OperationExpired => {
-                "SELECT 'the outcome of operation ' || id || ' is kept past its time' AS detail FROM (
+            Self::HostClaim => &[Walk::Sum {
+                key: "h.id",
+                from: "host AS h",
+                what: "host",
+                counted: "h.vcpus_used || ' vCPUs, ' || h.memory_mib_used || ' MiB, ' || h.disk_gib_used || ' GiB'",
+                there: "(SELECT COALESCE(sum(i.claim_vcpus), 0) || ' vCPUs, ' || COALESCE(sum(i.claim_memory_mib), 0)
+                    || ' MiB, ' || COALESCE(sum(i.claim_disk_gib), 0) || ' GiB' FROM instance AS i WHERE i.host_id = h.id)",
+            }],
+            Self::ComputeUsage => &[Walk::Sum {
+                key: "p.id",
+                from: "project AS p",
+                what: "project",
+                counted: "COALESCE((SELECT u.instances || ' instances, ' || u.vcpus || ' vCPUs, ' || u.memory_mib || ' MiB'
+                    FROM compute_usage AS u WHERE u.project_id = p.id), '0 instances, 0 vCPUs, 0 MiB')",
+                there: "(SELECT count(*) || ' instances, ' || COALESCE(sum({vcpus}), 0) || ' vCPUs, '
+                    || COALESCE(sum({memory_mib}), 0) || ' MiB' FROM instance AS i
+                    WHERE i.project_id = p.id AND NOT i.quota_released)",
+            }],
+            Self::StorageUsage => &[Walk::Sum {
+                key: "p.id",
+                from: "project AS p",
+                what: "project",
+                counted: "COALESCE((SELECT u.disk_gib FROM storage_usage AS u WHERE u.project_id = p.id), 0)
+                    || ' GiB of disks'",
+                there: "(SELECT COALESCE(sum(d.size_gib), 0) || ' GiB of disks' FROM disk AS d
+                    WHERE d.project_id = p.id AND d.state <> 'releasing')",
+            }],
+            Self::ImageUsage => &[Walk::Sum {
+                key: "p.id",
+                from: "project AS p",
+                what: "project",
+                counted: "COALESCE((SELECT u.images || ' images, ' || u.image_gib || ' GiB' FROM storage_usage AS u
+                    WHERE u.project_id = p.id), '0 images, 0 GiB')",
+                there: "(SELECT count(*) || ' images, ' || COALESCE(sum(m.size_gib + m.reserved_gib), 0) || ' GiB'
+                    FROM image AS m WHERE m.project_id = p.id)",
+            }],
+            Self::IdentityUsage => &[Walk::Sum {
+                key: "p.id",
+                from: "project AS p",
+                what: "project",
+                counted: "COALESCE((SELECT u.ssh_keys || ' SSH keys, ' || u.placement_groups || ' placement groups'
+                    FROM identity_usage AS u WHERE u.project_id = p.id), '0 SSH keys, 0 placement groups')",
+                there: "(SELECT count(*) FROM ssh_key AS k WHERE k.project_id = p.id) || ' SSH keys, '
+                    || (SELECT count(*) FROM placement_group AS g WHERE g.project_id = p.id) || ' placement groups'",
+            }],
+            Self::NetworkUsage => &[Walk::Sum {
+                key: "x.id",
+                from: "project AS x",
+                what: "project",
+                counted: NETWORKS_COUNTED,
+                there: NETWORKS_THERE,
+            }],
+            Self::PlacementAnchor => &[Walk::Sum {
+                key: "a.group_id",
+                from: "placement_anchor AS a",
+                what: "placement group",
+                counted: "a.members || ' members at its place'",
+                there: "(SELECT count(*) || ' members at its place' FROM placement_member AS m
+                    WHERE m.group_id = a.group_id AND m.place = a.place)",
+            }],
+            Self::DiskWithoutInstance => &[Walk::Rows {
+                keys: ["d.id", "''"],
+                from: "disk AS d",
+                leaks: "d.state = 'confirmed' AND (SELECT count(*) FROM instance AS i WHERE i.id = d.instance_id) = 0",
+                detail: "'disk ' || d.id || ' is confirmed for instance ' || d.instance_id || ', which is gone'",
+            }],
+            Self::InstanceWithoutDisk => &[Walk::Rows {
+                keys: ["i.id", "''"],
+                from: "instance AS i",
+                leaks: "i.root_disk_id IS NOT NULL AND i.state <> 'deleting'
+                    AND (SELECT count(*) FROM disk AS d WHERE d.id = i.root_disk_id AND d.instance_id = i.id) = 0",
+                detail: "'instance ' || i.id || ' names root disk ' || i.root_disk_id || ', which has no row'",
+            }],
+            Self::InstanceWithoutHost => &[Walk::Rows {
+                keys: ["i.id", "''"],
+                from: "instance AS i",
+                leaks: "i.host_id IS NOT NULL AND (SELECT count(*) FROM host AS h WHERE h.id = i.host_id) = 0",
+                detail: "'instance ' || i.id || ' is on host ' || i.host_id || ', which is not known'",
+            }],
+            Self::PortWithoutInstance => &[Walk::Rows {
+                keys: ["p.id", "''"],
+                from: "port AS p",
+                leaks: "p.instance_id IS NOT NULL AND p.expires_at IS NULL
+                    AND (SELECT count(*) FROM instance AS i WHERE i.id = p.instance_id) = 0",
+                detail: "'port ' || p.id || ' is bound for instance ' || p.instance_id || ', which is gone'",
+            }],
+            Self::UplinkWithoutRouter => &[Walk::Rows {
+                keys: ["u.network_id", "u.host_id"],
+                from: "uplink AS u",
+                leaks: "(SELECT count(*) FROM router AS r WHERE r.network_id = u.network_id
+                    AND r.external_network_id = u.external_network_id) = 0",
+                detail: "'network ' || u.network_id || ' has an uplink on host ' || u.host_id || ', and no router to '
+                    || u.external_network_id",
+            }],
+            Self::AddressWithoutOwner => &[Walk::Rows {
+                keys: ["a.scope_id", "a.address"],
+                from: "address AS a",
+                leaks: ADDRESS_WITHOUT_OWNER,
+                detail: "'address ' || a.address || ' of ' || a.scope_id || ' belongs to ' || a.owner_kind || ' ' || a.owner_id
+                    || ', which doesn''t have it'",
+            }],
+            Self::OwnerWithoutAddress => &[
+                Walk::Rows {
+                    keys: ["p.id", "''"],
+                    from: "port AS p",
+                    leaks: "(SELECT count(*) FROM {fixed_ips} WHERE (SELECT count(*) FROM address AS a
+                        WHERE a.scope_id = p.network_id AND a.address = {fixed_ip} AND a.owner_kind = 'port'
+                        AND a.owner_id = p.id AND a.free_at IS NULL) = 0) > 0",
+                    detail: "'port ' || p.id || ' has an address of ' || p.network_id || ', which is not its own'",
+                },
+                Walk::Rows {
+                    keys: ["f.id", "''"],
+                    from: "floating_ip AS f",
+                    leaks: "(SELECT count(*) FROM address AS a WHERE a.scope_id = f.external_network_id
+                        AND a.address = f.address AND a.owner_kind = 'floating_ip' AND a.owner_id = f.id
+                        AND a.free_at IS NULL) = 0",
+                    detail: "'floating_ip ' || f.id || ' has ' || f.address || ' of ' || f.external_network_id
+                        || ', which is not its own'",
+                },
+                Walk::Rows {
+                    keys: ["u.network_id", "u.host_id"],
+                    from: "uplink AS u",
+                    leaks: "(SELECT count(*) FROM {uplinks} WHERE (SELECT count(*) FROM address AS a
+                        WHERE a.scope_id = u.external_network_id AND a.address = {uplink} AND a.owner_kind = 'uplink'
+                        AND a.owner_id = u.network_id || '/' || u.host_id AND a.free_at IS NULL) = 0) > 0",
+                    detail: "'the uplink of network ' || u.network_id || ' on host ' || u.host_id
+                        || ' has an address that is not its own'",
+                },
+            ],
+            Self::ReservationExpired => &[
+                Walk::Oldest {
+                    sql: "SELECT 'disk ' || id || ' is reserved for instance ' || instance_id || ' and expired long ago' AS detail
+                        FROM disk WHERE expires_at IS NOT NULL AND expires_at < $1 AND state = 'reserved'",
+                    grace_secs: SWEEP_GRACE_SECS,
+                },
+                Walk::Oldest {
+                    sql: "SELECT 'port ' || id || ' is reserved for instance ' || COALESCE(instance_id, '(none)')
+                        || ' and expired long ago' AS detail FROM port WHERE expires_at IS NOT NULL AND expires_at < $1",
+                    grace_secs: SWEEP_GRACE_SECS,
+                },
+            ],
+            Self::AddressUnswept => &[Walk::Oldest {
+                sql: "SELECT 'address ' || address || ' of ' || scope_id || ' is still quarantined, and should be free' AS detail
+                    FROM address WHERE free_at IS NOT NULL AND free_at < $1",
+                grace_secs: SWEEP_GRACE_SECS,
+            }],
+            Self::OperationExpired => &[Walk::Oldest {
+                sql: "SELECT 'the outcome of operation ' || id || ' is kept past its time' AS detail FROM (
                     SELECT id FROM identity_operation WHERE created_at < $1
                     UNION ALL SELECT id FROM compute_operation WHERE created_at < $1
                     UNION ALL SELECT id FROM storage_operation WHERE created_at < $1
-                    UNION ALL SELECT id FROM resource_operation WHERE created_at < $1) AS o"
-            }
+                    UNION ALL SELECT id FROM resource_operation WHERE created_at < $1) AS o",
+                grace_secs: OUTCOME_KEPT_SECS,
+            }],
         }
     }
+}
 
-    /// The longest age that is no leak, seconds; `None` where age says nothing.
-    fn grace_secs(self) -> Option<u64> {
+/// One way through one table.
+enum Walk {
+    /// Each row of `from`, in the order of `keys`, is a leak when `leaks` holds.
+    Rows { keys: [&'static str; 2], from: &'static str, leaks: &'static str, detail: &'static str },
+    /// Each row of `from`, in the order of `key`, must count what there is. Both are texts of the same form.
+    Sum { key: &'static str, from: &'static str, what: &'static str, counted: &'static str, there: &'static str },
+    /// The oldest of what should be gone: `$1` is the time before which something counts.
+    Oldest { sql: &'static str, grace_secs: u64 },
+}
+
+impl Walk {
+    /// The statement, in which `$1` and `$2` are the keys behind which the page begins, and `$3` is its size. An empty one is before all keys.
+    fn page(&self) -> String {
         match self {
-            Self::ReservationExpired | Self::AddressUnswept => Some(SWEEP_GRACE_SECS),
-            Self::OperationExpired => Some(OUTCOME_KEPT_SECS),
-            Self::HostClaim
-            | Self::ComputeUsage
-            | Self::StorageUsage
-            | Self::ImageUsage
-            | Self::IdentityUsage
-            | Self::DiskWithoutInstance
-            | Self::InstanceWithoutDisk
-            | Self::InstanceWithoutHost
-            | Self::NetworkUsage
-            | Self::AddressWithoutOwner
-            | Self::OwnerWithoutAddress
-            | Self::PortWithoutInstance
-            | Self::UplinkWithoutRouter
-            | Self::PlacementAnchor => None,
+            Self::Rows { keys: [first, "''"], from, leaks, detail } => format!(
+                "SELECT {first} AS first, '' AS second, CASE WHEN {leaks} THEN {detail} END AS detail FROM {from}
+                 WHERE {first} > $1 AND $2 = '' ORDER BY {first} LIMIT $3"
+            ),
+            Self::Rows { keys: [first, second], from, leaks, detail } => format!(
+                "SELECT {first} AS first, {second} AS second, CASE WHEN {leaks} THEN {detail} END AS detail FROM {from}
+                 WHERE ({first}, {second}) > ($1, $2) ORDER BY {first}, {second} LIMIT $3"
+            ),
+            Self::Sum { key, from, what, counted, there } => format!(
+                "SELECT t.first, '' AS second, CASE WHEN t.counted <> t.there
+                    THEN '{what} ' || t.first || ' counts ' || t.counted || '; there are ' || t.there END AS detail
+                 FROM (SELECT {key} AS first, {counted} AS counted, {there} AS there FROM {from}
+                    WHERE {key} > $1 AND $2 = '' ORDER BY {key} LIMIT $3) AS t ORDER BY t.first"
+            ),
+            Self::Oldest { sql, .. } => format!("{sql} LIMIT {OLDEST_MAX}"),
         }
     }
 }
@@ -221,83 +301,114 @@ pub struct Leak {
     pub detail: String,
 }
 
-const HOST_CLAIM: &str =
-    "SELECT 'host ' || h.id || ' counts ' || h.vcpus_used || ' vCPUs, ' || h.memory_mib_used || ' MiB, '
-        || h.disk_gib_used || ' GiB; its instances claim ' || COALESCE(i.vcpus, 0) || ', '
-        || COALESCE(i.memory_mib, 0) || ', ' || COALESCE(i.disk_gib, 0) AS detail
-     FROM host AS h LEFT JOIN (SELECT host_id, sum(claim_vcpus) AS vcpus, sum(claim_memory_mib) AS memory_mib,
-        sum(claim_disk_gib) AS disk_gib FROM instance GROUP BY host_id) AS i ON i.host_id = h.id
-     WHERE h.vcpus_used <> COALESCE(i.vcpus, 0) OR h.memory_mib_used <> COALESCE(i.memory_mib, 0)
-        OR h.disk_gib_used <> COALESCE(i.disk_gib, 0)";
+/// Where a look for leaks goes on. The default is the beginning.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeakCursor {
+    kind: usize,
+    walk: usize,
+    after: [String; 2],
+}
 
-const COMPUTE_USAGE: &str = "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.instances, 0) || ' instances, '
-        || COALESCE(u.vcpus, 0) || ' vCPUs, ' || COALESCE(u.memory_mib, 0) || ' MiB; its instances take '
-        || COALESCE(i.instances, 0) || ', ' || COALESCE(i.vcpus, 0) || ', ' || COALESCE(i.memory_mib, 0) AS detail
-     FROM project AS p LEFT JOIN compute_usage AS u ON u.project_id = p.id
-        LEFT JOIN (SELECT project_id, count(*) AS instances, sum({vcpus}) AS vcpus,
-            sum({memory_mib}) AS memory_mib FROM instance WHERE NOT quota_released GROUP BY project_id) AS i
-        ON i.project_id = p.id
-     WHERE COALESCE(u.instances, 0) <> COALESCE(i.instances, 0) OR COALESCE(u.vcpus, 0) <> COALESCE(i.vcpus, 0)
-        OR COALESCE(u.memory_mib, 0) <> COALESCE(i.memory_mib, 0)";
+impl LeakCursor {
+    /// The walk behind this one.
+    fn next(self) -> Option<Self> {
+        let after = Default::default();
+        if self.walk + 1 < LeakKind::ALL.get(self.kind)?.walks().len() {
+            return Some(Self { walk: self.walk + 1, after, ..self });
+        }
+        (self.kind + 1 < LeakKind::ALL.len()).then_some(Self { kind: self.kind + 1, walk: 0, after })
+    }
+}
 
-const NETWORK_USAGE: &str =
-    "SELECT 'project ' || p.id || ' counts ' || COALESCE(u.used, '(nothing)') || ' and has ' || t.there AS detail
-     FROM project AS p
-        LEFT JOIN (SELECT project_id, {counts} AS used FROM (SELECT project_id, networks AS a, subnets AS b,
-            ports AS c, routers AS d, floating_ips AS e, security_groups AS f, security_rules AS g, peerings AS h
-            FROM network_usage) AS n) AS u ON u.project_id = p.id
-        JOIN (SELECT id AS project_id, {counts} AS there FROM (SELECT x.id,
-            (SELECT count(*) FROM network AS y WHERE y.project_id = x.id) AS a,
-            (SELECT count(*) FROM subnet AS y WHERE y.project_id = x.id) AS b,
-            (SELECT count(*) FROM port AS y WHERE y.project_id = x.id AND y.state <> 'releasing') AS c,
-            (SELECT count(*) FROM router AS y WHERE y.project_id = x.id) AS d,
-            (SELECT count(*) FROM floating_ip AS y WHERE y.project_id = x.id) AS e,
-            (SELECT count(*) FROM security_group AS y WHERE y.project_id = x.id) AS f,
-            (SELECT count(*) FROM security_rule AS r JOIN security_group AS y ON y.id = r.security_group_id
-                WHERE y.project_id = x.id) AS g,
-            (SELECT count(*) FROM peering AS y WHERE y.project_id = x.id) AS h
-            FROM project AS x) AS n) AS t ON t.project_id = p.id
-     WHERE COALESCE(u.used, {nothing}) <> t.there";
+/// So many of what is found by its age are named.
+const OLDEST_MAX: u32 = 100;
 
-/// A row of counts as one text, in the terms of the quotas.
-const COUNTS: &str =
-    "a || ' networks, ' || b || ' subnets, ' || c || ' ports, ' || d || ' routers, ' || e || ' floating IPs, ' || f
-    || ' security groups, ' || g || ' security rules, ' || h || ' peerings'";
-const NOTHING: &str =
-    "'0 networks, 0 subnets, 0 ports, 0 routers, 0 floating IPs, 0 security groups, 0 security rules, 0 peerings'";
+/// What a project counts as used of networks, and what there is, in the terms of the quotas.
+const NETWORKS_COUNTED: &str =
+    "COALESCE((SELECT u.networks || ' networks, ' || u.subnets || ' subnets, ' || u.ports || ' ports, ' || u.routers
+        || ' routers, ' || u.floating_ips || ' floating IPs, ' || u.security_groups || ' security groups, '
+        || u.security_rules || ' security rules, ' || u.peerings || ' peerings'
+        FROM network_usage AS u WHERE u.project_id = x.id),
+    '0 networks, 0 subnets, 0 ports, 0 routers, 0 floating IPs, 0 security groups, 0 security rules, 0 peerings')";
+const NETWORKS_THERE: &str = "(SELECT count(*) FROM network AS y WHERE y.project_id = x.id) || ' networks, '
+    || (SELECT count(*) FROM subnet AS y WHERE y.project_id = x.id) || ' subnets, '
+    || (SELECT count(*) FROM port AS y WHERE y.project_id = x.id AND y.state <> 'releasing') || ' ports, '
+    || (SELECT count(*) FROM router AS y WHERE y.project_id = x.id) || ' routers, '
+    || (SELECT count(*) FROM floating_ip AS y WHERE y.project_id = x.id) || ' floating IPs, '
+    || (SELECT count(*) FROM security_group AS y WHERE y.project_id = x.id) || ' security groups, '
+    || (SELECT count(*) FROM security_rule AS r JOIN security_group AS y ON y.id = r.security_group_id
+        WHERE y.project_id = x.id) || ' security rules, '
+    || (SELECT count(*) FROM peering AS y WHERE y.project_id = x.id) || ' peerings'";
+
+/// Whether the owner that an address `a` names doesn't have it. An uplink is named by its network and its host, 36 characters each.
+const ADDRESS_WITHOUT_OWNER: &str = "a.free_at IS NULL AND NOT CASE a.owner_kind
+    WHEN 'port' THEN (SELECT count(*) FROM port AS p, {fixed_ips} WHERE p.id = a.owner_id AND p.network_id = a.scope_id
+        AND {fixed_ip} = a.address) > 0
+    WHEN 'floating_ip' THEN (SELECT count(*) FROM floating_ip AS i WHERE i.id = a.owner_id
+        AND i.external_network_id = a.scope_id AND i.address = a.address) > 0
+    WHEN 'uplink' THEN (SELECT count(*) FROM uplink AS u, {uplinks} WHERE u.network_id = substr(a.owner_id, 1, 36)
+        AND u.host_id = substr(a.owner_id, 38) AND u.external_network_id = a.scope_id AND {uplink} = a.address) > 0
+    ELSE 1 = 0 END";
+
+row! {
+    struct PageRow { first: String, second: String, detail: Option<String> }
+}
 
 row! {
     struct DetailRow { detail: String }
 }
 
 impl Store {
-    /// Every leak there is, at most 100 of a kind. Between two services' commits a disk without its instance can be seen for a moment:
-    /// what two reports in a row name is a leak.
+    /// Every leak there is, page by page. Between two services' commits a disk without its instance can be found for a moment: what two reports
+    /// in a row name is a leak.
     pub async fn leak_report(&self) -> Result<Vec<Leak>, ReadError> {
-        let size = |field: &str| {
-            self.pool().pick(
-                format!("spec ->> '$.size.{field}'"),
-                format!("CAST(spec::jsonb -> 'size' ->> '{field}' AS BIGINT)"),
-            )
-        };
-        let claims = self.claims();
-        let now = Timestamp::now();
-        let mut leaks = Vec::new();
-        for kind in LeakKind::ALL {
-            let sql = kind.sql().replace("{vcpus}", &size("vcpus")).replace("{memory_mib}", &size("memory_mib"));
-            let sql = sql.replace("{claims}", &claims).replace("{counts}", COUNTS).replace("{nothing}", NOTHING);
-            let binds = kind.grace_secs().map(|secs| {
-                let millis = i64::try_from(secs * 1000).unwrap_or(i64::MAX);
-                Timestamp(now.0 - millis).into()
-            });
-            let rows: Vec<DetailRow> = self.pool().fetch_all(AssertSqlSafe(format!("{sql} LIMIT 100")), binds).await?;
-            leaks.extend(rows.into_iter().map(|row| Leak { kind, detail: row.detail }));
+        let (mut leaks, mut cursor) = (Vec::new(), LeakCursor::default());
+        loop {
+            let (found, next) = self.leak_page(&cursor, 1000).await?;
+            leaks.extend(found);
+            match next {
+                Some(next) => cursor = next,
+                None => return Ok(leaks),
+            }
         }
-        Ok(leaks)
     }
 
-    /// Every address as its owner's row has it.
-    fn claims(&self) -> String {
+    /// The leaks among the next `rows` rows, and where to go on; `None` at the end.
+    pub async fn leak_page(
+        &self,
+        cursor: &LeakCursor,
+        rows: u32,
+    ) -> Result<(Vec<Leak>, Option<LeakCursor>), ReadError> {
+        let Some(kind) = LeakKind::ALL.get(cursor.kind).copied() else { return Ok((Vec::new(), None)) };
+        let Some(walk) = kind.walks().get(cursor.walk) else { return Ok((Vec::new(), cursor.clone().next())) };
+        let sql = AssertSqlSafe(self.of_this_database(walk.page()));
+        let leak = |detail| Leak { kind, detail };
+        if let Walk::Oldest { grace_secs, .. } = walk {
+            let millis = i64::try_from(grace_secs * 1000).unwrap_or(i64::MAX);
+            let before = Timestamp(Timestamp::now().0 - millis);
+            let found: Vec<DetailRow> = self.pool().fetch_all(sql, [before.into()]).await?;
+            return Ok((found.into_iter().map(|row| leak(row.detail)).collect(), cursor.clone().next()));
+        }
+        let [first, second] = cursor.after.clone();
+        let binds = [first.into(), second.into(), i64::from(rows).into()];
+        let page: Vec<PageRow> = self.pool().fetch_all(sql, binds).await?;
+        let next = match page.last() {
+            Some(last) if page.len() >= rows as usize => {
+                Some(LeakCursor { after: [last.first.clone(), last.second.clone()], ..cursor.clone() })
+            }
+            Some(_) | None => cursor.clone().next(),
+        };
+        Ok((page.into_iter().filter_map(|row| row.detail.map(leak)).collect(), next))
+    }
+
+    /// The statement with what the two databases say differently.
+    fn of_this_database(&self, sql: String) -> String {
+        let size = |field: &str| {
+            self.pool().pick(
+                format!("i.spec ->> '$.size.{field}'"),
+                format!("CAST(i.spec::jsonb -> 'size' ->> '{field}' AS BIGINT)"),
+            )
+        };
         let (fixed_ips, fixed_ip) = self.pool().pick(
             ("json_each(p.fixed_ips) AS f", "f.value ->> '$.address'"),
             ("jsonb_array_elements(p.fixed_ips::jsonb) AS f(value)", "f.value ->> 'address'"),
@@ -306,12 +417,8 @@ impl Store {
             ("json_each(u.addresses) AS f", "substr(f.value, 1, instr(f.value, '/') - 1)"),
             ("jsonb_array_elements_text(u.addresses::jsonb) AS f(value)", "split_part(f.value, '/', 1)"),
         );
-        format!(
-            "SELECT p.network_id AS scope_id, {fixed_ip} AS address, 'port' AS owner_kind, p.id AS owner_id
-                FROM port AS p, {fixed_ips}
-             UNION ALL SELECT external_network_id, address, 'floating_ip', id FROM floating_ip
-             UNION ALL SELECT u.external_network_id, {uplink}, 'uplink', u.network_id || '/' || u.host_id
-                FROM uplink AS u, {uplinks}"
-        )
+        let sql = sql.replace("{vcpus}", &size("vcpus")).replace("{memory_mib}", &size("memory_mib"));
+        let sql = sql.replace("{fixed_ips}", fixed_ips).replace("{fixed_ip}", fixed_ip);
+        sql.replace("{uplinks}", uplinks).replace("{uplink}", uplink)
     }
 }

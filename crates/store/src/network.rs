@@ -107,6 +107,11 @@ impl Store {
         self.pool().page(project_id, page).await
     }
 
+    /// Rows of all projects.
+    pub async fn network_list_all(&self, page: Page) -> Result<Vec<Network>, ReadError> {
+        self.pool().page(None, page).await
+    }
+
     /// All rows of all projects, for the resource-manager's memory.
     pub async fn network_load_all(&self) -> Result<Vec<Network>, ReadError> {
         self.pool().list("ORDER BY id", []).await

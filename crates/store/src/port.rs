@@ -282,6 +282,11 @@ impl Store {
         self.ports(rows).await
     }
 
+    pub async fn port_list_of_network(&self, network_id: NetworkId) -> Result<Vec<Port>, ReadError> {
+        let rows = self.pool().list("WHERE network_id = $1 ORDER BY id", [network_id.into()]).await?;
+        self.ports(rows).await
+    }
+
     pub async fn port_load_many(&self, ids: &[PortId]) -> Result<Vec<Port>, ReadError> {
         let rows = self.pool().list_among("id", ids).await?;
         self.ports(rows).await

@@ -6,15 +6,17 @@ use store::testing::reads_so_far;
 
 /// Reads of a whole table, by a part of their text, and why they may.
 const WHOLE: &[(&str, &str)] = &[
-    (" AS detail", "the leak check"),
-    ("FROM instance WHERE host_id IS NOT NULL GROUP BY host_id", "the leak check"),
-    ("FROM address", "the resource-manager's memory, at its start and in its check"),
+    (
+        "FROM instance WHERE host_id IS NOT NULL GROUP BY host_id",
+        "what the hosts' instances claim, at the manager's start",
+    ),
+    ("owner_id, free_at FROM address", "the resource-manager's memory, at its start"),
     ("FROM external_network ORDER BY id", "the resource-manager's memory, at its start"),
     ("FROM floating_ip ORDER BY id", "the resource-manager's memory, at its start"),
     ("FROM network ORDER BY id", "the resource-manager's memory, at its start"),
     ("FROM peering ORDER BY id", "the resource-manager's memory, at its start"),
-    ("FROM port ORDER BY id", "the resource-manager's memory, at its start and in its check"),
-    ("FROM port_security_group ORDER BY", "the resource-manager's memory, at its start and in its check"),
+    ("FROM port ORDER BY id", "the resource-manager's memory, at its start"),
+    ("FROM port_security_group ORDER BY", "the resource-manager's memory, at its start"),
     ("FROM router ORDER BY id", "the resource-manager's memory, at its start"),
     ("FROM security_group ORDER BY id", "the resource-manager's memory, at its start"),
     ("FROM subnet ORDER BY id", "the resource-manager's memory, at its start"),
@@ -43,11 +45,35 @@ pub async fn every_read_finds_its_rows_by_an_index(lab: &Lab) {
     let reads = reads_so_far(lab.on_postgres());
     assert!(reads.len() > 60, "{} reads", reads.len());
     let mut slow = Vec::new();
+    if !lab.on_postgres() {
+        pretend_a_million_rows(lab);
+    }
     for sql in reads.iter().filter(|sql| !may_read_whole(sql)) {
         let scans = if lab.on_postgres() { postgres_scans(lab, sql).await } else { sqlite_scans(lab, sql) };
         slow.extend(scans.into_iter().map(|scan| format!("{scan}: {sql}")));
     }
     assert!(slow.is_empty(), "reads that go through whole tables:\n{}", slow.join("\n"));
+}
+
+/// What the planner believes about every table: a million rows, of which each further column of an index leaves a hundredth. SQLite plans by these
+/// figures and by nothing else; PostgreSQL is asked for plans in which reading a whole table is the last resort.
+fn pretend_a_million_rows(lab: &Lab) {
+    let connection = server::sqlite(&lab.db.database);
+    connection.execute_batch("ANALYZE").expect("statistics");
+    let indexes =
+        "SELECT tbl_name, name, (SELECT count(*) FROM pragma_index_info(name)) FROM sqlite_schema WHERE type = 'index'";
+    let mut indexes = connection.prepare(indexes).expect("prepares");
+    let indexes = indexes.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("queries");
+    let indexes: Vec<(String, String, u32)> = indexes.map(|index| index.expect("an index")).collect();
+    assert!(indexes.len() > 50, "{} indexes", indexes.len());
+    connection.execute("DELETE FROM sqlite_stat1", []).expect("forgotten");
+    for (table, index, columns) in indexes {
+        let rows_left = (1..=columns).map(|column| (1_000_000 / 100_u64.saturating_pow(column)).max(1).to_string());
+        let figures = ["1000000".to_owned()].into_iter().chain(rows_left).collect::<Vec<_>>().join(" ");
+        connection
+            .execute("INSERT INTO sqlite_stat1 (tbl, idx, stat) VALUES (?1, ?2, ?3)", [&table, &index, &figures])
+            .expect("pretended");
+    }
 }
 
 fn sqlite_scans(lab: &Lab, sql: &str) -> Vec<String> {
@@ -63,7 +89,10 @@ fn sqlite_scans(lab: &Lab, sql: &str) -> Vec<String> {
     while let Some(row) = rows.next().expect(sql) {
         let step: String = row.get(3).expect("a step");
         let Some(scanned) = step.strip_prefix("SCAN ").and_then(|rest| rest.split(' ').next()) else { continue };
-        let given = ["json_each", "CONSTANT", "p", "x", "o", "tag"].contains(&scanned) || scanned.starts_with('(');
+        // What the statement was given, or has just found: JSON, and a page that was read by an index.
+        let given = ["json_each", "CONSTANT", "p", "x", "o", "t", "tag"].contains(&scanned)
+            || scanned.starts_with('(')
+            || step.contains(" VIRTUAL TABLE ");
         if !given && !partial.iter().any(|index| step.ends_with(index.as_str())) {
             scans.push(step);
         }

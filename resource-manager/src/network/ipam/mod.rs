@@ -132,10 +132,12 @@ impl Ipam {
         self.pools(scope).iter().find(|pool| pool.cidr().contains(address))?.used(address)
     }
 
-    /// Every address that is held.
-    pub fn held(&self) -> impl Iterator<Item = ScopedAddress> + '_ {
-        self.scopes
-            .iter()
-            .flat_map(|(scope, pools)| pools.iter().flat_map(Pool::held).map(move |address| (*scope, address)))
+    /// Every address of the scope that is held.
+    pub fn held(&self, scope: Scope) -> impl Iterator<Item = ScopedAddress> + '_ {
+        self.pools(scope).iter().flat_map(Pool::held).map(move |address| (scope, address))
+    }
+
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> + '_ {
+        self.scopes.keys().copied()
     }
 }

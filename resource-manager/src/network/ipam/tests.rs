@@ -96,7 +96,7 @@ fn other_ranges_leave_what_is_used() {
     assert_eq!(ipam.used((SCOPE, ip("10.0.0.10"))), Some(Use::Held));
     ipam.set((SCOPE, ip("10.0.0.10")), None);
     assert_eq!(ipam.pools(SCOPE)[0].free(), 4, "it is of no range any more");
-    assert_eq!(ipam.held().count(), 2);
+    assert_eq!(ipam.held(SCOPE).count(), 2);
 }
 
 #[derive(Debug, Clone)]
@@ -205,7 +205,7 @@ proptest! {
             }
             ipam.pools(SCOPE).iter().for_each(Pool::check);
         }
-        let held: BTreeSet<IpAddr> = ipam.held().map(|(_, address)| address).collect();
+        let held: BTreeSet<IpAddr> = ipam.held(SCOPE).map(|(_, address)| address).collect();
         let expected = naive.used.iter().filter(|(_, used)| **used == Use::Held).map(|(address, _)| *address);
         prop_assert_eq!(held, expected.collect::<BTreeSet<IpAddr>>());
     }

@@ -14,9 +14,23 @@ use store::*;
 
 async fn found(lab: &Lab) -> Vec<LeakKind> {
     let leaks = lab.leak_report().await.unwrap();
+    assert_eq!(page_by_page(lab).await, leaks, "whatever the size of a page");
     assert!(leaks.iter().all(|leak| !leak.detail.is_empty()));
     let kinds: BTreeSet<LeakKind> = leaks.into_iter().map(|leak| leak.kind).collect();
     kinds.into_iter().collect()
+}
+
+/// The report in the smallest pages: no row is left out between two of them, and none comes twice.
+async fn page_by_page(lab: &Lab) -> Vec<Leak> {
+    let (mut leaks, mut cursor) = (Vec::new(), LeakCursor::default());
+    loop {
+        let (found, next) = lab.leak_page(&cursor, 1).await.unwrap();
+        leaks.extend(found);
+        match next {
+            Some(next) => cursor = next,
+            None => return leaks,
+        }
+    }
 }
 
 pub async fn walk(lab: &Lab) {

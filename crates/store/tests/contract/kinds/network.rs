@@ -61,6 +61,9 @@ async fn networks(lab: &Lab, project: ProjectId) {
     let page = Page { after: Some(blue.id.to_string()), limit: 9 };
     assert_eq!(ids(lab.network_list(project, page).await.unwrap()), [red.id]);
     assert!(ids(lab.network_load_all().await.unwrap()).contains(&red.id));
+    let before_red = Page { after: Some(blue.id.to_string()), limit: 1000 };
+    let behind_blue = ids(lab.network_list_all(before_red).await.unwrap());
+    assert!(behind_blue.contains(&red.id) && !behind_blue.contains(&blue.id));
 
     assert_eq!(lab.guard(ProjectDelete { id: project }).await, Guard::ProjectInUse);
     assert_eq!(lab.guard(NetworkDelete { id: blue.id, expected_generation: 1 }).await, Guard::NetworkInUse);

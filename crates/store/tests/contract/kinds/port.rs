@@ -89,6 +89,8 @@ async fn made_with_its_instance(lab: &Lab, project: ProjectId, network: NetworkI
     let of_instances = lab.port_load_many_of_instances(&[instance, InstanceId::new()]).await.unwrap();
     assert_eq!(of_instances, std::slice::from_ref(&row));
     assert!(lab.port_load_all().await.unwrap().contains(&row));
+    assert_eq!(lab.port_list_of_network(row.network_id).await.unwrap(), std::slice::from_ref(&row));
+    assert_eq!(lab.port_list_of_network(NetworkId::new()).await.unwrap(), []);
 
     assert!(lab.port_list_all(first(1000)).await.unwrap().contains(&row));
 
@@ -270,6 +272,8 @@ async fn addresses(lab: &Lab, network: NetworkId) {
     lab.one(AddressSweep { before: at(999) }).await;
     let of_scope = |rows: Vec<AddressRow>| rows.into_iter().filter(|row| row.scope_id == scope).count();
     assert_eq!(of_scope(lab.address_load_all().await.unwrap()), 2, "what is owned isn't swept");
+    assert_eq!(of_scope(lab.address_list_of_scope(&scope).await.unwrap()), 2);
+    assert_eq!(lab.address_list_of_scope("another").await.unwrap(), []);
     for row in lab.address_load_all().await.unwrap() {
         let AddressRow { scope_id, address, owner_id, .. } = row;
         lab.one(AddressRelease { scope_id, address, owner_id, free_at: at(60) }).await;
