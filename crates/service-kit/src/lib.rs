@@ -11,6 +11,7 @@ pub mod host_cert;
 pub mod host_streams;
 pub mod leader;
 pub mod log_file;
+mod loopback;
 pub mod metrics;
 pub mod peer;
 pub mod secret_file;

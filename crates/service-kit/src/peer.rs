@@ -16,7 +16,7 @@ pub const CONTROL_PLANE: &str = "control-plane";
 #[derive(Debug, Clone)]
 pub enum Peer {
     InProcess,
-    /// The peer came by plain TCP, which is allowed on loopback alone.
+    /// The peer came by plain TCP, which is allowed on loopback alone, and from root or this process's user alone.
     Loopback,
     /// The peer came by mutual TLS and is a manager or the gateway. The role is empty when the certificate names none.
     Role {

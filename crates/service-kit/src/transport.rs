@@ -9,6 +9,7 @@
 
 use crate::{
     fleet::{Entered, Fleet},
+    loopback,
     peer::{HostPeer, Peer},
     tls::{self, ClientTls, ServerTls},
 };
@@ -388,6 +389,21 @@ pub async fn serve_with_drain(
     serving.await.map_err(TransportError::Serve)
 }
 
+/// Whether a connection without TLS is of this machine's administrator, as whom its calls count.
+fn trusted(stream: &TcpStream, peer: SocketAddr) -> bool {
+    match stream.local_addr().and_then(|own| loopback::trusts(peer, own)) {
+        Ok(true) => true,
+        Ok(false) => {
+            tracing::warn!(%peer, "a connection of another user was refused: without links.tls_dir only root and this process's user may connect");
+            false
+        }
+        Err(error) => {
+            tracing::error!(%error, %peer, "a connection was refused: the kernel's table of sockets can't be read");
+            false
+        }
+    }
+}
+
 /// Accepts in a task of its own, so that one slow handshake holds up nobody.
 fn accept_tcp(
     listener: TcpListener,
@@ -402,8 +418,8 @@ fn accept_tcp(
                 () = shutdown.cancelled() => break,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -415,7 +431,8 @@ fn accept_tcp(
             let (tx, tls, fleet) = (tx.clone(), tls.clone(), fleet.clone());
             tokio::spawn(async move {
                 let conn = match tls {
-                    None => Conn::new(AcceptedStream::Plain(stream), Peer::Loopback, None),
+                    None if trusted(&stream, peer) => Conn::new(AcceptedStream::Plain(stream), Peer::Loopback, None),
+                    None => return,
                     Some(tls) => {
                         match tokio::time::timeout(Duration::from_secs(HANDSHAKE_SECS), tls.accept(stream)).await {
                             Ok(Ok(stream)) => Conn::tls(stream, &fleet).await,

@@ -215,3 +215,27 @@ async fn a_host_is_known_by_its_certificate_until_it_is_removed() {
     keeps_publishing.abort();
     shutdown.cancel();
 }
+
+#[tokio::test]
+async fn without_tls_another_user_of_the_machine_is_not_served() {
+    let listener = GrpcListener::tcp(([127, 0, 0, 1], 0).into(), None).await.expect("bound");
+    let port = listener.local_addr().expect("tcp").port();
+    let shutdown = serve(listener).await;
+    // A client's first words in HTTP/2; a server answers them with its settings.
+    let greeting = r"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+    let script = format!("exec 3<>/dev/tcp/127.0.0.1/{port} && printf '{greeting}' >&3; head -c 1 <&3 | wc -c");
+    let answered = async |command: &mut tokio::process::Command| {
+        let output = command.args(["bash", "-c", &script]).output().await.expect("it runs");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    assert_eq!(answered(&mut tokio::process::Command::new("env")).await, "1", "this user");
+    let mut other = tokio::process::Command::new("setpriv");
+    let other = other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    let probe = tokio::process::Command::new("setpriv").args(["--reuid", "65534", "true"]).status().await;
+    if !probe.is_ok_and(|status| status.success()) {
+        println!("not run: another user's connection: root and setpriv are needed");
+        return;
+    }
+    assert_eq!(answered(other).await, "0", "another user");
+    shutdown.cancel();
+}
