@@ -1,6 +1,6 @@
 //! `iaasd all` as a process of its own, with its own directories and port.
 
-use crate::{Rest, free_address, wait_ready};
+use crate::{Rest, free_address, wait_alive, wait_ready};
 use anyhow::Context;
 use std::{
     io::Write,
@@ -128,6 +128,16 @@ impl Server {
         self.child = spawn(self.dir.path())?;
         self.start = self.until_ready().await?;
         Ok(())
+    }
+
+    /// Starts it again over a state on which it can't become ready; it answers.
+    pub async fn restart_unready(&mut self) -> anyhow::Result<()> {
+        self.child = spawn(self.dir.path())?;
+        let result = tokio::select! {
+            alive = wait_alive(&self.base) => alive,
+            ended = ended(&mut self.child) => Err(anyhow::anyhow!("iaasd ended at its start: {ended}")),
+        };
+        result.with_context(|| self.log())
     }
 
     /// Ends the server and every VM it started.

@@ -5,6 +5,7 @@
 mod bad_input;
 mod crash;
 mod debian;
+mod full_disk;
 mod join;
 mod lab;
 mod lifecycle;
