@@ -16,7 +16,8 @@ const ESTABLISHED: &str = "01";
 
 /// Whether the process at `peer`, which is connected to `own`, is root's or of this process's user.
 pub fn trusts(peer: SocketAddr, own: SocketAddr) -> io::Result<bool> {
-    let table = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    // Of this thread's network namespace.
+    let table = if peer.is_ipv4() { "/proc/thread-self/net/tcp" } else { "/proc/thread-self/net/tcp6" };
     let owner = owner_in(&std::fs::read_to_string(table)?, peer, own);
     let user = rustix::process::geteuid().as_raw();
     Ok(owner.is_some_and(|uid| uid == 0 || uid == user))
