@@ -6,7 +6,7 @@ use crate::{
 };
 use futures::future::join_all;
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Lines, Write},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     time::Duration,
 };
@@ -74,7 +74,7 @@ async fn on_sqlite_a_second_process_of_a_role_is_refused_and_told_who_holds_it()
 struct Leader {
     child: Child,
     say: ChildStdin,
-    lines: std::iter::MapWhile<std::io::Lines<BufReader<ChildStdout>>, fn(std::io::Result<String>) -> Option<String>>,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Leader {
@@ -86,15 +86,18 @@ impl Leader {
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
-        let ok: fn(std::io::Result<String>) -> Option<String> = Result::ok;
-        let lines = BufReader::new(child.stdout.take().expect("piped")).lines().map_while(ok);
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut leader = Self { say: child.stdin.take().expect("piped"), child, lines };
         assert_eq!(leader.answer("leads "), leader.child.id().to_string());
         leader
     }
 
     fn answer(&mut self, about: &str) -> String {
-        self.lines.find_map(|line| Some(line.split_once(about)?.1.to_owned())).expect("it says so")
+        self.lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| Some(line.split_once(about)?.1.to_owned()))
+            .expect("it says so")
     }
 
     fn signal(&self, name: &str) {
@@ -113,7 +116,7 @@ async fn lead_for_ever(url: &str) {
     let store = process(url, LONG, Duration::from_secs(1)).await;
     let leadership = lead(&store).await;
     println!("leads {}", std::process::id());
-    // Threads of their own, so that the loop that renews the lease isn't what finds out.
+    // The lease is renewed while a line is awaited.
     let mut lines = std::io::stdin().lines().map_while(Result::ok);
     while let Some(line) = tokio::task::block_in_place(|| lines.next()) {
         let committed = leadership.store.commit(project(&line)).await;
