@@ -37,6 +37,7 @@ impl Operation {
             ("{external_network}", "nothing"),
             ("{host_token}", "nothing"),
             ("{record}", "nothing"),
+            ("{recovery}", "nothing"),
         ] {
             path = path.replace(param, value);
         }

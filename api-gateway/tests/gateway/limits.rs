@@ -295,6 +295,16 @@ fn of_instances() -> Vec<Limit> {
             },
         ),
         limit(
+            "RTO_SECONDS",
+            u64::from(*l::RTO_SECONDS.end()),
+            plain("placement/rto_seconds"),
+            |n| instance(json!({"placement": {"rto_seconds": n}})),
+            |there, n| {
+                let rto_seconds = Some(u32::try_from(n).expect("a number"));
+                placement(there, PlacementConstraints { rto_seconds, ..Default::default() })
+            },
+        ),
+        limit(
             "CPU_FEATURE_BYTES",
             l::CPU_FEATURE_BYTES as u64,
             plain("placement/cpu_features/0"),

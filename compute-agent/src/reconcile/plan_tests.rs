@@ -160,6 +160,26 @@ fn a_create_fetches_prepares_starts_and_runs() {
 }
 
 #[test]
+fn what_a_manager_withholds_is_not_started_and_releases_its_ports_and_what_runs_goes_on() {
+    let mut s = up();
+    s.0.done.process = None;
+    s.1.process = ObservedProcess::None;
+    assert_eq!(step(&s, 0).0, Step::Launch);
+    s.1.permit = Permit::NotBefore { ms: 700 };
+    let waits = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!((waits.step, waits.wake_at), (Step::Wait, Some(700)));
+    s.1.permit = Permit::Withheld;
+    let withheld = plan(&s.0, &s.1, &s.2, 0);
+    assert_eq!((withheld.step, withheld.shown.converged), (Step::Wait, false));
+    assert!(withheld.shown.reason.contains("cluster-manager"), "{}", withheld.shown.reason);
+    s.0.done.nics = vec![nic(1)];
+    assert_eq!(step(&s, 0).0, Step::ReleaseNics(vec![nic(1)]), "its addresses may be elsewhere by now");
+    let mut runs = up();
+    runs.1.permit = Permit::Withheld;
+    assert_eq!(step(&runs, 0), (Step::Wait, InstanceState::Running));
+}
+
+#[test]
 fn a_create_that_is_off_gets_its_disk_and_stays_off() {
     let mut s = (entry(true), nothing(), Attempts::default());
     s.0.desired.spec.power = Power::Off;

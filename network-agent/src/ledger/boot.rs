@@ -9,9 +9,20 @@ use std::{fs, io, path::Path};
 const NAME: &str = "boot_id";
 const KERNEL: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The id of the present boot; empty where the kernel doesn't say it.
+/// The id of the present boot; empty where the kernel doesn't say it. A machine that is made of namespaces boots when the init of its processes starts, so that belongs to it.
 pub(super) fn current() -> String {
-    fs::read_to_string(KERNEL).unwrap_or_default().trim().to_owned()
+    let kernel = fs::read_to_string(KERNEL).unwrap_or_default();
+    match (kernel.trim(), init_started()) {
+        ("", _) => String::new(),
+        (kernel, started) => format!("{kernel} {}", started.unwrap_or_default()),
+    }
+}
+
+/// The start time of the init of this PID namespace, in ticks since the kernel's boot.
+fn init_started() -> Option<String> {
+    let stat = fs::read_to_string("/proc/1/stat").ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19).map(str::to_owned)
 }
 
 /// Whether the ledger in `dir` is of another boot than `current`. One that says nothing about it isn't.

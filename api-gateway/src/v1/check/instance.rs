@@ -68,6 +68,9 @@ fn check_placement(violations: &mut Violations, requested: &PlacementRequest) {
     for (i, group) in requested.groups.iter().enumerate() {
         check_key(violations, &format!("/placement/groups/{i}"), group);
     }
+    if let Some(secs) = requested.rto_seconds {
+        violations.within("/placement/rto_seconds", secs, &limits::RTO_SECONDS);
+    }
     let (required, forbidden) = (&requested.required_tags, &requested.forbidden_tags);
     validate::instance::host_tags(violations, "/placement/", required, forbidden);
     validate::instance::cpu_features(violations, "/placement/cpu_features", &requested.cpu_features);

@@ -14,5 +14,6 @@ mod network;
 mod networks;
 mod pinning;
 mod process;
+mod recovery;
 mod roles;
 mod support;
