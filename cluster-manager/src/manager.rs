@@ -52,7 +52,7 @@ impl Manager {
         let Parts { config, store, inventory, clients, admission, lifetime } = parts;
         let Lifetime { tasks, shutdown } = lifetime.clone();
         let agents = HostStreams::new(config.agent_queue_max, config.heartbeat_timeout(), tasks, shutdown)
-            .under_term(store.term_number());
+            .under_term(store.term_number(), leads(&store));
         Self {
             consoles: Sessions::new(config.console_sessions_max),
             operations: Operations::new(store.clone(), OperationTable::Compute),
@@ -138,6 +138,12 @@ impl Manager {
             }
         }
     }
+}
+
+/// Whether this process still leads, by its own clock.
+fn leads(store: &Store) -> impl Fn() -> bool + Send + Sync + use<> {
+    let store = store.clone();
+    move || store.leads()
 }
 
 pub struct Releasing<'a> {

@@ -79,7 +79,7 @@ impl Manager {
             operations: Operations::new(store.clone(), OperationTable::Resource),
             // A set of keys is bounded by the objects that there are.
             streams: HostStreams::new(usize::MAX, agents::SILENCE, tasks.clone(), shutdown.clone())
-                .under_term(store.term_number()),
+                .under_term(store.term_number(), leads(&store)),
             store,
             topology: RwLock::new(topology),
             ipam: Mutex::new(ipam),
@@ -255,6 +255,12 @@ fn apply_pool(ipam: &mut Ipam, change: PoolChange) {
         }
         PoolChange::RemoveScope(scope) => ipam.remove_scope(scope),
     }
+}
+
+/// Whether this process still leads, by its own clock.
+fn leads(store: &Store) -> impl Fn() -> bool + Send + Sync + use<> {
+    let store = store.clone();
+    move || store.leads()
 }
 
 /// What an address is, by its row.

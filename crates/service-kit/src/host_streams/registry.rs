@@ -30,6 +30,8 @@ pub struct HostStreams<M: HostManager> {
     shutdown: CancellationToken,
     /// Under which this manager leads; 0 where nobody else could.
     pub(super) term: i64,
+    /// Whether it still does, by its own clock.
+    leads: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 pub enum Connection<M: HostManager> {
@@ -52,13 +54,28 @@ impl<M: HostManager> HostStreams<M> {
         let (reports, received) = mpsc::channel(REPORTS_MAX);
         let (hosts, connections) = (Mutex::default(), AtomicU64::default());
         let received = Mutex::new(Some(received));
-        Self { hosts, connections, updates_max, silence, reports, received, tasks, shutdown, term: 0 }
+        Self {
+            hosts,
+            connections,
+            updates_max,
+            silence,
+            reports,
+            received,
+            tasks,
+            shutdown,
+            term: 0,
+            leads: Arc::new(|| true),
+        }
     }
 
-    /// Agents are told this term, and refuse a lower one from then on.
+    /// Agents are told this term, and refuse a lower one from then on. Heartbeats are answered while it `leads`.
     #[must_use]
-    pub fn under_term(self, term: i64) -> Self {
-        Self { term, ..self }
+    pub fn under_term(self, term: i64, leads: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { term, leads: Arc::new(leads), ..self }
+    }
+
+    pub(super) fn leads(&self) -> bool {
+        (self.leads)()
     }
 
     /// All hosts' reports, for the one task that stores them.

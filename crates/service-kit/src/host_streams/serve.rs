@@ -148,6 +148,10 @@ async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut inco
                 return;
             }
         };
+        if !manager.streams().leads() {
+            tracing::debug!(%host_id, "this manager leads no longer; the stream is closed");
+            return;
+        }
         stream.note_message();
         match message {
             Some(Up::Heartbeat(beat)) => {

@@ -136,8 +136,15 @@ fn is(key: u32, generation: i64) -> (String, i64) {
 async fn serving(
     updates_max: usize,
 ) -> (Arc<Stub>, mpsc::Receiver<Incoming<Stub>>, HostSyncClient<tonic::transport::Channel>) {
+    serving_while(updates_max, || true).await
+}
+
+async fn serving_while(
+    updates_max: usize,
+    leads: impl Fn() -> bool + Send + Sync + 'static,
+) -> (Arc<Stub>, mpsc::Receiver<Incoming<Stub>>, HostSyncClient<tonic::transport::Channel>) {
     let shutdown = CancellationToken::new();
-    let streams = HostStreams::new(updates_max, TIMEOUT, TaskTracker::new(), shutdown.clone());
+    let streams = HostStreams::new(updates_max, TIMEOUT, TaskTracker::new(), shutdown.clone()).under_term(7, leads);
     let reports = streams.take_reports().expect("taken once");
     let rows = Mutex::new(BTreeMap::from([(1, 1)]));
     let (unavailable, panics) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -230,4 +237,20 @@ async fn a_host_whose_stream_makes_its_manager_panic_is_connected_no_longer_and_
     let mut again = Agent::attach(&client, host_id).await;
     again.snapshot().await;
     assert!(stub.streams.find(host_id).is_some());
+}
+
+#[tokio::test]
+async fn a_manager_that_leads_no_longer_answers_no_heartbeat_and_takes_no_report() {
+    let leads = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&leads);
+    let (_stub, mut reports, client) = serving_while(10, move || now.load(Ordering::Relaxed)).await;
+    let mut agent = Agent::attach(&client, HostId::new()).await;
+    agent.snapshot().await;
+    agent.send(Up::Heartbeat(pb::Heartbeat::default())).await;
+    assert!(matches!(agent.next().await, Some(Down::HeartbeatAck(_))));
+    leads.store(false, Ordering::Relaxed);
+    agent.send(Up::Heartbeat(pb::Heartbeat::default())).await;
+    agent.send(Up::Report(pb::Report { id: "1".into(), ..Default::default() })).await;
+    assert!(agent.next().await.is_none(), "the stream ends");
+    assert!(reports.try_recv().is_err());
 }
