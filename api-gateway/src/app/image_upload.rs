@@ -9,7 +9,13 @@
 //! body is read and thrown away for a moment before the answer is sent.
 
 use crate::{
-    app::{App, idempotency::IdempotencyRecord, image, intent::Intent, plan::Done},
+    app::{
+        App,
+        idempotency::IdempotencyRecord,
+        image,
+        intent::Intent,
+        plan::{Done, Plan},
+    },
     auth::caller::Caller,
     failure::ApiError,
 };
@@ -50,6 +56,12 @@ pub struct UploadTarget<'a> {
     pub part: ImagePartKind,
 }
 
+/// What may begin.
+enum Admitted {
+    Upload(Box<(IdempotencyRecord, pb::UploadOpen)>),
+    Plan(Plan),
+}
+
 /// Takes one part's bytes. The image is active when all its parts are there.
 pub async fn upload<E: Send>(
     app: &App,
@@ -57,8 +69,29 @@ pub async fn upload<E: Send>(
     target: UploadTarget<'_>,
     declared: Declared,
     intent: &Intent,
-    bytes: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
+    mut bytes: impl Stream<Item = Result<Bytes, E>> + Send + Unpin,
 ) -> Result<Done<Image>, ApiError> {
+    let (record, open) = match admit(app, caller, target, declared, intent).await {
+        Ok(Admitted::Upload(upload)) => *upload,
+        Ok(Admitted::Plan(plan)) => return Ok(Done::Plan(plan)),
+        Err(error) => {
+            drain(&mut bytes).await;
+            return Err(error);
+        }
+    };
+    let outcome = send(app, &record, open, bytes).await;
+    app.catalog().invalidate();
+    image::received(outcome?.image).map(Done::Change)
+}
+
+/// Refuses what needs no byte to be refused.
+async fn admit(
+    app: &App,
+    caller: &Caller,
+    target: UploadTarget<'_>,
+    declared: Declared,
+    intent: &Intent,
+) -> Result<Admitted, ApiError> {
     let UploadTarget { project_id, key, part } = target;
     let found = image::find_own(app, project_id, key).await?;
     if !found.kind.parts().contains(&part) {
@@ -70,7 +103,7 @@ pub async fn upload<E: Send>(
     if intent.dry_run {
         intent.check_generation(found.generation)?;
         let summary = format!("the part {} of image {} would be taken", part.as_str(), found.name);
-        return Ok(Done::Plan(image::plan(summary, found.name.as_str(), found.id)));
+        return Ok(Admitted::Plan(image::plan(summary, found.name.as_str(), found.id)));
     }
     let record = IdempotencyRecord::open(app, caller, intent, 0, async { Ok(vec![found.id.0]) }).await?;
     if !record.repeated {
@@ -83,9 +116,7 @@ pub async fn upload<E: Send>(
         sha256: declared.sha256,
         size_bytes: declared.size_bytes,
     };
-    let outcome = send(app, &record, open, bytes).await;
-    app.catalog().invalidate();
-    image::received(outcome?.image).map(Done::Change)
+    Ok(Admitted::Upload(Box::new((record, open))))
 }
 
 async fn send<E: Send>(
