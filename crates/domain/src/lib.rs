@@ -15,6 +15,7 @@ pub mod identity;
 pub mod image;
 pub mod instance;
 pub mod join;
+pub mod lease;
 pub mod limits;
 pub mod metadata;
 pub mod name;
