@@ -31,6 +31,9 @@ pub struct Config {
     pub cpu_overcommit_permille: u32,
     /// `auto` (measures KVM and emulation, and uses the faster one that works), `kvm`, or `tcg` (emulation).
     pub accelerator: AccelSetting,
+    /// Whether guests may run virtual machines themselves, where the host's CPU can (only with KVM). It makes more of the kernel reachable from
+    /// guests, so it is off.
+    pub nested: bool,
     /// The path of qemu-system-x86_64. Unset: it is found through PATH.
     pub qemu: Option<PathBuf>,
     /// The first unprivileged user (and group) id for QEMU processes. Each instance gets its own id; nothing else may use them.
@@ -68,6 +71,7 @@ impl Default for Config {
             reserve_disk_gib: 5,
             cpu_overcommit_permille: 4000,
             accelerator: AccelSetting::Auto,
+            nested: false,
             qemu: None,
             uid_first: 600_000,
             uid_count: 10_000,

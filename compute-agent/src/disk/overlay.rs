@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -180,6 +180,10 @@ impl QemuImg {
         owner: Owner,
     ) -> Result<(), DiskError> {
         let format = DiskFormat::Qcow2;
+        // The image below is its group's to read, and that group is all that this needs beside the user.
+        let group =
+            backing.and_then(|path| std::fs::metadata(path).ok()).map(|meta| meta.gid()).filter(|gid| *gid != 0);
+        let owner = Owner { gid: group.unwrap_or(owner.gid), ..owner };
         let header = Header::read(path).map_err(|source| DiskError::io(path, source))?;
         let objection = match header {
             Some(header) => header.objection(backing),

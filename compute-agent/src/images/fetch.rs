@@ -8,13 +8,16 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, fchown},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 use tokio::sync::watch;
 
+/// The first of the groups that own images, and how many there are: a range that neither distributions nor systemd use.
+const GROUP_FIRST: u32 = 1_879_048_192;
+const GROUPS: u32 = 268_000_000;
 /// The ending of the names of downloads that aren't complete.
 pub const PART: &str = ".part";
 /// After this many interruptions in a row without a single new byte, the fetch fails.
@@ -124,10 +127,10 @@ impl ImageCache {
                 FetchError::Size { expected: part.size_bytes, found: bytes }
             });
         }
-        let dir = self.dir.clone();
+        let (dir, sum) = (self.dir.clone(), found);
         let publish = move || {
             file.sync_data()?;
-            file.set_permissions(fs::Permissions::from_mode(0o444))?;
+            close_to_others(&file, &sum)?;
             fs::rename(&half, &path)?;
             File::open(dir)?.sync_all()
         };
@@ -188,6 +191,27 @@ impl ImageCache {
     }
 }
 
+/// Only root and the group of this very image may read it: an instance's QEMU is a member of the groups of the images that it needs. Where
+/// the kernel knows no such group (in a container with few ids), everybody on the host may read.
+fn close_to_others(file: &File, sha256: &str) -> io::Result<()> {
+    let mode = match fchown(file, None, Some(group_of(sha256))) {
+        Ok(()) => 0o440,
+        Err(error) => {
+            tracing::warn!(sha256, %error, "an image can't be given to a group of its own: every user of this host may read it");
+            0o444
+        }
+    };
+    file.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// The group of an image, which follows from its content: nothing records it, so nothing can disagree about it. Two images of one
+/// group are so unlikely that nobody could find two to read one by the other.
+#[must_use]
+pub fn group_of(sha256: &str) -> u32 {
+    let number = sha256.get(..8).and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or_default();
+    GROUP_FIRST + number % GROUPS
+}
+
 /// Opens what an earlier download left, and hashes it.
 fn open_partial(path: &std::path::Path) -> io::Result<Partial> {
     let mut file = OpenOptions::new().create(true).read(true).append(true).open(path)?;
@@ -206,4 +230,19 @@ fn open_partial(path: &std::path::Path) -> io::Result<Partial> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, FetchError> {
     // The work is cancelled only when the runtime ends.
     tokio::task::spawn_blocking(work).await.map_err(|_| FetchError::Cancelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_content_has_a_group_of_its_own_that_is_nobody_elses() {
+        let groups = ["00000000ff", "00000001ff", "ffffffff00", "fffffffe00"].map(group_of);
+        for (at, group) in groups.iter().enumerate() {
+            assert!((GROUP_FIRST..GROUP_FIRST + GROUPS).contains(group));
+            assert!(!groups[..at].contains(group), "{groups:?}");
+        }
+        assert!(GROUP_FIRST + GROUPS < 2_147_352_576, "systemd uses the next range");
+    }
 }

@@ -14,7 +14,7 @@
 pub mod evict;
 mod fetch;
 
-pub use fetch::FetchError;
+pub use fetch::{FetchError, group_of};
 
 use self::evict::{Cached, plan_eviction};
 use domain::image::ImagePart;

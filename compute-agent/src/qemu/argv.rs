@@ -160,6 +160,19 @@ pub enum Accel {
 impl Accel {
     pub const TCG: Self = Self::Tcg { multi_threaded: true };
 
+    /// Without the features by which a guest runs virtual machines itself: its hypervisor would reach the code of the host's kernel that the
+    /// most escapes were found in. An emulated CPU has none of them.
+    #[must_use]
+    pub fn without_nesting(self) -> Self {
+        match self {
+            Self::Kvm { mut cpu_flags } => {
+                cpu_flags.extend(["vmx=off", "svm=off"].map(str::to_owned));
+                Self::Kvm { cpu_flags }
+            }
+            Self::Tcg { multi_threaded } => Self::Tcg { multi_threaded },
+        }
+    }
+
     pub fn name(&self) -> &'static str {
         match self {
             Self::Kvm { .. } => "kvm",

@@ -164,3 +164,15 @@ fn a_qcow2_without_a_declared_backing_is_pinned_to_none() {
     let node: Value = serde_json::from_str(node).expect("JSON");
     assert!(node["backing"].is_null() && node.as_object().expect("an object").contains_key("backing"));
 }
+
+#[test]
+fn guests_see_no_virtualization_of_their_own_unless_it_is_permitted() {
+    let nested = Accel::Kvm { cpu_flags: vec!["arch-capabilities=off".into()] };
+    let closed = nested.clone().without_nesting();
+    assert_eq!(
+        closed,
+        Accel::Kvm { cpu_flags: ["arch-capabilities=off", "vmx=off", "svm=off"].map(str::to_owned).to_vec() }
+    );
+    assert_eq!(Accel::TCG.without_nesting(), Accel::TCG);
+    assert!(TCG_CPU.split(',').any(|flag| flag == "svm=off"), "an emulated one has none either");
+}

@@ -121,6 +121,28 @@ impl Launcher {
         confinement: &Confinement,
         taps: Vec<Arc<OwnedFd>>,
     ) -> Result<ProcessRef, LaunchError> {
+        let launch = self.describe(spec, confinement, &taps)?;
+        self.start(&launch, taps).await
+    }
+
+    /// Starts a QEMU without NICs that ends when the other end of `lifeline`, a pipe, is closed: with the process that holds it.
+    pub async fn launch_bound(
+        &self,
+        spec: &VmSpec,
+        confinement: &Confinement,
+        lifeline: Arc<OwnedFd>,
+    ) -> Result<ProcessRef, LaunchError> {
+        let launch = LaunchSpec { lifeline: true, ..self.describe(spec, confinement, &[])? };
+        self.start(&launch, vec![lifeline]).await
+    }
+
+    /// What the shim must start; stale sockets of an earlier run are removed.
+    fn describe(
+        &self,
+        spec: &VmSpec,
+        confinement: &Confinement,
+        taps: &[Arc<OwnedFd>],
+    ) -> Result<LaunchSpec, LaunchError> {
         spec.check().map_err(LaunchError::Spec)?;
         if taps.len() != spec.nics.len() {
             return Err(LaunchError::Taps { nics: spec.nics.len(), taps: taps.len() });
@@ -135,7 +157,7 @@ impl Launcher {
         }
         // `check` made sure that every path is UTF-8, and the rest is text anyway.
         let args = render_argv(spec).into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        let launch = LaunchSpec {
+        Ok(LaunchSpec {
             program: self.qemu.clone(),
             args,
             uid: confinement.uid,
@@ -148,11 +170,11 @@ impl Launcher {
             console: Some(ConsoleBound { path: spec.console_log.clone(), max_bytes: confinement.console_max_bytes }),
             open_files_max: OPEN_FILES_MAX,
             fds: spec.nics.iter().map(|nic| nic_fd(nic.slot)).collect(),
-        };
-        self.start(&launch, taps).await
+            lifeline: false,
+        })
     }
 
-    /// Starts any program; `files` are those of [`LaunchSpec::fds`].
+    /// Starts any program; `files` are those of [`LaunchSpec::fds`], and the lifeline if there is one.
     pub async fn start(&self, spec: &LaunchSpec, files: Vec<Arc<OwnedFd>>) -> Result<ProcessRef, LaunchError> {
         let shim_error = |source| LaunchError::Shim { shim: self.shim.clone(), source };
         let (ours, theirs) = StdUnixStream::pair().map_err(shim_error)?;

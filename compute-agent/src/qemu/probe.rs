@@ -11,9 +11,11 @@
 
 use service_kit::error_chain;
 use std::fs;
-use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::image::DiskFormat;
@@ -258,7 +260,12 @@ impl Prober {
             stderr: scratch.dir.join("stderr"),
             console_max_bytes: CONSOLE_BYTES_MAX,
         };
-        let process = match self.launcher.launch(spec, &confinement, vec![]).await {
+        // The other end is open for as long as this agent lives.
+        let (_lifeline, watched) = match io::pipe() {
+            Ok((reader, writer)) => (writer, Arc::new(OwnedFd::from(reader))),
+            Err(error) => return error_chain(&error),
+        };
+        let process = match self.launcher.launch_bound(spec, &confinement, watched).await {
             Ok(process) => process,
             Err(error) => return error_chain(&error),
         };
@@ -363,9 +370,11 @@ impl Lines {
     }
 }
 
-/// A directory for one run, owned by QEMU's user. It is removed at the end.
+/// A directory for one run, removed at the end. QEMU's user can write only the directory of its sockets in it, and root makes no file there: a
+/// program of that user finds no path to swap.
 struct Scratch {
     dir: PathBuf,
+    sockets: PathBuf,
     uid: u32,
     gid: u32,
 }
@@ -375,14 +384,17 @@ impl Scratch {
         let dir = work_dir.join(format!("{PROBE_DIR}{}", Uuid::new_v4().simple()));
         let io = |source| ProbeError::Io { path: dir.clone(), source };
         fs::create_dir_all(&dir).map_err(io)?;
-        let scratch = Self { dir: dir.clone(), uid, gid };
-        fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).map_err(io)?;
-        chown(&dir, Some(uid), Some(gid)).map_err(io)?;
+        let sockets = dir.join("run");
+        let scratch = Self { dir: dir.clone(), sockets: sockets.clone(), uid, gid };
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o711)).map_err(io)?;
+        fs::DirBuilder::new().mode(0o700).create(&sockets).map_err(io)?;
+        chown(&sockets, Some(uid), Some(gid)).map_err(io)?;
         Ok(scratch)
     }
 
     fn file(&self, path: &Path, content: &[u8]) -> Result<(), ProbeError> {
-        fs::write(path, content)
+        let made = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        made.and_then(|mut file| file.write_all(content))
             .and_then(|()| chown(path, Some(self.uid), Some(self.gid)))
             .map_err(|source| ProbeError::Io { path: path.to_path_buf(), source })
     }
@@ -399,9 +411,9 @@ impl Scratch {
             nics: vec![],
             config_drive: None,
             accel,
-            qmp_socket: self.dir.join("qmp"),
-            serial_socket: self.dir.join("serial"),
-            console_log: self.dir.join("log"),
+            qmp_socket: self.sockets.join("qmp"),
+            serial_socket: self.sockets.join("serial"),
+            console_log: self.sockets.join("log"),
             paused: true,
             on_poweroff: OnPowerOff::Exit,
         }

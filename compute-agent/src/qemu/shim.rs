@@ -25,6 +25,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, setns};
 use nix::unistd::{ForkResult, Gid, Uid, fork, setgroups, setresgid, setresuid, setsid};
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,9 @@ pub struct LaunchSpec {
     /// The file descriptors that the files which come with this text get in the program, in their order.
     #[serde(default)]
     pub fds: Vec<u32>,
+    /// Whether the last of the files is a pipe whose other end the program's owner holds: the program ends when that is closed.
+    #[serde(default)]
+    pub lifeline: bool,
 }
 
 /// What the shim answers.
@@ -92,6 +96,7 @@ pub enum Step {
     PlaceFiles,
     Exec,
     Identify,
+    Watch,
 }
 
 struct Failure {
@@ -122,7 +127,8 @@ pub fn shim_main() -> ExitCode {
 }
 
 fn launch() -> Result<ProcessRef, Failure> {
-    let (spec, files) = read_spec().map_err(failed(Step::ReadSpec, "stdin"))?;
+    let (spec, mut files) = read_spec().map_err(failed(Step::ReadSpec, "stdin"))?;
+    let lifeline = if spec.lifeline { files.pop() } else { None };
     close_files_on_exec().map_err(failed(Step::CloseFiles, "/proc/self/fd"))?;
     for procs in &spec.cgroup_procs {
         // "0" stands for the writer, whatever its number is in this namespace.
@@ -163,7 +169,11 @@ fn launch() -> Result<ProcessRef, Failure> {
             let mut outcome = Vec::new();
             status.read_to_end(&mut outcome).map_err(failed(Step::Exec, &spec.program))?;
             if outcome.is_empty() {
-                return identified.map_err(failed(Step::Identify, &spec.program));
+                let process = identified.map_err(failed(Step::Identify, &spec.program))?;
+                if let Some(lifeline) = lifeline {
+                    start_watcher(&process, &lifeline).map_err(failed(Step::Watch, &spec.program))?;
+                }
+                return Ok(process);
             }
             match serde_json::from_slice(&outcome) {
                 Ok(LaunchReply::Failed { step, subject, errno }) => {
@@ -201,14 +211,7 @@ fn start_keeper(spec: &LaunchSpec) -> io::Result<UnixStream> {
     let become_keeper = || -> io::Result<()> {
         close_all_but(&[ours.as_raw_fd(), file.as_raw_fd()])?;
         setsid()?;
-        // Whoever waits for the shim's answer reads to the end of these.
-        let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        for number in 0..=2 {
-            // SAFETY: both are open, and what the number meant before is used by nobody here.
-            if unsafe { nix::libc::dup2(null.as_raw_fd(), number) } < 0 {
-                return Err(io::Error::last_os_error());
-            }
-        }
+        silence_standard_streams()?;
         if let Some(isolation) = &spec.isolation {
             isolate::enter(isolation)?;
         }
@@ -237,11 +240,51 @@ fn close_all_but(kept: &[i32]) -> io::Result<()> {
     Ok(())
 }
 
+/// Forks the process that ends the program when the other end of `lifeline` is closed, and that ends with the program itself.
+fn start_watcher(process: &ProcessRef, lifeline: &OwnedFd) -> io::Result<()> {
+    let pid = rustix::process::Pid::from_raw(process.pid).ok_or(io::ErrorKind::NotFound)?;
+    let program = match rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) {
+        // One that has ended already needs nobody to end it.
+        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        opened => opened?,
+    };
+    // SAFETY: this process has one thread (it is called before any is started), so the child may do whatever the parent
+    // could.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        return Ok(());
+    }
+    let watch = || -> io::Result<()> {
+        close_all_but(&[program.as_raw_fd(), lifeline.as_raw_fd()])?;
+        setsid()?;
+        silence_standard_streams()?;
+        let mut ends = [PollFd::new(&program, PollFlags::IN), PollFd::new(lifeline, PollFlags::empty())];
+        while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut ends, None) {}
+        // An error means that it has just ended.
+        let _ = rustix::process::pidfd_send_signal(&program, rustix::process::Signal::KILL);
+        Ok(())
+    };
+    let watched = watch();
+    #[expect(clippy::disallowed_methods, reason = "the forked child must not run on as a second shim")]
+    std::process::exit(i32::from(watched.is_err()));
+}
+
+/// Whoever waits for the shim's answer reads to the end of these.
+fn silence_standard_streams() -> io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for number in 0..=2 {
+        // SAFETY: both are open, and what the number meant before is used by nobody here.
+        if unsafe { nix::libc::dup2(null.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
 fn read_spec() -> io::Result<(LaunchSpec, Vec<OwnedFd>)> {
     let (text, files) = handover::receive(io::stdin().as_fd())?;
     let spec: LaunchSpec =
         serde_json::from_slice(&text).map_err(|_| io::Error::from_raw_os_error(nix::libc::EINVAL))?;
-    if spec.fds.len() != files.len() {
+    if spec.fds.len() + usize::from(spec.lifeline) != files.len() {
         return Err(io::Error::from_raw_os_error(nix::libc::EBADF));
     }
     if spec.uid == 0 || spec.gid == 0 || spec.supplementary_gids.contains(&0) {

@@ -85,8 +85,11 @@ fn host_kernel() -> Option<KernelProbe> {
 
 async fn find(config: &Config, probe_uid: u32) -> Result<Arc<Hypervisor>, HypervisorError> {
     let qemu = find_qemu(config.qemu.as_deref()).await.map_err(HypervisorError::Qemu)?;
-    let accel =
+    let mut accel =
         prober(config, &qemu, probe_uid).accelerator(config.accelerator).await.map_err(HypervisorError::Probe)?;
+    if !config.nested {
+        accel.accel = accel.accel.without_nesting();
+    }
     for warning in &accel.warnings {
         tracing::warn!("{warning}");
     }

@@ -20,8 +20,9 @@ use crate::{
 };
 use domain::{Timestamp, image::ImagePartKind};
 use std::{
+    collections::BTreeSet,
     fs, io,
-    os::unix::fs::{DirBuilderExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, chown},
     path::Path,
     time::Duration,
 };
@@ -55,7 +56,7 @@ impl Task {
         let confinement = Confinement {
             uid: owner.uid,
             gid: owner.gid,
-            supplementary_gids: hypervisor.gids.clone(),
+            supplementary_gids: hypervisor.gids.iter().copied().chain(self.image_groups(&with)).collect(),
             cgroup_procs: group.procs_files(),
             pid_namespace: self.context.config.pid_namespace.clone(),
             isolation: self.isolation(&with),
@@ -120,6 +121,14 @@ impl Task {
             initrd: cached(ImagePartKind::Initrd),
             mtus: taps.iter().map(|tap| tap.mtu).collect(),
         }
+    }
+
+    /// The groups of the images that QEMU reads.
+    fn image_groups(&self, with: &LaunchParameters) -> BTreeSet<u32> {
+        let bases = with.disks.iter().filter(|(_, backed)| *backed).map(|(file, _)| self.paths.base(file));
+        let read = with.kernel.iter().chain(&with.initrd).cloned().chain(bases);
+        let groups = read.filter_map(|path| fs::metadata(path).ok().map(|meta| meta.gid()));
+        groups.filter(|gid| *gid != 0).collect()
     }
 
     /// What QEMU sees of the agent's directories: its own files, and the kernel that it boots.

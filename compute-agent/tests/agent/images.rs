@@ -21,7 +21,7 @@ async fn an_image_that_is_not_what_it_says_is_refused_until_it_is() {
     // Tried again by itself.
     host.reached(&instance, S::Running).await;
     let cached = fs::metadata(host.config.state_dir.join("images").join(&sum)).expect("cached");
-    assert_eq!(cached.mode() & 0o777, 0o444, "read-only");
+    assert_eq!(cached.mode() & 0o777, 0o440, "read-only, and for its own group alone");
     host.reach(instance.delete(), S::Deleted).await;
 }
 

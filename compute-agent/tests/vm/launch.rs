@@ -230,6 +230,7 @@ async fn a_flood_of_output_stays_small_without_a_reader_and_its_end_is_kept() {
         console: Some(ConsoleBound { path: log.clone(), max_bytes: 1 << 20 }),
         open_files_max: 64,
         fds: vec![],
+        lifeline: false,
     };
     let process = launcher("/bin/sh".as_ref()).start(&spec, vec![]).await.expect("started");
     tokio::time::timeout(TIMEOUT, process.wait_exit()).await.expect("it is never held up").expect("observed");
@@ -238,4 +239,46 @@ async fn a_flood_of_output_stays_small_without_a_reader_and_its_end_is_kept() {
     assert!(meta(&confinement.stderr).len() <= 2 * OUTPUT_KEPT, "{:?}", meta(&confinement.stderr));
     assert_eq!(meta(&log).len(), 30_000_000);
     assert!(std::os::unix::fs::MetadataExt::blocks(&meta(&log)) * 512 <= 1 << 20, "{:?}", meta(&log));
+}
+
+/// A program that is bound to its owner, here to a pipe, as a probe's QEMU is to its agent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_bound_to_a_lifeline_ends_with_it_and_leaves_nobody_watching() {
+    let Some(_) = qemu() else { return };
+    let scratch = Scratch::make().await;
+    let sleeper = |seconds: &str| LaunchSpec {
+        program: "/bin/sleep".into(),
+        args: vec![seconds.into()],
+        uid: UID,
+        gid: GID,
+        supplementary_gids: vec![],
+        cgroup_procs: vec![],
+        pid_namespace: None,
+        isolation: None,
+        stderr: scratch.dir.path().join(format!("stderr-{seconds}")),
+        console: None,
+        open_files_max: 64,
+        fds: vec![],
+        lifeline: true,
+    };
+    let start = async |seconds| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let files = vec![std::sync::Arc::new(std::os::fd::OwnedFd::from(reader))];
+        let process = launcher("/bin/sleep".as_ref()).start(&sleeper(seconds), files).await.expect("started");
+        (process, writer)
+    };
+    let (long, lifeline) = start("600").await;
+    let (short, other) = start("0.01").await;
+    let ended = tokio::time::timeout(TIMEOUT, short.wait_exit()).await;
+    ended.expect("by itself").expect("observed");
+    assert!(long.alive(), "another's end isn't its own");
+    drop(lifeline);
+    tokio::time::timeout(TIMEOUT, long.wait_exit()).await.expect("with its owner").expect("observed");
+    // Whoever watched it has closed its end of the pipe: nobody is left.
+    let closed = async {
+        while nix::unistd::write(&other, b"x") != Err(nix::errno::Errno::EPIPE) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(TIMEOUT, closed).await.expect("the watcher has ended, too");
 }

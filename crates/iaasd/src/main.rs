@@ -64,6 +64,9 @@ enum Command {
     /// This host's virtual machines, without the control plane.
     #[command(subcommand)]
     Vms(VmsCommand),
+    /// This host itself, without the control plane.
+    #[command(subcommand)]
+    Host(HostCommand),
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +99,12 @@ enum VmsCommand {
 /// What commands about this machine use of the configuration.
 const OF_THIS_HOST: Uses = Uses(&["paths", "log", "links", "compute", "network"]);
 
+#[derive(Debug, Subcommand)]
+enum HostCommand {
+    /// Begin with an empty state directory, because the one that the compute-agent had is lost for good.
+    AcceptLoss,
+}
+
 fn main() -> ExitCode {
     // QEMU is started through this binary, re-executed: it must be single-threaded then, so before anything else.
     if std::env::args_os().nth(1).is_some_and(|arg| arg == "vm-launch") {
@@ -113,6 +122,7 @@ fn main() -> ExitCode {
         }),
         Command::Doctor { json } => with_config(&cli.config, OF_THIS_HOST, |config| doctor(&config, json)),
         Command::Vms(VmsCommand::Stop) => with_config(&cli.config, OF_THIS_HOST, |config| vms_stop(&config)),
+        Command::Host(HostCommand::AcceptLoss) => with_config(&cli.config, OF_THIS_HOST, |config| accept_loss(&config)),
         Command::All => run(&cli.config, Role::All, None),
         Command::ControlPlane => run(&cli.config, Role::ControlPlane, None),
         Command::ApiGateway => run(&cli.config, Role::ApiGateway, None),
@@ -192,8 +202,16 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
     service_kit::install_crypto();
-    let findings = runtime()?.block_on(compute_agent::doctor::doctor(&config.compute));
+    let (own, marked) = match host::marker::check(config) {
+        Ok(Ok(())) => (true, None),
+        Ok(Err(reason)) => (false, Some(reason.to_string())),
+        Err(error) => (true, Some(format!("whether the state directory is this host's can't be told: {error:#}"))),
+    };
+    let marked = marked.map(|what| (Level::Error, what, String::new()));
+    // Where the state directory isn't the host's, nothing that is found in it says anything.
+    let findings = if own { runtime()?.block_on(compute_agent::doctor::doctor(&config.compute)) } else { Vec::new() };
     let of_instances = findings.into_iter().map(|finding| (finding.level, finding.what, finding.hint));
+    let of_instances = marked.into_iter().chain(of_instances);
     let of_networks = network_agent::doctor::doctor(&config.network).into_iter().map(|finding| {
         let level = if finding.error { Level::Error } else { Level::Warning };
         (level, finding.what, finding.hint)
@@ -216,6 +234,19 @@ fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
         }
     }
     anyhow::ensure!(usable, "this host can't run instances as it is");
+    Ok(())
+}
+
+fn accept_loss(config: &Config) -> anyhow::Result<()> {
+    let dir = config.compute.state_dir.display();
+    if host::marker::accept_loss(config)? {
+        println!(
+            "{dir} counts as lost: the compute-agent begins with an empty one. The control plane shows this host as held until the loss is \
+             accepted there, too: `iaasctl host accept-loss HOST`"
+        );
+    } else {
+        println!("{dir} is this host's state directory: nothing is lost");
+    }
     Ok(())
 }
 

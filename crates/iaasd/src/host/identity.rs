@@ -18,6 +18,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
 };
+use uuid::Uuid;
 
 const NAME: &str = "identity.json";
 const FORMAT: u32 = 1;
@@ -39,6 +40,9 @@ pub struct Identity {
     /// By agent: the SHA-256 of the secret it joined with, so that the same `--join` at every start joins once.
     #[serde(default)]
     pub joined_with: BTreeMap<String, String>,
+    /// What is written in the compute-agent's state directory ([`super::marker`]); none: it wasn't marked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compute_marker: Option<Uuid>,
 }
 
 /// Where the managers are; empty: nowhere.
@@ -65,6 +69,7 @@ impl Identity {
                 ca_sha256: String::new(),
                 links: Links::default(),
                 joined_with: BTreeMap::new(),
+                compute_marker: None,
             };
             identity.write(&dir)?;
             return Ok(identity);
@@ -104,6 +109,11 @@ pub fn change(dir: &Path, change: impl FnOnce(&mut Identity)) -> anyhow::Result<
     change(&mut identity);
     identity.write(dir)?;
     Ok(identity)
+}
+
+/// The marker that the compute-agent's state directory must have.
+pub fn marker(dir: &Path) -> anyhow::Result<Option<Uuid>> {
+    Ok(read(dir)?.and_then(|identity| identity.compute_marker))
 }
 
 fn read(dir: &Path) -> anyhow::Result<Option<Identity>> {

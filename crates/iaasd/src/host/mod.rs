@@ -2,6 +2,7 @@
 
 mod api;
 mod identity;
+pub mod marker;
 mod renew;
 
 pub use identity::Identity;

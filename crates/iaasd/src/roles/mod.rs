@@ -8,7 +8,7 @@ pub mod links;
 
 use crate::{
     config::{Config, Uses},
-    host::{Host, Identity},
+    host::{Host, Identity, marker},
     ops,
 };
 use anyhow::{Context, anyhow, bail};
@@ -185,9 +185,10 @@ pub async fn run(
             };
             let (cluster, storage) = (host.cluster(&config)?, host.storage(&config)?);
             serve_ops(&mut running, &config, handle, None)?;
-            let compute = host.identity.compute(config.compute);
+            let compute = host.identity.compute(config.compute.clone());
             running.start("certificate", host.keep_certificate(cluster.clone(), shutdown.clone()));
-            running.start(name, compute_agent::serve(compute, compute_agent::Deps { cluster, storage }, shutdown));
+            let deps = compute_agent::Deps { cluster, storage };
+            running.start(name, compute_agent_where_it_belongs(config, compute, deps, shutdown));
         }
         Role::NetworkAgent => {
             let Some(host) = Host::open(&config, AgentRole::NetworkAgent, token.as_ref(), &shutdown).await? else {
@@ -216,6 +217,7 @@ async fn control_plane(
     store: Store,
 ) -> anyhow::Result<()> {
     let shutdown = running.shutdown.clone();
+    let whole = config.clone();
     let links = ControlPlaneLinks::open(&config)?;
     let (cluster_listener, cluster) = links.role(&config.links, &config.links.cluster_listen).await?;
     let (storage_listener, storage) = links.role(&config.links, &config.links.storage_listen).await?;
@@ -237,8 +239,9 @@ async fn control_plane(
     running.start("cluster-manager", cluster_manager::serve(config.cluster, deps, shutdown.clone()));
     if let Some(identity) = &identity {
         let deps = compute_agent::Deps { cluster: cluster.clone(), storage: storage.clone() };
-        let compute = identity.compute(config.compute);
-        running.start("compute-agent", compute_agent::serve(compute, deps, shutdown.clone()));
+        let compute = identity.compute(whole.compute.clone());
+        let agent = compute_agent_where_it_belongs(whole, compute, deps, shutdown.clone());
+        running.start("compute-agent", agent);
         let deps = network_agent::Deps { manager: resource.clone() };
         running.start("network-agent", network_agent(identity.network(config.network), deps, shutdown.clone()));
     }
@@ -254,6 +257,19 @@ async fn control_plane(
 fn admission(config: &Config, links: cluster_manager::AgentLinks) -> anyhow::Result<cluster_manager::Admission> {
     let ca = Ca::open_or_create(config.ca_dir()).context("the built-in CA")?;
     Ok(cluster_manager::Admission { ca, links })
+}
+
+/// Runs the compute-agent once its state directory is there.
+async fn compute_agent_where_it_belongs(
+    config: Config,
+    compute: compute_agent::Config,
+    deps: compute_agent::Deps,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    if !marker::wait(&config, &shutdown).await? {
+        return Ok(());
+    }
+    compute_agent::serve(compute, deps, shutdown).await
 }
 
 async fn network_agent(
