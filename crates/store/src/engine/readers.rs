@@ -136,14 +136,11 @@ impl<C: Connection + 'static> Readers<C> {
 
 /// The connection is of no use any more, whatever is asked of it.
 fn is_dead(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => true,
+    if let sqlx::Error::Database(database) = error {
         // Of PostgreSQL: connection exceptions, and a server that is told to stop, or was made to end the session.
-        sqlx::Error::Database(database) => {
-            database.code().is_some_and(|code| code.len() == 5 && (code.starts_with("08") || code.starts_with("57P")))
-        }
-        _ => false,
+        return database.code().is_some_and(|code| code.len() == 5 && (code.starts_with("08") || code.starts_with("57P")));
     }
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
 }
 
 #[cfg(test)]
