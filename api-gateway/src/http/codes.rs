@@ -99,6 +99,11 @@ pub const CODES: &[Code] = &[
     ),
     code("host_in_use", &[K::InvalidState], "The host has instances. Cordon it, delete its instances, then remove it."),
     code(
+        "host_is_connected",
+        &[K::InvalidState],
+        "The host's agent is connected, or was seconds ago: a host that lives can't be declared dead. Switch it off first.",
+    ),
+    code(
         "host_is_local",
         &[K::InvalidState],
         "The host's agent needs no certificate (it runs beside the managers), so it would come back. Stop it first.",
@@ -160,11 +165,6 @@ pub const CODES: &[Code] = &[
         "key_restricted",
         &[K::PermissionDenied],
         "An API key bound to a project, a role or a time can't manage API keys.",
-    ),
-    code(
-        "host_is_connected",
-        &[K::InvalidState],
-        "The host's agent is connected, or was seconds ago: a host that lives can't be declared dead. Switch it off first.",
     ),
     code("key_reused", &[K::KeyReused], "The `Idempotency-Key` was used for another request. Use a new one."),
     code(

@@ -228,7 +228,10 @@ impl Open {
         match error {
             // It is read again: somebody else was faster, or its instance changed.
             CommitError::Guard(Guard::Recovery | Guard::InstanceGeneration) => self.loaded = false,
-            error => {
+            error @ (CommitError::Constraint(_)
+            | CommitError::Guard(_)
+            | CommitError::Unavailable(_)
+            | CommitError::Internal(_)) => {
                 let problem = commit_problem(error);
                 tracing::warn!(instance_id = %recovery.instance_id, %problem, "a recovery's progress can't be stored yet");
             }

@@ -228,8 +228,8 @@ async fn two_hosts_lost_at_once_and_the_next_one_as_well_lose_no_instance() {
             })
             .await;
         }
-        for lost in 0..3 {
-            hosts[lost].restart();
+        for lost in &hosts[..3] {
+            lost.restart();
         }
         for host in &hosts {
             shown(&cloud, host, HostState::Up).await;

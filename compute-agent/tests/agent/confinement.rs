@@ -9,14 +9,16 @@ use std::{
     process::Command,
 };
 
-/// Runs a shell script where the process is, as its user.
+/// Runs a shell script where the process is, as its user and in its groups.
 fn inside(pid: i32, uid: u32, script: &str) -> (bool, String) {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).expect("a line of them");
+    let groups = groups.split_whitespace().collect::<Vec<_>>().join(",");
+    let groups = if groups.is_empty() { "--clear-groups".to_owned() } else { format!("--groups={groups}") };
     let (pid, uid) = (pid.to_string(), uid.to_string());
-    let enter = [
-        "--target", &pid, "--mount", "--net", "--ipc", "--setuid", &uid, "--setgid", &uid, "--", "/bin/sh", "-c",
-        script,
-    ];
-    let output = Command::new("nsenter").args(enter).output().expect("nsenter runs");
+    let enter = ["--target", &pid, "--mount", "--net", "--ipc", "--", "setpriv", "--reuid", &uid, "--regid", &uid];
+    let output =
+        Command::new("nsenter").args(enter).args([&groups, "/bin/sh", "-c", script]).output().expect("nsenter runs");
     (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -37,23 +37,20 @@ impl<M: HostManager> HostSync for HostSyncService<M> {
         let mut incoming = request.into_inner();
         let hello = first_message(&mut incoming).await?;
         speaks_for.check(&hello.host_id)?;
-        let (stream, desired) = connect(&self.0, hello, certified).await.map_err(|p| to_status(&p))?;
-        let (manager, reader) = (Arc::clone(&self.0), Arc::clone(&stream));
-        self.0.streams().tasks.spawn(async move {
-            let _ends = Disconnect { manager: &*manager, stream: &reader };
-            read(&*manager, &reader, incoming).await;
-        });
+        let (connected, desired) = connect(&self.0, hello, certified).await.map_err(|p| to_status(&p))?;
+        let stream = Arc::clone(&connected.stream);
+        self.0.streams().tasks.spawn(async move { read(&connected, incoming).await });
         Ok(Response::new(Box::pin(outgoing(stream, desired, self.0.streams().term))))
     }
 }
 
-/// However reading ends, also by a panic, the host counts as connected no longer.
-struct Disconnect<'a, M: HostManager> {
-    manager: &'a M,
-    stream: &'a HostStream<M>,
+/// A host counts as connected for as long as this lives, however it ends: by a panic, or because the agent is gone before it was answered.
+struct Connected<M: HostManager> {
+    manager: Arc<M>,
+    stream: Arc<HostStream<M>>,
 }
 
-impl<M: HostManager> Drop for Disconnect<'_, M> {
+impl<M: HostManager> Drop for Connected<M> {
     fn drop(&mut self) {
         let Self { manager, stream } = self;
         manager.streams().disconnect(stream);
@@ -74,21 +71,17 @@ async fn connect<M: HostManager>(
     manager: &Arc<M>,
     mut hello: pb::Hello,
     certified: Option<HostPeer>,
-) -> Result<(Arc<HostStream<M>>, M::Desired), Problem> {
+) -> Result<(Connected<M>, M::Desired), Problem> {
     let host_id = proto::convert::parse("hello.host_id", &hello.host_id)?;
     let (name, desired) = manager.register(&mut hello, certified).await?;
-    let stream = manager.streams().connect(host_id, name);
+    let connected = Connected { manager: Arc::clone(manager), stream: manager.streams().connect(host_id, name) };
+    let stream = &connected.stream;
     tracing::info!(
         %host_id, host = stream.host_name, agent = M::ROLE.as_str(), agent_start = hello.start, agent_revision = hello.revision,
         holdings = hello.holdings.len(), "a host's agent connected"
     );
-    match manager.connected(&stream, hello).await {
-        Ok(()) => Ok((stream, desired)),
-        Err(problem) => {
-            manager.streams().disconnect(&stream);
-            Err(problem)
-        }
-    }
+    manager.connected(stream, hello).await?;
+    Ok((connected, desired))
 }
 
 /// Reports of one host that there was no room for yet. They wait here and not in the stream, so that heartbeats never wait behind them: a
@@ -118,7 +111,8 @@ impl Waiting {
 }
 
 /// Takes what the agent sends until its stream ends, it falls silent, or another connection replaces it.
-async fn read<M: HostManager>(manager: &M, stream: &Arc<HostStream<M>>, mut incoming: Streaming<pb::AgentMessage>) {
+async fn read<M: HostManager>(connected: &Connected<M>, mut incoming: Streaming<pb::AgentMessage>) {
+    let Connected { manager, stream } = connected;
     let (host_id, silence) = (stream.host_id, manager.streams().silence);
     let mut waiting = Waiting::default();
     loop {

@@ -19,7 +19,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Streaming;
@@ -34,6 +34,8 @@ struct Stub {
     unavailable: AtomicBool,
     /// What an agent sends makes the manager panic.
     panics: AtomicBool,
+    /// Taking in a host lasts until this is false.
+    busy: watch::Sender<bool>,
 }
 
 struct Desired(Arc<Stub>);
@@ -62,7 +64,8 @@ impl HostManager for Stub {
     }
 
     async fn connected(self: &Arc<Self>, _: &Arc<HostStream<Self>>, _: pb::Hello) -> Result<(), Problem> {
-        Ok(())
+        let free = self.busy.subscribe().wait_for(|busy| !busy).await.map(|_| ());
+        free.map_err(|_| Problem::internal())
     }
 
     fn take_statistics(&self, _: &HostStream<Self>, _: Statistics) {
@@ -148,7 +151,8 @@ async fn serving_while(
     let reports = streams.take_reports().expect("taken once");
     let rows = Mutex::new(BTreeMap::from([(1, 1)]));
     let (unavailable, panics) = (AtomicBool::new(false), AtomicBool::new(false));
-    let stub = Arc::new(Stub { streams, rows, revision: AtomicI64::new(0), unavailable, panics });
+    let busy = watch::Sender::new(false);
+    let stub = Arc::new(Stub { streams, rows, revision: AtomicI64::new(0), unavailable, panics, busy });
     let (listener, target) = in_process();
     let service = HostSyncServer::new(HostSyncService(Arc::clone(&stub)));
     tokio::spawn(serve(tonic::transport::Server::builder().add_service(service), listener, shutdown));
@@ -237,6 +241,25 @@ async fn a_host_whose_stream_makes_its_manager_panic_is_connected_no_longer_and_
     let mut again = Agent::attach(&client, host_id).await;
     again.snapshot().await;
     assert!(stub.streams.find(host_id).is_some());
+}
+
+#[tokio::test]
+async fn a_host_that_goes_away_while_it_is_taken_in_is_connected_no_longer() {
+    let (stub, _reports, client) = serving(10).await;
+    let host_id = HostId::new();
+    stub.busy.send_replace(true);
+    let attaching = tokio::spawn(async move { Agent::attach(&client, host_id).await });
+    let until = async |there: bool| {
+        let look = async {
+            while stub.streams.find(host_id).is_some() != there {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, look).await.expect("in time");
+    };
+    until(true).await;
+    attaching.abort();
+    until(false).await;
 }
 
 #[tokio::test]

@@ -138,7 +138,9 @@ impl<C: Connection + 'static> Readers<C> {
 fn is_dead(error: &sqlx::Error) -> bool {
     if let sqlx::Error::Database(database) = error {
         // Of PostgreSQL: connection exceptions, and a server that is told to stop, or was made to end the session.
-        return database.code().is_some_and(|code| code.len() == 5 && (code.starts_with("08") || code.starts_with("57P")));
+        return database
+            .code()
+            .is_some_and(|code| code.len() == 5 && (code.starts_with("08") || code.starts_with("57P")));
     }
     matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed)
 }
