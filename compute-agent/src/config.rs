@@ -53,6 +53,8 @@ pub struct Config {
     pub console_log_kib: u64,
     /// How many instance starts are prepared at the same time. 0: twice the number of hardware threads, at least 4.
     pub parallel_starts: u32,
+    /// A QEMU whose monitor hasn't answered for so long is ended, and its instance started again. Seconds; 0: never.
+    pub qemu_silence_secs: u64,
     /// The socket of this host's network-agent, which passes the tap devices of the instances' NICs.
     pub port_socket: PathBuf,
     /// The program that starts QEMU as an unprivileged user; it is called with the argument `vm-launch`. Unset: the running binary itself.
@@ -81,6 +83,7 @@ impl Default for Config {
             image_cache_gib: 20,
             console_log_kib: 1024,
             parallel_starts: 0,
+            qemu_silence_secs: 60,
             port_socket: "/run/iaas/network/port.sock".into(),
             launch_program: None,
         }
@@ -131,6 +134,11 @@ impl Config {
             "must be an absolute path of at most 107 bytes",
         );
         check(self.image_cache_gib >= 1, "image_cache_gib", "must be at least 1");
+        check(
+            matches!(self.qemu_silence_secs, 0 | 15..=86_400),
+            "qemu_silence_secs",
+            "must be 0 (never) or from 15 to 86400: a busy host may need some seconds for an answer",
+        );
         check(
             (16..=1024 * 1024).contains(&self.console_log_kib),
             "console_log_kib",

@@ -3,7 +3,7 @@
 //! hyper-util's connection builder is driven here rather than by `axum::serve`, for TCP_NODELAY, header timeouts, TLS whose certificate
 //! changes under it, and a drain with a deadline that also covers event streams and WebSockets (both end when the shutdown token does). A client
 //! that reads nothing keeps its answer from being polled, so nothing but the end of its connection ends it: at the end of the drain, and before
-//! that when it has taken nothing for a while ([`StallGuard`]).
+//! that when it has taken nothing for a while (`StallGuard`).
 //!
 //! Nobody holds connections for nothing or all of them: one without a request is closed ([`Activity`]), and peers share the places.
 

@@ -10,7 +10,7 @@
 //! - **Guest disks bypass the page cache** (`cache.direct`), so that a crash of the host loses only what the guest
 //!   hasn't flushed, and no late page reaches a disk that another host took over. Backing images are read through
 //!   the page cache: they are immutable, and all instances of the host share them.
-//! - **QEMU holds still when the guest ends** ([`OnPowerOff::Hold`], and after a panic always): `query-status` says
+//! - **QEMU holds still when the guest ends** ([`OnPowerOff::Hold`], and after a panic or an expired watchdog always): `query-status` says
 //!   `shutdown` or `guest-panicked` until the agent has read it. An agent that wasn't running at that moment can still read
 //!   *why*, and an exit of QEMU always means that somebody killed it or that it broke.
 //! - **`-sandbox` with everything denied** works because privileges are dropped before exec (see [`super::launch`]).
@@ -20,6 +20,7 @@
 //!   instances without a NIC. The tap comes as an open file ([`nic_fd`]): QEMU needs no capability and enters no namespace.
 //!   There is no vhost: its kernel thread would belong to the host, not to the instance's control group, and emulation gains nothing.
 //! - PCI slots are assigned here, so that a device keeps its place in the guest when another one comes or goes.
+//! - The watchdog is q35's own (Linux: iTCO_wdt): it costs no device, and nothing happens until the guest arms it.
 //! - Under TCG the CPU is a *named* model with the features of x86-64-v3, minus what TCG lacks. `max` changes with each
 //!   QEMU, and Debian's kernel took 5 % longer to boot on it; `qemu64` is as fast but lacks what today's distributions
 //!   are built for.
@@ -397,7 +398,8 @@ fn machine(argv: &mut Argv, spec: &VmSpec) {
         OnPowerOff::Hold => "pause",
         OnPowerOff::Exit => "poweroff",
     };
-    argv.opt("-action", format!("reboot=reset,shutdown={shutdown},panic=pause"));
+    argv.opt("-global", "ICH9-LPC.noreboot=off");
+    argv.opt("-action", format!("reboot=reset,shutdown={shutdown},panic=pause,watchdog=pause"));
 }
 
 fn monitor_and_console(argv: &mut Argv, spec: &VmSpec) {

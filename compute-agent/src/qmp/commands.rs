@@ -19,6 +19,8 @@ pub enum RunState {
     /// The guest has powered itself off.
     Shutdown,
     GuestPanicked,
+    /// The guest's watchdog expired.
+    Watchdog,
     /// A disk error stopped the machine; most often the host's disk is full.
     IoError,
     /// KVM couldn't continue.
@@ -36,6 +38,7 @@ impl RunState {
             "prelaunch" => Self::Prelaunch,
             "shutdown" => Self::Shutdown,
             "guest-panicked" => Self::GuestPanicked,
+            "watchdog" => Self::Watchdog,
             "io-error" => Self::IoError,
             "internal-error" => Self::InternalError,
             "suspended" => Self::Suspended,
@@ -46,7 +49,7 @@ impl RunState {
     /// Whether the guest has ended, so that only `system_reset` or `quit` can follow.
     pub fn ended(&self) -> bool {
         match self {
-            Self::Shutdown | Self::GuestPanicked | Self::InternalError => true,
+            Self::Shutdown | Self::GuestPanicked | Self::Watchdog | Self::InternalError => true,
             Self::Running | Self::Paused | Self::Prelaunch | Self::IoError | Self::Suspended | Self::Other(_) => false,
         }
     }

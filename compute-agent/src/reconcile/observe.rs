@@ -3,6 +3,7 @@
 use super::{
     layout::{DiskFile, Paths},
     observed::{Machine, Observed, ObservedDisk, ObservedNic, ObservedProcess},
+    step::{SILENT_ATTEMPTS, StepKind},
     task::{Live, Task},
 };
 use crate::{
@@ -90,10 +91,27 @@ impl Task {
             self.context.drop_console(self.instance_id);
             return ObservedProcess::None;
         }
-        let Some(qmp) = &self.live.qmp else { return ObservedProcess::Silent };
+        let Some(qmp) = &self.live.qmp else { return self.silence() };
         match qmp.query_status().await {
-            Ok(state) => ObservedProcess::Speaking(machine(&state)),
+            Ok(state) => {
+                self.live.silent_since = None;
+                ObservedProcess::Speaking(machine(&state))
+            }
             Err(error) => self.monitor_lost(&error),
+        }
+    }
+
+    /// A monitor that isn't connected is no more than that for a while.
+    fn silence(&mut self) -> ObservedProcess {
+        let now = self.context.now_ms();
+        let silent_ms = now.saturating_sub(*self.live.silent_since.get_or_insert(now));
+        let most_ms = 1000 * self.context.config.qemu_silence_secs;
+        // The agent itself may have been stopped meanwhile: it must have tried, too.
+        let tried = self.attempts.failed(StepKind::Attach, SILENT_ATTEMPTS);
+        if most_ms > 0 && silent_ms >= most_ms && tried {
+            ObservedProcess::Unresponsive
+        } else {
+            ObservedProcess::Silent
         }
     }
 
@@ -101,7 +119,7 @@ impl Task {
         tracing::debug!(instance_id = %self.instance_id, %error, "the connection to its monitor is lost");
         self.live.qmp = None;
         self.live.events = None;
-        ObservedProcess::Silent
+        self.silence()
     }
 
     async fn observe_nics(&self) -> Result<Vec<ObservedNic>, QmpError> {
@@ -149,6 +167,7 @@ fn machine(state: &RunState) -> Machine {
         RunState::Prelaunch => Machine::Prelaunch,
         RunState::Shutdown => Machine::PoweredOff,
         RunState::GuestPanicked => Machine::Panicked,
+        RunState::Watchdog => Machine::Hung,
         RunState::IoError => Machine::IoError,
         RunState::InternalError => Machine::Broken,
         RunState::Other(_) => Machine::Between,

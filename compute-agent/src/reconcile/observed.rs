@@ -60,6 +60,8 @@ pub enum ObservedProcess {
     None,
     /// QEMU runs, and the task isn't connected to its monitor.
     Silent,
+    /// QEMU runs, and its monitor hasn't answered for `compute.qemu_silence_secs`.
+    Unresponsive,
     /// QEMU runs, and its monitor reports this state.
     Speaking(Machine),
 }
@@ -73,6 +75,8 @@ pub enum Machine {
     Paused,
     PoweredOff,
     Panicked,
+    /// The guest armed its watchdog and didn't reset it in time: it hangs.
+    Hung,
     /// A disk of the host failed or is full.
     IoError,
     /// QEMU or KVM gave up.

@@ -20,6 +20,8 @@
 //!   image is gone from under it. To make an empty one in its place would show a healthy instance whose data is gone. So it is an error
 //!   until the file is back, or until a rebuild demands another one. The manager says it as well, in case the ledger was lost too.
 //! - **A rebuild fetches first**: when the new image can't be fetched, the instance goes on with its old disk.
+//! - **A guest that hangs is restarted in place**, as one that crashed, with the same back-off: where it armed its watchdog, and that expired, or
+//!   where QEMU itself stopped answering. A QEMU that was only not reached for a moment is left alone.
 //! - **A QEMU that is gone is a crash unless something intended its end**: the desired state, our own quit, or a boot of the host.
 //! - **Failures are remembered per kind of step**: an image that can't be fetched delays the next fetch, not a deletion.
 
@@ -29,7 +31,7 @@ use super::{
     observed::{Machine, Observed, ObservedNic, ObservedProcess},
     plan_nics::{NicStep, plan_nics},
     starts::Permit,
-    step::{Cause, Exit, Plan, Shown, Step, StepKind},
+    step::{Cause, Exit, Plan, SILENT_ATTEMPTS, Shown, Step, StepKind},
 };
 use crate::ledger::{Desired, Disk, Done, Entry, Halt, HaltCause, Running};
 use domain::{
@@ -39,8 +41,6 @@ use domain::{
 
 /// The power button is pressed again after this time, because a guest that is still booting misses the first press.
 const POWERDOWN_AGAIN_MS: u64 = 3_000;
-/// A QEMU that should end is killed after this many failed attempts to connect to its monitor.
-const SILENT_ATTEMPTS: u32 = 3;
 /// A guest that hasn't released a NIC is asked again after this time (QEMU refuses to ask more often than every 5 s).
 const UNPLUG_AGAIN_MS: u64 = 6_000;
 /// After this time the report says that the guest hasn't released the NIC.
@@ -86,6 +86,7 @@ impl Planner<'_> {
         match self.observed.process {
             ObservedProcess::None => self.plan_stopped(),
             ObservedProcess::Silent => self.plan_silent(),
+            ObservedProcess::Unresponsive => self.plan_unresponsive(),
             ObservedProcess::Speaking(machine) => self.plan_running(machine),
         }
     }
@@ -142,7 +143,7 @@ impl Planner<'_> {
             ObservedProcess::Speaking(Machine::Running | Machine::Between) => InstanceState::Running,
             ObservedProcess::Speaking(Machine::Paused | Machine::IoError) => InstanceState::Paused,
             // This QEMU is about to end; what follows tells what it was.
-            ObservedProcess::Speaking(Machine::PoweredOff | Machine::Panicked | Machine::Broken) => {
+            ObservedProcess::Speaking(Machine::PoweredOff | Machine::Panicked | Machine::Hung | Machine::Broken) => {
                 shown.unwrap_or(InstanceState::Running)
             }
             ObservedProcess::None if spec.power == Power::Off || self.done.halt.is_some() => {
@@ -151,13 +152,14 @@ impl Planner<'_> {
                 if building { InstanceState::Building } else { InstanceState::Stopped }
             }
             // QEMU was adopted, or its monitor is lost for a moment: nothing has changed for the owner.
-            ObservedProcess::Silent if !self.attempts.fresh => match shown {
+            ObservedProcess::Silent | ObservedProcess::Unresponsive if !self.attempts.fresh => match shown {
                 Some(InstanceState::Paused) => InstanceState::Paused,
                 _ => InstanceState::Running,
             },
-            ObservedProcess::None | ObservedProcess::Silent | ObservedProcess::Speaking(Machine::Prelaunch) => {
-                InstanceState::Building
-            }
+            ObservedProcess::None
+            | ObservedProcess::Silent
+            | ObservedProcess::Unresponsive
+            | ObservedProcess::Speaking(Machine::Prelaunch) => InstanceState::Building,
         };
         match shown {
             Some(before) if !InstanceState::valid_transition(before, state) => InstanceState::Building,
@@ -207,6 +209,13 @@ impl Planner<'_> {
         self.take(Step::Attach, "waiting for QEMU")
     }
 
+    /// QEMU runs and has not answered for so long that it won't: nobody can stop or change it, and its guest most likely stands still.
+    fn plan_unresponsive(&self) -> Plan {
+        let continues = self.done.process.as_ref().is_some_and(|running| self.should_continue(running));
+        let cause = if continues { Cause::Broken("QEMU stopped answering") } else { Cause::Off };
+        self.take(Step::Kill(cause), "ending QEMU, which doesn't answer")
+    }
+
     /// QEMU runs, and its monitor reports this state.
     fn plan_running(&self, machine: Machine) -> Plan {
         let spec = &self.desired.spec;
@@ -233,8 +242,9 @@ impl Planner<'_> {
                 return self.take(Step::Halt { cause: HaltCause::GuestPowerOff, reason }, "");
             }
             Machine::Panicked if on && booted => return end(Cause::Broken("the guest's kernel panicked")),
+            Machine::Hung if on && booted => return end(Cause::Broken("the guest hung: its watchdog expired")),
             Machine::Broken if on && booted => return end(Cause::Broken("QEMU reported an internal error")),
-            Machine::PoweredOff | Machine::Panicked | Machine::Broken => return end(Cause::Ended),
+            Machine::PoweredOff | Machine::Panicked | Machine::Hung | Machine::Broken => return end(Cause::Ended),
             Machine::Between => {
                 return Plan { wake_at: Some(self.now + BETWEEN_MS), ..self.take(Step::Wait, "") };
             }
@@ -259,7 +269,7 @@ impl Planner<'_> {
                 self.end_gracefully(machine, Cause::Reboot, "rebooting")
             }
             Machine::Running | Machine::Paused | Machine::IoError => self.take(Step::Reset, "resetting"),
-            Machine::PoweredOff | Machine::Panicked | Machine::Broken | Machine::Between => {
+            Machine::PoweredOff | Machine::Panicked | Machine::Hung | Machine::Broken | Machine::Between => {
                 unreachable!("these states are handled above")
             }
         }
@@ -285,7 +295,7 @@ impl Planner<'_> {
                 let step = if self.now >= retry_at { Step::RetryIo } else { Step::Wait };
                 Self::io_error(step, retry_at.max(self.now + 1))
             }
-            Machine::PoweredOff | Machine::Panicked | Machine::Broken | Machine::Between => {
+            Machine::PoweredOff | Machine::Panicked | Machine::Hung | Machine::Broken | Machine::Between => {
                 unreachable!("these states are handled before")
             }
         }
@@ -356,6 +366,7 @@ impl Planner<'_> {
             | Machine::IoError
             | Machine::PoweredOff
             | Machine::Panicked
+            | Machine::Hung
             | Machine::Broken
             | Machine::Between => return self.take(Step::Kill(cause), doing),
         }

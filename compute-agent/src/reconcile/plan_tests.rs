@@ -515,6 +515,26 @@ fn a_silent_qemu_is_attached_again_and_ended_only_when_it_should_end() {
 }
 
 #[test]
+fn a_qemu_that_stopped_answering_and_a_guest_that_hangs_are_ended_as_crashes() {
+    for process in [ObservedProcess::Unresponsive, ObservedProcess::Speaking(Machine::Hung)] {
+        let mut s = up();
+        s.1.process = process;
+        let (Step::Kill(Cause::Broken(what)), InstanceState::Running) = step(&s, 0) else {
+            panic!("{:?}", step(&s, 0))
+        };
+        s.2.broken = Some(what.to_owned());
+        s.1.process = ObservedProcess::None;
+        assert_eq!(step(&s, 0).0, Step::Settle(Exit::Crashed), "{what}");
+        s.2.broken = None;
+        s.1.process = process;
+        s.0.desired.spec.power = Power::Off;
+        assert!(matches!(step(&s, 0).0, Step::Kill(Cause::Off | Cause::Ended)), "it should end, and this is no crash");
+        s.0.desired.spec.deleted = true;
+        assert_eq!(step(&s, 0).0, Step::Kill(Cause::Delete));
+    }
+}
+
+#[test]
 fn a_full_disk_stops_the_guest_until_it_can_write_again() {
     let mut s = up();
     s.1.process = ObservedProcess::Speaking(Machine::IoError);

@@ -9,6 +9,9 @@ pub const QUICK_CRASH_MS: i64 = 60_000;
 /// This many quick crashes in a row are a crash loop.
 pub const CRASH_LOOP: u32 = 5;
 
+/// A QEMU doesn't answer after this many failed attempts to connect to its monitor.
+pub const SILENT_ATTEMPTS: u32 = 3;
+
 /// The steps that the agent takes for an instance. Each of them may be repeated, and may be cut off at any point.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {

@@ -24,8 +24,8 @@ use std::{
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, broadcast, watch};
 
-/// The task observes again after this time without being woken, to notice what causes no event (such as a disk that a person removed).
-const RECHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// The task observes again after this time without being woken, to notice what causes no event (such as a QEMU that hangs).
+const RECHECK_INTERVAL: Duration = Duration::from_secs(20);
 /// The wait after a failed write of the ledger.
 const LEDGER_RETRY: Duration = Duration::from_secs(1);
 
@@ -52,6 +52,8 @@ pub(super) struct Live {
     pub events: Option<broadcast::Receiver<Event>>,
     pub guest_up: Option<watch::Receiver<Option<GuestUp>>>,
     pub guest_up_at: Option<Timestamp>,
+    /// Since when QEMU runs without a connection to its monitor.
+    pub silent_since: Option<u64>,
     /// A QEMU that runs and isn't in the ledger yet.
     pub unrecorded: Option<Running>,
     /// The taps that are acquired for the next start.
@@ -340,8 +342,16 @@ async fn relevant_event(events: &mut Option<broadcast::Receiver<Event>>) -> Opti
     loop {
         match events.recv().await {
             Ok(event) => {
-                let relevant =
-                    ["STOP", "RESUME", "SHUTDOWN", "RESET", "GUEST_PANICKED", "BLOCK_IO_ERROR", "DEVICE_DELETED"];
+                let relevant = [
+                    "STOP",
+                    "RESUME",
+                    "SHUTDOWN",
+                    "RESET",
+                    "GUEST_PANICKED",
+                    "WATCHDOG",
+                    "BLOCK_IO_ERROR",
+                    "DEVICE_DELETED",
+                ];
                 if relevant.contains(&event.name.as_str()) {
                     return Some(event);
                 }

@@ -104,3 +104,39 @@ async fn a_monitor_that_somebody_took_away_is_no_reason_to_touch_the_guest() {
     host.reach(&instance, S::Stopped).await;
     eventually("it is gone", || (!qemu.alive()).then_some(())).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_qemu_that_hangs_is_ended_and_its_instance_started_again() {
+    let Some(host) = Host::start_with(1, |config| config.qemu_silence_secs = 15).await else { return };
+    let mut instance = TestInstance::tiny(&host, "hangs");
+    host.reach(&instance, S::Running).await;
+    let qemu = host.qemu(&instance).expect("runs");
+    let pid = rustix::process::Pid::from_raw(qemu.pid).expect("a pid");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("frozen");
+    // Any change makes the agent look at once.
+    host.manager.instance(&instance.change(|_| ()).desired);
+    let back = host
+        .manager
+        .report(&instance.id(), "back", |r| r.crash_count == 1 && r.state() == S::Running && r.converged)
+        .await;
+    assert!(back.started_at.is_some());
+    assert!(!qemu.alive(), "the one that hung is gone");
+    assert!(host.qemu(&instance).is_some_and(|again| again != qemu));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_hangs_is_ended_by_its_watchdog_and_treated_as_on_crash_says() {
+    use base64::Engine;
+    let Some(host) = Host::start(1).await else { return };
+    let mut instance = TestInstance::tiny(&host, "hangs");
+    instance.spec().on_crash = OnCrash::Stop.into();
+    instance.spec().user_data_base64 = base64::engine::general_purpose::STANDARD.encode("#!/bin/sh\nhang\n");
+    host.manager.instance(&instance.desired);
+    let down = host.reached(&instance, S::Stopped).await;
+    assert!(down.reason.contains("its watchdog expired") && down.crash_count == 1, "{down:?}");
+    instance.change(|spec| {
+        spec.boot_seq = 1;
+        spec.user_data_base64 = String::new();
+    });
+    host.reach(&instance, S::Running).await;
+}

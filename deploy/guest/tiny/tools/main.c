@@ -7,6 +7,7 @@ static const struct {
 } TOOLS[] = {
     {"nics", nics_main}, {"lease4", lease4_main}, {"metadata", metadata_main}, {"web", web_main},
     {"burn", burn_main},   {"forge", forge_main},   {"sniff", sniff_main},
+    {"hang", hang_main},
 };
 
 int main(int argc, char **argv) {

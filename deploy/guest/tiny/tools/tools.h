@@ -15,6 +15,7 @@ int web_main(int argc, char **argv);
 int burn_main(int argc, char **argv);
 int forge_main(int argc, char **argv);
 int sniff_main(int argc, char **argv);
+int hang_main(int argc, char **argv);
 
 // say.c
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));          // on the console, as init does
