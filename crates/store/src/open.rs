@@ -144,6 +144,7 @@ impl Store {
             events: events_sender,
             batch_max: config.batch_max.max(1),
             commit_wait,
+            refused_full_at: None,
         })?;
         Ok(Self::from_inner(Inner {
             pool,

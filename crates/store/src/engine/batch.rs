@@ -83,7 +83,13 @@ pub(crate) struct Writer<S> {
     pub events: watch::Sender<i64>,
     pub batch_max: usize,
     pub commit_wait: Duration,
+    /// When something new was last refused for room, unless something new was committed since.
+    pub refused_full_at: Option<Instant>,
 }
+
+/// So long after a refusal for room the disk counts as full. A database that has no reserve knows it by refusals alone, and a write of a few
+/// bytes proves nothing.
+const FULL_SAID: Duration = Duration::from_secs(10);
 
 /// What became of each unit of a batch, in order.
 type Outcomes = Vec<Result<(), Failure>>;
@@ -139,7 +145,8 @@ impl<S: Session> Writer<S> {
                     self.session.rollback().await;
                 }
                 let mut result = result.map_err(Failure::into_cause);
-                if result.is_ok() && !self.session.takes_new() {
+                let refused = self.refused_full_at.is_some_and(|at| at.elapsed() < FULL_SAID);
+                if result.is_ok() && (refused || !self.session.takes_new()) {
                     result = Err(Arc::new(DatabaseError::DiskFull));
                 }
                 let _ = answer.send(result);
@@ -177,6 +184,9 @@ impl<S: Session> Writer<S> {
                 Ok(Attempt::Done(outcomes)) => {
                     metrics::histogram!("iaas_store_commit_seconds").record(started.elapsed().as_secs_f64());
                     backoff.over();
+                    if self.refused_full_at.is_some() && batch.iter().any(|job| job.unit.makes_new()) {
+                        self.refused_full_at = None;
+                    }
                     return self.answer(batch, outcomes);
                 }
                 Ok(Attempt::Fallen(standing)) => {
@@ -210,8 +220,9 @@ impl<S: Session> Writer<S> {
                     self.session.pause(pause).await;
                 }
                 Failure::Full(cause) => {
+                    self.refused_full_at = Some(Instant::now());
                     self.refuse_new(&mut batch, &cause);
-                    if !batch.is_empty() && !self.session.release_reserve() {
+                    if !self.session.release_reserve() {
                         let outcomes = batch.iter().map(|_| Err(Failure::Full(cause.clone()))).collect();
                         return self.answer(batch, outcomes);
                     }

@@ -8,7 +8,10 @@
 //!    nothing new is tried again. A log that is folded begins anew in the room that it has, so that deletions need no more of the reserve.
 //! 2. While the file is shorter than it should be, what makes something new is refused ([`super::unit::Prepared::makes_new`]), though there may be
 //!    room for it for a moment: that room is the reserve.
-//! 3. The file is made whole again, of real blocks, when the disk has room for it and for as much again.
+//! 3. The first refusal for room cuts the file as well, though deletions need no room yet: so the disk counts as full, also for readiness, until there
+//!    is room for the whole reserve and not just for a page.
+//! 4. The processes and roles that share a database share the file, and its length is what each of them goes by.
+//! 5. The file is made whole again, of real blocks, when the disk has room for it and for as much again.
 //!
 //! **Rejected.** To rely on the file system's own reserve for root: not every file system has one, and not every iaasd runs as root.
 
@@ -69,7 +72,7 @@ impl Reserve {
 
     /// Whether the disk has room for what is new. A reserve that is short is made whole first, when there is room.
     pub(crate) fn whole(&mut self) -> bool {
-        if self.bytes >= self.target_bytes {
+        if self.target_bytes == 0 || self.length() >= self.target_bytes {
             return true;
         }
         if self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
@@ -99,7 +102,7 @@ impl Reserve {
 
     /// Frees a step of it. False: nothing is left.
     pub(crate) fn release_step(&mut self) -> bool {
-        if self.bytes == 0 {
+        if self.length() == 0 {
             return false;
         }
         if self.bytes >= self.target_bytes {
@@ -112,16 +115,21 @@ impl Reserve {
         self.cut_to(left)
     }
 
+    /// What the file has now: another role of the same database may have cut it.
+    fn length(&mut self) -> u64 {
+        self.bytes = std::fs::metadata(&self.path).map_or(0, |m| m.len());
+        self.bytes
+    }
+
     fn cut_to(&mut self, bytes: u64) -> bool {
         let cut = OpenOptions::new().write(true).open(&self.path).and_then(|file| file.set_len(bytes));
-        let is = std::fs::metadata(&self.path).map_or(0, |m| m.len());
-        let freed = is < self.bytes;
-        self.bytes = is;
+        let was = self.bytes;
+        let is = self.length();
         metrics::gauge!("iaas_store_reserve_missing_bytes").set(self.target_bytes.saturating_sub(is) as f64);
         if let Err(error) = cut {
             tracing::error!(%error, path = %self.path.display(), "the reserve for a full disk can't be cut");
         }
-        freed
+        is < was
     }
 
     fn allocate(&self) -> io::Result<()> {
@@ -166,6 +174,10 @@ mod tests {
         let mut again = Reserve::find(&database, 8 << 16);
         assert!(again.whole());
         assert_eq!(blocks(), 8 << 16);
+        let mut other = Reserve::find(&database, 8 << 16);
+        assert!(other.release_step() && other.release_step());
+        assert!(again.release_step(), "one that another role has cut is cut further");
+        assert_eq!(blocks(), 5 << 16);
         let mut none = Reserve::find(&directory.path().join("other.db"), 0);
         assert!(none.whole() && !none.release_step());
         assert!(!directory.path().join("other.db-reserve").exists());

@@ -284,8 +284,10 @@ async fn a_full_disk_of_the_server_is_said_as_such() {
         .await;
     let refused = store.commit(project("new")).await.expect_err("the server's disk is full");
     assert!(matches!(refused, CommitError::Unavailable(_)) && refused.disk_full(), "{refused:?}");
+    assert!(store.ping().await.is_err_and(|error| error.disk_full()), "readiness says it");
     other.run("DROP TRIGGER full_disk ON project").await;
     store.commit(project("new")).await.expect("with space it goes on");
+    store.ping().await.expect("ready again");
     store.close().await;
 }
 

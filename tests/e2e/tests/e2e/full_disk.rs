@@ -75,6 +75,11 @@ async fn a_full_disk_stops_neither_a_start_nor_a_login_nor_a_deletion() -> anyho
         Ok(refused_for_the_disk(&rest, &name).await?.then_some(()))
     })
     .await?;
+    until("readiness to say so", || async {
+        let (status, answer) = rest.answer(Method::GET, "/readyz", None).await?;
+        Ok((status == 503 && answer["detail"].as_str().is_some_and(|detail| detail.contains("full"))).then_some(()))
+    })
+    .await?;
     rest.delete("/v1/projects/one").await.context("a deletion")?;
     let rest = server.admin().await.context("an admin logs in again")?;
     std::fs::remove_file(disk.junk())?;
