@@ -260,6 +260,13 @@ CREATE TABLE host (
     vcpus                      BIGINT NOT NULL,
     memory_mib                 BIGINT NOT NULL,
     disk_gib                   BIGINT NOT NULL,
+    -- What its agent says it has, what of that an operator accepted at most, and the lesser of the two, which is offered.
+    reported_vcpus             BIGINT NOT NULL DEFAULT 0,
+    reported_memory_mib        BIGINT NOT NULL DEFAULT 0,
+    reported_disk_gib          BIGINT NOT NULL DEFAULT 0,
+    accepted_vcpus             BIGINT NOT NULL DEFAULT 0,
+    accepted_memory_mib        BIGINT NOT NULL DEFAULT 0,
+    accepted_disk_gib          BIGINT NOT NULL DEFAULT 0,
     offered_vcpus              BIGINT NOT NULL DEFAULT 0,
     offered_memory_mib         BIGINT NOT NULL DEFAULT 0,
     offered_disk_gib           BIGINT NOT NULL DEFAULT 0,

@@ -1,6 +1,7 @@
 //! The section `[cluster]` of the configuration.
 
 use crate::reconcile::deadline::Deadlines;
+use domain::host::AcceptCapacity;
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub struct Config {
     pub recovery_lost_share_percent: u32,
     /// How long the report of a recovery is kept, hours.
     pub recovery_reports_hours: u64,
+    /// Which of the capacity that a host reports is offered to instances before an operator accepts it (`iaasctl host accept-capacity`): `always`,
+    /// `first` (what it reports first, but no growth) or `never`.
+    pub accept_capacity: AcceptCapacity,
     /// How long a host's certificate is valid, seconds. Agents renew theirs at half of it.
     pub host_certificate_secs: u64,
     /// How long a host's agent may take to open a console, milliseconds.
@@ -75,6 +79,7 @@ impl Default for Config {
             recovery_starts_per_host: 8,
             recovery_lost_share_percent: 30,
             recovery_reports_hours: 720,
+            accept_capacity: AcceptCapacity::First,
             host_certificate_secs: 86_400,
             console_open_timeout_ms: 10_000,
             console_sessions_max: 256,

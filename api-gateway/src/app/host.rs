@@ -49,6 +49,8 @@ pub struct HostChange {
     pub reserved: Option<HostReserve>,
     /// What a held host knew is given up.
     pub accept_loss: bool,
+    /// All capacity that its agent reports is accepted.
+    pub accept_capacity: bool,
 }
 
 /// What the operator reserves, so that instances can't use it.
@@ -92,6 +94,7 @@ pub async fn change(
         reserved_memory_mib: change.reserved.as_ref().and_then(|r| r.memory_mib),
         reserved_disk_gib: change.reserved.as_ref().and_then(|r| r.disk_gib),
         accept_loss: change.accept_loss,
+        accept_capacity: change.accept_capacity,
     };
     app.cluster().change_host(record.request(request)).await.map_err(|status| record.refused(status))?;
     let host = find(app, &id.to_string()).await?;
@@ -165,6 +168,9 @@ fn ratio(permille: u32) -> f64 {
 /// The host with the capacity that it would have.
 fn reshaped(change: &HostChange, host: &Host) -> Host {
     let mut next = host.clone();
+    if change.accept_capacity {
+        (next.accepted, next.offered) = (next.reported, next.reported);
+    }
     if let Some(reserved) = &change.reserved {
         next.reserved = Size {
             vcpus: reserved.vcpus.unwrap_or(next.reserved.vcpus),
@@ -199,6 +205,9 @@ fn what(change: &HostChange, host: &Host) -> Vec<String> {
     }
     if change.accept_loss {
         changes.push("taken as it is, without what it has lost".to_owned());
+    }
+    if change.accept_capacity {
+        changes.push(format!("with all the capacity that it reports ({})", amounts(host.reported)));
     }
     if let Some(zone) = &change.zone {
         changes.push(format!("zone {zone}"));

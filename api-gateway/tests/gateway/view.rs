@@ -125,6 +125,8 @@ fn host() -> Host {
         draining: false,
         dedicated_to: None,
         capacity: Size { vcpus: 16, memory_mib: 8192, disk_gib: 100 },
+        reported: Size { vcpus: 4, memory_mib: 8192, disk_gib: 100 },
+        accepted: Size { vcpus: 4, memory_mib: 8192, disk_gib: 100 },
         offered: Size { vcpus: 4, memory_mib: 8192, disk_gib: 100 },
         reserved: Size::default(),
         cpu_overcommit_permille: 4000,

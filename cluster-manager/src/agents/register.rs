@@ -6,7 +6,7 @@ use domain::{
     ErrorKind, HostId, InstanceId, Name, Problem, Timestamp,
     event::NewEvent,
     flavor::Size,
-    host::{Host, HostFacts, HostState, MemoryOverhead},
+    host::{AcceptCapacity, Host, HostFacts, HostState, MemoryOverhead},
     instance::Instance,
 };
 use operation::read_problem;
@@ -30,9 +30,11 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
         zone: host.zone.clone(),
         tags: host.tags.clone(),
         state: host.state,
-        threads: host.offered.vcpus,
-        memory_mib: host.offered.memory_mib,
-        disk_gib: host.offered.disk_gib,
+        threads: host.reported.vcpus,
+        memory_mib: host.reported.memory_mib,
+        disk_gib: host.reported.disk_gib,
+        accept_first: manager.config.accept_capacity != AcceptCapacity::Never,
+        accept_later: manager.config.accept_capacity == AcceptCapacity::Always,
         cpu_overcommit_permille: host.cpu_overcommit_permille,
         overhead: host.overhead,
         facts: host.facts.clone(),
@@ -69,6 +71,10 @@ pub async fn register_host(manager: &Manager, hello: &pb::Hello, certified: Opti
     let row = manager.store.host_find(host_id).await.map_err(read_problem)?.ok_or_else(Problem::internal)?;
     manager.inventory().put_host(&row);
     manager.refresh_host(host_id).await;
+    if row.unaccepted() != Size::default() {
+        let (reported, accepted) = (row.reported, row.accepted);
+        tracing::warn!(%host_id, host = row.name, ?reported, ?accepted, "a host reports more capacity than its operator accepted");
+    }
     Ok(row)
 }
 
@@ -77,8 +83,8 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
     let Some(pb::hello::Host::Compute(machine)) = &hello.host else {
         return Err(Problem::invalid("hello.compute", "is missing"));
     };
-    let offered = machine.capacity.ok_or_else(|| Problem::invalid("hello.compute.capacity", "is missing"))?;
-    let offered = size_from_pb(offered);
+    let reported = machine.capacity.ok_or_else(|| Problem::invalid("hello.compute.capacity", "is missing"))?;
+    let reported = size_from_pb(reported);
     let facts: HostFacts = serde_json::from_str(&machine.facts_json)
         .map_err(|e| Problem::invalid("hello.compute.facts_json", e.to_string()))?;
     // One that was only admitted has neither overcommit nor, perhaps, a zone yet.
@@ -105,7 +111,10 @@ fn describe(host_id: HostId, hello: &pb::Hello, known: Option<&Host>) -> Result<
         draining: known.is_some_and(|h| h.draining),
         dedicated_to: known.and_then(|h| h.dedicated_to),
         capacity: Size::default(),
-        offered,
+        reported,
+        accepted: known.map(|h| h.accepted).unwrap_or_default(),
+        // The row says what of it is accepted.
+        offered: reported,
         reserved: known.map(|h| h.reserved).unwrap_or_default(),
         cpu_overcommit_permille: permille,
         memory_overcommit_permille: known.map_or(1000, |h| h.memory_overcommit_permille),

@@ -61,6 +61,7 @@ fn parse_change(request: pb::ChangeHostRequest) -> Result<HostChange, Problem> {
         reserved_memory_mib: request.reserved_memory_mib,
         reserved_disk_gib: request.reserved_disk_gib,
         accept_loss: request.accept_loss,
+        accept_capacity: request.accept_capacity,
     })
 }
 

@@ -29,6 +29,8 @@ pub struct HostChange {
     pub reserved_disk_gib: Option<u64>,
     /// What a held host knew is given up.
     pub accept_loss: bool,
+    /// All capacity that its agent reports is accepted.
+    pub accept_capacity: bool,
 }
 
 #[derive(Debug)]
@@ -138,6 +140,9 @@ fn plan_capacity(next: &mut Host, change: &HostChange) -> Result<(), Problem> {
     for (requested, permille) in ratios {
         *permille = requested.unwrap_or(*permille);
     }
+    if change.accept_capacity {
+        (next.accepted, next.offered) = (next.reported, next.reported);
+    }
     let (reserved, offered) = (next.reserved, next.offered);
     next.reserved = Size {
         vcpus: change.reserved_vcpus.unwrap_or(reserved.vcpus),
@@ -176,6 +181,7 @@ fn unit(context: &CallContext, host: &Host, next: &Host, changed: &ChangedHost) 
         reserved_vcpus: next.reserved.vcpus,
         reserved_memory_mib: next.reserved.memory_mib,
         reserved_disk_gib: next.reserved.disk_gib,
+        accept_capacity: next.accepted != host.accepted,
     });
     if let Some(found) = host.ledger.found.as_ref().filter(|_| next.ledger.found.is_none()) {
         unit.push(store::HostLedgerAccept { id: host.id, found_ledger_id: found.id.clone() });
@@ -186,6 +192,7 @@ fn unit(context: &CallContext, host: &Host, next: &Host, changed: &ChangedHost) 
         ((false, true), _) => "cordon",
         ((true, false), _) => "uncordon",
         ((true, true) | (false, false), _) if host.ledger != next.ledger => "accept_loss",
+        ((true, true) | (false, false), _) if host.accepted != next.accepted => "accept_capacity",
         ((true, true) | (false, false), _) => "change",
     };
     Activity::accepted("host", host.id, verb, format!("{verb} of host {}", host.name))
@@ -193,7 +200,7 @@ fn unit(context: &CallContext, host: &Host, next: &Host, changed: &ChangedHost) 
             "cordoned": next.cordoned, "reason": next.cordon_reason, "draining": next.draining, "dedicated_to": next.dedicated_to,
             "zone": next.zone, "reserved": next.reserved, "cpu_overcommit_permille": next.cpu_overcommit_permille,
             "memory_overcommit_permille": next.memory_overcommit_permille,
-            "disk_overcommit_permille": next.disk_overcommit_permille, "capacity": next.capacity,
+            "disk_overcommit_permille": next.disk_overcommit_permille, "capacity": next.capacity, "accepted": next.accepted,
             "beyond_capacity": next.beyond_capacity(),
         }))
         .record(&mut unit, context, now);

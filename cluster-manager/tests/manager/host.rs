@@ -4,7 +4,8 @@ use crate::cloud::{Cloud, each, eventually, quick, restless};
 use domain::{
     ErrorKind,
     cpu::CpuBaseline,
-    host::HostState,
+    flavor::Size,
+    host::{AcceptCapacity, HostState},
     instance::{InstanceState as S, Power},
 };
 use proto::{
@@ -119,6 +120,49 @@ async fn a_cordoned_host_keeps_what_it_has_and_gets_nothing_new() {
     let row = cloud.store.host_find(hosts[1].id()).await.expect("readable").expect("registered");
     assert_eq!((row.capacity.vcpus, row.facts.threads), (32, 16));
     cloud.stop(hosts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_reports_more_than_was_accepted_gets_no_more_for_it() {
+    let before = SimConfig::named("host-1");
+    let grown = SimConfig { capacity: Size { vcpus: 10_000, ..before.capacity }, ..before.clone() };
+    for (accept_capacity, first, later) in
+        [(AcceptCapacity::Always, 16, 10_000), (AcceptCapacity::First, 16, 16), (AcceptCapacity::Never, 0, 0)]
+    {
+        for cloud in each(cluster_manager::Config { accept_capacity, ..quick() }).await {
+            let row = async || cloud.store.host_find(before.host_id).await.expect("readable").expect("registered");
+            let host = cloud.host(before.clone()).await;
+            assert_eq!(row().await.capacity.vcpus, first);
+            let created = cloud.try_create(&cloud.context(), cloud.request(&["one"], &cloud.spec())).await;
+            assert_eq!(created.is_ok(), first > 0, "{created:?}");
+            host.stop().await;
+            let host = cloud.host(grown.clone()).await;
+            // It is another machine to the manager, for its ledger is new.
+            let host_id = before.host_id.to_string();
+            let request = ChangeHostRequest { host_id, accept_loss: true, ..Default::default() };
+            cloud.change_host(request).await.expect("accepted");
+            shown(&cloud, &host, HostState::Up).await;
+            assert_eq!(row().await.capacity.vcpus, later);
+            assert_eq!(row().await.unaccepted().vcpus, 10_000 - later);
+            let accept = |dry_run| {
+                let mut context = cloud.context();
+                context.dry_run = dry_run;
+                let host_id = before.host_id.to_string();
+                let request = ChangeHostRequest { host_id, accept_capacity: true, ..Default::default() };
+                let mut client = cloud.client();
+                async move { client.change_host(context.request(request)).await.expect("accepted") }
+            };
+            accept(true).await;
+            assert_eq!(row().await.capacity.vcpus, later, "a dry run changes nothing");
+            accept(false).await;
+            assert_eq!(row().await.capacity.vcpus, 10_000);
+            cloud.running("two").await;
+            assert_eq!(row().await.unaccepted(), Size::default());
+            let events = cloud.store.event_of_object(&before.host_id.to_string(), 0, 100).await.expect("readable");
+            assert_eq!(events.iter().any(|e| e.kind.contains("accept_capacity")), later != 10_000, "{events:?}");
+            cloud.stop(vec![host]).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -301,6 +301,7 @@ async fn what_another_manager_decided_of_a_host_is_heeded() {
                 reserved_vcpus: row.reserved.vcpus,
                 reserved_memory_mib: row.reserved.memory_mib,
                 reserved_disk_gib: row.reserved.disk_gib,
+                accept_capacity: false,
             };
             cloud.store.commit(Unit::new().op(change)).await.expect("committed");
         };

@@ -31,8 +31,11 @@ pub struct Host {
     pub dedicated_to: Option<ProjectId>,
     /// What instances may use in total: what it offers, without what is reserved, times the overcommit.
     pub capacity: Size,
-    /// What its agent offers to instances: hardware threads, memory and disk.
+    /// What it offers to instances, of what its agent reports: hardware threads, memory and disk.
     pub offered: Size,
+    /// What its agent reports beyond what was accepted. It isn't offered until it is accepted too (`accept_capacity` of a change).
+    #[serde(default)]
+    pub unaccepted: Size,
     /// Reserved by its operator, and not for instances.
     pub reserved: Size,
     /// What instances use; memory with QEMU's overhead.
@@ -91,6 +94,7 @@ impl From<host::MemoryOverhead> for MemoryOverhead {
 impl From<host::Host> for Host {
     fn from(host: host::Host) -> Self {
         let (beyond_capacity, state_reason) = (host.beyond_capacity().into(), host.state_reason());
+        let unaccepted = host.unaccepted().into();
         Self {
             id: host.id,
             name: host.name,
@@ -104,6 +108,7 @@ impl From<host::Host> for Host {
             dedicated_to: host.dedicated_to,
             capacity: host.capacity.into(),
             offered: host.offered.into(),
+            unaccepted,
             reserved: host.reserved.into(),
             used: host.used.into(),
             beyond_capacity,
@@ -156,6 +161,9 @@ pub struct HostChange {
     /// Takes a held host as it is, without what it has lost: instances whose disks are gone are errors then. Only for a host in the state `held`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub accept_loss: bool,
+    /// Accepts all the capacity that its agent reports, so that it is offered to instances.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_capacity: bool,
 }
 
 /// What isn't named stays.

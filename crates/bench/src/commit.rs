@@ -214,6 +214,8 @@ fn host(at: usize, now: Timestamp) -> anyhow::Result<store::HostUpsert> {
         threads: 64,
         memory_mib: 262_144,
         disk_gib: 4096,
+        accept_first: true,
+        accept_later: true,
         cpu_overcommit_permille: 1000,
         overhead: MemoryOverhead { fixed_mib: 64, per_vcpu_mib: 2, per_gib_mib: 4 },
         facts: HostFacts { threads: 64, ..HostFacts::default() },

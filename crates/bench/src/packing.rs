@@ -134,6 +134,8 @@ pub fn host_row(at: usize, capacity: Size) -> Host {
         draining: false,
         dedicated_to: None,
         capacity,
+        reported: capacity,
+        accepted: capacity,
         offered: capacity,
         reserved: Size::default(),
         cpu_overcommit_permille: 1000,

@@ -86,6 +86,19 @@ string_enum! {
 }
 
 string_enum! {
+    /// Which of the capacity that a host reports is offered to instances before an operator has accepted it. A host that lies of its capacity
+    /// attracts instances, with their user data.
+    pub enum AcceptCapacity {
+        /// All of it.
+        Always = "always",
+        /// What it reports first, since an operator let it join; growth has to be accepted.
+        First = "first",
+        /// None.
+        Never = "never",
+    }
+}
+
+string_enum! {
     /// The two daemons that speak for a host.
     pub enum AgentRole {
         ComputeAgent = "compute-agent",
@@ -159,6 +172,10 @@ pub struct Host {
     /// claims include QEMU's overhead.
     pub capacity: Size,
     /// What its agent says instances may take: hardware threads, MiB and GiB, the host's own needs already left out.
+    pub reported: Size,
+    /// How much of that its operator accepted. A host that says more gets no more for it.
+    pub accepted: Size,
+    /// What is offered to instances: what is reported, as far as it is accepted.
     pub offered: Size,
     /// What the operator keeps from instances.
     pub reserved: Size,
@@ -224,6 +241,21 @@ impl Host {
             vcpus: u32::try_from(vcpus).unwrap_or(u32::MAX),
             memory_mib: of(offered.memory_mib, reserved.memory_mib, self.memory_overcommit_permille),
             disk_gib: of(offered.disk_gib, reserved.disk_gib, self.disk_overcommit_permille),
+        }
+    }
+
+    /// What the host says it has beyond what was accepted. A kernel that leaves some MiB more than the one before is no growth.
+    #[must_use]
+    pub fn unaccepted(&self) -> Size {
+        let more = |reported: u64, accepted: u64| {
+            let more = reported.saturating_sub(accepted);
+            if more > accepted / 32 { more } else { 0 }
+        };
+        let (reported, accepted) = (self.reported, self.accepted);
+        Size {
+            vcpus: reported.vcpus.saturating_sub(accepted.vcpus),
+            memory_mib: more(reported.memory_mib, accepted.memory_mib),
+            disk_gib: more(reported.disk_gib, accepted.disk_gib),
         }
     }
 

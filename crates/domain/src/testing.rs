@@ -87,6 +87,8 @@ pub fn host(id: HostId, name: &str) -> Host {
         draining: false,
         dedicated_to: None,
         capacity: Size { vcpus: 16, memory_mib: 1, disk_gib: 1 },
+        reported: Size { vcpus: 4, memory_mib: 1, disk_gib: 1 },
+        accepted: Size { vcpus: 4, memory_mib: 1, disk_gib: 1 },
         offered: Size { vcpus: 4, memory_mib: 1, disk_gib: 1 },
         reserved: Size::default(),
         cpu_overcommit_permille: 4000,

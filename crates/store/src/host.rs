@@ -22,10 +22,14 @@ op! {
         zone: String,
         tags: BTreeMap<String, String>,
         state: HostState,
-        /// Hardware threads, MiB and GiB that it offers; capacity is what isn't reserved of it, times the overcommit.
+        /// Hardware threads, MiB and GiB that its agent reports. Offered is what of it is accepted; capacity is what isn't reserved of that, times
+        /// the overcommit.
         threads: u32,
         memory_mib: u64,
         disk_gib: u64,
+        /// Whether what a host reports first is accepted by that, and whether what it reports later is.
+        accept_first: bool,
+        accept_later: bool,
         cpu_overcommit_permille: u32,
         overhead: MemoryOverhead,
         facts: HostFacts,
@@ -34,11 +38,25 @@ op! {
     on host, Insert by (id):
     "INSERT INTO host (id, name, zone, tags, state, cordoned, cordon_reason, vcpus, memory_mib, disk_gib,
         cpu_overcommit_permille, vcpus_used, memory_mib_used, disk_gib_used, overhead, facts, generation, revision,
-        registered_at, state_changed_at, offered_vcpus, offered_memory_mib, offered_disk_gib)
-     SELECT r.id, r.name, r.zone, r.tags, r.state, FALSE, '', r.threads * r.cpu_overcommit_permille / 1000, r.memory_mib,
-        r.disk_gib, r.cpu_overcommit_permille, 0, 0, 0, r.overhead, r.facts, 1, 0, r.at, r.at,
-        r.threads, r.memory_mib, r.disk_gib
-     FROM {rows} WHERE TRUE
+        registered_at, state_changed_at, reported_vcpus, reported_memory_mib, reported_disk_gib,
+        accepted_vcpus, accepted_memory_mib, accepted_disk_gib, offered_vcpus, offered_memory_mib, offered_disk_gib)
+     SELECT o.id, o.name, o.zone, o.tags, o.state, FALSE, '', o.offered_vcpus * o.cpu_overcommit_permille / 1000,
+        o.offered_memory_mib, o.offered_disk_gib, o.cpu_overcommit_permille, 0, 0, 0, o.overhead, o.facts, 1, 0, o.at, o.at,
+        o.threads, o.memory_mib, o.disk_gib, o.accepted_vcpus, o.accepted_memory_mib, o.accepted_disk_gib,
+        o.offered_vcpus, o.offered_memory_mib, o.offered_disk_gib
+     FROM (SELECT a.*,
+            CASE WHEN a.accepted_vcpus < a.threads THEN a.accepted_vcpus ELSE a.threads END AS offered_vcpus,
+            CASE WHEN a.accepted_memory_mib < a.memory_mib THEN a.accepted_memory_mib ELSE a.memory_mib END AS offered_memory_mib,
+            CASE WHEN a.accepted_disk_gib < a.disk_gib THEN a.accepted_disk_gib ELSE a.disk_gib END AS offered_disk_gib
+        FROM (SELECT r.*,
+                CASE WHEN r.accept_later OR (r.accept_first AND COALESCE(h.accepted_vcpus, 0) = 0) THEN r.threads
+                    ELSE COALESCE(h.accepted_vcpus, 0) END AS accepted_vcpus,
+                CASE WHEN r.accept_later OR (r.accept_first AND COALESCE(h.accepted_vcpus, 0) = 0) THEN r.memory_mib
+                    ELSE COALESCE(h.accepted_memory_mib, 0) END AS accepted_memory_mib,
+                CASE WHEN r.accept_later OR (r.accept_first AND COALESCE(h.accepted_vcpus, 0) = 0) THEN r.disk_gib
+                    ELSE COALESCE(h.accepted_disk_gib, 0) END AS accepted_disk_gib
+            FROM {rows} LEFT JOIN host AS h ON h.id = r.id) AS a) AS o
+     WHERE TRUE
      ON CONFLICT (id) DO UPDATE SET
         vcpus = CASE WHEN excluded.offered_vcpus <= host.reserved_vcpus THEN 0
             WHEN host.cpu_overcommit_permille = 0
@@ -48,6 +66,10 @@ op! {
             ELSE (excluded.offered_memory_mib - host.reserved_memory_mib) * host.memory_overcommit_permille / 1000 END,
         disk_gib = CASE WHEN excluded.offered_disk_gib <= host.reserved_disk_gib THEN 0
             ELSE (excluded.offered_disk_gib - host.reserved_disk_gib) * host.disk_overcommit_permille / 1000 END,
+        reported_vcpus = excluded.reported_vcpus, reported_memory_mib = excluded.reported_memory_mib,
+        reported_disk_gib = excluded.reported_disk_gib,
+        accepted_vcpus = excluded.accepted_vcpus, accepted_memory_mib = excluded.accepted_memory_mib,
+        accepted_disk_gib = excluded.accepted_disk_gib,
         offered_vcpus = excluded.offered_vcpus, offered_memory_mib = excluded.offered_memory_mib,
         offered_disk_gib = excluded.offered_disk_gib,
         cpu_overcommit_permille = CASE WHEN host.cpu_overcommit_permille = 0 THEN excluded.cpu_overcommit_permille
@@ -135,6 +157,8 @@ op! {
         reserved_vcpus: u32,
         reserved_memory_mib: u64,
         reserved_disk_gib: u64,
+        /// All that its agent reports is accepted.
+        accept_capacity: bool,
     }
     on host, Change by (id), guard HostGeneration:
     "UPDATE host SET cordoned = r.cordoned, cordon_reason = r.cordon_reason, draining = r.draining,
@@ -142,12 +166,18 @@ op! {
         cpu_overcommit_permille = r.cpu_overcommit_permille, memory_overcommit_permille = r.memory_overcommit_permille,
         disk_overcommit_permille = r.disk_overcommit_permille, reserved_vcpus = r.reserved_vcpus,
         reserved_memory_mib = r.reserved_memory_mib, reserved_disk_gib = r.reserved_disk_gib,
-        vcpus = CASE WHEN host.offered_vcpus <= r.reserved_vcpus THEN 0
-            ELSE (host.offered_vcpus - r.reserved_vcpus) * r.cpu_overcommit_permille / 1000 END,
-        memory_mib = CASE WHEN host.offered_memory_mib <= r.reserved_memory_mib THEN 0
-            ELSE (host.offered_memory_mib - r.reserved_memory_mib) * r.memory_overcommit_permille / 1000 END,
-        disk_gib = CASE WHEN host.offered_disk_gib <= r.reserved_disk_gib THEN 0
-            ELSE (host.offered_disk_gib - r.reserved_disk_gib) * r.disk_overcommit_permille / 1000 END,
+        accepted_vcpus = CASE WHEN r.accept_capacity THEN host.reported_vcpus ELSE host.accepted_vcpus END,
+        accepted_memory_mib = CASE WHEN r.accept_capacity THEN host.reported_memory_mib ELSE host.accepted_memory_mib END,
+        accepted_disk_gib = CASE WHEN r.accept_capacity THEN host.reported_disk_gib ELSE host.accepted_disk_gib END,
+        offered_vcpus = CASE WHEN r.accept_capacity THEN host.reported_vcpus ELSE host.offered_vcpus END,
+        offered_memory_mib = CASE WHEN r.accept_capacity THEN host.reported_memory_mib ELSE host.offered_memory_mib END,
+        offered_disk_gib = CASE WHEN r.accept_capacity THEN host.reported_disk_gib ELSE host.offered_disk_gib END,
+        vcpus = CASE WHEN (CASE WHEN r.accept_capacity THEN host.reported_vcpus ELSE host.offered_vcpus END) <= r.reserved_vcpus THEN 0
+            ELSE ((CASE WHEN r.accept_capacity THEN host.reported_vcpus ELSE host.offered_vcpus END) - r.reserved_vcpus) * r.cpu_overcommit_permille / 1000 END,
+        memory_mib = CASE WHEN (CASE WHEN r.accept_capacity THEN host.reported_memory_mib ELSE host.offered_memory_mib END) <= r.reserved_memory_mib THEN 0
+            ELSE ((CASE WHEN r.accept_capacity THEN host.reported_memory_mib ELSE host.offered_memory_mib END) - r.reserved_memory_mib) * r.memory_overcommit_permille / 1000 END,
+        disk_gib = CASE WHEN (CASE WHEN r.accept_capacity THEN host.reported_disk_gib ELSE host.offered_disk_gib END) <= r.reserved_disk_gib THEN 0
+            ELSE ((CASE WHEN r.accept_capacity THEN host.reported_disk_gib ELSE host.offered_disk_gib END) - r.reserved_disk_gib) * r.disk_overcommit_permille / 1000 END,
         generation = r.expected_generation + 1
      FROM {rows} WHERE host.id = r.id AND host.generation = r.expected_generation"
 }
@@ -210,6 +240,12 @@ row! {
         vcpus: u32,
         memory_mib: u64,
         disk_gib: u64,
+        reported_vcpus: u32,
+        reported_memory_mib: u64,
+        reported_disk_gib: u64,
+        accepted_vcpus: u32,
+        accepted_memory_mib: u64,
+        accepted_disk_gib: u64,
         offered_vcpus: u32,
         offered_memory_mib: u64,
         offered_disk_gib: u64,
@@ -258,6 +294,16 @@ impl From<HostRow> for Host {
             draining: row.draining,
             dedicated_to: row.dedicated_to,
             capacity: Size { vcpus: row.vcpus, memory_mib: row.memory_mib, disk_gib: row.disk_gib },
+            reported: Size {
+                vcpus: row.reported_vcpus,
+                memory_mib: row.reported_memory_mib,
+                disk_gib: row.reported_disk_gib,
+            },
+            accepted: Size {
+                vcpus: row.accepted_vcpus,
+                memory_mib: row.accepted_memory_mib,
+                disk_gib: row.accepted_disk_gib,
+            },
             offered: Size {
                 vcpus: row.offered_vcpus,
                 memory_mib: row.offered_memory_mib,

@@ -32,6 +32,7 @@ pub fn check_change(body: HostChange) -> Result<host::HostChange, Problem> {
         disk_overcommit_permille: disk,
         reserved: body.reserved.map(reserve),
         accept_loss: body.accept_loss,
+        accept_capacity: body.accept_capacity,
     })
 }
 
@@ -57,6 +58,7 @@ mod tests {
             dedicated_to: None,
             reserved: None,
             accept_loss: false,
+            accept_capacity: false,
             memory_overcommit: Some(10.1),
             disk_overcommit: Some(-1.0),
         };

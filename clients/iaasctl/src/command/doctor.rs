@@ -6,6 +6,7 @@ use crate::{
     error::CliError,
     exit,
     output::{Format, Output, Row},
+    view::unaccepted,
 };
 use clap::Args;
 use client::{Client, model::ManagerState};
@@ -246,6 +247,11 @@ async fn hosts(findings: &mut Findings, client: &Client) {
             findings.add(&check, Verdict::Warn, format!("no KVM: {}", host.facts.accelerator_reason), advice);
         } else {
             findings.ok(&check, format!("up, {accelerator}"));
+        }
+        if let Some(more) = unaccepted(host) {
+            let found = format!("reports {more} more than was accepted; that isn't offered to instances");
+            let advice = format!("if the machine has it, iaasctl host accept-capacity {}", host.name);
+            findings.add(&check, Verdict::Warn, found, advice);
         }
         let orphans = host.orphans.as_ref().map_or(0, Vec::len);
         if orphans > 0 {

@@ -36,6 +36,8 @@ pub enum HostCommand {
     },
     /// Take a held host as it is, without what it has lost; instances whose disks are gone become errors
     AcceptLoss { host: String },
+    /// Offer all the capacity that a host reports to instances, also what it has grown by
+    AcceptCapacity { host: String },
     /// Declare a host dead that is switched off: its instances are recovered on other hosts, as each one's policy says
     DeclareDead {
         host: String,
@@ -136,6 +138,7 @@ pub(super) async fn run(context: Context, command: HostCommand) -> Result<(), Cl
             (host, HostChange { cordon_reason: Some(reason), ..change })
         }
         HostCommand::AcceptLoss { host } => (host, HostChange { accept_loss: true, ..HostChange::default() }),
+        HostCommand::AcceptCapacity { host } => (host, HostChange { accept_capacity: true, ..HostChange::default() }),
         HostCommand::Set {
             host,
             zone,

@@ -9,7 +9,7 @@ mod resource;
 mod system;
 
 pub use capacity::{capacity_flavors, capacity_zones};
-pub use system::{QuotaLine, beyond_capacity, quota_lines};
+pub use system::{QuotaLine, beyond_capacity, quota_lines, unaccepted};
 
 use domain::Timestamp;
 use std::collections::BTreeMap;

@@ -41,6 +41,7 @@ impl Row for Host {
             ("memory MiB", of(self.used.memory_mib, self.capacity.memory_mib)),
             ("disk GiB", of(self.used.disk_gib, self.capacity.disk_gib)),
             ("beyond capacity", beyond_capacity(self).unwrap_or_default()),
+            ("not accepted", unaccepted(self).unwrap_or_default()),
             ("reserved", amounts(self.reserved).unwrap_or_default()),
             ("cpu overcommit", self.cpu_overcommit.to_string()),
             ("memory overcommit", overcommit(self.memory_overcommit)),
@@ -89,6 +90,12 @@ fn amounts(size: Size) -> Option<String> {
 #[must_use]
 pub fn beyond_capacity(host: &Host) -> Option<String> {
     amounts(host.beyond_capacity)
+}
+
+/// What a host reports beyond what was accepted.
+#[must_use]
+pub fn unaccepted(host: &Host) -> Option<String> {
+    amounts(host.unaccepted)
 }
 
 impl Row for HostToken {

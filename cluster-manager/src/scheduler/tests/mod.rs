@@ -33,6 +33,8 @@ fn host(n: u128, capacity: Size) -> Host {
         draining: false,
         dedicated_to: None,
         capacity,
+        reported: capacity,
+        accepted: capacity,
         offered: capacity,
         reserved: Size::default(),
         cpu_overcommit_permille: 1000,

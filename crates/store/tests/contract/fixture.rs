@@ -186,6 +186,8 @@ pub fn host_upsert(called: &str) -> HostUpsert {
         threads: 5,
         memory_mib: 20_000,
         disk_gib: 100,
+        accept_first: true,
+        accept_later: true,
         cpu_overcommit_permille: 4000,
         overhead: OVERHEAD,
         facts: HostFacts { cpu_model: "a \"fast\" one".into(), threads: 8, ..HostFacts::default() },

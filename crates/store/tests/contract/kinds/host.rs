@@ -95,6 +95,7 @@ pub async fn walk(lab: &Lab) {
         reserved_vcpus: 1,
         reserved_memory_mib: 2_000,
         reserved_disk_gib: 20,
+        accept_capacity: false,
     };
     lab.one(change.clone()).await;
     assert_eq!(lab.guard(change.clone()).await, Guard::HostGeneration);
@@ -186,6 +187,8 @@ pub async fn walk(lab: &Lab) {
     assert_eq!(lab.guard(claim(alpha)).await, Guard::HostCapacity);
     lab.one(release(alpha)).await;
 
+    acceptance(lab).await;
+
     let beta = lab.host("beta").await;
     assert_eq!(lab.host_find_by_name("beta").await.unwrap().unwrap().id, beta);
     assert_eq!(lab.host_find_by_name("gamma").await.unwrap(), None);
@@ -244,4 +247,52 @@ async fn ledgers(lab: &Lab, id: HostId) {
     lab.one(accept("d")).await;
     assert_eq!(lab.guard(said("d", 1, Some("d"), ["d", "d"])).await, Guard::HostGeneration);
     assert_eq!(ledger().await, HostLedger { id: "d".into(), start: 1, start_floor: 8, found: None });
+}
+
+/// What a host reports is offered as far as it was accepted.
+async fn acceptance(lab: &Lab) {
+    let size = |vcpus, memory_mib, disk_gib| Size { vcpus, memory_mib, disk_gib };
+    for (accept_first, accept_later, first, grown) in [
+        (true, true, size(5, 20_000, 100), size(9, 30_000, 100)),
+        (true, false, size(5, 20_000, 100), size(5, 20_000, 100)),
+        (false, false, Size::default(), Size::default()),
+    ] {
+        let called = format!("accepts-{accept_first}-{accept_later}");
+        let upsert = HostUpsert { accept_first, accept_later, cpu_overcommit_permille: 1000, ..host_upsert(&called) };
+        let now = async || lab.host_find(upsert.id).await.unwrap().unwrap();
+        lab.one(upsert.clone()).await;
+        assert_eq!((now().await.offered, now().await.capacity), (first, first));
+        lab.one(HostUpsert { threads: 9, memory_mib: 30_000, ..upsert.clone() }).await;
+        let host = now().await;
+        assert_eq!((host.offered, host.capacity, host.placeable()), (grown, grown, grown));
+        assert_eq!(host.reported, size(9, 30_000, 100));
+        assert_eq!(host.unaccepted() == Size::default(), accept_later);
+        // Less than was accepted, and as before.
+        lab.one(HostUpsert { threads: 2, memory_mib: 1000, disk_gib: 10, ..upsert.clone() }).await;
+        assert_eq!(now().await.offered, if accept_first { size(2, 1000, 10) } else { Size::default() });
+        lab.one(HostUpsert { threads: 9, memory_mib: 30_000, ..upsert.clone() }).await;
+        assert_eq!(now().await.offered.vcpus == 9, accept_later);
+        lab.one(HostChange {
+            id: upsert.id,
+            expected_generation: 1,
+            cordoned: false,
+            cordon_reason: String::new(),
+            draining: false,
+            dedicated_to: None,
+            zone: "a".into(),
+            tags: BTreeMap::new(),
+            cpu_overcommit_permille: 1000,
+            memory_overcommit_permille: 1000,
+            disk_overcommit_permille: 1000,
+            reserved_vcpus: 1,
+            reserved_memory_mib: 0,
+            reserved_disk_gib: 0,
+            accept_capacity: true,
+        })
+        .await;
+        let host = now().await;
+        assert_eq!((host.offered, host.accepted, host.unaccepted()), (host.reported, host.reported, Size::default()));
+        assert_eq!((host.capacity, host.placeable()), (size(8, 30_000, 100), size(8, 30_000, 100)));
+        lab.one(HostDelete { id: upsert.id, expected_generation: 2 }).await;
+    }
 }
