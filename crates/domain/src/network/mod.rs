@@ -5,9 +5,11 @@
 
 mod addr;
 mod object;
+pub mod probe;
 mod protected;
 mod rule;
 mod subnet;
+pub mod virtual_ip;
 
 pub use addr::{Cidr, InvalidAddress, IpRange, MacAddr, Vni};
 pub use object::*;
