@@ -252,7 +252,8 @@ async fn bring(
     };
     let fresh: Vec<(IpAddr, MacAddr)> = announced(&steps, network);
     let mut applied = Applied::default();
-    let refuses_more = steps.iter().any(|planned| planned.step.refuses_more());
+    // Nothing flows in a namespace that was just made, and all tracked flows of the host are looked through to find that out.
+    let refuses_more = !found.links.is_empty() && steps.iter().any(|planned| planned.step.refuses_more());
     if !steps.is_empty() {
         let began = Instant::now();
         let had_rules = steps.iter().any(|planned| matches!(planned.step, Step::Rules(_)));
