@@ -19,6 +19,7 @@ pub mod nft;
 pub mod observation;
 pub mod plan;
 pub mod port;
+pub mod probe;
 pub mod service;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ mod killed;
 mod matrix;
 mod outside;
 mod ports;
+mod probes;
 mod protected;
 mod recovery;
 mod restart;

@@ -3,9 +3,9 @@
 //! **The problem.** The address must leave a holder that failed within a second, and must not leave one that works: a move ends connections. What is
 //! known comes from hosts that may be dead, cut off or late.
 //!
-//! **Evidence.** Each member is probed from its own host, which is next to it. A host that died says nothing, so the holder is also probed from the host of
-//! another member, its witness. The witness sees less: what it takes for a dead instance may be a broken path between the two hosts. So it counts only
-//! while the holder's own host doesn't answer the manager ([`MemberState::health`]).
+//! **Evidence.** Each member is probed from its own host, which is next to it. A host that died says nothing, so the host of another member, the witness, asks
+//! the holder's host over the underlay whether it is there. The path between the two hosts may be broken while all else works. So the witness counts only while the
+//! holder's host doesn't answer the manager either ([`MemberState::health`]).
 //!
 //! **Invariants.**
 //! - The epoch rises by one with each change of the holder, and with nothing else: at one epoch there is one holder, or none.
@@ -14,7 +14,8 @@
 //!   be alive behind a probe that is wrong.
 //! - After a decision was carried out, the same evidence leads to no other one.
 //!
-//! **Rejected.** Votes of all hosts of a network: with two hosts, which is the usual number, there is no majority, and each vote costs a round trip.
+//! **Rejected.** A witness that probes the instance itself: every host's router has the same address, so the answer would go to the router of the instance's own
+//! host. Votes of all hosts of a network: with two hosts, which is the usual number, there is no majority, and each vote costs a round trip.
 //! Proof that the old holder stopped, as instances need it before they start elsewhere: nothing is written to by two here. What an old holder
 //! sends is dropped by all hosts that know the newer epoch.
 
@@ -35,7 +36,7 @@ pub struct MemberState {
     pub host_answers: bool,
     /// What that host's probe says, or said last.
     pub own: Verdict,
-    /// What the probe from another host says; unknown if there is none.
+    /// Whether another host reaches that host; unknown if none was asked.
     pub witness: Verdict,
 }
 
@@ -46,12 +47,11 @@ impl MemberState {
         if !self.in_use {
             return Verdict::Down;
         }
-        match (self.own, self.host_answers, self.witness) {
-            // What its own host saw fail doesn't recover by silence.
-            (Verdict::Down, true, _) | (Verdict::Down, false, Verdict::Unknown) => Verdict::Down,
-            (own, true, _) | (own, false, Verdict::Unknown) => own,
-            (_, false, witness) => witness,
+        if !self.host_answers && self.witness == Verdict::Down {
+            return Verdict::Down;
         }
+        // Silence changes nothing of what was known.
+        self.own
     }
 }
 
@@ -69,7 +69,7 @@ string_enum! {
         FirstHolder = "first_holder",
         /// The holder's probe failed.
         ProbeFailed = "probe_failed",
-        /// The holder's host is silent, and another host can't reach the holder either.
+        /// The holder's host answers neither the manager nor another host.
         HostSilent = "host_silent",
         /// The holder's port belongs to no running instance any more.
         NotInUse = "not_in_use",

@@ -59,9 +59,10 @@ fn a_witness_counts_only_while_the_holders_host_is_silent() {
     assert_eq!(decided(holder(false, Unknown, Unknown)), Decision::Keep(Standing::Unknown));
     assert_eq!(
         decided(holder(false, Down, Up)),
-        Decision::Keep(Standing::Healthy),
-        "it recovered, as another host sees"
+        moved(2, 4, MoveCause::ProbeFailed),
+        "the host is there, the instance isn't"
     );
+    assert_eq!(decided(holder(false, Unknown, Down)), moved(2, 4, MoveCause::HostSilent));
     assert_eq!(decided(holder(true, Down, Up)), moved(2, 4, MoveCause::ProbeFailed), "its own host is nearer");
 }
 
