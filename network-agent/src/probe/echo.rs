@@ -84,8 +84,8 @@ mod tests {
     #[test]
     fn a_request_has_its_checksum() {
         for (id, sequence) in [(0, 0), (0x1234, 1), (0xffff, 0xffff), (0xf7ff, 0x0001)] {
-            let words = request(true, id, sequence);
-            let sum: u32 = words.chunks(2).map(|word| u32::from(word[0]) * 256 + u32::from(word[1])).sum();
+            let bytes = request(true, id, sequence);
+            let sum: u32 = bytes.chunks(2).map(|pair| u32::from(pair[0]) * 256 + u32::from(pair[1])).sum();
             let folded = (sum & 0xffff) + (sum >> 16);
             assert_eq!((folded & 0xffff) + (folded >> 16), 0xffff, "{id:x} {sequence:x}");
         }

@@ -18,3 +18,4 @@ mod rig;
 mod rules;
 mod shares;
 mod underlay;
+mod virtual_ips;

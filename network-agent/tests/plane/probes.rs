@@ -56,11 +56,11 @@ fn serve(guest: &Guest, status: &'static str) -> std::thread::JoinHandle<()> {
 }
 
 fn end(guest: &Guest, server: std::thread::JoinHandle<()>) {
-    let asked = inside(&guest.ns, || {
+    let request = inside(&guest.ns, || {
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", PORT)).expect("connected");
         stream.write_all(b"GET /end HTTP/1.1\r\n\r\n").expect("written");
     });
-    asked.join().expect("the request is sent");
+    request.join().expect("the request is sent");
     server.join().expect("the server ends");
 }
 
