@@ -8,6 +8,7 @@ use std::time::Duration;
 
 const HOST_CERTIFICATE_SECS: std::ops::RangeInclusive<u64> = 2..=90 * 86_400;
 const RESERVATION_TTL_SECS_MAX: u32 = 3600;
+const LEASE_HEARTBEAT_MS: std::ops::RangeInclusive<u64> = 100..=60_000;
 const PREEMPTION_NOTICE_SECS_MAX: u64 = 3600;
 const PREEMPTION_HOLD_SECS_MAX: u64 = 3600;
 
@@ -59,6 +60,15 @@ pub struct Config {
     pub agent_queue_max: usize,
     /// How long each state may last: a table of its own, `[cluster.deadlines]`.
     pub deadlines: Deadlines,
+    /// Host leases: a table of its own, `[cluster.lease]`.
+    pub lease: Lease,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lease {
+    /// How often hosts send a heartbeat on a connection of its own, milliseconds. 0: they send none.
+    pub heartbeat_ms: u32,
 }
 
 impl Default for Config {
@@ -85,6 +95,7 @@ impl Default for Config {
             console_sessions_max: 256,
             agent_queue_max: 4096,
             deadlines: Deadlines::default(),
+            lease: Lease::default(),
         }
     }
 }
@@ -144,6 +155,14 @@ impl Config {
                 "must be at least 2000: agents send a heartbeat each second",
             ));
         }
+        if self.lease.heartbeat_ms != 0 && !LEASE_HEARTBEAT_MS.contains(&u64::from(self.lease.heartbeat_ms)) {
+            errors.push(ConfigError::new("cluster.lease.heartbeat_ms", "must be 0 (none), or 100 to 60000"));
+        } else if u64::from(self.lease.heartbeat_ms) * 2 > self.heartbeat_timeout_ms {
+            errors.push(ConfigError::new(
+                "cluster.lease.heartbeat_ms",
+                "must be at most half of cluster.heartbeat_timeout_ms: a connection that is silent for so long is closed",
+            ));
+        }
         errors
     }
 
@@ -179,5 +198,11 @@ mod tests {
         assert_eq!(Config::default().validate(), vec![]);
         let bad = Config { heartbeat_timeout_ms: 1, agent_queue_max: 0, ..Config::default() };
         assert_eq!(bad.validate().len(), 2);
+        for (heartbeat_ms, good) in [(0, true), (1, false), (1000, true), (2500, true), (2501, false), (60_001, false)]
+        {
+            let config = Config { lease: Lease { heartbeat_ms }, ..Config::default() };
+            let errors = config.validate();
+            assert_eq!(errors.is_empty(), good, "{heartbeat_ms}: {errors:?}");
+        }
     }
 }

@@ -23,7 +23,7 @@ pub mod reconcile;
 pub mod recovery;
 pub mod scheduler;
 
-pub use config::Config;
+pub use config::{Config, Lease};
 pub use host::admission::{Admission, AgentLinks};
 
 use agents::consoles::ConsoleRelayService;
@@ -39,11 +39,11 @@ use proto::{
     agent::v1::{console_relay_server::ConsoleRelayServer, host_identity_server::HostIdentityServer},
     cluster::v1::cluster_manager_server::ClusterManagerServer,
     leader::v1::leader_server::LeaderServer,
-    sync::v1::host_sync_server::HostSyncServer,
+    sync::v1::{host_liveness_server::HostLivenessServer, host_sync_server::HostSyncServer},
 };
 use scheduler::Inventory;
 use service_kit::{
-    host_streams::HostSyncService,
+    host_streams::{HostLivenessService, HostSyncService},
     leader::LeaderService,
     transport::{self, GrpcListener, GrpcTarget},
 };
@@ -144,6 +144,7 @@ fn router(manager: &Arc<Manager>, leader: LeaderService) -> Router {
         .initial_connection_window_size(8 * 1024 * 1024)
         .add_service(cluster)
         .add_service(agents)
+        .add_service(HostLivenessServer::new(HostLivenessService(Arc::clone(manager))))
         .add_service(consoles)
         .add_service(identity)
         .add_service(LeaderServer::new(leader))

@@ -52,7 +52,8 @@ impl Manager {
         let Parts { config, store, inventory, clients, admission, lifetime } = parts;
         let Lifetime { tasks, shutdown } = lifetime.clone();
         let agents = HostStreams::new(config.agent_queue_max, config.heartbeat_timeout(), tasks, shutdown)
-            .under_term(store.term_number(), leads(&store));
+            .under_term(store.term_number(), leads(&store))
+            .with_beats(config.lease.heartbeat_ms);
         Self {
             consoles: Sessions::new(config.console_sessions_max),
             operations: Operations::new(store.clone(), OperationTable::Compute),

@@ -41,7 +41,7 @@ use crate::{
         users::Users,
     },
 };
-use agent_kit::follow_manager;
+use agent_kit::{follow_manager, send_beats};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use service_kit::transport::GrpcTarget;
@@ -70,8 +70,9 @@ async fn run_until(config: Config, deps: Deps, shutdown: CancellationToken) -> a
     let (context, orphans) = context;
     tasks.spawn(ports::follow_network_agent(Arc::clone(&context)));
     let reconciler = Arc::new(Reconciler::start(Arc::clone(&context)));
-    let manager = deps.cluster.channel()?;
+    let (host_id, manager) = (context.ledger.host_id(), deps.cluster.channel()?);
     let agent = Arc::new(ComputeAgent::new(context, reconciler, orphans, manager.clone()));
+    tasks.spawn(send_beats(host_id, deps.cluster.channel()?, agent.requested_beats(), shutdown.clone()));
     tasks.spawn(follow_manager(agent, manager, shutdown.clone()));
     shutdown.cancelled().await;
     tasks.close();

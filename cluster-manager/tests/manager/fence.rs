@@ -1,6 +1,7 @@
 //! What reports may not do: undo what is newer, speak for others, end what they don't hold.
 
 use crate::cloud::{Cloud, each, eventually, quick};
+use cluster_manager::{Config, Lease};
 use domain::{
     InstanceId,
     instance::{InstanceState as S, ReportFence},
@@ -9,8 +10,8 @@ use proto::{
     agent::v1::{DesiredInstance, InstanceObservation},
     cluster::v1::{InstanceSpec, InstanceState},
     sync::v1::{
-        self as pb, agent_message::Message as Up, desired_object::Object, host_sync_client::HostSyncClient,
-        manager_message::Message as Down, report::Observation,
+        self as pb, agent_message::Message as Up, desired_object::Object, host_liveness_client::HostLivenessClient,
+        host_sync_client::HostSyncClient, manager_message::Message as Down, report::Observation,
     },
 };
 use sim::SimConfig;
@@ -88,6 +89,31 @@ impl ManualAgent {
         self.tx.send(pb::AgentMessage { message: Some(Up::Report(report)) }).await.expect("the stream is open");
         let acknowledges = |message: &Down| matches!(message, Down::ReportAck(ack) if (ack.start, ack.counter) >= (fence.start, fence.counter));
         self.next(|message| acknowledges(&message).then_some(())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_are_asked_for_heartbeats_of_their_own_as_configured_and_the_manager_answers_them() {
+    for heartbeat_ms in [0, 500] {
+        let cloud = Cloud::start(Config { lease: Lease { heartbeat_ms }, ..quick() }).await;
+        let config = SimConfig::named("host-1");
+        let mut agent = ManualAgent::attach(&cloud, &config, vec![]).await;
+        let requested = agent.next(|message| match message {
+            Down::Registered(registered) => Some(registered.beat_ms),
+            Down::Snapshot(_) | Down::Delta(_) | Down::OpenSession(_) | Down::ReportAck(_) | Down::HeartbeatAck(_) => {
+                None
+            }
+        });
+        assert_eq!(requested.await, heartbeat_ms);
+        let mut client = HostLivenessClient::new(cloud.board.target.channel().expect("a channel"));
+        let (tx, rx) = mpsc::channel(1);
+        tx.send(pb::BeatRequest { host_id: config.host_id.to_string(), sequence: 7 }).await.expect("open");
+        let mut answers = client.beat(ReceiverStream::new(rx)).await.expect("opened").into_inner();
+        let answer =
+            tokio::time::timeout(std::time::Duration::from_secs(30), answers.message()).await.expect("in time");
+        assert_eq!(answer.expect("no error"), Some(pb::BeatAnswer { sequence: 7 }));
+        drop((agent, answers));
+        cloud.stop(vec![]).await;
     }
 }
 

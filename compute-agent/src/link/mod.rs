@@ -26,6 +26,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 /// While QEMU is missing, it is looked for this often.
@@ -38,6 +39,8 @@ pub struct ComputeAgent {
     consoles: ConsoleRelayClient<Channel>,
     /// The manager knows this host as one that can run no instances.
     without_qemu: AtomicBool,
+    /// How often the manager wants heartbeats on a connection of their own, milliseconds. 0: not at all.
+    beat_ms: watch::Sender<u32>,
 }
 
 impl ComputeAgent {
@@ -46,7 +49,19 @@ impl ComputeAgent {
         let consoles = ConsoleRelayClient::new(manager)
             .max_decoding_message_size(proto::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(proto::MESSAGE_BYTES_MAX);
-        Self { context, reconciler, orphans, consoles, without_qemu: AtomicBool::default() }
+        Self {
+            context,
+            reconciler,
+            orphans,
+            consoles,
+            without_qemu: AtomicBool::default(),
+            beat_ms: watch::Sender::new(0),
+        }
+    }
+
+    #[must_use]
+    pub fn requested_beats(&self) -> watch::Receiver<u32> {
+        self.beat_ms.subscribe()
     }
 }
 
@@ -146,6 +161,10 @@ impl Agent for ComputeAgent {
         if self.context.starts_permit.set(!starts_withheld) {
             self.reconciler.wake_all();
         }
+    }
+
+    fn beats_requested(&self, every_ms: u32) {
+        self.beat_ms.send_if_modified(|now| std::mem::replace(now, every_ms) != every_ms);
     }
 
     fn open_session(&self, open: OpenSession) {

@@ -30,6 +30,14 @@ async fn the_host_continues_without_its_manager_and_reports_everything_when_it_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_that_a_manager_asks_for_name_their_host() {
+    let Some(host) = Host::start(1).await else { return };
+    let beats = host.manager.until("heartbeats", |h| (h.beats().len() >= 3).then(|| h.beats().to_vec())).await;
+    let host_id = host.manager.until("hello", |h| h.hellos().last().map(|hello| hello.host_id.clone())).await;
+    assert!(beats.iter().all(|named| *named == host_id), "{beats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stale_command_is_refused_and_a_gap_brings_a_snapshot() {
     let Some(host) = Host::start(1).await else { return };
     let mut instance = TestInstance::tiny(&host, "fenced");

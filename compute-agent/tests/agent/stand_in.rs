@@ -15,6 +15,7 @@ use proto::{
     sync::v1::{
         self as sync,
         agent_message::Message as FromAgent,
+        host_liveness_server::{HostLiveness, HostLivenessServer},
         host_sync_server::{HostSync, HostSyncServer},
         manager_message::Message as ToAgent,
     },
@@ -35,6 +36,9 @@ use tonic::{Request, Response, Status, Streaming};
 /// The limit for a wait. It only detects hangs, because emulation on a busy machine is slow.
 pub const TIMEOUT: Duration = Duration::from_secs(150);
 
+/// How often the agent is asked for heartbeats on a connection of their own.
+const BEAT_MS: u32 = 200;
+
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 /// The agent's output, and the channel for what is typed.
 type SessionEnds = (Streaming<agent::ConsoleUp>, mpsc::Sender<agent::ConsoleDown>);
@@ -49,6 +53,8 @@ struct ManagerState {
     reports: Vec<Report>,
     resyncs: usize,
     heartbeats: usize,
+    /// Heartbeats on a connection of their own, each with the host that it named.
+    beats: Vec<String>,
     statistics: Option<agent::ComputeStatistics>,
     /// Whether connections are refused.
     away: bool,
@@ -162,6 +168,7 @@ impl Manager {
         let (listener, target) = in_process();
         let router = tonic::transport::Server::builder()
             .add_service(HostSyncServer::new(manager.clone()))
+            .add_service(HostLivenessServer::new(manager.clone()))
             .add_service(ConsoleRelayServer::new(manager.clone()));
         tokio::spawn(serve(router, listener, shutdown));
         (manager, target)
@@ -326,6 +333,10 @@ impl Received<'_> {
         self.state.statistics
     }
 
+    pub fn beats(&self) -> &[String] {
+        &self.state.beats
+    }
+
     pub fn heartbeats(&self) -> usize {
         self.state.heartbeats
     }
@@ -373,6 +384,26 @@ impl Console {
 }
 
 #[tonic::async_trait]
+impl HostLiveness for Manager {
+    type BeatStream = Out<sync::BeatAnswer>;
+
+    async fn beat(&self, request: Request<Streaming<sync::BeatRequest>>) -> Result<Response<Self::BeatStream>, Status> {
+        let (manager, mut incoming) = (self.clone(), request.into_inner());
+        let (answers, outgoing) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Ok(Some(beat)) = incoming.message().await {
+                manager.lock().beats.push(beat.host_id);
+                manager.news.notify_waiters();
+                if answers.send(Ok(sync::BeatAnswer { sequence: beat.sequence })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing))))
+    }
+}
+
+#[tonic::async_trait]
 impl HostSync for Manager {
     type AttachStream = Out<sync::ManagerMessage>;
 
@@ -395,6 +426,7 @@ impl HostSync for Manager {
                 ToAgent::Registered(sync::Registered {
                     host_id: hello.host_id.clone(),
                     start_floor: state.start_floor,
+                    beat_ms: BEAT_MS,
                     ..Default::default()
                 }),
             );

@@ -24,6 +24,7 @@
 pub mod accept;
 pub mod durable;
 pub mod ledger;
+pub mod liveness;
 pub mod outbox;
 pub mod reserve;
 pub mod session;
@@ -32,5 +33,6 @@ pub mod writer;
 
 pub use accept::{Current, Decision, Incoming, Revival, Version, accept};
 pub use ledger::{HostRecord, LedgerDir, LedgerError};
+pub use liveness::send_beats;
 pub use outbox::{Numbered, Observation, Outbox};
 pub use session::{Agent, HelloError, follow_manager};

@@ -92,6 +92,9 @@ pub trait Agent: Send + Sync + 'static {
     /// A session has begun; `starts_withheld`: until another one says otherwise, nothing may be started.
     fn registered(&self, _starts_withheld: bool) {}
 
+    /// The manager wants a heartbeat this often on a connection of its own ([`crate::liveness`]), milliseconds. 0: none.
+    fn beats_requested(&self, _every_ms: u32) {}
+
     fn open_session(&self, _open: OpenSession) {}
 
     /// Resolves when what Hello said of this host is no longer true.
@@ -324,6 +327,7 @@ impl<A: Agent> Session<'_, A> {
                 }
                 tracing::info!(%host_id, start, "connected to the {}", A::MANAGER);
                 self.agent.registered(registered.starts_withheld);
+                self.agent.beats_requested(registered.beat_ms);
                 self.registered = true;
             }
             Some(Down::ReportAck(ack)) => {

@@ -7,7 +7,8 @@
 //! reads: an object that changes twice meanwhile is sent once, as it is last. A set that grows past its bound is replaced by one request: a
 //! snapshot. Every delta says which revision it builds on, and an agent that sees a gap requests a snapshot (Resync). What agents report
 //! goes into one bounded channel for all hosts, so that many reports become one commit; when it is full, a host's reports wait beside its
-//! stream, up to a bound, and what is beyond comes again. Heartbeats wait for nothing.
+//! stream, up to a bound, and what is beyond comes again. Heartbeats wait for nothing, and those that a lease is to depend
+//! on come by a connection of their own ([`HostLivenessService`]).
 //!
 //! **Invariants.**
 //! - A stream begins with a snapshot, and whatever can't be rendered or numbered stays pending and is tried again: a host may be late, but it
@@ -22,12 +23,14 @@
 //! what a revision counts, and how a report becomes a row. The cluster-manager pushes rendered instances; the resource-manager pushes keys
 //! and renders them when they are taken, since one port's change may affect every host of its network.
 
+mod liveness;
 mod registry;
 mod serve;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use liveness::HostLivenessService;
 pub use registry::{Connection, HostStreams};
 pub use serve::HostSyncService;
 pub use stream::HostStream;

@@ -27,7 +27,9 @@ pub struct HostStreams<M: HostManager> {
     pub(super) reports: mpsc::Sender<Incoming<M>>,
     received: Mutex<Option<mpsc::Receiver<Incoming<M>>>>,
     pub(super) tasks: TaskTracker,
-    shutdown: CancellationToken,
+    pub(super) shutdown: CancellationToken,
+    /// How often agents are asked for heartbeats on a connection of their own, milliseconds. 0: not at all.
+    pub(super) beat_ms: u32,
     /// Under which this manager leads; 0 where nobody else could.
     pub(super) term: i64,
     /// Whether it still does, by its own clock.
@@ -63,6 +65,7 @@ impl<M: HostManager> HostStreams<M> {
             received,
             tasks,
             shutdown,
+            beat_ms: 0,
             term: 0,
             leads: Arc::new(|| true),
         }
@@ -72,6 +75,12 @@ impl<M: HostManager> HostStreams<M> {
     #[must_use]
     pub fn under_term(self, term: i64, leads: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self { term, leads: Arc::new(leads), ..self }
+    }
+
+    /// Agents are asked for a heartbeat this often, on a connection of its own ([`super::HostLivenessService`]).
+    #[must_use]
+    pub fn with_beats(self, beat_ms: u32) -> Self {
+        Self { beat_ms, ..self }
     }
 
     pub(super) fn leads(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The gRPC service that agents connect to, the same for every manager.
 
-use super::{DesiredState, HostManager, HostStream, Incoming, NotYet, stream::Pending};
+use super::{DesiredState, HostManager, HostStream, HostStreams, Incoming, NotYet, stream::Pending};
 use crate::peer::{HostPeer, require_agent, require_host};
 use domain::Problem;
 use proto::{
@@ -40,7 +40,7 @@ impl<M: HostManager> HostSync for HostSyncService<M> {
         let (connected, desired) = connect(&self.0, hello, certified).await.map_err(|p| to_status(&p))?;
         let stream = Arc::clone(&connected.stream);
         self.0.streams().tasks.spawn(async move { read(&connected, incoming).await });
-        Ok(Response::new(Box::pin(outgoing(stream, desired, self.0.streams().term))))
+        Ok(Response::new(Box::pin(outgoing(stream, desired, self.0.streams()))))
     }
 }
 
@@ -171,13 +171,14 @@ async fn read<M: HostManager>(connected: &Connected<M>, mut incoming: Streaming<
 fn outgoing<M: HostManager>(
     stream: Arc<HostStream<M>>,
     mut desired: M::Desired,
-    term: i64,
-) -> impl Stream<Item = Result<pb::ManagerMessage, Status>> + Send {
+    streams: &HostStreams<M>,
+) -> impl Stream<Item = Result<pb::ManagerMessage, Status>> + Send + use<M> {
+    let (term, beat_ms) = (streams.term, streams.beat_ms);
     let message = |message| Ok(pb::ManagerMessage { message: Some(message) });
     async_stream::stream! {
         let (host_id, start_floor) = (stream.host_id.to_string(), desired.start_floor());
         let starts_withheld = desired.starts_withheld();
-        yield message(Down::Registered(pb::Registered { host_id, start_floor, term, starts_withheld }));
+        yield message(Down::Registered(pb::Registered { host_id, start_floor, term, starts_withheld, beat_ms }));
         let mut sent_revision = 0;
         // When the agent's side drops this stream, both directions end.
         let _guard = stream.closed.clone().drop_guard();

@@ -1,15 +1,19 @@
 //! A stub manager over the real gRPC, with an agent made by hand.
 
-use super::{DesiredState, HostManager, HostStream, HostStreams, HostSyncService, Incoming, NotYet, Updates, ack_of};
+use super::{
+    DesiredState, HostLivenessService, HostManager, HostStream, HostStreams, HostSyncService, Incoming, NotYet,
+    Updates, ack_of,
+};
 use crate::{
     peer::HostPeer,
-    transport::{in_process, serve},
+    transport::{GrpcTarget, in_process, serve},
 };
 use domain::{HostId, Problem, host::AgentRole};
 use parking_lot::Mutex;
 use proto::sync::v1::{
-    self as pb, agent_message::Message as Up, heartbeat::Statistics, host_sync_client::HostSyncClient,
-    host_sync_server::HostSyncServer, manager_message::Message as Down,
+    self as pb, agent_message::Message as Up, heartbeat::Statistics, host_liveness_client::HostLivenessClient,
+    host_liveness_server::HostLivenessServer, host_sync_client::HostSyncClient, host_sync_server::HostSyncServer,
+    manager_message::Message as Down,
 };
 use std::{
     collections::BTreeMap,
@@ -36,6 +40,8 @@ struct Stub {
     panics: AtomicBool,
     /// Taking in a host lasts until this is false.
     busy: watch::Sender<bool>,
+    /// Clients find the stub by it.
+    target: GrpcTarget,
 }
 
 struct Desired(Arc<Stub>);
@@ -103,7 +109,9 @@ impl Agent {
         up.send(pb::AgentMessage { message: Some(Up::Hello(hello)) }).await.expect("open");
         let down = client.clone().attach(ReceiverStream::new(outbound)).await.expect("attached").into_inner();
         let mut agent = Self { up, down };
-        assert!(matches!(agent.next().await, Some(Down::Registered(to)) if to.host_id == host_id.to_string()));
+        assert!(
+            matches!(agent.next().await, Some(Down::Registered(to)) if to.host_id == host_id.to_string() && to.beat_ms == 250)
+        );
         agent
     }
 
@@ -148,14 +156,27 @@ async fn serving_while(
 ) -> (Arc<Stub>, mpsc::Receiver<Incoming<Stub>>, HostSyncClient<tonic::transport::Channel>) {
     let shutdown = CancellationToken::new();
     let streams = HostStreams::new(updates_max, TIMEOUT, TaskTracker::new(), shutdown.clone()).under_term(7, leads);
+    let (streams, (listener, target)) = (streams.with_beats(250), in_process());
     let reports = streams.take_reports().expect("taken once");
     let rows = Mutex::new(BTreeMap::from([(1, 1)]));
     let (unavailable, panics) = (AtomicBool::new(false), AtomicBool::new(false));
     let busy = watch::Sender::new(false);
-    let stub = Arc::new(Stub { streams, rows, revision: AtomicI64::new(0), unavailable, panics, busy });
-    let (listener, target) = in_process();
+    let stub = Arc::new(Stub {
+        streams,
+        rows,
+        revision: AtomicI64::new(0),
+        unavailable,
+        panics,
+        busy,
+        target: target.clone(),
+    });
+    let liveness = HostLivenessServer::new(HostLivenessService(Arc::clone(&stub)));
     let service = HostSyncServer::new(HostSyncService(Arc::clone(&stub)));
-    tokio::spawn(serve(tonic::transport::Server::builder().add_service(service), listener, shutdown));
+    tokio::spawn(serve(
+        tonic::transport::Server::builder().add_service(service).add_service(liveness),
+        listener,
+        shutdown,
+    ));
     (stub, reports, HostSyncClient::new(target.channel().expect("a channel")))
 }
 
@@ -224,6 +245,63 @@ async fn heartbeats_never_wait_behind_reports_that_nobody_stores() {
         assert!(before.is_none_or(|before| before < report.counter), "{report:?} after {before:?}");
     }
     drop(stub);
+}
+
+/// Heartbeats on a connection of their own.
+struct Beats {
+    up: mpsc::Sender<pb::BeatRequest>,
+    down: Streaming<pb::BeatAnswer>,
+}
+
+impl Beats {
+    async fn open(stub: &Stub) -> Self {
+        let mut client = HostLivenessClient::new(stub.target.channel().expect("a channel"));
+        let (up, outbound) = mpsc::channel(64);
+        let down = client.beat(ReceiverStream::new(outbound)).await.expect("opened").into_inner();
+        Self { up, down }
+    }
+
+    /// Sends a heartbeat, and returns the number that is answered. None: the stream has ended.
+    async fn send(&mut self, host_id: &str, sequence: u64) -> Result<Option<u64>, tonic::Code> {
+        self.up.send(pb::BeatRequest { host_id: host_id.to_owned(), sequence }).await.expect("open");
+        let answer = tokio::time::timeout(TIMEOUT, self.down.message()).await.expect("in time");
+        answer.map(|answer| answer.map(|answer| answer.sequence)).map_err(|status| status.code())
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_on_its_own_connection_is_answered_while_the_session_takes_nothing_more() {
+    let (stub, _reports, client) = serving(10).await;
+    let host_id = HostId::new();
+    // The agent reads nothing, so the snapshot fills the connection; nobody stores reports, so they fill theirs.
+    stub.rows.lock().extend((2..60_000).map(|key| (key, 1)));
+    let agent = Agent::attach(&client, host_id).await;
+    let report = |counter: i64| pb::Report { id: counter.to_string(), start: 1, counter, ..Default::default() };
+    for counter in 0..6000 {
+        agent.send(Up::Report(report(counter))).await;
+    }
+    let mut beats = Beats::open(&stub).await;
+    for sequence in 1..=3 {
+        assert_eq!(beats.send(&host_id.to_string(), sequence).await, Ok(Some(sequence)));
+    }
+    // The session needn't be there at all.
+    stub.streams.remove(host_id);
+    assert_eq!(beats.send("", 4).await, Ok(Some(4)));
+}
+
+#[tokio::test]
+async fn heartbeats_of_no_host_are_refused_and_a_former_leader_answers_none() {
+    let leads = Arc::new(AtomicBool::new(true));
+    let now = Arc::clone(&leads);
+    let (stub, _reports, _client) = serving_while(10, move || now.load(Ordering::Relaxed)).await;
+    for nobody in ["", "host-1"] {
+        let mut beats = Beats::open(&stub).await;
+        assert_eq!(beats.send(nobody, 1).await, Err(tonic::Code::InvalidArgument));
+    }
+    let mut beats = Beats::open(&stub).await;
+    assert_eq!(beats.send(&HostId::new().to_string(), 1).await, Ok(Some(1)));
+    leads.store(false, Ordering::Relaxed);
+    assert_eq!(beats.send("", 2).await, Ok(None), "the stream ends");
 }
 
 #[tokio::test]
