@@ -44,6 +44,14 @@ pub struct Profile {
     pub refresh_token: Option<String>,
 }
 
+impl Profile {
+    /// Keeps a session. On a full disk the API gives access tokens alone: such a session can't be renewed, and what was kept for an earlier one is dropped.
+    pub fn keep(&mut self, tokens: Tokens) {
+        self.access_token = Some(tokens.access_token);
+        self.refresh_token = Some(tokens.refresh_token).filter(|token| !token.is_empty());
+    }
+}
+
 impl std::fmt::Debug for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Profile").field("url", &self.url).field("project", &self.project).finish_non_exhaustive()
@@ -131,9 +139,7 @@ impl TokenVault for ProfileVault {
 
     fn save(&self, tokens: &Tokens) -> io::Result<()> {
         update(&self.path, |file| {
-            let profile = file.profiles.entry(self.profile.clone()).or_default();
-            profile.access_token = Some(tokens.access_token.clone());
-            profile.refresh_token = Some(tokens.refresh_token.clone());
+            file.profiles.entry(self.profile.clone()).or_default().keep(tokens.clone());
         })
         .map_err(|e| io::Error::other(e.render()))
     }

@@ -239,8 +239,9 @@ impl Client {
         if tokens.access_token != stale {
             return Ok(true);
         }
+        // A session that the server had no room to keep: it lasts as long as its access token.
         if tokens.refresh_token.is_empty() {
-            return Ok(false);
+            return Err(ClientError::LoggedOut);
         }
         let body = serde_json::json!({ "refresh_token": tokens.refresh_token });
         let call = Call {

@@ -10,7 +10,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use compute_agent::{doctor::Level, vms_stop::Stopped};
 use config::{Config, Uses};
-use domain::join::{InvalidJoinToken, JoinToken};
+use domain::{
+    host::AgentRole,
+    join::{InvalidJoinToken, JoinToken},
+};
 use roles::Role;
 use std::{
     fs::File,
@@ -84,6 +87,10 @@ fn parse_token(text: &str) -> Result<JoinToken, String> {
     token.parse().map_err(|e: InvalidJoinToken| e.to_string())
 }
 
+fn parse_agent(text: &str) -> Result<AgentRole, String> {
+    AgentRole::parse(text).ok_or_else(|| format!("it is {}", AgentRole::ALL.map(AgentRole::as_str).join(" or ")))
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Check the file; all errors are shown at once.
@@ -101,8 +108,12 @@ const OF_THIS_HOST: Uses = Uses(&["paths", "log", "links", "compute", "network"]
 
 #[derive(Debug, Subcommand)]
 enum HostCommand {
-    /// Begin with an empty state directory, because the one that the compute-agent had is lost for good.
-    AcceptLoss,
+    /// Begin with an empty state directory, because the one that an agent had is lost for good.
+    AcceptLoss {
+        /// Whose directory: compute-agent or network-agent. It must be given where both are missing.
+        #[arg(long, value_name = "AGENT", value_parser = parse_agent)]
+        agent: Option<AgentRole>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -122,7 +133,9 @@ fn main() -> ExitCode {
         }),
         Command::Doctor { json } => with_config(&cli.config, OF_THIS_HOST, |config| doctor(&config, json)),
         Command::Vms(VmsCommand::Stop) => with_config(&cli.config, OF_THIS_HOST, |config| vms_stop(&config)),
-        Command::Host(HostCommand::AcceptLoss) => with_config(&cli.config, OF_THIS_HOST, |config| accept_loss(&config)),
+        Command::Host(HostCommand::AcceptLoss { agent }) => {
+            with_config(&cli.config, OF_THIS_HOST, |config| accept_loss(&config, agent))
+        }
         Command::All => run(&cli.config, Role::All, None),
         Command::ControlPlane => run(&cli.config, Role::ControlPlane, None),
         Command::ApiGateway => run(&cli.config, Role::ApiGateway, None),
@@ -202,20 +215,27 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
     service_kit::install_crypto();
-    let (own, marked) = match host::marker::check(config) {
+    let marked = |agent| match host::marker::check(config, agent) {
         Ok(Ok(())) => (true, None),
-        Ok(Err(reason)) => (false, Some(reason.to_string())),
-        Err(error) => (true, Some(format!("whether the state directory is this host's can't be told: {error:#}"))),
+        Ok(Err(reason)) => (false, Some((Level::Error, reason.to_string(), String::new()))),
+        Err(error) => {
+            let what =
+                format!("whether the {}'s state directory is this host's can't be told: {error:#}", agent.as_str());
+            (true, Some((Level::Error, what, String::new())))
+        }
     };
-    let marked = marked.map(|what| (Level::Error, what, String::new()));
-    // Where the state directory isn't the host's, nothing that is found in it says anything.
+    // Where a state directory isn't the host's, nothing that is found in it says anything.
+    let (own, of_marker) = marked(AgentRole::ComputeAgent);
     let findings = if own { runtime()?.block_on(compute_agent::doctor::doctor(&config.compute)) } else { Vec::new() };
     let of_instances = findings.into_iter().map(|finding| (finding.level, finding.what, finding.hint));
-    let of_instances = marked.into_iter().chain(of_instances);
-    let of_networks = network_agent::doctor::doctor(&config.network).into_iter().map(|finding| {
+    let of_instances = of_marker.into_iter().chain(of_instances);
+    let (own, of_marker) = marked(AgentRole::NetworkAgent);
+    let findings = if own { network_agent::doctor::doctor(&config.network) } else { Vec::new() };
+    let of_networks = findings.into_iter().map(|finding| {
         let level = if finding.error { Level::Error } else { Level::Warning };
         (level, finding.what, finding.hint)
     });
+    let of_networks = of_marker.into_iter().chain(of_networks);
     let mut usable = true;
     for (level, what, hint) in of_instances.chain(of_networks) {
         usable &= level != Level::Error;
@@ -237,15 +257,23 @@ fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn accept_loss(config: &Config) -> anyhow::Result<()> {
-    let dir = config.compute.state_dir.display();
-    if host::marker::accept_loss(config)? {
-        println!(
-            "{dir} counts as lost: the compute-agent begins with an empty one. The control plane shows this host as held until the loss is \
-             accepted there, too: `iaasctl host accept-loss HOST`"
-        );
+fn accept_loss(config: &Config, agent: Option<AgentRole>) -> anyhow::Result<()> {
+    let agent = match (agent, host::marker::lost(config)?.as_slice()) {
+        (Some(agent), _) | (None, [agent]) => *agent,
+        (None, []) => {
+            println!("the agents' state directories are this host's: nothing is lost");
+            return Ok(());
+        }
+        // One of them may only not be mounted.
+        (None, [..]) => {
+            anyhow::bail!("the state directories of both agents are missing: say with --agent whose is lost for good")
+        }
+    };
+    let (dir, name) = (host::marker::dir(config, agent).display(), agent.as_str());
+    if host::marker::accept_loss(config, agent)? {
+        println!("{dir} counts as lost: the {name} begins with an empty one{}", host::marker::what_then(agent));
     } else {
-        println!("{dir} is this host's state directory: nothing is lost");
+        println!("{dir} is this host's state directory of the {name}: nothing is lost");
     }
     Ok(())
 }

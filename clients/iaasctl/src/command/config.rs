@@ -117,7 +117,7 @@ fn line(context: &Context, name: &str, profile: &Profile) -> ProfileLine {
         url: profile.url.clone().unwrap_or_default(),
         user: profile.user.clone().unwrap_or_default(),
         project: profile.project.clone().unwrap_or_default(),
-        logged_in: profile.refresh_token.is_some(),
+        logged_in: profile.access_token.is_some(),
     }
 }
 

@@ -60,14 +60,19 @@ pub(super) async fn login(mut context: Context, args: LoginArgs) -> Result<(), C
         profile.url = Some(context.url.clone());
         profile.user = Some(who.user.name.clone());
         profile.ca_file.clone_from(&context.profile.ca_file);
-        profile.access_token = Some(login.access_token.clone());
-        profile.refresh_token = Some(login.refresh_token.clone());
+        profile.keep(login.tokens());
         if profile.project.is_none() {
             profile.project = project;
         }
         profile.project.clone()
     })?;
     context.note(&format!("logged in to {} as {} (profile `{name}`)", context.url, who.user.name));
+    if login.refresh_token.is_empty() {
+        context.note(&format!(
+            "this session ends in {} s and can't be renewed: the server has no room to keep sessions; free room on its disk, then log in again",
+            login.expires_in
+        ));
+    }
     match chosen {
         Some(project) => context.note(&format!("project: {project}")),
         None => context.note("no project is chosen: use `iaasctl config set project NAME`"),
@@ -93,11 +98,15 @@ fn only_project(projects: &[WhoamiProject]) -> Option<String> {
 }
 
 pub(super) async fn logout(context: Context) -> Result<(), CliError> {
-    let Some(refresh_token) = context.profile.refresh_token.clone() else {
+    if context.profile.access_token.is_none() {
         context.note("you are not logged in");
         return Ok(());
+    }
+    let ended = match &context.profile.refresh_token {
+        Some(refresh_token) => context.anonymous()?.logout(refresh_token).await,
+        // The server keeps nothing of a session that can't be renewed; its access token expires by itself.
+        None => Ok(()),
     };
-    let ended = context.anonymous()?.logout(&refresh_token).await;
     config::update(&context.config_path, |file| {
         if let Some(profile) = file.profiles.get_mut(&context.profile_name) {
             profile.access_token = None;

@@ -13,7 +13,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -125,4 +125,41 @@ fn a_broken_profile_is_said_and_not_overwritten() {
         assert!(stderr(&output).contains("is not a profile file"), "{}", stderr(&output));
     }
     assert_eq!(std::fs::read_to_string(home.config()).expect("the file"), "this is = not [toml");
+}
+
+/// On a full disk a login gives an access token alone.
+#[test]
+fn a_session_that_the_server_has_no_room_to_keep_is_said_and_ends_cleanly() {
+    let expired = Arc::new(AtomicBool::new(false));
+    let ended = Arc::clone(&expired);
+    let whoami = move || async move {
+        if ended.load(Ordering::SeqCst) {
+            let (status, body) = problem(401, "unauthenticated");
+            return (StatusCode::from_u16(status).expect("a status"), Json(body)).into_response();
+        }
+        let user = json!({ "id": "01234567-89ab-7def-8123-456789abcdef", "name": "ann", "system_admin": true });
+        Json(json!({ "user": user, "projects": [] })).into_response()
+    };
+    // It has neither a refresh nor a logout: neither may be asked for.
+    let login = async || Json(json!({ "access_token": "access-0", "refresh_token": "", "expires_in": 900 }));
+    let url = serve(Router::new().route("/v1/auth/login", post(login)).route("/v1/whoami", get(whoami)));
+    let home = Home::new();
+    let password = home.file("password", "secret");
+    std::fs::create_dir_all(home.config().parent().expect("a directory")).expect("made");
+    let earlier = format!("current = \"default\"\n[profiles.default]\nurl = {url:?}\nrefresh_token = \"refresh-0\"\n");
+    std::fs::write(home.config(), earlier).expect("written");
+    let output = home.run(&["login", "--url", &url, "--user", "ann", "--password-file", &password]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("ends in 900 s and can't be renewed"), "{}", stderr(&output));
+    let kept = || std::fs::read_to_string(home.config()).expect("the file");
+    assert!(kept().contains("access-0") && !kept().contains("refresh_token"), "{}", kept());
+    assert_eq!(home.run(&["whoami"]).status.code(), Some(0));
+    expired.store(true, Ordering::SeqCst);
+    let output = home.run(&["whoami"]);
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("log in with `iaasctl login`"), "{}", stderr(&output));
+    let output = home.run(&["logout"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!kept().contains("access-0"), "{}", kept());
+    assert!(stderr(&home.run(&["logout"])).contains("you are not logged in"));
 }

@@ -43,6 +43,9 @@ pub struct Identity {
     /// What is written in the compute-agent's state directory ([`super::marker`]); none: it wasn't marked yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compute_marker: Option<Uuid>,
+    /// The same of the network-agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_marker: Option<Uuid>,
 }
 
 /// Where the managers are; empty: nowhere.
@@ -70,6 +73,7 @@ impl Identity {
                 links: Links::default(),
                 joined_with: BTreeMap::new(),
                 compute_marker: None,
+                network_marker: None,
             };
             identity.write(&dir)?;
             return Ok(identity);
@@ -87,6 +91,13 @@ impl Identity {
     fn write(&self, dir: &Path) -> anyhow::Result<()> {
         let bytes = serde_json::to_vec_pretty(self).context("plain data")?;
         secret_file::write(&dir.join(NAME), &bytes).map_err(Into::into)
+    }
+
+    pub(super) fn marker_mut(&mut self, agent: AgentRole) -> &mut Option<Uuid> {
+        match agent {
+            AgentRole::ComputeAgent => &mut self.compute_marker,
+            AgentRole::NetworkAgent => &mut self.network_marker,
+        }
     }
 
     #[must_use]
@@ -111,9 +122,9 @@ pub fn change(dir: &Path, change: impl FnOnce(&mut Identity)) -> anyhow::Result<
     Ok(identity)
 }
 
-/// The marker that the compute-agent's state directory must have.
-pub fn marker(dir: &Path) -> anyhow::Result<Option<Uuid>> {
-    Ok(read(dir)?.and_then(|identity| identity.compute_marker))
+/// The marker that the agent's state directory must have.
+pub fn marker(dir: &Path, agent: AgentRole) -> anyhow::Result<Option<Uuid>> {
+    Ok(read(dir)?.and_then(|mut identity| *identity.marker_mut(agent)))
 }
 
 fn read(dir: &Path) -> anyhow::Result<Option<Identity>> {

@@ -1,18 +1,19 @@
-//! The marker of the compute-agent's state directory: a directory that isn't mounted is noticed before anything is made in its place.
+//! The markers of the agents' state directories: a directory that isn't mounted is noticed before anything is made in its place.
 //!
-//! **The problem.** Ledger, disks and images are often on a file system of their own. When it isn't mounted at boot, the path leads to an empty
+//! **The problem.** Ledgers, disks and images are often on a file system of their own. When it isn't mounted at boot, the path leads to an empty
 //! directory. An agent that began there would make a new ledger, and everything that it made would be hidden as soon as the file system
-//! is mounted after all. The manager notices the other ledger and holds the host, but it may be away for hours.
+//! is mounted after all. The managers notice the other ledger, but they may be away for hours.
 //!
-//! **How.** At its first start the host draws an id, writes it into the directory (`marker`) and into `identity.json`, which lies elsewhere. Later
+//! **How.** At its first start each agent draws an id, writes it into its directory (`marker`) and into `identity.json`, which lies elsewhere. Later
 //! starts compare the two. Where they differ, the agent makes nothing and starts nothing: it waits until the directory is back, or until the
-//! operator says that it is lost (`iaasd host accept-loss`).
+//! operator says that it is lost (`iaasd host accept-loss`). The networks of what runs go on in the kernel meanwhile.
 //!
 //! The marker is written before the identity names it, so a crash between the two leaves a marker that the next start replaces.
 
 use super::identity;
 use crate::config::Config;
 use anyhow::Context;
+use domain::host::AgentRole;
 use service_kit::secret_file;
 use std::{
     io,
@@ -30,17 +31,43 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Why a state directory isn't this host's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{} is not this host's state directory: its marker is {found}. Mount or restore it, and the agent goes on by itself. If it is lost for good, \
-     run `iaasd host accept-loss`: the host begins with an empty one, and the control plane holds it until the loss is accepted there, too",
-    dir.display()
+    "{} is not this host's state directory of the {}: its marker is {found}. Mount or restore it, and the agent goes on by itself. If it is \
+     lost for good, run `iaasd host accept-loss --agent {}`: the agent begins with an empty one{}",
+    dir.display(),
+    agent.as_str(),
+    agent.as_str(),
+    what_then(*agent)
 )]
 pub struct NotOurs {
+    agent: AgentRole,
     dir: PathBuf,
     found: &'static str,
 }
 
-fn path(config: &Config) -> PathBuf {
-    config.compute.state_dir.join(NAME)
+/// What follows on an accepted loss.
+pub fn what_then(agent: AgentRole) -> &'static str {
+    match agent {
+        AgentRole::ComputeAgent => {
+            ". The control plane shows this host as held until the loss is accepted there, too: `iaasctl host accept-loss HOST`"
+        }
+        AgentRole::NetworkAgent => ", and the control plane gives it the host's networks again",
+    }
+}
+
+/// The agent's state directory.
+pub fn dir(config: &Config, agent: AgentRole) -> &Path {
+    match agent {
+        AgentRole::ComputeAgent => &config.compute.state_dir,
+        AgentRole::NetworkAgent => &config.network.state_dir,
+    }
+}
+
+/// With which mode the directory is made. Instances' users may pass through the compute-agent's.
+fn mode(agent: AgentRole) -> u32 {
+    match agent {
+        AgentRole::ComputeAgent => 0o711,
+        AgentRole::NetworkAgent => 0o700,
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Option<String>> {
@@ -51,40 +78,40 @@ fn read(path: &Path) -> anyhow::Result<Option<String>> {
     }
 }
 
-/// Whether the state directory is the one that this host had before. It changes nothing; a host that had none yet has no objection.
-pub fn check(config: &Config) -> anyhow::Result<Result<(), NotOurs>> {
-    let Some(expected) = identity::marker(&config.host_dir())? else { return Ok(Ok(())) };
-    let found = read(&path(config))?;
+/// Whether the state directory is the one that the agent had before. It changes nothing; an agent that had none yet has no objection.
+pub fn check(config: &Config, agent: AgentRole) -> anyhow::Result<Result<(), NotOurs>> {
+    let Some(expected) = identity::marker(&config.host_dir(), agent)? else { return Ok(Ok(())) };
+    let dir = dir(config, agent);
+    let found = read(&dir.join(NAME))?;
     if found.as_deref() == Some(expected.to_string().as_str()) {
         return Ok(Ok(()));
     }
     let found = if found.is_some() { "another host's, or of another time" } else { "missing" };
-    Ok(Err(NotOurs { dir: config.compute.state_dir.clone(), found }))
+    Ok(Err(NotOurs { agent, dir: dir.to_owned(), found }))
 }
 
-/// Marks the directory of a host that has marked none yet; refuses one that isn't this host's.
-pub fn ensure(config: &Config) -> anyhow::Result<Result<(), NotOurs>> {
-    if identity::marker(&config.host_dir())?.is_some() {
-        return check(config);
+/// Marks the directory of an agent that has marked none yet; refuses one that isn't this host's.
+pub fn ensure(config: &Config, agent: AgentRole) -> anyhow::Result<Result<(), NotOurs>> {
+    if identity::marker(&config.host_dir(), agent)?.is_some() {
+        return check(config, agent);
     }
     let marker = Uuid::new_v4();
-    let dir = &config.compute.state_dir;
-    // Instances' users may pass through, as through all of the agent's directories.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(dir);
+    let dir = dir(config, agent);
+    let made = std::fs::DirBuilder::new().recursive(true).mode(mode(agent)).create(dir);
     made.with_context(|| format!("{}", dir.display()))?;
-    let path = path(config);
+    let path = dir.join(NAME);
     secret_file::write(&path, marker.to_string().as_bytes()).with_context(|| format!("{}", path.display()))?;
-    identity::change(&config.host_dir(), |identity| identity.compute_marker = Some(marker))?;
+    identity::change(&config.host_dir(), |identity| *identity.marker_mut(agent) = Some(marker))?;
     Ok(Ok(()))
 }
 
 /// Returns when the directory is this host's; false: the agent was told to stop meanwhile.
-pub async fn wait(config: &Config, shutdown: &CancellationToken) -> anyhow::Result<bool> {
+pub async fn wait(config: &Config, agent: AgentRole, shutdown: &CancellationToken) -> anyhow::Result<bool> {
     let mut logged = false;
     loop {
-        let Err(reason) = ensure(config)? else { return Ok(true) };
+        let Err(reason) = ensure(config, agent)? else { return Ok(true) };
         if !std::mem::replace(&mut logged, true) {
-            tracing::error!(%reason, "the compute-agent starts nothing");
+            tracing::error!(%reason, "the {} starts nothing", agent.as_str());
         }
         tokio::select! {
             () = tokio::time::sleep(LOOK_EVERY) => {}
@@ -93,12 +120,23 @@ pub async fn wait(config: &Config, shutdown: &CancellationToken) -> anyhow::Resu
     }
 }
 
+/// The agents whose directory isn't this host's.
+pub fn lost(config: &Config) -> anyhow::Result<Vec<AgentRole>> {
+    let mut lost = Vec::new();
+    for agent in AgentRole::ALL {
+        if check(config, agent)?.is_err() {
+            lost.push(agent);
+        }
+    }
+    Ok(lost)
+}
+
 /// The operator's decision that the directory is lost: the next one is marked anew. Answers whether there was anything to accept.
-pub fn accept_loss(config: &Config) -> anyhow::Result<bool> {
-    if check(config)?.is_ok() {
+pub fn accept_loss(config: &Config, agent: AgentRole) -> anyhow::Result<bool> {
+    if check(config, agent)?.is_ok() {
         return Ok(false);
     }
-    identity::change(&config.host_dir(), |identity| identity.compute_marker = None)?;
+    identity::change(&config.host_dir(), |identity| *identity.marker_mut(agent) = None)?;
     Ok(true)
 }
 
@@ -118,9 +156,14 @@ mod tests {
 
     #[test]
     fn a_directory_that_is_not_mounted_is_noticed_and_nothing_is_made_in_it() {
+        AgentRole::ALL.into_iter().for_each(is_noticed);
+    }
+
+    fn is_noticed(agent: AgentRole) {
         let dir = tempfile::tempdir().expect("tempdir");
         let config = host(dir.path());
-        let (state, aside) = (config.compute.state_dir.clone(), dir.path().join("aside"));
+        let (check, ensure) = (|config| check(config, agent), |config| ensure(config, agent));
+        let (state, aside) = (super::dir(&config, agent).to_owned(), dir.path().join("aside"));
         assert_eq!(check(&config).expect("readable"), Ok(()), "it has none yet");
         assert_eq!(ensure(&config).expect("written"), Ok(()));
         assert_eq!(ensure(&config).expect("again"), Ok(()));
@@ -143,30 +186,41 @@ mod tests {
     fn a_loss_is_accepted_once_and_only_when_there_is_one() {
         let dir = tempfile::tempdir().expect("tempdir");
         let config = host(dir.path());
-        assert_eq!(ensure(&config).expect("written"), Ok(()));
-        assert!(!accept_loss(&config).expect("readable"), "nothing is lost");
-        std::fs::remove_dir_all(&config.compute.state_dir).expect("lost");
-        assert!(accept_loss(&config).expect("accepted"));
-        assert_eq!(ensure(&config).expect("a new one"), Ok(()));
-        assert_eq!(check(&config).expect("readable"), Ok(()));
+        for agent in AgentRole::ALL {
+            assert_eq!(ensure(&config, agent).expect("written"), Ok(()));
+            assert!(!accept_loss(&config, agent).expect("readable"), "nothing is lost");
+        }
+        for agent in AgentRole::ALL {
+            std::fs::remove_dir_all(super::dir(&config, agent)).expect("lost");
+            assert_eq!(lost(&config).expect("readable"), [agent], "the other agent's isn't");
+            assert!(accept_loss(&config, agent).expect("accepted"));
+            assert_eq!(ensure(&config, agent).expect("a new one"), Ok(()));
+            assert_eq!(check(&config, agent).expect("readable"), Ok(()));
+        }
     }
 
     #[tokio::test]
     async fn the_agent_goes_on_by_itself_once_the_directory_is_back() {
+        for agent in AgentRole::ALL {
+            goes_on_by_itself(agent).await;
+        }
+    }
+
+    async fn goes_on_by_itself(agent: AgentRole) {
         let dir = tempfile::tempdir().expect("tempdir");
         let config = host(dir.path());
         let shutdown = CancellationToken::new();
-        assert!(wait(&config, &shutdown).await.expect("marked"));
-        let (state, aside) = (config.compute.state_dir.clone(), dir.path().join("aside"));
+        assert!(wait(&config, agent, &shutdown).await.expect("marked"));
+        let (state, aside) = (super::dir(&config, agent).to_owned(), dir.path().join("aside"));
         std::fs::rename(&state, &aside).expect("unmounted");
         let (waiting, stop) = (config.clone(), shutdown.clone());
-        let waiter = tokio::spawn(async move { wait(&waiting, &stop).await.expect("readable") });
+        let waiter = tokio::spawn(async move { wait(&waiting, agent, &stop).await.expect("readable") });
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
         std::fs::rename(&aside, &state).expect("mounted");
         assert!(waiter.await.expect("no panic"));
         std::fs::rename(&state, &aside).expect("unmounted");
         shutdown.cancel();
-        assert!(!wait(&config, &shutdown).await.expect("readable"), "it was told to stop");
+        assert!(!wait(&config, agent, &shutdown).await.expect("readable"), "it was told to stop");
     }
 }

@@ -196,9 +196,10 @@ pub async fn run(
             };
             let (cluster, manager) = (host.cluster(&config)?, host.resource(&config)?);
             serve_ops(&mut running, &config, handle, None)?;
-            let network = host.identity.network(config.network);
+            let network = host.identity.network(config.network.clone());
             running.start("certificate", host.keep_certificate(cluster, shutdown.clone()));
-            running.start(name, network_agent(network, network_agent::Deps { manager }, shutdown));
+            let deps = network_agent::Deps { manager };
+            running.start(name, network_agent_where_it_belongs(config, network, deps, shutdown));
         }
     }
     let result = running.finish().await;
@@ -240,10 +241,12 @@ async fn control_plane(
     if let Some(identity) = &identity {
         let deps = compute_agent::Deps { cluster: cluster.clone(), storage: storage.clone() };
         let compute = identity.compute(whole.compute.clone());
-        let agent = compute_agent_where_it_belongs(whole, compute, deps, shutdown.clone());
+        let agent = compute_agent_where_it_belongs(whole.clone(), compute, deps, shutdown.clone());
         running.start("compute-agent", agent);
         let deps = network_agent::Deps { manager: resource.clone() };
-        running.start("network-agent", network_agent(identity.network(config.network), deps, shutdown.clone()));
+        let network = identity.network(config.network);
+        let agent = network_agent_where_it_belongs(whole, network, deps, shutdown.clone());
+        running.start("network-agent", agent);
     }
     if links.listens() {
         running.start("fleet", fleet::watch(store.clone(), links.fleet.clone(), shutdown.clone()));
@@ -266,18 +269,23 @@ async fn compute_agent_where_it_belongs(
     deps: compute_agent::Deps,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    if !marker::wait(&config, &shutdown).await? {
+    if !marker::wait(&config, AgentRole::ComputeAgent, &shutdown).await? {
         return Ok(());
     }
     compute_agent::serve(compute, deps, shutdown).await
 }
 
-async fn network_agent(
-    config: network_agent::config::Config,
+/// Runs the network-agent once its state directory is there.
+async fn network_agent_where_it_belongs(
+    config: Config,
+    network: network_agent::config::Config,
     deps: network_agent::Deps,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    network_agent::serve(config, deps, shutdown).await.map_err(Into::into)
+    if !marker::wait(&config, AgentRole::NetworkAgent, &shutdown).await? {
+        return Ok(());
+    }
+    network_agent::serve(network, deps, shutdown).await.map_err(Into::into)
 }
 
 fn gateway(api: api_gateway::ApiConfig, identity: api_gateway::IdentityConfig) -> api_gateway::Config {
