@@ -259,7 +259,8 @@ fn doctor(config: &Config, json: bool) -> anyhow::Result<()> {
 
 fn accept_loss(config: &Config, agent: Option<AgentRole>) -> anyhow::Result<()> {
     let agent = match (agent, host::marker::lost(config)?.as_slice()) {
-        (Some(agent), _) | (None, [agent]) => *agent,
+        (Some(agent), _) => agent,
+        (None, [agent]) => *agent,
         (None, []) => {
             println!("the agents' state directories are this host's: nothing is lost");
             return Ok(());
