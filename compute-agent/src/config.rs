@@ -1,6 +1,9 @@
 //! The section `[compute]` of the configuration file.
 
-use crate::qemu::{accel::AccelSetting, argv::SOCKET_PATH_MAX};
+use crate::{
+    qemu::{accel::AccelSetting, argv::SOCKET_PATH_MAX},
+    qmp::commands::DiskLimits,
+};
 use domain::HostId;
 use serde::{Deserialize, Serialize};
 use service_kit::config::ConfigError;
@@ -51,6 +54,10 @@ pub struct Config {
     pub image_cache_gib: u64,
     /// How much of each instance's console output is kept, KiB.
     pub console_log_kib: u64,
+    /// How many reads and writes a second each disk may do. 0: no limit.
+    pub disk_iops_max: u64,
+    /// How much each disk may read and write a second, MiB. 0: no limit.
+    pub disk_mib_per_sec_max: u64,
     /// How many instance starts are prepared at the same time. 0: twice the number of hardware threads, at least 4.
     pub parallel_starts: u32,
     /// A QEMU whose monitor hasn't answered for so long is ended, and its instance started again. Seconds; 0: never.
@@ -82,6 +89,8 @@ impl Default for Config {
             isolate: true,
             image_cache_gib: 20,
             console_log_kib: 1024,
+            disk_iops_max: 20_000,
+            disk_mib_per_sec_max: 1000,
             parallel_starts: 0,
             qemu_silence_secs: 60,
             port_socket: "/run/iaas/network/port.sock".into(),
@@ -140,11 +149,22 @@ impl Config {
             "must be 0 (never) or from 15 to 86400: a busy host may need some seconds for an answer",
         );
         check(
+            matches!(self.disk_iops_max, 0 | 50..=100_000_000),
+            "disk_iops_max",
+            "must be 0 (no limit) or from 50 to 100000000: with less, guests don't boot in their time",
+        );
+        check(self.disk_mib_per_sec_max <= 1_000_000, "disk_mib_per_sec_max", "must be at most 1000000; 0: no limit");
+        check(
             (16..=1024 * 1024).contains(&self.console_log_kib),
             "console_log_kib",
             "must be from 16 to 1048576 (a GiB)",
         );
         errors
+    }
+
+    #[must_use]
+    pub fn disk_limits(&self) -> DiskLimits {
+        DiskLimits { iops: self.disk_iops_max, bytes_per_sec: self.disk_mib_per_sec_max << 20 }
     }
 }
 
@@ -162,10 +182,21 @@ mod tests {
             uid_first: 0,
             cgroup_parent: "../up".into(),
             image_cache_gib: 0,
+            disk_iops_max: 49,
+            disk_mib_per_sec_max: u64::MAX,
             ..Config::default()
         };
         let keys: Vec<String> = bad.validate().into_iter().map(|e| e.key).collect();
-        for key in ["zone", "run_dir", "state_dir", "uid_first", "cgroup_parent", "image_cache_gib"] {
+        for key in [
+            "zone",
+            "run_dir",
+            "state_dir",
+            "uid_first",
+            "cgroup_parent",
+            "image_cache_gib",
+            "disk_iops_max",
+            "disk_mib_per_sec_max",
+        ] {
             assert!(keys.contains(&format!("compute.{key}")), "{key} in {keys:?}");
         }
     }

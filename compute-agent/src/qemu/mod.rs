@@ -13,4 +13,5 @@ pub mod probe;
 pub mod process;
 pub mod shim;
 pub mod socket;
+pub mod throttle;
 pub mod version;

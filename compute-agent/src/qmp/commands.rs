@@ -95,6 +95,10 @@ pub struct BlockInserted {
     pub driver: String,
     #[serde(rename = "ro")]
     pub read_only: bool,
+    /// Its limits of reads and writes a second, and of bytes a second; 0: none.
+    pub iops: u64,
+    #[serde(rename = "bps")]
+    pub bytes_per_sec: u64,
     pub image: BlockImage,
 }
 
@@ -102,6 +106,15 @@ pub struct BlockInserted {
 pub struct BlockImage {
     #[serde(rename = "virtual-size")]
     pub virtual_size_bytes: u64,
+}
+
+/// What one disk may use; 0: as much as it can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Reads and writes a second.
+    pub iops: u64,
+    /// Read and written a second.
+    pub bytes_per_sec: u64,
 }
 
 /// Whether the object that was to be removed existed: QEMU refuses to remove what doesn't exist.
@@ -166,6 +179,13 @@ impl QmpClient {
     /// Grows a disk while its guest runs; `node` is from [`crate::qemu::argv::block_node`].
     pub async fn block_resize(&self, node: &str, size_bytes: u64) -> Result<(), QmpError> {
         self.execute_unit("block_resize", json!({"node-name": node, "size": size_bytes})).await
+    }
+
+    /// Limits what a disk's device, known by its path in the machine, may use.
+    pub async fn block_set_io_throttle(&self, qdev: &str, limits: DiskLimits) -> Result<(), QmpError> {
+        let arguments = json!({"id": qdev, "iops": limits.iops, "iops_rd": 0, "iops_wr": 0,
+            "bps": limits.bytes_per_sec, "bps_rd": 0, "bps_wr": 0});
+        self.execute_unit("block_set_io_throttle", arguments).await
     }
 
     /// Opens a block node; `options` are those of `-blockdev`.

@@ -16,6 +16,7 @@ use crate::{
         isolate::Isolation,
         launch::{Confinement, ReadyError, wait_ready},
         socket::QemuSocket,
+        throttle::limit_disks,
     },
 };
 use domain::{Timestamp, image::ImagePartKind};
@@ -168,6 +169,14 @@ impl Task {
             Err(error) => return Err(transient(&error)),
         };
         self.bind_threads(entry, running.process.pid)?;
+        match limit_disks(&qmp, self.context.config.disk_limits()).await {
+            Ok(_) => {}
+            // A guest without limits harms its neighbours less than one that is ended harms its owner.
+            Err(error) if error.refused() => {
+                tracing::error!(instance_id = %self.instance_id, %error, "QEMU refuses the limits of its disks: they are without any");
+            }
+            Err(error) => return Err(transient(&error)),
+        }
         self.live.events = Some(qmp.events());
         self.live.qmp = Some(qmp);
         let log = self.context.console_log(self.instance_id);

@@ -2,9 +2,14 @@
 
 use crate::rig::{Host, TestInstance, eventually};
 use base64::Engine;
-use compute_agent::vms_stop::{Stopped, stop_all};
+use compute_agent::{
+    adopt::running_qemus,
+    qemu::socket::QemuSocket,
+    qmp::{QmpClient, commands::DiskLimits},
+    vms_stop::{Stopped, stop_all},
+};
 use proto::cluster::v1::{InstanceState as S, Power, SerialConsole, console_open::What};
-use std::fs;
+use std::{fs, time::Duration};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_agents_guests_are_adopted_with_all_that_belongs_to_them() {
@@ -137,4 +142,37 @@ async fn all_vms_are_stopped_without_the_control_plane_and_come_back_with_it() {
             .await;
         assert_eq!(back.crash_count, 0, "being stopped is no crash");
     }
+}
+
+/// The limits of each disk of the host's one QEMU, whose monitor nobody else may be connected to.
+async fn disk_limits(host: &Host) -> Vec<DiskLimits> {
+    let qemu = running_qemus(&host.config.run_dir).pop().expect("it runs");
+    let path = host.config.run_dir.join("vms").join(qemu.instance_id.to_string()).join("qmp.sock");
+    let monitor = QemuSocket::new(path, qemu.uid);
+    let qmp = QmpClient::connect(&monitor, Duration::from_secs(60)).await.expect("nobody else is connected");
+    let devices = qmp.query_block().await.expect("answered");
+    let disks = devices.into_iter().filter_map(|device| device.inserted);
+    disks.map(|disk| DiskLimits { iops: disk.iops, bytes_per_sec: disk.bytes_per_sec }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disks_have_the_configured_limits_also_those_that_ran_before() {
+    let Some(mut host) = Host::start_with(1, |config| config.disk_iops_max = 700).await else { return };
+    let instance = TestInstance::tiny(&host, "limited").with_disk(1);
+    host.reach(&instance, S::Running).await;
+    host.kill_agent().await;
+    let found = disk_limits(&host).await;
+    let configured = DiskLimits { iops: 700, bytes_per_sec: 1000 << 20 };
+    assert!(found.len() >= 2 && found.iter().all(|limits| *limits == configured), "{found:?}");
+
+    (host.config.disk_iops_max, host.config.disk_mib_per_sec_max) = (0, 30);
+    host.start_agent().await;
+    let start = host.manager.hellos().last().expect("hello").start;
+    host.manager
+        .report(&instance.id(), "adopted", |r| r.start == start && r.state() == S::Running && r.converged)
+        .await;
+    host.kill_agent().await;
+    let found = disk_limits(&host).await;
+    let changed = DiskLimits { iops: 0, bytes_per_sec: 30 << 20 };
+    assert!(found.len() >= 2 && found.iter().all(|limits| *limits == changed), "{found:?}");
 }

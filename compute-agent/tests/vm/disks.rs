@@ -3,6 +3,8 @@
 use compute_agent::disk::erase::erase;
 use compute_agent::disk::overlay::{QemuImg, supports_direct};
 use compute_agent::qemu::argv::{DiskBacking, VmDisk, block_node};
+use compute_agent::qemu::throttle::limit_disks;
+use compute_agent::qmp::commands::DiskLimits;
 use domain::image::DiskFormat;
 use uuid::Uuid;
 
@@ -47,6 +49,16 @@ async fn a_guest_reads_its_image_writes_its_overlay_and_grows() {
     let inserted = block.iter().filter_map(|device| device.inserted.as_ref());
     let disk = inserted.clone().find(|disk| disk.node_name.as_deref() == Some(&node)).expect("our disk");
     assert_eq!((disk.driver.as_str(), disk.read_only, disk.image.virtual_size_bytes), ("qcow2", false, 64 * MIB));
+    // The disk and the config drive, once; then they have them.
+    let limits = DiskLimits { iops: 500, bytes_per_sec: 20 * MIB };
+    for (limits, changed) in [(limits, 2), (limits, 0), (DiskLimits { iops: 0, bytes_per_sec: 0 }, 2), (limits, 2)] {
+        assert_eq!(limit_disks(&vm.qmp, limits).await.expect("limited"), changed);
+        for device in vm.qmp.query_block().await.expect("answered") {
+            let disk = device.inserted.expect("every device has a disk");
+            let found = DiskLimits { iops: disk.iops, bytes_per_sec: disk.bytes_per_sec };
+            assert_eq!(found, limits, "{:?}", device.qdev);
+        }
+    }
     vm.qmp.block_resize(&node, 128 * MIB).await.expect("grown while it runs");
     let error = vm.qmp.block_resize("nothing", MIB).await.expect_err("no such node");
     assert!(error.refused());
