@@ -3,13 +3,14 @@
 //! hyper has a limit for an HTTP/1 request's head, which begins with the first byte; a connection that sends none, or less than tells the two
 //! protocols apart, or an HTTP/2 client that only answers pings, would stay for ever. A request is in progress until the body of its answer is sent.
 
+use super::stream_stall::Sending;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -76,10 +77,20 @@ impl Drop for InProgress {
     }
 }
 
-/// A body whose end is the end of its request.
+/// A body whose end is the end of its request, and which its stream may see stalled.
 pub struct Answer<B> {
-    pub body: B,
-    pub request: InProgress,
+    body: B,
+    /// What the body has given and the connection hasn't got yet.
+    rest: Bytes,
+    sending: Sending,
+    _request: InProgress,
+}
+
+impl<B> Answer<B> {
+    #[must_use]
+    pub fn new(body: B, request: InProgress) -> Self {
+        Self { body, rest: Bytes::new(), sending: Sending::of_stream(), _request: request }
+    }
 }
 
 impl<B> Body for Answer<B>
@@ -90,15 +101,30 @@ where
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        Pin::new(&mut self.get_mut().body).poll_frame(cx)
+        let this = self.get_mut();
+        this.sending.requested();
+        if this.rest.is_empty() {
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)).transpose()?.map(Frame::into_data) {
+                None => return Poll::Ready(None),
+                Some(Err(other)) => return Poll::Ready(Some(Ok(other))),
+                Some(Ok(data)) => this.rest = data,
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(this.sending.hand_out(&mut this.rest)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, of_body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        if let Some(upper) = of_body.upper() {
+            hint.set_upper(upper.saturating_add(rest));
+        }
+        hint.set_lower(of_body.lower().saturating_add(rest));
+        hint
     }
 }
 

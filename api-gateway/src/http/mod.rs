@@ -18,3 +18,4 @@ pub mod reply;
 pub mod scope;
 pub mod server;
 mod stall;
+mod stream_stall;

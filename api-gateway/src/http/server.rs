@@ -16,10 +16,11 @@ use crate::{
         dialect::Dialect,
         edge::{self, Edge},
         stall::StallGuard,
+        stream_stall::StallExecutor,
     },
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use service_kit::{
@@ -63,7 +64,7 @@ pub struct Server {
 /// What all connections are served with.
 struct Serving {
     edge: Edge,
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<StallExecutor>,
     tls: Option<ServerTls>,
     idle: IdleLimits,
     shutdown: CancellationToken,
@@ -116,7 +117,7 @@ impl Server {
     /// Accepts until `shutdown`, then waits for what is in progress, at most the drain timeout.
     pub async fn serve(self, app: App, dialects: Vec<Dialect>, shutdown: CancellationToken) {
         let connections = TaskTracker::new();
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(StallExecutor::default());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
         builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
         let serving = Arc::new(Serving {
@@ -225,7 +226,7 @@ where
         let (serving, in_progress) = (Arc::clone(serving), activity.request());
         async move {
             let answer = edge::handle(&serving.edge, peer.ip(), request).await;
-            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer { body, request: in_progress }))
+            Ok::<_, std::convert::Infallible>(answer.map(|body| Answer::new(body, in_progress)))
         }
     });
     let mut connection = pin!(serving.builder.serve_connection_with_upgrades(io, service));
