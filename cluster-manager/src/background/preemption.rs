@@ -8,6 +8,7 @@
 use crate::{
     instance::{change, request::ChangeTarget, transition::Change},
     manager::Manager,
+    placement::PlacementState,
     reconcile::report::event,
 };
 use domain::{
@@ -44,16 +45,7 @@ pub async fn preemption_loop(manager: Arc<Manager>) {
         for id in ids {
             let manager = Arc::clone(&manager);
             let tasks = manager.lifetime.tasks.clone();
-            tasks.spawn(async move {
-                let mut unfinished = Unfinished { manager: &manager, id, ended: false };
-                match preempt(&manager, id).await {
-                    Ok(()) => {
-                        unfinished.ended = true;
-                        metrics::counter!("iaas_preemptions_total").increment(1);
-                    }
-                    Err(problem) => tracing::warn!(instance_id = %id, %problem, "an instance can't be preempted now"),
-                }
-            });
+            tasks.spawn(async move { preempt_queued(&manager.placement, id, preempt(&manager, id)).await });
         }
     }
 }
@@ -73,9 +65,25 @@ async fn resume(manager: &Manager) -> Result<(), ReadError> {
     }
 }
 
+/// Carries out the preemption of an instance of the queue, and takes it off the queue, however that ends.
+async fn preempt_queued(
+    placement: &PlacementState,
+    id: InstanceId,
+    preemption: impl Future<Output = Result<(), Problem>>,
+) {
+    let mut unfinished = Unfinished { placement, id, ended: false };
+    match preemption.await {
+        Ok(()) => {
+            unfinished.ended = true;
+            metrics::counter!("iaas_preemptions_total").increment(1);
+        }
+        Err(problem) => tracing::warn!(instance_id = %id, %problem, "an instance can't be preempted now"),
+    }
+}
+
 /// A preemption that is on its way. However it ends, also by a panic, the instance can be preempted by another request.
 struct Unfinished<'a> {
-    manager: &'a Manager,
+    placement: &'a PlacementState,
     id: InstanceId,
     /// The instance is being deleted, or is gone.
     ended: bool,
@@ -84,9 +92,9 @@ struct Unfinished<'a> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         // It leaves the queue before it counts as preemptible again: a create that chooses it in between must find that it is taken up.
-        self.manager.placement.preemptions.finish(self.id);
+        self.placement.preemptions.finish(self.id);
         if !self.ended {
-            self.manager.inventory().set_being_preempted(&[self.id], false);
+            self.placement.inventory().set_being_preempted(&[self.id], false);
         }
     }
 }
@@ -163,4 +171,58 @@ async fn wait_until_stopped(manager: &Manager, id: InstanceId, notice: Duration)
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::{Inventory, Placed, Request, tests::host};
+    use domain::flavor::Size;
+    use futures::{FutureExt, future::BoxFuture};
+
+    /// How a preemption may end.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum End {
+        Done,
+        Fails,
+        Panics,
+        Dropped,
+    }
+
+    fn ending(end: End) -> BoxFuture<'static, Result<(), Problem>> {
+        match end {
+            End::Done => Box::pin(async { Ok(()) }),
+            End::Fails => Box::pin(async { Err(Problem::unavailable("a test")) }),
+            End::Panics => Box::pin(async { panic!("a test") }),
+            End::Dropped => Box::pin(std::future::pending()),
+        }
+    }
+
+    #[tokio::test]
+    async fn however_a_preemption_ends_the_instance_can_be_preempted_by_another_request() {
+        for end in [End::Done, End::Fails, End::Panics, End::Dropped] {
+            let row = host(1, Size { vcpus: 4, memory_mib: 8192, disk_gib: 10 });
+            let mut inventory = Inventory::new(std::slice::from_ref(&row));
+            let (id, request) = (InstanceId::new(), Request { preemptible: Some(1), ..Request::default() });
+            inventory.place_tentatively(id, &Placed::of(row.id, Size::default()), &request);
+            inventory.set_being_preempted(&[id], true);
+            let placement = Arc::new(PlacementState::new(inventory));
+            placement.preemptions.add(&[id]);
+            assert_eq!(placement.preemptions.take().await, [id]);
+            placement.preemptions.add(&[id]);
+            assert_eq!(placement.preemptions.take().await, [], "{end:?}: it is under way");
+            let of_task = Arc::clone(&placement);
+            let task = tokio::spawn(async move { preempt_queued(&of_task, id, ending(end)).await });
+            if end == End::Dropped {
+                tokio::task::yield_now().await;
+                task.abort();
+            }
+            let joined = task.await;
+            assert_eq!(joined.is_err_and(|error| error.is_panic()), end == End::Panics, "{end:?}");
+            placement.preemptions.add(&[id]);
+            assert_eq!(placement.preemptions.take().now_or_never(), Some(vec![id]), "{end:?}: it is taken up again");
+            let counts = placement.inventory().any_being_preempted(&[id]);
+            assert_eq!(counts, end == End::Done, "{end:?}: one that isn't ended counts as preemptible again");
+        }
+    }
 }

@@ -61,7 +61,7 @@ pub mod reserve;
 pub mod resident;
 pub mod score;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use choose::choose;
 pub use decide::{Batch, decide, decide_batch};

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
 
-fn host(n: u128, capacity: Size) -> Host {
+pub(crate) fn host(n: u128, capacity: Size) -> Host {
     Host {
         id: HostId(uuid::Uuid::from_u128(n)),
         name: format!("host-{n}"),
