@@ -26,6 +26,9 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The directory of the sockets of running instances, which may be a tmpfs. At most 48 bytes long (a limit of Unix sockets).
     pub run_dir: PathBuf,
+    /// The directory of the shared pool, which every host of the pool mounts, at whatever place; it is made with `iaasd host init-pool`. Unset: this host has
+    /// none, and gets no instance with a disk in it.
+    pub shared_pool: Option<PathBuf>,
     /// Memory that is reserved for the host itself and not available to instances, MiB.
     pub reserve_memory_mib: u64,
     /// Disk space on the file system of `state_dir` that is reserved for the host itself and not available to instances, GiB.
@@ -76,6 +79,7 @@ impl Default for Config {
             zone: "default".into(),
             state_dir: "/var/lib/iaas/compute".into(),
             run_dir: "/run/iaas/compute".into(),
+            shared_pool: None,
             reserve_memory_mib: 1024,
             reserve_disk_gib: 5,
             cpu_overcommit_permille: 4000,
@@ -122,6 +126,17 @@ impl Config {
             "must have at most 48 bytes: sockets below it have long names, and a socket's path is limited to 107",
         );
         check(self.state_dir != self.run_dir, "run_dir", "must differ from state_dir");
+        if let Some(pool) = &self.shared_pool {
+            check(plain(pool), "shared_pool", "must be an absolute path without commas and control characters");
+            let nested =
+                [&self.state_dir, &self.run_dir].iter().any(|dir| pool.starts_with(dir) || dir.starts_with(pool));
+            check(!nested, "shared_pool", "must not lie in state_dir or run_dir, nor these in it");
+            check(
+                self.isolate,
+                "shared_pool",
+                "needs `isolate`: hosts give users' ids by themselves, and one host's QEMU could read another's disks",
+            );
+        }
         check(
             (100..=64_000).contains(&self.cpu_overcommit_permille),
             "cpu_overcommit_permille",
@@ -181,6 +196,7 @@ mod tests {
             state_dir: "relative".into(),
             uid_first: 0,
             cgroup_parent: "../up".into(),
+            shared_pool: Some("relative/pool".into()),
             image_cache_gib: 0,
             disk_iops_max: 49,
             disk_mib_per_sec_max: u64::MAX,
@@ -196,6 +212,7 @@ mod tests {
             "image_cache_gib",
             "disk_iops_max",
             "disk_mib_per_sec_max",
+            "shared_pool",
         ] {
             assert!(keys.contains(&format!("compute.{key}")), "{key} in {keys:?}");
         }

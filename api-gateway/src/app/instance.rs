@@ -20,7 +20,7 @@ use domain::{
     explain::PlacementRecord,
     flavor::{Pinning, Size},
     image::{Image, ImageKind},
-    instance::{Instance, InstanceSpec, OnCrash, OnHostLoss, Power, default_stop_timeout_secs},
+    instance::{DiskPool, Instance, InstanceSpec, OnCrash, OnHostLoss, Power, default_stop_timeout_secs},
     placement::{Fill, PlacementConstraints},
     validate,
 };
@@ -78,6 +78,7 @@ pub struct CreateRequest {
     pub tags: BTreeMap<String, String>,
     pub on_crash: OnCrash,
     pub on_host_loss: OnHostLoss,
+    pub pool: DiskPool,
     pub zone: Option<String>,
     pub placement_groups: Vec<String>,
     /// The constraints without groups and pinning, which come from the groups' keys and the flavor.
@@ -180,7 +181,7 @@ async fn resolve(app: &App, project_id: ProjectId, requested: &CreateRequest) ->
             (Size { vcpus: *vcpus, memory_mib: *memory_mib, disk_gib }, String::new(), Pinning::None)
         }
     };
-    validate::instance::host_loss("/on_host_loss", requested.on_host_loss, size)?;
+    validate::instance::host_loss("/on_host_loss", requested.on_host_loss, requested.pool, size)?;
     let mut ssh_keys = Vec::with_capacity(requested.ssh_keys.len());
     for key in &requested.ssh_keys {
         ssh_keys.push(catalog.ssh_key(app, project_id, key).await?.public_key.clone());
@@ -197,6 +198,7 @@ async fn resolve(app: &App, project_id: ProjectId, requested: &CreateRequest) ->
         stop_timeout_secs: default_stop_timeout_secs(),
         on_crash: requested.on_crash,
         on_host_loss: requested.on_host_loss,
+        pool: requested.pool,
         ssh_keys,
         user_data_base64: requested.user_data_base64.clone(),
         zone: requested.zone.clone(),

@@ -316,6 +316,11 @@ pub const CODES: &[Code] = &[
         &[K::InvalidArgument],
         "The bytes aren't the ones that were announced. Nothing was kept: send them again.",
     ),
+    code(
+        "shared_disk",
+        &[K::InvalidState],
+        "`on_host_loss: recreate` makes the disk anew; one in the shared pool isn't lost with its host.",
+    ),
     code("shutting_down", &[K::Unavailable], "The server is stopping."),
     code(
         "size_mismatch",

@@ -12,7 +12,7 @@ use domain::{
     flavor::Size,
     host::{Host, HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, Image, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, OnCrash, OnHostLoss, Power},
     network::FloatingIp,
 };
 use uuid::Uuid;
@@ -60,6 +60,7 @@ fn instance() -> Instance {
             stop_timeout_secs: 30,
             on_crash: OnCrash::Restart,
             on_host_loss: OnHostLoss::Wait,
+            pool: DiskPool::Local,
             ssh_keys: vec![crate::harness::key("ann@laptop"), "not a key".to_owned()],
             user_data_base64: "c2VjcmV0".to_owned(),
             zone: Some("a".to_owned()),

@@ -81,6 +81,7 @@ pub fn render_desired(
         deleted: false,
         request_id: request_id.to_owned(),
         digest: content_digest(instance),
+        erase_shared: false,
         object: Some(Object::Instance(Box::new(desired))),
     }
 }
@@ -95,6 +96,7 @@ pub fn render_tombstone(instance: &Instance, epoch: i64) -> DesiredObject {
         epoch,
         generation: instance.generation,
         deleted: true,
+        erase_shared: instance.spec.deleted && epoch == instance.epoch,
         ..DesiredObject::default()
     }
 }

@@ -2,7 +2,10 @@
 //! and removed on proof. All of it is idempotent, so a failure needs no more than a repeat.
 
 use super::coalesce::Coalescer;
-use domain::{DiskId, HostId, InstanceId, Problem, ProjectId, instance::InstanceDisk};
+use domain::{
+    DiskId, HostId, InstanceId, Problem, ProjectId,
+    instance::{DiskPool, InstanceDisk},
+};
 use proto::{
     status::from_status,
     storage::v1::{self as pb, storage_manager_client::StorageManagerClient},
@@ -15,7 +18,6 @@ use tonic::transport::Channel;
 const RESERVE_MAX: usize = 128;
 /// Such calls on their way at once: with one, a create would wait for half of another's before its own.
 const RESERVE_AT_ONCE: usize = 2;
-pub const LOCAL_POOL: &str = "local";
 
 #[derive(Clone)]
 struct Client {
@@ -42,10 +44,11 @@ pub struct Storage {
     reserve: Coalescer<Vec<DiskReservation>, Result<(), Problem>>,
 }
 
-/// A disk that is reserved for an instance, in the host's local pool.
+/// A disk that is reserved for an instance.
 #[derive(Debug, Clone)]
 pub struct DiskReservation {
     pub disk: InstanceDisk,
+    pub pool: DiskPool,
     pub instance_id: InstanceId,
     pub project_id: ProjectId,
 }
@@ -57,7 +60,7 @@ impl DiskReservation {
             instance_id: self.instance_id.to_string(),
             project_id: self.project_id.to_string(),
             role: self.disk.role.to_owned(),
-            pool: LOCAL_POOL.to_owned(),
+            pool: self.pool.as_str().to_owned(),
             size_gib: self.disk.size_gib,
         }
     }

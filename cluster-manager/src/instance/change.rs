@@ -135,7 +135,8 @@ enum Committed {
 
 async fn commit(manager: &Manager, context: &CallContext, decided: &Decided<'_>) -> Result<Committed, Problem> {
     let Decided { row, next, now, .. } = decided;
-    let resize = decided.claim.as_ref().map(|claim| ResizeClaim::take(manager, row, next.spec.size, claim, *now));
+    let resize =
+        decided.claim.as_ref().map(|claim| ResizeClaim::take(manager, row, next.spec.size_on_host(), claim, *now));
     if let Some(Err(Problem { explain: Some(record), .. })) = &resize {
         manager.placement.refusals.add(next.project_id, (next.id, &next.name), record);
     }

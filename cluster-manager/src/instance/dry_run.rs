@@ -70,7 +70,7 @@ pub async fn change(manager: &Manager, change: &Change, row: &InstanceRow, next:
     }
     if let Some(claim) = claim_change(manager, row, next) {
         // It is claimed and released: the check is that of the real thing.
-        drop(ResizeClaim::take(manager, row, next.spec.size, &claim, Timestamp::now())?);
+        drop(ResizeClaim::take(manager, row, next.spec.size_on_host(), &claim, Timestamp::now())?);
     }
     let mut affected = vec![format!("instance {} ({})", old.name, old.id)];
     if deleting || matches!(change, Change::Rebuild { .. }) {

@@ -58,11 +58,11 @@ pub async fn release(manager: &Manager, context: &CallContext, request: &CreateR
 }
 
 fn disks(request: &CreateRequest) -> Vec<DiskReservation> {
-    let project_id = request.project_id;
+    let (project_id, pool) = (request.project_id, request.spec.pool);
     let of_instance = |instance: &InstanceRequest| {
         let instance_id = instance.id;
         let disks = disks_of(instance.root_disk_id, request.spec.size).into_iter();
-        disks.map(move |disk| DiskReservation { disk, instance_id, project_id })
+        disks.map(move |disk| DiskReservation { disk, pool, instance_id, project_id })
     };
     request.instances.iter().flat_map(of_instance).collect()
 }

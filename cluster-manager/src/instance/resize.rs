@@ -29,7 +29,7 @@ pub fn claim_change(manager: &Manager, row: &InstanceRow, next: &Instance) -> Op
         return None;
     }
     let pinned = next.spec.placement.pinning == Pinning::Numa;
-    let request = Request { size: next.spec.size, pinned, ..Request::default() };
+    let request = Request { size: next.spec.size_on_host(), pinned, ..Request::default() };
     let claim = filter::claim(manager.inventory().find(host_id)?, &request);
     Some(ClaimChange { host_id, claim, more: minus(claim, row.claim), less: minus(row.claim, claim) })
 }
@@ -55,7 +55,7 @@ impl<'a> ResizeClaim<'a> {
         now: Timestamp,
     ) -> Result<Self, Problem> {
         let (host_id, more, id) = (change.host_id, change.more, row.instance.id);
-        let before = (row.instance.spec.size, row.claim);
+        let before = (row.instance.spec.size_on_host(), row.claim);
         let mut inventory = manager.inventory();
         if let Some(host) = inventory.find(host_id) {
             let short = minus(more, host.free());
@@ -114,7 +114,7 @@ pub async fn restore_claim(manager: &Manager, id: InstanceId) {
     match manager.store.instance_load_many(&[id]).await {
         Ok(rows) => {
             if let Some(row) = rows.first() {
-                manager.inventory().resize(id, row.instance.spec.size, row.claim);
+                manager.inventory().resize(id, row.instance.spec.size_on_host(), row.claim);
             }
         }
         Err(error) => {

@@ -108,7 +108,8 @@ fn request(project_id: ProjectId, spec: &InstanceSpec, groups: &[PlacementGroup]
         strength: group.strength,
     };
     Request {
-        size: spec.size,
+        size: spec.size_on_host(),
+        pool: spec.uses_shared_pool().then(String::new),
         zone: spec.zone.clone(),
         tags: placement.required_tags.clone(),
         forbidden_tags: placement.forbidden_tags.clone(),

@@ -71,9 +71,9 @@ async fn show_refusal(manager: &Manager, target: &PassTarget, reason: String) ->
 }
 
 fn disk_reservations(target: &PassTarget) -> Vec<DiskReservation> {
-    let (instance_id, project_id) = (target.id(), target.instance().project_id);
+    let (instance_id, project_id, pool) = (target.id(), target.instance().project_id, target.instance().spec.pool);
     let missing = target.missing_disks().into_iter();
-    missing.map(|disk| DiskReservation { disk, instance_id, project_id }).collect()
+    missing.map(|disk| DiskReservation { disk, pool, instance_id, project_id }).collect()
 }
 
 /// Makes reservations again that expired: the same ports, MACs and addresses as were promised. The rows are read again after that.

@@ -5,7 +5,6 @@ use super::{
     report::event,
     signal::RequestId,
 };
-use crate::client::storage::LOCAL_POOL;
 use domain::{
     DiskId, InstanceId, Problem, Timestamp,
     instance::{Instance, InstanceDisk, InstanceState},
@@ -75,7 +74,7 @@ impl PassTarget {
                 project_id: instance.project_id,
                 instance_id: instance.id,
                 role: role.to_owned(),
-                pool: LOCAL_POOL.to_owned(),
+                pool: instance.spec.pool.as_str().to_owned(),
                 size_gib,
                 host_id: None,
                 epoch: 0,

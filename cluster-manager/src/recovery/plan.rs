@@ -2,7 +2,7 @@
 
 use domain::{
     InstanceId, Timestamp,
-    instance::{Instance, InstanceState, OnHostLoss},
+    instance::{DiskPool, Instance, InstanceState, OnHostLoss},
     network::{Port, PortStatus},
     recovery::{Recovery, RecoveryPhase},
 };
@@ -40,10 +40,10 @@ pub fn fate(instance: &Instance, disks_outlive: bool) -> Fate {
     }
 }
 
-/// Whether all disks of the instance outlive its host. Every disk is on its host's local pool so far.
+/// Whether all disks of the instance outlive its host: they are in the shared pool, or there are none.
 #[must_use]
 pub fn disks_outlive(instance: &Instance) -> bool {
-    instance.disks().is_empty()
+    instance.disks().is_empty() || instance.spec.pool == DiskPool::Shared
 }
 
 /// The order in which instances get their places: the most urgent first.

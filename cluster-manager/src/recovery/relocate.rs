@@ -1,6 +1,6 @@
 //! One instance goes to another host: a place, and the one unit that gives it there and takes it from the lost host.
 
-use super::plan::cost;
+use super::plan::{cost, disks_outlive};
 use crate::{
     instance::{
         claim::{release_claim, take_claim},
@@ -92,10 +92,19 @@ async fn attempt(
     (avoid, refused): (&mut Vec<HostId>, &HashMap<Request, String>),
 ) -> Attempt {
     let (instance, now) = (&row.instance, Timestamp::now());
-    let constraints = match ResolvedConstraints::load(&manager.store, instance.project_id, &instance.spec).await {
+    let mut constraints = match ResolvedConstraints::load(&manager.store, instance.project_id, &instance.spec).await {
         Ok(constraints) => constraints,
         Err(problem) => return Attempt::Done(Relocated::Failed(problem.to_string())),
     };
+    if constraints.request.pool.is_some() {
+        // Its disk is in the pool that its host had.
+        constraints.request.pool =
+            manager.inventory().find(recovery.host_id).and_then(|host| host.pool.as_deref().map(str::to_owned));
+        if constraints.request.pool.is_none() {
+            let reason = "its host never said which shared pool it has: start the host's agent with its pool, or delete the instance";
+            return Attempt::Done(Relocated::Failed(reason.to_owned()));
+        }
+    }
     // What is reserved for one is for no other, so that each of those is tried.
     if let Some(reason) = refused.get(&constraints.request).filter(|_| !constraints.request.protected) {
         let (request, reason) = (Box::new(constraints.request), reason.clone());
@@ -188,6 +197,8 @@ fn unit(
             claim_disk_gib: placed.claim.disk_gib,
             cpu_baseline: binding.cpu_baseline,
             numa_node: binding.numa_node,
+            // A disk that comes along and isn't found there is lost, and none is made in its place.
+            root_used_seq: instance.binding.root_used_seq.filter(|_| disks_outlive(instance)),
             state: InstanceState::Recovering,
             step: "starting on another host".to_owned(),
             reason: super::list::LOST.to_owned(),

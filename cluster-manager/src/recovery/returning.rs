@@ -1,5 +1,6 @@
 //! A lost host comes back: it proves that it holds nothing of what was taken from it, and is admitted again.
 
+use super::verdict::PAGE;
 use crate::{manager::Manager, reconcile::report::event};
 use domain::{
     HostId, InstanceId, Problem, Timestamp,
@@ -12,12 +13,12 @@ use proto::{
     sync::v1::{DesiredObject, Holding, ObjectKind},
 };
 use service_kit::{context::CallContext, host_streams::HostStream};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use store::{CommitError, Guard, HostTakenProven, HostTakenRow, InstanceRow, Unit};
 
-/// The end of what was taken from a host, above whatever version it holds.
+/// The end of what was taken from a host, above whatever version it holds. `gone`: there is no such instance any more, on no host.
 #[must_use]
-pub fn render_end(taken: &HostTakenRow, held: Option<&Holding>) -> DesiredObject {
+pub fn render_end(taken: &HostTakenRow, held: Option<&Holding>, gone: bool) -> DesiredObject {
     let (epoch, generation) = held.map_or((0, 0), |held| (held.epoch, held.generation));
     DesiredObject {
         kind: ObjectKind::Instance.into(),
@@ -25,6 +26,7 @@ pub fn render_end(taken: &HostTakenRow, held: Option<&Holding>) -> DesiredObject
         epoch: taken.epoch.max(epoch),
         generation: taken.generation.max(generation),
         deleted: true,
+        erase_shared: gone,
         ..DesiredObject::default()
     }
 }
@@ -33,10 +35,12 @@ pub fn render_end(taken: &HostTakenRow, held: Option<&Holding>) -> DesiredObject
 fn compare<'a>(
     taken: &'a [HostTakenRow],
     held: &HashMap<InstanceId, &Holding>,
+    exists: &HashSet<InstanceId>,
 ) -> (Vec<(InstanceId, DesiredObject)>, Vec<&'a HostTakenRow>) {
     let (holds, proved): (Vec<_>, Vec<_>) = taken.iter().partition(|row| held.contains_key(&row.instance_id));
-    let ends = holds.iter().map(|row| (row.instance_id, render_end(row, held.get(&row.instance_id).copied())));
-    (ends.collect(), proved)
+    let end =
+        |row: &HostTakenRow| render_end(row, held.get(&row.instance_id).copied(), !exists.contains(&row.instance_id));
+    (holds.iter().map(|row| (row.instance_id, end(row))).collect(), proved)
 }
 
 /// Takes the Hello of a lost host. What was taken and is held gets its end; that comes before anything else that the host gets.
@@ -55,7 +59,13 @@ pub async fn host_returned(
         held.insert(parse("holding.id", &holding.id)?, holding);
     }
     let taken = manager.store.host_taken_list(host.id).await.map_err(read_problem)?;
-    let (ends, proved) = compare(&taken, &held);
+    let mut exists = HashSet::new();
+    for page in taken.chunks(PAGE) {
+        let ids: Vec<InstanceId> = page.iter().map(|row| row.instance_id).collect();
+        let rows = manager.store.instance_load_many(&ids).await.map_err(read_problem)?;
+        exists.extend(rows.iter().map(|row| row.id));
+    }
+    let (ends, proved) = compare(&taken, &held, &exists);
     tracing::warn!(
         host_id = %host.id, host = host.name, taken = taken.len(), held = ends.len(),
         "a lost host is back; it is admitted when it has stopped what it no longer owns"
@@ -151,7 +161,10 @@ mod tests {
         let holdings = [holding(1, 6, false), holding(1, 2, false), holding(2, 3, true)];
         let held: HashMap<InstanceId, &Holding> =
             taken.iter().zip(&holdings).map(|(row, holding)| (row.instance_id, holding)).collect();
-        let (ends, proved) = compare(&taken, &held);
+        let exists = HashSet::from([taken[0].instance_id, taken[2].instance_id]);
+        let (ends, proved) = compare(&taken, &held, &exists);
+        let erased: Vec<_> = ends.iter().map(|(_, end)| end.erase_shared).collect();
+        assert_eq!(erased, [false, true, false], "what runs elsewhere keeps its disks");
         let versions: Vec<_> = ends.iter().map(|(_, end)| (end.epoch, end.generation, end.deleted)).collect();
         assert_eq!(
             versions,

@@ -139,8 +139,10 @@ fn by_cells(inventory: &Inventory, request: &Request, labels: &RequestLabels) ->
             Rejection::Tags
         } else if key.labels & labels.forbidden != 0 {
             Rejection::ForbiddenTags
-        } else {
+        } else if key.labels & labels.required & labels.pools == labels.required & labels.pools {
             Rejection::CpuFeatures
+        } else {
+            Rejection::SharedPool
         };
         counts.rejected[filter as usize] += hosts;
     }

@@ -2,6 +2,7 @@
 
 use super::{
     host::{HostEntry, minus, pinned_claim},
+    labels::Label,
     request::Request,
 };
 use domain::{cpu::CpuBaseline, explain::Rejection, flavor::Size};
@@ -24,6 +25,7 @@ pub fn closed(host: &HostEntry, request: &Request) -> Option<Rejection> {
             request.cpu_features.iter().any(|f| !host.cpu_features.contains(f))
                 || request.baseline.as_deref().is_some_and(lost)
         }
+        Rejection::SharedPool => request.pool.as_ref().is_some_and(|id| !Label::Pool(id.clone()).holds(host)),
         Rejection::Contended => request.avoid.contains(&host.id),
         Rejection::Group
         | Rejection::Vcpus
@@ -57,7 +59,7 @@ pub fn lacking(host: &HostEntry, request: &Request) -> Option<Rejection> {
     }
 }
 
-pub const ORDER: [Rejection; 14] = [
+pub const ORDER: [Rejection; 15] = [
     Rejection::Disconnected,
     Rejection::Cordoned,
     Rejection::Zone,
@@ -65,6 +67,7 @@ pub const ORDER: [Rejection; 14] = [
     Rejection::Tags,
     Rejection::ForbiddenTags,
     Rejection::CpuFeatures,
+    Rejection::SharedPool,
     Rejection::Contended,
     Rejection::Group,
     Rejection::Vcpus,

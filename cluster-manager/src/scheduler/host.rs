@@ -87,6 +87,8 @@ pub struct HostEntry {
     pub tags: Arc<BTreeMap<String, String>>,
     pub cpu_features: Arc<BTreeSet<String>>,
     pub guest_cpu: Option<Arc<GuestCpu>>,
+    /// The id of the shared pool that it mounts.
+    pub pool: Option<Arc<str>>,
     pub numa: Vec<NumaNode>,
     /// The protected and preemptible instances here, in no order.
     pub(super) special: Vec<InstanceId>,
@@ -109,6 +111,7 @@ impl HostEntry {
             tags: Arc::new(host.tags.clone()),
             cpu_features: Arc::new(host.facts.cpu_features.iter().cloned().collect()),
             guest_cpu: host.facts.guest_cpu.as_ref().map(|cpu| Arc::new(GuestCpu::of(cpu))),
+            pool: host.facts.usable_pool().map(Arc::from),
             policies: Policies { draining: host.draining, dedicated_to: host.dedicated_to, reserved: Size::default() },
             state: host.state,
             cordoned: host.cordoned,

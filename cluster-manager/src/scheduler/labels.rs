@@ -1,4 +1,4 @@
-//! What tells hosts apart: each tag and CPU feature that a request ever named is a label and gets a bit, and hosts are kept apart in the
+//! What tells hosts apart: each tag, CPU feature and shared pool that a request ever named is a label and gets a bit, and hosts are kept apart in the
 //! index only by these bits. A cloud whose every host has a tag of its own, that nobody requests, stays one cell.
 
 use super::{host::HostEntry, request::Request};
@@ -12,6 +12,8 @@ const ABSENT_MAX: usize = 64;
 pub enum Label {
     Tag(String, String),
     Feature(String),
+    /// A shared pool, by its id; empty: any.
+    Pool(String),
 }
 
 impl Label {
@@ -20,6 +22,7 @@ impl Label {
         match self {
             Self::Tag(key, value) => host.tags.get(key) == Some(value),
             Self::Feature(feature) => host.cpu_features.contains(feature),
+            Self::Pool(id) => host.pool.as_deref().is_some_and(|pool| id.is_empty() || pool == id),
         }
     }
 }
@@ -29,6 +32,7 @@ impl Label {
 pub enum LabelRef<'a> {
     Tag(&'a str, &'a str),
     Feature(&'a str),
+    Pool(&'a str),
 }
 
 impl LabelRef<'_> {
@@ -36,7 +40,10 @@ impl LabelRef<'_> {
         match (self, label) {
             (LabelRef::Tag(key, value), Label::Tag(k, v)) => key == k && value == v,
             (LabelRef::Feature(feature), Label::Feature(f)) => feature == f,
-            (LabelRef::Tag(..), Label::Feature(_)) | (LabelRef::Feature(_), Label::Tag(..)) => false,
+            (LabelRef::Pool(id), Label::Pool(pool)) => id == pool,
+            (LabelRef::Tag(..), Label::Feature(_) | Label::Pool(_))
+            | (LabelRef::Feature(_), Label::Tag(..) | Label::Pool(_))
+            | (LabelRef::Pool(_), Label::Tag(..) | Label::Feature(_)) => false,
         }
     }
 
@@ -45,6 +52,7 @@ impl LabelRef<'_> {
         match self {
             LabelRef::Tag(key, value) => Label::Tag(key.to_owned(), value.to_owned()),
             LabelRef::Feature(feature) => Label::Feature(feature.to_owned()),
+            LabelRef::Pool(id) => Label::Pool(id.to_owned()),
         }
     }
 }
@@ -56,6 +64,8 @@ pub struct RequestLabels {
     pub forbidden: u128,
     /// Which of the required ones are tags.
     pub tags: u128,
+    /// Which of the required ones are shared pools.
+    pub pools: u128,
     /// Something is required that no host has.
     pub unsatisfiable: bool,
     /// Not all labels of the request got a bit: each host must be checked.
@@ -129,5 +139,6 @@ impl Labels {
 pub fn labels_of(request: &Request) -> impl Iterator<Item = (LabelRef<'_>, bool)> {
     let tags = request.tags.iter().map(|(k, v)| (LabelRef::Tag(k, v), true));
     let forbidden = request.forbidden_tags.iter().map(|(k, v)| (LabelRef::Tag(k, v), false));
-    tags.chain(forbidden).chain(request.cpu_features.iter().map(|f| (LabelRef::Feature(f), true)))
+    let features = request.cpu_features.iter().map(|f| (LabelRef::Feature(f), true));
+    tags.chain(forbidden).chain(features).chain(request.pool.iter().map(|id| (LabelRef::Pool(id), true)))
 }

@@ -58,6 +58,7 @@ impl Unmet {
             Self::Lacks(Label::Tag(..)) => Rejection::Tags,
             Self::Has(_) => Rejection::ForbiddenTags,
             Self::Lacks(Label::Feature(_)) => Rejection::CpuFeatures,
+            Self::Lacks(Label::Pool(_)) => Rejection::SharedPool,
             Self::Contended => Rejection::Contended,
             Self::Group => Rejection::Group,
             Self::Capacity(filter) => *filter,
@@ -82,6 +83,9 @@ impl Unmet {
             Self::Lacks(Label::Feature(feature)) => format!("{lack} the CPU feature {feature}"),
             Self::Has(Label::Tag(key, value)) => format!("{have} the forbidden tag {key}={value}"),
             Self::Has(Label::Feature(feature)) => format!("{have} the CPU feature {feature}"),
+            Self::Lacks(Label::Pool(id)) if id.is_empty() => format!("{lack} a shared pool"),
+            Self::Lacks(Label::Pool(id)) => format!("{lack} the shared pool {id}"),
+            Self::Has(Label::Pool(id)) => format!("{have} the shared pool {id}"),
             Self::Capacity(filter) => format!("{are} {}", filter.describe()),
         }
     }

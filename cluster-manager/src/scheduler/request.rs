@@ -17,6 +17,8 @@ pub struct Request {
     /// Tags that it must not have.
     pub forbidden_tags: BTreeMap<String, String>,
     pub cpu_features: Vec<String>,
+    /// The shared pool that the host must have, by its id; empty: any.
+    pub pool: Option<String>,
     /// What a guest that moves without a new boot must still find in its CPU.
     pub baseline: Option<Arc<CpuBaseline>>,
     /// The project that the instance belongs to: hosts dedicated to another one are out.

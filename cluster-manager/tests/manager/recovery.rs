@@ -3,9 +3,10 @@
 use crate::cloud::{Cloud, each, eventually, restless};
 use domain::{
     ErrorKind, InstanceId,
+    explain::Rejection,
     flavor::Size,
-    host::HostState,
-    instance::{Instance, InstanceSpec, InstanceState as S, OnHostLoss, Power},
+    host::{HostState, SharedPoolFacts},
+    instance::{DiskPool, Instance, InstanceSpec, InstanceState as S, OnHostLoss, Power},
     placement::PlacementConstraints,
     recovery::{Recovery, RecoveryPhase},
 };
@@ -121,6 +122,53 @@ async fn each_instance_of_a_lost_host_goes_as_its_owner_wants_and_the_host_comes
         assert_eq!(hosts[0].machines().keys().copied().collect::<Vec<_>>(), [kept.id]);
         assert!(cloud.store.host_taken_list(hosts[0].id()).await.expect("readable").is_empty());
         for id in [web.id, off.id, kept.id, second.id] {
+            cloud.delete(id).await;
+            cloud.gone(id).await;
+        }
+        cloud.leaves_nothing().await;
+        assert_eq!(cloud.world.violations(), Vec::<String>::new());
+        cloud.stop(hosts).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_in_the_shared_pool_goes_on_at_a_host_of_the_same_pool_and_takes_no_hosts_room() {
+    for cloud in each(restless()).await {
+        let mut hosts = Vec::new();
+        for (n, pool) in [Some("a"), None, Some("b"), Some("a")].into_iter().enumerate() {
+            let mut config = SimConfig::named(&format!("host-{n}"));
+            config.facts.shared_pool =
+                pool.map(|id| SharedPoolFacts { id: id.to_owned(), ..SharedPoolFacts::default() });
+            hosts.push(cloud.host(config).await);
+        }
+        only(&cloud, &hosts, 1).await;
+        let shared = |policy| InstanceSpec { pool: DiskPool::Shared, ..spec(&cloud, policy) };
+        let waits = shared(OnHostLoss::Wait);
+        let problem = cloud.insist(&cloud.context(), &cloud.request(&["none"], &waits)).await.expect_err("no pool");
+        let rejected = problem.explain.expect("explained").rejected;
+        assert!(rejected.iter().any(|r| (r.filter, r.hosts) == (Rejection::SharedPool, 1)), "{rejected:?}");
+        uncordon(&cloud, &hosts).await;
+        cloud.cordon(hosts[2].id(), true).await;
+        let kept = cloud.create_as("kept", &waits).await;
+        cloud.becomes(kept.id, S::Running).await;
+        let db = cloud.create_as("db", &shared(OnHostLoss::Restart)).await;
+        let db = cloud.becomes(db.id, S::Running).await;
+        uncordon(&cloud, &hosts).await;
+        assert_eq!(cloud.fetch(db.id).await.claim.disk_gib, 0, "its disk is on no host");
+        let at = hosts.iter().position(|host| Some(host.id()) == db.host_id).expect("one of them has it");
+        assert!([0, 3].contains(&at), "{at}");
+        let before = db.binding.root_used_seq;
+        hosts[at].lose_power().await;
+        cloud.declare_lost(hosts[at].id()).await;
+        let moved = on_another_host(&cloud, db.id, &hosts[at]).await;
+        assert_eq!((moved.host_id, moved.epoch), (Some(hosts[3 - at].id()), 2), "the other host of the same pool");
+        assert!(moved.binding.root_used_seq >= before, "a disk that it doesn't find there is lost");
+        let events = cloud.store.event_of_object(&db.id.to_string(), 0, 100).await.expect("readable");
+        assert!(events.iter().any(|e| e.message.contains("its disks are kept")), "{events:?}");
+        hosts[at].restart();
+        shown(&cloud, &hosts[at], HostState::Up).await;
+        cloud.converges(&hosts).await;
+        for id in [db.id, kept.id] {
             cloud.delete(id).await;
             cloud.gone(id).await;
         }

@@ -50,6 +50,13 @@ impl Header {
         Ok(Some(Self { size_bytes, backing, encrypted: encryption != 0, incompatible_features }))
     }
 
+    /// The image's name as a program that opens this disk understands it: one without a directory is beside the disk.
+    #[must_use]
+    pub fn resolved(self, disk: &Path) -> Self {
+        let beside = |name: PathBuf| disk.parent().map_or_else(|| name.clone(), |dir| dir.join(&name));
+        Self { backing: self.backing.map(beside), ..self }
+    }
+
     /// Why a disk that must lie on `backing` may not be opened; `None` if it may.
     #[must_use]
     pub fn objection(&self, backing: Option<&Path>) -> Option<String> {

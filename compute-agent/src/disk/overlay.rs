@@ -186,7 +186,7 @@ impl QemuImg {
         let owner = Owner { gid: group.unwrap_or(owner.gid), ..owner };
         let header = Header::read(path).map_err(|source| DiskError::io(path, source))?;
         let objection = match header {
-            Some(header) => header.objection(backing),
+            Some(header) => header.resolved(path).objection(backing),
             None => Some("it isn't a disk any more".to_owned()),
         };
         if let Some(reason) = objection {

@@ -34,6 +34,9 @@ pub struct Desired {
     /// The manager's digest of this version, which is told to it again.
     #[serde(default)]
     pub digest: u64,
+    /// Of a deletion: it ends the instance everywhere, so that what of it is in the shared pool is erased.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub erase_shared: bool,
 }
 
 impl Desired {
@@ -61,6 +64,7 @@ impl Desired {
             numa_node: None,
             request_id,
             digest: 0,
+            erase_shared: false,
         }
     }
 
@@ -68,7 +72,8 @@ impl Desired {
     #[must_use]
     pub fn keeping(self, known: &Self) -> Self {
         let spec = InstanceSpec { deleted: true, ..known.spec.clone() };
-        Self { version: self.version, request_id: self.request_id, spec, ..known.clone() }
+        let Self { version, request_id, erase_shared, .. } = self;
+        Self { version, request_id, erase_shared, spec, ..known.clone() }
     }
 
     /// How large a disk must be. The root disk's size is part of the instance's size.

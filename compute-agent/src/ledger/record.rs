@@ -120,6 +120,7 @@ pub(crate) mod tests {
                 numa_node: Some(1),
                 request_id: "req-1".into(),
                 digest: 0,
+                erase_shared: false,
             },
             done: Done {
                 process: Some(Running {

@@ -3,6 +3,7 @@
 use crate::{
     adopt::Orphan,
     config::Config,
+    disk::{overlay::supports_direct, pool::SharedPool},
     host::{
         cpuset::parse_cpulist,
         facts::{self, CpuFacts, HostFacts},
@@ -17,13 +18,14 @@ use crate::{
 use agent_kit::HostRecord;
 use domain::{
     cpu::CpuBaseline,
-    host::{MemoryOverhead, NumaFacts},
+    host::{MemoryOverhead, NumaFacts, SharedPoolFacts},
 };
 use proto::{
     agent::v1::{ComputeHost, ComputeStatistics},
     cluster::v1::Size,
     sync::v1 as pb,
 };
+use service_kit::error_chain;
 use std::sync::atomic::Ordering;
 
 #[derive(Debug, thiserror::Error)]
@@ -128,6 +130,7 @@ pub fn hello(
         numa: numa(&machine.numa_nodes),
         hugepages: machine.hugepages,
         guest_cpu,
+        shared_pool: context.pool.as_ref().map(shared_pool),
     };
     let name = if config.host_name.is_empty() { machine.hostname } else { config.host_name.clone() };
     let HostRecord { host_id, start, revision } = context.ledger.host();
@@ -149,6 +152,38 @@ pub fn hello(
             disk_full: context.disk_full(),
         })),
     })
+}
+
+/// The shared pool, if this host can use it, or why it can't.
+fn shared_pool(pool: &SharedPool) -> SharedPoolFacts {
+    let refused = |reason: String| {
+        tracing::error!(
+            reason,
+            "this host gets no instance with a disk in the shared pool until its agent is started again"
+        );
+        SharedPoolFacts { reason, ..SharedPoolFacts::default() }
+    };
+    let id = match pool.id() {
+        Ok(id) => id.to_string(),
+        Err(error) => return refused(error_chain(&error)),
+    };
+    match supports_direct(pool.dir()) {
+        Ok(true) => {}
+        Ok(false) => {
+            let dir = pool.dir().display();
+            return refused(format!("files in {dir} can't be opened past the page cache (O_DIRECT)"));
+        }
+        Err(error) => return refused(error_chain(&error)),
+    }
+    match facts::disk_space(pool.dir()) {
+        Ok(space) => SharedPoolFacts {
+            id,
+            reason: String::new(),
+            total_gib: space.total_bytes >> 30,
+            free_gib: space.available_bytes >> 30,
+        },
+        Err(error) => refused(error_chain(&error)),
+    }
 }
 
 fn holdings(context: &Context, orphans: &[Orphan]) -> Vec<pb::Holding> {

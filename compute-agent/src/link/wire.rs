@@ -32,7 +32,8 @@ pub fn desired_from_pb(object: pb::DesiredObject) -> Result<Desired, InvalidMess
         | Object::Protected(_) => false,
     };
     if object.deleted || object.object.as_ref().is_some_and(deleted_inside) {
-        return Ok(Desired::deletion(instance_id, version, object.request_id));
+        let deletion = Desired::deletion(instance_id, version, object.request_id);
+        return Ok(Desired { erase_shared: object.erase_shared, ..deletion });
     }
     let Some(Object::Instance(desired)) = object.object else { return Err(missing("instance")) };
     let desired = *desired;
@@ -75,6 +76,7 @@ pub fn desired_from_pb(object: pb::DesiredObject) -> Result<Desired, InvalidMess
         },
         request_id: object.request_id,
         digest: object.digest,
+        erase_shared: false,
     })
 }
 
@@ -153,6 +155,7 @@ mod tests {
             deleted: false,
             request_id: "r".into(),
             digest: 8,
+            erase_shared: false,
             object: Some(Object::Instance(Box::new(instance))),
         }
     }

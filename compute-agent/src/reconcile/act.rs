@@ -29,7 +29,7 @@ impl Task {
             Step::Attach => self.attach(entry).await,
             Step::FetchImage => self.fetch_image(entry).await,
             Step::Prepare { disks, config_drive } => self.prepare(entry, disks, *config_drive).await,
-            Step::GrowDisk { file, size_gib } => self.grow_disk(file, *size_gib).await,
+            Step::GrowDisk { file, size_gib } => self.grow_disk(entry, file, *size_gib).await,
             Step::AcquirePorts => self.acquire_ports(entry).await,
             Step::Launch => self.launch(entry).await,
             Step::PlugNic { nic, slot } => self.plug_nic(entry, *nic, *slot).await,

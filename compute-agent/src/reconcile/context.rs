@@ -11,6 +11,7 @@ use crate::{
     adopt::Found,
     config::Config,
     console::{ConsoleHub, ConsoleLog},
+    disk::pool::SharedPool,
     host::cgroup::Cgroups,
     images::ImageCache,
     ledger::{Ledger, Version},
@@ -43,6 +44,8 @@ pub struct Context {
     pub hypervisor: HypervisorCell,
     /// Whether disks below the state directory may bypass the page cache.
     pub direct: bool,
+    /// The shared pool that the configuration names.
+    pub pool: Option<SharedPool>,
     pub boot_id: String,
     /// The permits for starts that are being prepared.
     pub starts: Arc<Semaphore>,
@@ -87,6 +90,7 @@ impl Context {
             n => usize::try_from(n).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS),
         };
         Self {
+            pool: config.shared_pool.clone().map(SharedPool::new),
             config,
             ledger,
             images,
@@ -108,6 +112,15 @@ impl Context {
             shutdown,
             born: Instant::now(),
         }
+    }
+
+    /// The host's name as people know it.
+    #[must_use]
+    pub fn host_name(&self) -> String {
+        if !self.config.host_name.is_empty() {
+            return self.config.host_name.clone();
+        }
+        std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
     }
 
     /// Milliseconds of the agent's own monotonic clock.

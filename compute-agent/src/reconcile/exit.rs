@@ -109,11 +109,15 @@ impl Task {
         if fs::symlink_metadata(&log).is_ok_and(|meta| meta.is_file()) {
             erase(&log).await?;
         }
-        for dir in [&self.paths.run_dir, &self.paths.dir] {
+        let in_pool = self.paths.disks_dir != self.paths.dir;
+        for dir in [&self.paths.run_dir, &self.paths.dir, &self.paths.disks_dir] {
             match fs::remove_dir_all(dir) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(on_path(dir)(e)),
                 Ok(()) | Err(_) => {}
             }
+        }
+        if let Some(pool) = self.context.pool.as_ref().filter(|_| in_pool) {
+            pool.drop_unused_images().map_err(on_path(pool.dir()))?;
         }
         if let Some(uid) = uid {
             self.context.users.release(uid);

@@ -9,6 +9,7 @@
 //!     stderr                         what it printed
 //!     console/console.log            the directory is owned by the instance's user, because QEMU writes there; its owner *is* the
 //!                                    record of which user the instance has
+//! <pool>/disks/<id>/                 the disks and their images instead, where the instance's disks are in the shared pool
 //! <run>/vms/<id>/{qmp,serial}.sock   owned by the instance's user
 //! ```
 //!
@@ -25,6 +26,8 @@ pub const QMP_SOCKET: &str = "qmp.sock";
 pub struct Paths {
     pub dir: PathBuf,
     pub run_dir: PathBuf,
+    /// Where its disks are: its own directory, or one in the shared pool.
+    pub disks_dir: PathBuf,
 }
 
 #[must_use]
@@ -46,18 +49,19 @@ impl Paths {
     #[must_use]
     pub fn new(state_dir: &Path, run_dir: &Path, instance_id: InstanceId) -> Self {
         let name = instance_id.to_string();
-        Self { dir: instances_dir(state_dir).join(&name), run_dir: vms_dir(run_dir).join(name) }
+        let dir = instances_dir(state_dir).join(&name);
+        Self { disks_dir: dir.clone(), dir, run_dir: vms_dir(run_dir).join(name) }
     }
 
     #[must_use]
     pub fn disk(&self, file: &DiskFile) -> PathBuf {
-        self.dir.join(format!("{}-{}.qcow2", file.role, file.seq))
+        self.disks_dir.join(format!("{}-{}.qcow2", file.role, file.seq))
     }
 
     /// The image that a disk lies on, if it lies on one.
     #[must_use]
     pub fn base(&self, file: &DiskFile) -> PathBuf {
-        self.dir.join(format!("base-{}-{}.img", file.role, file.seq))
+        self.disks_dir.join(format!("base-{}-{}.img", file.role, file.seq))
     }
 
     #[must_use]

@@ -7,13 +7,14 @@ use super::{
     task::{Live, Task},
 };
 use crate::{
-    disk::{config_drive::GuestConfig, header::Header},
+    disk::{config_drive::GuestConfig, header::Header, pool::PoolError},
     ledger::{Desired, Entry, Held, Launched, Running},
     qemu::argv::nic_of_device,
     qmp::{QmpError, RunState},
 };
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use domain::PortId;
+use service_kit::error_chain;
 use std::{fs, path::PathBuf};
 
 impl Task {
@@ -22,6 +23,8 @@ impl Task {
         let Some(found) = self.context.take_found(self.instance_id) else { return };
         let held = self.context.ledger.held(self.instance_id);
         let Some(Held::Live(entry)) = held.as_deref() else { return };
+        // Whether the pool can be used says the first observation.
+        let _ = self.locate_disks(entry);
         tracing::info!(instance_id = %self.instance_id, pid = found.process.pid, "adopting a running QEMU");
         if entry.done.process.as_ref().is_some_and(|running| running.process == found.process) {
             return;
@@ -42,7 +45,37 @@ impl Task {
         self.live.unrecorded = Some(Running { process: found.process, launched, exec_ms: None });
     }
 
+    /// Sets where the instance's disks are. An error says why the shared pool that they are in can't be used.
+    ///
+    /// A host from which an instance was taken has nothing in the pool any more: only a deletion that ends the instance everywhere removes files there,
+    /// also on a host that never had them.
+    fn locate_disks(&mut self, entry: &Entry) -> Result<(), String> {
+        let Desired { spec, erase_shared, version, .. } = &entry.desired;
+        self.paths.disks_dir = self.paths.dir.clone();
+        let uses = spec.uses_shared_pool();
+        if !uses && !(spec.deleted && *erase_shared) || (spec.deleted && !*erase_shared) {
+            return Ok(());
+        }
+        let pool = self.context.pool.as_ref().ok_or(PoolError::NotConfigured);
+        let pool = match pool.and_then(|pool| pool.id().map(|_| pool)) {
+            Ok(pool) => pool,
+            Err(error) if uses => return Err(error_chain(&error)),
+            Err(_) => return Ok(()),
+        };
+        let dir = pool.instance_dir(self.instance_id);
+        if spec.deleted {
+            match pool.may_erase(self.instance_id, version.epoch) {
+                Ok(true) if dir.exists() => {}
+                Ok(_) => return Ok(()),
+                Err(error) => return Err(format!("the shared pool can't be read: {error}")),
+            }
+        }
+        self.paths.disks_dir = dir;
+        Ok(())
+    }
+
     pub(super) async fn observe(&mut self, entry: &Entry) -> Observed {
+        let pool_problem = self.locate_disks(entry).err();
         let mut process = self.observe_process(entry).await;
         let mut nics = Vec::new();
         if matches!(process, ObservedProcess::Speaking(_)) && has_nics(entry) {
@@ -54,11 +87,13 @@ impl Task {
         let config_drive = self.config_drive(&entry.desired);
         let group = self.context.cgroups.group(&self.instance_id.to_string());
         let anything = self.paths.dir.exists()
+            || self.paths.disks_dir.exists()
             || self.paths.run_dir.exists()
             || group.procs_files().iter().any(|file| file.exists());
         Observed {
             process,
-            disks: disks(&self.paths),
+            disks: if pool_problem.is_none() { disks(&self.paths) } else { Vec::new() },
+            pool_problem,
             image: entry.desired.image.parts.iter().all(|part| self.context.images.has(part)),
             config_drive: config_drive.exists(),
             nics,
@@ -176,7 +211,7 @@ fn machine(state: &RunState) -> Machine {
 
 /// The disks in an instance's directory, by role and ascending sequence number.
 fn disks(paths: &Paths) -> Vec<ObservedDisk> {
-    let entries = fs::read_dir(&paths.dir).into_iter().flatten().flatten();
+    let entries = fs::read_dir(&paths.disks_dir).into_iter().flatten().flatten();
     let disk = |entry: fs::DirEntry| {
         let file = DiskFile::parse(entry.file_name().to_str()?)?;
         // What can't be read is damaged: it is there, and starting from it says what is wrong.
@@ -202,7 +237,7 @@ mod tests {
         header.resize(104, 0);
         let mut backed = header.clone();
         (backed[15], backed[19]) = (4, 1);
-        let paths = Paths { dir: dir.path().into(), run_dir: dir.path().into() };
+        let paths = Paths { dir: dir.path().into(), run_dir: dir.path().into(), disks_dir: dir.path().into() };
         fs::write(dir.path().join("root-10.qcow2"), &backed).expect("written");
         fs::write(dir.path().join("root-2.qcow2"), b"short").expect("written");
         fs::write(dir.path().join("root-3.qcow2.new"), &header).expect("written");
@@ -216,7 +251,7 @@ mod tests {
         assert_eq!(disks(&paths), expected, "one lies on an image that isn't there");
         fs::write(dir.path().join("base-root-10.img"), "").expect("written");
         assert_eq!(disks(&paths)[2], disk("root", 10, 5, false));
-        let none = Paths { dir: dir.path().join("none"), ..paths };
+        let none = Paths { disks_dir: dir.path().join("none"), ..paths };
         assert_eq!(disks(&none), []);
     }
 }

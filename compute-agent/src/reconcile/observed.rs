@@ -22,6 +22,8 @@ pub struct Observed {
     pub anything: bool,
     /// The id of the host's current boot.
     pub boot_id: String,
+    /// Why the shared pool that its disks are in can't be used.
+    pub pool_problem: Option<String>,
     /// Whether the instance may be started now.
     pub permit: Permit,
 }

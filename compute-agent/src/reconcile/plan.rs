@@ -52,6 +52,8 @@ const RELEASE_ATTEMPTS: u32 = 3;
 const IO_RETRY_MS: u64 = 10_000;
 /// A guest that was resumed after a disk error is shown as running again once it ran for this long.
 const IO_CALM_MS: u64 = 30_000;
+/// A shared pool that can't be used is looked at again after this time.
+const POOL_AGAIN_MS: u64 = 5_000;
 /// A state in between is observed again after this time.
 const BETWEEN_MS: u64 = 500;
 
@@ -186,6 +188,9 @@ impl Planner<'_> {
         if self.observed.process != ObservedProcess::None {
             return self.take(Step::Kill(Cause::Delete), "ending QEMU");
         }
+        if let Some(problem) = &self.observed.pool_problem {
+            return self.await_pool(self.take(Step::Wait, "waiting for the shared pool"), problem);
+        }
         if let Some(disk) = self.observed.disks.first() {
             return self.take(Step::DestroyDisk(disk.file.clone()), "destroying the disk");
         }
@@ -196,6 +201,13 @@ impl Planner<'_> {
             return self.take(Step::ReleaseNics(self.done.nics.clone()), "releasing its network ports");
         }
         self.take(Step::WriteTombstone, "")
+    }
+
+    /// Without the pool that its disks are in, nothing is known of them, and nothing is done about them.
+    fn await_pool(&self, mut plan: Plan, problem: &str) -> Plan {
+        problem.clone_into(&mut plan.shown.reason);
+        plan.wake_at = Some(self.now + POOL_AGAIN_MS);
+        plan
     }
 
     /// QEMU runs, and its monitor isn't connected.
@@ -391,6 +403,11 @@ impl Planner<'_> {
 
     /// No QEMU runs.
     fn plan_stopped(&self) -> Plan {
+        if let Some(problem) = &self.observed.pool_problem {
+            let mut plan = Self::settled(InstanceState::Error, "");
+            plan.shown.converged = false;
+            return self.release_ports(self.await_pool(plan, problem));
+        }
         if let Some(plan) = self.plan_disks() {
             return plan;
         }

@@ -42,6 +42,7 @@ fn entry(disk: bool) -> Entry {
             disks: disk.then(root).into_iter().collect(),
             request_id: String::new(),
             digest: 0,
+            erase_shared: false,
             numa_node: None,
         },
         done: Done::default(),
@@ -100,6 +101,7 @@ fn nothing() -> Observed {
         taps: vec![],
         anything: false,
         boot_id: BOOT.into(),
+        pool_problem: None,
         permit: Permit::Granted,
     }
 }
@@ -118,6 +120,7 @@ fn up() -> (Entry, Observed, Attempts) {
         taps: vec![],
         anything: true,
         boot_id: BOOT.into(),
+        pool_problem: None,
         permit: Permit::Granted,
     };
     (e, observed, Attempts { shown: Some(InstanceState::Running), ..Attempts::default() })

@@ -4,17 +4,23 @@ use super::{
     layout::{self, DiskFile},
     observe::guest_config,
     step::Shown,
-    step_error::{StepError, StepResult, fault, on_path},
+    step_error::{StepError, StepResult, fault, on_path, transient},
     task::Task,
 };
 use crate::{
-    disk::{config_drive::write_config_drive, erase::erase, overlay::Owner},
+    disk::{
+        config_drive::write_config_drive,
+        erase::erase,
+        overlay::Owner,
+        pool::{Holder, PoolError, SharedPool},
+    },
     ledger::{Disk, Entry},
 };
 use domain::{
     image::{DiskFormat, ImageKind, ImagePartKind},
     instance::InstanceState,
 };
+use service_kit::error_chain;
 use std::{fs, io, path::PathBuf, time::Duration};
 
 /// The time between two reports of a download's progress.
@@ -80,6 +86,7 @@ impl Task {
         let owner = self.ensure_user()?;
         let dest = self.config_drive(&entry.desired);
         let desired = entry.desired.disks.iter().map(|disk| (disk, DiskFile::of(disk, &entry.desired.spec)));
+        self.claim_disks(entry, owner).await?;
         let making = desired
             .filter(|(_, file)| missing.contains(file))
             .map(|(disk, file)| self.make_disk(entry, disk, file, owner));
@@ -116,14 +123,26 @@ impl Task {
                 return Err(StepError { reason: "the image has no disk".into(), fault: true });
             };
             let base = self.paths.base(&file);
-            self.context.images.link_into(&part.sha256, &base).map_err(on_path(&base))?;
-            hypervisor.img.create_overlay(&base, image.format, size_bytes, &half, owner).await?;
+            let named = match self.pool_of(entry)? {
+                None => {
+                    self.context.images.link_into(&part.sha256, &base).map_err(on_path(&base))?;
+                    base.clone()
+                }
+                Some(pool) => {
+                    let (cached, sha256, to) =
+                        (self.context.images.path(&part.sha256), part.sha256.clone(), base.clone());
+                    blocking(move || pool.link_image(&cached, &sha256, &to)).await.map_err(on_path(&base))?;
+                    // Hosts may mount the pool at different places.
+                    base.file_name().map(PathBuf::from).unwrap_or_default()
+                }
+            };
+            hypervisor.img.create_overlay(&named, image.format, size_bytes, &half, owner).await?;
         } else {
             hypervisor.img.create_blank(DiskFormat::Qcow2, size_bytes, &half, owner).await?;
         }
-        let dir = self.paths.dir.clone();
+        let dir = self.paths.disks_dir.clone();
         let publish = move || fs::rename(&half, &dest).and_then(|()| fs::File::open(dir)?.sync_all());
-        blocking(publish).await.map_err(on_path(&self.paths.dir))
+        blocking(publish).await.map_err(on_path(&self.paths.disks_dir))
     }
 
     /// User data is the tenant's secret, so a drive that is replaced is erased.
@@ -139,16 +158,43 @@ impl Task {
         Ok(())
     }
 
-    pub(super) async fn grow_disk(&self, file: &DiskFile, size_gib: u64) -> StepResult {
+    /// The shared pool, if the instance's disks are in it.
+    fn pool_of(&self, entry: &Entry) -> Result<Option<SharedPool>, StepError> {
+        if !entry.desired.spec.uses_shared_pool() {
+            return Ok(None);
+        }
+        self.context.pool.clone().map(Some).ok_or_else(|| fault(&PoolError::NotConfigured))
+    }
+
+    /// Takes the instance's disks in the shared pool for this host, if that is where they are.
+    pub(super) async fn claim_disks(&self, entry: &Entry, owner: Owner) -> StepResult {
+        let Some(pool) = self.pool_of(entry)? else { return Ok(()) };
+        let host_id = self.context.ledger.host_id();
+        let host_name = self.context.host_name();
+        let us = Holder { epoch: entry.desired.version.epoch, host_id, host_name, before: String::new() };
+        let files: Vec<PathBuf> = fs::read_dir(&self.paths.disks_dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|file| file.file_name().to_str().and_then(DiskFile::parse).is_some())
+            .map(|file| file.path())
+            .collect();
+        let instance_id = self.instance_id;
+        let claimed = tokio::task::spawn_blocking(move || pool.claim(instance_id, us, &files, owner.uid)).await;
+        claimed.map_err(|e| transient(&e))?.map_err(|e| StepError { reason: error_chain(&e), fault: e.fault() })
+    }
+
+    pub(super) async fn grow_disk(&self, entry: &Entry, file: &DiskFile, size_gib: u64) -> StepResult {
         let hypervisor = self.context.hypervisor().await.map_err(|e| fault(&e))?;
         let (base, owner) = (self.paths.base(file), self.ensure_user()?);
+        self.claim_disks(entry, owner).await?;
         let backing = base.exists().then_some(base.as_path());
         Ok(hypervisor.img.resize(&self.paths.disk(file), backing, size_gib << 30, owner).await?)
     }
 
     /// The newest file of a disk's role, or the one that the disk must have where none exists.
     pub(super) fn newest_file(&self, entry: &Entry, disk: &Disk) -> DiskFile {
-        let files = fs::read_dir(&self.paths.dir).into_iter().flatten().flatten();
+        let files = fs::read_dir(&self.paths.disks_dir).into_iter().flatten().flatten();
         let parsed = files.filter_map(|file| DiskFile::parse(file.file_name().to_str()?));
         let newest = parsed.filter(|file| file.role == disk.role).max();
         newest.unwrap_or_else(|| DiskFile::of(disk, &entry.desired.spec))

@@ -40,6 +40,7 @@ impl Task {
         }
         self.take_threads(entry).await?;
         let owner = self.ensure_user()?;
+        self.claim_disks(entry, owner).await?;
         let taps = self.taps_of(entry)?;
         let with = self.launch_parameters(entry, hypervisor.accel.accel.clone(), &taps);
         let spec = vm_spec(entry, &self.paths, &with).map_err(|e| fault(&e))?;
@@ -60,7 +61,7 @@ impl Task {
             supplementary_gids: hypervisor.gids.iter().copied().chain(self.image_groups(&with)).collect(),
             cgroup_procs: group.procs_files(),
             pid_namespace: self.context.config.pid_namespace.clone(),
-            isolation: self.isolation(&with),
+            isolation: self.isolation(entry, &with),
             stderr: self.paths.stderr(),
             console_max_bytes: self.context.config.console_log_kib << 10,
         };
@@ -116,7 +117,8 @@ impl Task {
         LaunchParameters {
             accel,
             disks: files.map(|file| (file.clone(), self.paths.base(&file).exists())).collect(),
-            direct: self.context.direct,
+            // A page of the pool in a host's cache would outlive the host's claim to it.
+            direct: self.context.direct || entry.desired.spec.uses_shared_pool(),
             config_drive,
             kernel: cached(ImagePartKind::Kernel),
             initrd: cached(ImagePartKind::Initrd),
@@ -132,14 +134,19 @@ impl Task {
         groups.filter(|gid| *gid != 0).collect()
     }
 
-    /// What QEMU sees of the agent's directories: its own files, and the kernel that it boots.
-    fn isolation(&self, with: &LaunchParameters) -> Option<Isolation> {
+    /// What QEMU sees of the agent's directories and of the shared pool: its own files, and the kernel that it boots.
+    fn isolation(&self, entry: &Entry, with: &LaunchParameters) -> Option<Isolation> {
         let config = &self.context.config;
         let kernel = with.kernel.iter().chain(&with.initrd).cloned();
         let own = [self.paths.dir.clone(), self.paths.run_dir.clone()];
+        let uses_pool = entry.desired.spec.uses_shared_pool();
+        let in_pool = uses_pool.then(|| self.paths.disks_dir.clone());
+        let pool = self.context.pool.as_ref().map(|pool| pool.dir().to_path_buf());
+        // A pool that isn't there can't be hidden, and has nothing to hide.
+        let pool = pool.filter(|dir| uses_pool || dir.is_dir());
         config.isolate.then(|| Isolation {
-            hidden: vec![config.state_dir.clone(), config.run_dir.clone()],
-            visible: own.into_iter().chain(kernel).collect(),
+            hidden: [config.state_dir.clone(), config.run_dir.clone()].into_iter().chain(pool).collect(),
+            visible: own.into_iter().chain(in_pool).chain(kernel).collect(),
         })
     }
 

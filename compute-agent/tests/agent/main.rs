@@ -13,6 +13,7 @@ mod losses;
 mod managers;
 mod nics;
 mod pinning;
+mod pool;
 mod ports;
 mod restarts;
 mod rig;

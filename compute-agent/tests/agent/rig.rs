@@ -287,6 +287,7 @@ impl TestInstance {
                 stop_timeout_secs: 60,
                 on_crash: OnCrash::Restart.into(),
                 on_host_loss: OnHostLoss::Wait.into(),
+                pool: String::new(),
                 ..Default::default()
             }),
             disks: vec![],
@@ -300,7 +301,7 @@ impl TestInstance {
             ports: vec![],
             numa_node: None,
         };
-        let desired = Desired { instance_id: id.to_string(), epoch: 1, generation: 1, instance };
+        let desired = Desired { instance_id: id.to_string(), epoch: 1, generation: 1, instance, erase_shared: false };
         Self { id, desired }
     }
 

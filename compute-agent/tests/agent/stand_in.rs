@@ -93,6 +93,8 @@ pub struct Desired {
     pub epoch: i64,
     pub generation: i64,
     pub instance: DesiredInstance,
+    /// Of a deletion: the instance ends everywhere.
+    pub erase_shared: bool,
 }
 
 impl Deref for Desired {
@@ -111,7 +113,7 @@ impl DerefMut for Desired {
 
 impl From<Desired> for sync::DesiredObject {
     fn from(desired: Desired) -> Self {
-        let Desired { instance_id, epoch, generation, instance } = desired;
+        let Desired { instance_id, epoch, generation, instance, erase_shared } = desired;
         Self {
             kind: sync::ObjectKind::Instance.into(),
             id: instance_id,
@@ -120,6 +122,7 @@ impl From<Desired> for sync::DesiredObject {
             deleted: instance.spec.as_ref().is_some_and(|spec| spec.deleted),
             request_id: "test".into(),
             digest: 0,
+            erase_shared,
             object: Some(sync::desired_object::Object::Instance(Box::new(instance))),
         }
     }

@@ -2,14 +2,14 @@
 
 use crate::{
     KeptPlacement, Nic, NicRequest, Placement, PlacementRequest,
-    names::{FillName, InstanceStateName, OnCrashName, OnHostLossName, PowerName},
+    names::{DiskPoolName, FillName, InstanceStateName, OnCrashName, OnHostLossName, PowerName},
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use domain::{
     DiskId, HostId, ImageId, InstanceId, Name, ProjectId, Timestamp,
     event::Event,
     explain::PlacementRecord,
-    instance::{InstanceState, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, InstanceState, OnCrash, OnHostLoss, Power},
     placement::Fill,
 };
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,8 @@ pub struct Instance {
     pub on_crash: OnCrash,
     #[schema(value_type = OnHostLossName)]
     pub on_host_loss: OnHostLoss,
+    #[schema(value_type = DiskPoolName)]
+    pub pool: DiskPool,
     /// Fingerprint and comment of each: "SHA256:… ann@laptop".
     pub ssh_keys: Vec<String>,
     /// Its network interfaces (NICs), in the order in which the guest sees them.
@@ -196,6 +198,10 @@ pub struct InstanceCreate {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<OnHostLossName>)]
     pub on_host_loss: Option<OnHostLoss>,
+    /// Where its root disk is: `local` (the default) or `shared`, which `on_host_loss: restart` needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<DiskPoolName>)]
+    pub pool: Option<DiskPool>,
     /// Only hosts of this zone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,

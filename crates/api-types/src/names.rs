@@ -5,7 +5,7 @@ use domain::{
     flavor::Pinning,
     host::HostState,
     image::{DiskFormat, ImageKind, ImagePartKind, ImageState, Visibility},
-    instance::{InstanceState, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, InstanceState, OnCrash, OnHostLoss, Power},
     network::{Direction, Ethertype, PortState, PortStatus},
     placement::{Fill, GroupPolicy, GroupScope, GroupStrength, PlacementOutcome},
     policy::Role,
@@ -54,6 +54,8 @@ names! {
     OnCrashName as OnCrash of OnCrash { Restart, Stop }
     /// What happens when the host is lost.
     OnHostLossName as OnHostLoss of OnHostLoss { Wait, Restart, Recreate }
+    /// Where disks are. `local`: on the instance's host, and lost with it. `shared`: in the pool that several hosts mount, so that they outlive it.
+    DiskPoolName as DiskPool of DiskPool { Local, Shared }
     /// Each includes the ones before it.
     RoleName as Role of Role { Reader, Member, Admin }
     ImageKindName as ImageKind of ImageKind { Disk, Kernel }

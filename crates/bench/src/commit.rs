@@ -9,7 +9,7 @@ use domain::{
     flavor::Size,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
-    instance::{InstanceSpec, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, InstanceSpec, OnCrash, OnHostLoss, Power},
     quota::QuotaAmounts,
 };
 use futures::{StreamExt, stream};
@@ -145,6 +145,7 @@ fn request(project_id: ProjectId, image_id: ImageId, name: &str) -> pb::CreateIn
         stop_timeout_secs: 30,
         on_crash: OnCrash::Restart,
         on_host_loss: OnHostLoss::Wait,
+        pool: DiskPool::Local,
         ssh_keys: vec![],
         user_data_base64: String::new(),
         zone: None,

@@ -63,7 +63,7 @@ fn instance(state: &str) -> Value {
         "id": "01234567-89ab-7def-8123-456789abcdef", "project_id": "01234567-89ab-7def-8123-456789abcdee",
         "name": "hello", "generation": 3, "epoch": null, "host_id": null, "state": state, "step": "fetching image",
         "reason": "", "power": "on", "image_id": "01234567-89ab-7def-8123-456789abcded", "flavor": null, "vcpus": 1,
-        "memory_mib": 256, "disk_gib": 1, "zone": null, "on_crash": "restart", "on_host_loss": "wait",
+        "memory_mib": 256, "disk_gib": 1, "zone": null, "on_crash": "restart", "on_host_loss": "wait", "pool": "local",
         "placement": { "group_ids": [], "required_tags": {}, "forbidden_tags": {}, "cpu_features": [], "dedicated": false, "pinning": "none" },
         "tags": {}, "ssh_keys": [], "nics": [], "observed_generation": 3, "crash_count": 0,
         "created_at": "2026-01-31T00:00:00.000Z", "updated_at": "2026-01-31T00:00:00.000Z",

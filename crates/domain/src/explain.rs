@@ -15,6 +15,8 @@ pub enum Rejection {
     Tags,
     ForbiddenTags,
     CpuFeatures,
+    /// The host doesn't have the shared pool that the disk is to be in, or is in.
+    SharedPool,
     /// Other requests claimed capacity of the host or changed it during the decision.
     Contended,
     /// The host contradicts a placement group's affinity or anti-affinity.
@@ -40,6 +42,7 @@ impl Rejection {
             Self::Tags => "without the requested tags",
             Self::ForbiddenTags => "with a forbidden tag",
             Self::CpuFeatures => "without the requested CPU features",
+            Self::SharedPool => "without the shared pool",
             Self::Contended => "taken or changed by others meanwhile",
             Self::Group => "ruled out by a placement group",
             Self::Vcpus => "short of vCPUs",

@@ -31,6 +31,29 @@ pub struct HostFacts {
     /// The CPU that guests see. Agents of the first release don't report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_cpu: Option<CpuBaseline>,
+    /// The shared pool that the host mounts, where its configuration names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_pool: Option<SharedPoolFacts>,
+}
+
+/// The shared pool as a host sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SharedPoolFacts {
+    /// Which pool it is; empty where the host can't use it.
+    pub id: String,
+    /// Why the host can't use it; empty where it can.
+    pub reason: String,
+    /// The size of its file system, and what was free when the agent connected.
+    pub total_gib: u64,
+    pub free_gib: u64,
+}
+
+impl HostFacts {
+    /// The shared pool that instances on this host may have their disks in.
+    #[must_use]
+    pub fn usable_pool(&self) -> Option<&str> {
+        self.shared_pool.as_ref().map(|pool| pool.id.as_str()).filter(|id| !id.is_empty())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

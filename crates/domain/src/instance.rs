@@ -127,6 +127,20 @@ string_enum! {
         Restart = "restart",
         Recreate = "recreate",
     }
+
+    /// Where an instance's disks are.
+    #[derive(Default)]
+    pub enum DiskPool {
+        /// On its host, and lost with it.
+        #[default]
+        Local = "local",
+        /// In the shared pool, a directory that several hosts mount: they outlive their host.
+        Shared = "shared",
+    }
+}
+
+fn in_local_pool(pool: &DiskPool) -> bool {
+    *pool == DiskPool::Local
 }
 
 /// The desired state. It is stored as one JSON document and sent as a whole to the host.
@@ -154,6 +168,9 @@ pub struct InstanceSpec {
     pub on_crash: OnCrash,
     #[serde(default)]
     pub on_host_loss: OnHostLoss,
+    /// It is left out where it is the local one: what was stored before there was another means the same.
+    #[serde(default, skip_serializing_if = "in_local_pool")]
+    pub pool: DiskPool,
     /// The public keys themselves: deleting a stored key changes no instance.
     #[serde(default)]
     pub ssh_keys: Vec<String>,
@@ -172,6 +189,27 @@ pub struct InstanceSpec {
 }
 
 impl InstanceSpec {
+    /// Whether it has a disk, and that is in the shared pool.
+    #[must_use]
+    pub fn uses_shared_pool(&self) -> bool {
+        self.pool == DiskPool::Shared && self.size.disk_gib > 0
+    }
+
+    /// What it takes of its host: a disk in the shared pool takes nothing there.
+    #[must_use]
+    pub fn size_on_host(&self) -> Size {
+        self.size_on_host_of(self.size)
+    }
+
+    /// What it would take of its host with this size.
+    #[must_use]
+    pub fn size_on_host_of(&self, size: Size) -> Size {
+        match self.pool {
+            DiskPool::Local => size,
+            DiskPool::Shared => Size { disk_gib: 0, ..size },
+        }
+    }
+
     /// What is desired of an instance that must be gone, where nothing else is known of it.
     #[must_use]
     pub fn deletion(image_id: ImageId) -> Self {
@@ -186,6 +224,7 @@ impl InstanceSpec {
             stop_timeout_secs: 0,
             on_crash: OnCrash::default(),
             on_host_loss: OnHostLoss::default(),
+            pool: DiskPool::default(),
             ssh_keys: Vec::new(),
             user_data_base64: String::new(),
             zone: None,

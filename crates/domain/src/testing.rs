@@ -7,7 +7,7 @@ use crate::{
     DiskId, HostId, ImageId, InstanceId, ProjectId, Timestamp,
     flavor::Size,
     host::{Host, HostFacts, HostState},
-    instance::{Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, Instance, InstanceSpec, InstanceState, InstanceStatus, OnCrash, OnHostLoss, Power},
 };
 
 /// The time at which these values were made and last changed.
@@ -27,6 +27,7 @@ pub fn spec() -> InstanceSpec {
         stop_timeout_secs: 30,
         on_crash: OnCrash::Restart,
         on_host_loss: OnHostLoss::Wait,
+        pool: DiskPool::Local,
         ssh_keys: vec![],
         user_data_base64: String::new(),
         zone: None,

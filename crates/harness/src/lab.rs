@@ -118,6 +118,13 @@ impl Lab {
         serde_json::from_str(&text).with_context(|| format!("iaasctl printed no JSON: {text}"))
     }
 
+    /// `iaasctl` as the administrator; what it printed.
+    pub fn ctl_text<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> anyhow::Result<String> {
+        let mut run = self.tool("ctl");
+        run.args(args);
+        output(run)
+    }
+
     pub fn cut(&self, machine: &str, cable: Cable) -> anyhow::Result<()> {
         self.script("cut", [machine, "--network", cable.as_str()])
     }

@@ -114,6 +114,12 @@ enum HostCommand {
         #[arg(long, value_name = "AGENT", value_parser = parse_agent)]
         agent: Option<AgentRole>,
     },
+    /// Make the directory `compute.shared_pool` (or DIR) a shared pool: once, on one host, where the file system that all hosts of the pool mount is mounted
+    /// and empty. Repeating it is harmless.
+    InitPool {
+        /// The directory. Without it: compute.shared_pool.
+        dir: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -135,6 +141,9 @@ fn main() -> ExitCode {
         Command::Vms(VmsCommand::Stop) => with_config(&cli.config, OF_THIS_HOST, |config| vms_stop(&config)),
         Command::Host(HostCommand::AcceptLoss { agent }) => {
             with_config(&cli.config, OF_THIS_HOST, |config| accept_loss(&config, agent))
+        }
+        Command::Host(HostCommand::InitPool { dir }) => {
+            with_config(&cli.config, OF_THIS_HOST, |config| init_pool(&config, dir))
         }
         Command::All => run(&cli.config, Role::All, None),
         Command::ControlPlane => run(&cli.config, Role::ControlPlane, None),
@@ -276,6 +285,18 @@ fn accept_loss(config: &Config, agent: Option<AgentRole>) -> anyhow::Result<()> 
     } else {
         println!("{dir} is this host's state directory of the {name}: nothing is lost");
     }
+    Ok(())
+}
+
+fn init_pool(config: &Config, dir: Option<PathBuf>) -> anyhow::Result<()> {
+    let dir = dir
+        .or_else(|| config.compute.shared_pool.clone())
+        .context("name the directory, or set compute.shared_pool in the configuration")?;
+    let id = compute_agent::disk::pool::init(&dir)?;
+    println!(
+        "{} is the shared pool {id}: mount it on every host of the pool, and set compute.shared_pool there",
+        dir.display()
+    );
     Ok(())
 }
 

@@ -105,6 +105,7 @@ op! {
         claim_disk_gib: u64,
         cpu_baseline: Option<String>,
         numa_node: Option<u32>,
+        root_used_seq: Option<u64>,
         state: InstanceState,
         step: String,
         reason: String,
@@ -114,7 +115,7 @@ op! {
     on instance, Change by (id), guard InstanceGeneration:
     "UPDATE instance SET generation = r.expected_generation + 1, epoch = r.epoch, host_id = r.host_id, placement = r.placement,
         claim_vcpus = r.claim_vcpus, claim_memory_mib = r.claim_memory_mib, claim_disk_gib = r.claim_disk_gib,
-        cpu_baseline = r.cpu_baseline, numa_node = r.numa_node, root_used_seq = NULL, started_at = NULL, guest_up_at = NULL,
+        cpu_baseline = r.cpu_baseline, numa_node = r.numa_node, root_used_seq = r.root_used_seq, started_at = NULL, guest_up_at = NULL,
         state = r.state, step = r.step, reason = r.reason, deadline_at = r.deadline_at, updated_at = r.at
      FROM {rows} WHERE instance.id = r.id AND instance.generation = r.expected_generation
      AND instance.epoch = r.expected_epoch AND instance.epoch < r.epoch"

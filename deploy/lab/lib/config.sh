@@ -40,6 +40,7 @@ reserve_memory_mib = $reserve_mib
 cgroup_parent = "$LAB_CGROUP/$host"
 uid_first = $((700000 + number * 1000))
 uid_count = 1000
+shared_pool = "/run/lab/pool"
 
 [network]
 host_name = "$host"

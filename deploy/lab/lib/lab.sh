@@ -5,6 +5,7 @@
 #   LAB_DIR/lab                      its settings, written by `up`
 #   LAB_DIR/machines/NAME/state      what survives a power loss: /var/lib/iaas of that machine
 #   LAB_DIR/machines/NAME/log        a log per service, and `init`
+#   LAB_DIR/pool                     the shared pool of all hosts: /run/lab/pool there
 #   LAB_DIR/machines/NAME/pid        of the machine's init while it is on, with its start time
 
 LAB_SCRIPTS=$ROOT/deploy/lab

@@ -32,7 +32,9 @@ machine_on() { machine_pid "$1" >/dev/null; }
 machine_start() {
     local name=$1 dir
     dir=$(machine_dir "$name")
-    mkdir -p "$dir"/{state,log}
+    mkdir -p "$dir"/{state,log} "$LAB_DIR/pool"
+    # As with the state below.
+    chmod 0711 "$LAB_DIR/pool"
     # Guests run unprivileged and must reach their disks; from outside, LAB_DIR is closed to all but root.
     chmod 0755 "$dir/state"
     rm -f "$dir/pid"

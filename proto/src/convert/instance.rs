@@ -6,7 +6,7 @@ use domain::{
     Timestamp,
     flavor::Size,
     instance::{
-        Binding, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, NicRequest, OnCrash, OnHostLoss,
+        Binding, DiskPool, Instance, InstanceSpec, InstanceState, InstanceStatus, Nic, NicRequest, OnCrash, OnHostLoss,
         PortRequest, PortReservation, Power,
     },
     placement::PlacementConstraints,
@@ -62,6 +62,7 @@ pub fn spec_to_pb(spec: &InstanceSpec) -> pb::InstanceSpec {
         stop_timeout_secs: spec.stop_timeout_secs,
         on_crash: on_crash_to_pb(spec.on_crash).into(),
         on_host_loss: on_host_loss_to_pb(spec.on_host_loss).into(),
+        pool: spec.pool.as_str().to_owned(),
         ssh_keys: spec.ssh_keys.clone(),
         user_data_base64: spec.user_data_base64.clone(),
         zone: spec.zone.clone(),
@@ -80,6 +81,14 @@ fn constraints_from_pb(json: &str) -> Result<PlacementConstraints, InvalidMessag
         return Ok(PlacementConstraints::default());
     }
     serde_json::from_str(json).map_err(|e| InvalidMessage { field: "spec.placement_json", detail: e.to_string() })
+}
+
+/// Those who know of no other pool send none.
+fn pool_from_pb(text: &str) -> Result<DiskPool, InvalidMessage> {
+    if text.is_empty() {
+        return Ok(DiskPool::Local);
+    }
+    DiskPool::parse(text).ok_or_else(|| InvalidMessage { field: "spec.pool", detail: format!("unknown value {text}") })
 }
 
 pub fn nic_request_from_pb(nic: &pb::NicRequest) -> Result<NicRequest, InvalidMessage> {
@@ -170,6 +179,7 @@ pub fn spec_from_pb(spec: pb::InstanceSpec) -> Result<InstanceSpec, InvalidMessa
         stop_timeout_secs: spec.stop_timeout_secs,
         on_crash: on_crash_from_pb(spec.on_crash)?,
         on_host_loss: on_host_loss_from_pb(spec.on_host_loss)?,
+        pool: pool_from_pb(&spec.pool)?,
         ssh_keys: spec.ssh_keys,
         user_data_base64: spec.user_data_base64,
         zone: spec.zone,
@@ -278,7 +288,8 @@ mod tests {
                     root_seq: 1,
                     stop_timeout_secs: 9,
                     on_crash: OnCrash::Stop,
-                    on_host_loss: OnHostLoss::Recreate,
+                    on_host_loss: OnHostLoss::Restart,
+                    pool: DiskPool::Shared,
                     ssh_keys: vec!["ssh-ed25519 AAAA".into()],
                     user_data_base64: "aGk=".into(),
                     zone: Some("a".into()),

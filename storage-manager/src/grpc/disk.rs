@@ -3,7 +3,9 @@
 
 use super::StorageService;
 use crate::plan::{self, ConfirmPlan};
-use domain::{DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, quota::QuotaAmounts, validate};
+use domain::{
+    DiskId, ErrorKind, InstanceId, Problem, ProjectId, Timestamp, instance::DiskPool, quota::QuotaAmounts, validate,
+};
 use operation::{COMMIT_ATTEMPTS, check_quota, commit_problem, contended, read_problem};
 use proto::{convert::parse, storage::v1 as pb};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,8 +17,6 @@ use store::{
 /// How long a reservation stands when the caller doesn't say, and the longest that it may, in seconds.
 const TTL_SECS: u64 = 60;
 const TTL_SECS_MAX: u64 = 3600;
-/// The only pool there is yet.
-const POOL_LOCAL: &str = "local";
 const ROLE_BYTES_MAX: usize = 32;
 
 fn reservation(disk: &pb::DiskReservation, now: Timestamp, ttl_secs: u64) -> Result<DiskRow, Problem> {
@@ -24,8 +24,9 @@ fn reservation(disk: &pb::DiskReservation, now: Timestamp, ttl_secs: u64) -> Res
     if !role_ok {
         return Err(Problem::invalid("role", "must be a short word"));
     }
-    if disk.pool != POOL_LOCAL {
-        return Err(Problem::invalid("pool", format!("there is no pool `{}`, only `{POOL_LOCAL}`", disk.pool)));
+    if DiskPool::parse(&disk.pool).is_none() {
+        let known = DiskPool::ALL.map(DiskPool::as_str).join("`, `");
+        return Err(Problem::invalid("pool", format!("there is no pool `{}`, only: `{known}`", disk.pool)));
     }
     check_size(disk.size_gib)?;
     Ok(DiskRow {

@@ -8,7 +8,7 @@ use domain::{
     ErrorKind, ImageId, InstanceId, Timestamp,
     flavor::Size,
     image::ImageState,
-    instance::{InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
 };
 use proto::{
     status::from_status,
@@ -359,6 +359,7 @@ async fn insert_instance(world: &World, image_id: ImageId) {
         stop_timeout_secs: 30,
         on_crash: OnCrash::Restart,
         on_host_loss: OnHostLoss::Wait,
+        pool: DiskPool::Local,
         ssh_keys: vec![],
         user_data_base64: String::new(),
         zone: None,

@@ -46,6 +46,7 @@ pub fn create(body: InstanceCreate) -> Result<CreateRequest, Problem> {
         tags: body.tags,
         on_crash: body.on_crash.unwrap_or_default(),
         on_host_loss: body.on_host_loss.unwrap_or_default(),
+        pool: body.pool.unwrap_or_default(),
         zone: body.zone,
         placement_groups: body.placement.groups,
         constraints: PlacementConstraints {

@@ -59,6 +59,7 @@ pub fn instance_view(instance: Instance, related: &Related, role: SystemRole) ->
         numa_node: binding.numa_node.filter(|_| admin),
         on_crash: spec.on_crash,
         on_host_loss: spec.on_host_loss,
+        pool: spec.pool,
         ssh_keys: spec.ssh_keys.iter().map(|line| fingerprint_line(line)).collect(),
         nics: spec.nics.into_iter().map(|nic| nic_view(nic, related)).collect(),
         root_disk_id,

@@ -53,6 +53,7 @@ impl Row for Instance {
             ("ssh keys", self.ssh_keys.join("\n")),
             ("on crash", word(&self.on_crash)),
             ("on host loss", word(&self.on_host_loss)),
+            ("pool", word(&self.pool)),
             ("crashes", self.crash_count.to_string()),
         ]);
         if let Some(zone) = &self.zone {

@@ -90,7 +90,7 @@ fn instance(name: &str, state: &str, step: &str, guest_up_at: Option<&str>) -> I
         "id": ID, "project_id": ID, "name": name, "tags": { "tier": "web", "env": "prod" }, "generation": 4,
         "epoch": null, "host_id": null, "state": state, "step": step, "reason": "", "power": "on", "image_id": ID,
         "flavor": "small", "vcpus": 2, "memory_mib": 1536, "disk_gib": 10, "zone": "a", "on_crash": "restart",
-        "on_host_loss": "wait", "nics": [],
+        "on_host_loss": "wait", "pool": "local", "nics": [],
         "placement": { "group_ids": [], "required_tags": {}, "forbidden_tags": {}, "cpu_features": [], "dedicated": false, "pinning": "none" },
         "ssh_keys": ["SHA256:abc ann@laptop", "SHA256:def"], "root_disk_id": ID,
         "observed_generation": 3, "deadline_at": null, "started_at": AT, "guest_up_at": guest_up_at, "crash_count": 1,

@@ -37,7 +37,7 @@ fn instance(nics: Value) -> Value {
     json!({
         "id": ID, "name": "web", "project_id": ID, "state": "running", "reason": "", "step": "", "vcpus": 1, "memory_mib": 256,
         "disk_gib": 1, "image_id": ID, "nics": nics, "created_at": AT, "updated_at": AT, "generation": 1, "power": "on",
-        "on_crash": "restart", "on_host_loss": "wait", "tags": {}, "ssh_keys": [], "observed_generation": 1, "crash_count": 0,
+        "on_crash": "restart", "on_host_loss": "wait", "pool": "local", "tags": {}, "ssh_keys": [], "observed_generation": 1, "crash_count": 0,
         "placement": { "group_ids": [], "required_tags": {}, "forbidden_tags": {}, "cpu_features": [], "dedicated": false, "pinning": "none" },
     })
 }

@@ -284,8 +284,10 @@ impl Inventory {
             match (state, required) {
                 (LabelState::Bit(bit), true) => {
                     bits.required |= bit;
-                    if matches!(label, LabelRef::Tag(..)) {
-                        bits.tags |= bit;
+                    match label {
+                        LabelRef::Tag(..) => bits.tags |= bit,
+                        LabelRef::Pool(_) => bits.pools |= bit,
+                        LabelRef::Feature(_) => {}
                     }
                 }
                 (LabelState::Bit(bit), false) => bits.forbidden |= bit,

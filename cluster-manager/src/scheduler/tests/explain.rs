@@ -1,7 +1,7 @@
 //! A refusal says what would have fitted, for every filter.
 
 use super::*;
-use domain::{PlacementGroupId, ProjectId};
+use domain::{PlacementGroupId, ProjectId, host::SharedPoolFacts};
 
 fn refusal(inventory: &mut Inventory, request: &Request) -> (Vec<(Rejection, u32)>, String) {
     let decision = decide(inventory, request, NOW);
@@ -93,6 +93,20 @@ fn tags_and_features_are_named_also_where_a_host_lacks_several() {
     assert_eq!(hint, "3 hosts have enough capacity but lack the tag gpu=a100 and lack the CPU feature amx");
     let (counted, _) = refusal(&mut inventory, &Request { cpu_features: vec!["amx".to_owned()], ..sized(1, 512, 0) });
     assert_eq!(counted, [(Rejection::CpuFeatures, 3)]);
+    let pool = |id: &str| Request { pool: Some(id.to_owned()), ..sized(1, 512, 0) };
+    let (counted, hint) = refusal(&mut inventory, &pool(""));
+    assert_eq!(
+        (counted, hint.as_str()),
+        (vec![(Rejection::SharedPool, 3)], "3 hosts have enough capacity but lack a shared pool")
+    );
+    rows[1].facts.shared_pool = Some(SharedPoolFacts { id: "p".to_owned(), ..SharedPoolFacts::default() });
+    inventory.put_host(&rows[1]);
+    for id in ["", "p"] {
+        assert_eq!(decide(&mut inventory, &pool(id), NOW).placed.expect("placed").host_id, rows[1].id);
+    }
+    let (counted, hint) = refusal(&mut inventory, &pool("q"));
+    assert_eq!(counted, [(Rejection::SharedPool, 3)]);
+    assert_eq!(hint, "3 hosts have enough capacity but lack the shared pool q");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{Violations, each_tag, name, tags};
 use crate::{
     ErrorKind, Problem,
     flavor::Size,
-    instance::{InstanceSpec, OnHostLoss},
+    instance::{DiskPool, InstanceSpec, OnHostLoss},
     limits,
     placement::PlacementConstraints,
 };
@@ -118,21 +118,32 @@ pub fn spec(spec: &InstanceSpec, tags: &BTreeMap<String, String>) -> Result<(), 
     self::cpu_features(&mut violations, "placement/cpu_features", cpu_features);
     self::tags(&mut violations, "tags", tags);
     violations.finish()?;
-    host_loss("on_host_loss", spec.on_host_loss, spec.size)
+    host_loss("on_host_loss", spec.on_host_loss, spec.pool, spec.size)
 }
 
-/// `on_host_loss: restart` needs disks that outlive the host.
-pub fn host_loss(field: &str, on_host_loss: OnHostLoss, size: Size) -> Result<(), Problem> {
-    if on_host_loss == OnHostLoss::Restart && size.disk_gib > 0 {
-        return Err(Problem::new(
-            ErrorKind::InvalidState,
+/// `on_host_loss: restart` needs disks that outlive the host, and `recreate` disks that don't.
+pub fn host_loss(field: &str, on_host_loss: OnHostLoss, pool: DiskPool, size: Size) -> Result<(), Problem> {
+    let refused = |code, detail, hint, what| {
+        Err(Problem::new(ErrorKind::InvalidState, code, detail).with_hint(hint).with_field(field, what))
+    };
+    match (on_host_loss, pool) {
+        _ if size.disk_gib == 0 => Ok(()),
+        (OnHostLoss::Restart, DiskPool::Local) => refused(
             "local_disk",
             "on_host_loss: restart needs disks that outlive the host, and this root disk is on the host's local pool",
-        )
-        .with_hint("use on_host_loss: recreate or wait, or an image that runs from memory with disk_gib 0")
-        .with_field(field, "restart isn't possible with a root disk on a local pool"));
+            "use pool: shared, on_host_loss: recreate or wait, or an image that runs from memory with disk_gib 0",
+            "restart isn't possible with a root disk on a local pool",
+        ),
+        (OnHostLoss::Recreate, DiskPool::Shared) => refused(
+            "shared_disk",
+            "on_host_loss: recreate makes the root disk anew from its image, and a root disk in the shared pool isn't lost with its host",
+            "use on_host_loss: restart, which goes on with the disk, or pool: local",
+            "recreate isn't possible with a root disk in the shared pool",
+        ),
+        (OnHostLoss::Wait, _) | (OnHostLoss::Restart, DiskPool::Shared) | (OnHostLoss::Recreate, DiskPool::Local) => {
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -159,7 +170,11 @@ mod tests {
         assert_eq!(fields, ["vcpus", "memory_mib", "disk_gib"]);
         let mut restarts = InstanceSpec { on_host_loss: OnHostLoss::Restart, ..testing::spec() };
         assert_eq!(spec(&restarts, &tags).expect_err("a local disk").code, "local_disk");
-        restarts.size.disk_gib = 0;
+        restarts.pool = DiskPool::Shared;
+        assert_eq!(spec(&restarts, &tags), Ok(()));
+        let recreates = InstanceSpec { on_host_loss: OnHostLoss::Recreate, ..restarts.clone() };
+        assert_eq!(spec(&recreates, &tags).expect_err("a shared disk").code, "shared_disk");
+        (restarts.pool, restarts.size.disk_gib) = (DiskPool::Local, 0);
         assert_eq!(spec(&restarts, &tags), Ok(()));
     }
 }

@@ -7,7 +7,7 @@ use domain::{
     flavor::Size,
     host::{HostFacts, HostState, MemoryOverhead},
     image::{DiskFormat, ImageKind, ImagePart, ImagePartKind, ImageState, Visibility},
-    instance::{InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
+    instance::{DiskPool, InstanceSpec, InstanceState, OnCrash, OnHostLoss, Power},
     network::{Cidr, ExternalSubnet, MacAddr, PortState, RateLimit, SubnetSpec, Vni},
     quota::QuotaAmounts,
 };
@@ -238,6 +238,7 @@ pub fn spec(image_id: ImageId) -> InstanceSpec {
         stop_timeout_secs: 30,
         on_crash: OnCrash::Restart,
         on_host_loss: OnHostLoss::Wait,
+        pool: DiskPool::Local,
         ssh_keys: vec!["ssh-ed25519 AAAA it's \"me\" 漢字".into()],
         user_data_base64: String::new(),
         zone: None,

@@ -112,3 +112,63 @@ async fn what_ran_on_a_host_that_lost_power_answers_on_another_and_the_host_come
     ensure!(log.contains("it starts nothing until it has stopped what was taken from it"), "it was told: {log}");
     lab.down()
 }
+
+/// Counts its boots on its disk, and says what it found there.
+const COUNTS_BOOTS: &str = r#"#!/bin/sh
+n=$(dd if=/dev/vda bs=512 count=1 2>/dev/null | tr -d '\000')
+echo "boots before this one: ${n:-none}" >/dev/console
+printf %s "$((${n:-0} + 1))" | dd of=/dev/vda bs=512 conv=sync,fsync 2>/dev/null
+echo "noted on the disk" >/dev/console
+"#;
+
+#[tokio::test]
+async fn a_disk_in_the_shared_pool_goes_on_elsewhere_and_the_host_that_had_it_deletes_nothing() -> anyhow::Result<()> {
+    if let Some(why) = Lab::unavailable() {
+        not_run("the loss of a host with a shared pool", why);
+        return Ok(());
+    }
+    if !can_run_guests("the loss of a host with a shared pool") {
+        return Ok(());
+    }
+    let _guests = guests(2).await;
+    let lab = Lab::up(2, "tcg")?;
+    prepare(&lab)?;
+    let ctl = |args: &[&str]| lab.ctl(["--project", "demo"].iter().chain(args));
+    let script = lab.state_dir("manager").join("counts-boots");
+    std::fs::write(&script, COUNTS_BOOTS)?;
+    let create = ["instance", "create", "db", "--image", "tiny", "--flavor", "small", "--pool", "shared"];
+    let rest = ["--on-host-loss", "restart", "--user-data", "/var/lib/iaas/counts-boots", "--wait", "guest"];
+    ctl(&create.iter().chain(&rest).copied().collect::<Vec<_>>())?;
+    let id = of(&ctl(&["instance", "show", "db"])?, "id")?.to_owned();
+    let console = || lab.ctl_text(["--project", "demo", "instance", "log", "db"]);
+    until("it has written to its disk", async || Ok(console()?.contains("noted on the disk").then_some(()))).await?;
+    ensure!(console()?.contains("boots before this one: none"), "its disk is new: {}", console()?);
+    let disk = lab.dir().join("pool/disks").join(&id).join("root-0.qcow2");
+    ensure!(disk.exists(), "its disk is in the pool");
+    let floating = ctl(&["floating-ip", "create", "--instance", "db"])?;
+    let address = of(&floating, "address")?.to_owned();
+    let answers = || lab.exec("outside", ["ping", "-c", "1", "-W", "1", &address]).is_ok();
+    until("the guest answers", async || Ok(answers().then_some(()))).await?;
+    let before = ctl(&["instance", "show", "db"])?;
+    let host = |name: &str| ctl(&["host", "show", name]);
+    let (lost, other) = if before["host_id"] == host("host1")?["id"] { ("host1", "host2") } else { ("host2", "host1") };
+
+    lab.power_off(lost)?;
+    until("its host is silent", async || Ok((host(lost)?["state"] == "disconnected").then_some(()))).await?;
+    ctl(&["host", "declare-dead", lost, "--confirm", lost])?;
+    until("the guest answers again on the same address", async || Ok(answers().then_some(()))).await?;
+    until("it found what it had written", async || Ok(console()?.contains("boots before this one: 1").then_some(())))
+        .await?;
+    let after = ctl(&["instance", "show", "db"])?;
+    ensure!(after["host_id"] == host(other)?["id"], "it runs on the other host: {after}");
+    ensure!((&after["id"], &after["nics"]) == (&before["id"], &before["nics"]), "the same identity: {before} {after}");
+
+    lab.power_on(lost)?;
+    until("the host is up again", async || Ok((host(lost)?["state"] == "up").then_some(()))).await?;
+    ensure!(disk.exists() && answers(), "it has deleted nothing");
+    ensure!((qemus(&lab, lost)?, qemus(&lab, other)?) == (0, 1), "and runs nothing");
+
+    ctl(&["instance", "delete", "db", "--wait"])?;
+    until("nothing of it is left in the pool", async || Ok((!disk.exists()).then_some(()))).await?;
+    lab.down()
+}

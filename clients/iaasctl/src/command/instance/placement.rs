@@ -3,7 +3,7 @@
 use crate::{args::one_of, size::parse_tag};
 use clap::Args;
 use client::model::{InstanceCreate, PlacementRequest};
-use domain::instance::OnHostLoss;
+use domain::instance::{DiskPool, OnHostLoss};
 
 #[derive(Debug, Args)]
 pub struct PlacementArgs {
@@ -25,6 +25,9 @@ pub struct PlacementArgs {
     /// What to do when its host is lost; `restart` reserves capacity for it on another host
     #[arg(long, value_parser = one_of(OnHostLoss::ALL, OnHostLoss::as_str))]
     on_host_loss: Option<OnHostLoss>,
+    /// Where its root disk is; one in the `shared` pool outlives its host, which `--on-host-loss restart` needs
+    #[arg(long, value_parser = one_of(DiskPool::ALL, DiskPool::as_str))]
+    pool: Option<DiskPool>,
     /// It may be preempted when capacity is short; lower classes (0 to 255) first
     #[arg(long = "preemptible", value_name = "CLASS")]
     preemptible_class: Option<u8>,
@@ -42,10 +45,12 @@ impl PlacementArgs {
             cpu_features,
             dedicated,
             on_host_loss,
+            pool,
             preemptible_class,
             rto_seconds,
         } = self;
         create.on_host_loss = on_host_loss;
+        create.pool = pool;
         create.placement = PlacementRequest {
             groups,
             required_tags: required_tags.into_iter().collect(),

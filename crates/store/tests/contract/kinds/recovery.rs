@@ -112,6 +112,7 @@ async fn moves(lab: &Lab, project: ProjectId, image: domain::ImageId, (host, oth
         claim_disk_gib: 1,
         cpu_baseline: None,
         numa_node: Some(1),
+        root_used_seq: Some(3),
         state: InstanceState::Recovering,
         step: "step".into(),
         reason: String::new(),
