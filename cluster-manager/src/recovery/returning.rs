@@ -1,6 +1,5 @@
 //! A lost host comes back: it proves that it holds nothing of what was taken from it, and is admitted again.
 
-use super::verdict::PAGE;
 use crate::{manager::Manager, reconcile::report::event};
 use domain::{
     HostId, InstanceId, Problem, Timestamp,
@@ -15,6 +14,9 @@ use proto::{
 use service_kit::{context::CallContext, host_streams::HostStream};
 use std::collections::{HashMap, HashSet};
 use store::{CommitError, Guard, HostTakenProven, HostTakenRow, InstanceRow, Unit};
+
+/// Instances that are read at once.
+const PAGE: usize = 500;
 
 /// The end of what was taken from a host, above whatever version it holds. `gone`: there is no such instance any more, on no host.
 #[must_use]

@@ -2,7 +2,7 @@
 //! for the clock that it is handed.
 
 use crate::world::World;
-use domain::{HostId, InstanceId, Timestamp};
+use domain::{HostId, InstanceId, Timestamp, instance::DiskPool};
 use proto::{
     agent::v1::{DesiredInstance, InstanceObservation},
     cluster::v1::{self as cluster, InstanceState, OnCrash, Power as DesiredPower},
@@ -140,7 +140,9 @@ impl Ledger {
             return Some(report_of(&entry.desired, observed));
         }
         let used = instance_of(&entry.desired).and_then(|i| i.disks.iter().find_map(|disk| disk.used_seq));
-        if used.is_some_and(|seq| seq >= spec.root_seq) && !self.disks.contains(&(id, spec.root_seq)) {
+        // A disk in the shared pool isn't on this host, and is always there.
+        let local = spec.pool != DiskPool::Shared.as_str();
+        if local && used.is_some_and(|seq| seq >= spec.root_seq) && !self.disks.contains(&(id, spec.root_seq)) {
             stop(&mut self.machines);
             observed.converged = false;
             observed.reason = "its root disk is gone from its host".to_owned();
