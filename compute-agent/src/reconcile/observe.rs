@@ -53,7 +53,8 @@ impl Task {
         let Desired { spec, erase_shared, version, .. } = &entry.desired;
         self.paths.disks_dir = self.paths.dir.clone();
         let uses = spec.uses_shared_pool();
-        if !uses && !(spec.deleted && *erase_shared) || (spec.deleted && !*erase_shared) {
+        let in_pool = if spec.deleted { *erase_shared } else { uses };
+        if !in_pool {
             return Ok(());
         }
         let pool = self.context.pool.as_ref().ok_or(PoolError::NotConfigured);
