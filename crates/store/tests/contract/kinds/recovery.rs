@@ -125,7 +125,7 @@ async fn moves(lab: &Lab, project: ProjectId, image: domain::ImageId, (host, oth
     lab.all(Unit::new().op(move_to(1, 1)).op(taken(host, id, 1)).op(claim(other))).await;
     let row = lab.instance_find(None, id).await.unwrap().unwrap();
     assert_eq!((row.epoch, row.generation, row.host_id), (2, 2, Some(other)));
-    assert_eq!((row.claim.memory_mib, row.binding.numa_node, row.binding.root_used_seq), (100, Some(1), None));
+    assert_eq!((row.claim.memory_mib, row.binding.numa_node, row.binding.root_used_seq), (100, Some(1), Some(3)));
     assert_eq!((row.status.state, row.status.started_at), (InstanceState::Recovering, None));
     assert_eq!(lab.guard(move_to(2, 1)).await, Guard::InstanceGeneration, "once");
     lab.all(Unit::new().op(InstanceDelete { id, epoch: 2 }).op(release(other))).await;
