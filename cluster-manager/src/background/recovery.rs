@@ -9,7 +9,7 @@ use crate::{
     recovery::{
         list::list_recoveries,
         plan::{advance, cost, urgency},
-        relocate::{Relocated, progress, relocate},
+        relocate::{Relocated, prepare, progress, relocate},
         returning::resume_on_own_host,
     },
     scheduler::Request,
@@ -152,13 +152,32 @@ impl Open {
         queue.sort_by_key(urgency);
         let mut refused: HashMap<Request, String> = HashMap::new();
         for part in queue.chunks(PARALLEL) {
+            let shapes = &self.shapes;
             let worth_it =
-                |recovery: &&Recovery| self.shapes.get(&recovery.id).is_none_or(|shape| !refused.contains_key(shape));
-            let tried = part
-                .iter()
-                .filter(worth_it)
-                .map(async |recovery| (recovery, relocate(manager, recovery, &refused).await));
-            let tried = futures::future::join_all(tried).await;
+                |recovery: &&Recovery| shapes.get(&recovery.id).is_none_or(|shape| !refused.contains_key(shape));
+            let worth: Vec<&Recovery> = part.iter().filter(worth_it).collect();
+            let prepared = futures::future::join_all(worth.iter().map(|recovery| prepare(manager, recovery))).await;
+            let (mut chosen, mut tried) = (Vec::new(), Vec::new());
+            // One by one, the most urgent first: each gets the best place that is left.
+            for (recovery, candidate) in worth.into_iter().zip(prepared) {
+                let found = candidate.and_then(|candidate| {
+                    let chosen = candidate.choose(manager, &[], &refused)?;
+                    Ok((candidate, chosen))
+                });
+                match found {
+                    Ok((candidate, place)) => chosen.push((recovery, candidate, place)),
+                    Err(relocated) => {
+                        if let Relocated::NoCapacity { request, reason } = &relocated {
+                            refused.insert(Request::clone(request), reason.clone());
+                        }
+                        tried.push((recovery, relocated));
+                    }
+                }
+            }
+            let placed = chosen
+                .into_iter()
+                .map(async |(recovery, candidate, place)| (recovery, relocate(manager, candidate, place).await));
+            tried.extend(futures::future::join_all(placed).await);
             for (recovery, relocated) in tried {
                 match relocated {
                     Relocated::Placed(placed) => {

@@ -41,22 +41,56 @@ pub enum Relocated {
     Failed(String),
 }
 
-/// Tries to find a place for a recovery that waits for one. `refused`: requests for which there was none since capacity changed last.
-pub async fn relocate(manager: &Manager, recovery: &Recovery, refused: &HashMap<Request, String>) -> Relocated {
-    let mut avoid = vec![recovery.host_id];
+/// An instance that waits for a place, as it is now, and what it needs.
+pub struct Candidate<'a> {
+    recovery: &'a Recovery,
+    row: InstanceRow,
+    constraints: ResolvedConstraints,
+}
+
+/// The place that was found for a candidate, which nobody else gets until this is gone.
+pub struct Chosen<'a> {
+    placement: TentativePlacement<'a>,
+    placed: Placed,
+    record: PlacementRecord,
+}
+
+/// Reads what is needed to find a place for a recovery that waits for one.
+pub async fn prepare<'a>(manager: &Manager, recovery: &'a Recovery) -> Result<Candidate<'a>, Relocated> {
+    let rows = manager.store.instance_load_many(&[recovery.instance_id]).await;
+    let rows = rows.map_err(|error| Relocated::Failed(read_problem(error).to_string()))?;
+    let row = still_waits(manager, recovery, rows.into_iter().next())?;
+    let constraints = ResolvedConstraints::load(&manager.store, row.instance.project_id, &row.instance.spec).await;
+    let mut constraints = constraints.map_err(|problem| Relocated::Failed(problem.to_string()))?;
+    if constraints.request.pool.is_some() {
+        // Its disk is in the pool that its host had.
+        constraints.request.pool =
+            manager.inventory().find(recovery.host_id).and_then(|host| host.pool.as_deref().map(str::to_owned));
+        if constraints.request.pool.is_none() {
+            let reason = "its host never said which shared pool it has: start the host's agent with its pool, or delete the instance";
+            return Err(Relocated::Failed(reason.to_owned()));
+        }
+    }
+    Ok(Candidate { recovery, row, constraints })
+}
+
+/// Gives the candidate the place that was chosen for it; where that is taken by others meanwhile, another one.
+pub async fn relocate<'a>(manager: &'a Manager, candidate: Candidate<'a>, chosen: Chosen<'a>) -> Relocated {
+    let recovery = candidate.recovery;
+    let (mut candidate, mut chosen, mut avoid) = (candidate, chosen, Vec::new());
     for _ in 0..ATTEMPTS {
-        let row = match manager.store.instance_load_many(&[recovery.instance_id]).await {
-            Ok(rows) => rows.into_iter().next(),
-            Err(error) => return Relocated::Failed(read_problem(error).to_string()),
-        };
-        let row = match still_waits(manager, recovery, row) {
-            Ok(row) => row,
-            Err(over) => return over,
-        };
-        match attempt(manager, recovery, &row, (&mut avoid, refused)).await {
+        match carry_out(manager, &candidate, chosen, &mut avoid).await {
             Attempt::Done(relocated) => return relocated,
             Attempt::Again => {}
         }
+        candidate = match prepare(manager, recovery).await {
+            Ok(candidate) => candidate,
+            Err(relocated) => return relocated,
+        };
+        chosen = match candidate.choose(manager, &avoid, &HashMap::new()) {
+            Ok(chosen) => chosen,
+            Err(relocated) => return relocated,
+        };
     }
     Relocated::Failed("other requests took the chosen place each time".to_owned())
 }
@@ -85,60 +119,57 @@ enum Attempt {
     Again,
 }
 
-async fn attempt(
+impl Candidate<'_> {
+    /// Finds a place in memory. `refused`: requests for which there was none since capacity changed last.
+    pub fn choose<'a>(
+        &self,
+        manager: &'a Manager,
+        avoid: &[HostId],
+        refused: &HashMap<Request, String>,
+    ) -> Result<Chosen<'a>, Relocated> {
+        let wanted = &self.constraints.request;
+        let none = |reason: String| Relocated::NoCapacity { request: Box::new(wanted.clone()), reason };
+        // What is reserved for one is for no other, so that each of those is tried.
+        if let Some(reason) = refused.get(wanted).filter(|_| !wanted.protected) {
+            return Err(none(reason.clone()));
+        }
+        let starts_max = manager.config.recovery_starts_per_host;
+        let busy: Vec<HostId> = {
+            let inventory = manager.inventory();
+            inventory.hosts().filter(|host| host.starts_in_progress() >= starts_max).map(|host| host.id).collect()
+        };
+        let (id, host_id) = (self.row.instance.id, self.recovery.host_id);
+        let request = Request { recovers: Some(id), avoid: [&[host_id], avoid, &busy].concat(), ..wanted.clone() };
+        let now = Timestamp::now();
+        let found = TentativePlacement::find(&manager.placement, None, &[id], &request, Fill::AllOrNothing, now);
+        let placement = match found {
+            Ok((placement, _)) => placement,
+            Err(_) if !busy.is_empty() => return Err(Relocated::NotYet),
+            Err(PlacementFailure { record, .. }) => return Err(none(record.summary)),
+        };
+        let (_, placed, record) = placement.places.first().ok_or(Relocated::NotYet)?;
+        let (placed, record) = (*placed, record.clone());
+        Ok(Chosen { placement, placed, record })
+    }
+}
+
+async fn carry_out(
     manager: &Manager,
-    recovery: &Recovery,
-    row: &InstanceRow,
-    (avoid, refused): (&mut Vec<HostId>, &HashMap<Request, String>),
+    candidate: &Candidate<'_>,
+    chosen: Chosen<'_>,
+    avoid: &mut Vec<HostId>,
 ) -> Attempt {
+    let Candidate { recovery, row, constraints } = candidate;
+    let Chosen { placement, placed, record } = chosen;
     let (instance, now) = (&row.instance, Timestamp::now());
-    let mut constraints = match ResolvedConstraints::load(&manager.store, instance.project_id, &instance.spec).await {
-        Ok(constraints) => constraints,
-        Err(problem) => return Attempt::Done(Relocated::Failed(problem.to_string())),
-    };
-    if constraints.request.pool.is_some() {
-        // Its disk is in the pool that its host had.
-        constraints.request.pool =
-            manager.inventory().find(recovery.host_id).and_then(|host| host.pool.as_deref().map(str::to_owned));
-        if constraints.request.pool.is_none() {
-            let reason = "its host never said which shared pool it has: start the host's agent with its pool, or delete the instance";
-            return Attempt::Done(Relocated::Failed(reason.to_owned()));
-        }
-    }
-    // What is reserved for one is for no other, so that each of those is tried.
-    if let Some(reason) = refused.get(&constraints.request).filter(|_| !constraints.request.protected) {
-        let (request, reason) = (Box::new(constraints.request), reason.clone());
-        return Attempt::Done(Relocated::NoCapacity { request, reason });
-    }
-    let starts_max = manager.config.recovery_starts_per_host;
-    let busy: Vec<HostId> = {
-        let inventory = manager.inventory();
-        inventory.hosts().filter(|host| host.starts_in_progress() >= starts_max).map(|host| host.id).collect()
-    };
-    let request = Request {
-        recovers: Some(instance.id),
-        avoid: [avoid.as_slice(), &busy].concat(),
-        ..constraints.request.clone()
-    };
-    let found = TentativePlacement::find(&manager.placement, None, &[instance.id], &request, Fill::AllOrNothing, now);
-    let placement = match found {
-        Ok((placement, _)) => placement,
-        Err(_) if !busy.is_empty() => return Attempt::Done(Relocated::NotYet),
-        Err(PlacementFailure { record, .. }) => {
-            let request = Box::new(constraints.request);
-            return Attempt::Done(Relocated::NoCapacity { request, reason: record.summary });
-        }
-    };
-    let Some((_, placed, record)) = placement.places.first() else { return Attempt::Again };
-    let (placed, record) = (*placed, record.clone());
     let placed_recovery = Recovery {
         phase: RecoveryPhase::Placed,
         reason: String::new(),
         to_host_id: Some(placed.host_id),
         placed_at: Some(now),
-        ..recovery.clone()
+        ..Recovery::clone(recovery)
     };
-    let unit = unit(manager, &placed_recovery, row, (placed, record), &constraints);
+    let unit = unit(manager, &placed_recovery, row, (placed, record), constraints);
     let releasing = manager.releasing(recovery.host_id);
     let error = match manager.store.commit(unit).await {
         Ok(()) => {
