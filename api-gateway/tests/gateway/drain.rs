@@ -14,7 +14,10 @@ use proto::{
     cluster::v1::{self as cluster, cluster_manager_client::ClusterManagerClient, console_input::Input},
     network::v1::NetworkHost,
     storage::v1::{self as storage, storage_manager_client::StorageManagerClient},
-    sync::v1::{self as sync, agent_message::Message as Up, host_sync_client::HostSyncClient},
+    sync::v1::{
+        self as sync, agent_message::Message as Up, host_liveness_client::HostLivenessClient,
+        host_sync_client::HostSyncClient,
+    },
 };
 use reqwest::{Body, Method};
 use serde_json::{Value, json};
@@ -107,6 +110,19 @@ async fn unread_session(target: &GrpcTarget, host: sync::hello::Host) -> SeesThe
     sent.send(sync::AgentMessage { message: Some(Up::Hello(hello)) }).await.expect("it has room");
     let mut client = HostSyncClient::new(deaf_channel(target));
     let answer = client.attach(ReceiverStream::new(messages)).await.expect("it is taken in").into_inner();
+    let end = answer_ends(answer);
+    Box::pin(async move {
+        end.await;
+        drop(sent);
+    })
+}
+
+async fn unread_heartbeats(target: &GrpcTarget) -> SeesTheEnd {
+    let (sent, messages) = mpsc::channel(1);
+    let host_id = domain::HostId::new().to_string();
+    sent.send(sync::BeatRequest { host_id, sequence: 1 }).await.expect("it has room");
+    let mut client = HostLivenessClient::new(deaf_channel(target));
+    let answer = client.beat(ReceiverStream::new(messages)).await.expect("it is taken in").into_inner();
     let end = answer_ends(answer);
     Box::pin(async move {
         end.await;
@@ -226,6 +242,7 @@ async fn a_stop_ends_every_call_whose_peer_does_nothing_within_its_drain() {
                     resource.await;
                 })
             }
+            "Beat" => unread_heartbeats(&cloud.world.cluster).await,
             "Console" => unread_serial_port(&cloud, &web).await,
             "ConsoleSession" => silent_relay(&cloud).await,
             "UploadImage" => silent_upload(&cloud).await,
