@@ -96,8 +96,9 @@ pub struct BlockInserted {
     #[serde(rename = "ro")]
     pub read_only: bool,
     /// Its limits of reads and writes a second, and of bytes a second; 0: none.
+    #[serde(default)]
     pub iops: u64,
-    #[serde(rename = "bps")]
+    #[serde(rename = "bps", default)]
     pub bytes_per_sec: u64,
     pub image: BlockImage,
 }
