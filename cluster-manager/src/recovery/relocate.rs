@@ -127,10 +127,10 @@ impl Candidate<'_> {
         avoid: &[HostId],
         refused: &HashMap<Request, String>,
     ) -> Result<Chosen<'a>, Relocated> {
-        let wanted = &self.constraints.request;
-        let none = |reason: String| Relocated::NoCapacity { request: Box::new(wanted.clone()), reason };
+        let resolved = &self.constraints.request;
+        let none = |reason: String| Relocated::NoCapacity { request: Box::new(resolved.clone()), reason };
         // What is reserved for one is for no other, so that each of those is tried.
-        if let Some(reason) = refused.get(wanted).filter(|_| !wanted.protected) {
+        if let Some(reason) = refused.get(resolved).filter(|_| !resolved.protected) {
             return Err(none(reason.clone()));
         }
         let starts_max = manager.config.recovery_starts_per_host;
@@ -139,7 +139,7 @@ impl Candidate<'_> {
             inventory.hosts().filter(|host| host.starts_in_progress() >= starts_max).map(|host| host.id).collect()
         };
         let (id, host_id) = (self.row.instance.id, self.recovery.host_id);
-        let request = Request { recovers: Some(id), avoid: [&[host_id], avoid, &busy].concat(), ..wanted.clone() };
+        let request = Request { recovers: Some(id), avoid: [&[host_id], avoid, &busy].concat(), ..resolved.clone() };
         let now = Timestamp::now();
         let found = TentativePlacement::find(&manager.placement, None, &[id], &request, Fill::AllOrNothing, now);
         let placement = match found {
