@@ -211,6 +211,7 @@ async fn bring(
     let facts = host.facts();
     let ports = affected.ports();
     let scope = if affected.all { Scope::All } else { Scope::Ports(&ports) };
+    let mut just_made = false;
     // Whatever ends this round early leaves the network out of sync.
     let (found, steps) = if std::mem::take(&mut slot.in_sync) {
         let Change { before, after } = slot.model.update(desired_state, network, &facts, scope);
@@ -229,6 +230,7 @@ async fn bring(
                 return Ok(Applied { failed, ..Applied::default() });
             }
         };
+        just_made = found.links.is_empty();
         if generation != slot.generation && std::mem::take(&mut slot.rules) && slot.settled {
             note(host, Disturbance::Rules, Some(network.id));
         }
@@ -252,8 +254,8 @@ async fn bring(
     };
     let fresh: Vec<(IpAddr, MacAddr)> = announced(&steps, network);
     let mut applied = Applied::default();
-    // Nothing flows in a namespace that was just made, and all tracked flows of the host are looked through to find that out.
-    let refuses_more = !found.links.is_empty() && steps.iter().any(|planned| planned.step.refuses_more());
+    // Nothing flows in a namespace that was just made, and all tracked flows of the host would be looked through to find that out.
+    let refuses_more = !just_made && steps.iter().any(|planned| planned.step.refuses_more());
     if !steps.is_empty() {
         let began = Instant::now();
         let had_rules = steps.iter().any(|planned| matches!(planned.step, Step::Rules(_)));
