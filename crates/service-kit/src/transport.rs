@@ -5,7 +5,7 @@
 //! So TLS is done before tonic sees the stream, with a configuration that is read anew for each connection.
 //!
 //! **The end of a connection.** The call of a peer that reads nothing isn't polled once its window is full, so it notices neither a shutdown nor
-//! the loss of its right. Whoever must end such a call ends its connection: reads and writes of it fail ([`Conn`]), and with them everything on it.
+//! the loss of its right. Whoever must end such a call ends its connection: reads and writes of it fail (`Conn`), and with them everything on it.
 
 use crate::{
     fleet::{Entered, Fleet},
