@@ -54,7 +54,15 @@ async fn a_host_that_lost_its_ledger_is_held_until_its_operator_accepts_the_loss
         shown(&cloud, &hosts[0], HostState::Held).await;
         assert!(hosts[0].held().is_empty() && hosts[0].machines().is_empty(), "nothing was made anew");
 
-        accept_loss(&cloud, &hosts[0]).await.expect("accepted");
+        // The manager that was just started may not lead yet.
+        eventually("a manager that leads accepts it", || async {
+            match accept_loss(&cloud, &hosts[0]).await {
+                Err(problem) if problem.kind == ErrorKind::Unavailable => Err(problem.to_string()),
+                answered => Ok(answered),
+            }
+        })
+        .await
+        .expect("accepted");
         shown(&cloud, &hosts[0], HostState::Up).await;
         let lost = cloud.becomes(web, S::Error).await;
         assert!(lost.status.reason.contains("root disk is gone"), "{}", lost.status.reason);
